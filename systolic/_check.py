@@ -1,0 +1,121 @@
+"""Argument checks with one message style: what was expected, what came, what to do.
+
+Every public call checks its arguments here before anything is computed. A wrong *kind* of
+thing is a ``TypeError``, a wrong *value* of the right kind a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+OPERAND_DTYPES = ("int8", "uint8")
+
+_OPERAND_HINT = "quantize it first (systolic.quantize), or convert with .astype if the values fit"
+
+
+def integer(value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Return `value` as an ``int`` within the bounds; bools and floats are refused."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {kind(value)}") from None
+    if minimum is not None and result < minimum:
+        least = {0: "a non-negative integer", 1: "a positive integer"}
+        raise ValueError(
+            f"{name} must be {least.get(minimum, f'an integer of at least {minimum}')}, not {result}"
+        )
+    if maximum is not None and result > maximum:
+        raise ValueError(f"{name} must be an integer of at most {maximum}, not {result}")
+    return result
+
+
+def flag(value: Any, name: str) -> bool:
+    """Return `value` as a ``bool``; only true booleans are taken."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, not {kind(value)}")
+    return bool(value)
+
+
+def choice(value: Any, name: str, options: Sequence[str]) -> str:
+    """Return `value` if it is one of `options`."""
+    if not isinstance(value, str) or value not in options:
+        expected = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name} must be one of {expected}, not {value!r}")
+    return value
+
+
+def positive_real(value: Any, name: str) -> float:
+    """Return `value` as a finite ``float`` above zero."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, not {kind(value)}")
+    result = float(value)
+    if not np.isfinite(result) or result <= 0:
+        raise ValueError(f"{name} must be finite and above zero, not {value!r}")
+    return result
+
+
+def operand_dtype(value: Any, name: str) -> str:
+    """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}") from None
+    if dtype.name not in OPERAND_DTYPES:
+        raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
+    return dtype.name
+
+
+def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -> np.ndarray:
+    """Return `array` as an int8 or uint8 ndarray of `ndim` axes, without copying where possible.
+
+    Any layout is taken: non-contiguous, read-only. `axes` names the axes in messages,
+    such as ``"(M, K)"``.
+    """
+    result = np.asarray(array)
+    if result.dtype.name not in OPERAND_DTYPES:
+        raise TypeError(f"{name} must hold int8 or uint8, not {result.dtype}; {_OPERAND_HINT}")
+    if ndim is not None and result.ndim != ndim:
+        of = f" {axes}" if axes else ""
+        raise ValueError(f"{name} must have {ndim} axes{of}, not {result.ndim} {shape(result.shape)}")
+    return result
+
+
+def integers(array: Any, name: str, dtype: str) -> np.ndarray:
+    """Return `array` as an ndarray of `dtype` if it holds integers (or bools) that fit in it.
+
+    Python integers, other integer types and other byte orders are converted; a value out of
+    range is an error, never wrapped.
+    """
+    target = np.dtype(dtype)
+    result = np.asarray(array)
+    if result.dtype == target:
+        return result
+    if result.dtype.kind not in "iub":
+        raise TypeError(f"{name} must hold integers, not {result.dtype}")
+    low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+    if result.size and (int(result.min()) < low or int(result.max()) > high):
+        worst = int(result.min()) if int(result.min()) < low else int(result.max())
+        raise ValueError(f"{name} must fit {target.name} ({low}..{high}), but holds {worst}")
+    return result.astype(target)
+
+
+def shape(sizes: Sequence[int | None]) -> str:
+    """Return a shape as people write it: ``(2, 3)``."""
+    return (
+        "("
+        + ", ".join("?" if size is None else str(size) for size in sizes)
+        + ("," if len(sizes) == 1 else "")
+        + ")"
+    )
+
+
+def kind(value: Any) -> str:
+    """Return a value's type and text, shortened, for a message."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

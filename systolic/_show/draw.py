@@ -1,0 +1,493 @@
+"""Drawings of plain arrays: the registers of a small array, one register as a wave, folds in time.
+
+Every function returns a new ``matplotlib.figure.Figure`` made without pyplot, so that nothing
+needs a display and no list of open figures grows. Signed values are coloured on a diverging map
+that colour-blind readers can tell apart (ColorBrewer's RdBu: blue below zero, red above), marks
+from the palette of Okabe and Ito (2008), and every mark has a shape of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+REGISTERS = ("weight", "next_weight", "weight_pass", "activation", "psum", "shift", "swap")
+
+_LARGEST = 16  # rows or cols of plot_registers
+_MOST_PANELS = 32
+_MOST_FOLDS = 64
+
+_INK, _MUTED, _FAINT, _PAPER = "#1b1f24", "#6b737c", "#c9ced4", "#f6f7f9"
+_EDGE = "#9aa3ad"
+_SHIFT, _SWAP, _MARK = "#009e73", "#e69f00", "#cc79a7"
+_STREAM, _DRAIN = "#0072b2", "#a9d0ea"
+
+# One PE fills a box inside a cell of side 1; the rest of the cell is for the arrows.
+_BOX = 0.8
+_GAP = 1 - _BOX
+_PILL_WIDTH, _PILL_HEIGHT = 0.35, 0.21
+
+# Width of a character of a number in units of its font size: a digit of DejaVu Sans is 0.64, a minus 0.84.
+_EM = 0.69
+
+
+def plot_registers(
+    registers: Mapping[str, Any],
+    *,
+    cycle: int,
+    ax: Any = None,
+    highlight: Iterable[tuple[int, int]] | None = None,
+    limit: float | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> Any:
+    """Draw every register of a small array: one box per PE, arrows where values move.
+
+    Parameters
+    ----------
+    registers : mapping of str to ndarray, (rows, cols)
+        The seven registers ``weight next_weight weight_pass activation psum shift swap``;
+        at most 16 x 16.
+    cycle : int
+        For the title.
+    ax : matplotlib Axes, optional
+        Where to draw; None makes a figure.
+    highlight : iterable of (row, col), optional
+        PEs to frame, counted like the labels (from `origin`).
+    limit : float, optional
+        Activation shown in full colour; None takes the largest magnitude present. Fix it to
+        compare cycles.
+    origin : (int, int)
+        Row and column of the first PE, where `registers` is a window of a larger array.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a register is missing, the shapes differ, the array is too large or empty, `limit` is
+        not positive or `highlight` lies outside.
+    ImportError
+        If matplotlib is not installed.
+    """
+    values, rows, cols = _checked(registers)
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit must be above zero, or None for the largest activation, not {limit!r}")
+    framed = _framed(highlight, rows, cols, origin)
+    _matplotlib()
+    width, height = cols + 2.6, max(rows + 0.1, 2.2) + 0.65
+    if ax is None:
+        pitch = 1.2 if max(rows, cols) <= 8 else 1.0
+        figure, ax = new_figure(width * pitch, height * pitch)
+        ax.set_position((0, 0, 1, 1))
+    else:
+        figure = ax.figure
+    ax.set(xlim=(-0.55, width - 0.55), ylim=(height - 0.6, -0.6), aspect="equal")
+    ax.axis("off")
+    # Text is sized in points; the cell's side in points depends on the axes.
+    box = ax.get_window_extent()
+    point = min(box.width / width, box.height / height) * 72 / figure.dpi
+
+    ax.text(
+        _GAP / 2,
+        -0.42,
+        f"cycle {cycle:,}",
+        ha="left",
+        va="center",
+        weight="bold",
+        size=0.17 * point,
+        color=_INK,
+    )
+    for r in range(rows):
+        label = f"row {r + origin[0]}"
+        ax.text(-0.28, r + 0.5, label, ha="center", va="center", size=0.1 * point, color=_MUTED, rotation=90)
+    for c in range(cols):
+        ax.text(
+            c + 0.5, -0.12, f"col {c + origin[1]}", ha="center", va="center", size=0.1 * point, color=_MUTED
+        )
+
+    full = (
+        max(1.0, float(np.abs(values["activation"].astype(float)).max())) if limit is None else float(limit)
+    )
+    # One size for all PEs, such that the longest number fits.
+    sizes = {
+        "psum": min(0.12, (_BOX - 0.12) / (_EM * _longest(values["psum"]))) * point,
+        "weight": min(0.155, (_BOX - _PILL_WIDTH - 0.06) / (1.1 * _EM * _longest(values["weight"]))) * point,
+        "activation": min(0.115, (_PILL_WIDTH - 0.04) / (_EM * _longest(values["activation"]))) * point,
+    }
+    colours = _colours()
+    for r, c in np.ndindex(rows, cols):
+        here: dict[str, Any] = {name: _number(value[r, c]) for name, value in values.items()}
+        here |= {name: bool(values[name][r, c]) for name in ("shift", "swap")}
+        colour = colours(0.5 + 0.5 * float(np.clip(values["activation"][r, c] / full, -1, 1)))
+        _draw_pe(ax, c + 0.5, r + 0.5, point, here, colour, sizes, framed=(r, c) in framed)
+    _draw_arrows(ax, values, point)
+    _draw_key(ax, cols + 0.65, point)
+    return figure
+
+
+def plot_wave(
+    frames: Iterable[tuple[int, Any]], *, register: str = "activation", cycles: Iterable[int] | None = None
+) -> Any:
+    """Draw one register at successive cycles side by side: data moves through as a diagonal wave.
+
+    Parameters
+    ----------
+    frames : iterable of (int, ndarray)
+        Cycle and the register's values then, all of one shape (rows, cols).
+    register : str
+        Its name, for the title.
+    cycles : iterable of int, optional
+        Which cycles to draw, at most 32; None draws every frame.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw, a cycle is missing, the shapes differ, or there are too many.
+    ImportError
+        If matplotlib is not installed.
+    """
+    chosen = [(int(cycle), np.asarray(value)) for cycle, value in frames]
+    if cycles is not None:
+        known = dict(chosen)
+        wanted = [int(cycle) for cycle in cycles]
+        missing = [cycle for cycle in wanted if cycle not in known]
+        if missing:
+            raise ValueError(f"cycles must be among the frames', {sorted(known)}, but {missing} are not")
+        chosen = [(cycle, known[cycle]) for cycle in wanted]
+    if not 1 <= len(chosen) <= _MOST_PANELS:
+        raise ValueError(
+            f"plot_wave draws 1 to {_MOST_PANELS} frames, not {len(chosen)}; choose with cycles="
+        )
+    shapes = sorted({value.shape for _, value in chosen})
+    if len(shapes) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(f"frames must all have one shape (rows, cols), not {', '.join(map(str, shapes))}")
+    _matplotlib()
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    rows, cols = shapes[0]
+    count = len(chosen)
+    across = min(count, 8 if rows > cols else 6)
+    down = -(-count // across)
+    full = max(1.0, *(float(np.abs(value.astype(float)).max()) for _, value in chosen))
+    norm, colours = Normalize(-full, full), _colours()
+    longest = max(_longest(value) for _, value in chosen)
+
+    # Panels of equal scale, laid out in inches so that numbers in them keep their size.
+    cell = min(0.42, 2.2 / max(rows, cols))
+    if longest > 4:
+        cell = min(0.62, 3.0 / max(rows, cols))
+    cell = max(cell, 1.0 / max(rows, cols))
+    panel_width, panel_height = cell * cols, cell * rows
+    left, right, top, bottom, between = 0.35, 0.95, 0.75, 0.25, 0.45
+    # The colour bar and the title need room even beside one tiny panel.
+    width = max(left + across * panel_width + (across - 1) * 0.25 + right, 3.0)
+    height = max(top + down * panel_height + (down - 1) * between + bottom, 2.0)
+    figure, first = new_figure(width, height)
+    first.remove()
+    figure.suptitle(
+        f"{register}, cycle by cycle", x=left / width, y=1 - 0.22 / height, ha="left", va="center",
+        size=11, weight="bold", color=_INK,
+    )  # fmt: skip
+    for i, (cycle, value) in enumerate(chosen):
+        x = left + i % across * (panel_width + 0.25)
+        y = height - top - panel_height - i // across * (panel_height + between)
+        ax = figure.add_axes((x / width, y / height, panel_width / width, panel_height / height))
+        ax.imshow(value.astype(float), cmap=colours, norm=norm, interpolation="nearest", aspect="auto")
+        ax.set_title(f"cycle {cycle:,}", size=8.5, color=_INK, pad=4)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color(_FAINT)
+        if cell < 0.24:
+            continue  # too small for numbers: colour alone
+        ax.set_xticks(np.arange(cols - 1) + 0.5, minor=True)
+        ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+        ax.grid(which="minor", color=_FAINT, linewidth=0.5)
+        ax.tick_params(which="minor", length=0)
+        size = min(8.5, cell * 72 * 0.86 / (_EM * longest))
+        for (r, c), v in np.ndenumerate(value):
+            faint = _MUTED if v == 0 else _ink_on(colours(norm(float(v))))
+            ax.text(c, r, _number(v), ha="center", va="center", size=size, color=faint)
+    bar_height = min(height - top - bottom, 2.2)
+    bar = figure.add_axes(
+        (1 - (right - 0.2) / width, (height - top - bar_height) / height, 0.12 / width, bar_height / height)
+    )
+    made = figure.colorbar(ScalarMappable(norm, colours), cax=bar)
+    made.outline.set_edgecolor(_FAINT)  # type: ignore[operator]
+    made.set_ticks([-full, 0, full], labels=[_number(-full), "0", _number(full)])
+    bar.tick_params(labelsize=8, color=_FAINT, labelcolor=_INK)
+    return figure
+
+
+def plot_timeline(folds: Iterable[tuple[str, int, int, int]], *, rows: int, cols: int) -> Any:
+    """Draw folds in time: weights shifting in, rows streaming, the drain; overlap is double buffering.
+
+    Times are local to PE (0, 0): a fold shifts for `rows` cycles, streams one row of x per
+    cycle from its swap on, and its last psum leaves the last PE rows + cols - 2 cycles after the
+    last row went in.
+
+    Parameters
+    ----------
+    folds : iterable of (label, shift_cycle, swap_cycle, m)
+        1 to 64 folds, cycles counted from 0.
+    rows, cols : int
+        Size of the array.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there are no folds or too many, or a time or size is negative.
+    ImportError
+        If matplotlib is not installed.
+    """
+    bars = [(str(label), int(shift), int(swap), int(m)) for label, shift, swap, m in folds]
+    if not 1 <= len(bars) <= _MOST_FOLDS:
+        raise ValueError(f"plot_timeline draws 1 to {_MOST_FOLDS} folds, not {len(bars)}; pass a slice")
+    if rows < 1 or cols < 1 or any(min(bar[1:]) < 0 for bar in bars):
+        raise ValueError(
+            f"cycles and m must be non-negative, rows and cols positive, not {bars} on {rows} x {cols}"
+        )
+    _matplotlib()
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    drain = rows + cols - 2
+    total = max(swap + m + drain for _, _, swap, m in bars)
+    height = 1.25 + 0.36 * len(bars)
+    name_width = min(max(len(label) for label, *_ in bars), 28) * 0.085
+    width = 8.2 + name_width
+    figure, ax = new_figure(width, height)
+    left = 0.3 + name_width
+    ax.set_position((left / width, 0.52 / height, (width - left - 0.35) / width, (height - 1.12) / height))
+
+    for i, (_, shift, swap, m) in enumerate(bars):
+        # The shift bar is half as high, in the lower half: it belongs to the shadow registers.
+        ax.barh(i + 0.19, rows, left=shift, height=0.3, color=_SHIFT, zorder=3)
+        ax.barh(i - 0.13, m, left=swap, height=0.3, color=_STREAM, zorder=3)
+        ax.barh(i - 0.13, drain, left=swap + m, height=0.3, color=_DRAIN, zorder=3)
+    ax.scatter(
+        [swap for _, _, swap, _ in bars], np.arange(len(bars)) - 0.13,
+        marker="D", s=26, color=_SWAP, edgecolor="white", linewidth=0.8, zorder=4, clip_on=False,
+    )  # fmt: skip
+    ax.axvline(total, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
+    ax.set(xlim=(0, total * 1.005), ylim=(len(bars) - 0.45, -0.55))
+    ax.set_yticks(range(len(bars)), [_short(label, 28) for label, *_ in bars])
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xlabel("cycle (local time of the first PE)", size=9, color=_MUTED)
+    ax.tick_params(labelsize=9, colors=_INK, length=0)
+    ax.grid(axis="x", color=_FAINT, linewidth=0.6, zorder=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(
+        f"{len(bars)} fold{'s' * (len(bars) > 1)} on {rows} × {cols} PEs, {total:,} cycles",
+        loc="left", size=11, weight="bold", color=_INK, pad=24,
+    )  # fmt: skip
+    handles = [
+        Patch(color=_SHIFT, label="shift weights in"),
+        Line2D([], [], color=_SWAP, marker="D", markeredgecolor="white", linestyle="", label="swap"),
+        Patch(color=_STREAM, label="stream x"),
+        Patch(color=_DRAIN, label="drain"),
+    ]
+    ax.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9,
+        borderaxespad=0.15, borderpad=0, handlelength=1.3, columnspacing=1.6, labelcolor=_INK,
+    )  # fmt: skip
+    return figure
+
+
+def _matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError('drawing needs matplotlib: pip install "systolic[plot]"') from error
+
+
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Return a Figure of that many inches, unknown to pyplot, and its Axes."""
+    _matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    # Notebooks show figures through a hook that only pyplot installs; this one brings its own.
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Any) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _checked(registers: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], int, int]:
+    missing = [name for name in REGISTERS if name not in registers]
+    if missing:
+        raise ValueError(f"registers must hold {', '.join(REGISTERS)}; {', '.join(missing)} missing")
+    values = {name: np.asarray(registers[name]) for name in REGISTERS}
+    shapes = {name: value.shape for name, value in values.items()}
+    shape = shapes["weight"]
+    if len(shape) != 2 or 0 in shape or len(set(shapes.values())) > 1:
+        raise ValueError(f"registers must all have one shape (rows, cols), not {shapes}")
+    rows, cols = shape
+    if max(shape) > _LARGEST:
+        raise ValueError(
+            f"plot_registers draws at most {_LARGEST} x {_LARGEST} PEs, not {rows} x {cols}; pass a window, "
+            f"such as {{name: value[:8, :8] for name, value in registers.items()}}"
+        )
+    return values, rows, cols
+
+
+def _framed(
+    highlight: Iterable[tuple[int, int]] | None, rows: int, cols: int, origin: tuple[int, int]
+) -> set[tuple[int, int]]:
+    named = [(int(r), int(c)) for r, c in highlight or ()]
+    framed = {(r - origin[0], c - origin[1]) for r, c in named}
+    if any(not (0 <= r < rows and 0 <= c < cols) for r, c in framed):
+        raise ValueError(
+            f"highlight must name PEs drawn, rows {origin[0]}..{origin[0] + rows - 1} and "
+            f"cols {origin[1]}..{origin[1] + cols - 1}, not {named}"
+        )
+    return framed
+
+
+@cache
+def _colours() -> Any:
+    """Return RdBu reversed, without its darkest ends, on which black and white text read equally badly."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", colormaps["RdBu_r"](np.linspace(0.1, 0.9, 65)), N=257)
+
+
+def _ink_on(colour: Sequence[float]) -> str:
+    """Return the text colour that reads on a background."""
+    red, green, blue = colour[:3]
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else _INK
+
+
+def _number(value: Any) -> str:
+    text = (
+        f"{value:.3g}" if isinstance(value, float | np.floating) and value != int(value) else str(int(value))
+    )
+    return text.replace("-", "−")
+
+
+def _longest(value: np.ndarray) -> int:
+    return max(len(_number(v)) for v in value.flat)
+
+
+def _short(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room // 2] + "…" + text[len(text) - room // 2 + 1 :]
+
+
+def _draw_pe(
+    ax: Any, x: float, y: float, point: float, here: Mapping[str, Any], colour: Any,
+    sizes: Mapping[str, float], *, framed: bool = False,
+) -> None:  # fmt: skip
+    """Draw one PE around (x, y): control and shadow weight above, operands in the middle, psum below.
+
+    `here` holds its registers as text (shift and swap as truth values), `colour` is the
+    activation's, `sizes` those of the operands' text, `point` the length of a cell, in points.
+    """
+    from matplotlib.patches import FancyBboxPatch
+
+    def box(left: float, top: float, width: float, height: float, **how: Any) -> None:
+        style = "round,pad=0,rounding_size=0.06"
+        ax.add_patch(FancyBboxPatch((left, top), width, height, boxstyle=style, **how))
+
+    def write(at: float, height: float, name: str, size: float, **how: Any) -> None:
+        how = {"ha": "center", "va": "center_baseline", "color": _INK, "zorder": 4, **how}
+        ax.text(at, height, here[name], size=size, gid=name, **how)
+
+    left, control, middle = x - _BOX / 2, y - 0.265, y - 0.02
+    edge, line = (_MARK, 0.035) if framed else (_EDGE, 0.012)
+    box(left, y - _BOX / 2, _BOX, _BOX, facecolor=_PAPER, edgecolor=edge, linewidth=line * point, zorder=2)
+    if here["shift"]:
+        ax.scatter(
+            left + 0.1, control, marker="v", s=(0.12 * point) ** 2, color=_SHIFT, linewidth=0, zorder=4
+        )
+    if here["swap"]:
+        ax.scatter(
+            left + 0.25, control, marker="D", s=(0.09 * point) ** 2, color=_SWAP, linewidth=0, zorder=4
+        )
+    write(x + _BOX / 2 - 0.06, control, "next_weight", 0.095 * point, ha="right", color=_MUTED)
+    box(left, middle - _PILL_HEIGHT / 2, _PILL_WIDTH, _PILL_HEIGHT,
+        facecolor=colour, edgecolor=_EDGE, linewidth=0.008 * point, zorder=3)  # fmt: skip
+    write(left + _PILL_WIDTH / 2, middle, "activation", sizes["activation"], color=_ink_on(colour))
+    write(left + (_PILL_WIDTH + _BOX) / 2, middle, "weight", sizes["weight"], weight="bold")
+    ax.plot(
+        [left + 0.06, left + _BOX - 0.06], [y + 0.135] * 2, color=_FAINT, linewidth=0.01 * point, zorder=3
+    )
+    write(x, y + 0.25, "psum", sizes["psum"])
+    write(x + 0.08, y + 0.5, "weight_pass", 0.085 * point, ha="left", color=_MUTED)
+
+
+def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], point: float) -> None:
+    """Draw what moves on the next edge: activations to the right, psums down; dark where not zero."""
+    from matplotlib.collections import LineCollection
+
+    rows, cols = values["weight"].shape
+    lines, heads, moving = [], [], []
+    for r in range(rows):
+        for c in range(-1, cols - 1):
+            y = r + 0.48
+            lines.append([(c + 1 - _GAP / 2 + 0.03, y), (c + 1 + _GAP / 2 - 0.06, y)])
+            heads.append((c + 1 + _GAP / 2 - 0.06, y, ">"))
+            moving.append(bool(c >= 0 and values["activation"][r, c]))
+    for r in range(rows):
+        for c in range(cols):
+            x = c + 0.5
+            lines.append([(x, r + 1 - _GAP / 2 + 0.03), (x, r + 1 + _GAP / 2 - 0.06)])
+            heads.append((x, r + 1 + _GAP / 2 - 0.06, "v"))
+            moving.append(bool(values["psum"][r, c]))
+    colours = [_INK if move else _FAINT for move in moving]
+    ax.add_collection(
+        LineCollection(lines, colors=colours, linewidths=0.016 * point, zorder=1), autolim=False
+    )
+    for marker in ">v":
+        chosen = [
+            (x, y, colour) for (x, y, kind), colour in zip(heads, colours, strict=True) if kind == marker
+        ]
+        xs, ys, inks = zip(*chosen, strict=True)
+        ax.scatter(xs, ys, marker=marker, s=(0.065 * point) ** 2, c=inks, linewidth=0, zorder=1)
+
+
+def _draw_key(ax: Any, x: float, point: float) -> None:
+    """Draw the legend: a PE of letters around (x, 0.5), and below it what they stand for."""
+    letters = {"activation": "a", "weight": "w", "next_weight": "n", "weight_pass": "d", "psum": "p"}
+    marks = {"shift": ("v", 0.12, _SHIFT), "swap": ("D", 0.09, _SWAP)}
+    sizes = dict.fromkeys(letters, 0.13 * point)
+    _draw_pe(ax, x, 0.5, point, {**letters, **dict.fromkeys(marks, True)}, _colours()(0.75), sizes)
+    said = {
+        "activation": "activation, moves right",
+        "weight": "weight",
+        "next_weight": "next_weight (shadow)",
+        "weight_pass": "weight_pass, moves down",
+        "psum": "psum, moves down",
+        "shift": "shift",
+        "swap": "swap",
+    }
+    left = x - _BOX / 2 + 0.06
+    for i, (name, text) in enumerate(said.items()):
+        y = 1.2 + 0.15 * i
+        if name in marks:
+            marker, size, colour = marks[name]
+            ax.scatter(left, y, marker=marker, s=(0.8 * size * point) ** 2, color=colour, linewidth=0)
+        else:
+            ax.text(left, y, letters[name], ha="center", va="center_baseline", size=0.1 * point, color=_INK,
+                    weight="bold" if name == "weight" else "normal")  # fmt: skip
+        ax.text(left + 0.15, y, text, ha="left", va="center_baseline", size=0.095 * point, color=_MUTED)

@@ -1,0 +1,180 @@
+"""The hardware as plain data: validated once, frozen, round-tripping through JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from systolic import _check
+from systolic._show.table import card
+
+REGISTERS = ("weight", "next_weight", "weight_pass", "activation", "psum", "shift", "swap")
+"""The registers of a PE, by name."""
+
+
+def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    """Return `data` as keyword arguments of dataclass `cls`, refusing unknown fields."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__}.from_dict takes a dict, not {type(data).__name__}")
+    known = [f.name for f in fields(cls)]
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(known)}"
+        )
+    return dict(data)
+
+
+@dataclass(frozen=True)
+class ArrayConfig:
+    """A weight-stationary systolic array: its size, operand types and accumulators.
+
+    Parameters
+    ----------
+    rows, cols : int
+        Number of processing elements (PEs) along the contraction (rows) and along the
+        outputs (cols).
+    activation_dtype, weight_dtype : {"int8", "uint8"}
+        Operand types of a :class:`~systolic.SystolicArray`. ``matmul`` and ``conv2d`` take
+        the types from their operands and only the sizes from here.
+    double_buffered : bool
+        Whether the next weight tile is shifted in behind the current one.
+    accumulator_rows : int or None
+        Rows of `cols` int32 sums below the array, in two halves: a fold streams at most
+        ``accumulator_rows // 2`` rows. None means unlimited.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field has the wrong kind, a size is below 1 or `accumulator_rows` below 2.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig
+    >>> ArrayConfig(rows=128, cols=128)
+    ArrayConfig(rows=128, cols=128)
+    >>> ArrayConfig.from_dict(ArrayConfig(4, 4).to_dict()) == ArrayConfig(4, 4)
+    True
+    """
+
+    rows: int = 256
+    cols: int = 256
+    activation_dtype: str = field(default="int8", kw_only=True)
+    weight_dtype: str = field(default="int8", kw_only=True)
+    double_buffered: bool = field(default=True, kw_only=True)
+    accumulator_rows: int | None = field(default=4096, kw_only=True)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("rows", _check.integer(self.rows, "rows", minimum=1, maximum=_MAX_SIZE))
+        put("cols", _check.integer(self.cols, "cols", minimum=1, maximum=_MAX_SIZE))
+        for name in ("activation_dtype", "weight_dtype"):
+            put(name, _check.operand_dtype(getattr(self, name), name))
+        put("double_buffered", _check.flag(self.double_buffered, "double_buffered"))
+        if self.accumulator_rows is not None:
+            try:
+                put("accumulator_rows", _check.integer(self.accumulator_rows, "accumulator_rows", minimum=2))
+            except ValueError:
+                raise ValueError(
+                    "accumulator_rows must be at least 2 (two halves, one filling while the other "
+                    f"drains) or None for unlimited, not {self.accumulator_rows}"
+                ) from None
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """Rows of x that one fold may stream: half the accumulators; None if unlimited."""
+        return None if self.accumulator_rows is None else self.accumulator_rows // 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON can hold."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ArrayConfig:
+        """Return the config that :meth:`to_dict` described."""
+        return cls(**_load(cls, data))
+
+    def _repr_html_(self) -> str:
+        return card("ArrayConfig", self.to_dict())
+
+    def __repr__(self) -> str:
+        shown = [f"{n}={getattr(self, n)!r}" for n in ("rows", "cols")]
+        shown += [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)[2:]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"ArrayConfig({', '.join(shown)})"
+
+
+# A 65536 x 65536 array is far beyond any machine; the bound keeps sums of sizes in int64.
+_MAX_SIZE = 65536
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """An array and what stands around it.
+
+    Parameters
+    ----------
+    array : ArrayConfig
+        The matrix unit.
+    clock_mhz : float
+        Clock frequency, in MHz; turns cycles into time.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, MachineConfig
+    >>> MachineConfig(ArrayConfig(128, 128), clock_mhz=940).seconds(940_000)
+    0.001
+    """
+
+    array: ArrayConfig = ArrayConfig()
+    clock_mhz: float = field(default=700, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.array, ArrayConfig):
+            raise TypeError(f"array must be an ArrayConfig, not {type(self.array).__name__}")
+        clock = _check.positive_real(self.clock_mhz, "clock_mhz")
+        object.__setattr__(self, "clock_mhz", int(clock) if clock.is_integer() else clock)
+
+    def _repr_html_(self) -> str:
+        return card("MachineConfig", {"clock_mhz": self.clock_mhz, **self.array.to_dict()})
+
+    def seconds(self, cycles: int) -> float:
+        """Return how long `cycles` take at this clock, in seconds."""
+        return cycles / (self.clock_mhz * 1e6)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON can hold."""
+        return {"array": self.array.to_dict(), "clock_mhz": self.clock_mhz}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MachineConfig:
+        """Return the config that :meth:`to_dict` described."""
+        values = _load(cls, data)
+        if "array" in values:
+            values["array"] = ArrayConfig.from_dict(values["array"])
+        return cls(**values)
+
+
+def as_array_config(value: Any, name: str = "array") -> ArrayConfig:
+    """Return the ArrayConfig that `value` is or holds."""
+    if isinstance(value, MachineConfig):
+        return value.array
+    if isinstance(value, ArrayConfig):
+        return value
+    raise TypeError(
+        f"{name} must be an ArrayConfig, not {type(value).__name__}; try ArrayConfig(rows=256, cols=256)"
+    )
+
+
+def as_machine_config(value: Any, name: str = "machine") -> MachineConfig:
+    """Return the MachineConfig that `value` is, or one around an ArrayConfig."""
+    if isinstance(value, MachineConfig):
+        return value
+    if isinstance(value, ArrayConfig):
+        return MachineConfig(value)
+    raise TypeError(f"{name} must be a MachineConfig or an ArrayConfig, not {type(value).__name__}")
