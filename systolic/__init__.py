@@ -1,0 +1,23 @@
+"""A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array."""
+
+try:
+    from systolic import _core as _core
+except ImportError as error:
+    raise ImportError(
+        "systolic's compiled core is missing or does not fit this Python. Installed: reinstall with "
+        '"pip install --force-reinstall systolic". In a source checkout: build it with '
+        '"pip install -e ." (needs a C compiler), or leave the checkout\'s folder. '
+        f"({error})"
+    ) from error
+
+from systolic._version import __version__ as __version__
+
+# isort: split
+# Hardware
+from systolic.config import ArrayConfig as ArrayConfig
+from systolic.config import MachineConfig as MachineConfig
+
+# isort: split
+# Where they meet
+from systolic.stats import Stats as Stats
+from systolic.threads import set_threads as set_threads

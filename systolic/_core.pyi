@@ -1,0 +1,36 @@
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+lanes: int
+instruction_set: Literal["sse2", "portable"]
+
+def run(
+    weight: NDArray[np.uint8],
+    next_weight: NDArray[np.uint8],
+    weight_pass: NDArray[np.uint8],
+    activation: NDArray[np.uint8],
+    psum: NDArray[np.int32],
+    shift: NDArray[np.uint8],
+    swap: NDArray[np.uint8],
+    west_activation: NDArray[np.uint8],
+    west_shift: NDArray[np.uint8],
+    west_swap: NDArray[np.uint8],
+    north_weight: NDArray[np.uint8],
+    north_psum: NDArray[np.int32],
+    bottom: NDArray[np.int32],
+    *,
+    activation_signed: bool,
+    weight_signed: bool,
+    first_col: int,
+    last_col: int,
+) -> None: ...
+def pack(w: NDArray[np.uint8], *, weight_signed: bool) -> NDArray[np.int16]: ...
+def multiply(
+    x: NDArray[np.uint8],
+    packed: NDArray[np.int16],
+    acc: NDArray[np.int32],
+    *,
+    activation_signed: bool,
+) -> None: ...

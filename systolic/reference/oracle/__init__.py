@@ -1,0 +1,48 @@
+"""Exact results in plain numpy: the second derivation of everything the package computes.
+
+Arrays and scalars in, arrays out; nothing of the package is used here, so that an agreement
+means something. The ways are chosen to differ from those of the layers and of the array:
+
+- products are blocked floating-point ones, each block short enough to be exact, rather than
+  integer loops;
+- a convolution is a sum over kernel offsets of products over channels: no im2col;
+- zero points are subtracted from the codes first, rather than corrected for in the sums;
+- a fused multiply-add is rounded once by looking at the exact error of the double sum.
+
+In the formulas ``f32`` rounds to IEEE binary32, ``rne`` to the nearest integer with ties to even,
+``sat`` clamps to the output type; ``s`` is a scale (float32), ``z`` a zero point, q a stored
+code whose real value is ``(q - z) * s``. Integer sums wrap modulo 2^32 everywhere.
+
+Operator semantics: the ONNX operator specifications. Order and precision of the roundings, which
+ONNX leaves open: ONNX Runtime's CPU provider (``onnxruntime/core/mlas/lib`` and
+``onnxruntime/contrib_ops/cpu/quantization``), as released in 1.31.
+"""
+
+from systolic.reference.oracle._elementwise import qlinear_add, relu
+from systolic.reference.oracle._pools import max_pool, qlinear_average_pool, qlinear_global_average_pool
+from systolic.reference.oracle._products import conv2d, conv_integer, matmul, matmul_integer, wrap_int32
+from systolic.reference.oracle._scaled import (
+    dequantize_linear,
+    qlinear_conv,
+    qlinear_matmul,
+    quantize_linear,
+    requantize,
+)
+
+__all__ = [
+    "conv2d",
+    "conv_integer",
+    "dequantize_linear",
+    "matmul",
+    "matmul_integer",
+    "max_pool",
+    "qlinear_add",
+    "qlinear_average_pool",
+    "qlinear_conv",
+    "qlinear_global_average_pool",
+    "qlinear_matmul",
+    "quantize_linear",
+    "relu",
+    "requantize",
+    "wrap_int32",
+]
