@@ -14,6 +14,8 @@ from systolic._version import __version__ as __version__
 
 # isort: split
 # Hardware
+from systolic.array import State as State
+from systolic.array import SystolicArray as SystolicArray
 from systolic.config import ArrayConfig as ArrayConfig
 from systolic.config import MachineConfig as MachineConfig
 
@@ -21,3 +23,4 @@ from systolic.config import MachineConfig as MachineConfig
 # Where they meet
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
+from systolic.trace import Trace as Trace

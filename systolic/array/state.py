@@ -1,0 +1,261 @@
+"""What the array holds between two clock edges: registers, and what is queued at its ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from systolic import _check
+from systolic._show.table import card
+from systolic.config import REGISTERS, ArrayConfig
+
+
+def register_dtypes(config: ArrayConfig) -> dict[str, np.dtype]:
+    """Return the type of each register."""
+    weight, activation = np.dtype(config.weight_dtype), np.dtype(config.activation_dtype)
+    types = (weight, weight, weight, activation, np.dtype(np.int32), np.dtype(bool), np.dtype(bool))
+    return dict(zip(REGISTERS, types, strict=True))
+
+
+class Rows(Protocol):
+    """A matrix that is read some rows at a time: an ndarray, or one lowered on demand."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(m, k)."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some consecutive rows."""
+        ...
+
+
+class Sink(Protocol):
+    """Where a stream's finished psums go instead of the array's outputs."""
+
+    def __call__(self, row: int, psums: np.ndarray, /) -> None:
+        """Take rows row..row + len(psums) - 1, (?, cols) int32."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedTile:
+    """A weight tile whose first shift beat stands at local time `start`."""
+
+    start: int
+    w: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedStream:
+    """Rows of x from local time `start` on, the first one with a swap beat or without.
+
+    `done` collects the psums of rows that have left the array, unless a `sink` takes them.
+    """
+
+    start: int
+    x: Rows
+    swap: bool
+    done: tuple[np.ndarray, ...] = ()
+    sink: Sink | None = None
+
+    @property
+    def stop(self) -> int:
+        """Local time after the last row."""
+        return self.start + self.x.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Queues:
+    """What is under way at the ports and below the array, in local time.
+
+    Attributes
+    ----------
+    tiles, streams : tuple
+        What has not yet passed all ports, or whose psums are not all out.
+    shift_stop, swap_at, stream_stop : int
+        When the last shift ends, the last swap stands, the last stream ends.
+    loaded, swap_waiting : bool
+        Whether a tile was shifted in since the last swap; whether a swap waits for a row.
+    below : ndarray of int32, (cols - 1, cols)
+        Psums that left the bottom row, of the rows of x that have not left in all columns.
+    outputs : tuple of ndarray of int32, (m, cols)
+        Finished streams.
+    """
+
+    below: np.ndarray
+    tiles: tuple[QueuedTile, ...] = ()
+    streams: tuple[QueuedStream, ...] = ()
+    shift_stop: int = 0
+    swap_at: int = 0
+    stream_stop: int = 0
+    loaded: bool = False
+    swap_waiting: bool = False
+    outputs: tuple[np.ndarray, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Queues):
+            return NotImplemented
+        return _same(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def empty(cls, cols: int, now: int = 0) -> Queues:
+        """Return queues with nothing in them at cycle `now`."""
+        return cls(np.zeros((cols - 1, cols), dtype=np.int32), shift_stop=now, swap_at=now, stream_stop=now)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two queues, or two things in them, are equal, arrays by their values."""
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Queues | QueuedTile | QueuedStream):
+        return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return bool(a == b)
+
+
+class Registers(Mapping[str, np.ndarray]):
+    """The seven registers of every PE, as a mapping and by attribute; read-only arrays.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, SystolicArray
+    >>> registers = SystolicArray(ArrayConfig(2, 3)).registers
+    >>> registers.psum.shape, registers["shift"].dtype
+    ((2, 3), dtype('bool'))
+    """
+
+    weight: np.ndarray
+    next_weight: np.ndarray
+    weight_pass: np.ndarray
+    activation: np.ndarray
+    psum: np.ndarray
+    shift: np.ndarray
+    swap: np.ndarray
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name in REGISTERS:
+            view = arrays[name].view()
+            view.flags.writeable = False
+            setattr(self, name, view)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in REGISTERS:
+            raise KeyError(f"no register {name!r}; the registers are {', '.join(REGISTERS)}")
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(REGISTERS)
+
+    def __len__(self) -> int:
+        return len(REGISTERS)
+
+    def _repr_html_(self) -> str:
+        pairs = [(name, np.array2string(v.astype(np.int64), threshold=200)[1:-1]) for name, v in self.items()]
+        return card("Registers", pairs)
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, values in self.items():
+            text = np.array2string(values.astype(np.int64), separator=" ", threshold=200, prefix=" " * 14)
+            lines.append(f"{name:>12}: {text}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class State:
+    """All that determines the array's future: the registers, the cycle and the queues.
+
+    Parameters
+    ----------
+    weight, next_weight, weight_pass : ndarray of the weight type, (rows, cols)
+    activation : ndarray of the activation type, (rows, cols)
+    psum : ndarray of int32, (rows, cols)
+    shift, swap : ndarray of bool, (rows, cols)
+    cycle : int
+        Clock edges done.
+    queues : Queues, optional
+        What is queued; absent: nothing.
+
+    Notes
+    -----
+    A state is never changed: clocking the array makes a new one.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, SystolicArray
+    >>> array = SystolicArray(ArrayConfig(2, 3))
+    >>> state = array.state()
+    >>> array.step(activation=1).restore(state).cycle
+    0
+    """
+
+    weight: np.ndarray
+    next_weight: np.ndarray
+    weight_pass: np.ndarray
+    activation: np.ndarray
+    psum: np.ndarray
+    shift: np.ndarray
+    swap: np.ndarray
+    cycle: int = 0
+    queues: Queues | None = field(default=None)
+
+    @classmethod
+    def idle(cls, config: ArrayConfig) -> State:
+        """Return the state after reset: all registers 0, nothing queued."""
+        size = (config.rows, config.cols)
+        registers: dict[str, Any] = {n: np.zeros(size, dtype=d) for n, d in register_dtypes(config).items()}
+        for values in registers.values():
+            values.flags.writeable = False
+        return cls(**registers, queues=Queues.empty(config.cols))
+
+    @property
+    def registers(self) -> Registers:
+        """The registers, read-only."""
+        return Registers({name: getattr(self, name) for name in REGISTERS})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, State):
+            return NotImplemented
+        return (
+            self.cycle == other.cycle
+            and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in REGISTERS)
+            and self._filled_queues() == other._filled_queues()
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        rows, cols = np.shape(self.weight)
+        return f"State(rows={rows}, cols={cols}, cycle={self.cycle})"
+
+    def checked(self, config: ArrayConfig) -> State:
+        """Return a copy that fits `config`, or raise: wrong shapes ValueError, types TypeError."""
+        size = (config.rows, config.cols)
+        arrays: dict[str, Any] = {}
+        for name, dtype in register_dtypes(config).items():
+            value = np.asarray(getattr(self, name))
+            if value.shape != size:
+                raise ValueError(
+                    f"register {name} must be {_check.shape(size)}, the array's size, "
+                    f"not {_check.shape(value.shape)}"
+                )
+            if value.dtype.newbyteorder("=") != dtype:
+                raise TypeError(f"register {name} must be {dtype}, not {value.dtype}")
+            arrays[name] = np.array(value, dtype=dtype, order="C")
+            arrays[name].flags.writeable = False
+        cycle = _check.integer(self.cycle, "cycle", minimum=0)
+        if self.queues is not None and not isinstance(self.queues, Queues):
+            raise TypeError(f"queues must be those of a state, or None, not {_check.kind(self.queues)}")
+        return replace(self, **arrays, cycle=cycle, queues=self._filled_queues())
+
+    def _filled_queues(self) -> Queues:
+        if self.queues is not None:
+            return self.queues
+        return Queues.empty(np.shape(self.weight)[1], self.cycle)

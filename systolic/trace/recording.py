@@ -1,0 +1,310 @@
+"""``Trace``: registers recorded after chosen clock edges, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic._show.table import Table
+from systolic.config import REGISTERS, ArrayConfig
+
+
+class Trace:
+    """Records registers of an array, edge by edge.
+
+    Give one to ``SystolicArray(config, trace=...)``, ``matmul``, ``conv2d`` or ``run``; ``trace=True``
+    there means ``Trace()``: every register of every PE.
+
+    Parameters
+    ----------
+    registers : str or iterable of str, optional
+        Which of weight, next_weight, weight_pass, activation, psum, shift, swap; default all.
+    pes : iterable of (row, col), optional
+        Which PEs; default all.
+    cycles : (start, stop), optional
+        Only the edges of cycles start .. stop - 1, counted from 0.
+    last : int, optional
+        Keep only the last so many edges: a ring.
+    layer : str, optional
+        For ``run``: the node whose product is recorded; default the first on the array.
+    max_bytes : int
+        Memory that the recorded values may take; default 256 MiB.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a register is unknown or chosen twice, a window is empty or reversed, or a number is
+        not a positive integer; and, once the array is known, if a PE lies outside it.
+
+    Notes
+    -----
+    Values are those after the edge of the cycle. Recording steps the array one edge at a time
+    inside the window; outside it the array runs at full speed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import ArrayConfig, SystolicArray, Trace
+    >>> trace = Trace(registers="psum", pes=[(1, 0), (1, 1)])
+    >>> array = SystolicArray(ArrayConfig(2, 2), trace=trace)
+    >>> _ = array.fold(w=np.int8([[1, 2], [3, 4]]), x=np.int8([[1, 1]])).run()
+    >>> print(trace.to_text())
+    cycle 0 | psum 0 0
+    cycle 1 | psum 0 0
+    cycle 2 | psum 0 0
+    cycle 3 | psum 4 0
+    cycle 4 | psum 0 6
+    """
+
+    def __init__(
+        self,
+        *,
+        registers: str | Iterable[str] | None = None,
+        pes: Iterable[tuple[int, int]] | None = None,
+        cycles: tuple[int, int] | None = None,
+        last: int | None = None,
+        layer: str | None = None,
+        max_bytes: int = 256 << 20,
+    ) -> None:
+        self.registers = _names(registers)
+        self.pes = None if pes is None else _pairs(pes)
+        self.window = None if cycles is None else _window(cycles)
+        self.last = None if last is None else _check.integer(last, "last", minimum=1)
+        if layer is not None and not isinstance(layer, str):
+            raise TypeError(f"layer must be a node's name, not {_check.kind(layer)}")
+        self.layer = layer
+        self.max_bytes = _check.integer(max_bytes, "max_bytes", minimum=1)
+        self.array: ArrayConfig | None = None
+        self._index: tuple[np.ndarray, np.ndarray] | None = None
+        self._cycles: deque[int] = deque()
+        self._values: dict[str, deque[np.ndarray]] = {}
+
+    # Recording, called by the array
+
+    def attach(self, config: ArrayConfig) -> None:
+        """Begin anew, for an array of this configuration.
+
+        Raises
+        ------
+        ValueError
+            If a chosen PE lies outside the array, or a ring or window does not fit `max_bytes`.
+        """
+        for row, col in self.pes or ():
+            if row >= config.rows or col >= config.cols:
+                raise ValueError(
+                    f"PE ({row}, {col}) lies outside the array of {config.rows} x {config.cols}; rows and "
+                    "cols count from 0"
+                )
+        self.array = config
+        self._index = None
+        if self.pes is not None:
+            rows, cols = zip(*self.pes, strict=True)
+            self._index = np.array(rows), np.array(cols)
+        self._cycles = deque(maxlen=self.last)
+        self._values = {name: deque(maxlen=self.last) for name in self.registers}
+        edges = [n for n in (self.last, self.window and self.window[1] - self.window[0]) if n is not None]
+        if edges:
+            self._check_room(min(edges))
+
+    def reserve(self, start: int, stop: int) -> None:
+        """Raise ValueError if recording cycles start .. stop - 1 would need too much memory."""
+        first, last = self._span(start, stop)
+        self._check_room(min(len(self._cycles) + last - first, self.last or 1 << 62))
+
+    def next_stop(self, now: int, stop: int) -> tuple[int, bool]:
+        """Return up to which cycle the array may run at once from `now`, and whether to record it."""
+        first, last = self._span(now, stop)
+        if first >= last:
+            return stop, False
+        return (now + 1, True) if first == now else (first, False)
+
+    def record(self, cycle: int, registers: Mapping[str, np.ndarray]) -> None:
+        """Take the values after the edge of `cycle`."""
+        self._cycles.append(cycle)
+        for name, kept in self._values.items():
+            values = registers[name]
+            kept.append(values.copy() if self._index is None else values[self._index])
+
+    def forget(self, cycle: int) -> None:
+        """Drop what was recorded for `cycle` and later: the array was reset or restored."""
+        while self._cycles and self._cycles[-1] >= cycle:
+            self._cycles.pop()
+            for kept in self._values.values():
+                kept.pop()
+
+    def _span(self, start: int, stop: int) -> tuple[int, int]:
+        if self.window is None:
+            return start, stop
+        return max(start, self.window[0]), min(stop, self.window[1])
+
+    @property
+    def _edge_bytes(self) -> int:
+        assert self.array is not None
+        count = self.array.rows * self.array.cols if self.pes is None else len(self.pes)
+        return count * sum(4 if name == "psum" else 1 for name in self.registers)
+
+    def _check_room(self, edges: int) -> None:
+        assert self.array is not None
+        needed = edges * self._edge_bytes
+        if needed > self.max_bytes:
+            raise ValueError(
+                f"tracing {edges:,} edges of the {self.array.rows} x {self.array.cols} array takes "
+                f"{needed / 2**20:,.0f} MiB, more than max_bytes allows ({self.max_bytes / 2**20:,.0f} MiB); "
+                "choose cycles=(start, stop), last=n, pes=[...] or registers=[...], or raise max_bytes"
+            )
+
+    # Reading
+
+    @property
+    def cycles(self) -> np.ndarray:
+        """The cycles recorded, int64."""
+        return np.array(self._cycles, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._cycles)
+
+    def __getitem__(self, register: str) -> np.ndarray:
+        """Return a register's values: (edges, rows, cols), or (edges, PEs) if PEs were chosen."""
+        if register not in self.registers:
+            raise KeyError(f"{register!r} was not recorded; recorded are {', '.join(self.registers)}")
+        if not self._cycles:
+            raise ValueError("nothing is recorded yet: run the array this trace was given to")
+        return np.stack(self._values[register])
+
+    def places(self) -> list[tuple[int, int]]:
+        """Return the (row, col) of the recorded PEs, in the order of the values."""
+        if self.pes is not None:
+            return list(self.pes)
+        if self.array is None:
+            return []
+        return [(r, c) for r in range(self.array.rows) for c in range(self.array.cols)]
+
+    def signals(self) -> list[tuple[int, int, str, np.ndarray]]:
+        """Return (row, col, register, values over the recorded edges) for every recorded register."""
+        flat = {name: self[name].reshape(len(self), -1) for name in self.registers}
+        return [
+            (row, col, name, flat[name][:, i])
+            for i, (row, col) in enumerate(self.places())
+            for name in self.registers
+        ]
+
+    def to_text(self) -> str:
+        """Return one line per edge: each register's values, rows of the array apart by ``/``."""
+        lines = []
+        for edge, cycle in enumerate(self._cycles):
+            parts = []
+            for name in self.registers:
+                values = self._values[name][edge].astype(np.int64)
+                rows = values if values.ndim == 2 else values[None, :]
+                parts.append(f"{name} " + " / ".join(" ".join(map(str, row)) for row in rows))
+            lines.append(f"cycle {cycle} | " + " | ".join(parts))
+        return "\n".join(lines)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: a row per edge and PE, a column per register."""
+        places = self.places()
+        rows = []
+        flat = {name: [v.ravel() for v in self._values[name]] for name in self.registers}
+        for edge, cycle in enumerate(self._cycles):
+            for i, (row, col) in enumerate(places):
+                rows.append((cycle, row, col, *(flat[name][edge][i].item() for name in self.registers)))
+        return Table(["cycle", "row", "col", *self.registers], rows).to_frame()
+
+    def to_vcd(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as a Value Change Dump, for GTKWave or Surfer.
+
+        :func:`systolic.trace.vcd.write_vcd` states hierarchy, bits and times. Needs
+        ``pip install "systolic[trace]"``.
+        """
+        from systolic.trace.vcd import write_vcd
+
+        write_vcd(self, path)
+
+    def plot(self, *, limit: int = 40) -> Any:
+        """Draw the recorded signals as waves over the cycles; returns a matplotlib Figure.
+
+        Parameters
+        ----------
+        limit : int
+            More signals than this are refused: record fewer PEs or registers.
+        """
+        from systolic._show.waves import plot_waves
+
+        return plot_waves(
+            [(f"pe[{r}][{c}].{name}", values) for r, c, name, values in self.signals()],
+            cycles=self.cycles,
+            limit=_check.integer(limit, "limit", minimum=1),
+        )
+
+    def __repr__(self) -> str:
+        what = "all PEs" if self.pes is None else f"{len(self.pes)} PEs"
+        span = f", cycles {self._cycles[0]}..{self._cycles[-1]}" if self._cycles else ""
+        return f"<Trace of {', '.join(self.registers)} in {what}: {len(self)} edges{span}>"
+
+    def _repr_html_(self) -> str:
+        from systolic._show.table import card
+
+        pairs = [
+            ("registers", ", ".join(self.registers)),
+            ("PEs", "all" if self.pes is None else ", ".join(map(str, self.pes[:8]))),
+            ("edges", f"{len(self):,}"),
+        ]
+        if self._cycles:
+            pairs.append(("cycles", f"{self._cycles[0]} .. {self._cycles[-1]}"))
+        return card("Trace", pairs)
+
+
+def as_trace(value: Any) -> Trace | None:
+    """Return a ``trace=`` argument as a Trace or None."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return Trace()
+    if isinstance(value, Trace):
+        return value
+    raise TypeError(f"trace must be True or a Trace, not {_check.kind(value)}")
+
+
+def _names(registers: str | Iterable[str] | None) -> tuple[str, ...]:
+    if registers is None:
+        return REGISTERS
+    names = (registers,) if isinstance(registers, str) else tuple(registers)
+    for name in names:
+        _check.choice(name, "registers", REGISTERS)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"registers must name each register once, and at least one, not {list(names)}")
+    return names
+
+
+def _pairs(pes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    pairs = []
+    for pe in pes:
+        try:
+            row, col = pe
+        except (TypeError, ValueError):
+            raise ValueError(f"pes must be pairs (row, col), but one is {pe!r}") from None
+        pairs.append(
+            (_check.integer(row, "a PE's row", minimum=0), _check.integer(col, "a PE's col", minimum=0))
+        )
+    if not pairs:
+        raise ValueError("pes must hold at least one (row, col); leave it out to record all PEs")
+    if len(set(pairs)) < len(pairs):
+        raise ValueError("pes must name each PE once")
+    return tuple(pairs)
+
+
+def _window(cycles: Any) -> tuple[int, int]:
+    try:
+        start, stop = cycles
+    except (TypeError, ValueError):
+        raise ValueError(f"cycles must be (start, stop), not {cycles!r}") from None
+    start = _check.integer(start, "cycles: start", minimum=0)
+    stop = _check.integer(stop, "cycles: stop", minimum=0)
+    if stop <= start:
+        raise ValueError(f"cycles=({start}, {stop}) is an empty window; stop must be above start")
+    return start, stop
