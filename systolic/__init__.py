@@ -13,11 +13,18 @@ except ImportError as error:
 from systolic._version import __version__ as __version__
 
 # isort: split
+# Workload
+from systolic.gemm import Gemm as Gemm
+
+# isort: split
 # Hardware
 from systolic.array import State as State
 from systolic.array import SystolicArray as SystolicArray
 from systolic.config import ArrayConfig as ArrayConfig
 from systolic.config import MachineConfig as MachineConfig
+from systolic.tiling import Fold as Fold
+from systolic.tiling import estimate_cycles as estimate_cycles
+from systolic.tiling import folds as folds
 
 # isort: split
 # Where they meet

@@ -1,0 +1,152 @@
+"""``Gemm``: one product (M, K) x (K, N), the currency between workload and hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from systolic import _check
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """The sizes of a matrix product (m, k) x (k, n), or of `groups` equal ones in sequence.
+
+    Parameters
+    ----------
+    m, k, n : int
+        Rows of x, contraction length, columns of w; 0 is allowed.
+    groups : int
+        Products of this size that run as one sequence of folds: the groups of a grouped
+        convolution.
+
+    Examples
+    --------
+    >>> from systolic import Gemm
+    >>> Gemm(128, 768, 768).macs
+    75497472
+    """
+
+    m: int
+    k: int
+    n: int
+    groups: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("m", 0), ("k", 0), ("n", 0), ("groups", 1)):
+            object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=minimum))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: groups * m * k * n."""
+        return self.groups * self.m * self.k * self.n
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sizes as a dict that JSON can hold."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        groups = f", groups={self.groups}" if self.groups != 1 else ""
+        return f"Gemm({self.m}, {self.k}, {self.n}{groups})"
+
+
+class Product(Protocol):
+    """A lowered layer: a Gemm with its operands, read in pieces, and a place for its sums.
+
+    The machine reads pieces of the operands and stores pieces of the sums; it never sees
+    whole matrices, so an im2col matrix need not exist at once.
+    """
+
+    @property
+    def gemm(self) -> Gemm:
+        """The sizes."""
+        ...
+
+    @property
+    def acc(self) -> np.ndarray:
+        """Where :meth:`store` puts the sums: int32, zeros at first, in the layer's layout."""
+        ...
+
+    @property
+    def activation_dtype(self) -> str:
+        """Type of x, "int8" or "uint8"."""
+        ...
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of w, "int8" or "uint8"."""
+        ...
+
+    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+        """Return x[m_start:m_stop, k_start:k_stop] of a group."""
+        ...
+
+    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+        """Return w[k_start:k_stop, n_start:n_stop] of a group."""
+        ...
+
+    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        """Put finished int32 sums at acc[m_start:, n_start:] of a group."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseProduct:
+    """A Product over two plain matrices.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (M, K)
+    w : ndarray of int8 or uint8, (K, N)
+
+    Attributes
+    ----------
+    acc : ndarray of int32, (M, N)
+        Where the sums go.
+    """
+
+    x: np.ndarray
+    w: np.ndarray
+    acc: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "acc", np.zeros((self.x.shape[0], self.w.shape[1]), dtype=np.int32))
+
+    @property
+    def gemm(self) -> Gemm:
+        """The sizes."""
+        return Gemm(self.x.shape[0], self.x.shape[1], self.w.shape[1])
+
+    @property
+    def activation_dtype(self) -> str:
+        """Type of x."""
+        return self.x.dtype.name
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of w."""
+        return self.w.dtype.name
+
+    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+        """Return x[m_start:m_stop, k_start:k_stop]."""
+        return self.x[m_start:m_stop, k_start:k_stop]
+
+    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+        """Return w[k_start:k_stop, n_start:n_stop]."""
+        return self.w[k_start:k_stop, n_start:n_stop]
+
+    def row_sums(self) -> np.ndarray:
+        """Return the sum of each row of x, (M, 1) int32."""
+        return self.x.sum(axis=1, keepdims=True, dtype=np.int32)
+
+    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        """Put finished sums into acc."""
+        m, n = sums.shape
+        self.acc[m_start : m_start + m, n_start : n_start + n] = sums
+
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total) with cycles (or rows) as work goes on."""

@@ -1,0 +1,342 @@
+"""Cuts a ``Gemm`` into folds and predicts their cycles in closed form; runs nothing.
+
+A *fold* is one weight tile's stay on the array. Folds run in this order: groups outermost, then
+n tiles, then chunks of x (what half the accumulators hold), then k tiles, so that a chunk's sums
+are complete before the next chunk begins.
+
+The cycles follow from the clock convention. A tile takes `rows` shift beats; its swap stands with
+the first row of x, no earlier than the shift's end and the previous stream's end; the next shift
+may begin on the very edge of this swap (double buffering)::
+
+    shift_0 = 0,  swap_i = max(shift_i + rows, swap_{i-1} + m_{i-1}),  shift_{i+1} = swap_i
+    cycles  = swap_last + m_last + rows + cols - 2
+
+that is ``rows + sum over all folds but the last of max(m_i, rows) + m_last + rows + cols - 2``.
+Without double buffering each fold takes ``2 rows + cols + m - 2`` cycles, one after the other: the
+weight-stationary formula of SCALE-Sim (Samajdar et al., arXiv:1811.02883).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from systolic import _check
+from systolic._show.table import Column, Table, percent
+from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.gemm import Gemm
+from systolic.stats import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One weight tile's stay on the array.
+
+    Parameters
+    ----------
+    n_start, n_stop, m_start, m_stop, k_start, k_stop : int
+        The tile is w[k_start:k_stop, n_start:n_stop]; x[m_start:m_stop, k_start:k_stop] streams
+        through it.
+    shift_cycle, swap_cycle : int
+        When its first shift beat and its swap stand at PE (0, 0), in cycles from the start.
+    group : int
+        Which of a Gemm's groups it belongs to.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, Gemm, folds
+    >>> folds(Gemm(3, 2, 3), array=ArrayConfig(2, 3))[0]
+    Fold(n 0:3, m 0:3, k 0:2, shift 0, swap 2)
+    """
+
+    n_start: int
+    n_stop: int
+    m_start: int
+    m_stop: int
+    k_start: int
+    k_stop: int
+    shift_cycle: int
+    swap_cycle: int
+    group: int = 0
+
+    @property
+    def m(self) -> int:
+        """Rows of x streamed."""
+        return self.m_stop - self.m_start
+
+    @property
+    def k(self) -> int:
+        """Rows of the array in use."""
+        return self.k_stop - self.k_start
+
+    @property
+    def n(self) -> int:
+        """Columns of the array in use."""
+        return self.n_stop - self.n_start
+
+    @property
+    def macs(self) -> int:
+        """Useful multiply-accumulates."""
+        return self.m * self.k * self.n
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the fields as a dict that JSON can hold."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        group = f"group {self.group}, " if self.group else ""
+        return (
+            f"Fold({group}n {self.n_start}:{self.n_stop}, m {self.m_start}:{self.m_stop}, "
+            f"k {self.k_start}:{self.k_stop}, shift {self.shift_cycle}, swap {self.swap_cycle})"
+        )
+
+
+class Folds(Sequence[Fold]):
+    """The folds of one Gemm on one array, in order; computed as they are asked for.
+
+    Behaves as a tuple of :class:`Fold`; prints as a table.
+    """
+
+    def __init__(self, gemm: Gemm, array: ArrayConfig) -> None:
+        self.gemm, self.array = gemm, array
+        self._empty = 0 in (gemm.m, gemm.k, gemm.n)
+        self._chunk = gemm.m if array.chunk_rows is None else min(array.chunk_rows, max(gemm.m, 1))
+        self._k_tiles = -(-gemm.k // array.rows)
+        self._n_tiles = -(-gemm.n // array.cols)
+        self._chunks = 0 if self._empty else -(-gemm.m // self._chunk)
+
+    def __len__(self) -> int:
+        return self.gemm.groups * self._n_tiles * self._chunks * self._k_tiles
+
+    @overload
+    def __getitem__(self, index: int) -> Fold: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Fold, ...]: ...
+    def __getitem__(self, index: int | slice) -> Fold | tuple[Fold, ...]:
+        """Return a fold by its number, or a tuple of folds by a slice."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"fold {index} of {len(self)}")
+        gemm, array = self.gemm, self.array
+        rest, k_tile = divmod(index, self._k_tiles)
+        rest, chunk = divmod(rest, self._chunks)
+        group, n_tile = divmod(rest, self._n_tiles)
+        m_start, k_start, n_start = chunk * self._chunk, k_tile * array.rows, n_tile * array.cols
+        shift, swap = self._due(index)
+        return Fold(
+            n_start,
+            min(n_start + array.cols, gemm.n),
+            m_start,
+            min(m_start + self._chunk, gemm.m),
+            k_start,
+            min(k_start + array.rows, gemm.k),
+            shift,
+            swap,
+            group,
+        )
+
+    def __iter__(self) -> Iterator[Fold]:
+        return (self[i] for i in range(len(self)))
+
+    def _due(self, index: int) -> tuple[int, int]:
+        # swap_i - rows is what the folds before i take: a full cycle of k tiles over all chunks
+        # per n tile, then whole chunks, then single folds.
+        rows, cols = self.array.rows, self.array.cols
+        last = self.gemm.m - (self._chunks - 1) * self._chunk
+
+        def stay(m: int) -> int:
+            return max(m, rows) if self.array.double_buffered else 2 * rows + cols + m - 2
+
+        whole, rest = divmod(index, self._chunks * self._k_tiles)
+        chunk = rest // self._k_tiles
+        per_n_tile = self._k_tiles * ((self._chunks - 1) * stay(self._chunk) + stay(last))
+        short = rest % self._k_tiles * stay(last if chunk == self._chunks - 1 else self._chunk)
+        before = whole * per_n_tile + chunk * self._k_tiles * stay(self._chunk) + short
+        if not self.array.double_buffered:
+            return before, before + rows
+        if index == 0:
+            return 0, rows
+        # The shift began on the previous fold's swap.
+        chunk = (index - 1) % (self._chunks * self._k_tiles) // self._k_tiles
+        previous = stay(last if chunk == self._chunks - 1 else self._chunk)
+        return before + rows - previous, before + rows
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Folds):
+            return self.gemm == other.gemm and self.array == other.array
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def table(self) -> Table:
+        """Return a row per fold: its slices, its times, how full it keeps the array."""
+        size = self.array.rows * self.array.cols
+        columns: list[str | Column] = ["fold", "n", "m", "k", "shift", "swap", "macs"]
+        columns.append(Column("mapping", format=percent))
+        rows: list[tuple[Any, ...]] = [
+            (
+                i,
+                f"{f.n_start}:{f.n_stop}",
+                f"{f.m_start}:{f.m_stop}",
+                f"{f.k_start}:{f.k_stop}",
+                f.shift_cycle,
+                f.swap_cycle,
+                f.macs,
+                f.k * f.n / size,
+            )
+            for i, f in enumerate(self)
+        ]
+        if self.gemm.groups > 1:
+            columns.insert(1, "group")
+            rows = [(i, f.group, *rest) for f, (i, *rest) in zip(self, rows, strict=True)]
+        return Table(columns, rows, title=f"{len(self)} folds of {self.gemm!r}")
+
+    def to_frame(self) -> Any:
+        """Return the folds as a pandas DataFrame, a row each."""
+        names = list(Fold.__dataclass_fields__)
+        return Table(names, [tuple(f.to_dict().values()) for f in self]).to_frame()
+
+    def __repr__(self) -> str:
+        if len(self) <= 6:
+            return f"Folds({', '.join(map(repr, self))})"
+        return f"Folds({self[0]!r}, {self[1]!r}, ... {len(self) - 3} more ..., {self[-1]!r})"
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def folds(gemm: Gemm, *, array: ArrayConfig | MachineConfig | None = None) -> Folds:
+    """Return the folds of a Gemm on an array, without running anything.
+
+    Raises
+    ------
+    TypeError
+        If `gemm` is not a Gemm or `array` no configuration.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, Gemm, folds
+    >>> for fold in folds(Gemm(5, 3, 2), array=ArrayConfig(2, 2)):
+    ...     print(fold)
+    Fold(n 0:2, m 0:5, k 0:2, shift 0, swap 2)
+    Fold(n 0:2, m 0:5, k 2:3, shift 2, swap 7)
+    """
+    if not isinstance(gemm, Gemm):
+        raise TypeError(f"gemm must be a Gemm, not {_check.kind(gemm)}; try Gemm(m, k, n)")
+    return Folds(gemm, ArrayConfig() if array is None else as_array_config(array))
+
+
+def estimate_cycles(
+    m: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    *,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    double_buffered: bool = True,
+    accumulator_rows: int | None = 4096,
+    groups: ArrayLike = 1,
+) -> np.ndarray:
+    """Return the cycles of products (m, k) x (k, n) in closed form, without data.
+
+    Parameters
+    ----------
+    m, k, n : array_like of int
+        Sizes; a product with a size of 0 takes 0 cycles.
+    rows, cols : array_like of int
+        Sizes of the array.
+    double_buffered : bool
+        Whether the next tile is shifted in behind the current one.
+    accumulator_rows : int or None
+        Accumulators below the array; a fold streams at most half of them.
+    groups : array_like of int
+        Equal products run as one sequence.
+
+    Returns
+    -------
+    ndarray of int64
+        Of the shape the arguments broadcast to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not an integer, is negative (or zero for rows, cols, groups), or
+        `accumulator_rows` is below 2.
+
+    Notes
+    -----
+    With chunks of ``h = accumulator_rows // 2`` rows of x there are ``T = groups ceil(k/rows)
+    ceil(n/cols)`` tiles, each loaded once per chunk; ``q = ceil(m/h) - 1`` chunks are full and
+    the last holds ``z = m - q h`` rows. Double-buffered:
+    ``rows + T (q max(h, rows) + max(z, rows)) - max(z, rows) + z + rows + cols - 2``;
+    otherwise ``T ((q + 1) (2 rows + cols - 2) + m)``, for one chunk SCALE-Sim's formula (its
+    tool prints one less: the index of the last cycle).
+
+    Examples
+    --------
+    >>> from systolic import estimate_cycles
+    >>> estimate_cycles(3, 2, 3, rows=2, cols=3)
+    array(8)
+    >>> estimate_cycles([1, 1024], 256, 256, rows=256, cols=256)
+    array([ 767, 1790])
+    """
+    names = ("m", "k", "n", "rows", "cols", "groups")
+    sizes = [
+        _check.integers(v, name, "int64")
+        for v, name in zip((m, k, n, rows, cols, groups), names, strict=True)
+    ]
+    for size, name in zip(sizes, names, strict=True):
+        least = 0 if name in "mkn" else 1
+        if size.size and size.min() < least:
+            raise ValueError(f"{name} must be at least {least}, not {size.min()}")
+    try:
+        m_, k_, n_, r, c, g = np.broadcast_arrays(*sizes)
+    except ValueError:
+        shapes = ", ".join(
+            f"{name} {_check.shape(size.shape)}" for name, size in zip(names, sizes, strict=True)
+        )
+        raise ValueError(f"the sizes must broadcast together, but are {shapes}") from None
+    config = ArrayConfig(double_buffered=double_buffered, accumulator_rows=accumulator_rows)
+    h = np.maximum(m_, 1) if config.chunk_rows is None else np.int64(config.chunk_rows)
+    tiles = g * -(-k_ // r) * -(-n_ // c)
+    full = np.maximum(-(-m_ // h) - 1, 0)
+    if np.any(g.astype(float) * -(-k_ // r) * -(-n_ // c) * (m_ + (full + 1.0) * (2 * r + c)) > 2.0**62):
+        raise ValueError(
+            "these sizes take more cycles than int64 holds; estimate(Gemm(m, k, n)) counts in Python's "
+            "integers"
+        )
+    rest = m_ - full * h
+    if double_buffered:
+        last = np.maximum(rest, r)
+        cycles = 2 * r + c - 2 + tiles * (full * np.maximum(h, r) + last) - last + rest
+    else:
+        cycles = tiles * ((full + 1) * (2 * r + c - 2) + m_)
+    return np.asarray(np.where((m_ == 0) | (tiles == 0), 0, cycles), dtype=np.int64)
+
+
+def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
+    """Return the stats of a product on an array in closed form: every field equal to a run's."""
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return Stats(output_bytes=4 * gemm.groups * gemm.m * gemm.n)
+    chunks = 1 if array.chunk_rows is None else -(-gemm.m // array.chunk_rows)
+    k_tiles, n_tiles = -(-gemm.k // array.rows), -(-gemm.n // array.cols)
+    # The last fold's swap, from the folds' own times, and what follows it; in Python's integers,
+    # which do not run over.
+    last = Folds(gemm, array)[-1]
+    cycles = last.swap_cycle + last.m + array.rows + array.cols - 2
+    return Stats(
+        cycles=cycles,
+        macs=gemm.macs,
+        pe_cycles=array.rows * array.cols * cycles,
+        folds=gemm.groups * chunks * k_tiles * n_tiles,
+        weight_bytes=gemm.groups * chunks * gemm.k * gemm.n,
+        activation_bytes=gemm.groups * n_tiles * gemm.m * gemm.k,
+        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
+    )

@@ -1,0 +1,319 @@
+"""Folds and closed-form cycles against a naive evaluation of the clock convention and counted edges."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import around, array_configs, codes, examples, problems, raises
+
+from systolic import ArrayConfig, Fold, Gemm, SystolicArray, estimate_cycles, folds
+from systolic.stats import Stats
+from systolic.tiling import Folds, estimate_gemm
+
+
+def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
+    """The folds in the order design says, with times from the recurrence, one after the other."""
+    result: list[dict[str, int]] = []
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return result
+    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
+    for group in range(gemm.groups):
+        for n in range(0, gemm.n, array.cols):
+            for m in range(0, gemm.m, chunk):
+                for k in range(0, gemm.k, array.rows):
+                    result.append({
+                        "group": group,
+                        "n_start": n, "n_stop": min(n + array.cols, gemm.n),
+                        "m_start": m, "m_stop": min(m + chunk, gemm.m),
+                        "k_start": k, "k_stop": min(k + array.rows, gemm.k),
+                    })  # fmt: skip
+    shift = swap = m_before = 0
+    for i, fold in enumerate(result):
+        if array.double_buffered:
+            # shift_0 = 0, shift_{i+1} = swap_i, swap_i = max(shift_i + rows, swap_{i-1} + m_{i-1})
+            shift = swap if i else 0
+            swap = max(shift + array.rows, swap + m_before if i else 0)
+        else:
+            shift = swap + m_before + array.rows + array.cols - 2 if i else 0
+            swap = shift + array.rows
+        m_before = fold["m_stop"] - fold["m_start"]
+        fold |= {"shift_cycle": shift, "swap_cycle": swap}
+    return result
+
+
+def naive_cycles(gemm: Gemm, array: ArrayConfig) -> int:
+    folds = naive_folds(gemm, array)
+    if not folds:
+        return 0
+    last = folds[-1]
+    return last["swap_cycle"] + last["m_stop"] - last["m_start"] + array.rows + array.cols - 2
+
+
+def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
+    """Every count, fold by fold."""
+    folds = naive_folds(gemm, array)
+    cycles = naive_cycles(gemm, array)
+    sizes = [tuple(f[f"{a}_stop"] - f[f"{a}_start"] for a in "mkn") for f in folds]
+    return Stats(
+        cycles=cycles,
+        macs=sum(m * k * n for m, k, n in sizes),
+        pe_cycles=cycles * array.rows * array.cols,
+        folds=len(folds),
+        weight_bytes=sum(k * n for _, k, n in sizes),
+        activation_bytes=sum(m * k for m, k, _ in sizes),
+        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
+    )
+
+
+def closed_form(gemm: Gemm, array: ArrayConfig) -> int:
+    return int(
+        estimate_cycles(
+            gemm.m,
+            gemm.k,
+            gemm.n,
+            rows=array.rows,
+            cols=array.cols,
+            double_buffered=array.double_buffered,
+            accumulator_rows=array.accumulator_rows,
+            groups=gemm.groups,
+        )
+    )
+
+
+@st.composite
+def works(draw: st.DrawFn) -> tuple[Gemm, ArrayConfig]:
+    array, m, k, n = draw(problems())
+    return Gemm(m, k, n, groups=draw(st.sampled_from([1, 1, 2, 3]))), array
+
+
+# Folds
+
+
+@examples(150)
+@given(works())
+def test_folds_equal_the_naive_ones(work: tuple[Gemm, ArrayConfig]) -> None:
+    gemm, array = work
+    expected = naive_folds(gemm, array)
+    result = folds(gemm, array=array)
+    assert len(result) == len(expected)
+    assert [fold.to_dict() for fold in result] == expected
+
+
+@examples(40)
+@given(works())
+def test_folds_cover_every_mac_exactly_once(work: tuple[Gemm, ArrayConfig]) -> None:
+    gemm, array = work
+    covered = np.zeros((gemm.groups, gemm.m, gemm.k, gemm.n), dtype=np.int64)
+    for f in folds(gemm, array=array):
+        covered[f.group, f.m_start : f.m_stop, f.k_start : f.k_stop, f.n_start : f.n_stop] += 1
+        assert 1 <= f.k <= array.rows and 1 <= f.n <= array.cols
+        assert 1 <= f.m <= (array.chunk_rows or f.m)
+        assert f.macs == f.m * f.k * f.n
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 3), (3, 0, 3), (3, 3, 0), (0, 0, 0)])
+def test_empty_products_have_no_folds_and_take_no_cycles(sizes: tuple[int, int, int]) -> None:
+    gemm, array = Gemm(*sizes), ArrayConfig(2, 2)
+    assert len(folds(gemm, array=array)) == 0 and list(folds(gemm, array=array)) == []
+    for double_buffered in (True, False):
+        for rows in (None, 4):
+            array = ArrayConfig(2, 2, double_buffered=double_buffered, accumulator_rows=rows)
+            assert closed_form(gemm, array) == 0
+            stats = estimate_gemm(gemm, array)
+            assert stats == Stats(output_bytes=4 * sizes[0] * sizes[2])
+
+
+def test_folds_are_a_sequence() -> None:
+    gemm, array = Gemm(10, 5, 7), ArrayConfig(2, 3, accumulator_rows=8)
+    result = folds(gemm, array=array)
+    every = [result[i] for i in range(len(result))]
+    assert list(result) == every and len(every) == 3 * 3 * 3
+    assert (
+        result[-1] == every[-1]
+        and result[2:7:2] == tuple(every[2:7:2])
+        and result[::-1] == tuple(every[::-1])
+    )
+    assert every[3] in result
+    with pytest.raises(IndexError, match="^fold 27 of 27$"):
+        result[27]
+    with pytest.raises(IndexError):
+        result[-28]
+    assert result == folds(gemm, array=array) != folds(gemm, array=ArrayConfig(2, 3))
+    assert folds(gemm) == folds(gemm, array=ArrayConfig())
+
+
+def test_folds_copy_and_show_themselves() -> None:
+    result = folds(Gemm(10, 5, 7), array=ArrayConfig(2, 3))
+    for same in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert isinstance(same, Folds) and same == result and list(same) == list(result)
+    fold = result[1]
+    assert isinstance(fold, Fold) and pickle.loads(pickle.dumps(fold)) == fold == copy.deepcopy(fold)
+    assert Fold(**json.loads(json.dumps(fold.to_dict()))) == fold
+    assert repr(fold) == "Fold(n 0:3, m 0:10, k 2:4, shift 2, swap 12)"
+    assert repr(folds(Gemm(1, 1, 1, groups=2), array=ArrayConfig(1, 1))[1]).startswith("Fold(group 1, n 0:1")
+    assert repr(result) == f"Folds({result[0]!r}, {result[1]!r}, ... 6 more ..., {result[8]!r})"
+    assert (
+        repr(result[:0]) == "()" and repr(folds(Gemm(1, 2, 1), array=ArrayConfig(2, 2))).count("Fold(") == 1
+    )
+    text = str(result.table())
+    assert "9 folds of Gemm(10, 5, 7)" in text and "0:10" in text
+    assert "<table" in result._repr_html_()
+
+
+def test_folds_as_a_frame() -> None:
+    pytest.importorskip("pandas")
+    result = folds(Gemm(10, 5, 7), array=ArrayConfig(2, 3))
+    frame = result.to_frame()
+    assert len(frame) == 9
+    assert frame.to_dict("records") == [fold.to_dict() for fold in result]
+
+
+def test_folds_take_a_machine_as_other_calls_do() -> None:
+    from systolic import MachineConfig
+
+    assert folds(Gemm(1, 2, 3), array=MachineConfig(ArrayConfig(2, 2))) == folds(
+        Gemm(1, 2, 3), array=ArrayConfig(2, 2)
+    )
+
+
+# Cycles
+
+
+@examples(150)
+@given(works())
+def test_closed_form_equals_the_naive_sum(work: tuple[Gemm, ArrayConfig]) -> None:
+    assert closed_form(*work) == naive_cycles(*work)
+
+
+@examples(60)
+@given(works())
+def test_closed_form_equals_counted_edges(work: tuple[Gemm, ArrayConfig]) -> None:
+    gemm, config = work
+    array = SystolicArray(config)
+    rng = np.random.default_rng(0)
+    for fold in naive_folds(gemm, config):
+        w = codes(
+            rng, (fold["k_stop"] - fold["k_start"], fold["n_stop"] - fold["n_start"]), config.weight_dtype
+        )
+        x = codes(rng, (fold["m_stop"] - fold["m_start"], len(w)), config.activation_dtype)
+        array.fold(w, x)
+    assert array.run().cycle == closed_form(gemm, config)
+
+
+@examples(60)
+@given(works())
+def test_every_stat_equals_the_naive_count(work: tuple[Gemm, ArrayConfig]) -> None:
+    assert estimate_gemm(*work) == naive_stats(*work)
+
+
+@examples(60)
+@given(array_configs(), st.integers(1, 50), st.data())
+@example(ArrayConfig(256, 256), 100, None)
+def test_single_buffered_equals_scale_sim(array: ArrayConfig, m: int, data) -> None:
+    # Samajdar et al., arXiv:1811.02883: (2 rows + cols + m - 2) ceil(k / rows) ceil(n / cols).
+    rows, cols = array.rows, array.cols
+    k = data.draw(around(rows, 4 * rows)) if data else 2048
+    n = data.draw(around(cols, 4 * cols)) if data else 1000
+    cycles = estimate_cycles(m, k, n, rows=rows, cols=cols, double_buffered=False, accumulator_rows=None)
+    assert cycles == (2 * rows + cols + m - 2) * -(-k // rows) * -(-n // cols)
+
+
+# ResNet-50 v1.5, batch 1: count, (M, K, N).
+RESNET_50 = [
+    (1, (12544, 147, 64)),
+    (1, (3136, 64, 64)),
+    (3, (3136, 576, 64)),
+    (4, (3136, 64, 256)),
+    (2, (3136, 256, 64)),
+    (1, (3136, 256, 128)),
+    (4, (784, 1152, 128)),
+    (4, (784, 128, 512)),
+    (1, (784, 256, 512)),
+    (3, (784, 512, 128)),
+    (1, (784, 512, 256)),
+    (6, (196, 2304, 256)),
+    (6, (196, 256, 1024)),
+    (1, (196, 512, 1024)),
+    (5, (196, 1024, 256)),
+    (1, (196, 1024, 512)),
+    (3, (49, 4608, 512)),
+    (3, (49, 512, 2048)),
+    (1, (49, 1024, 2048)),
+    (2, (49, 2048, 512)),
+    (1, (1, 2048, 1000)),
+]
+
+
+@pytest.mark.parametrize(
+    ("double_buffered", "accumulator_rows", "total"), [(True, 4096, 227_450), (False, None, 452_056)]
+)
+def test_resnet_50_totals(double_buffered: bool, accumulator_rows: int | None, total: int) -> None:
+    counts = np.array([count for count, _ in RESNET_50])
+    m, k, n = np.array([sizes for _, sizes in RESNET_50]).T
+    assert counts.sum() == 54
+    assert (counts * m * k * n).sum() == 4_089_184_256
+    cycles = estimate_cycles(
+        m, k, n, rows=256, cols=256, double_buffered=double_buffered, accumulator_rows=accumulator_rows
+    )
+    assert (counts * cycles).sum() == total
+    array = ArrayConfig(double_buffered=double_buffered, accumulator_rows=accumulator_rows)
+    assert sum(count * estimate_gemm(Gemm(*sizes), array).cycles for count, sizes in RESNET_50) == total
+    assert sum(count * naive_cycles(Gemm(*sizes), array) for count, sizes in RESNET_50) == total
+
+
+def test_estimates_broadcast() -> None:
+    sizes = np.array([[1], [16], [17]])
+    cycles = estimate_cycles(sizes, 5, [3, 8], rows=[[[4]], [[8]]], cols=4, accumulator_rows=6, groups=2)
+    assert cycles.dtype == np.int64 and cycles.shape == (2, 3, 2)
+    for i, rows in enumerate((4, 8)):
+        for j, m in enumerate((1, 16, 17)):
+            for p, n in enumerate((3, 8)):
+                gemm, array = Gemm(m, 5, n, groups=2), ArrayConfig(rows, 4, accumulator_rows=6)
+                assert cycles[i, j, p] == naive_cycles(gemm, array)
+    scalar = estimate_cycles(np.int16(3), 2, 3, rows=2, cols=3)
+    assert scalar.shape == () and scalar.dtype == np.int64 and scalar == 8
+    assert estimate_cycles(np.zeros((0, 2), int), 2, 3, rows=2, cols=3).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"m": -1}, ValueError, "m must be at least 0, not -1"),
+        ({"n": [3, -2]}, ValueError, "n must be at least 0, not -2"),
+        ({"rows": 0}, ValueError, "rows must be at least 1, not 0"),
+        ({"cols": [4, 0]}, ValueError, "cols must be at least 1, not 0"),
+        ({"groups": 0}, ValueError, "groups must be at least 1, not 0"),
+        ({"k": 2.5}, TypeError, "k must hold integers, not float64"),
+        ({"m": "3"}, TypeError, "m must hold integers, not <U1"),
+        (
+            {"m": [1, 2], "n": [1, 2, 3]},
+            ValueError,
+            "the sizes must broadcast together, but are m (2,), k (), n (3,), rows (), cols (), groups ()",
+        ),
+        (
+            {"accumulator_rows": 1},
+            ValueError,
+            "accumulator_rows must be at least 2 (two halves, one filling while the "
+            "other drains) or None for unlimited, not 1",
+        ),
+        ({"accumulator_rows": 2.0}, TypeError, "accumulator_rows must be an integer, not float 2.0"),
+        ({"double_buffered": 1}, TypeError, "double_buffered must be True or False, not int 1"),
+    ],
+)
+def test_estimates_reject_arguments(options, error: type[Exception], message: str) -> None:
+    arguments = {"m": 3, "k": 2, "n": 3, "rows": 2, "cols": 3} | options
+    with raises(error, message):
+        estimate_cycles(**arguments)
+
+
+def test_huge_estimates_are_right() -> None:
+    gemm, array = Gemm(10**7, 10**7, 10**7), ArrayConfig(1, 1, accumulator_rows=None)
+    # One row, one column: a tile takes its m cycles; the first waits for one shift beat.
+    assert estimate_gemm(gemm, array).cycles == 1 + 10**21
