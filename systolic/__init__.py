@@ -15,6 +15,23 @@ from systolic._version import __version__ as __version__
 # isort: split
 # Workload
 from systolic.gemm import Gemm as Gemm
+from systolic.layers import Add as Add
+from systolic.layers import AveragePool2d as AveragePool2d
+from systolic.layers import Conv2d as Conv2d
+from systolic.layers import Dense as Dense
+from systolic.layers import DepthwiseConv2d as DepthwiseConv2d
+from systolic.layers import Dequantize as Dequantize
+from systolic.layers import Flatten as Flatten
+from systolic.layers import GlobalAveragePool2d as GlobalAveragePool2d
+from systolic.layers import Identity as Identity
+from systolic.layers import MaxPool2d as MaxPool2d
+from systolic.layers import Quantize as Quantize
+from systolic.layers import Relu as Relu
+from systolic.layers import Reshape as Reshape
+from systolic.quant import QuantParams as QuantParams
+from systolic.quant import dequantize as dequantize
+from systolic.quant import quantize as quantize
+from systolic.quant import requantize as requantize
 
 # isort: split
 # Hardware

@@ -1,0 +1,103 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from systolic import _check
+from systolic.gemm import DenseProduct, Gemm, Product
+from systolic.layers import finish
+from systolic.layers.base import ArrayLayer, Shape
+from systolic.quant import QuantParams
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(ArrayLayer):
+    """A quantized fully connected layer, ``y = x @ weight + bias``.
+
+    Parameters
+    ----------
+    weight : ndarray of int8 or uint8, (K, N)
+    x, w : QuantParams
+        Of the input and the weights; w per tensor or per column (axis 1).
+    y : QuantParams or None
+        Of the output; None gives float32.
+    bias : ndarray of int32, (N,), optional
+        In units of x.scale * w.scale.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types, axes or lengths do not fit together.
+
+    Notes
+    -----
+    ONNX QLinearMatMul with two-dimensional weights, and ONNX Runtime's QGemm. The requantization
+    is :func:`systolic.requantize` with the multiplier ``f32(f32(xs * ws) / ys)``; without y the
+    output is ``f32(f32(acc) * f32(xs * ws))``. ``systolic/layers/finish.py`` says where zero points
+    are corrected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Dense, QuantParams
+    >>> one = QuantParams(1.0)
+    >>> Dense(np.eye(3, dtype=np.int8), x=one, w=one, y=one).output_shape((5, 3))
+    (5, 3)
+    """
+
+    weight: np.ndarray
+    x: QuantParams = field(kw_only=True)
+    w: QuantParams = field(kw_only=True)
+    y: QuantParams | None = field(kw_only=True)
+    bias: np.ndarray | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        weight = finish.check_weight("Dense", self.weight, self.w, ndim=2, axes="(K, N)")
+        finish.check_params("Dense", self.x, self.w, self.y, w_axis=1, channels=weight.shape[1])
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", finish.check_bias("Dense", self.bias, weight.shape[1]))
+
+    @cached_property
+    def _constant(self) -> np.ndarray:
+        sums = self.weight.sum(axis=0, dtype=np.int64)
+        return finish.constant_term(sums, self.weight.shape[0], self.x, self.w, self.bias)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (..., N) for (..., K)."""
+        (shape,) = shapes
+        if len(shape) < 1 or shape[-1] != self.weight.shape[0]:
+            raise ValueError(
+                f"Dense takes inputs (..., {self.weight.shape[0]}), as its weight has "
+                f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
+            )
+        return (*shape[:-1], self.weight.shape[1])
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, or float32."""
+        if dtypes[0] != self.x.dtype:
+            raise TypeError(f"Dense takes {self.x.dtype}, as its x says, not {dtypes[0]}")
+        return "float32" if self.y is None else self.y.dtype
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product."""
+        m = 1
+        for size in self.output_shape(*shapes)[:-1]:
+            m *= size
+        return Gemm(m, *self.weight.shape)
+
+    def lower(self, x: np.ndarray) -> Product:
+        """Return the product of x, with its leading axes as rows, and the weights."""
+        self.output_dtype(x.dtype.name)
+        self.output_shape(x.shape)
+        return DenseProduct(x.reshape(self.products(x.shape).m, x.shape[-1]), self.weight)
+
+    def finish(self, product: Product, x: np.ndarray) -> np.ndarray:
+        """Return the output, (..., N)."""
+        assert isinstance(product, DenseProduct)
+        row_sums = product.row_sums() if finish.has_zero_point(self.w) else None
+        y = finish.finish_sums(product, self._constant, row_sums, self.x, self.w, self.y, axis=1)
+        return y.reshape(self.output_shape(x.shape))

@@ -1,0 +1,127 @@
+"""What a layer does with raw sums: zero-point corrections, bias, requantization.
+
+The array multiplies raw codes. With zero points za and zw the sum of ``(a - za)(w - zw)`` over K
+is::
+
+    sum a*w  -  zw * sum a  -  za * sum w  +  K * za * zw  +  bias
+    '-array-'   '-- run --'   '--------- constant ---------'
+
+The *constant* terms depend on weights only and are one int32 per output channel, computed once
+when the layer is made, as a compiler would fold them into the bias. The *run*-time term is needed
+only for weights with a zero point: row sums of x, made beside the array as its rows are read, as
+hardware does with an adder along the west port. All additions wrap modulo 2^32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic.gemm import Product
+from systolic.quant import QuantParams, multiplier, requantize
+
+EIGHT_BITS = ("int8", "uint8")
+
+
+def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
+    """Check a layer's quantization parameters: x and y per tensor, w per tensor or per channel."""
+    for name, params in (("x", x), ("w", w), ("y", y)):
+        if name == "y" and params is None:
+            continue
+        if not isinstance(params, QuantParams):
+            raise TypeError(f"{layer}: {name} must be QuantParams, not {type(params).__name__}")
+        if params.dtype not in EIGHT_BITS:
+            raise TypeError(f"{layer}: {name} must be int8 or uint8, not {params.dtype}")
+        if name != "w" and params.per_channel:
+            raise ValueError(f"{layer}: {name} must have one scale and zero point, not one per channel")
+    if w.per_channel:
+        if w.axis != w_axis:
+            raise ValueError(
+                f"{layer}: w must be quantized along axis {w_axis}, its output channels, not {w.axis}"
+            )
+        count = w.scales.size
+        if count != channels:
+            raise ValueError(f"{layer}: w has {count} scales for {channels} output channels")
+
+
+def check_weight(layer: str, weight: Any, w: Any, *, ndim: int, axes: str) -> np.ndarray:
+    """Return the weights as a read-only array of w's type."""
+    values = _check.operand(weight, f"{layer}: weight", ndim=ndim, axes=axes)
+    if isinstance(w, QuantParams) and values.dtype.name != w.dtype:
+        raise TypeError(f"{layer}: weight holds {values.dtype}, but w says {w.dtype}")
+    return frozen(values)
+
+
+def check_bias(layer: str, bias: Any, channels: int) -> np.ndarray | None:
+    """Return the bias as a read-only int32 array, or None."""
+    if bias is None:
+        return None
+    values = _check.integers(bias, f"{layer}: bias", "int32")
+    if values.shape != (channels,):
+        raise ValueError(
+            f"{layer}: bias must have one value per output channel, ({channels},), "
+            f"not {_check.shape(values.shape)}"
+        )
+    return frozen(values)
+
+
+def frozen(values: np.ndarray) -> np.ndarray:
+    """Return a read-only copy."""
+    copy = np.array(values, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def constant_term(
+    weight_sums: np.ndarray, k: int, x: QuantParams, w: QuantParams, bias: np.ndarray | None
+) -> np.ndarray:
+    """Return ``bias - za * sum w + K * za * zw`` per output channel, int32, wrapped.
+
+    Parameters
+    ----------
+    weight_sums : ndarray of int64, (channels,)
+        Sum of each output channel's weight codes.
+    k : int
+        Products per output.
+    """
+    za = int(x.zero_points)
+    total = -za * weight_sums + k * za * w.zero_points.astype(np.int64)
+    if bias is not None:
+        total = total + bias
+    return total.astype(np.int32)  # C-style conversion keeps the low 32 bits
+
+
+def finish_sums(
+    product: Product, constant: np.ndarray, row_sums: np.ndarray | None,
+    x: QuantParams, w: QuantParams, y: QuantParams | None, axis: int,
+) -> np.ndarray:  # fmt: skip
+    """Return the layer's output from the raw sums in ``product.acc``, which are used up.
+
+    Parameters
+    ----------
+    constant : ndarray of int32, (channels,)
+    row_sums : ndarray of int32 or None
+        ``sum a`` of each output, with `axis` of extent 1 or as many as the channels; None
+        where no weight has a zero point.
+    axis : int
+        The axis of output channels in the sums.
+    """
+    acc = product.acc
+    spread = [1] * acc.ndim
+    spread[axis] = -1
+    with np.errstate(over="ignore"):
+        acc += constant.reshape(spread)
+        if row_sums is not None:
+            acc -= row_sums * w.zero_points.astype(np.int32).reshape(spread if w.per_channel else ())
+    if y is None:
+        # f32(f32(acc) * f32(xs * ws)): ONNX Runtime's QGemm and MatMulIntegerToFloat.
+        scale = np.asarray(x.scales * w.scales, dtype=np.float32)
+        return acc.astype(np.float32) * (scale.reshape(spread) if scale.ndim else scale)
+    return requantize(acc, multiplier(x, w, y), int(y.zero_points), dtype=y.dtype, axis=axis)
+
+
+def has_zero_point(params: QuantParams) -> bool:
+    """Whether any channel's zero point differs from 0."""
+    return bool(np.any(params.zero_points))

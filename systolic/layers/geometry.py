@@ -1,0 +1,117 @@
+"""The geometry of windows: strides, dilations, padding and output sizes of convolutions and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from systolic import _check
+
+PADDING_NAMES = ("same", "same_lower", "valid")
+LAYOUTS = ("NCHW", "NHWC")
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def pair(value: Any, name: str, *, minimum: int = 1) -> Pair:
+    """Return an int or a pair (height, width) of ints as a pair."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}")
+        first, second = value
+    else:
+        first = second = value
+    return _check.integer(first, name, minimum=minimum), _check.integer(second, name, minimum=minimum)
+
+
+def padding_spec(value: Any) -> str | Pads:
+    """Return a padding argument as a name or as ((top, bottom), (left, right))."""
+    if isinstance(value, str):
+        return _check.choice(value, "padding", PADDING_NAMES)
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+        return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
+    try:
+        height, width = pair(value, "padding", minimum=0)
+    except ValueError as error:
+        if "pair" not in str(error):
+            raise
+        raise ValueError(
+            "padding must be an int, (height, width), ((top, bottom), (left, right)), "
+            f"'same', 'same_lower' or 'valid', not {value!r}"
+        ) from None
+    return (height, height), (width, width)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A kernel sliding over an image, with its padding resolved for one image size.
+
+    Attributes
+    ----------
+    kernel, stride, dilation : (int, int)
+        Height and width.
+    pads : ((top, bottom), (left, right))
+        Padding in pixels.
+    image : (int, int)
+        ih, iw before padding.
+    out : (int, int)
+        oh, ow.
+    """
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    pads: Pads
+    image: Pair
+    out: Pair
+
+
+def window(
+    image: Pair,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    padding: str | Pads = ((0, 0), (0, 0)),
+    *,
+    ceil_mode: bool = False,
+) -> Window:
+    """Resolve the padding and the output size, axis by axis, as ONNX defines them.
+
+    The effective kernel is ``e = (k - 1) * dilation + 1`` and the output
+    ``floor((in + p0 + p1 - e) / stride) + 1``; ``"same"`` (ONNX SAME_UPPER) and
+    ``"same_lower"`` give ``ceil(in / stride)`` outputs, an odd padding element at the end or
+    at the beginning. With `ceil_mode` the division rounds up, without a last window that
+    would start in the padding at the end.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is larger than the padded image.
+    """
+    pads: list[Pair] = []
+    out: list[int] = []
+    for axis in (0, 1):
+        size, step = image[axis], stride[axis]
+        extent = (kernel[axis] - 1) * dilation[axis] + 1
+        if isinstance(padding, str):
+            total = 0
+            if padding != "valid":
+                total = max((-(-size // step) - 1) * step + extent - size, 0)
+            less, more = total // 2, total - total // 2
+            before, after = (more, less) if padding == "same_lower" else (less, more)
+        else:
+            before, after = padding[axis]
+        room = size + before + after - extent
+        if room < 0:
+            raise ValueError(
+                f"the kernel spans {extent} pixels of the {('height', 'width')[axis]}, more than the "
+                f"padded image's {size + before + after}; use a smaller kernel or more padding"
+            )
+        count = (-(-room // step) if ceil_mode else room // step) + 1
+        if ceil_mode and (count - 1) * step >= size + before:
+            count -= 1
+        pads.append((before, after))
+        out.append(count)
+    return Window(kernel, stride, dilation, (pads[0], pads[1]), image, (out[0], out[1]))

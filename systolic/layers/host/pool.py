@@ -1,0 +1,349 @@
+"""Pooling over windows of an image, on codes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from systolic import _check, quant
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
+from systolic.layers.host._inputs import expect_dtype, expect_images, image_axes, replace_image, take
+from systolic.quant import QuantParams
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool2d(HostLayer):
+    """The largest number of each window.
+
+    Parameters
+    ----------
+    kernel : int or (int, int)
+        Height and width of the window.
+    stride : int, (int, int) or None
+        Step of the window; None means the kernel.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        Pixels around the image, smaller than the kernel; they hold the type's smallest number.
+    dilation : int or (int, int)
+        Step between the pixels of a window.
+    ceil_mode : bool
+        Whether a last, incomplete window counts.
+    layout : {"NCHW", "NHWC"}
+        Order of the axes: batch, channels, height, width.
+
+    Notes
+    -----
+    ONNX operator MaxPool on int8, uint8 or float32 (where padding is minus infinity and NaN
+    spreads). Codes need no parameters: the order of codes is the order of the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import MaxPool2d
+    >>> MaxPool2d(2).apply(np.arange(16, dtype=np.int8).reshape(1, 1, 4, 4))
+    array([[[[ 5,  7],
+             [13, 15]]]], dtype=int8)
+    """
+
+    kernel: int | Pair
+    stride: int | Pair | None = field(default=None, kw_only=True)
+    padding: int | Pair | Pads | str = field(default=((0, 0), (0, 0)), kw_only=True)
+    dilation: int | Pair = field(default=(1, 1), kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
+    layout: str = field(default="NCHW", kw_only=True)
+
+    def __post_init__(self) -> None:
+        _normalize_window(self)
+        object.__setattr__(self, "dilation", pair(self.dilation, "dilation"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, ic, oh, ow), or (batch, oh, ow, ic)."""
+        (shape,) = take(self, shapes)
+        return replace_image(shape, self.layout, _window(self, shape).out)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type: int8, uint8 or float32."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, ("int8", "uint8", "float32"))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the maxima of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype)
+        win = _window(self, x.shape)
+        # A maximum over a window is one over its columns, then one over its rows.
+        for direction, axis in enumerate(image_axes(self.layout)):
+            x = _max_along(x, axis, win, direction)
+        return x
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool2d(HostLayer):
+    """The mean of each window, from codes to codes.
+
+    In float32, every operation rounded by itself, the sum in window order (rows, then columns)::
+
+        v = sum of f32(x.scale * (q - x.zero));  v = f32(v / count)
+        y = sat(rne(f32(f32(v / y.scale) + y.zero)))            # zero point before rounding
+
+    A window that is the whole unpadded image is computed as :class:`GlobalAveragePool2d` does.
+
+    Parameters
+    ----------
+    kernel : int or (int, int)
+        Height and width of the window.
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type and per tensor.
+    stride : int, (int, int) or None
+        Step of the window; None means the kernel.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        Pixels of real 0 around the image, smaller than the kernel.
+    count_include_pad : bool
+        Whether `count` is the kernel's size everywhere, or only the pixels inside the image.
+    ceil_mode : bool
+        Whether a last, incomplete window counts.
+    layout : {"NCHW", "NHWC"}
+        Order of the axes: batch, channels, height, width.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+    ValueError
+        If a size is out of range, or x.scale is so large that float32 overflows.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearAveragePool. With `ceil_mode` and `count_include_pad` it
+    counts the whole kernel, also what lies beyond the padding. Where a mean exceeds 2^31 codes its
+    conversion to int32 overflows and gives the smallest code; here it saturates by its sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import AveragePool2d, QuantParams
+    >>> x = np.int8([[[[0, 1, 1, 2, 2, 3, 1, 4]]]])
+    >>> AveragePool2d((1, 2), QuantParams(1.0), QuantParams(1.0, 1)).apply(x)
+    array([[[[2, 2, 4, 4]]]], dtype=int8)
+    """
+
+    kernel: int | Pair
+    x: QuantParams
+    y: QuantParams
+    stride: int | Pair | None = field(default=None, kw_only=True)
+    padding: int | Pair | Pads | str = field(default=((0, 0), (0, 0)), kw_only=True)
+    count_include_pad: bool = field(default=False, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
+    layout: str = field(default="NCHW", kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_params(self.x, self.y)
+        _normalize_window(self)
+        include = _check.flag(self.count_include_pad, "count_include_pad")
+        object.__setattr__(self, "count_include_pad", include)
+        with np.errstate(over="ignore"):
+            reach = self.x.scales * np.float32(256 * math.prod(pair(self.kernel, "kernel")))
+        if not np.isfinite(reach):
+            raise ValueError(
+                f"x.scale must keep the sum of a window finite in float32, but {self.x.scale} does not; "
+                "check the scale"
+            )
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, ic, oh, ow), or (batch, oh, ow, ic)."""
+        (shape,) = take(self, shapes)
+        return replace_image(shape, self.layout, _window(self, shape).out)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the input's."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
+        (x,) = take(self, inputs)
+        dtype = self.output_dtype(x.dtype)
+        win = _window(self, x.shape)
+        if win.image == win.kernel and win.pads == ((0, 0), (0, 0)):
+            return _mean_of_image(x, self.x, self.y, self.layout)
+        out = np.empty(self.output_shape(x.shape), dtype)
+        # Image by image, so that float32 copies stay small.
+        for index in range(len(x)):
+            means = self._means(x[index : index + 1], win)
+            with np.errstate(over="ignore", under="ignore"):
+                np.divide(means, self.y.scales, out=means)
+            np.add(means, self.y.zero_points.astype(np.float32), out=means)
+            np.clip(np.rint(means, out=means), self.y.qmin, self.y.qmax, out=means)
+            np.copyto(out[index : index + 1], means, casting="unsafe")
+        return out
+
+    def _means(self, x: np.ndarray, win: Window) -> np.ndarray:
+        """Return the float32 means of the windows, as real numbers."""
+        widths = [(0, 0)] * 4
+        for direction, axis in enumerate(image_axes(self.layout)):
+            widths[axis] = _margins(win, direction)
+        # Adding the 0 of a padding pixel changes no sum.
+        padded = np.pad(quant.dequantize(x, self.x), widths)
+        sums = np.zeros(replace_image(x.shape, self.layout, win.out), np.float32)
+        for part in _window_parts(padded, win, image_axes(self.layout)):
+            np.add(sums, part, out=sums)
+        if self.count_include_pad:
+            return np.divide(sums, np.float32(win.kernel[0] * win.kernel[1]), out=sums)
+        rows, cols = (_pixels_inside(win, direction) for direction in (0, 1))
+        counts = np.multiply.outer(rows, cols).astype(np.float32)
+        return np.divide(sums, counts if self.layout == "NCHW" else counts[..., None], out=sums)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalAveragePool2d(HostLayer):
+    """The mean of each channel's whole image of n pixels, from codes to codes::
+
+        acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
+        y   = sat(rne(f32(f32(acc) * m)) + y.zero)              # zero point after rounding
+
+    Parameters
+    ----------
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type and per tensor.
+    layout : {"NCHW", "NHWC"}
+        Order of the axes: batch, channels, height, width.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearGlobalAveragePool, which refuses an m outside 2^-32 .. 256;
+    here such an m is computed with like any other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import GlobalAveragePool2d, QuantParams
+    >>> x = np.int8([[0, 1], [1, 2], [2, 3], [1, 4]]).reshape(1, 4, 1, 2)
+    >>> GlobalAveragePool2d(QuantParams(1.0), QuantParams(1.0, 1)).apply(x).ravel()
+    array([1, 3, 3, 3], dtype=int8)
+    """
+
+    x: QuantParams
+    y: QuantParams
+    layout: str = field(default="NCHW", kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_params(self.x, self.y)
+        _check.choice(self.layout, "layout", LAYOUTS)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, ic, 1, 1), or (batch, 1, 1, ic)."""
+        (shape,) = take(self, shapes)
+        expect_images(self, shape, self.layout)
+        return replace_image(shape, self.layout, (1, 1))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the input's."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
+        (x,) = take(self, inputs)
+        self.output_shape(x.shape)
+        self.output_dtype(x.dtype)
+        return _mean_of_image(x, self.x, self.y, self.layout)
+
+
+def _mean_of_image(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, layout: str) -> np.ndarray:
+    axes = image_axes(layout)
+    pixels = x.shape[axes[0]] * x.shape[axes[1]]
+    zeros = np.int64(pixels) * x_params.zero_points
+    # int64 sums cannot overflow on the way; the cast wraps to int32 as an accumulator does.
+    acc = (x.sum(axis=axes, keepdims=True, dtype=np.int64) - zeros).astype(np.int32)
+    with np.errstate(over="ignore", under="ignore"):
+        m = x_params.scales / (y_params.scales * np.float32(pixels))
+    (zero_point,) = y_params.zero_points.reshape(1).tolist()
+    return quant.requantize(acc, m, zero_point, dtype=y_params.dtype)
+
+
+def _check_params(x: Any, y: Any) -> None:
+    quant.as_params(x, "x", per_tensor=True)
+    quant.as_params(y, "y", per_tensor=True)
+    if x.dtype != y.dtype:
+        raise TypeError(f"x and y must have one dtype, not {x.dtype} and {y.dtype}")
+
+
+def _normalize_window(layer: Any) -> None:
+    """Put the fields that describe the window into their stored form."""
+
+    def put(name: str, value: Any) -> None:
+        object.__setattr__(layer, name, value)
+
+    put("kernel", pair(layer.kernel, "kernel"))
+    put("stride", layer.kernel if layer.stride is None else pair(layer.stride, "stride"))
+    put("padding", padding_spec(layer.padding))
+    put("ceil_mode", _check.flag(layer.ceil_mode, "ceil_mode"))
+    _check.choice(layer.layout, "layout", LAYOUTS)
+    if not isinstance(layer.padding, str):
+        for pads, size in zip(layer.padding, layer.kernel, strict=True):
+            # ONNX Runtime refuses it too: windows wholly in the padding would have no pixel.
+            if max(pads) >= size:
+                raise ValueError(
+                    f"padding must be smaller than the kernel {layer.kernel}, not {layer.padding}; "
+                    "pad the image itself where windows wholly outside it are meant"
+                )
+
+
+def _window(layer: Any, shape: Shape) -> Window:
+    image = expect_images(layer, shape, layer.layout)
+    dilation = getattr(layer, "dilation", (1, 1))
+    return window(image, layer.kernel, layer.stride, dilation, layer.padding, ceil_mode=layer.ceil_mode)
+
+
+def _margins(win: Window, direction: int) -> Pair:
+    """Return the padding along height (0) or width (1) that reaches the last window's end."""
+    before = win.pads[direction][0]
+    reach = (win.out[direction] - 1) * win.stride[direction]
+    reach += (win.kernel[direction] - 1) * win.dilation[direction] + 1
+    return before, max(reach - before - win.image[direction], 0)
+
+
+def _pixels_inside(win: Window, direction: int) -> np.ndarray:
+    """Return how many pixels of each undilated window lie inside the image, along one direction."""
+    start = np.arange(win.out[direction]) * win.stride[direction] - win.pads[direction][0]
+    return np.minimum(start + win.kernel[direction], win.image[direction]) - np.maximum(start, 0)
+
+
+def _part(win: Window, direction: int, offset: int) -> slice:
+    """Return where pixel `offset` of every window lies on a padded image, along one direction."""
+    start = offset * win.dilation[direction]
+    return slice(start, start + (win.out[direction] - 1) * win.stride[direction] + 1, win.stride[direction])
+
+
+def _window_parts(padded: np.ndarray, win: Window, axes: Pair) -> Iterator[np.ndarray]:
+    """Yield, pixel by pixel of the kernel in window order, that pixel of all windows."""
+    index = [slice(None)] * 4
+    for row in range(win.kernel[0]):
+        index[axes[0]] = _part(win, 0, row)
+        for col in range(win.kernel[1]):
+            index[axes[1]] = _part(win, 1, col)
+            yield padded[tuple(index)]
+
+
+def _max_along(x: np.ndarray, axis: int, win: Window, direction: int) -> np.ndarray:
+    """Return a new array: the maxima of all windows along one direction."""
+    margins = _margins(win, direction)
+    if margins != (0, 0):
+        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        x = np.pad(x, [margins if a == axis else (0, 0) for a in range(4)], constant_values=lowest)
+    index = [slice(None)] * 4
+    index[axis] = _part(win, direction, 0)
+    out = x[tuple(index)].copy(order="C")
+    for offset in range(1, win.kernel[direction]):
+        index[axis] = _part(win, direction, offset)
+        np.maximum(out, x[tuple(index)], out=out)
+    return out

@@ -1,0 +1,161 @@
+"""Layers that move no number: another shape over the same elements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import take
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(HostLayer):
+    """The input under another name: ONNX operator Identity.
+
+    Examples
+    --------
+    >>> from systolic.layers.host import Identity
+    >>> Identity().output_shape((2, 3))
+    (2, 3)
+    """
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape."""
+        (shape,) = take(self, shapes)
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy."""
+        (x,) = take(self, inputs)
+        return np.array(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flatten(HostLayer):
+    """Two axes out of many: those before `axis` become the first, the others the second.
+
+    Parameters
+    ----------
+    axis : int
+        Between -r and r for an input of r axes; negative ones count from the end.
+
+    Notes
+    -----
+    ONNX operator Flatten. Any type of tensor.
+
+    Examples
+    --------
+    >>> from systolic import Flatten
+    >>> Flatten().output_shape((8, 16, 7, 7))
+    (8, 784)
+    """
+
+    axis: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the two sizes; ValueError if the input has no such axis."""
+        (shape,) = take(self, shapes)
+        if not -len(shape) <= self.axis <= len(shape):
+            raise ValueError(
+                f"Flatten's axis must be in {-len(shape)}..{len(shape)} for an input {_check.shape(shape)}, "
+                f"not {self.axis}"
+            )
+        axis = self.axis + len(shape) if self.axis < 0 else self.axis
+        return math.prod(shape[:axis]), math.prod(shape[axis:])
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy of x with two axes."""
+        (x,) = take(self, inputs)
+        return np.array(x, order="C").reshape(self.output_shape(x.shape))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reshape(HostLayer):
+    """The same elements, in the same order, under another shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Sizes; 0 copies the input's size at that place (unless `allowzero`), and one -1 is
+        inferred from the rest.
+    allowzero : bool
+        Whether 0 means a size of 0.
+
+    Notes
+    -----
+    ONNX operator Reshape. An inferred size is computed without the copied ones, so that ``(0, -1)``
+    also flattens an empty batch, where ONNX Runtime gives up.
+
+    Examples
+    --------
+    >>> from systolic import Reshape
+    >>> Reshape((0, 4, -1)).output_shape((8, 16, 7, 7))
+    (8, 4, 196)
+    """
+
+    shape: Sequence[int]
+    allowzero: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shape, str) or not isinstance(self.shape, Sequence | np.ndarray):
+            raise TypeError(f"shape must be a sequence of integers, not {_check.kind(self.shape)}")
+        sizes = tuple(_check.integer(size, f"shape[{i}]", minimum=-1) for i, size in enumerate(self.shape))
+        object.__setattr__(self, "shape", sizes)
+        object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
+        if sizes.count(-1) > 1:
+            raise ValueError(f"shape must hold at most one -1, not {_check.shape(sizes)}")
+        if self.allowzero and -1 in sizes and 0 in sizes:
+            raise ValueError(f"shape must not hold both -1 and 0 with allowzero, not {_check.shape(sizes)}")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
+        (shape,) = take(self, shapes)
+        copied = () if self.allowzero else tuple(i for i, size in enumerate(self.shape) if size == 0)
+        if copied and copied[-1] >= len(shape):
+            raise ValueError(
+                f"Reshape to {_check.shape(self.shape)} copies the size of axis {copied[-1]}, which an input "
+                f"{_check.shape(shape)} does not have"
+            )
+        # Copied sizes cancel out, so they may be 0 beside a -1.
+        elements = math.prod(size for i, size in enumerate(shape) if i not in copied)
+        known = math.prod(size for i, size in enumerate(self.shape) if i not in copied and size != -1)
+        sizes = [shape[i] if i in copied else size for i, size in enumerate(self.shape)]
+        if -1 in sizes:
+            fits = elements % known == 0
+            sizes[sizes.index(-1)] = elements // known
+        else:
+            fits = math.prod(sizes) == math.prod(shape)
+        if not fits:
+            raise ValueError(
+                f"Reshape to {_check.shape(self.shape)} needs another number of elements than an input "
+                f"{_check.shape(shape)} has ({math.prod(shape)})"
+            )
+        return tuple(sizes)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy of x with the other shape."""
+        (x,) = take(self, inputs)
+        return np.array(x, order="C").reshape(self.output_shape(x.shape))

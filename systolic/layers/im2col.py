@@ -1,0 +1,148 @@
+"""Convolutions as products: patches of the image as rows of x, cut out piece by piece.
+
+M runs over (batch, oh, ow) and K over (ic, kh, kw), first index outermost, for every layout. The
+im2col matrix never exists as a whole: :class:`ConvProduct` cuts out the rows and columns that the
+machine asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from systolic.gemm import Gemm
+from systolic.layers.geometry import Window
+
+
+class ConvProduct:
+    """A (grouped) convolution lowered to products, one per group; a :class:`~systolic.gemm.Product`.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (batch, ic, ih, iw) or (batch, ih, iw, ic)
+    w : ndarray of int8 or uint8, (oc, ic // groups, kh, kw)
+    window : Window
+        Stride, dilation, resolved padding and output size.
+    groups : int
+        Blocks of channels convolved apart.
+    layout : {"NCHW", "NHWC"}
+        Of x and of the result.
+    pad_value : int
+        The code of padded pixels: the activations' zero point.
+
+    Attributes
+    ----------
+    gemm : Gemm
+    acc : ndarray of int32, (batch, oc, oh, ow) or (batch, oh, ow, oc)
+        Where :meth:`store` puts the sums.
+    """
+
+    def __init__(
+        self, x: np.ndarray, w: np.ndarray, window: Window, *, groups: int, layout: str, pad_value: int
+    ) -> None:
+        oc, icg, kh, kw = w.shape
+        oh, ow = window.out
+        batch = x.shape[0]
+        self.gemm = Gemm(batch * oh * ow, icg * kh * kw, oc // groups, groups=groups)
+        self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
+        self._window, self._channels = window, icg
+        self._w = w.reshape(oc, icg * kh * kw).T
+        # Channels innermost: a patch row is then gathered from runs of neighbouring bytes.
+        self._image = _padded(x if layout == "NHWC" else x.transpose(0, 2, 3, 1), window, pad_value)
+        b, h, line, c = self._image.strides
+        (sh, sw), (dh, dw) = window.stride, window.dilation
+        self._patches = as_strided(
+            self._image,
+            shape=(batch, oh, ow, self._image.shape[3], kh, kw),
+            strides=(b, h * sh, line * sw, c, h * dh, line * dw),
+            writeable=False,
+        )
+        size = (batch, oc, oh, ow) if layout == "NCHW" else (batch, oh, ow, oc)
+        self.acc = np.zeros(size, dtype=np.int32)
+        # (batch, pixels, channels) whichever way the channels lie.
+        flat = self.acc.reshape(batch, oc, oh * ow).transpose(0, 2, 1) if layout == "NCHW" else None
+        self._sums = self.acc.reshape(batch, oh * ow, oc) if flat is None else flat
+
+    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+        """Return some rows and columns of a group's im2col matrix."""
+        oh, ow = self._window.out
+        kh, kw = self._window.kernel
+        taps = kh * kw
+        # Whole lines of the output and whole channels contain what is asked for.
+        first_line, last_line = m_start // ow, -(-m_stop // ow)
+        first, last = k_start // taps, -(-k_stop // taps)
+        offset = group * self._channels
+        piece = np.empty((last_line - first_line, ow, last - first, kh, kw), dtype=self._image.dtype)
+        done = 0
+        for images, lines in _per_image(first_line, last_line, oh):
+            source = self._patches[images, lines, :, offset + first : offset + last]
+            count = source.shape[0] * source.shape[1]
+            target = piece[done : done + count].reshape(source.shape)
+            for i in range(kh):
+                for j in range(kw):
+                    target[..., i, j] = source[..., i, j]
+            done += count
+        matrix = piece.reshape(done * ow, (last - first) * taps)
+        m_offset, k_offset = first_line * ow, first * taps
+        return matrix[m_start - m_offset : m_stop - m_offset, k_start - k_offset : k_stop - k_offset]
+
+    def row_sums(self) -> np.ndarray:
+        """Return the sum of each patch, (batch, oh, ow, groups) int32, without lowering anything."""
+        batch, height, width, _ = self._image.shape
+        groups = self.gemm.groups
+        # add.reduce over each group's channels, then over the kernel's taps.
+        pixels = self._image.reshape(batch, height, width, groups, self._channels).sum(axis=4, dtype=np.int32)
+        oh, ow = self._window.out
+        (sh, sw), (dh, dw) = self._window.stride, self._window.dilation
+        total = np.zeros((batch, oh, ow, groups), dtype=np.int32)
+        for i in range(self._window.kernel[0]):
+            for j in range(self._window.kernel[1]):
+                top, left = i * dh, j * dw
+                total += pixels[:, top : top + (oh - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+        return total
+
+    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+        """Return part of a group's kernels as a (K, N) matrix."""
+        offset = group * self.gemm.n
+        return self._w[k_start:k_stop, offset + n_start : offset + n_stop]
+
+    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        """Put finished sums into `acc`."""
+        m, n = sums.shape
+        channel = group * self.gemm.n + n_start
+        done = 0
+        for images, pixels in _per_image(m_start, m_start + m, self._window.out[0] * self._window.out[1]):
+            target = self._sums[images, pixels, channel : channel + n]
+            count = target.shape[0] * target.shape[1]
+            target[...] = sums[done : done + count].reshape(target.shape)
+            done += count
+
+
+def _per_image(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut start..stop, counted over images of `size`, into blocks (images, within the image).
+
+    At most three blocks: the end of an image, whole images, the beginning of one.
+    """
+    image, within = divmod(start, size)
+    if within or stop < (image + 1) * size:
+        end = min(stop, (image + 1) * size)
+        yield slice(image, image + 1), slice(within, within + end - start)
+        start = end
+    whole = stop // size
+    if start < whole * size:
+        yield slice(start // size, whole), slice(0, size)
+        start = whole * size
+    if start < stop:
+        yield slice(whole, whole + 1), slice(0, stop - start)
+
+
+def _padded(x: np.ndarray, window: Window, value: int) -> np.ndarray:
+    (top, bottom), (left, right) = window.pads
+    if not (top or bottom or left or right):
+        return np.ascontiguousarray(x)
+    batch, height, width, channels = x.shape
+    result = np.full((batch, height + top + bottom, width + left + right, channels), value, dtype=x.dtype)
+    result[:, top : top + height, left : left + width] = x
+    return result
