@@ -1,4 +1,12 @@
-"""A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array."""
+"""A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array.
+
+>>> import numpy as np
+>>> import systolic
+>>> x = np.ones((4, 8), dtype=np.int8)
+>>> w = np.ones((8, 3), dtype=np.int8)
+>>> systolic.matmul(x, w, array=systolic.ArrayConfig(8, 8)).cycles
+26
+"""
 
 try:
     from systolic import _core as _core
@@ -10,6 +18,7 @@ except ImportError as error:
         f"({error})"
     ) from error
 
+from systolic import presets as presets
 from systolic._version import __version__ as __version__
 
 # isort: split
@@ -28,6 +37,9 @@ from systolic.layers import MaxPool2d as MaxPool2d
 from systolic.layers import Quantize as Quantize
 from systolic.layers import Relu as Relu
 from systolic.layers import Reshape as Reshape
+from systolic.model import Model as Model
+from systolic.model import Node as Node
+from systolic.model import TensorSpec as TensorSpec
 from systolic.quant import QuantParams as QuantParams
 from systolic.quant import dequantize as dequantize
 from systolic.quant import quantize as quantize
@@ -39,12 +51,21 @@ from systolic.array import State as State
 from systolic.array import SystolicArray as SystolicArray
 from systolic.config import ArrayConfig as ArrayConfig
 from systolic.config import MachineConfig as MachineConfig
+from systolic.machine import PortValues as PortValues
+from systolic.machine import ports as ports
 from systolic.tiling import Fold as Fold
 from systolic.tiling import estimate_cycles as estimate_cycles
 from systolic.tiling import folds as folds
 
 # isort: split
 # Where they meet
+from systolic.engine import LayerRun as LayerRun
+from systolic.engine import Result as Result
+from systolic.engine import Run as Run
+from systolic.engine import conv2d as conv2d
+from systolic.engine import estimate as estimate
+from systolic.engine import matmul as matmul
+from systolic.engine import run as run
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
 from systolic.trace import Trace as Trace

@@ -1,0 +1,48 @@
+"""The int32 memory below the array, which adds the psums of successive k tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Accumulators:
+    """Two halves of rows of `cols` sums, one filling while the other drains.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of one half.
+    cols : int
+        Columns of the array.
+
+    Notes
+    -----
+    A psum is written on the edge after it stood at the bottom of the array; sums wrap modulo
+    2^32. Draining costs no array cycle. Rows are allocated when they are first written, so that
+    unlimited accumulators hold only what is used.
+    """
+
+    def __init__(self, rows: int, cols: int) -> None:
+        self.rows, self.cols = rows, cols
+        self._halves = [np.zeros((0, cols), dtype=np.int32) for _ in range(2)]
+
+    def write(self, half: int, row: int, psums: np.ndarray, *, first: bool) -> None:
+        """Put psums, (m, cols) int32, into rows row..row + m - 1: over what stands there if these
+        are the `first` k tile's, else added to it."""
+        stop = row + len(psums)
+        if stop > self.rows:
+            raise IndexError(f"row {stop - 1} of a half of {self.rows} accumulator rows")
+        if stop > len(self._halves[half]):
+            grown = np.zeros(
+                (min(max(stop, 2 * len(self._halves[half])), self.rows), self.cols), dtype=np.int32
+            )
+            grown[: len(self._halves[half])] = self._halves[half]
+            self._halves[half] = grown
+        if first:
+            self._halves[half][row:stop] = psums
+        else:
+            self._halves[half][row:stop] += psums
+
+    def drain(self, half: int, m: int, n: int) -> np.ndarray:
+        """Return the sums in the first m rows and n columns, (m, n) int32; a view."""
+        return self._halves[half][:m, :n]

@@ -1,0 +1,153 @@
+"""Runs a product on the array: keeps the port queues filled, clocks, drains the accumulators."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from systolic import _core
+from systolic.array import SystolicArray
+from systolic.config import ArrayConfig
+from systolic.gemm import Product, Progress
+from systolic.machine.accumulators import Accumulators
+from systolic.tiling import Fold, Folds, estimate_gemm
+from systolic.trace.recording import Trace
+
+MODES = ("cycle", "wavefront")
+
+# How far ahead of the clock folds are queued, in PE-cycles and in cycles.
+_AHEAD_PE_CYCLES = 1 << 27
+_AHEAD_CYCLES = 1 << 14
+
+
+def run_product(
+    product: Product,
+    config: ArrayConfig,
+    *,
+    mode: str,
+    workers: int,
+    report: Progress | None = None,
+    trace: Trace | None = None,
+) -> int:
+    """Compute a product's sums, store them through `product.store`, and return its cycles.
+
+    Parameters
+    ----------
+    product : Product
+    config : ArrayConfig
+        Sizes; operand types come from the product.
+    mode : {"cycle", "wavefront"}
+        Step every register through every cycle and count the edges; or compute in local time,
+        where the array is a plain product, with the cycles in closed form.
+    workers : int
+        Threads.
+    report : callable, optional
+        Gets (done, total) cycles or rows as work goes on.
+    trace : Trace, optional
+        Records the array; only in cycle mode.
+    """
+    gemm = product.gemm
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return 0  # sums are zeros from the start
+    if mode == "cycle":
+        return _run_cycles(product, config, workers, report, trace)
+    _run_wavefront(product, workers, report)
+    return estimate_gemm(gemm, config).cycles
+
+
+@dataclass(frozen=True)
+class _TileRows:
+    """The rows of x that one fold streams, lowered when they are read."""
+
+    product: Product
+    fold: Fold
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.fold.m, self.fold.k
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        f = self.fold
+        return self.product.rows(f.group, f.m_start + rows.start, f.m_start + rows.stop, f.k_start, f.k_stop)
+
+
+def _run_cycles(
+    product: Product, config: ArrayConfig, workers: int, report: Progress | None, trace: Trace | None
+) -> int:
+    gemm = product.gemm
+    typed = replace(config, activation_dtype=product.activation_dtype, weight_dtype=product.weight_dtype)
+    array = SystolicArray(typed, trace=trace)
+    folds = Folds(gemm, config)
+    accumulators = Accumulators(config.chunk_rows or gemm.m, config.cols)
+    total = estimate_gemm(gemm, config).cycles
+    if trace is not None:
+        trace.reserve(0, total)
+    ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
+    k_tiles = -(-gemm.k // config.rows)
+    queued = 0
+    while array.cycle < total:
+        due = total
+        while queued < len(folds):
+            fold = folds[queued]
+            if fold.shift_cycle > array.cycle + ahead:
+                due = fold.shift_cycle
+                break
+            _queue(array, product, fold, queued // k_tiles % 2, accumulators)
+            queued += 1
+        while array.cycle < due:
+            array.run(min(ahead, due - array.cycle), threads=workers)
+            if report is not None:
+                report(array.cycle, total)
+    return array.cycle
+
+
+def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumulators: Accumulators) -> None:
+    first, last = fold.k_start == 0, fold.k_stop == product.gemm.k
+
+    def collect(row: int, psums: np.ndarray) -> None:
+        accumulators.write(half, row, psums, first=first)
+        if last and row + len(psums) == fold.m:
+            product.store(fold.group, fold.m_start, fold.n_start, accumulators.drain(half, fold.m, fold.n))
+
+    tile = product.tile(fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
+    due = array._queue_fold(tile, _TileRows(product, fold), collect)
+    if due != (fold.shift_cycle, fold.swap_cycle):
+        # Two derivations of the same times: the array's rules and the closed form.
+        raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")
+
+
+# Bytes of x lowered at a time, per thread.
+_PIECE_BYTES = 1 << 22
+
+
+def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
+    gemm = product.gemm
+    signed = {"activation_signed": product.activation_dtype == "int8"}
+    step = int(min(max(_PIECE_BYTES // gemm.k, 64), max(64, -(-gemm.m // workers))))
+
+    def piece(group: int, packed: np.ndarray, m_start: int) -> None:
+        m_stop = min(m_start + step, gemm.m)
+        x = product.rows(group, m_start, m_stop, 0, gemm.k)
+        sums = np.empty((m_stop - m_start, gemm.n), dtype=np.int32)
+        _core.multiply(x.view(np.uint8), packed, sums, **signed)
+        product.store(group, m_start, 0, sums)
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for group in range(gemm.groups):
+            w = product.tile(group, 0, gemm.k, 0, gemm.n)
+            packed = _core.pack(w.view(np.uint8), weight_signed=product.weight_dtype == "int8")
+            starts = range(0, gemm.m, step)
+            if workers == 1 or len(starts) == 1:
+                for start in starts:
+                    piece(group, packed, start)
+            else:
+                for future in [pool.submit(piece, group, packed, start) for start in starts]:
+                    future.result()
+            if report is not None:
+                report((group + 1) * gemm.m, gemm.groups * gemm.m)
+    finally:
+        # After an error or Ctrl-C, pieces that have not begun are not wanted.
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,241 @@
+"""The blocks around the array: accumulators, and the control that feeds folds and drains sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import codes, examples, problems, product, seeds, sign_mixes, wrap32
+from test_tiling import naive_cycles, naive_folds
+
+from systolic import ArrayConfig, Gemm
+from systolic.gemm import DenseProduct
+from systolic.machine import control, run_product
+from systolic.machine.accumulators import Accumulators
+
+
+class GroupedProduct:
+    """Products of stacked matrices, x (groups, m, k) and w (groups, k, n), which remembers each store."""
+
+    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
+        self.x, self.w = x, w
+        groups, m, k = x.shape
+        self.gemm = Gemm(m, k, w.shape[2], groups=groups)
+        self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
+        self.acc = np.zeros((groups, m, w.shape[2]), dtype=np.int32)
+        self.stored = np.zeros(self.acc.shape, dtype=int)
+        self.order: list[tuple[int, int, int]] = []
+
+    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+        assert 0 <= m_start <= m_stop <= self.gemm.m and 0 <= k_start <= k_stop <= self.gemm.k
+        return self.x[group, m_start:m_stop, k_start:k_stop]
+
+    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+        assert 0 <= k_start < k_stop <= self.gemm.k and 0 <= n_start < n_stop <= self.gemm.n
+        return self.w[group, k_start:k_stop, n_start:n_stop]
+
+    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        m, n = sums.shape
+        self.acc[group, m_start : m_start + m, n_start : n_start + n] = sums
+        self.stored[group, m_start : m_start + m, n_start : n_start + n] += 1
+        self.order.append((group, n_start, m_start))
+
+    def expected(self) -> np.ndarray:
+        return np.stack([product(x, w) for x, w in zip(self.x, self.w, strict=True)])
+
+
+def grouped(gemm: Gemm, types: tuple[str, str], seed: int) -> GroupedProduct:
+    rng = np.random.default_rng(seed)
+    x = codes(rng, (gemm.groups, gemm.m, gemm.k), types[0])
+    return GroupedProduct(x, codes(rng, (gemm.groups, gemm.k, gemm.n), types[1]))
+
+
+# Accumulators
+
+
+def test_accumulators_write_over_and_add() -> None:
+    acc = Accumulators(4, 3)
+    acc.write(0, 0, np.full((4, 3), 7, np.int32), first=True)
+    acc.write(0, 1, np.full((2, 3), 5, np.int32), first=False)
+    np.testing.assert_array_equal(acc.drain(0, 4, 3)[:, 0], [7, 12, 12, 7])
+    acc.write(0, 0, np.full((3, 3), 1, np.int32), first=True)
+    np.testing.assert_array_equal(acc.drain(0, 4, 2), [[1, 1], [1, 1], [1, 1], [7, 7]])
+
+
+def test_accumulator_halves_are_apart() -> None:
+    acc = Accumulators(2, 1)
+    acc.write(0, 0, np.full((2, 1), 3, np.int32), first=True)
+    acc.write(1, 0, np.full((2, 1), 4, np.int32), first=True)
+    acc.write(0, 0, np.full((2, 1), 10, np.int32), first=False)
+    assert acc.drain(0, 2, 1).tolist() == [[13], [13]]
+    assert acc.drain(1, 2, 1).tolist() == [[4], [4]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_accumulators_wrap(sign: int) -> None:
+    acc = Accumulators(1, 1)
+    acc.write(0, 0, np.array([[sign * (2**31 - 1)]], np.int32), first=True)
+    acc.write(0, 0, np.array([[sign * 10]], np.int32), first=False)
+    assert acc.drain(0, 1, 1).item() == sign * (2**31 + 9 - 2**32)
+
+
+def test_accumulators_have_an_end() -> None:
+    acc = Accumulators(4, 2)
+    with pytest.raises(IndexError, match="^row 4 of a half of 4 accumulator rows$"):
+        acc.write(0, 3, np.zeros((2, 2), np.int32), first=True)
+
+
+def test_accumulators_grow_and_keep_what_they_hold() -> None:
+    acc = Accumulators(1000, 2)
+    for row in range(0, 1000, 40):
+        acc.write(1, row, np.full((40, 2), row, np.int32), first=True)
+    np.testing.assert_array_equal(acc.drain(1, 1000, 2)[:, 1], np.arange(1000) // 40 * 40)
+
+
+# Products
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@examples(60)
+@given(problems(), st.sampled_from([1, 2, 3]), sign_mixes, seeds)
+def test_cycle_equals_wavefront_equals_numpy(workers: int, problem, groups: int, types, seed: int) -> None:
+    array, m, k, n = problem
+    gemm = Gemm(m, k, n, groups=groups)
+    for mode in control.MODES:
+        work = grouped(gemm, types, seed)
+        cycles = run_product(work, array, mode=mode, workers=workers)
+        assert cycles == naive_cycles(gemm, array), mode
+        np.testing.assert_array_equal(work.acc, work.expected(), err_msg=mode)
+        assert (work.stored == 1).all(), mode
+
+
+@pytest.mark.parametrize("mode", control.MODES)
+def test_wide_products_on_a_large_array(mode: str) -> None:
+    work = grouped(Gemm(150, 300, 290), ("uint8", "int8"), 3)
+    cycles = run_product(work, ArrayConfig(), mode=mode, workers=2)
+    assert cycles == naive_cycles(work.gemm, ArrayConfig())
+    np.testing.assert_array_equal(work.acc, work.expected())
+
+
+@pytest.mark.parametrize("mode", control.MODES)
+def test_sums_wrap_over_k_tiles(mode: str) -> None:
+    k = 40_000
+    x, w = np.full((2, k), 255, np.uint8), np.full((k, 2), 255, np.uint8)
+    work = DenseProduct(x, w)
+    run_product(work, ArrayConfig(64, 2), mode=mode, workers=1)
+    assert (work.acc == wrap32(np.array(k * 255 * 255))).all() and work.acc[0, 0] < 0
+
+
+@pytest.mark.parametrize("mode", control.MODES)
+@pytest.mark.parametrize("sizes", [(0, 3, 3), (3, 0, 3), (3, 3, 0)])
+def test_empty_products_run_nothing(mode: str, sizes: tuple[int, int, int]) -> None:
+    work = grouped(Gemm(*sizes), ("int8", "int8"), 0)
+    assert run_product(work, ArrayConfig(2, 2), mode=mode, workers=1) == 0
+    assert not work.stored.any() and not work.acc.any()
+
+
+@examples(40)
+@given(problems(), st.sampled_from([1, 2, 3]), seeds, st.sampled_from([1, 2, 3, 7, 20, 1000]))
+def test_results_do_not_depend_on_how_far_ahead_folds_are_queued(
+    problem, groups: int, seed: int, ahead: int
+) -> None:
+    # Nor on how many cycles are clocked at once: with few, a fold's psums come in many pieces,
+    # with many, those of several folds in one.
+    array, m, k, n = problem
+    work = grouped(Gemm(m, k, n, groups=groups), ("int8", "uint8"), seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "_AHEAD_CYCLES", ahead)
+        assert run_product(work, array, mode="cycle", workers=1) == naive_cycles(work.gemm, array)
+    np.testing.assert_array_equal(work.acc, work.expected())
+
+
+@examples(30)
+@given(problems(max_m=40), seeds, st.sampled_from([1, 64, 300]))
+def test_wavefront_results_do_not_depend_on_the_pieces(problem, seed: int, piece: int) -> None:
+    array, m, k, n = problem
+    work = grouped(Gemm(9 * m, k, n), ("uint8", "int8"), seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "_PIECE_BYTES", piece)
+        run_product(work, array, mode="wavefront", workers=2)
+    np.testing.assert_array_equal(work.acc, work.expected())
+
+
+@examples(40)
+@given(problems(), st.sampled_from([1, 2, 3]), seeds)
+def test_halves_alternate_and_every_row_is_written_once_per_k_tile(problem, groups: int, seed: int) -> None:
+    array, m, k, n = problem
+    gemm = Gemm(m, k, n, groups=groups)
+    written: list[tuple[int, int, int, bool]] = []
+    drained: list[int] = []
+
+    class Spy(Accumulators):
+        def write(self, half: int, row: int, psums: np.ndarray, *, first: bool) -> None:
+            assert psums.shape[1] == array.cols
+            written.extend((half, row + i, len(drained), first) for i in range(len(psums)))
+            super().write(half, row, psums, first=first)
+
+        def drain(self, half: int, m: int, n: int) -> np.ndarray:
+            drained.append(half)
+            return super().drain(half, m, n)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "Accumulators", Spy)
+        run_product(grouped(gemm, ("int8", "int8"), seed), array, mode="cycle", workers=1)
+    # What the order of folds says: half = number of the (n tile, chunk) pair modulo 2; a chunk's
+    # sums are complete, and drained, before the next chunk's are written.
+    expected = []
+    pair = -1
+    for fold in naive_folds(gemm, array):
+        pair += fold["k_start"] == 0
+        expected += [
+            (pair % 2, row, pair, fold["k_start"] == 0) for row in range(fold["m_stop"] - fold["m_start"])
+        ]
+    assert written == expected
+    assert drained == [i % 2 for i in range(pair + 1)]
+
+
+def test_finished_sums_are_stored_in_order_of_the_folds() -> None:
+    array = ArrayConfig(2, 3, accumulator_rows=4)
+    work = grouped(Gemm(5, 4, 7, groups=2), ("int8", "int8"), 0)
+    run_product(work, array, mode="cycle", workers=1)
+    assert work.order == [(g, n, m) for g in range(2) for n in (0, 3, 6) for m in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("mode", control.MODES)
+def test_report_counts_up_to_the_end(mode: str) -> None:
+    calls: list[tuple[int, int]] = []
+    work = grouped(Gemm(50, 9, 9, groups=3), ("int8", "int8"), 0)
+    run_product(work, ArrayConfig(4, 4), mode=mode, workers=2, report=lambda *call: calls.append(call))
+    done, totals = [d for d, _ in calls], {t for _, t in calls}
+    assert done == sorted(done) and len(totals) == 1 and done[-1] == totals.pop()
+
+
+def test_two_derivations_of_fold_times_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    class Wrong(control.Folds):
+        def __getitem__(self, index):
+            return replace(super().__getitem__(index), swap_cycle=1)
+
+    monkeypatch.setattr(control, "Folds", Wrong)
+    with pytest.raises(RuntimeError, match="was queued at shift 0, swap 4; please report this"):
+        run_product(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4), mode="cycle", workers=1)
+
+
+def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_PIECE_BYTES", 1)
+    calls: list[int] = []
+
+    class Failing(GroupedProduct):
+        def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+            calls.append(m_start)
+            if m_start == 0:
+                raise KeyboardInterrupt
+            return super().rows(group, m_start, m_stop, k_start, k_stop)
+
+    rng = np.random.default_rng(0)
+    work = Failing(codes(rng, (1, 64 * 500, 200), "int8"), codes(rng, (1, 200, 200), "int8"))
+    with pytest.raises(KeyboardInterrupt):
+        run_product(work, ArrayConfig(4, 4), mode="wavefront", workers=2)
+    assert len(calls) < 500

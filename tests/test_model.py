@@ -1,0 +1,494 @@
+"""``Model``: building, tracing, saving and loading."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import codes, raises
+
+import systolic
+from systolic import Add, Conv2d, Dense, DepthwiseConv2d, Model, Node, QuantParams, Relu, TensorSpec, run
+from systolic.model import LAYERS
+
+ONE = QuantParams(1.0)
+U8 = QuantParams(0.25, 100, "uint8")
+SPEC = {"x": ((None, 4), "int8")}
+
+
+def dense(k: int, n: int, **options) -> Dense:
+    weight = codes(np.random.default_rng(k * n), (k, n), "int8")
+    return Dense(weight, **({"x": ONE, "w": ONE, "y": QuantParams(99.0, 3)} | options))
+
+
+def zoo() -> Model:
+    """A model with a layer of every kind, several inputs and outputs, and a constant."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        systolic.Quantize(U8),
+        Conv2d(
+            codes(rng, (4, 1, 3, 3), "int8"),
+            x=U8,
+            w=QuantParams([0.1, 0.2, 0.3, 0.4], [0, 1, -2, 3], axis=0),
+            y=U8,
+            bias=np.array([1, -2, 3, 2**31 - 1], np.int32),
+            stride=2,
+            padding="same_lower",
+        ),
+        DepthwiseConv2d(
+            codes(rng, (8, 1, 3, 3), "uint8"), x=U8, w=U8, y=U8, multiplier=2, padding=((1, 0), (2, 1))
+        ),
+        Relu(100),
+        systolic.MaxPool2d(2, stride=1, padding=(0, 1), ceil_mode=True),
+        systolic.AveragePool2d((2, 2), U8, U8, count_include_pad=True),
+        Node(Add(a=U8, b=U8, y=U8), ("t5", "offset"), "sum", "addition"),
+        Node(systolic.GlobalAveragePool2d(U8, U8), ("sum",), "pooled"),
+        systolic.Flatten(),
+        systolic.Identity(),
+        systolic.Reshape((-1, 2, 4)),
+        Node(dense(4, 3, x=U8, y=None), ("t10",), "logits"),
+        Node(systolic.Dequantize(QuantParams(0.5, 3)), ("second",), "real"),
+    ]
+    return Model(
+        nodes,
+        inputs={"image": ((None, 1, 9, 8), "float32"), "second": TensorSpec((2,), "int8")},
+        outputs=["logits", "real", "sum"],
+        constants={"offset": codes(rng, (8, 1, 1), "uint8")},
+        name="zoo, Ж",
+    )
+
+
+def zoo_inputs(batch: int = 2) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {
+        "image": rng.normal(size=(batch, 1, 9, 8)).astype(np.float32) * 20,
+        "second": np.array([1, -128], np.int8),
+    }
+
+
+def test_the_zoo_is_complete() -> None:
+    assert {type(node.layer).__name__ for node in zoo().nodes} == set(LAYERS)
+    assert set(LAYERS) <= set(vars(systolic))
+
+
+# Building
+
+
+def test_layers_are_named_and_chained() -> None:
+    model = Model([dense(4, 5), Relu(), Node(Relu(), ("t0",), "other"), Relu()], inputs=SPEC)
+    assert [(n.inputs, n.output, n.name) for n in model.nodes] == [
+        (("x",), "t0", "t0"),
+        (("t0",), "t1", "t1"),
+        (("t0",), "other", "other"),
+        (("other",), "t3", "t3"),
+    ]
+    assert model.outputs == ("t3",)
+    assert model.inputs == {"x": TensorSpec((None, 4), "int8")}
+    assert repr(model) == "<Model 'model': 4 layers, x (?, 4) int8 -> t3>"
+
+
+def test_names_of_nodes() -> None:
+    assert Node(Relu(), ("a",), "b").name == "b"
+    assert Node(Relu(), ("a",), "b", "activation").name == "activation"
+    assert Node(Relu(), ["a"], "b").inputs == ("a",)  # type: ignore[arg-type]
+
+
+def test_a_model_without_layers_gives_its_input() -> None:
+    model = Model([], inputs=SPEC)
+    x = codes(np.random.default_rng(0), (2, 4), "int8")
+    result = run(model, x)
+    np.testing.assert_array_equal(result.outputs["x"], x)
+    assert result.stats == systolic.Stats()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: Model([Relu()], inputs={}),
+            ValueError,
+            'inputs must name at least one tensor, such as {"x": ((None, 4), "int8")}',
+        ),
+        (
+            lambda: Model([Relu()], inputs="x"),
+            ValueError,
+            'inputs must name at least one tensor, such as {"x": ((None, 4), "int8")}',
+        ),
+        (
+            lambda: Model([Node(Relu(), ("z",), "y")], inputs=SPEC),
+            ValueError,
+            "'y' reads 'z', which nothing before it writes",
+        ),
+        (
+            lambda: Model([Node(Relu(), ("y",), "y")], inputs=SPEC),
+            ValueError,
+            "'y' reads 'y', which nothing before it writes",
+        ),
+        (
+            lambda: Model([Node(Relu(), ("x",), "y"), Node(Relu(), ("x",), "y", "again")], inputs=SPEC),
+            ValueError,
+            "'again' writes 'y', which is there already",
+        ),
+        (
+            lambda: Model([Node(Relu(), ("x",), "x")], inputs=SPEC),
+            ValueError,
+            "'x' writes 'x', which is there already",
+        ),
+        (
+            lambda: Model([Relu()], inputs=SPEC, outputs=["z"]),
+            ValueError,
+            "output 'z' is not a tensor of the model",
+        ),
+        (
+            lambda: Model([Relu()], inputs=SPEC, constants={"x": np.zeros(3)}),
+            ValueError,
+            "inputs and constants must have different names",
+        ),
+        (lambda: Model(["relu"], inputs=SPEC), TypeError, "a node holds a Layer, not str"),
+        (lambda: Node(Relu, ("x",), "y"), TypeError, "a node holds a Layer, not type"),
+        (lambda: Node(Relu(), ("x", "z"), "y"), ValueError, "Relu reads 1 tensors, but 'y' names 2: x, z"),
+        (
+            lambda: Node(Add(a=ONE, b=ONE, y=ONE), (), "y"),
+            ValueError,
+            "Add reads 2 tensors, but 'y' names 0: none",
+        ),
+        (
+            lambda: TensorSpec((None, 4), "int16"),
+            ValueError,
+            "dtype must be one of 'float32', 'int8', 'uint8', 'int32', not 'int16'",
+        ),
+        (
+            lambda: TensorSpec((4, None), "int8"),
+            TypeError,
+            "size 1 of the input must be an integer, not NoneType None",
+        ),
+        (
+            lambda: TensorSpec((-1, 4), "int8"),
+            ValueError,
+            "size 0 of the input must be a non-negative integer, not -1",
+        ),
+    ],
+)
+def test_models_reject_what_does_not_fit(make, error: type[Exception], message: str) -> None:
+    with raises(error, message):
+        make()
+
+
+def test_one_name_is_not_a_sequence_of_letters() -> None:
+    assert Model([Relu()], inputs=SPEC, outputs="t0").outputs == ("t0",)
+    assert Node(Relu(), "data", "y").inputs == ("data",)  # type: ignore[arg-type]
+
+
+# Tracing
+
+
+def test_trace() -> None:
+    model = zoo()
+    shapes = model.trace({"image": (2, 1, 9, 8), "second": (2,)})
+    result = {}
+    run(
+        model,
+        zoo_inputs(),
+        mode="wavefront",
+        observe=lambda n, i, o: result.update({n.output: (o.shape, o.dtype.name)}),
+    )
+    assert {name: shapes[name] for name in result} == result and len(result) == len(model.nodes)
+    assert shapes["image"] == ((2, 1, 9, 8), "float32") and shapes["offset"] == ((8, 1, 1), "uint8")
+    assert model.input_shapes(5) == {"image": (5, 1, 9, 8), "second": (2,)}
+
+
+def test_trace_names_the_node() -> None:
+    model = Model(
+        [Relu(), Node(dense(4, 3), ("t0",), "y", "first"), Node(dense(4, 3), ("y",), "z")], inputs=SPEC
+    )
+    with raises(ValueError, "node 'z': Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 3)"):
+        model.trace({"x": (1, 4)})
+    model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
+    with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
+        model.trace({"x": (1, 4)})
+
+
+def test_trace_says_which_shape_is_missing() -> None:
+    with pytest.raises(ValueError, match="'x'"):
+        Model([Relu()], inputs=SPEC).trace({})
+
+
+def test_table() -> None:
+    text = str(zoo().table(batch=3))
+    assert "zoo, Ж" in text and "addition" in text and "Gemm(60, 9, 4)" in text and "(3, 2, 3)" in text
+    assert "<table" in zoo()._repr_html_()
+
+
+# Saving and loading
+
+
+def same_results(one: Model, other: Model) -> None:
+    a, b = (run(model, zoo_inputs(), mode="wavefront").outputs for model in (one, other))
+    assert list(a) == list(b)
+    for name, value in a.items():
+        assert value.dtype == b[name].dtype
+        np.testing.assert_array_equal(value, b[name])
+
+
+def test_every_kind_of_layer_comes_back(tmp_path: Path) -> None:
+    model = zoo()
+    model.save(tmp_path / "zoo.model")
+    loaded = Model.load(tmp_path / "zoo.model")
+    assert loaded == model and loaded is not model
+    assert (
+        loaded.name == "zoo, Ж"
+        and loaded.outputs == model.outputs
+        and list(loaded.inputs) == list(model.inputs)
+    )
+    assert [n.name for n in loaded.nodes] == [n.name for n in model.nodes]
+    for a, b in zip(loaded.nodes, model.nodes, strict=True):
+        assert type(a.layer) is type(b.layer) and repr(a.layer) == repr(b.layer) and a == b
+    same_results(loaded, model)
+    loaded.save(str(tmp_path / "again.model"))
+    assert (tmp_path / "again.model").read_bytes() == (tmp_path / "zoo.model").read_bytes()
+
+
+def test_models_pickle_and_copy() -> None:
+    for other in (pickle.loads(pickle.dumps(zoo())), copy.deepcopy(zoo())):
+        assert other == zoo()
+        same_results(other, zoo())
+
+
+def test_equality_sees_every_part() -> None:
+    def model(**changes) -> Model:
+        options = {
+            "inputs": SPEC,
+            "constants": {"c": np.zeros(2, np.int8)},
+            "name": "m",
+            "outputs": ["t0", "x"],
+        }
+        return Model([Relu()], **(options | changes))
+
+    assert model() == model()
+    for changes in (
+        {"inputs": {"x": ((1, 4), "int8")}},
+        {"constants": {"c": np.ones(2, np.int8)}},
+        {"name": "n"},
+        {"constants": {"c": np.zeros(2, np.uint8)}},
+        {"constants": {"d": np.zeros(2, np.int8)}},
+        {"constants": {}},
+        {"outputs": ["x", "t0"]},
+    ):
+        assert model(**changes) != model(), changes
+    assert model() != Model(
+        [Relu(1)], inputs=SPEC, constants={"c": np.zeros(2, np.int8)}, name="m", outputs=["t0", "x"]
+    )
+    assert model() != "model"
+
+
+def test_equal_models_make_equal_files(tmp_path: Path) -> None:
+    for name in "ab":
+        zoo().save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_equal_models_make_equal_files_whatever_the_memory_order(tmp_path: Path) -> None:
+    grid = np.arange(6, dtype=np.int8).reshape(2, 3)
+    models = [Model([Relu()], inputs=SPEC, constants={"c": c}) for c in (grid, np.asfortranarray(grid))]
+    for name, model in zip("ab", models, strict=True):
+        model.save(tmp_path / name)
+    assert models[0] == models[1]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_constants_do_not_follow_the_callers_array() -> None:
+    constant = np.zeros(3, np.int8)
+    model = Model([Relu()], inputs=SPEC, constants={"c": constant})
+    constant[0] = 5
+    assert not model.constants["c"].any()
+
+
+def test_constants_with_nan_compare_equal(tmp_path: Path) -> None:
+    model = Model([Relu()], inputs=SPEC, constants={"c": np.array([np.nan], np.float32)})
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m") == model
+
+
+def test_saving_follows_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        zoo().save(tmp_path / "m")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(old)
+    if os.name == "posix":
+        assert (tmp_path / "m").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failing_save_leaves_things_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, exists: bool
+) -> None:
+    target = tmp_path / "m"
+    if exists:
+        Model([Relu()], inputs=SPEC).save(target)
+    before = target.read_bytes() if exists else None
+    calls = 0
+
+    def failing(*arguments, **options) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise error
+
+    monkeypatch.setattr(np.lib.format, "write_array", failing)
+    with pytest.raises(type(error)):
+        zoo().save(target)
+    assert calls == 3
+    assert os.listdir(tmp_path) == (["m"] if exists else [])
+    assert not exists or target.read_bytes() == before
+
+
+def test_saving_where_it_cannot_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        zoo().save(tmp_path / "no" / "m")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    with pytest.raises(OSError):
+        zoo().save(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+NOT_A_MODEL = "is not a systolic model, or is damaged"
+
+
+def rewritten(path: Path, change) -> None:
+    """Save the zoo with its model.json changed."""
+    zoo().save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    content = json.loads(entries["model.json"])
+    content = change(content) or content
+    entries["model.json"] = json.dumps(content).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Model.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello, world\n" * 100, b"PK\x03\x04", b"\x00" * 1000])
+def test_other_files_are_rejected(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"m {NOT_A_MODEL}.*load_onnx reads ONNX"):
+        Model.load(path)
+
+
+def test_other_zips_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    with pytest.raises(ValueError, match=NOT_A_MODEL):
+        Model.load(path)
+
+
+@pytest.mark.parametrize("version", [2, 99])
+def test_later_versions_are_rejected(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "m"
+    rewritten(path, lambda content: content.update(version=version, nodes="unheard of"))
+    with raises(
+        ValueError, f"{path} is of version {version}; this systolic reads up to 1: install a newer one"
+    ):
+        Model.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(format="other"),
+        lambda c: c.pop("format"),
+        lambda c: c.pop("version"),
+        lambda c: c.update(version="1"),
+        lambda c: c.pop("nodes"),
+        lambda c: c["nodes"][0].update(layer="Unheard"),
+        lambda c: c["nodes"][0].update(layer=["Relu"]),
+        lambda c: c["nodes"][0]["fields"].update(extra=1),
+        lambda c: c["nodes"][1]["fields"].update(weight={"array": "99.npy"}),
+        lambda c: c["nodes"][1]["fields"].update(weight=3),
+        lambda c: c["nodes"][1]["fields"].update(x={"quant": {}}),
+        lambda c: c["nodes"][1]["fields"].update(x={"quant": 1}),
+        lambda c: c["nodes"][1].update(inputs=["nowhere"]),
+        lambda c: c["nodes"][1].update(inputs=None),
+        lambda c: c.update(nodes=5),
+        lambda c: c.update(outputs=["nowhere"]),
+        lambda c: c.update(outputs=3),
+        lambda c: c.update(inputs={}),
+        lambda c: c["inputs"]["image"].update(dtype="float64"),
+        lambda c: c["inputs"]["image"].update(shape=None),
+        lambda c: c.update(constants={"offset": {"array": "model.json"}}),
+        lambda c: [c],
+        lambda c: "text",
+    ],
+)
+def test_damaged_contents_are_rejected(tmp_path: Path, change) -> None:
+    path = tmp_path / "m"
+    rewritten(path, change)
+    with pytest.raises(ValueError):
+        Model.load(path)
+
+
+def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    zoo().save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with (tmp_path / "pickled.npy").open("wb") as file:
+        np.save(file, np.array([print], dtype=object), allow_pickle=True)
+    entries["0.npy"] = (tmp_path / "pickled.npy").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(ValueError):
+        Model.load(path)
+
+
+def load_or_value_error(path: Path, data: bytes) -> str | None:
+    """Load a file of these bytes; what else than a model or a ValueError came, if anything."""
+    path.write_bytes(data)
+    try:
+        model = Model.load(path)
+    except ValueError:
+        return None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None if model == zoo() else "another model"
+
+
+def test_truncated_files_are_rejected(tmp_path: Path) -> None:
+    zoo().save(tmp_path / "whole")
+    data = (tmp_path / "whole").read_bytes()
+    for length in range(0, len(data), 37):
+        assert load_or_value_error(tmp_path / "m", data[:length]) is None, length
+        with pytest.raises(ValueError):
+            Model.load(tmp_path / "m")
+
+
+def test_flipped_bits_are_rejected_or_harmless(tmp_path: Path) -> None:
+    zoo().save(tmp_path / "whole")
+    data = (tmp_path / "whole").read_bytes()
+    rng = np.random.default_rng(0)
+    wrong = {}
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        result = load_or_value_error(tmp_path / "m", bytes(damaged))
+        if result is not None:
+            wrong[at] = result
+    assert not wrong, sorted(set(wrong.values()))
