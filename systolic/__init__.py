@@ -23,6 +23,9 @@ from systolic._version import __version__ as __version__
 
 # isort: split
 # Workload
+from systolic.example import load_example as load_example
+from systolic.frontend import UnsupportedOperator as UnsupportedOperator
+from systolic.frontend import load_onnx as load_onnx
 from systolic.gemm import Gemm as Gemm
 from systolic.layers import Add as Add
 from systolic.layers import AveragePool2d as AveragePool2d

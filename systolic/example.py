@@ -1,0 +1,48 @@
+"""The network that comes with the package: handwritten digits, quantized to int8."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import NamedTuple
+
+import numpy as np
+
+from systolic.model import Model
+
+DATA = files("systolic") / "data"
+
+
+class Example(NamedTuple):
+    """A model with images and labels to run it on.
+
+    Attributes
+    ----------
+    model : Model
+    images : ndarray of float32, (360, 1, 8, 8)
+        Pixels 0..16.
+    labels : ndarray of uint8, (360,)
+        Digits 0..9.
+    """
+
+    model: Model
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def load_example() -> Example:
+    """Return the bundled network with its test images and labels.
+
+    A small residual convolutional network for scikit-learn's handwritten digits, trained and
+    quantized by ``examples/train_digits.py``; the 360 images were used for neither. The images are
+    from the UCI digits data set (E. Alpaydin, C. Kaynak, 1998), as scikit-learn ships it.
+
+    Examples
+    --------
+    >>> import systolic
+    >>> systolic.load_example().images.shape
+    (360, 1, 8, 8)
+    """
+    with as_file(DATA / "digits.zip") as path:
+        model = Model.load(path)
+    with as_file(DATA / "digits_test.npz") as path, np.load(path) as data:
+        return Example(model, data["images"].astype(np.float32), data["labels"])

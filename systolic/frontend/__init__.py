@@ -1,0 +1,4 @@
+"""Model files to ``Model`` and back; the formats' packages are imported when they are used."""
+
+from systolic.frontend.from_onnx import UnsupportedOperator as UnsupportedOperator
+from systolic.frontend.from_onnx import load_onnx as load_onnx
