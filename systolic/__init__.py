@@ -72,3 +72,14 @@ from systolic.engine import run as run
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
 from systolic.trace import Trace as Trace
+
+# isort: split
+# Proof
+from systolic.cosim import Scoreboard as Scoreboard
+from systolic.cosim import ScoreboardError as ScoreboardError
+from systolic.info import show_config as show_config
+from systolic.vectors import write_vectors as write_vectors
+from systolic.verifier import Mismatch as Mismatch
+from systolic.verifier import VerificationError as VerificationError
+from systolic.verifier import VerificationReport as VerificationReport
+from systolic.verifier import verify as verify

@@ -1,0 +1,76 @@
+"""What this installation is: versions, the kernel's instruction set, threads, presets."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any
+
+from systolic import _core, presets
+from systolic._show.table import card_text
+from systolic._version import __version__
+from systolic.threads import thread_count
+
+# Extras and the packages that they bring.
+OPTIONAL = ("onnx", "onnxruntime", "matplotlib", "pandas", "pyvcd")
+
+
+def info() -> dict[str, Any]:
+    """Return what :func:`show_config` prints, as JSON can hold it."""
+    return {
+        "systolic": __version__,
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "threads": thread_count(),
+        "kernel": _core.instruction_set,
+        "kernel_lanes": _core.lanes,
+        "presets": list(presets.names()),
+        "optional": {name: _version(name) for name in OPTIONAL},
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def show_config() -> None:
+    """Print versions, the kernel's instruction set, threads and presets: for bug reports.
+
+    Examples
+    --------
+    >>> import systolic
+    >>> systolic.show_config()  # doctest: +ELLIPSIS
+    systolic...
+    """
+    print(text(info()))
+
+
+def text(values: dict[str, Any]) -> str:
+    """Return the values of :func:`info` as aligned lines."""
+    optional = ", ".join(f"{name} {version or 'absent'}" for name, version in values["optional"].items())
+    pairs = [
+        (name, str(value))
+        for name, value in values.items()
+        if name not in ("presets", "optional", "kernel_lanes")
+    ]
+    pairs += [("presets", ", ".join(values["presets"])), ("optional", optional)]
+    return card_text("systolic", pairs[1:]).replace("systolic", f"systolic {values['systolic']}", 1)
+
+
+def _version(package: str) -> str | None:
+    # Asking the metadata does not import the package.
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

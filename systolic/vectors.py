@@ -1,0 +1,157 @@
+"""Golden vectors for RTL: port values and results as ``$readmemh`` files, with a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic._version import __version__
+from systolic.array import SystolicArray
+from systolic.config import ArrayConfig, as_array_config
+from systolic.engine import matmul
+from systolic.machine import ports
+
+SCHEMA = 1
+
+_CONVENTION = """\
+Line t of a port file is what stands on that port on cycle t, counted from 0: the values that this
+clock edge consumes. Ports are already skewed: row r's west port runs r cycles late, column c's north
+port c cycles late. Line t of bottom_psum.mem is the psum of the bottom row after the edge of cycle t.
+A line is one hexadecimal word for $readmemh: element i (row r, or column c) stands in bits
+[i*bits + bits - 1 : i*bits], numbers in two's complement. The accumulator files say what the edge of
+cycle t writes: where accumulator_write is 1, the psum that stood at the bottom before the edge goes
+to row accumulator_row of half accumulator_half, over what stands there if accumulator_first is 1, else
+added to it, modulo 2^32. There is one line more than cycles counted: the last write follows the last
+counted edge. acc.mem holds the product, a line per row of x. All registers are 0 before cycle 0.
+"""
+
+
+def write_vectors(
+    x: Any, w: Any, out: str | os.PathLike[str], *, array: ArrayConfig | None = None
+) -> dict[str, Any]:
+    """Write what a product x @ w puts on every port of the array, and what must come out.
+
+    Parameters
+    ----------
+    x : array_like of int8 or uint8, (M, K)
+    w : array_like of int8 or uint8, (K, N)
+    out : path
+        A folder to make; it is complete or absent.
+    array : ArrayConfig, optional
+        Sizes; default 256 x 256.
+
+    Returns
+    -------
+    dict
+        The manifest, as ``manifest.json`` holds it: sizes, cycles, and for each file its words'
+        width, elements and meaning.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`systolic.matmul`; or if the product is empty.
+    FileExistsError
+        If `out` exists.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from pathlib import Path
+    >>> from systolic import ArrayConfig, write_vectors
+    >>> out = Path(tempfile.mkdtemp()) / "vectors"
+    >>> x, w = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
+    >>> write_vectors(x, w, out, array=ArrayConfig(2, 3))["cycles"]
+    8
+    >>> print((out / "north_weight.mem").read_text().splitlines()[0])
+    00000a
+    """
+    config = ArrayConfig() if array is None else as_array_config(array)
+    iterator = ports(x, w, array=config)
+    x, w = np.asarray(x), np.asarray(w)
+    if 0 in (*x.shape, *w.shape):
+        raise ValueError(
+            f"x {_check.shape(x.shape)} and w {_check.shape(w.shape)} make an empty product, "
+            "which takes no cycle"
+        )
+    target = Path(out)
+    if target.exists():
+        raise FileExistsError(f"{target} exists; name a folder that does not")
+    config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
+    simulated = SystolicArray(config)
+    # field of PortValues -> file, bits per element
+    fields = {
+        "activation": ("west_activation", 8),
+        "shift": ("west_shift", 1),
+        "swap": ("west_swap", 1),
+        "weight": ("north_weight", 8),
+        "psum": ("north_psum", 32),
+        "write": ("accumulator_write", 1),
+        "half": ("accumulator_half", 1),
+        "row": ("accumulator_row", 32),
+        "first": ("accumulator_first", 1),
+    }
+    lines: dict[str, list[str]] = {file: [] for file, _ in fields.values()}
+    lines["bottom_psum"] = []
+    for values in iterator:
+        for name, (file, bits) in fields.items():
+            lines[file].append(_word(getattr(values, name), bits))
+        simulated.step(
+            activation=values.activation,
+            shift=values.shift,
+            swap=values.swap,
+            weight=values.weight,
+            psum=values.psum,
+        )
+        lines["bottom_psum"].append(_word(simulated.registers.psum[-1], 32))
+    result = matmul(x, w, array=config, mode="wavefront")
+    lines["acc"] = [_word(row, 32) for row in result.acc]
+    widths = dict(fields.values()) | {"bottom_psum": 32, "acc": 32}
+    manifest = {
+        "schema": SCHEMA,
+        "systolic": __version__,
+        "array": config.to_dict(),
+        "gemm": {"m": x.shape[0], "k": x.shape[1], "n": w.shape[1]},
+        "cycles": result.cycles,
+        "lines": result.cycles + 1,
+        "folds": [fold.to_dict() for fold in result.folds],
+        "files": {
+            f"{file}.mem": {
+                "lines": len(lines[file]),
+                "bits": bits,
+                "elements": len(lines[file][0]) * 4 // bits if bits > 1 else _elements(file, config),
+            }
+            for file, bits in widths.items()
+        },
+        "convention": _CONVENTION,
+    }
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=target.name, suffix=".tmp"))
+    try:
+        for file, words in lines.items():
+            (temporary / f"{file}.mem").write_text("\n".join(words) + "\n", encoding="ascii", newline="\n")
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _elements(file: str, config: ArrayConfig) -> int:
+    return config.rows if file.startswith("west") else config.cols
+
+
+def _word(values: np.ndarray, bits: int) -> str:
+    """Return numbers as one hexadecimal word, the first in its lowest bits."""
+    word = 0
+    for value in reversed(values.tolist()):
+        word = word << bits | int(value) & ((1 << bits) - 1)
+    return f"{word:0{-(-bits * len(values) // 4)}x}"

@@ -1,0 +1,7 @@
+"""Runs the engine against the reference and names the first mismatch."""
+
+from systolic.verifier.check import ModelCheck as ModelCheck
+from systolic.verifier.check import verify as verify
+from systolic.verifier.mismatch import Mismatch as Mismatch
+from systolic.verifier.mismatch import VerificationError as VerificationError
+from systolic.verifier.mismatch import VerificationReport as VerificationReport

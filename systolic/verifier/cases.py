@@ -1,0 +1,293 @@
+"""Random cases, edges first: shapes, types, values, strides, states, drawn from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from systolic import layers
+from systolic.config import ArrayConfig
+from systolic.layers import Layer
+from systolic.quant import QuantParams
+
+# Sizes at which things go wrong: one, and one beside the multiples of array and kernel strip.
+_EDGES = (1, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33)
+_TYPES = ("int8", "uint8")
+
+
+class Draw:
+    """Draws the parts of a case from one generator.
+
+    Parameters
+    ----------
+    seed, number : int
+        The same two give the same case.
+    """
+
+    def __init__(self, seed: int, number: int) -> None:
+        self.number = number
+        self.rng = np.random.default_rng([seed, number])
+
+    def size(self, most: int = 40) -> int:
+        """Return a size from 1 to `most`, an edge half of the time."""
+        if self.rng.random() < 0.5:
+            return min(int(self.rng.choice(_EDGES)), most)
+        return int(self.rng.integers(1, most + 1))
+
+    def one_of(self, *options: Any) -> Any:
+        """Return one of the options."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def dtype(self) -> str:
+        """Return an operand type."""
+        return self.one_of(*_TYPES)
+
+    def codes(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return values of a type: spread over all of it, or at its extremes."""
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        style = self.rng.random()
+        if style < 0.6:
+            return self.rng.integers(low, high, shape, dtype=dtype, endpoint=True)
+        if style < 0.8:
+            return self.rng.choice(np.array([low, high], dtype=dtype), shape)
+        if style < 0.9:
+            return np.full(shape, self.one_of(low, high), dtype=dtype)
+        return self.rng.choice(np.array([low, -1 if low else 255, 0, 1, high], dtype=dtype), shape)
+
+    def config(self, most: int = 24) -> ArrayConfig:
+        """Return an array of at most `most` rows and columns."""
+        return ArrayConfig(
+            self.size(most),
+            self.size(most),
+            activation_dtype=self.dtype(),
+            weight_dtype=self.dtype(),
+            double_buffered=bool(self.rng.random() < 0.7),
+            accumulator_rows=self.one_of(None, 2, 3, 8, 21, 64, 4096),
+        )
+
+    def bits(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return control bits: none, few, half or all of them set."""
+        return self.rng.random(shape) < self.one_of(0.0, 0.03, 0.5, 1.0)
+
+    def params(self, dtype: str | None = None, *, channels: int | None = None, axis: int = 0) -> QuantParams:
+        """Return quantization parameters; a power-of-two scale, which makes ties, half of the time."""
+        dtype = dtype or self.dtype()
+        limits = np.iinfo(dtype)
+
+        def scale() -> float:
+            return float(
+                2.0 ** self.rng.integers(-6, 1) if self.rng.random() < 0.5 else self.rng.uniform(0.005, 1.0)
+            )
+
+        def zero() -> int:
+            return int(self.one_of(0, limits.min, limits.max, self.rng.integers(limits.min, limits.max + 1)))
+
+        if channels is not None and self.rng.random() < 0.6:
+            zeros = tuple(zero() for _ in range(channels)) if self.rng.random() < 0.5 else (0,) * channels
+            return QuantParams(tuple(scale() for _ in range(channels)), zeros, dtype, axis=axis)
+        return QuantParams(scale(), zero(), dtype)
+
+    def output_params(self, spread: float, dtype: str | None = None) -> QuantParams:
+        """Return parameters under which values of about `spread` fill the codes, with ties."""
+        wide = max(spread, 1e-3) / self.rng.uniform(20, 200)
+        scale = 2.0 ** round(np.log2(wide)) if self.rng.random() < 0.5 else wide
+        dtype = dtype or self.dtype()
+        return QuantParams(float(scale), self.params(dtype).zero_point, dtype)
+
+    def geometry(self, kernel: tuple[int, int], image: tuple[int, int]) -> dict[str, Any]:
+        """Return stride, padding and dilation under which the kernel fits the image."""
+        dilation = self.one_of((1, 1), (1, 1), (2, 1), (1, 2), (2, 3))
+        padding: Any = self.one_of("same", "same_lower", "valid", "pads", "pads", "pads")
+        pads = tuple(tuple(int(p) for p in self.rng.integers(0, 3, 2)) for _ in range(2))
+        if padding == "pads":
+            padding = pads
+        for axis in (0, 1):
+            extent = (kernel[axis] - 1) * dilation[axis] + 1
+            room = image[axis] + (sum(padding[axis]) if not isinstance(padding, str) else 0)
+            if extent > room and not (isinstance(padding, str) and padding.startswith("same")):
+                lack = extent - image[axis]
+                padding = ((lack, 1), (1, lack)) if axis == 0 else (pads[0], (lack, lack))
+                if axis == 1 and (kernel[0] - 1) * dilation[0] + 1 > image[0] + sum(pads[0]):
+                    padding = (((kernel[0] - 1) * dilation[0], 0), (lack, lack))
+        return {
+            "stride": self.one_of((1, 1), (1, 1), (2, 2), (2, 1), (3, 2)),
+            "padding": padding,
+            "dilation": dilation,
+        }
+
+
+def draw_matmul(draw: Draw) -> tuple[np.ndarray, np.ndarray, ArrayConfig]:
+    """Return x, w and an array."""
+    config = draw.config()
+    if draw.number % 50 == 1:  # int32 wraps: 40000 products of 255 * 255
+        return np.full((2, 40_000), 255, np.uint8), np.full((40_000, 3), 255, np.uint8), ArrayConfig(64, 4)
+    m, k, n = draw.size(70), draw.size(70), draw.size(50)
+    if draw.rng.random() < 0.04:
+        m, k, n = draw.one_of((0, k, n), (m, 0, n), (m, k, 0))
+    return draw.codes((m, k), draw.dtype()), draw.codes((k, n), draw.dtype()), config
+
+
+def draw_conv2d(draw: Draw) -> tuple[np.ndarray, np.ndarray, dict[str, Any], ArrayConfig]:
+    """Return x, w, the options of conv2d and an array."""
+    groups, icg, ocg = draw.one_of(1, 1, 2, 3, 5), draw.one_of(1, 1, 2, 3, 7), draw.one_of(1, 1, 2, 4, 9)
+    kernel = (draw.one_of(1, 2, 3, 3, 5), draw.one_of(1, 2, 3, 3, 4))
+    image = (draw.size(12), draw.size(12))
+    layout = draw.one_of("NCHW", "NHWC")
+    batch = 0 if draw.rng.random() < 0.03 else draw.one_of(1, 1, 2, 3)
+    shape = (batch, groups * icg, *image) if layout == "NCHW" else (batch, *image, groups * icg)
+    x = draw.codes(shape, draw.dtype())
+    w = draw.codes((groups * ocg, icg, *kernel), draw.dtype())
+    limits = np.iinfo(x.dtype)
+    zero = draw.one_of(0, limits.min, limits.max, int(draw.rng.integers(limits.min, limits.max + 1)))
+    options = {"groups": groups, "layout": layout, "x_zero_point": zero, **draw.geometry(kernel, image)}
+    return x, w, options, draw.config()
+
+
+def draw_layer(draw: Draw) -> tuple[Layer, list[np.ndarray], ArrayConfig]:
+    """Return a layer of the kind that the case's number says, inputs for it and an array."""
+    kinds = sorted(_DRAW_LAYER)
+    kind = kinds[draw.number // 4 % len(kinds)]
+    return (*_DRAW_LAYER[kind](draw), draw.config())
+
+
+def _dense(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    m, k, n = draw.size(20), draw.size(40), draw.size(30)
+    x, w = draw.params(), draw.params(channels=n, axis=1)
+    bias = draw.one_of(
+        None, draw.rng.integers(-(2**31), 2**31, n, dtype=np.int32), draw.rng.integers(-999, 999, n)
+    )
+    y = draw.one_of(None, *[draw.output_params(float(x.scales) * float(w.scales.max()) * 5000 * k**0.5)] * 4)
+    layer = layers.Dense(draw.codes((k, n), w.dtype), x=x, w=w, y=y, bias=bias)
+    return layer, [draw.codes(draw.one_of((m, k), (2, m, k)), x.dtype)]
+
+
+def _conv(draw: Draw, depthwise: bool = False) -> tuple[Layer, list[np.ndarray]]:
+    images, weight, options, _ = draw_conv2d(draw)
+    if depthwise:
+        layout = options["layout"]
+        channels = images.shape[1 if layout == "NCHW" else 3]
+        multiplier = draw.one_of(1, 1, 2, 3)
+        weight = draw.codes((channels * multiplier, 1, *weight.shape[2:]), weight.dtype.name)
+        options = {**options, "multiplier": multiplier}
+        del options["groups"]
+    oc = weight.shape[0]
+    x = draw.params(images.dtype.name)
+    w = draw.params(weight.dtype.name, channels=oc, axis=0)
+    del options["x_zero_point"]
+    bias = draw.one_of(None, draw.rng.integers(-5000, 5000, oc))
+    y = draw.output_params(float(x.scales) * float(w.scales.max()) * 5000 * weight[0].size ** 0.5)
+    cls = layers.DepthwiseConv2d if depthwise else layers.Conv2d
+    return cls(weight, x=x, w=w, y=y, bias=bias, **options), [images]
+
+
+def _add(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    dtype = draw.dtype()
+    a, b = draw.params(dtype), draw.params(dtype)
+    shape = (draw.size(6), draw.size(6), draw.size(300))
+    other = draw.one_of(
+        shape, shape, (1, shape[1], shape[2]), (shape[0], 1, 1), (shape[0], shape[1], 1), (1, 1, 1)
+    )
+    pair = [draw.codes(shape, dtype), draw.codes(other, dtype)]
+    if draw.rng.random() < 0.2:
+        plain = draw.one_of("float32", "int32", "int8")
+        return layers.Add(), [values.astype(plain) for values in pair]
+    y = draw.output_params(300 * float(max(a.scales, b.scales)), dtype)
+    if draw.rng.random() < 0.5:
+        pair.reverse()
+    return layers.Add(a, b, y), pair
+
+
+def _images(draw: Draw, dtype: str, layout: str) -> np.ndarray:
+    batch, channels, height, width = draw.one_of(0, 1, 1, 2), draw.size(6), draw.size(12), draw.size(12)
+    return draw.codes(
+        (batch, channels, height, width) if layout == "NCHW" else (batch, height, width, channels), dtype
+    )
+
+
+def _pool(draw: Draw, average: bool = False) -> tuple[Layer, list[np.ndarray]]:
+    layout, x = draw.one_of("NCHW", "NHWC"), draw.params()
+    images = _images(draw, x.dtype, layout)
+    size = images.shape[2:] if layout == "NCHW" else images.shape[1:3]
+    kernel = (min(draw.one_of(1, 2, 3, 4), size[0]), min(draw.one_of(1, 2, 3, 4), size[1]))
+    # Padding below the kernel, as runtimes ask, so that no window is all padding.
+    padding: Any = tuple((int(draw.rng.integers(0, k)), int(draw.rng.integers(0, k))) for k in kernel)
+    stride = draw.one_of(None, (1, 1), (2, 2), (2, 1))
+    if not average:
+        ceil = bool(draw.rng.random() < 0.3)
+        return layers.MaxPool2d(kernel, stride=stride, padding=padding, layout=layout, ceil_mode=ceil), [
+            images
+        ]
+    y = draw.output_params(300 * float(x.scales), x.dtype)
+    include = bool(draw.rng.random() < 0.3)
+    layer = layers.AveragePool2d(
+        kernel, x, y, stride=stride, padding=padding, count_include_pad=include, layout=layout
+    )
+    return layer, [images]
+
+
+def _global_pool(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    layout, x = draw.one_of("NCHW", "NHWC"), draw.params()
+    y = draw.output_params(300 * float(x.scales), x.dtype)
+    return layers.GlobalAveragePool2d(x, y, layout=layout), [_images(draw, x.dtype, layout)]
+
+
+def _reals(draw: Draw, params: QuantParams) -> np.ndarray:
+    # Around the codes and half way between them, and what is not a number at all.
+    shape = (draw.size(9), params.scales.size if params.per_channel else draw.size(20))
+    steps = draw.rng.integers(-700, 700, shape) / 2
+    values = (steps * np.broadcast_to(params.scales, shape)).astype(np.float32)
+    special = np.array([np.inf, -np.inf, np.nan, 1e9, -1e9, -0.0], dtype=np.float32)
+    return np.where(draw.rng.random(shape) < 0.05, draw.rng.choice(special, shape), values)
+
+
+def _quantize(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    params = draw.params(channels=draw.size(9), axis=1)
+    return layers.Quantize(params), [_reals(draw, params)]
+
+
+def _dequantize(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    channels = draw.size(9)
+    params = draw.params(channels=channels, axis=1)
+    return layers.Dequantize(params), [draw.codes((draw.size(9), channels), params.dtype)]
+
+
+def _relu(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    dtype = draw.dtype()
+    limits = np.iinfo(dtype)
+    zero = int(draw.one_of(0, draw.rng.integers(limits.min, limits.max + 1)))
+    return layers.Relu(zero), [draw.codes((draw.size(9), draw.size(9)), dtype)]
+
+
+def _identity(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    return layers.Identity(), [draw.codes((draw.size(4), draw.size(4)), draw.dtype())]
+
+
+def _flatten(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    return layers.Flatten(draw.one_of(0, 1, 2, 3, -1)), [
+        draw.codes((draw.size(4), 3, draw.size(4)), draw.dtype())
+    ]
+
+
+def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    batch = draw.size(9)
+    shape = draw.one_of((0, -1), (-1, 6), (batch, 2, 3), (0, 3, 2))
+    return layers.Reshape(shape), [draw.codes((batch, 6), draw.dtype())]
+
+
+_DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
+    "Add": _add,
+    "AveragePool2d": lambda draw: _pool(draw, average=True),
+    "Conv2d": _conv,
+    "Dense": _dense,
+    "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
+    "Dequantize": _dequantize,
+    "Flatten": _flatten,
+    "GlobalAveragePool2d": _global_pool,
+    "Identity": _identity,
+    "MaxPool2d": _pool,
+    "Quantize": _quantize,
+    "Relu": _relu,
+    "Reshape": _reshape,
+}

@@ -1,0 +1,170 @@
+"""What a layer should give, by the oracles in ``systolic.reference``, from its fields alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from systolic import layers
+from systolic.layers import Layer
+from systolic.quant import QuantParams
+from systolic.reference import oracle
+from systolic.verifier.operands import Operands, conv_operands, dense_operands
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def explicit_pads(
+    padding: str | Pads, image: Pair, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)
+) -> Pads:
+    """Return a window's padding in pixels, "same" resolved as ONNX's auto_pad says."""
+    if not isinstance(padding, str):
+        return padding
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    pads = []
+    for size, k, step, d in zip(image, kernel, stride, dilation, strict=True):
+        out = (size + step - 1) // step
+        total = max((out - 1) * step + (k - 1) * d + 1 - size, 0)
+        half = total // 2
+        pads.append((half, total - half) if padding == "same" else (total - half, half))
+    return pads[0], pads[1]
+
+
+def _image(x: np.ndarray, layout: str) -> tuple[int, int]:
+    return (x.shape[2], x.shape[3]) if layout == "NCHW" else (x.shape[1], x.shape[2])
+
+
+def _scales(params: QuantParams | None) -> tuple[Any, Any]:
+    return (None, None) if params is None else (params.scales, params.zero_points)
+
+
+def _conv_options(layer: layers.Conv2d, x: np.ndarray) -> dict[str, Any]:
+    window: Any = (layer.weight.shape[2:], layer.stride, layer.dilation)
+    padding: Any = layer.padding
+    return {
+        "stride": layer.stride,
+        "pads": explicit_pads(padding, _image(x, layer.layout), *window),
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+        "layout": layer.layout,
+    }
+
+
+def _conv(layer: layers.Conv2d, x: np.ndarray) -> np.ndarray:
+    return oracle.qlinear_conv(
+        x,
+        *_scales(layer.x),
+        layer.weight,
+        *_scales(layer.w),
+        *_scales(layer.y),
+        layer.bias,
+        **_conv_options(layer, x),
+    )
+
+
+def _dense(layer: layers.Dense, x: np.ndarray) -> np.ndarray:
+    return oracle.qlinear_matmul(
+        np.atleast_2d(x), *_scales(layer.x), layer.weight, *_scales(layer.w), *_scales(layer.y), layer.bias
+    ).reshape(*x.shape[:-1], layer.weight.shape[1])
+
+
+def _add(layer: layers.Add, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if layer.y is None:
+        if a.dtype.kind == "f":
+            return np.asarray(a.astype(np.float64) + b).astype(a.dtype)
+        bits = 8 * a.dtype.itemsize
+        total = a.astype(np.int64) + b
+        low = 0 if a.dtype.kind == "u" else -(1 << (bits - 1))
+        return np.asarray((total - low) % (1 << bits) + low).astype(a.dtype)
+    return oracle.qlinear_add(a, *_scales(layer.a), b, *_scales(layer.b), *_scales(layer.y))
+
+
+def _max_pool(layer: layers.MaxPool2d, x: np.ndarray) -> np.ndarray:
+    kernel, stride, dilation, padding = cast(Any, (layer.kernel, layer.stride, layer.dilation, layer.padding))
+    pads = explicit_pads(padding, _image(x, layer.layout), kernel, stride, dilation)
+    return oracle.max_pool(
+        x,
+        kernel=kernel,
+        stride=stride,
+        pads=pads,
+        dilation=dilation,
+        ceil_mode=layer.ceil_mode,
+        layout=layer.layout,
+    )
+
+
+def _average_pool(layer: layers.AveragePool2d, x: np.ndarray) -> np.ndarray:
+    kernel, stride, padding = cast(Any, (layer.kernel, layer.stride, layer.padding))
+    return oracle.qlinear_average_pool(
+        x, *_scales(layer.x), *_scales(layer.y), kernel=kernel, stride=stride,
+        pads=explicit_pads(padding, _image(x, layer.layout), kernel, stride),
+        count_include_pad=layer.count_include_pad, ceil_mode=layer.ceil_mode, layout=layer.layout,
+    )  # fmt: skip
+
+
+def _global_average_pool(layer: layers.GlobalAveragePool2d, x: np.ndarray) -> np.ndarray:
+    return oracle.qlinear_global_average_pool(x, *_scales(layer.x), *_scales(layer.y), layer.layout)
+
+
+def _quantize(layer: layers.Quantize, x: np.ndarray) -> np.ndarray:
+    return oracle.quantize_linear(x, *_scales(layer.y), layer.y.dtype, layer.y.axis)
+
+
+def _dequantize(layer: layers.Dequantize, x: np.ndarray) -> np.ndarray:
+    return oracle.dequantize_linear(x, *_scales(layer.x), layer.x.axis)
+
+
+def _relu(layer: layers.Relu, x: np.ndarray) -> np.ndarray:
+    return oracle.relu(x, layer.zero_point)
+
+
+def _flatten(layer: layers.Flatten, x: np.ndarray) -> np.ndarray:
+    axis = layer.axis % (x.ndim + 1) if layer.axis < 0 else layer.axis
+    if layer.axis < 0:
+        axis = x.ndim + layer.axis
+    outer = int(np.prod(x.shape[:axis], dtype=np.int64))
+    return np.array(list(x.ravel()), dtype=x.dtype).reshape(outer, x.size // outer if outer else 0)
+
+
+def _reshape(layer: layers.Reshape, x: np.ndarray) -> np.ndarray:
+    sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(layer.shape)]
+    return np.array(list(x.ravel()), dtype=x.dtype).reshape(sizes)
+
+
+_EXPECTED: dict[type[Layer], Callable[..., np.ndarray]] = {
+    layers.Add: _add,
+    layers.AveragePool2d: _average_pool,
+    layers.Conv2d: _conv,
+    layers.Dense: _dense,
+    layers.DepthwiseConv2d: _conv,
+    layers.Dequantize: _dequantize,
+    layers.Flatten: _flatten,
+    layers.GlobalAveragePool2d: _global_average_pool,
+    layers.Identity: np.array,
+    layers.MaxPool2d: _max_pool,
+    layers.Quantize: _quantize,
+    layers.Relu: _relu,
+    layers.Reshape: _reshape,
+}
+
+
+def expected_output(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
+    """Return the exact output of a layer on these inputs."""
+    return _EXPECTED[type(layer)](layer, *inputs)
+
+
+def expected_sums(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, Operands]:
+    """Return the exact raw sums of a layer's product, in the result's layout, and its operands."""
+    if isinstance(layer, layers.Dense):
+        matrix = x.reshape(-1, x.shape[-1]) if x.size else np.zeros((0, layer.weight.shape[0]), dtype=x.dtype)
+        return oracle.matmul(matrix, layer.weight), dense_operands(matrix, layer.weight)
+    assert isinstance(layer, layers.Conv2d)
+    options = _conv_options(layer, x)
+    pad_value = int(layer.x.zero_points)
+    sums = oracle.conv2d(x, layer.weight, pad_value=pad_value, **options)
+    oh, ow = sums.shape[2:] if layer.layout == "NCHW" else sums.shape[1:3]
+    return sums, conv_operands(x, layer.weight, out=(oh, ow), pad_value=pad_value, **options)

@@ -1,0 +1,185 @@
+"""What a verification found: a report with the first difference of each failed case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from systolic._show.table import Table, card, seconds
+from systolic.tiling import Fold
+
+
+class VerificationError(AssertionError):
+    """A verification failed; ``.report`` holds what was found.
+
+    Examples
+    --------
+    >>> from systolic import VerificationError, VerificationReport
+    >>> VerificationError(VerificationReport((), {"matmul": 1})).report.cases
+    1
+    """
+
+    def __init__(self, report: VerificationReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+    def __reduce__(self) -> tuple[type, tuple[VerificationReport]]:
+        return type(self), (self.report,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mismatch:
+    """The first difference of one case from what defines the result.
+
+    Parameters
+    ----------
+    case : str
+        What was checked: sizes, types, options.
+    stage : str
+        Where it went wrong: "array" with PE and cycle, or the stage outside the array:
+        "im2col", "accumulators", "wavefront product", "finish", "host", "cycles", "output".
+    index : tuple of int, optional
+        Of the first wrong element of the tensor.
+    got, expected : int or float, optional
+        That element.
+    count : int
+        How many elements differ.
+    fold : Fold, optional
+        The fold in whose sums it is.
+    register, pe, cycle : str, (int, int), int, optional
+        The first register that differs, its (row, col), and after which edge, counted from 0.
+    register_got, register_expected : int, optional
+        Its values.
+    reproduce : str
+        A shell command that shows it again.
+
+    Examples
+    --------
+    >>> from systolic import Mismatch
+    >>> print(Mismatch(case="matmul (1, 2) x (2, 1)", stage="cycles", got=6, expected=5))
+    matmul (1, 2) x (2, 1): cycles
+      it is 6, expected 5
+    """
+
+    case: str
+    stage: str
+    index: tuple[int, ...] | None = None
+    got: int | float | None = None
+    expected: int | float | None = None
+    count: int = 1
+    fold: Fold | None = None
+    register: str | None = None
+    pe: tuple[int, int] | None = None
+    cycle: int | None = None
+    register_got: int | None = None
+    register_expected: int | None = None
+    reproduce: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["fold"] = None if self.fold is None else self.fold.to_dict()
+        for name in ("index", "pe"):
+            values[name] = None if values[name] is None else list(values[name])
+        return values
+
+    def __str__(self) -> str:
+        lines = [f"{self.case}: {self.stage}"]
+        if self.index is None and self.expected is not None:
+            lines.append(f"  it is {self.got}, expected {self.expected}")
+        if self.index is not None:
+            more = f" ({self.count:,} elements differ)" if self.count > 1 else ""
+            lines.append(f"  element {list(self.index)} is {self.got}, expected {self.expected}{more}")
+        if self.fold is not None:
+            lines.append(f"  in {self.fold}")
+        if self.pe is not None:
+            lines.append(
+                f"  first register that differs: {self.register} of PE {self.pe} after the edge "
+                f"of cycle {self.cycle}: {self.register_got}, expected {self.register_expected}"
+            )
+        if self.reproduce:
+            lines.append(f"  reproduce: {self.reproduce}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was checked and what differed.
+
+    Attributes
+    ----------
+    mismatches : tuple of Mismatch
+        Empty if every bit and every cycle agreed.
+    checked : dict of str to int
+        How many cases (or layers) of each kind were checked.
+    against : str
+        What defined the results: "reference" or "onnxruntime".
+    seed : int
+    notes : tuple of str
+        What a reader should know, such as a check that could not be made.
+    wall_seconds : float
+
+    Examples
+    --------
+    >>> import systolic
+    >>> report = systolic.verify(cases=8)
+    >>> report.passed, report.checked["matmul"]
+    (True, 2)
+    """
+
+    mismatches: tuple[Mismatch, ...]
+    checked: dict[str, int]
+    against: str = "reference"
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    wall_seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differed."""
+        return not self.mismatches
+
+    @property
+    def cases(self) -> int:
+        """How many cases were checked."""
+        return sum(self.checked.values())
+
+    def table(self) -> Table:
+        """Return a row per kind of case."""
+        failed = {kind: sum(m.case.split()[0] == kind for m in self.mismatches) for kind in self.checked}
+        rows = [(kind, count, failed[kind]) for kind, count in self.checked.items()]
+        return Table(["checked", "cases", "mismatches"], rows, footer=self._verdict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return {
+            "passed": self.passed,
+            "against": self.against,
+            "seed": self.seed,
+            "cases": self.cases,
+            "checked": dict(self.checked),
+            "mismatches": [mismatch.to_dict() for mismatch in self.mismatches],
+            "notes": list(self.notes),
+            "wall_seconds": self.wall_seconds,
+        }
+
+    def _verdict(self) -> str:
+        unit = "cases" if "registers" in self.checked else "layers and outputs"
+        what = f"{self.cases:,} {unit} against {self.against} in {seconds(self.wall_seconds)}"
+        if self.passed:
+            return f"passed: {what}, every bit and every cycle equal"
+        return f"FAILED: {len(self.mismatches)} mismatches in {what}"
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [self._verdict(), *map(str, self.mismatches[:10]), *(f"note: {note}" for note in self.notes)]
+        )
+
+    def __repr__(self) -> str:
+        return f"<VerificationReport {self._verdict()}>"
+
+    def _repr_html_(self) -> str:
+        pairs = [("verdict", self._verdict())]
+        pairs += [(kind, f"{count:,}") for kind, count in self.checked.items()]
+        pairs += [(f"mismatch {i}", str(mismatch)) for i, mismatch in enumerate(self.mismatches[:10])]
+        return card("Verification", pairs)

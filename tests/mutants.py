@@ -1,0 +1,380 @@
+"""Bugs to plant in a copy of the package, and where the verifier should find them.
+
+A mutant is a textual change in what computes, never in what was returned: each old text occurs
+exactly once in its file. Copies are built and run in folders of their own; nothing is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from systolic import _core
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNEL = (".pyx", ".h")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One replacement in one file, whose old text must occur exactly once.
+
+    In the kernel's sources the new text asks ``planted(HERE)`` and does the right thing where that
+    is 0: so one build holds all of the kernel's bugs, and the environment chooses one.
+    """
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug to plant.
+
+    Attributes
+    ----------
+    name : str
+    changes : tuple of Change
+    stages : tuple of str
+        Where the verifier may say that the bug shows; the first must occur, no other may.
+    registers : tuple of str
+        For stage "array": in which registers it shows first; empty: in any.
+    pe : (int or None, int or None)
+        For stage "array": the PE's row and col; None: any.
+    cases : int
+        Random cases that suffice to find it.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    stages: tuple[str, ...] = ("array",)
+    registers: tuple[str, ...] = ()
+    pe: tuple[int | None, int | None] = (None, None)
+    cases: int = 24
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the bug is in the kernel."""
+        return any(change.file.endswith(KERNEL) for change in self.changes)
+
+
+def copy_package(folder: Path) -> Path:
+    """Copy the package with its built kernel, without its caches; return the folder."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.c")
+    shutil.copytree(ROOT / "systolic", folder / "systolic", ignore=ignore)
+    shutil.copy2(_core.__file__, folder / "systolic")
+    return folder
+
+
+def plant(mutant: Mutant, folder: Path) -> None:
+    """Make a mutant's changes in a copy of the package."""
+    for change in mutant.changes:
+        path = folder / "systolic" / change.file
+        text = path.read_text(encoding="utf-8")
+        count = text.count(change.old)
+        assert count == 1, f"{mutant.name}: {count} places in {change.file} read {change.old!r}; adapt the mutant"
+        new = change.new.replace("HERE", str(MUTANTS.index(mutant) + 1))
+        path.write_text(text.replace(change.old, new), encoding="utf-8")
+
+
+def plant_kernel(folder: Path) -> None:
+    """Plant all bugs of the kernel in a copy of the package and build it, by the project's setup.py.
+
+    Without optimization, which takes less time.
+    """
+    lanes = folder / "systolic" / "_lanes.h"
+    for mutant in MUTANTS:
+        if mutant.compiled:
+            plant(mutant, folder)
+    lanes.write_text(lanes.read_text(encoding="utf-8").replace("#define LANES", _PLANTED + "#define LANES"), encoding="utf-8")
+    core = folder / "systolic" / "_core.pyx"
+    text = core.read_text(encoding="utf-8")
+    assert text.count("    int SYSTOLIC_SSE2\n") == 1
+    core.write_text(text.replace("    int SYSTOLIC_SSE2\n", "    int SYSTOLIC_SSE2\n    int planted(int number)\n"), encoding="utf-8")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, folder)
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert setup.count('"-O3"') == 1
+    (folder / "setup.py").write_text(setup.replace('"-O3"', '"-O0"'), encoding="utf-8")
+    (folder / "systolic" / Path(_core.__file__).name).unlink()
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=folder,
+        env={**os.environ, "CFLAGS": "", "SYSTOLIC_CHECKED": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+_PLANTED = """
+#include <stdlib.h>
+/* Which bug the environment asks for. */
+static inline int planted(int number) {
+    static int which = -1;
+    if (which < 0) which = getenv("SYSTOLIC_PLANTED") ? atoi(getenv("SYSTOLIC_PLANTED")) : 0;
+    return which == number;
+}
+
+"""
+
+
+def systolic(folder: Path, *arguments: str, mutant: Mutant | None = None) -> tuple[int, Any, str]:
+    """Run a copy's shell command with --json; return exit status, what it printed and its errors."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["SYSTOLIC_PLANTED"] = "0" if mutant is None else str(MUTANTS.index(mutant) + 1)
+    command = [sys.executable, "-m", "systolic", *arguments, "--quiet", "--json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+# Adds int32 lanes with saturation, where that bug is planted.
+_ADD = """#define ROW_GROUP 4
+#if SYSTOLIC_SSE2
+static inline __m128i add_epi32(__m128i a, __m128i b) {
+    const __m128i sum = _mm_add_epi32(a, b);
+    const __m128i over = _mm_srai_epi32(_mm_andnot_si128(_mm_xor_si128(a, b), _mm_xor_si128(a, sum)), 31);
+    const __m128i limit = _mm_xor_si128(_mm_srai_epi32(a, 31), _mm_set1_epi32(0x7FFFFFFF));
+    if (!planted(HERE)) return sum;
+    return _mm_or_si128(_mm_and_si128(over, limit), _mm_andnot_si128(over, sum));
+}
+#endif
+static inline int32_t add_int32(int32_t a, int32_t b) {
+    const int64_t sum = (int64_t)a + b;
+    if (!planted(HERE)) return (int32_t)((uint32_t)a + (uint32_t)b);
+    return sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : (int32_t)sum;
+}
+"""
+
+MUTANTS = (
+    Mutant(
+        "a weight bit of PE (2, 5) is stuck",
+        (
+            Change(
+                "_core.pyx",
+                "            group_rows[g].stream = &streams[r + g, col + cycles - 1]\n",
+                "            group_rows[g].stream = &streams[r + g, col + cycles - 1]\n"
+                "            if planted(HERE) and r + g == 2 and col == 0:\n"
+                "                used[g * LANES + 5] ^= 1\n"
+                "                for t in range(group_rows[g].count):\n"
+                "                    group_rows[g].weights[t * LANES + 5] ^= 1\n",
+            ),
+        ),
+        registers=("psum",),
+        pe=(2, 5),
+    ),
+    Mutant(
+        "the psum register of PE (2, 5) holds one bit wrong",
+        (
+            Change(
+                "_core.pyx",
+                "        memcpy(&psum[r, col], &sums[cycles + rows - 2 - r, 0], valid * sizeof(int32_t))\n",
+                "        memcpy(&psum[r, col], &sums[cycles + rows - 2 - r, 0], valid * sizeof(int32_t))\n"
+                "        if planted(HERE) and r == 2 and col == 0 and valid > 5:\n"
+                "            psum[2, 5] ^= 1\n",
+            ),
+        ),
+        registers=("psum",),
+        pe=(2, 5),
+    ),
+    Mutant(
+        "swap takes next_weight as it is after the shift",
+        (
+            Change("_core.pyx", "Py_ssize_t t = 0, span, here\n", "Py_ssize_t t = 0, span, here, lane\n"),
+            Change(
+                "_core.pyx",
+                "            blend(weight, next_weight, swaps + here)\n",
+                "            blend(weight, next_weight, swaps + here)\n"
+                "            for lane in range(LANES):\n"
+                "                if planted(HERE) and swaps[here + lane] and shifts[here + lane]:\n"
+                "                    weight[lane] = above.passed[t * LANES + lane]\n",
+            ),
+        ),
+        registers=("weight",),
+    ),
+    Mutant(
+        "a row's psums are lost between two blocks of cycles",
+        (
+            Change(
+                "_core.pyx",
+                "            start += cycles\n",
+                "            start += cycles\n"
+                "            if planted(HERE) and start < total and rows > 4:\n"
+                "                psum[3, first_col] = 0\n",
+            ),
+        ),
+        registers=("psum",),
+        pe=(4, 0),
+    ),
+    Mutant(
+        "psums saturate",
+        (
+            Change("_lanes.h", "#define ROW_GROUP 4\n", _ADD),
+            Change(
+                "_lanes.h",
+                "psum[lane] = (int32_t)((uint32_t)psum[lane] + (uint32_t)(activation[lane] * weight[lane]));",
+                "psum[lane] = add_int32(psum[lane], activation[lane] * weight[lane]);",
+            ),
+            Change("_lanes.h", "_mm_add_epi32(p, _mm_madd_epi16(a, w))", "add_epi32(p, _mm_madd_epi16(a, w))"),
+            Change("_lanes.h", "left = _mm_add_epi32(left, ", "left = add_epi32(left, "),
+            Change("_lanes.h", "right = _mm_add_epi32(right, ", "right = add_epi32(right, "),
+        ),
+        registers=("psum",),
+    ),
+    Mutant(
+        "two shift beats in a row lose one",
+        (
+            Change(
+                "_lanes.h",
+                "memcpy(next_weight, last + LANES, LANES);",
+                "memcpy(next_weight, planted(HERE) ? last : last + LANES, LANES);",
+            ),
+        ),
+        registers=("next_weight",),
+    ),
+    Mutant(
+        "wavefront: the fourth row of a block repeats the third",
+        (
+            Change("_dot.h", "DOT_ROW(3, s30, s31)", "DOT_ROW(planted(HERE) ? 2 : 3, s30, s31)"),
+            Change(
+                "_dot.h",
+                "x + 2 * (row * pairs + p);",
+                "x + 2 * ((planted(HERE) && row == 3 ? 2 : row) * pairs + p);",
+            ),
+        ),
+        stages=("wavefront product",),
+    ),
+    Mutant(
+        "the west ports run one cycle late",
+        (Change("array/schedule.py", "now - (rows - 1), now - (cols - 1)\n", "now - rows, now - (cols - 1)\n"),),
+        registers=("shift",),
+        pe=(0, None),
+    ),
+    Mutant(
+        "the tile enters top row first",
+        (Change("array/schedule.py", "[::-1]\n", "\n"),),
+        registers=("next_weight", "weight_pass"),
+        pe=(0, None),
+    ),
+    Mutant(
+        "accumulators do not add",
+        (Change("machine/accumulators.py", "[row:stop] += psums", "[row:stop] = psums"),),
+        stages=("accumulators",),
+    ),
+    Mutant(
+        "accumulators saturate",
+        (
+            Change(
+                "machine/accumulators.py",
+                "            self._halves[half][row:stop] += psums\n",
+                "            total = self._halves[half][row:stop].astype(np.int64) + psums\n"
+                "            self._halves[half][row:stop] = np.clip(total, -(2**31), 2**31 - 1)\n",
+            ),
+        ),
+        stages=("accumulators",),
+    ),
+    Mutant(
+        "im2col takes the taps upside down",
+        (
+            Change(
+                "layers/im2col.py",
+                "target[..., i, j] = source[..., i, j]",
+                "target[..., i, j] = source[..., kh - 1 - i, j]",
+            ),
+        ),
+        stages=("im2col",),
+    ),
+    Mutant(
+        "padding carries 0, not the zero point",
+        (Change("layers/im2col.py", "width + left + right, channels), value,", "width + left + right, channels), 0,"),),
+        stages=("im2col",),
+    ),
+    Mutant(
+        "sums of one group are put into another's place",
+        (
+            Change(
+                "layers/im2col.py",
+                "channel = group * self.gemm.n + n_start",
+                "channel = (self.gemm.groups - 1 - group) * self.gemm.n + n_start",
+            ),
+        ),
+        stages=("store",),
+    ),
+    Mutant(
+        "the zero points change places",
+        (Change("layers/finish.py", "    za = int(x.zero_points)\n", "    za = int(w.zero_points.ravel()[0])\n"),),
+        stages=("finish",),
+        cases=48,
+    ),
+    Mutant(
+        "requantize rounds ties away from zero",
+        (
+            Change(
+                "quant.py",
+                "    np.clip(work, low, high, out=work)\n    np.rint(work, out=work)\n",
+                "    np.clip(work, low, high, out=work)\n"
+                "    work[...] = np.sign(work) * np.floor(np.abs(work) + np.float32(0.5))\n",
+            ),
+        ),
+        stages=("finish", "host"),
+        cases=48,
+    ),
+    Mutant(
+        "requantize adds the zero point before it rounds",
+        (
+            Change(
+                "quant.py",
+                "    np.rint(work, out=work)\n    np.add(work, zero_point, out=work)\n    np.copyto(out, work",
+                "    np.add(work, zero_point, out=work)\n    np.rint(work, out=work)\n    np.copyto(out, work",
+            ),
+        ),
+        stages=("finish", "host"),
+        cases=48,
+    ),
+    Mutant(
+        "pooling pads with zeros",
+        (Change("layers/host/pool.py", "np.iinfo(x.dtype).min\n", "0\n"),),
+        stages=("host",),
+        cases=200,
+    ),
+    Mutant(
+        "flatten takes the axes the wrong way round",
+        (
+            Change(
+                "layers/host/shape.py",
+                "return math.prod(shape[:axis]), math.prod(shape[axis:])",
+                "return math.prod(shape[axis:]), math.prod(shape[:axis])",
+            ),
+        ),
+        stages=("shape",),
+        cases=64,
+    ),
+    Mutant(
+        "one cycle too many in closed form",
+        (Change("tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"),),
+        stages=("cycles",),
+    ),
+    Mutant(
+        "one cycle too few in closed form",
+        (Change("tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"),),
+        stages=("cycles", "accumulators"),
+    ),
+    Mutant(
+        "the next tile's shift waits for a cycle after the swap",
+        (
+            Change(
+                "array/systolic_array.py",
+                "start = max(self.cycle, queues.swap_at, queues.shift_stop)",
+                "start = max(self.cycle, queues.swap_at + 1, queues.shift_stop)",
+            ),
+        ),
+        stages=("error",),
+    ),
+)
