@@ -1,0 +1,87 @@
+"""What import-linter cannot see of the rooms' contract in pyproject.toml, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "systolic"
+
+if not (ROOT / "pyproject.toml").exists():
+    pytest.skip("reads the sources", allow_module_level=True)
+
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+LAYERS = CONTRACTS[0]["layers"]
+DECLARED = [room.strip() for line in LAYERS for room in line.split("|")]
+OPTIONAL = {room.strip("()") for room in DECLARED if room.startswith("(")}
+ROOMS = {room.strip("()") for room in DECLARED}
+
+
+def sources(folder: Path = PACKAGE) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield (module, name) for each ``from module import name``, (module, None) for ``import module``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports out in full"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def test_rooms_declared_are_those_that_exist():
+    modules = {path.stem for path in PACKAGE.iterdir() if path.suffix in {".py", ".pyx"}} - {"__init__"}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert len(DECLARED) == len(ROOMS), "a room is declared twice"
+    assert ROOMS - OPTIONAL <= modules | folders <= ROOMS
+    # A room that has come into being loses its parentheses; the compiled one keeps them.
+    assert OPTIONAL & (modules | folders) == {"_core"}
+
+
+def test_rooms_import_only_rooms_from_the_package_itself():
+    # The contract ignores imports of the package as a whole (because of _core), so that what
+    # stands above could come in through systolic/__init__.py.
+    strangers = [
+        f"{path.relative_to(ROOT)}: {name or module}"
+        for path in sources()
+        if path != PACKAGE / "__init__.py"
+        for module, name in imports(path)
+        if module == "systolic" and name not in ROOMS
+    ]
+    assert not strangers
+
+
+def test_reference_does_not_use_the_compiled_core():
+    users = [
+        path.name
+        for path in sources(PACKAGE / "reference")
+        for module, name in imports(path)
+        if "_core" in f"{module}.{name}".split(".")
+    ]
+    assert not users
+
+
+def test_lowest_rooms_do_not_use_the_compiled_core():
+    lowest = {room.strip(" ()") for room in LAYERS[-1].split("|")}
+    users = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in lowest
+        and any(module == "systolic" and name == "_core" for module, name in imports(path))
+    ]
+    assert not users
+
+
+def test_core_imports_nothing_of_ours():
+    text = (PACKAGE / "_core.pyx").read_text(encoding="utf-8")
+    lines = re.findall(r"^[ \t]*(?:from\s+\S+\s+c?import|c?import|include)\b.*$", text, re.MULTILINE)
+    assert "import numpy as np" in lines
+    assert not [line for line in lines if "systolic" in line or re.match(r"\s*(from\s+\.|include)", line)]
