@@ -109,8 +109,8 @@ class ArrayConfig:
         return f"ArrayConfig({', '.join(shown)})"
 
 
-# A 65536 x 65536 array is far beyond any machine; the bound keeps sums of sizes in int64.
-_MAX_SIZE = 65536
+# Far beyond any machine. The psums under way below the array take cols * cols * 4 bytes.
+_MAX_SIZE = 16384
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class TensorSpec:
     dtype: str
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Sequence) or isinstance(self.shape, str):
+            raise TypeError(
+                f"an input's shape must be a tuple such as (None, 4), not {_check.kind(self.shape)}"
+            )
         shape = tuple(self.shape)
         checked = [
             None
@@ -164,7 +168,7 @@ class Model:
         if not isinstance(inputs, Mapping) or not inputs:
             raise ValueError('inputs must name at least one tensor, such as {"x": ((None, 4), "int8")}')
         self.name = name
-        self.inputs = {n: s if isinstance(s, TensorSpec) else TensorSpec(*s) for n, s in inputs.items()}
+        self.inputs = {name: _spec(name, spec) for name, spec in inputs.items()}
         self.constants = {n: np.array(a, order="C") for n, a in (constants or {}).items()}
         for array in self.constants.values():
             array.flags.writeable = False
@@ -363,6 +367,14 @@ class Model:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _spec(name: str, spec: Any) -> TensorSpec:
+    if isinstance(spec, TensorSpec):
+        return spec
+    if not isinstance(spec, Sequence) or len(spec) != 2 or isinstance(spec, str):
+        raise TypeError(f"input {name!r} must be a TensorSpec or (shape, dtype), not {_check.kind(spec)}")
+    return TensorSpec(*spec)
 
 
 # What reading a zip, its JSON, its arrays and the layers they make can raise.

@@ -76,6 +76,8 @@ class Stats:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Stats:
         """Return the Stats that :meth:`to_dict` described."""
+        if not isinstance(data, dict):
+            raise TypeError(f"Stats.from_dict takes a dict, not {type(data).__name__}")
         known = {f.name for f in fields(cls)}
         if set(data) - known:
             raise ValueError(

@@ -71,7 +71,7 @@ def test_configs_are_frozen() -> None:
     [
         ({"rows": 0}, ValueError, "rows must be a positive integer, not 0"),
         ({"cols": -3}, ValueError, "cols must be a positive integer, not -3"),
-        ({"rows": 65537}, ValueError, "rows must be an integer of at most 65536, not 65537"),
+        ({"rows": 65537}, ValueError, "rows must be an integer of at most 16384, not 65537"),
         ({"cols": 2.0}, TypeError, "cols must be an integer, not float 2.0"),
         ({"rows": True}, TypeError, "rows must be an integer, not True"),
         (

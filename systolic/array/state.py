@@ -157,8 +157,11 @@ class Registers(Mapping[str, np.ndarray]):
         return len(REGISTERS)
 
     def _repr_html_(self) -> str:
-        pairs = [(name, np.array2string(v.astype(np.int64), threshold=200)[1:-1]) for name, v in self.items()]
-        return card("Registers", pairs)
+        rows, cols = self.psum.shape
+        if rows * cols > 256:
+            return card("Registers", [(name, f"{rows} x {cols} {v.dtype}") for name, v in self.items()])
+        lines = {n: [" ".join(map(str, row)) for row in v.astype(np.int64).tolist()] for n, v in self.items()}
+        return card("Registers", [(name, " / ".join(rows)) for name, rows in lines.items()])
 
     def __repr__(self) -> str:
         lines = []

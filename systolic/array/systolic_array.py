@@ -17,8 +17,10 @@ from systolic.config import REGISTERS, ArrayConfig, as_array_config
 from systolic.threads import thread_count
 from systolic.trace.recording import Trace, as_trace
 
-# PE-cycles between two looks at Ctrl-C and at the progress bar: some tens of milliseconds.
+# Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
+# kept of a chunk's port values and psums grows with its cycles and with the array's edges.
 _CHUNK_PE_CYCLES = 1 << 27
+_CHUNK_CYCLES = 1 << 14
 
 
 class Difference(NamedTuple):
@@ -91,7 +93,7 @@ class SystolicArray:
 
     @property
     def outputs(self) -> list[np.ndarray]:
-        """The psums of each finished stream, (m, cols) int32, in the order queued."""
+        """The psums of each finished stream, (m, cols) int32, read-only, in the order queued."""
         return list(self._queues.outputs)
 
     @property
@@ -370,9 +372,8 @@ class SystolicArray:
         if self._trace is not None:
             self._trace.reserve(self.cycle, self.cycle + count)
         workers = thread_count(threads)
-        chunk = (
-            max(1, _CHUNK_PE_CYCLES // (self._config.rows * self._config.cols)) if condition is None else 1
-        )
+        size = self._config.rows * self._config.cols
+        chunk = max(1, min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // size)) if condition is None else 1
         done = 0
         with shown(progress, "cycles") as report:
             while done < count and not (condition is not None and condition(self)):
@@ -402,7 +403,7 @@ class SystolicArray:
         arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in REGISTERS}
         # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
         # belongs to one row of x stands in one row of `below`.
-        below = np.empty((cycles + config.cols - 1, config.cols), dtype=np.int32)
+        below = np.zeros((cycles + config.cols - 1, config.cols), dtype=np.int32)
         below[: config.cols - 1] = queues.below
         _clock_columns(arrays, ports, skewed(below, cycles, config.cols), workers)
         first = old.cycle - (config.rows - 1) - (config.cols - 1)
@@ -427,7 +428,9 @@ class SystolicArray:
                     stream = replace(stream, done=(*stream.done, rows.copy()))
             if stream.stop <= last:
                 if stream.sink is None:
-                    outputs = (*outputs, np.concatenate(stream.done))
+                    output = np.concatenate(stream.done)
+                    output.flags.writeable = False
+                    outputs = (*outputs, output)
             else:
                 streams.append(stream)
         # A tile is kept until its last beat has left the last PE.

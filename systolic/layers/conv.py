@@ -142,7 +142,8 @@ class Conv2d(ArrayLayer):
     @cached_property
     def _constant(self) -> np.ndarray:
         sums = self.weight.sum(axis=(1, 2, 3), dtype=np.int64)
-        return finish.constant_term(sums, self.weight[0].size, self.x, self.w, self.bias)
+        _, icg, kh, kw = self.weight.shape
+        return finish.constant_term(sums, icg * kh * kw, self.x, self.w, self.bias)
 
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:

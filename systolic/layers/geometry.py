@@ -30,10 +30,11 @@ def padding_spec(value: Any) -> str | Pads:
     """Return a padding argument as a name or as ((top, bottom), (left, right))."""
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
-    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
-        return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
     try:
+        if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+            return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
         height, width = pair(value, "padding", minimum=0)
+        return (height, height), (width, width)
     except ValueError as error:
         if "pair" not in str(error):
             raise
@@ -41,7 +42,6 @@ def padding_spec(value: Any) -> str | Pads:
             "padding must be an int, (height, width), ((top, bottom), (left, right)), "
             f"'same', 'same_lower' or 'valid', not {value!r}"
         ) from None
-    return (height, height), (width, width)
 
 
 @dataclass(frozen=True)

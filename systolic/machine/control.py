@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -125,14 +126,16 @@ _PIECE_BYTES = 1 << 22
 def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
     gemm = product.gemm
     signed = {"activation_signed": product.activation_dtype == "int8"}
-    step = int(min(max(_PIECE_BYTES // gemm.k, 64), max(64, -(-gemm.m // workers))))
+    # A piece is its rows of x and its rows of sums.
+    step = int(min(max(_PIECE_BYTES // (gemm.k + 4 * gemm.n), 16), max(16, -(-gemm.m // workers))))
 
-    def piece(group: int, packed: np.ndarray, m_start: int) -> None:
+    def piece(group: int, packed: np.ndarray, m_start: int) -> int:
         m_stop = min(m_start + step, gemm.m)
         x = product.rows(group, m_start, m_stop, 0, gemm.k)
         sums = np.empty((m_stop - m_start, gemm.n), dtype=np.int32)
         _core.multiply(x.view(np.uint8), packed, sums, **signed)
         product.store(group, m_start, 0, sums)
+        return m_stop
 
     pool = ThreadPoolExecutor(workers)
     try:
@@ -141,13 +144,13 @@ def _run_wavefront(product: Product, workers: int, report: Progress | None) -> N
             packed = _core.pack(w.view(np.uint8), weight_signed=product.weight_dtype == "int8")
             starts = range(0, gemm.m, step)
             if workers == 1 or len(starts) == 1:
-                for start in starts:
-                    piece(group, packed, start)
+                pieces: Iterable[int] = (piece(group, packed, start) for start in starts)
             else:
-                for future in [pool.submit(piece, group, packed, start) for start in starts]:
-                    future.result()
-            if report is not None:
-                report((group + 1) * gemm.m, gemm.groups * gemm.m)
+                futures = [pool.submit(piece, group, packed, start) for start in starts]
+                pieces = (future.result() for future in futures)
+            for m_stop in pieces:
+                if report is not None:
+                    report(group * gemm.m + m_stop, gemm.groups * gemm.m)
     finally:
         # After an error or Ctrl-C, pieces that have not begun are not wanted.
         pool.shutdown(cancel_futures=True)

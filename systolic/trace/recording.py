@@ -241,6 +241,24 @@ class Trace:
             limit=_check.integer(limit, "limit", minimum=1),
         )
 
+    def plot_wave(self, register: str = "activation", *, cycles: Iterable[int] | None = None) -> Any:
+        """Draw one register of the whole array at successive cycles; returns a matplotlib Figure.
+
+        Parameters
+        ----------
+        register : str
+            Recorded in all PEs.
+        cycles : iterable of int, optional
+            Which of the recorded cycles; default all.
+        """
+        from systolic._show.draw import plot_wave
+
+        if self.pes is not None:
+            raise ValueError("plot_wave draws the whole array: record all PEs, leave pes out")
+        values = self[register]
+        frames = list(zip(self.cycles.tolist(), values, strict=True))
+        return plot_wave(frames, register=register, cycles=None if cycles is None else list(cycles))
+
     def __repr__(self) -> str:
         what = "all PEs" if self.pes is None else f"{len(self.pes)} PEs"
         span = f", cycles {self._cycles[0]}..{self._cycles[-1]}" if self._cycles else ""

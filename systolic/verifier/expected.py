@@ -135,6 +135,10 @@ def _reshape(layer: layers.Reshape, x: np.ndarray) -> np.ndarray:
     return np.array(list(x.ravel()), dtype=x.dtype).reshape(sizes)
 
 
+def _identity(layer: layers.Identity, x: np.ndarray) -> np.ndarray:
+    return x.copy()
+
+
 _EXPECTED: dict[type[Layer], Callable[..., np.ndarray]] = {
     layers.Add: _add,
     layers.AveragePool2d: _average_pool,
@@ -144,7 +148,7 @@ _EXPECTED: dict[type[Layer], Callable[..., np.ndarray]] = {
     layers.Dequantize: _dequantize,
     layers.Flatten: _flatten,
     layers.GlobalAveragePool2d: _global_average_pool,
-    layers.Identity: np.array,
+    layers.Identity: _identity,
     layers.MaxPool2d: _max_pool,
     layers.Quantize: _quantize,
     layers.Relu: _relu,
