@@ -7,10 +7,12 @@ input, 130 on Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file
 from pathlib import Path
@@ -29,7 +31,7 @@ from systolic.model import Model
 from systolic.reference import oracle
 from systolic.vectors import write_vectors
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
-from systolic.verifier.check import AGAINST, compare_outputs, load_model, random_inputs
+from systolic.verifier.check import AGAINST, compare_outputs, load_model, random_inputs, reproduce_line
 
 SCHEMA = 1
 """Version of what ``--json`` prints."""
@@ -37,24 +39,40 @@ SCHEMA = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         # Rules and dashes must not stop a pipe that cannot encode them.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        return options.call(options)
+        options = _parser().parse_args(arguments)
+    except SystemExit:  # --help, --version and bad usage
+        with contextlib.suppress(BrokenPipeError):
+            _written(sys.stdout)
+        raise
+    try:
+        status = options.call(options)
+        # What stands in the buffer is written here, where an error can be handled.
+        _written(sys.stdout)
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
         return 0
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         print(f"systolic {options.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _written(stream: Any) -> None:
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        # Keep Python from trying again, and complaining, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
 
 
 # Commands
@@ -79,7 +97,13 @@ def _run(options: argparse.Namespace) -> int:
         else:
             x = random_inputs(model, options.seed)
             notes.append(f"no --input: ran on random numbers, seed {options.seed}")
-    check = ModelCheck(machine, options.mode)
+    if options.output is not None:
+        _check_output(options.output)
+    check = ModelCheck(
+        machine,
+        options.mode,
+        reproduce_line("run", options.model, options.input, machine, options.mode, options.seed),
+    )
     run = engine.run(
         model, x, machine=machine, mode=options.mode, threads=options.threads, progress=not options.quiet,
         observe=None if options.no_check else check,
@@ -132,11 +156,14 @@ def _against_onnxruntime(
         import onnxruntime
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
-    if path is None:
-        with as_file(DATA / "digits.onnx") as bundled:
-            wrong, notes = compare_outputs(bundled, model, x, run)
-    else:
-        wrong, notes = compare_outputs(path, model, x, run)
+    try:
+        if path is None:
+            with as_file(DATA / "digits.onnx") as bundled:
+                wrong, notes = compare_outputs(bundled, model, x, run)
+        else:
+            wrong, notes = compare_outputs(path, model, x, run)
+    except ValueError as error:
+        return None, [], [f"outputs were not compared: {error}"]
     return {"version": onnxruntime.__version__, "passed": not wrong}, wrong, list(notes)
 
 
@@ -304,15 +331,26 @@ def _count(minimum: int) -> Callable[[str], int]:
 
 def _load_input(path: str) -> Any:
     """Read --input: an .npy array, or an .npz with an array per input."""
-    try:
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        try:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{path} is not an .npy or .npz file of numbers: {error}") from error
+        except Exception as error:  # numpy, zipfile and zlib raise many kinds over a damaged file
+            raise ValueError(
+                f"{path} is not an .npy or .npz file of numbers, or is damaged; numpy.save writes one"
+            ) from error
+
+
+def _check_output(path: str) -> None:
+    # Before anything runs, not after it.
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file in it, such as {target / 'y.npz'}")
+    if not target.parent.is_dir():
+        raise ValueError(f"--output {path}: there is no folder {target.parent}")
 
 
 def _save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
@@ -320,12 +358,22 @@ def _save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
     target = Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **outputs)
+        # As numpy.savez does, which cannot take every name.
+        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in outputs.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _print_json(values: dict[str, Any]) -> None:

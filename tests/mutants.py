@@ -79,7 +79,9 @@ def plant(mutant: Mutant, folder: Path) -> None:
         path = folder / "systolic" / change.file
         text = path.read_text(encoding="utf-8")
         count = text.count(change.old)
-        assert count == 1, f"{mutant.name}: {count} places in {change.file} read {change.old!r}; adapt the mutant"
+        assert count == 1, (
+            f"{mutant.name}: {count} places in {change.file} read {change.old!r}; adapt the mutant"
+        )
         new = change.new.replace("HERE", str(MUTANTS.index(mutant) + 1))
         path.write_text(text.replace(change.old, new), encoding="utf-8")
 
@@ -93,11 +95,17 @@ def plant_kernel(folder: Path) -> None:
     for mutant in MUTANTS:
         if mutant.compiled:
             plant(mutant, folder)
-    lanes.write_text(lanes.read_text(encoding="utf-8").replace("#define LANES", _PLANTED + "#define LANES"), encoding="utf-8")
+    lanes.write_text(
+        lanes.read_text(encoding="utf-8").replace("#define LANES", _PLANTED + "#define LANES"),
+        encoding="utf-8",
+    )
     core = folder / "systolic" / "_core.pyx"
     text = core.read_text(encoding="utf-8")
     assert text.count("    int SYSTOLIC_SSE2\n") == 1
-    core.write_text(text.replace("    int SYSTOLIC_SSE2\n", "    int SYSTOLIC_SSE2\n    int planted(int number)\n"), encoding="utf-8")
+    core.write_text(
+        text.replace("    int SYSTOLIC_SSE2\n", "    int SYSTOLIC_SSE2\n    int planted(int number)\n"),
+        encoding="utf-8",
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder)
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
@@ -222,7 +230,9 @@ MUTANTS = (
                 "psum[lane] = (int32_t)((uint32_t)psum[lane] + (uint32_t)(activation[lane] * weight[lane]));",
                 "psum[lane] = add_int32(psum[lane], activation[lane] * weight[lane]);",
             ),
-            Change("_lanes.h", "_mm_add_epi32(p, _mm_madd_epi16(a, w))", "add_epi32(p, _mm_madd_epi16(a, w))"),
+            Change(
+                "_lanes.h", "_mm_add_epi32(p, _mm_madd_epi16(a, w))", "add_epi32(p, _mm_madd_epi16(a, w))"
+            ),
             Change("_lanes.h", "left = _mm_add_epi32(left, ", "left = add_epi32(left, "),
             Change("_lanes.h", "right = _mm_add_epi32(right, ", "right = add_epi32(right, "),
         ),
@@ -253,7 +263,11 @@ MUTANTS = (
     ),
     Mutant(
         "the west ports run one cycle late",
-        (Change("array/schedule.py", "now - (rows - 1), now - (cols - 1)\n", "now - rows, now - (cols - 1)\n"),),
+        (
+            Change(
+                "array/schedule.py", "now - (rows - 1), now - (cols - 1)\n", "now - rows, now - (cols - 1)\n"
+            ),
+        ),
         registers=("shift",),
         pe=(0, None),
     ),
@@ -293,7 +307,13 @@ MUTANTS = (
     ),
     Mutant(
         "padding carries 0, not the zero point",
-        (Change("layers/im2col.py", "width + left + right, channels), value,", "width + left + right, channels), 0,"),),
+        (
+            Change(
+                "layers/im2col.py",
+                "width + left + right, channels), value,",
+                "width + left + right, channels), 0,",
+            ),
+        ),
         stages=("im2col",),
     ),
     Mutant(
@@ -309,7 +329,13 @@ MUTANTS = (
     ),
     Mutant(
         "the zero points change places",
-        (Change("layers/finish.py", "    za = int(x.zero_points)\n", "    za = int(w.zero_points.ravel()[0])\n"),),
+        (
+            Change(
+                "layers/finish.py",
+                "    za = int(x.zero_points)\n",
+                "    za = int(w.zero_points.ravel()[0])\n",
+            ),
+        ),
         stages=("finish",),
         cases=48,
     ),
@@ -358,12 +384,20 @@ MUTANTS = (
     ),
     Mutant(
         "one cycle too many in closed form",
-        (Change("tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"),),
+        (
+            Change(
+                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
+            ),
+        ),
         stages=("cycles",),
     ),
     Mutant(
         "one cycle too few in closed form",
-        (Change("tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"),),
+        (
+            Change(
+                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
+            ),
+        ),
         stages=("cycles", "accumulators"),
     ),
     Mutant(

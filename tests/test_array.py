@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from strategies import array_configs, codes, dtypes, examples, product, raises, seeds
 
 from systolic import ArrayConfig, MachineConfig, State, SystolicArray
-from systolic.config import REGISTERS
 from systolic.array import systolic_array as module
+from systolic.config import REGISTERS
 from systolic.reference import ReferenceArray
 
 X = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
@@ -30,7 +30,7 @@ WORKED = """
 7 -8 9 / 10 11 -12   | 10 11 -12 / 0 0 0 | 7 -8 9 / 10 11 -12  | 0 -5 3 / 6 4 2 | 0 40 27 / 25 20 -15   | 0 0 0 / 0 0 0 | 0 0 0 / 0 0 1
 7 -8 9 / 10 11 -12   | 10 11 -12 / 0 0 0 | 7 -8 9 / 10 11 -12  | 0 0 -5 / 0 6 4 | 0 0 -45 / 0 106 -21   | 0 0 0 / 0 0 0 | 0 0 0 / 0 0 0
 7 -8 9 / 10 11 -12   | 10 11 -12 / 0 0 0 | 7 -8 9 / 10 11 -12  | 0 0 0 / 0 0 6  | 0 0 0 / 0 0 -117      | 0 0 0 / 0 0 0 | 0 0 0 / 0 0 0
-"""  # noqa: E501
+"""
 ORDER = ("next_weight", "weight_pass", "weight", "activation", "psum", "shift", "swap")
 
 

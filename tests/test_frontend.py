@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,36 @@ from hypothesis import strategies as st
 onnx = pytest.importorskip("onnx")
 
 import onnx_models as om  # noqa: E402
+from onnx_models import (  # noqa: E402
+    Case,
+    F,
+    add_codes,
+    average,
+    codes,
+    constants,
+    conv,
+    dequantize,
+    gemm,
+    global_average,
+    matmul,
+    max_pool,
+    plain,
+    quantize,
+    reshape,
+)
 from oracle_cases import (  # noqa: E402
-    PAIRS, convolutions, cpu_flags, draw_codes, draw_scales, exact_u8s8, fixed, poolings, scales, zero_points,
+    PAIRS,
+    convolutions,
+    draw_scales,
+    fixed,
+    poolings,
+    scales,
+    zero_points,
 )  # fmt: skip
 
 import systolic  # noqa: E402
 from systolic import UnsupportedOperator, load_onnx  # noqa: E402
 from systolic.frontend.operators import OPERATORS  # noqa: E402
-
-F = np.float32
-Case = tuple[Any, dict[str, np.ndarray]]
 
 
 def check(folder: Path, case: Case) -> systolic.Model:
@@ -50,131 +69,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Every operator
 
-
-def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "int8", *, bits: int = 8) -> np.ndarray:
-    return draw_codes(rng, dtype, shape, bits=bits)
-
-
-def zero(rng: np.random.Generator, dtype: str) -> np.ndarray:
-    limits = np.iinfo(dtype)
-    return np.asarray(rng.integers(limits.min, limits.max, endpoint=True), dtype=dtype)
-
-
-def weight_bits(x: str, w: str) -> int:
-    return 7 if (x, w) == ("uint8", "int8") and not exact_u8s8() else 8
-
-
-def matmul(rng: np.random.Generator, x: str, w: str, *, per_column: bool, leading: tuple[int, ...] = (5,)) -> Case:
-    b = codes(rng, (37, 9), w, bits=weight_bits(x, w))
-    scale, zeros = (draw_scales(rng, F(0.02), 9), codes(rng, (9,), w)) if per_column else (F(0.02), zero(rng, w))
-    arguments = [codes(rng, (*leading, 37), x), F(0.03), zero(rng, x), b, scale, zeros, F(0.75), zero(rng, x)]
-    return om.single("QLinearMatMul", arguments)
-
-
-def gemm(
-    rng: np.random.Generator, x: str, w: str, *, transposed: bool = False, per_column: bool = False,
-    bias: tuple[int, ...] | None = (9,), real: bool = False, alpha: float = 1.0,
-) -> Case:  # fmt: skip
-    b = codes(rng, (9, 37) if transposed else (37, 9), w, bits=weight_bits(x, w))
-    scale, zeros = (draw_scales(rng, F(0.02), 9), np.full(9, zero(rng, w))) if per_column else (F(0.02), zero(rng, w))
-    c = None if bias is None else rng.integers(-3000, 3000, bias, dtype=np.int32)
-    output = (None, None) if real else (F(0.75), zero(rng, x))
-    arguments = [codes(rng, (5, 37), x), F(0.03), zero(rng, x), b, scale, zeros, c, *output]
-    return om.single("com.microsoft.QGemm", arguments, transB=int(transposed), alpha=alpha)
-
-
-def conv(
-    rng: np.random.Generator, x: str = "int8", w: str = "int8", *, ic: int = 4, oc: int = 6, kernel: tuple[int, int] = (3, 3),
-    bias: bool = True, per_channel: bool = False, zeros: bool = True, image: tuple[int, int] = (7, 9), **attributes: Any,
-) -> Case:  # fmt: skip
-    groups = attributes.get("group", 1)
-    scale: Any = draw_scales(rng, F(0.02), oc) if per_channel else F(0.02)
-    zero_point: Any = codes(rng, (oc,), w) if per_channel else zero(rng, w)
-    arguments = [
-        codes(rng, (2, ic, *image), x), F(0.03), zero(rng, x),
-        codes(rng, (oc, ic // groups, *kernel), w, bits=weight_bits(x, w)), scale,
-        zero_point if zeros else np.zeros_like(zero_point), F(0.75), zero(rng, x),
-        rng.integers(-3000, 3000, oc, dtype=np.int32) if bias else None,
-    ]  # fmt: skip
-    return om.single("QLinearConv", arguments, **attributes)
-
-
-def quantize(rng: np.random.Generator, dtype: str, *, axis: int | None = None, bare: bool = False) -> Case:
-    x = (rng.integers(-300, 300, (2, 5, 3)) * 0.25 + rng.choice([0, 0.1], (2, 5, 3))).astype(F)
-    x.flat[:6] = [np.inf, -np.inf, np.nan, 1e30, -1e30, -0.0]
-    if bare:
-        return om.single("QuantizeLinear", [x, F(0.5)])
-    if axis is None:
-        return om.single("QuantizeLinear", [x, F(0.5), zero(rng, dtype)])
-    count = x.shape[axis]
-    return om.single("QuantizeLinear", [x, draw_scales(rng, F(0.5), count), codes(rng, (count,), dtype)], axis=axis)
-
-
-def dequantize(rng: np.random.Generator, dtype: str, *, axis: int | None = None, bare: bool = False) -> Case:
-    x = rng.integers(-(2**31), 2**31, (2, 5, 3), dtype=np.int32) if dtype == "int32" else codes(rng, (2, 5, 3), dtype)
-    if bare:
-        return om.single("DequantizeLinear", [x, F(0.1)])
-    if axis is None:
-        return om.single("DequantizeLinear", [x, F(0.1), zero(rng, dtype)])
-    count = x.shape[axis]
-    return om.single("DequantizeLinear", [x, draw_scales(rng, F(0.1), count), codes(rng, (count,), dtype)], axis=axis)
-
-
-def add_codes(rng: np.random.Generator, dtype: str, a: tuple[int, ...], b: tuple[int, ...], *, constant: bool = False) -> Case:
-    if platform.machine().lower() not in ("x86_64", "amd64") or "avx2" not in cpu_flags():
-        pytest.skip("ONNX Runtime adds in another order, or in fixed point, without AVX2")
-    arguments = [codes(rng, a, dtype), F(0.011), zero(rng, dtype), codes(rng, b, dtype), F(0.04), zero(rng, dtype)]
-    moving = (0,) if constant else (0, 3)
-    return om.single("com.microsoft.QLinearAdd", [*arguments, F(0.068), zero(rng, dtype)], moving)
-
-
-def average(rng: np.random.Generator, dtype: str, **attributes: Any) -> Case:
-    shape = (2, 9, 7, 3) if attributes.get("channels_last") else (2, 3, 9, 7)
-    arguments = [codes(rng, shape, dtype), F(0.196), zero(rng, dtype), F(0.156), zero(rng, dtype)]
-    return om.single("com.microsoft.QLinearAveragePool", arguments, **attributes)
-
-
-def global_average(rng: np.random.Generator, dtype: str, channels_last: int = 0) -> Case:
-    arguments = [codes(rng, (2, 3, 5, 7), dtype), F(0.166), zero(rng, dtype), F(0.14), zero(rng, dtype)]
-    return om.single("com.microsoft.QLinearGlobalAveragePool", arguments, channels_last=channels_last)
-
-
-def max_pool(rng: np.random.Generator, dtype: str, **attributes: Any) -> Case:
-    x = codes(rng, (2, 3, 9, 7))
-    return om.single("MaxPool", [x.astype(F) / 4 if dtype == "float32" else x.view(dtype)], **attributes)
-
-
-def plain(op: str, *arrays: np.ndarray, **attributes: Any) -> Case:
-    return om.single(op, list(arrays), range(len(arrays)), **attributes)
-
-
-def reshape(rng: np.random.Generator, sizes: list[int], **attributes: Any) -> Case:
-    return om.single("Reshape", [codes(rng, (4, 6, 2)), np.int64(sizes)], **attributes)
-
-
-def constants(rng: np.random.Generator) -> Case:
-    """A Constant node; what follows from constants alone; names for names."""
-    shape = om.onnx.numpy_helper.from_array(np.int64([0, 2, 3]))
-    nodes = [
-        om.node("Constant", [], "shape", value=shape),
-        om.node("Identity", ["shape"], "same shape"),
-        om.node("Reshape", ["x", "same shape"], "reshaped"),
-        om.node("QuantizeLinear", ["real", "scale", "zero"], "codes"),
-        om.node("Flatten", ["codes"], "flat"),
-        om.node("Reshape", ["flat", "same"], "constant"),
-        om.node("Identity", ["reshaped"], "again"),
-        om.node("Add", ["again", "constant"], "y"),
-    ]
-    values = {"real": rng.normal(size=(2, 3)).astype(F), "scale": F(0.02), "zero": np.int8(3), "same": np.int64([2, 3])}
-    x = codes(rng, (4, 6))
-    return om.model(nodes, {"x": ("int8", (4, 6))}, ["y"], values), {"x": x}
-
-
 Maker = Callable[[np.random.Generator], Case]
 CASES: dict[str, Maker] = {
     **{
-        f"QLinearMatMul {x} {w} {'per column' if each else 'per tensor'}": lambda r, x=x, w=w, each=each: matmul(
-            r, x, w, per_column=each
+        f"QLinearMatMul {x} {w} {'per column' if each else 'per tensor'}": lambda r, x=x, w=w, each=each: (
+            matmul(r, x, w, per_column=each)
         )
         for x, w in PAIRS
         for each in (False, True)
@@ -205,7 +104,9 @@ CASES: dict[str, Maker] = {
     "QLinearConv valid": lambda r: conv(r, auto_pad="VALID", kernel=(2, 5)),
     "QLinearConv notset": lambda r: conv(r, auto_pad="NOTSET", pads=[1, 0, 0, 1]),
     "QLinearConv groups": lambda r: conv(r, "uint8", "uint8", group=2, per_channel=True),
-    "QLinearConv depthwise": lambda r: conv(r, ic=6, group=6, pads=[1, 1, 1, 1], per_channel=True, zeros=False),
+    "QLinearConv depthwise": lambda r: conv(
+        r, ic=6, group=6, pads=[1, 1, 1, 1], per_channel=True, zeros=False
+    ),
     "QLinearConv depthwise, multiplier": lambda r: conv(r, ic=3, oc=6, group=3, strides=[2, 1]),
     "QLinearConv one by one": lambda r: conv(r, kernel=(1, 1), strides=[2, 2]),
     **{
@@ -215,7 +116,9 @@ CASES: dict[str, Maker] = {
     },
     "QuantizeLinear without zero point": lambda r: quantize(r, "uint8", bare=True),
     **{
-        f"DequantizeLinear {dtype} axis {axis}": lambda r, dtype=dtype, axis=axis: dequantize(r, dtype, axis=axis)
+        f"DequantizeLinear {dtype} axis {axis}": lambda r, dtype=dtype, axis=axis: dequantize(
+            r, dtype, axis=axis
+        )
         for dtype in ("int8", "uint8")
         for axis in (None, 0, 1, -1)
     },
@@ -223,23 +126,43 @@ CASES: dict[str, Maker] = {
         f"DequantizeLinear {dtype} without zero point": lambda r, dtype=dtype: dequantize(r, dtype, bare=True)
         for dtype in ("int8", "uint8", "int32")
     },
-    **{f"QLinearAdd {dtype}": lambda r, dtype=dtype: add_codes(r, dtype, (3, 40), (3, 40)) for dtype in ("int8", "uint8")},
+    **{
+        f"QLinearAdd {dtype}": lambda r, dtype=dtype: add_codes(r, dtype, (3, 40), (3, 40))
+        for dtype in ("int8", "uint8")
+    },
     "QLinearAdd broadcast": lambda r: add_codes(r, "int8", (2, 3, 1), (3, 40)),
     "QLinearAdd of a constant": lambda r: add_codes(r, "uint8", (2, 3, 40), (1,), constant=True),
     **{
-        f"QLinearAveragePool {dtype}": lambda r, dtype=dtype: average(r, dtype, kernel_shape=[3, 2], strides=[2, 1])
+        f"QLinearAveragePool {dtype}": lambda r, dtype=dtype: average(
+            r, dtype, kernel_shape=[3, 2], strides=[2, 1]
+        )
         for dtype in ("int8", "uint8")
     },
-    "QLinearAveragePool pads": lambda r: average(r, "int8", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 2, 1]),
-    "QLinearAveragePool counts pads": lambda r: average(r, "int8", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
-    "QLinearAveragePool ceil": lambda r: average(r, "uint8", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
-    "QLinearAveragePool same": lambda r: average(r, "uint8", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
-    "QLinearAveragePool NHWC": lambda r: average(r, "uint8", kernel_shape=[2, 2], strides=[2, 2], channels_last=1),
+    "QLinearAveragePool pads": lambda r: average(
+        r, "int8", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 2, 1]
+    ),
+    "QLinearAveragePool counts pads": lambda r: average(
+        r, "int8", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1
+    ),
+    "QLinearAveragePool ceil": lambda r: average(
+        r, "uint8", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
+    ),
+    "QLinearAveragePool same": lambda r: average(
+        r, "uint8", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER"
+    ),
+    "QLinearAveragePool NHWC": lambda r: average(
+        r, "uint8", kernel_shape=[2, 2], strides=[2, 2], channels_last=1
+    ),
     "QLinearAveragePool of all": lambda r: average(r, "int8", kernel_shape=[9, 7]),
-    **{f"QLinearGlobalAveragePool {dtype}": lambda r, dtype=dtype: global_average(r, dtype) for dtype in ("int8", "uint8")},
+    **{
+        f"QLinearGlobalAveragePool {dtype}": lambda r, dtype=dtype: global_average(r, dtype)
+        for dtype in ("int8", "uint8")
+    },
     "QLinearGlobalAveragePool NHWC": lambda r: global_average(r, "int8", 1),
     **{
-        f"MaxPool {dtype}": lambda r, dtype=dtype: max_pool(r, dtype, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 2, 1])
+        f"MaxPool {dtype}": lambda r, dtype=dtype: max_pool(
+            r, dtype, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 2, 1]
+        )
         for dtype in ("int8", "uint8", "float32")
     },
     "MaxPool by default": lambda r: max_pool(r, "int8", kernel_shape=[2, 2]),
@@ -247,10 +170,16 @@ CASES: dict[str, Maker] = {
         r, "int8", kernel_shape=[2, 2], strides=[3, 2], dilations=[2, 1], ceil_mode=1
     ),
     "MaxPool same": lambda r: max_pool(r, "int8", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_LOWER"),
-    **{f"Relu {dtype}": lambda r, dtype=dtype: plain("Relu", codes(r, (4, 6)).astype(dtype)) for dtype in ("int8", "float32")},
+    **{
+        f"Relu {dtype}": lambda r, dtype=dtype: plain("Relu", codes(r, (4, 6)).astype(dtype))
+        for dtype in ("int8", "float32")
+    },
     "Add float32": lambda r: plain("Add", r.normal(size=(4, 6)).astype(F), r.normal(size=(6,)).astype(F)),
     "Add int32": lambda r: plain("Add", *r.integers(-(2**31), 2**31, (2, 4, 6), dtype=np.int32)),
-    **{f"Flatten {axis}": lambda r, axis=axis: plain("Flatten", codes(r, (2, 3, 4)), axis=axis) for axis in (0, 1, 2, 3, -1)},
+    **{
+        f"Flatten {axis}": lambda r, axis=axis: plain("Flatten", codes(r, (2, 3, 4)), axis=axis)
+        for axis in (0, 1, 2, 3, -1)
+    },
     "Reshape copy and infer": lambda r: reshape(r, [0, -1]),
     "Reshape sizes": lambda r: reshape(r, [2, 12, 2]),
     "Reshape allowzero": lambda r: reshape(r, [8, -1], allowzero=1),
@@ -277,7 +206,9 @@ def test_every_operator_of_the_table_is_tested() -> None:
 
 @fixed
 @given(convolutions(st.sampled_from(PAIRS)), scales, scales, scales, st.booleans(), st.data())
-def test_convolutions(folder: Path, drawn: Any, sx: F, sw: F, sy: F, per_channel: bool, data: st.DataObject) -> None:
+def test_convolutions(
+    folder: Path, drawn: Any, sx: F, sw: F, sy: F, per_channel: bool, data: st.DataObject
+) -> None:
     x, w, geometry = drawn.x, drawn.w, drawn.geometry
     zx, zy = (data.draw(zero_points(x.dtype.name)) for _ in range(2))
     zw: Any = data.draw(zero_points(w.dtype.name))
@@ -354,7 +285,9 @@ def test_quantized_by_onnxruntime(folder: Path) -> None:
         (expected,) = om.onnxruntime_outputs(target, {"x": x})
         (ours,) = systolic.run(model, x, mode="wavefront").outputs.values()
         np.testing.assert_array_equal(ours, expected)
-        assert systolic.verify(target, x[:1], against="onnxruntime", machine=systolic.ArrayConfig(16, 16)).passed
+        assert systolic.verify(
+            target, x[:1], against="onnxruntime", machine=systolic.ArrayConfig(16, 16)
+        ).passed
         kinds_found = {type(node.layer).__name__ for node in model.nodes}
         assert kinds_found >= {"Quantize", "Conv2d", "MaxPool2d", "Dense", "Dequantize"}
 
@@ -381,7 +314,11 @@ def test_fixed_batch_is_held_to(folder: Path) -> None:
 
 
 def test_inputs_and_outputs_by_name(folder: Path) -> None:
-    nodes = [om.node("Add", ["a", "b"], "sum"), om.node("Relu", ["a"], "positive"), om.node("Flatten", ["sum"], "flat")]
+    nodes = [
+        om.node("Add", ["a", "b"], "sum"),
+        om.node("Relu", ["a"], "positive"),
+        om.node("Flatten", ["sum"], "flat"),
+    ]
     graph = om.model(nodes, {"a": ("int8", (2, 3)), "b": ("int8", (3,))}, ["positive", "flat", "sum"])
     rng = np.random.default_rng(0)
     model = check(folder, (graph, {"b": codes(rng, (3,)), "a": codes(rng, (2, 3))}))
@@ -391,8 +328,12 @@ def test_inputs_and_outputs_by_name(folder: Path) -> None:
 
 
 def test_initializers_listed_as_inputs_are_constants(folder: Path) -> None:
-    graph, feeds = om.single("Relu", [np.int8([1, -2])])
-    graph = om.model([om.node("Add", ["x", "c"], "y")], {"x": ("int8", (2,)), "c": ("int8", (2,))}, ["y"], {"c": np.int8([3, 4])})
+    graph = om.model(
+        [om.node("Add", ["x", "c"], "y")],
+        {"x": ("int8", (2,)), "c": ("int8", (2,))},
+        ["y"],
+        {"c": np.int8([3, 4])},
+    )
     model = load_onnx(om.save(graph, folder))
     assert list(model.inputs) == ["x"]
     np.testing.assert_array_equal(systolic.run(model, np.int8([1, 2])).outputs["y"], np.int8([4, 6]))
@@ -412,7 +353,15 @@ RELU = om.node("Relu", ["x"], "h")
         graph_case([RELU], ["x", "h"]),
         graph_case([], ["x"]),
     ),
-    ids=("name for a tensor", "both names", "in between", "name for the input", "name for a constant", "the input", "no node"),
+    ids=(
+        "name for a tensor",
+        "both names",
+        "in between",
+        "name for the input",
+        "name for a constant",
+        "the input",
+        "no node",
+    ),
 )
 def test_outputs_keep_their_names(folder: Path, case: Case) -> None:
     check(folder, case)
@@ -457,7 +406,14 @@ def test_damaged_anywhere(folder: Path, changes: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    (b"", b"not a model, but a text\n", bytes(range(256)), b"PK\x03\x04 a zip", b"\x08\x08", np.random.default_rng(0).bytes(999)),
+    (
+        b"",
+        b"not a model, but a text\n",
+        bytes(range(256)),
+        b"PK\x03\x04 a zip",
+        b"\x08\x08",
+        np.random.default_rng(0).bytes(999),
+    ),
     ids=("empty", "text", "bytes", "zip", "no graph", "random"),
 )
 def test_not_a_model(folder: Path, content: bytes) -> None:
@@ -489,7 +445,13 @@ def test_float_model(folder: Path) -> None:
         om.node("Foo", ["r"], "y", domain="some.where"),
     ]
     graph = om.model(nodes, {"x": ("float32", (1, 1, 4, 4))}, ["y"], {"w": np.ones((1, 1, 3, 3), F)})
-    words = ["'the convolution' is a Conv", "'y' is a some.where.Foo", "QLinearConv", "quantize it", "QOperator"]
+    words = [
+        "'the convolution' is a Conv",
+        "'y' is a some.where.Foo",
+        "QLinearConv",
+        "quantize it",
+        "QOperator",
+    ]
     refused(om.save(graph, folder), UnsupportedOperator, *words)
 
 
@@ -532,7 +494,9 @@ def test_initializer_of_no_known_type(folder: Path) -> None:
     ids=("cycle", "written twice", "read unwritten", "output unwritten", "input overwritten"),
 )
 def test_broken_graphs(folder: Path, nodes: list[Any], outputs: list[str]) -> None:
-    refused(om.save(graph_case(nodes, outputs)[0], folder), ValueError, "model.onnx", "not a valid ONNX model")
+    refused(
+        om.save(graph_case(nodes, outputs)[0], folder), ValueError, "model.onnx", "not a valid ONNX model"
+    )
 
 
 def changed(case: Case, argument: int, value: Any) -> Any:
@@ -591,7 +555,11 @@ BAD_NODES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "weight computed": (lambda: dynamic(small(), 3), UnsupportedOperator, "the weight must be a constant"),
     "scale computed": (lambda: dynamic(small(), 1), UnsupportedOperator, "the scale must be a constant"),
     "bias computed": (lambda: dynamic(small(), 8), UnsupportedOperator, "the bias must be a constant"),
-    "bias of another length": (lambda: changed(small(), 8, np.zeros(5, np.int32)), ValueError, "(6,), not (5,)"),
+    "bias of another length": (
+        lambda: changed(small(), 8, np.zeros(5, np.int32)),
+        ValueError,
+        "(6,), not (5,)",
+    ),
     "bias of floats": (lambda: changed(a_gemm(), 6, np.zeros(9, F)), TypeError, "float32"),
     "weight of floats": (lambda: changed(a_gemm(), 3, np.zeros((37, 9), F)), TypeError, "float32"),
     "weight of one axis": (lambda: changed(a_gemm(), 3, np.zeros(37, np.int8)), ValueError, "2 axes"),
@@ -630,17 +598,37 @@ BAD_NODES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "window of one number": (lambda: pooled(strides=2), (ValueError, TypeError), "strides"),
     "window of reals": (lambda: pooled(kernel_shape=[2.0, 2.0]), (ValueError, TypeError), "kernel_shape"),
     "window of text": (lambda: pooled(pads="abcd"), (ValueError, TypeError), "pads"),
-    "window missing": (lambda: attribute(pooled_case(), kernel_shape=None), UnsupportedOperator, "0 dimensions"),
+    "window missing": (
+        lambda: attribute(pooled_case(), kernel_shape=None),
+        UnsupportedOperator,
+        "0 dimensions",
+    ),
     "pads as large as the window": (lambda: pooled(pads=[2, 0, 0, 0]), ValueError, "smaller than the kernel"),
     "indices": (lambda: indices(), UnsupportedOperator, "indices"),
-    "blocks": (lambda: attribute(quantize(np.random.default_rng(0), "int8"), block_size=2), UnsupportedOperator, "block"),
+    "blocks": (
+        lambda: attribute(quantize(np.random.default_rng(0), "int8"), block_size=2),
+        UnsupportedOperator,
+        "block",
+    ),
     "a batch of matrices": (
-        lambda: changed(matmul(np.random.default_rng(0), "int8", "int8", per_column=False), 3, np.zeros((2, 37, 9), np.int8)),
+        lambda: changed(
+            matmul(np.random.default_rng(0), "int8", "int8", per_column=False),
+            3,
+            np.zeros((2, 37, 9), np.int8),
+        ),
         UnsupportedOperator,
         "(2, 37, 9)",
     ),
-    "shape that does not fit": (lambda: reshape(np.random.default_rng(0), [5, -1])[0], ValueError, "number of elements"),
-    "two operand types": (lambda: plain("Add", np.zeros(3, F), np.zeros(3, np.int32))[0], (ValueError, TypeError), ""),
+    "shape that does not fit": (
+        lambda: reshape(np.random.default_rng(0), [5, -1])[0],
+        ValueError,
+        "number of elements",
+    ),
+    "two operand types": (
+        lambda: plain("Add", np.zeros(3, F), np.zeros(3, np.int32))[0],
+        (ValueError, TypeError),
+        "",
+    ),
     "no output": (lambda: without_output(), ValueError, "output"),
 }
 

@@ -110,7 +110,10 @@ def check_place(mismatch: dict[str, Any], x: np.ndarray, config: ArrayConfig, ge
     local = mismatch["cycle"] - 2 - 5
     (here,) = (f for f in all_folds if f.swap_cycle <= local < f.swap_cycle + f.m)
     activation = int(x[here.m_start + local - here.swap_cycle, here.k_start + 2])
-    assert activation and mismatch["register_got"] - mismatch["register_expected"] in (activation, -activation)
+    assert activation and mismatch["register_got"] - mismatch["register_expected"] in (
+        activation,
+        -activation,
+    )
 
 
 def test_place_late_in_a_long_model(kernel: Path, tmp_path: Path) -> None:
@@ -125,7 +128,9 @@ def test_place_late_in_a_long_model(kernel: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     arguments = ["--input", str(tmp_path / "x.npy"), "--array", "8x8"]
     for command in ("run", "verify"):
-        status, report, errors = systolic(kernel, command, str(tmp_path / "dense.zip"), *arguments, mutant=STUCK)
+        status, report, errors = systolic(
+            kernel, command, str(tmp_path / "dense.zip"), *arguments, mutant=STUCK
+        )
         assert status == 1, errors
         (mismatch,) = report["mismatches"]
         assert mismatch["stage"] == "array" and mismatch["index"] == [m - 500, 5]

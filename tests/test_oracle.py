@@ -300,7 +300,7 @@ def test_wrap_is_modulo(values):
 
 def naive_convolution(x, w, pad_value, stride, pads, dilation, groups):
     """Every output pixel by itself, in Python integers."""
-    batch, ic, ih, iw = x.shape
+    batch, _ic, ih, iw = x.shape
     oc, group_ic, kh, kw = w.shape
     oh = (ih + sum(pads[0]) - (kh - 1) * dilation[0] - 1) // stride[0] + 1
     ow = (iw + sum(pads[1]) - (kw - 1) * dilation[1] - 1) // stride[1] + 1

@@ -14,7 +14,18 @@ import pytest
 from strategies import raises
 
 import systolic
-from systolic import ArrayConfig, Dense, Gemm, Model, QuantParams, Relu, VerificationError, VerificationReport, cli, verify
+from systolic import (
+    ArrayConfig,
+    Dense,
+    Gemm,
+    Model,
+    QuantParams,
+    Relu,
+    VerificationError,
+    VerificationReport,
+    cli,
+    verify,
+)
 from systolic.example import DATA
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.layers.im2col import ConvProduct
@@ -187,7 +198,12 @@ def test_onnxruntime_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "InferenceSession", Session)
     x = systolic.load_example().images[:2]
     (mismatch,) = verify(str(DATA / "digits.onnx"), x, against="onnxruntime", mode="wavefront").mismatches
-    assert (mismatch.case, mismatch.stage, mismatch.index, mismatch.count) == ("output 'logits'", "output", (1, 2), 1)
+    assert (mismatch.case, mismatch.stage, mismatch.index, mismatch.count) == (
+        "output 'logits'",
+        "output",
+        (1, 2),
+        1,
+    )
     assert mismatch.expected == mismatch.got + 1  # type: ignore[operator]
     assert "--against onnxruntime" in mismatch.reproduce
 
@@ -196,7 +212,12 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r'pip install "systolic\[onnx\]"'):
-        verify(str(DATA / "digits.onnx"), systolic.load_example().images[:1], against="onnxruntime", mode="wavefront")
+        verify(
+            str(DATA / "digits.onnx"),
+            systolic.load_example().images[:1],
+            against="onnxruntime",
+            mode="wavefront",
+        )
 
 
 def test_model_that_onnxruntime_refuses(tmp_path: Path) -> None:
@@ -304,7 +325,9 @@ def test_report(failed: VerificationReport, monkeypatch: pytest.MonkeyPatch) -> 
     assert text.startswith(f"FAILED: {len(failed.mismatches)} mismatches in 3 cases against reference in ")
     for mismatch in failed.mismatches:
         assert str(mismatch) in text
-        assert f"element {list(mismatch.index or ())} is {mismatch.got}, expected {mismatch.expected}" in str(mismatch)
+        assert f"element {list(mismatch.index or ())} is {mismatch.got}, expected {mismatch.expected}" in str(
+            mismatch
+        )
         assert repr(mismatch.fold) in str(mismatch)
         assert mismatch.reproduce.startswith("systolic verify --seed 4 --case ")
         assert f"reproduce: {mismatch.reproduce}" in str(mismatch)
@@ -314,7 +337,11 @@ def test_report(failed: VerificationReport, monkeypatch: pytest.MonkeyPatch) -> 
     assert "mismatches" in str(failed.table()) and "matmul" in str(failed.table())
     monkeypatch.undo()
     passed = verify(cases=2)
-    assert "every bit and every cycle equal" in str(passed) and "passed" in repr(passed) and "passed" in passed._repr_html_()
+    assert (
+        "every bit and every cycle equal" in str(passed)
+        and "passed" in repr(passed)
+        and "passed" in passed._repr_html_()
+    )
 
 
 def test_report_as_json(failed: VerificationReport) -> None:
@@ -340,9 +367,7 @@ def test_reports_are_values(failed: VerificationReport) -> None:
     assert verify(cases=2) == verify(cases=2) != verify(cases=3)
 
 
-def test_what_it_says_shows_it_again(
-    failed: VerificationReport, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_it_says_shows_it_again(failed: VerificationReport, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process, where the error still stands."""
     for mismatch in failed.mismatches:
         program, *arguments = shlex.split(mismatch.reproduce)

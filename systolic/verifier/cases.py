@@ -147,39 +147,61 @@ def draw_conv2d(draw: Draw) -> tuple[np.ndarray, np.ndarray, dict[str, Any], Arr
 
 def draw_layer(draw: Draw) -> tuple[Layer, list[np.ndarray], ArrayConfig]:
     """Return a layer of the kind that the case's number says, inputs for it and an array."""
-    kinds = sorted(_DRAW_LAYER)
+    kinds = sorted([*_DRAW_LAYER, *_OFTEN])
     kind = kinds[draw.number // 4 % len(kinds)]
     return (*_DRAW_LAYER[kind](draw), draw.config())
 
 
+def _parameters(
+    draw: Draw, dtype: str, shape: tuple[int, ...], axis: int, k: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return weights of a product over K = k, and x, w, y and bias: mostly such that many results
+    end half way between two codes, where roundings differ."""
+    channels = shape[axis]
+    if draw.rng.random() < 0.3:
+        x, w = draw.params(dtype), draw.params(channels=channels, axis=axis)
+        y = draw.output_params(float(x.scales) * float(w.scales.max()) * 5000 * k**0.5)
+        wide = draw.rng.integers(-(2**31), 2**31, channels, dtype=np.int32)
+        bias = draw.one_of(None, wide, draw.rng.integers(-5000, 5000, channels))
+        return draw.codes(shape, w.dtype), {"x": x, "w": w, "y": y, "bias": bias}
+    zeros = draw.params(channels=channels, axis=axis)
+    w = QuantParams(0.25, zeros.zero_point, zeros.dtype, axis=zeros.axis)
+    x = QuantParams(0.5, draw.params(dtype).zero_point, dtype)
+    spread = [1] * len(shape)
+    spread[axis] = -1
+    near = w.zero_points.astype(np.int64).reshape(spread) + draw.rng.integers(-1, 2, shape)
+    weight = np.clip(near, w.qmin, w.qmax).astype(w.dtype)
+    # A sum of k products of codes up to 255 and -1, 0, 1, shifted to fit 8 bits.
+    shift = max(1, round(np.log2(max(k, 1) ** 0.5)))
+    # An odd zero point shows whether it is added before or after rounding to even.
+    zero_point = int(draw.one_of(-7, 1, 99)) % 128
+    y = QuantParams(0.125 * 2.0**shift, zero_point, draw.dtype())
+    bias = draw.one_of(None, draw.rng.integers(-20, 20, channels))
+    return weight, {"x": x, "w": w, "y": y, "bias": bias}
+
+
 def _dense(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     m, k, n = draw.size(20), draw.size(40), draw.size(30)
-    x, w = draw.params(), draw.params(channels=n, axis=1)
-    bias = draw.one_of(
-        None, draw.rng.integers(-(2**31), 2**31, n, dtype=np.int32), draw.rng.integers(-999, 999, n)
-    )
-    y = draw.one_of(None, *[draw.output_params(float(x.scales) * float(w.scales.max()) * 5000 * k**0.5)] * 4)
-    layer = layers.Dense(draw.codes((k, n), w.dtype), x=x, w=w, y=y, bias=bias)
-    return layer, [draw.codes(draw.one_of((m, k), (2, m, k)), x.dtype)]
+    weight, options = _parameters(draw, draw.dtype(), (k, n), 1, k)
+    if draw.rng.random() < 0.2:
+        options["y"] = None
+    return layers.Dense(weight, **options), [draw.codes(draw.one_of((m, k), (2, m, k)), options["x"].dtype)]
 
 
 def _conv(draw: Draw, depthwise: bool = False) -> tuple[Layer, list[np.ndarray]]:
     images, weight, options, _ = draw_conv2d(draw)
+    shape = weight.shape
     if depthwise:
         layout = options["layout"]
         channels = images.shape[1 if layout == "NCHW" else 3]
         multiplier = draw.one_of(1, 1, 2, 3)
-        weight = draw.codes((channels * multiplier, 1, *weight.shape[2:]), weight.dtype.name)
+        shape = (channels * multiplier, 1, *shape[2:])
         options = {**options, "multiplier": multiplier}
         del options["groups"]
-    oc = weight.shape[0]
-    x = draw.params(images.dtype.name)
-    w = draw.params(weight.dtype.name, channels=oc, axis=0)
     del options["x_zero_point"]
-    bias = draw.one_of(None, draw.rng.integers(-5000, 5000, oc))
-    y = draw.output_params(float(x.scales) * float(w.scales.max()) * 5000 * weight[0].size ** 0.5)
+    weight, parameters = _parameters(draw, images.dtype.name, shape, 0, int(np.prod(shape[1:])))
     cls = layers.DepthwiseConv2d if depthwise else layers.Conv2d
-    return cls(weight, x=x, w=w, y=y, bias=bias, **options), [images]
+    return cls(weight, **parameters, **options), [images]
 
 
 def _add(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
@@ -216,6 +238,8 @@ def _pool(draw: Draw, average: bool = False) -> tuple[Layer, list[np.ndarray]]:
     stride = draw.one_of(None, (1, 1), (2, 2), (2, 1))
     if not average:
         ceil = bool(draw.rng.random() < 0.3)
+        if x.dtype == "int8" and draw.rng.random() < 0.7:  # all below what careless padding would hold
+            images = images | np.int8(-128)
         return layers.MaxPool2d(kernel, stride=stride, padding=padding, layout=layout, ceil_mode=ceil), [
             images
         ]
@@ -230,6 +254,8 @@ def _pool(draw: Draw, average: bool = False) -> tuple[Layer, list[np.ndarray]]:
 def _global_pool(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     layout, x = draw.one_of("NCHW", "NHWC"), draw.params()
     y = draw.output_params(300 * float(x.scales), x.dtype)
+    if draw.rng.random() < 0.5:  # sums end on ties where an image has an even number of pixels
+        y = QuantParams(x.scale, y.zero_point, x.dtype)
     return layers.GlobalAveragePool2d(x, y, layout=layout), [_images(draw, x.dtype, layout)]
 
 
@@ -275,6 +301,9 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     shape = draw.one_of((0, -1), (-1, 6), (batch, 2, 3), (0, 3, 2))
     return layers.Reshape(shape), [draw.codes((batch, 6), draw.dtype())]
 
+
+# Drawn more often: there is more that can go wrong.
+_OFTEN = 2 * ("Conv2d", "Dense", "DepthwiseConv2d", "MaxPool2d")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Add": _add,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -25,10 +26,9 @@ from systolic.machine.control import MODES, run_product
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.reference import ReferenceArray, oracle
-from systolic.tiling import estimate_gemm
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
-from systolic.verifier.expected import expected_output, expected_sums, explicit_pads
-from systolic.verifier.locate import locate
+from systolic.verifier.expected import expected_cycles, expected_output, expected_sums, explicit_pads
+from systolic.verifier.locate import CAUSES, locate
 from systolic.verifier.mismatch import Mismatch, VerificationError, VerificationReport
 from systolic.verifier.operands import Operands, conv_operands, dense_operands
 
@@ -118,14 +118,20 @@ def verify(
 
 def _verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
     numbers = [_check.integer(number, "case", minimum=0) for number in numbers]
+    if not numbers:
+        raise ValueError("cases must hold the number of at least one case, or be how many to draw")
     mismatches: list[Mismatch] = []
     checked = dict.fromkeys(_KINDS, 0)
     for done, number in enumerate(numbers):
         kind = list(_KINDS)[number % len(_KINDS)]
-        draw = Draw(seed, number)
-        for mismatch in _KINDS[kind](draw):
-            line = f"systolic verify --seed {seed} --case {number}"
-            mismatches.append(replace(mismatch, reproduce=line))
+        try:
+            found = _KINDS[kind](Draw(seed, number))
+        except Exception as error:  # what is checked may do anything
+            found = [
+                Mismatch(case=f"{kind} case {number}", stage="error", note=f"{type(error).__name__}: {error}")
+            ]
+        line = f"systolic verify --seed {seed} --case {number}"
+        mismatches += [replace(mismatch, reproduce=line) for mismatch in found]
         checked[kind] += 1
         if report is not None:
             report(done + 1, len(numbers))
@@ -164,21 +170,29 @@ def _registers(draw: Draw) -> list[Mismatch]:
         # Each prefix in one call: the first cycle at which a register differs is the error's.
         array = SystolicArray(config).restore(state)
         array._clock(t + 1, 1, Ports(*(values[: t + 1] for values in ports)))
-        for name, expected in reference.registers().items():
-            got = array.registers[name].astype(np.int64)
-            if not np.array_equal(got, expected):
-                row, col = (int(i) for i in np.argwhere(got != expected)[0])
-                mismatch = Mismatch(
+        different = {
+            name: np.argwhere(array.registers[name].astype(np.int64) != expected)
+            for name, expected in reference.registers().items()
+        }
+        first = (
+            min((tuple(d[0]), CAUSES.index(name)) for name, d in different.items() if len(d))
+            if any(len(d) for d in different.values())
+            else None
+        )
+        if first is not None:
+            (row, col), name = first[0], CAUSES[first[1]]
+            return [
+                Mismatch(
                     case=f"registers {config!r}, {cycles} cycles",
                     stage="array",
                     register=name,
-                    pe=(row, col),
+                    pe=(int(row), int(col)),
                     cycle=t,
-                    register_got=int(got[row, col]),
-                    register_expected=int(expected[row, col]),
-                    count=int(np.count_nonzero(got != expected)),
+                    register_got=int(array.registers[name][row, col]),
+                    register_expected=int(reference.registers()[name][row, col]),
+                    count=sum(map(len, different.values())),
                 )
-                return [mismatch]
+            ]
     return []
 
 
@@ -190,10 +204,9 @@ def _matmul(draw: Draw) -> list[Mismatch]:
     for mode in MODES:
         result = engine.matmul(x, w, array=config, mode=mode)
         product = DenseProduct(x, w)
-        found += _compare_product(
+        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or _compare_product(
             f"{case}, {mode}", product, dense_operands(x, w), result.acc, expected, config, mode
         )
-        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config)
     return found
 
 
@@ -218,8 +231,9 @@ def _conv2d(draw: Draw) -> list[Mismatch]:
     for mode in MODES:
         result = engine.conv2d(x, w, array=config, mode=mode, **options)
         product = lower_conv2d(x, w, **product_options)
-        found += _compare_product(f"{case}, {mode}", product, operands, result.acc, expected, config, mode)
-        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config)
+        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or _compare_product(
+            f"{case}, {mode}", product, operands, result.acc, expected, config, mode
+        )
     return found
 
 
@@ -265,12 +279,14 @@ def _compare_product(
     wrong = _first_difference(got, expected)
     if wrong is None:
         return []
+    if "note" in wrong:
+        return [Mismatch(case=case, stage="shape", **wrong)]
     where = locate(product, operands, wrong["index"], config, mode)
     return [Mismatch(case=case, **wrong, **where)]
 
 
 def _compare_cycles(case: str, cycles: int, gemm: Gemm, config: ArrayConfig) -> list[Mismatch]:
-    expected = estimate_gemm(gemm, config).cycles
+    expected = expected_cycles(gemm, config)
     if cycles == expected:
         return []
     return [Mismatch(case=case, stage="cycles", got=cycles, expected=expected)]
@@ -282,6 +298,8 @@ def _compare_layer(
     wrong = _first_difference(output, expected_output(node.layer, inputs))
     if wrong is None:
         return None
+    if "note" in wrong:
+        return Mismatch(case=case, stage="shape", **wrong)
     if not isinstance(node.layer, ArrayLayer):
         return Mismatch(case=case, stage="host", **wrong)
     # Are the sums wrong, or what is made of them?
@@ -296,9 +314,10 @@ def _compare_layer(
 
 def _first_difference(got: np.ndarray, expected: np.ndarray) -> dict[str, Any] | None:
     if got.shape != expected.shape or got.dtype != expected.dtype:
-        raise AssertionError(
-            f"got {got.dtype} {shape_text(got.shape)}, expected {expected.dtype} {shape_text(expected.shape)}"
-        )
+        return {
+            "note": f"got {got.dtype} {shape_text(got.shape)}, "
+            f"expected {expected.dtype} {shape_text(expected.shape)}"
+        }
     different = got != expected
     if got.dtype.kind == "f":  # NaN equals NaN here
         different &= ~(np.isnan(got) & np.isnan(expected))
@@ -343,12 +362,19 @@ def _verify_model(
     path = None
     if not isinstance(model, Model):
         path = Path(model)
+        if against == "onnxruntime" and path.suffix.lower() != ".onnx":
+            raise ValueError(f"against='onnxruntime' needs an .onnx file, not {path}")
         model = load_model(path)
     elif against == "onnxruntime":
         raise ValueError("against='onnxruntime' needs the .onnx file: pass its path instead of a Model")
+    drawn = x is None
     if x is None:
         x = random_inputs(model, seed)
-    line = f"systolic verify {path} --seed {seed}" if path is not None else ""
+    line = ""
+    if path is not None:
+        given = None if drawn else "X.npy"
+        line = reproduce_line("verify", os.fspath(path), given, machine, mode, seed)
+        line += f" --against {against}" if against != "reference" else ""
     check = ModelCheck(machine, mode, line)
     run = engine.run(model, x, machine=machine, mode=mode, progress=report, observe=check)
     mismatches, checked = check.mismatches, {"layer": check.checked}
@@ -359,6 +385,18 @@ def _verify_model(
         checked["output"] = len(run.outputs)
         mismatches += [replace(mismatch, reproduce=line) for mismatch in wrong]
     return VerificationReport(tuple(mismatches), checked, against, seed, tuple(notes))
+
+
+def reproduce_line(
+    command: str, path: str | None, given: str | None, machine: MachineConfig, mode: str, seed: int
+) -> str:
+    """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
+    words = ["systolic", command] + ([] if path is None else [shlex.quote(path)])
+    if given is not None:
+        words += ["--input", shlex.quote(given)]
+    elif path is not None:
+        words += ["--seed", str(seed)]
+    return " ".join([*words, "--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode])
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -400,12 +438,17 @@ def compare_outputs(
         raise ImportError('against="onnxruntime" needs it: pip install "systolic[onnx]"') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    feeds = x if isinstance(x, Mapping) else {next(iter(model.inputs)): x}
-    names = [output.name for output in session.get_outputs()]
+    feeds = dict(x) if isinstance(x, Mapping) else {next(iter(model.inputs)): x}
+    feeds = {name: np.asarray(value).astype(model.inputs[name].dtype) for name, value in feeds.items()}
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        results = session.run([output.name for output in session.get_outputs()], feeds)
+    except Exception as error:  # its errors have no common class
+        raise ValueError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {os.fspath(path)}: {error}"
+        ) from error
     mismatches = []
-    # The model may call an output by the name of the tensor it stands for: they come in order.
-    for name, expected in zip(model.outputs, session.run(names, dict(feeds)), strict=True):
+    for name, expected in zip(model.outputs, results, strict=True):
         wrong = _first_difference(run.outputs[name], expected)
         if wrong is not None:
             mismatches.append(Mismatch(case=f"output {name!r}", stage="output", **wrong))

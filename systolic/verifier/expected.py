@@ -8,6 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from systolic import layers
+from systolic.config import ArrayConfig
+from systolic.gemm import Gemm
 from systolic.layers import Layer
 from systolic.quant import QuantParams
 from systolic.reference import oracle
@@ -172,3 +174,20 @@ def expected_sums(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, Operands]:
     sums = oracle.conv2d(x, layer.weight, pad_value=pad_value, **options)
     oh, ow = sums.shape[2:] if layer.layout == "NCHW" else sums.shape[1:3]
     return sums, conv_operands(x, layer.weight, out=(oh, ow), pad_value=pad_value, **options)
+
+
+def expected_cycles(gemm: Gemm, array: ArrayConfig) -> int:
+    """Return the cycles of a product, fold by fold from the clock convention's recurrence."""
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return 0
+    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
+    rows, cols = array.rows, array.cols
+    shift = swap = end = 0
+    for _ in range(gemm.groups * -(-gemm.n // cols)):
+        for start in range(0, gemm.m, chunk):
+            m = min(chunk, gemm.m - start)
+            for _ in range(-(-gemm.k // rows)):
+                swap = max(shift + rows, end)
+                end = swap + m
+                shift = swap if array.double_buffered else end + rows + cols - 2
+    return end + rows + cols - 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -37,7 +38,8 @@ class Mismatch:
         What was checked: sizes, types, options.
     stage : str
         Where it went wrong: "array" with PE and cycle, or the stage outside the array:
-        "im2col", "accumulators", "wavefront product", "finish", "host", "cycles", "output".
+        "im2col", "weights", "accumulators", "wavefront product", "store", "finish", "host",
+        "cycles", "shape", "output"; "error" where something was raised.
     index : tuple of int, optional
         Of the first wrong element of the tensor.
     got, expected : int or float, optional
@@ -50,6 +52,8 @@ class Mismatch:
         The first register that differs, its (row, col), and after which edge, counted from 0.
     register_got, register_expected : int, optional
         Its values.
+    note : str
+        What else is to say.
     reproduce : str
         A shell command that shows it again.
 
@@ -73,6 +77,7 @@ class Mismatch:
     cycle: int | None = None
     register_got: int | None = None
     register_expected: int | None = None
+    note: str = ""
     reproduce: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,12 +86,17 @@ class Mismatch:
         values["fold"] = None if self.fold is None else self.fold.to_dict()
         for name in ("index", "pe"):
             values[name] = None if values[name] is None else list(values[name])
+        for name in ("got", "expected"):  # JSON has no NaN and no infinity
+            if isinstance(values[name], float) and not math.isfinite(values[name]):
+                values[name] = str(values[name])
         return values
 
     def __str__(self) -> str:
         lines = [f"{self.case}: {self.stage}"]
         if self.index is None and self.expected is not None:
             lines.append(f"  it is {self.got}, expected {self.expected}")
+        if self.note:
+            lines.append(f"  {self.note}")
         if self.index is not None:
             more = f" ({self.count:,} elements differ)" if self.count > 1 else ""
             lines.append(f"  element {list(self.index)} is {self.got}, expected {self.expected}{more}")

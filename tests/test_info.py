@@ -1,0 +1,56 @@
+"""What an installation says about itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import numpy as np
+import pytest
+
+import systolic
+from systolic import _core, info, presets
+
+
+def test_values() -> None:
+    values = info.info()
+    assert json.loads(json.dumps(values)) == values
+    assert values["systolic"] == systolic.__version__
+    assert (values["python"], values["numpy"]) == (platform.python_version(), np.__version__)
+    assert (
+        values["kernel"] == _core.instruction_set in ("sse2", "portable")
+        and values["kernel_lanes"] == _core.lanes
+    )
+    assert values["presets"] == list(presets.names()) and values["threads"] >= 1
+    assert values["cpu"]
+    assert set(values["optional"]) == set(info.OPTIONAL) >= {"onnx", "onnxruntime", "matplotlib", "pandas"}
+
+
+def test_absent_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info, "OPTIONAL", ("no-such-package-of-ours",))
+    assert info.info()["optional"] == {"no-such-package-of-ours": None}
+    assert "no-such-package-of-ours absent" in info.text(info.info())
+
+
+def test_threads_are_those_set() -> None:
+    systolic.set_threads(3)
+    try:
+        assert info.info()["threads"] == 3
+    finally:
+        systolic.set_threads(None)
+
+
+def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
+    systolic.show_config()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"systolic {systolic.__version__}"
+    shown = dict(line.split(maxsplit=1) for line in lines[1:])
+    assert shown["kernel"] == _core.instruction_set and shown["presets"] == "tpu-v1" and shown["python"]
+
+
+def test_cpu_name_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_text(self: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(info.Path, "read_text", read_text)
+    assert info.cpu_name() == (platform.processor() or platform.machine())
