@@ -1,0 +1,130 @@
+"""Run the test benches beside this file under Icarus Verilog.
+
+Exits with 1 if the design is wrong, with 2 if nothing could be run.
+
+python run.py scoreboard             testbench.py, by cocotb
+python run.py vectors [FOLDER]       replay.sv, on a folder that `systolic vectors` wrote
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from systolic import ArrayConfig, write_vectors
+
+HERE = Path(__file__).resolve().parent
+# The SystemVerilog array that the project's own tests compare with the emulator.
+DESIGN = HERE.parents[1] / "tests" / "rtl"
+FILES = ("pe.sv", "systolic_array.sv")
+
+
+def main() -> int:
+    """Do what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bench", choices=["scoreboard", "vectors"])
+    parser.add_argument("folder", nargs="?", type=Path, help="vectors; default: some are made for a product")
+    parser.add_argument("--design", type=Path, default=DESIGN, help=f"folder of {' and '.join(FILES)}")
+    parser.add_argument("--vcd", type=Path, help="with vectors: write all signals to this file")
+    arguments = parser.parse_args()
+    if arguments.bench == "scoreboard" and (arguments.folder or arguments.vcd):
+        parser.error("FOLDER and --vcd go with vectors")
+    sources = [arguments.design.resolve() / name for name in FILES]
+    for path in [*sources, *([arguments.folder / "manifest.json"] if arguments.folder else [])]:
+        if not path.is_file():
+            parser.error(f"there is no {path}")
+    if (needed := missing(arguments.bench)) is not None:
+        parser.error(needed)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        try:
+            if arguments.bench == "scoreboard":
+                right = scoreboard(sources, work)
+            else:
+                vectors = arguments.folder or made(work / "vectors")
+                right = replay(sources, vectors.resolve(), work, arguments.vcd and arguments.vcd.resolve())
+        except (subprocess.CalledProcessError, RuntimeError) as error:  # it cannot be built
+            parser.error(str(error))
+    return 0 if right else 1
+
+
+def missing(bench: str) -> str | None:
+    """Return what a bench needs and does not find, or None."""
+    if shutil.which("iverilog") is None:
+        return "Icarus Verilog is missing: apt-get install iverilog"
+    if bench == "scoreboard" and importlib.util.find_spec("cocotb") is None:
+        return 'cocotb is missing: pip install "systolic[rtl]"'
+    return None
+
+
+def scoreboard(sources: list[Path], work: Path) -> bool:
+    """Build the array and run testbench.py on it; return whether its tests passed."""
+    from cocotb_tools.check_results import get_results
+    from cocotb_tools.runner import get_runner
+    from testbench import CONFIG
+
+    runner = get_runner("icarus")
+    runner.build(
+        sources=sources,
+        hdl_toplevel="systolic_array",
+        parameters=parameters(CONFIG),
+        build_args=["-g2012"],
+        build_dir=work,
+        timescale=("1ns", "1ps"),
+    )
+    results = work / "results.xml"
+    runner.test(
+        hdl_toplevel="systolic_array",
+        test_module="testbench",
+        build_dir=work,
+        test_dir=work,
+        results_xml=str(results),
+    )
+    tests, failed = get_results(results)
+    return tests > 0 and failed == 0
+
+
+def made(folder: Path) -> Path:
+    """Write vectors of a product of several folds."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(0, 256, (9, 6), np.uint8), rng.integers(-128, 128, (6, 5), np.int8)
+    write_vectors(x, w, folder, array=ArrayConfig(4, 3))
+    return folder
+
+
+def replay(sources: list[Path], vectors: Path, work: Path, vcd: Path | None = None) -> bool:
+    """Build replay.sv for the array in the manifest and run it; return whether all psums were equal."""
+    manifest = json.loads((vectors / "manifest.json").read_text())
+    given = parameters(ArrayConfig.from_dict(manifest["array"])) | {"LINES": manifest["lines"]}
+    simulation = work / "replay.vvp"
+    build = ["iverilog", "-g2012", "-s", "replay", "-o", str(simulation)]
+    build += [f"-Preplay.{name}={value}" for name, value in given.items()]
+    subprocess.run([*build, str(HERE / "replay.sv"), *map(str, sources)], check=True)
+    run = ["vvp", "-n", str(simulation), f"+vectors={vectors}"]
+    if vcd is not None:
+        run.append(f"+vcd={vcd}")
+    return subprocess.run(run, check=False).returncode == 0
+
+
+def parameters(config: ArrayConfig) -> dict[str, int]:
+    """Return the RTL's parameters for an array."""
+    return {
+        "ROWS": config.rows,
+        "COLS": config.cols,
+        "ACTIVATION_SIGNED": int(config.activation_dtype == "int8"),
+        "WEIGHT_SIGNED": int(config.weight_dtype == "int8"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
