@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,22 @@ def positive_real(value: Any, name: str) -> float:
 def operand_dtype(value: Any, name: str) -> str:
     """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
     try:
-        dtype = np.dtype(value)
+        dtype = np.dtype(value if value is not None else object)
     except TypeError:
         raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}") from None
     if dtype.name not in OPERAND_DTYPES:
         raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
     return dtype.name
+
+
+def as_array(array: Any, name: str) -> np.ndarray:
+    """Return `array` as an ndarray; ragged lists and masked arrays are refused."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, but is a masked one; fill it: {name}.filled(0)")
+    try:
+        return np.asarray(array)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array with rows of one length ({error})") from error
 
 
 def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -> np.ndarray:
@@ -77,7 +88,9 @@ def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -
     Any layout is taken: non-contiguous, read-only. `axes` names the axes in messages,
     such as ``"(M, K)"``.
     """
-    result = np.asarray(array)
+    result = as_array(array, name)
+    if result.dtype.kind in "OUS":
+        raise TypeError(f"{name} must be an array of int8 or uint8, not {kind(array)}")
     if result.dtype.name not in OPERAND_DTYPES:
         raise TypeError(f"{name} must hold int8 or uint8, not {result.dtype}; {_OPERAND_HINT}")
     if ndim is not None and result.ndim != ndim:
@@ -93,7 +106,7 @@ def integers(array: Any, name: str, dtype: str) -> np.ndarray:
     range is an error, never wrapped.
     """
     target = np.dtype(dtype)
-    result = np.asarray(array)
+    result = as_array(array, name)
     if result.dtype == target:
         return result
     if not result.size and result.dtype.kind == "f":
@@ -107,6 +120,13 @@ def integers(array: Any, name: str, dtype: str) -> np.ndarray:
         worst = int(result.min()) if int(result.min()) < low else int(result.max())
         raise ValueError(f"{name} must fit {target.name} ({low}..{high}), but holds {worst}")
     return result.astype(target)
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that a file is to be written to; FileNotFoundError if there is none."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    return path.parent
 
 
 def shape(sizes: Sequence[int | None]) -> str:

@@ -44,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help(sys.stderr)
+            return 2
     except SystemExit:  # --help, --version and bad usage
         with contextlib.suppress(BrokenPipeError):
             _written(sys.stdout)
@@ -197,8 +201,9 @@ def _verify(options: argparse.Namespace) -> int:
         cases=options.cases if options.case is None else [options.case],
         seed=options.seed,
         against=options.against,
-        machine=_machine(options),
+        machine=None if options.array is None and options.preset is None else _machine(options),
         mode=options.mode,
+        threads=options.threads,
         progress=not options.quiet,
     )
     if options.json:
@@ -215,8 +220,13 @@ def _gemm(options: argparse.Namespace) -> int:
     passed = None
     if not options.estimate:
         rng = np.random.default_rng(options.seed)
-        x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
-        w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
+        try:
+            x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
+            w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
+        except (MemoryError, ValueError) as error:
+            raise MemoryError(
+                f"the operands do not fit this machine ({error}); --estimate needs none"
+            ) from error
         result = engine.matmul(
             x, w, array=machine.array, mode=options.mode, threads=options.threads, progress=not options.quiet
         )
@@ -245,9 +255,9 @@ def _gemm(options: argparse.Namespace) -> int:
             ("MACs", f"{stats.macs:,}"),
             ("utilization", percent(stats.utilization)),
             ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
-            ("weights", f"{stats.weight_bytes:,} bytes"),
-            ("activations", f"{stats.activation_bytes:,} bytes"),
-            ("outputs", f"{stats.output_bytes:,} bytes"),
+            ("weights in", f"{stats.weight_bytes:,} bytes, a tile each time it is loaded"),
+            ("activations in", f"{stats.activation_bytes:,} bytes, a row each time it is streamed"),
+            ("sums out", f"{stats.output_bytes:,} bytes"),
             ("verdict", "estimated in closed form, nothing run" if passed is None else verdict),
         ]
         print(card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs))
@@ -296,7 +306,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _machine(options: argparse.Namespace) -> MachineConfig:
-    preset = presets.get(options.preset)
+    preset = presets.get(options.preset or "tpu-v1")
     if options.array is None:
         return preset
     return MachineConfig(options.array, clock_mhz=preset.clock_mhz)
@@ -387,7 +397,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all right, 1 a check failed, 2 bad usage or input, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"systolic {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
@@ -400,13 +410,11 @@ def _parser() -> argparse.ArgumentParser:
         group.add_argument(
             "--array", type=_array_size, metavar="ROWSxCOLS", help="size of the array, such as 128x128"
         )
-        group.add_argument(
-            "--preset", choices=presets.names(), default="tpu-v1", help="a named machine (default: tpu-v1)"
-        )
+        group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
 
-    def running(sub: argparse.ArgumentParser) -> None:
+    def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
         sub.add_argument(
-            "--mode", choices=engine.MODES, default="cycle",
+            "--mode", choices=engine.MODES, default=mode,
             help="cycle: every register on every cycle (default); wavefront: the same results, faster",
         )  # fmt: skip
         sub.add_argument("--threads", type=_count(1), help="threads to use (default: all cores)")
@@ -435,7 +443,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=_count(0), default=0, help="of the random cases (default: 0)")
     sub.add_argument("--against", choices=AGAINST, default="reference", help="what defines the results")
     machine(sub)
-    running(sub)
+    running(sub, None)
 
     sub = command(
         "gemm", _gemm, "Multiply random (M, K) x (K, N) int8 matrices on the array and say what it costs."

@@ -254,7 +254,9 @@ class Model:
             ],
         }
         target = Path(path)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=target.name, suffix=".tmp")
+        descriptor, temporary = tempfile.mkstemp(
+            dir=_check.folder_of(target), prefix=target.name, suffix=".tmp"
+        )
         try:
             with (
                 os.fdopen(descriptor, "wb") as file,
@@ -284,7 +286,7 @@ class Model:
             If the file is not a systolic model, is damaged, or is of a later version.
         """
         # Not to be opened is the caller's matter, an OSError; what follows is the file's.
-        with open(path, "rb") as file:
+        with open(os.fspath(path), "rb") as file:
             return cls._read(file, os.fspath(path))
 
     @classmethod

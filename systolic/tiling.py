@@ -109,8 +109,13 @@ class Folds(Sequence[Fold]):
         self._n_tiles = -(-gemm.n // array.cols)
         self._chunks = 0 if self._empty else -(-gemm.m // self._chunk)
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
+        """How many folds; unlike ``len``, of any size."""
         return self.gemm.groups * self._n_tiles * self._chunks * self._k_tiles
+
+    def __len__(self) -> int:
+        return self.total
 
     @overload
     def __getitem__(self, index: int) -> Fold: ...
@@ -119,11 +124,12 @@ class Folds(Sequence[Fold]):
     def __getitem__(self, index: int | slice) -> Fold | tuple[Fold, ...]:
         """Return a fold by its number, or a tuple of folds by a slice."""
         if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+            return tuple(self[i] for i in range(*index.indices(self.total)))
+        index = _check.integer(index, "a fold's number")
         if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(f"fold {index} of {len(self)}")
+            index += self.total
+        if not 0 <= index < self.total:
+            raise IndexError(f"fold {index} of {self.total}")
         gemm, array = self.gemm, self.array
         rest, k_tile = divmod(index, self._k_tiles)
         rest, chunk = divmod(rest, self._chunks)
@@ -143,7 +149,7 @@ class Folds(Sequence[Fold]):
         )
 
     def __iter__(self) -> Iterator[Fold]:
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(self.total))
 
     def _due(self, index: int) -> tuple[int, int]:
         # swap_i - rows is what the folds before i take: a full cycle of k tiles over all chunks
@@ -196,7 +202,7 @@ class Folds(Sequence[Fold]):
         if self.gemm.groups > 1:
             columns.insert(1, "group")
             rows = [(i, f.group, *rest) for f, (i, *rest) in zip(self, rows, strict=True)]
-        return Table(columns, rows, title=f"{len(self)} folds of {self.gemm!r}")
+        return Table(columns, rows, title=f"{self.total} folds of {self.gemm!r}")
 
     def to_frame(self) -> Any:
         """Return the folds as a pandas DataFrame, a row each."""
@@ -204,9 +210,9 @@ class Folds(Sequence[Fold]):
         return Table(names, [tuple(f.to_dict().values()) for f in self]).to_frame()
 
     def __repr__(self) -> str:
-        if len(self) <= 6:
+        if self.total <= 6:
             return f"Folds({', '.join(map(repr, self))})"
-        return f"Folds({self[0]!r}, {self[1]!r}, ... {len(self) - 3} more ..., {self[-1]!r})"
+        return f"Folds({self[0]!r}, {self[1]!r}, ... {self.total - 3} more ..., {self[-1]!r})"
 
     def _repr_html_(self) -> str:
         return self.table().html()

@@ -132,7 +132,7 @@ def write_vectors(
         },
         "convention": _CONVENTION,
     }
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=target.name, suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=_check.folder_of(target), prefix=target.name, suffix=".tmp"))
     try:
         for file, words in lines.items():
             (temporary / f"{file}.mem").write_text("\n".join(words) + "\n", encoding="ascii", newline="\n")

@@ -366,11 +366,29 @@ def test_bad_usage(arguments: list[str], words: str, capsys: Capture) -> None:
     assert status == 2 and captured.out == "" and words in captured.err, captured.err
 
 
-@pytest.mark.parametrize("arguments", ([], ["fly"]))
-def test_no_such_command(arguments: list[str], capsys: Capture) -> None:
+def test_no_such_command(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
+        cli.main(["fly"])
     assert end.value.code == 2 and "usage: systolic" in capsys.readouterr().err
+
+
+def test_no_command_lists_them(capsys: Capture) -> None:
+    assert cli.main([]) == 2
+    text = capsys.readouterr().err
+    assert all(name in text for name in ("run", "verify", "gemm", "vectors", "bench", "info"))
+
+
+@pytest.mark.parametrize("options", (["--mode", "wavefront"], ["--array", "3x3"], ["--threads", "2"]))
+def test_verify_without_a_model_refuses_what_goes_with_one(options: list[str], capsys: Capture) -> None:
+    assert cli.main(["verify", "--cases", "3", *options]) == 2
+    assert "without a model, random cases draw their own arrays" in capsys.readouterr().err
+
+
+def test_sizes_beyond_memory(capsys: Capture) -> None:
+    assert cli.main(["gemm", *["1000000000000"] * 3, "--estimate", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["macs"] == 10**36
+    assert cli.main(["gemm", "100000000", "100000000", "1", "--quiet"]) == 2
+    assert "--estimate needs none" in capsys.readouterr().err
 
 
 def test_bad_models(model: Path, capsys: Capture, tmp_path: Path) -> None:

@@ -549,6 +549,23 @@ def test_zero_point_must_fit_the_type_of_x() -> None:
         conv2d(x, KERNELS, x_zero_point=-1)
 
 
+def test_arrays_that_are_none() -> None:
+    w = np.ones((2, 2), np.int8)
+    for x, error, words in (
+        (np.ma.masked_array(w, w > 0), TypeError, r"x must be a plain array, but is a masked one; fill it: "),
+        ([[1, 2], [3]], ValueError, "x must be an array with rows of one length"),
+        (None, TypeError, "x must be an array of int8 or uint8, not NoneType None"),
+        ("abc", TypeError, "x must be an array of int8 or uint8, not str 'abc'"),
+    ):
+        with pytest.raises(error, match=words):
+            matmul(x, w)
+
+
+def test_padding_beyond_any_image() -> None:
+    with pytest.raises(ValueError, match=r"padding makes the height 2,000,000,00\d pixels; at most 1,048,576"):
+        conv2d(IMAGE, KERNELS, padding=10**9)
+
+
 def test_zero_point_must_be_one() -> None:
     with pytest.raises((TypeError, ValueError), match="x_zero_point"):
         conv2d(IMAGE, KERNELS, x_zero_point=np.array([1, 2]))  # type: ignore[arg-type]

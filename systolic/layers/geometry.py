@@ -11,6 +11,9 @@ from systolic import _check
 PADDING_NAMES = ("same", "same_lower", "valid")
 LAYOUTS = ("NCHW", "NHWC")
 
+# Beyond any image; it keeps a slip in a padding from asking for all memory.
+_MOST_PIXELS = 1 << 20
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
@@ -103,6 +106,11 @@ def window(
             before, after = (more, less) if padding == "same_lower" else (less, more)
         else:
             before, after = padding[axis]
+        if size + before + after > _MOST_PIXELS:
+            raise ValueError(
+                f"padding makes the {('height', 'width')[axis]} {size + before + after:,} pixels; "
+                f"at most {_MOST_PIXELS:,} are supported"
+            )
         room = size + before + after - extent
         if room < 0:
             raise ValueError(

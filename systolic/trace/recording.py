@@ -291,6 +291,8 @@ def as_trace(value: Any) -> Trace | None:
 def _names(registers: str | Iterable[str] | None) -> tuple[str, ...]:
     if registers is None:
         return REGISTERS
+    if not isinstance(registers, Iterable):
+        raise TypeError(f"registers must be a name or names, not {_check.kind(registers)}")
     names = (registers,) if isinstance(registers, str) else tuple(registers)
     for name in names:
         _check.choice(name, "registers", REGISTERS)
@@ -300,6 +302,8 @@ def _names(registers: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _pairs(pes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    if not isinstance(pes, Iterable):
+        raise TypeError(f"pes must be pairs (row, col), not {_check.kind(pes)}")
     pairs = []
     for pe in pes:
         try:

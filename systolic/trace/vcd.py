@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from systolic import _check
+
 if TYPE_CHECKING:
     from systolic.trace.recording import Trace
 
@@ -50,7 +52,7 @@ def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
     signals = trace.signals()
     cycles = trace.cycles.tolist()
     target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=_check.folder_of(target), prefix=target.name, suffix=".tmp")
     try:
         with (
             os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file,

@@ -43,8 +43,9 @@ def verify(
     seed: int = 0,
     against: str = "reference",
     raises: bool = False,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
-    mode: str = "cycle",
+    machine: MachineConfig | ArrayConfig | None = None,
+    mode: str | None = None,
+    threads: int | None = None,
     progress: bool | Progress | None = None,
 ) -> VerificationReport:
     """Check that results equal, bit for bit and cycle for cycle, what defines them.
@@ -69,8 +70,9 @@ def verify(
         also compares a model's outputs with ONNX Runtime's and needs the ``.onnx`` path.
     raises : bool
         Raise VerificationError on a mismatch instead of returning a failed report.
-    machine, mode
-        What the model runs on.
+    machine, mode, threads
+        What the model runs on: default the TPU v1 preset in cycle mode. Random cases draw their
+        own arrays and are checked in every mode, so these go with a model only.
     progress : bool or callable, optional
 
     Returns
@@ -100,17 +102,30 @@ def verify(
     started = time.perf_counter()
     if model is None and x is not None:
         raise ValueError("x is the input of a model: pass the model too")
+    if model is None:
+        _refuse(machine=machine, mode=mode, threads=threads)
+    machine = TPU_V1 if machine is None else as_machine_config(machine)
     if model is None and against == "onnxruntime":
         raise ValueError("against='onnxruntime' checks a model: pass the path of an .onnx file")
     with shown(progress, "cases" if model is None else "cycles") as report:
         if model is None:
             found = _verify_cases(numbers, seed, report)
         else:
-            found = _verify_model(model, x, against, as_machine_config(machine), mode, seed, report)
+            found = _verify_model(model, x, against, machine, mode or "cycle", threads, seed, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
         raise VerificationError(found)
     return found
+
+
+def _refuse(**given: Any) -> None:
+    """Raise if an option that goes with a model is given without one."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ValueError(
+            f"{' and '.join(names)} say what a model runs on; without a model, random cases draw their own "
+            "arrays and are checked in every mode"
+        )
 
 
 # Random cases
@@ -356,9 +371,15 @@ class ModelCheck:
 
 
 def _verify_model(
-    model: Model | str | os.PathLike[str], x: Any, against: str, machine: MachineConfig, mode: str, seed: int,
+    model: Model | str | os.PathLike[str],
+    x: Any,
+    against: str,
+    machine: MachineConfig,
+    mode: str,
+    threads: int | None,
+    seed: int,
     report: Progress | None,
-) -> VerificationReport:  # fmt: skip
+) -> VerificationReport:
     path = None
     if not isinstance(model, Model):
         path = Path(model)
@@ -376,7 +397,7 @@ def _verify_model(
         line = reproduce_line("verify", os.fspath(path), given, machine, mode, seed)
         line += f" --against {against}" if against != "reference" else ""
     check = ModelCheck(machine, mode, line)
-    run = engine.run(model, x, machine=machine, mode=mode, progress=report, observe=check)
+    run = engine.run(model, x, machine=machine, mode=mode, threads=threads, progress=report, observe=check)
     mismatches, checked = check.mismatches, {"layer": check.checked}
     notes: tuple[str, ...] = ()
     if against == "onnxruntime":
