@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,13 +119,6 @@ def integers(array: Any, name: str, dtype: str) -> np.ndarray:
         worst = int(result.min()) if int(result.min()) < low else int(result.max())
         raise ValueError(f"{name} must fit {target.name} ({low}..{high}), but holds {worst}")
     return result.astype(target)
-
-
-def folder_of(path: Path) -> Path:
-    """Return the folder that a file is to be written to; FileNotFoundError if there is none."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    return path.parent
 
 
 def shape(sizes: Sequence[int | None]) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from systolic import benchmark, engine, presets
+from systolic._files import replacing
 from systolic._show.table import card_text, percent, seconds, si
 from systolic._version import __version__
 from systolic.config import ArrayConfig, MachineConfig
@@ -365,25 +365,11 @@ def _check_output(path: str) -> None:
 
 def _save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
     """Write --output, an .npz, under another name first: it is complete or absent."""
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    try:
-        # As numpy.savez does, which cannot take every name.
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, array in outputs.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    # As numpy.savez does, which cannot take every name.
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _print_json(values: dict[str, Any]) -> None:

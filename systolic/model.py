@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from systolic import _check, layers
+from systolic._files import replacing
 from systolic._show.table import Table
 from systolic.layers import Layer
 from systolic.layers.base import same_values
@@ -253,26 +252,13 @@ class Model:
                 for node in self.nodes
             ],
         }
-        target = Path(path)
-        descriptor, temporary = tempfile.mkstemp(
-            dir=_check.folder_of(target), prefix=target.name, suffix=".tmp"
-        )
-        try:
-            with (
-                os.fdopen(descriptor, "wb") as file,
-                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-            ):
-                # Entries carry zip's earliest date, so that equal models make equal files.
-                archive.writestr(_entry("model.json"), json.dumps(content, indent=1))
-                for number, array in enumerate(arrays):
-                    data = io.BytesIO()
-                    np.lib.format.write_array(data, array, allow_pickle=False)
-                    archive.writestr(_entry(f"{number}.npy"), data.getvalue())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            # Entries carry zip's earliest date, so that equal models make equal files.
+            archive.writestr(_entry("model.json"), json.dumps(content, indent=1))
+            for number, array in enumerate(arrays):
+                data = io.BytesIO()
+                np.lib.format.write_array(data, array, allow_pickle=False)
+                archive.writestr(_entry(f"{number}.npy"), data.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
@@ -394,12 +380,6 @@ _DAMAGED = (
     UnicodeDecodeError,
     json.JSONDecodeError,
 )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic._files import folder_of
 from systolic._version import __version__
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig, as_array_config
@@ -132,7 +133,7 @@ def write_vectors(
         },
         "convention": _CONVENTION,
     }
-    temporary = Path(tempfile.mkdtemp(dir=_check.folder_of(target), prefix=target.name, suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=folder_of(target), prefix=target.name, suffix=".tmp"))
     try:
         for file, words in lines.items():
             (temporary / f"{file}.mem").write_text("\n".join(words) + "\n", encoding="ascii", newline="\n")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from systolic import _check
+from systolic._files import replacing
 
 if TYPE_CHECKING:
     from systolic.trace.recording import Trace
@@ -51,34 +49,27 @@ def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
         raise ImportError('Trace.to_vcd needs the pyvcd package: pip install "systolic[trace]"') from error
     signals = trace.signals()
     cycles = trace.cycles.tolist()
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=_check.folder_of(target), prefix=target.name, suffix=".tmp")
-    try:
-        with (
-            os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file,
-            VCDWriter(file, timescale="1 ns", date="", comment="systolic", check_values=False) as writer,
-        ):
-            clk = writer.register_var("array", "clk", "wire", size=1, init=0)
-            number = writer.register_var("array", "cycle", "integer", size=64, init="x")
-            variables: list[tuple[Any, int, list[int]]] = []
-            for row, col, name, recorded in signals:
-                bits = _BITS.get(name, 8)
-                scope = ("array", f"row[{row}]", f"pe[{col}]")
-                kind = "wire" if bits == 1 else "reg"
-                variable = writer.register_var(scope, name, kind, size=bits, init="x")
-                variables.append((variable, bits, recorded.astype("int64").tolist()))
-            before: list[int | None] = [None] * len(variables)
-            for edge, cycle in enumerate(cycles):
-                rise = PERIOD * cycle + PERIOD // 2
-                writer.change(clk, rise, 1)
-                writer.change(number, rise, cycle)
-                for i, (variable, bits, values) in enumerate(variables):
-                    value = values[edge]
-                    if value != before[i]:
-                        writer.change(variable, rise, value & ((1 << bits) - 1))
-                        before[i] = value
-                writer.change(clk, PERIOD * (cycle + 1), 0)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with (
+        replacing(path, "w", encoding="ascii", newline="\n") as file,
+        VCDWriter(file, timescale="1 ns", date="", comment="systolic", check_values=False) as writer,
+    ):
+        clk = writer.register_var("array", "clk", "wire", size=1, init=0)
+        number = writer.register_var("array", "cycle", "integer", size=64, init="x")
+        variables: list[tuple[Any, int, list[int]]] = []
+        for row, col, name, recorded in signals:
+            bits = _BITS.get(name, 8)
+            scope = ("array", f"row[{row}]", f"pe[{col}]")
+            kind = "wire" if bits == 1 else "reg"
+            variable = writer.register_var(scope, name, kind, size=bits, init="x")
+            variables.append((variable, bits, recorded.astype("int64").tolist()))
+        before: list[int | None] = [None] * len(variables)
+        for edge, cycle in enumerate(cycles):
+            rise = PERIOD * cycle + PERIOD // 2
+            writer.change(clk, rise, 1)
+            writer.change(number, rise, cycle)
+            for i, (variable, bits, values) in enumerate(variables):
+                value = values[edge]
+                if value != before[i]:
+                    writer.change(variable, rise, value & ((1 << bits) - 1))
+                    before[i] = value
+            writer.change(clk, PERIOD * (cycle + 1), 0)

@@ -1,0 +1,285 @@
+"""One product or one convolution on the array: ``matmul``, ``conv2d`` and what they return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic._show.progress import shown
+from systolic._show.table import card, percent
+from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.gemm import DenseProduct, Gemm, Product, Progress
+from systolic.layers import lower_conv2d
+from systolic.machine.control import MODES, run_product
+from systolic.machine.ports import product_size
+from systolic.stats import Stats
+from systolic.threads import thread_count
+from systolic.tiling import Folds, estimate_gemm
+from systolic.trace import Trace
+from systolic.trace.recording import as_trace
+
+ProgressArgument = bool | Progress | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What a product gave and what it cost.
+
+    Attributes
+    ----------
+    acc : ndarray of int32
+        The sums: (M, N) from :func:`matmul`, an image from :func:`conv2d`.
+    gemm : Gemm
+        Sizes of the product, or of the products a convolution was lowered to.
+    array : ArrayConfig
+    stats : Stats
+    mode : str
+    trace : Trace or None
+        What was recorded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import ArrayConfig, matmul
+    >>> matmul(np.int8([[1, 2]]), np.int8([[3], [4]]), array=ArrayConfig(2, 2))
+    <Result (1, 1) int32 on 2 x 2: 5 cycles, 1 folds, utilization 10.0%>
+    """
+
+    acc: np.ndarray
+    gemm: Gemm
+    array: ArrayConfig
+    stats: Stats
+    mode: str
+    trace: Trace | None = None
+
+    @property
+    def cycles(self) -> int:
+        """Clock edges from reset to the last psum."""
+        return self.stats.cycles
+
+    @property
+    def folds(self) -> Folds:
+        """The folds, in order, with the cycles of their shift and swap."""
+        return Folds(self.gemm, self.array)
+
+    @property
+    def utilization(self) -> float:
+        """Useful MACs over PE-cycles."""
+        return self.stats.utilization
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the values, as JSON can hold it."""
+        return {
+            "gemm": self.gemm.to_dict(),
+            "array": self.array.to_dict(),
+            "mode": self.mode,
+            "stats": self.stats.to_dict(),
+            "utilization": self.utilization,
+        }
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a row per fold."""
+        return self.folds.to_frame()
+
+    def plot(self) -> Any:
+        """Draw the folds' shifts, streams and drains over time; returns a matplotlib Figure."""
+        from systolic._show.draw import plot_timeline
+
+        bars = [(f"fold {i}", f.shift_cycle, f.swap_cycle, f.m) for i, f in enumerate(self.folds)]
+        return plot_timeline(bars, rows=self.array.rows, cols=self.array.cols)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {_check.shape(self.acc.shape)} int32 on {self.array.rows} x {self.array.cols}: "
+            f"{self.cycles:,} cycles, {self.stats.folds:,} folds, utilization {percent(self.utilization)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("product", repr(self.gemm)),
+            ("sums", f"{_check.shape(self.acc.shape)} int32"),
+            ("array", f"{self.array.rows} x {self.array.cols}, {self.mode} mode"),
+            ("cycles", f"{self.cycles:,}"),
+            ("folds", f"{self.stats.folds:,}"),
+            ("MACs", f"{self.stats.macs:,}"),
+            ("utilization", percent(self.utilization)),
+        ]
+        return card("Result", rows)
+
+
+def matmul(
+    x: Any,
+    w: Any,
+    *,
+    array: ArrayConfig | MachineConfig | None = None,
+    mode: str = "cycle",
+    threads: int | None = None,
+    progress: ProgressArgument = None,
+    trace: bool | Trace | None = None,
+) -> Result:
+    """Multiply two 8-bit matrices on the array.
+
+    Parameters
+    ----------
+    x : array_like of int8 or uint8, (M, K)
+        Activations, the moving operand.
+    w : array_like of int8 or uint8, (K, N)
+        Weights, the stationary operand.
+    array : ArrayConfig, optional
+        Sizes; default 256 x 256. The operand types are those of x and w.
+    mode : {"cycle", "wavefront"}
+        "cycle" computes every register of every PE on every cycle; "wavefront" works in local
+        time, where the array is a plain product: the same sums and cycles, faster.
+    threads : int, optional
+        None: see :func:`systolic.set_threads`. Results do not depend on it.
+    progress : bool or callable, optional
+        True shows a bar; a callable gets (done, total).
+    trace : bool or Trace, optional
+        Records registers, in cycle mode; True records all of them.
+
+    Returns
+    -------
+    Result
+        ``.acc`` holds the exact product modulo 2^32, (M, N) int32.
+
+    Raises
+    ------
+    TypeError
+        If an operand is not int8 or uint8.
+    ValueError
+        If an operand is not a matrix or the two differ in K.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import systolic
+    >>> x = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
+    >>> w = np.array([[7, -8, 9], [10, 11, -12]], dtype=np.int8)
+    >>> result = systolic.matmul(x, w, array=systolic.ArrayConfig(rows=2, cols=3))
+    >>> result.acc
+    array([[  27,   14,  -15],
+           [  61,   20,  -21],
+           [  25,  106, -117]], dtype=int32)
+    >>> result.cycles
+    8
+    """
+    x = _check.operand(x, "x", ndim=2, axes="(M, K)")
+    w = _check.operand(w, "w", ndim=2, axes="(K, N)")
+    product_size(x, w)
+    return _result(DenseProduct(x, w), array, mode, threads, progress, trace)
+
+
+def conv2d(
+    x: Any,
+    w: Any,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    x_zero_point: int = 0,
+    array: ArrayConfig | MachineConfig | None = None,
+    mode: str = "cycle",
+    threads: int | None = None,
+    progress: ProgressArgument = None,
+    trace: bool | Trace | None = None,
+) -> Result:
+    """Convolve 8-bit images with 8-bit kernels on the array, by im2col.
+
+    Parameters
+    ----------
+    x : array_like of int8 or uint8, (batch, ic, ih, iw), or (batch, ih, iw, ic) for "NHWC"
+    w : array_like of int8 or uint8, (oc, ic // groups, kh, kw)
+    stride, dilation : int or (int, int)
+    padding : int, (h, w), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        "same" is ONNX's SAME_UPPER.
+    groups : int
+        Blocks of channels convolved apart; as many as ic for a depthwise convolution. They run
+        as one sequence of folds, groups outermost.
+    layout : {"NCHW", "NHWC"}
+        Of x and of the result.
+    x_zero_point : int
+        The code that padded pixels carry. The sums are those of raw codes.
+    array, mode, threads, progress, trace
+        As for :func:`matmul`.
+
+    Returns
+    -------
+    Result
+        ``.acc`` holds the sums modulo 2^32, (batch, oc, oh, ow) int32, in the layout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types, shapes, groups or geometry do not fit together.
+
+    Notes
+    -----
+    The product has M over (batch, oh, ow) and K over (ic, kh, kw), first index outermost, for
+    every layout. The im2col matrix is lowered in pieces and never held whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import systolic
+    >>> x = np.arange(16, dtype=np.int8).reshape(1, 1, 4, 4)
+    >>> w = np.ones((1, 1, 3, 3), dtype=np.int8)
+    >>> systolic.conv2d(x, w, array=systolic.ArrayConfig(16, 16)).acc
+    array([[[[45, 54],
+             [81, 90]]]], dtype=int32)
+    """
+    product = lower_conv2d(
+        x,
+        w,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        layout=layout,
+        pad_value=x_zero_point,
+    )
+    return _result(product, array, mode, threads, progress, trace)
+
+
+def _result(
+    product: Product,
+    array: ArrayConfig | MachineConfig | None,
+    mode: str,
+    threads: int | None,
+    progress: ProgressArgument,
+    trace: bool | Trace | None,
+) -> Result:
+    config = ArrayConfig() if array is None else as_array_config(array)
+    recorder = recorder_for(trace, mode)
+    workers = thread_count(threads)
+    with shown(progress, f"{mode} mode") as report:
+        stats = clock(product, config, mode, workers, report, recorder)
+    return Result(product.acc, product.gemm, config, stats, mode, recorder)
+
+
+def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
+    """Check mode and trace together."""
+    _check.choice(mode, "mode", MODES)
+    recorder = as_trace(trace)
+    if recorder is not None and mode != "cycle":
+        raise ValueError(f"a trace needs mode='cycle': {mode} mode has no registers to record")
+    return recorder
+
+
+def clock(
+    product: Product,
+    config: ArrayConfig,
+    mode: str,
+    workers: int,
+    report: Progress | None,
+    trace: Trace | None = None,
+) -> Stats:
+    """Run a product; its cycles are those counted, the rest follows from its sizes."""
+    cycles = run_product(product, config, mode=mode, workers=workers, report=report, trace=trace)
+    rest = estimate_gemm(product.gemm, config).to_dict()
+    rest |= {"cycles": cycles, "pe_cycles": config.rows * config.cols * cycles}
+    return Stats(**rest)
