@@ -18,7 +18,7 @@ import numpy as np
 from systolic import _check
 
 DTYPES = ("int8", "uint8", "int32")
-EIGHT_BITS = ("int8", "uint8")
+EIGHT_BITS = _check.OPERAND_DTYPES
 
 # Elements worked on at a time: float32 temporaries of 512 KiB stay in a core's L2 cache, and
 # memory in use does not grow with the tensor.

@@ -51,9 +51,14 @@ def estimate(work: Gemm | Model, *, machine: MachineConfig | ArrayConfig = TPU_V
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
     shapes = work.trace(work.input_shapes(_check.integer(batch, "batch", minimum=0)))
+    return _total(work, shapes, config)
+
+
+def _total(model: Model, shapes: dict[str, tuple[tuple[int, ...], str]], config: ArrayConfig) -> Stats:
+    """Return what a model's products cost for the tensors' shapes that ``Model.trace`` gave."""
     gemms = [
         node.layer.products(*(shapes[tensor][0] for tensor in node.inputs))
-        for node in work.nodes
+        for node in model.nodes
         if isinstance(node.layer, ArrayLayer)
     ]
     return sum((estimate_gemm(gemm, config) for gemm in gemms), Stats())
@@ -259,11 +264,7 @@ def run(
     shapes = model.trace({name: value.shape for name, value in tensors.items()})
     tensors |= model.constants
     readers = _count_readers(model)
-    total = sum(
-        estimate_gemm(node.layer.products(*(shapes[t][0] for t in node.inputs)), machine.array).cycles
-        for node in model.nodes
-        if isinstance(node.layer, ArrayLayer)
-    )
+    total = _total(model, shapes, machine.array).cycles
     done = 0
     rows: list[LayerRun] = []
     with shown(progress, "cycles") as report:

@@ -22,8 +22,6 @@ from systolic import _check
 from systolic.gemm import Product
 from systolic.quant import QuantParams, multiplier, requantize
 
-EIGHT_BITS = ("int8", "uint8")
-
 
 def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
     """Check a layer's quantization parameters: x and y per tensor, w per tensor or per channel."""
@@ -32,7 +30,7 @@ def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: i
             continue
         if not isinstance(params, QuantParams):
             raise TypeError(f"{layer}: {name} must be QuantParams, not {type(params).__name__}")
-        if params.dtype not in EIGHT_BITS:
+        if params.dtype not in _check.OPERAND_DTYPES:
             raise TypeError(f"{layer}: {name} must be int8 or uint8, not {params.dtype}")
         if name != "w" and params.per_channel:
             raise ValueError(f"{layer}: {name} must have one scale and zero point, not one per channel")

@@ -59,7 +59,7 @@ def run_product(
 
 
 @dataclass(frozen=True)
-class _TileRows:
+class TileRows:
     """The rows of x that one fold streams, lowered when they are read."""
 
     product: Product
@@ -113,7 +113,7 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
             product.store(fold.group, fold.m_start, fold.n_start, accumulators.drain(half, fold.m, fold.n))
 
     tile = product.tile(fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
-    due = array._queue_fold(tile, _TileRows(product, fold), collect)
+    due = array._queue_fold(tile, TileRows(product, fold), collect)
     if due != (fold.shift_cycle, fold.swap_cycle):
         # Two derivations of the same times: the array's rules and the closed form.
         raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")

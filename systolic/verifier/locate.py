@@ -17,7 +17,7 @@ import numpy as np
 from systolic.array import SystolicArray
 from systolic.config import REGISTERS, ArrayConfig
 from systolic.gemm import Gemm, Product
-from systolic.machine.control import _TileRows, run_product
+from systolic.machine.control import TileRows, run_product
 from systolic.reference.pe import ReferenceArray, wrap32
 from systolic.tiling import Folds
 from systolic.verifier.operands import Operands
@@ -221,7 +221,7 @@ class _Replay:
         for i, fold in enumerate(self.folds):
             tile = self.product.tile(fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
             array._queue_fold(
-                tile, _TileRows(self.product, fold), sinks.get(self.first + i, lambda row, psums: None)
+                tile, TileRows(self.product, fold), sinks.get(self.first + i, lambda row, psums: None)
             )
         return array
 
