@@ -118,6 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         accuracy = float((scores.argmax(axis=1) == labels).mean())
     verdicts: dict[str, Any] = {}
     mismatches = list(check.mismatches)
+    notes += check.notes
     if not options.no_check:
         verdicts["numpy"] = {"layers": check.checked, "passed": not check.mismatches}
         runtime, wrong, why = _against_onnxruntime(options.model, model, x, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -16,8 +17,8 @@ import numpy as np
 from systolic import _check, layers
 from systolic._files import replacing
 from systolic._show.table import Table
-from systolic.layers import Layer
-from systolic.layers.base import same_values
+from systolic.layers import HostLayer, Layer
+from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.quant import QuantParams
 
 LAYERS: dict[str, type[Layer]] = {
@@ -27,8 +28,17 @@ LAYERS: dict[str, type[Layer]] = {
 }
 """Every kind of layer a model can hold, by its name."""
 
+DTYPES = (
+    "float32", "float64", "float16", "bool",
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+)  # fmt: skip
+"""Types that a model's tensors may have."""
+
 FORMAT = "systolic.Model"
-VERSION = 1
+VERSION = 2
+
+# Up to so many elements a tensor's values are followed without data: sizes, axes, indices.
+_FEW = 1024
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,9 @@ class TensorSpec:
     Parameters
     ----------
     shape : tuple of int or None
-        The first size may be None: any batch.
+        None is any size, bound at run time; in axis 0 the batch.
     dtype : str
-        "float32", "int8", "uint8" or "int32".
+        "float32", "float64", "float16", "bool", or "int8" to "uint64".
 
     Examples
     --------
@@ -59,13 +69,11 @@ class TensorSpec:
             )
         shape = tuple(self.shape)
         checked = [
-            None
-            if size is None and axis == 0
-            else _check.integer(size, f"size {axis} of the input", minimum=0)
+            None if size is None else _check.integer(size, f"size {axis} of the input", minimum=0)
             for axis, size in enumerate(shape)
         ]
         object.__setattr__(self, "shape", tuple(checked))
-        _check.choice(self.dtype, "dtype", ("float32", "int8", "uint8", "int32"))
+        _check.choice(self.dtype, "dtype", DTYPES)
 
     def check(self, name: str, value: np.ndarray) -> None:
         """Raise if an array does not fit: another type TypeError, another shape ValueError."""
@@ -74,18 +82,22 @@ class TensorSpec:
                 f"input {name!r} must hold {self.dtype}, not {value.dtype}; "
                 f"convert with .astype({self.dtype!r})"
             )
-        fits = len(value.shape) == len(self.shape) and all(
-            want is None or have == want for have, want in zip(value.shape, self.shape, strict=True)
+        self.check_shape(name, value.shape)
+
+    def check_shape(self, name: str, shape: Sequence[int]) -> None:
+        """Raise ValueError if a shape does not fit."""
+        fits = len(shape) == len(self.shape) and all(
+            want is None or have == want for have, want in zip(shape, self.shape, strict=True)
         )
         if not fits:
-            batch = " (? is any batch)" if None in self.shape else ""
+            any_size = " (? is any size)" if None in self.shape[1:] else " (? is any batch)"
             raise ValueError(
-                f"input {name!r} must have shape {_check.shape(self.shape)}{batch}, "
-                f"not {_check.shape(value.shape)}"
+                f"input {name!r} must have shape {_check.shape(self.shape)}"
+                f"{any_size if None in self.shape else ''}, not {_check.shape(shape)}"
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Node:
     """One layer of a model with the names of the tensors it reads and writes.
 
@@ -93,9 +105,15 @@ class Node:
     ----------
     layer : Layer
     inputs : tuple of str
-    output : str
+    output : str or tuple of str
+        A name for each of the layer's outputs; "" for one that is not used.
     name : str
         Shown in tables and errors; by default the output's name.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+        All names, "" among them.
 
     Examples
     --------
@@ -106,21 +124,44 @@ class Node:
 
     layer: Layer
     inputs: tuple[str, ...]
-    output: str
-    name: str = ""
+    outputs: tuple[str, ...]
+    name: str
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.layer, Layer):
-            raise TypeError(f"a node holds a Layer, not {type(self.layer).__name__}")
-        inputs = (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
-        object.__setattr__(self, "inputs", inputs)
-        if len(self.inputs) != self.layer.inputs:
-            raise ValueError(
-                f"{type(self.layer).__name__} reads {self.layer.inputs} tensors, but {self.output!r} names "
-                f"{len(self.inputs)}: {', '.join(self.inputs) or 'none'}"
-            )
-        if not self.name:
-            object.__setattr__(self, "name", self.output)
+    def __init__(
+        self, layer: Layer, inputs: str | Sequence[str], output: str | Sequence[str], name: str = ""
+    ) -> None:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"a node holds a Layer, not {type(layer).__name__}")
+        object.__setattr__(self, "layer", layer)
+        object.__setattr__(self, "inputs", (inputs,) if isinstance(inputs, str) else tuple(inputs))
+        object.__setattr__(self, "outputs", (output,) if isinstance(output, str) else tuple(output))
+        for verb, names, count in (
+            ("writes", self.outputs, layer.outputs),
+            ("reads", self.inputs, layer.inputs),
+        ):
+            if len(names) != count and (count is not None or not names):
+                wanted = "at least 1" if count is None else count
+                raise ValueError(
+                    f"{type(layer).__name__} {verb} {wanted} tensors, but {name or self._label!r} names "
+                    f"{len(names)}: {', '.join(names) or 'none'}"
+                )
+        if not any(self.outputs):
+            raise ValueError(f"{type(layer).__name__} {name!r} names no output")
+        object.__setattr__(self, "name", name or self._label)
+
+    @property
+    def _label(self) -> str:
+        return next((name for name in self.outputs if name), "")
+
+    @property
+    def output(self) -> str:
+        """The first output in use."""
+        return self._label
+
+    def named(self, results: Any) -> dict[str, Any]:
+        """Return what the layer gives, one thing or a tuple, by the names of the outputs in use."""
+        each = (results,) if self.layer.outputs == 1 else results
+        return {name: result for name, result in zip(self.outputs, each, strict=True) if name}
 
 
 class Model:
@@ -169,7 +210,11 @@ class Model:
         self.name = name
         self.inputs = {name: _spec(name, spec) for name, spec in inputs.items()}
         self.constants = {n: np.array(a, order="C") for n, a in (constants or {}).items()}
-        for array in self.constants.values():
+        for constant, array in self.constants.items():
+            if array.dtype.name not in DTYPES:
+                raise TypeError(
+                    f"constant {constant!r} must hold one of {', '.join(DTYPES)}, not {array.dtype}"
+                )
             array.flags.writeable = False
         self.nodes: tuple[Node, ...] = ()
         known = {*self.inputs, *self.constants}
@@ -181,9 +226,10 @@ class Model:
             for tensor in node.inputs:
                 if tensor not in known:
                     raise ValueError(f"{node.name!r} reads {tensor!r}, which nothing before it writes")
-            if node.output in known:
-                raise ValueError(f"{node.name!r} writes {node.output!r}, which is there already")
-            known.add(node.output)
+            for tensor in filter(None, node.outputs):
+                if tensor in known:
+                    raise ValueError(f"{node.name!r} writes {tensor!r}, which is there already")
+                known.add(tensor)
             last = node.output
             self.nodes += (node,)
         if outputs is None or isinstance(outputs, str):
@@ -193,8 +239,12 @@ class Model:
             if tensor not in known:
                 raise ValueError(f"output {tensor!r} is not a tensor of the model")
 
-    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[tuple[int, ...], str]]:
+    def trace(self, shapes: Mapping[str, Shape | None]) -> dict[str, tuple[Shape | None, str]]:
         """Return shape and type of every tensor for inputs of these shapes, without data.
+
+        A shape is None where only a run can tell: an operator's output sizes may depend on values,
+        and what reads it is unknown as well. Values that follow from shapes and constants alone
+        are followed.
 
         Raises
         ------
@@ -204,24 +254,62 @@ class Model:
         missing = [name for name in self.inputs if name not in shapes]
         if missing:
             raise ValueError(f"shapes must hold one for each input; {', '.join(map(repr, missing))} missing")
-        known = {name: (tuple(shapes[name]), spec.dtype) for name, spec in self.inputs.items()}
+        known: dict[str, tuple[Shape | None, str]] = {}
+        for name, spec in self.inputs.items():
+            shape = shapes[name]
+            known[name] = (None if shape is None else tuple(shape), spec.dtype)
         known |= {name: (array.shape, array.dtype.name) for name, array in self.constants.items()}
+        values = dict(self.constants)
         for node in self.nodes:
-            read = [known[tensor] for tensor in node.inputs]
             try:
-                dtype = node.layer.output_dtype(*(d for _, d in read))
-                shape = node.layer.output_shape(*(s for s, _ in read))
+                known |= _infer(node, known, values)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"node {node.name!r}: {error}") from error
-            known[node.output] = (shape, dtype)
         return known
 
-    def input_shapes(self, batch: int = 1) -> dict[str, tuple[int, ...]]:
-        """Return the inputs' shapes with `batch` where a model takes any."""
-        return {
-            name: tuple(batch if size is None else size for size in spec.shape)
-            for name, spec in self.inputs.items()
-        }
+    def input_shapes(
+        self, batch: int = 1, *, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> dict[str, Shape]:
+        """Return the inputs' shapes with their symbolic sizes bound.
+
+        Parameters
+        ----------
+        batch : int
+            Size of axis 0 where a model takes any.
+        shapes : mapping of str to tuple of int, optional
+            Whole shapes of inputs by name; needed for an input with other symbolic sizes.
+
+        Raises
+        ------
+        ValueError
+            If a size stays open, or a shape is of no input or does not fit it.
+        """
+        bound = {}
+        for name, shape in self._bind(batch, shapes).items():
+            if shape is None:
+                raise ValueError(
+                    f"input {name!r} has the shape {_check.shape(self.inputs[name].shape)}; sizes beyond the "
+                    f"batch must be given, by an input array or as shapes={{{name!r}: (...)}}"
+                )
+            bound[name] = shape
+        return bound
+
+    def _bind(self, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Shape | None]:
+        """Return the inputs' shapes, None where sizes beyond the batch stay open."""
+        given = dict(shapes or {})
+        unknown = [name for name in given if name not in self.inputs]
+        if unknown:
+            names = ", ".join(map(repr, self.inputs))
+            raise ValueError(f"shapes are for the inputs {names}, not {', '.join(map(repr, unknown))}")
+        bound: dict[str, Shape | None] = {}
+        for name, spec in self.inputs.items():
+            if name in given:
+                spec.check_shape(name, given[name])
+                bound[name] = tuple(_check.integer(size, f"a size of {name!r}") for size in given[name])
+                continue
+            sizes = [batch if size is None and axis == 0 else size for axis, size in enumerate(spec.shape)]
+            bound[name] = None if None in sizes else tuple(size for size in sizes if size is not None)
+        return bound
 
     # Saving and loading
 
@@ -243,7 +331,7 @@ class Model:
                     "layer": type(node.layer).__name__,
                     "name": node.name,
                     "inputs": list(node.inputs),
-                    "output": node.output,
+                    "outputs": list(node.outputs),
                     "fields": {
                         f.name: _encode(getattr(node.layer, f.name), arrays)
                         for f in fields(node.layer)  # type: ignore[arg-type]
@@ -296,7 +384,8 @@ class Model:
                         Node(
                             LAYERS[node["layer"]](**{n: decode(v) for n, v in node["fields"].items()}),
                             tuple(node["inputs"]),
-                            node["output"],
+                            # Version 1 knew one output.
+                            node["output"] if "output" in node else tuple(node["outputs"]),
                             node["name"],
                         )
                         for node in content["nodes"]
@@ -316,22 +405,27 @@ class Model:
 
     # Looking at it
 
-    def table(self, batch: int = 1) -> Table:
-        """Return a row per node: layer, tensors, output shape and type, product sizes."""
-        shapes = self.trace(self.input_shapes(batch))
+    def table(self, batch: int = 1, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Table:
+        """Return a row per node: layer, tensors, output shape and type, product sizes.
+
+        `batch` and `shapes` bind symbolic sizes as :meth:`input_shapes` does; what stays open is ?.
+        """
+        known = self.trace(self._bind(batch, shapes))
         rows = []
         for node in self.nodes:
-            shape, dtype = shapes[node.output]
+            written = [known[tensor] for tensor in filter(None, node.outputs)]
+            read = [known[tensor][0] for tensor in node.inputs]
             gemm = None
             if isinstance(node.layer, layers.ArrayLayer):
-                gemm = repr(node.layer.products(*(shapes[t][0] for t in node.inputs)))
+                sizes = [shape for shape in read if shape is not None]
+                gemm = repr(node.layer.products(*sizes)) if len(sizes) == len(read) else "?"
             rows.append(
                 (
                     node.name,
                     type(node.layer).__name__,
                     ", ".join(node.inputs),
-                    _check.shape(shape),
-                    dtype,
+                    ", ".join("?" if shape is None else _check.shape(shape) for shape, _ in written),
+                    ", ".join(dtype for _, dtype in written),
                     gemm,
                 )
             )
@@ -363,6 +457,33 @@ def _spec(name: str, spec: Any) -> TensorSpec:
     if not isinstance(spec, Sequence) or len(spec) != 2 or isinstance(spec, str):
         raise TypeError(f"input {name!r} must be a TensorSpec or (shape, dtype), not {_check.kind(spec)}")
     return TensorSpec(*spec)
+
+
+def _infer(
+    node: Node, known: Mapping[str, tuple[Shape | None, str]], values: dict[str, np.ndarray]
+) -> dict[str, tuple[Shape | None, str]]:
+    """Return shape and type of what a node writes; put those of its values that can be told into `values`."""
+    layer = node.layer
+    dtypes = node.named(layer.output_dtype(*(known[tensor][1] for tensor in node.inputs)))
+    shapes = [shape for shape, _ in (known[tensor] for tensor in node.inputs) if shape is not None]
+    unknown: dict[str, tuple[Shape | None, str]] = {name: (None, dtype) for name, dtype in dtypes.items()}
+    if len(shapes) < len(node.inputs):
+        return unknown
+    read = [values.get(tensor) for tensor in node.inputs]
+    try:
+        sizes = node.named(layer.output_shape_from(read, *shapes))
+    except UnknownShape:
+        return unknown
+    if isinstance(layer, HostLayer):
+        there = [array for array in read if array is not None]
+        elements = sum(array.size for array in there) + sum(math.prod(shape) for shape in sizes.values())
+        if len(there) == len(read) and elements <= _FEW:
+            values |= node.named(layer.apply(*there))
+        else:
+            value = layer.value_of(*shapes)
+            if value is not None:
+                values[node.output] = value
+    return {name: (tuple(sizes[name]), dtype) for name, dtype in dtypes.items()}
 
 
 # What reading a zip, its JSON, its arrays and the layers they make can raise.

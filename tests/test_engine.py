@@ -27,6 +27,7 @@ from strategies import (
     wrap32,
 )
 from test_tiling import naive_cycles, naive_stats
+from toy_layers import Both, Halves
 
 import systolic
 from systolic import (
@@ -562,7 +563,9 @@ def test_arrays_that_are_none() -> None:
 
 
 def test_padding_beyond_any_image() -> None:
-    with pytest.raises(ValueError, match=r"padding makes the height 2,000,000,00\d pixels; at most 1,048,576"):
+    with pytest.raises(
+        ValueError, match=r"padding makes the height 2,000,000,00\d pixels; at most 1,048,576"
+    ):
         conv2d(IMAGE, KERNELS, padding=10**9)
 
 
@@ -734,6 +737,37 @@ def test_tensors_are_freed_after_their_last_reader() -> None:
 def test_a_product_is_freed_when_its_layer_is_done() -> None:
     dense = Dense(np.eye(4, dtype=np.int8), x=ONE, w=ONE, y=ONE)
     assert alive_at_each_layer(chain(dense, dense, Relu(), Relu()))[-1] == ["t2", "t3"]
+
+
+def test_each_of_several_outputs_is_freed_after_its_last_reader() -> None:
+    alive: list[list[str]] = []
+    references: dict[str, weakref.ref] = {}
+
+    def observe(node: Node, inputs: list[np.ndarray], output) -> None:
+        references.update({name: weakref.ref(array) for name, array in node.named(output).items()})
+        alive.append([name for name, ref in references.items() if ref() is not None])
+
+    nodes = [
+        Node(Halves(), "x", ("a", "unread")),
+        Node(Relu(), "a", "b"),
+        Node(Relu(), "b", "c"),
+        Node(Relu(), "c", "d"),
+    ]
+    run(Model(nodes, inputs={"x": ((None, 4), "int8")}), np.ones((2, 4), np.int8), observe=observe)
+    assert alive == [["a", "unread"], ["a", "b"], ["b", "c"], ["c", "d"]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_both_operands_computed_at_run_time(mode: str) -> None:
+    inputs = {"a": ((None, 5), "int8"), "b": ((5, None), "uint8")}
+    model = Model([Relu(), Node(Both(), ("t0", "b"), "y", "scores")], inputs=inputs)
+    rng = np.random.default_rng(0)
+    a, b = codes(rng, (7, 5), "int8"), codes(rng, (5, 3), "uint8")
+    result = run(model, {"a": a, "b": b}, machine=ArrayConfig(2, 2), mode=mode)
+    np.testing.assert_array_equal(result.outputs["y"], np.maximum(a, 0).astype(np.int32) @ b.astype(np.int32))
+    shapes = {"a": (7, 5), "b": (5, 3)}
+    assert result.layers[1].gemm == Gemm(7, 5, 3)
+    assert estimate(model, machine=ArrayConfig(2, 2), shapes=shapes) == result.stats
 
 
 def test_tensors_without_readers_are_freed() -> None:

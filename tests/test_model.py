@@ -11,10 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layer_examples import EXAMPLES
 from strategies import codes, raises
+from toy_layers import TOYS, Halves, Join, Measure, Nonzero, Resized
 
 import systolic
-from systolic import Add, Conv2d, Dense, DepthwiseConv2d, Model, Node, QuantParams, Relu, TensorSpec, run
+from systolic import (
+    Add,
+    Conv2d,
+    Dense,
+    DepthwiseConv2d,
+    Gemm,
+    Model,
+    Node,
+    QuantParams,
+    Relu,
+    TensorSpec,
+    estimate,
+    run,
+)
 from systolic.model import LAYERS
 
 ONE = QuantParams(1.0)
@@ -73,7 +88,8 @@ def zoo_inputs(batch: int = 2) -> dict[str, np.ndarray]:
 
 
 def test_the_zoo_is_complete() -> None:
-    assert {type(node.layer).__name__ for node in zoo().nodes} == set(LAYERS)
+    held = [node.layer for node in zoo().nodes] + EXAMPLES
+    assert {type(layer).__name__ for layer in held} == set(LAYERS)
     assert set(LAYERS) <= set(vars(systolic))
 
 
@@ -159,14 +175,43 @@ def test_a_model_without_layers_gives_its_input() -> None:
             "Add reads 2 tensors, but 'y' names 0: none",
         ),
         (
-            lambda: TensorSpec((None, 4), "int16"),
+            lambda: TensorSpec((None, 4), "int4"),
             ValueError,
-            "dtype must be one of 'float32', 'int8', 'uint8', 'int32', not 'int16'",
+            "dtype must be one of 'float32', 'float64', 'float16', 'bool', 'int8', 'uint8', 'int16', 'uint16', "
+            "'int32', 'uint32', 'int64', 'uint64', not 'int4'",
         ),
         (
-            lambda: TensorSpec((4, None), "int8"),
+            lambda: TensorSpec((4, "width"), "int8"),
             TypeError,
-            "size 1 of the input must be an integer, not NoneType None",
+            "size 1 of the input must be an integer, not str 'width'",
+        ),
+        (
+            lambda: Model([Relu()], inputs=SPEC, constants={"c": np.zeros(2, "complex64")}),
+            TypeError,
+            "constant 'c' must hold one of float32, float64, float16, bool, int8, uint8, int16, uint16, int32, "
+            "uint32, int64, uint64, not complex64",
+        ),
+        (
+            lambda: Node(Relu(), ("x",), ("y", "z")),
+            ValueError,
+            "Relu writes 1 tensors, but 'y' names 2: y, z",
+        ),
+        (lambda: Node(Relu(), ("x",), ""), ValueError, "Relu '' names no output"),
+        (
+            lambda: Node(Halves(), ("x",), "y", "split"),
+            ValueError,
+            "Halves writes 2 tensors, but 'split' names 1: y",
+        ),
+        (lambda: Node(Halves(), ("x",), ("", "")), ValueError, "Halves '' names no output"),
+        (
+            lambda: Node(Join(), (), "y"),
+            ValueError,
+            "Join reads at least 1 tensors, but 'y' names 0: none",
+        ),
+        (
+            lambda: Model([Node(Halves(), ("x",), ("a", "a"))], inputs=SPEC),
+            ValueError,
+            "'a' writes 'a', which is there already",
         ),
         (
             lambda: TensorSpec((-1, 4), "int8"),
@@ -212,6 +257,149 @@ def test_trace_names_the_node() -> None:
     model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
     with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
         model.trace({"x": (1, 4)})
+
+
+def halves_model() -> Model:
+    """Several outputs, one of them unused, and any number of inputs."""
+    nodes = [
+        Node(Halves(), "x", ("left", "right"), "split"),
+        Node(Halves(), "left", ("", "second")),
+        Node(Join(), ("second", "right", "left"), "joined"),
+    ]
+    return Model(nodes, inputs={"x": ((None, 8), "int8")}, outputs=["joined", "right"])
+
+
+def test_nodes_with_several_outputs() -> None:
+    split, second, joined = halves_model().nodes
+    assert (split.output, split.outputs, split.name) == ("left", ("left", "right"), "split")
+    assert (second.output, second.outputs, second.name) == ("second", ("", "second"), "second")
+    assert second.named((1, 2)) == {"second": 2} and joined.named(3) == {"joined": 3}
+    with pytest.raises(ValueError):
+        split.named((1,))
+
+
+def test_layers_with_several_outputs_run() -> None:
+    model = halves_model()
+    x = codes(np.random.default_rng(0), (3, 8), "int8")
+    seen = {}
+    result = run(model, x, observe=lambda n, i, o: seen.update(n.named(o)))
+    np.testing.assert_array_equal(result.outputs["joined"], np.hstack([x[:, 2:4], x[:, 4:], x[:, :4]]))
+    np.testing.assert_array_equal(result.outputs["right"], x[:, 4:])
+    known = model.trace(model.input_shapes(3))
+    assert {name: known[name] for name in seen} == {n: (a.shape, a.dtype.name) for n, a in seen.items()}
+    assert set(seen) == {"left", "right", "second", "joined"}
+    assert [row.shape for row in result.layers] == [(3, 4), (3, 2), (3, 10)]
+    assert "(1, 4), (1, 4)" in str(model.table())
+
+
+def test_layers_with_several_outputs_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for toy in TOYS:
+        monkeypatch.setitem(LAYERS, toy.__name__, toy)
+    model = halves_model()
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m") == model
+    assert pickle.loads(pickle.dumps(model)) == model
+
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    def older(content) -> None:
+        content["version"] = 1
+        for node in content["nodes"]:
+            (node["output"],) = node.pop("outputs")
+
+    rewritten(tmp_path / "m", older)
+    assert Model.load(tmp_path / "m") == zoo()
+
+
+@pytest.mark.parametrize("layer", [*(node.layer for node in zoo().nodes), *EXAMPLES], ids=repr)
+def test_examples_of_layers_come_back(tmp_path: Path, layer) -> None:
+    count = 1 if layer.inputs is None else layer.inputs
+    outputs = tuple(f"y{i}" for i in range(layer.outputs or 1))
+    names = [f"x{i}" for i in range(count)]
+    model = Model([Node(layer, names, outputs)], inputs=dict.fromkeys(names, ((1,), "int8")))
+    model.save(tmp_path / "m")
+    assert Model.load(tmp_path / "m") == model
+    assert copy.deepcopy(model) == model
+
+
+# Sizes known only at run time
+
+
+def test_symbolic_sizes_are_bound_at_run_time() -> None:
+    model = Model([Relu(), Node(dense(4, 3), ("t0",), "y")], inputs={"x": ((None, None, 4), "int8")})
+    assert repr(model) == "<Model 'model': 2 layers, x (?, ?, 4) int8 -> y>"
+    for shape in ((2, 3, 4), (1, 0, 4)):
+        assert run(model, np.ones(shape, np.int8)).outputs["y"].shape == (*shape[:2], 3)
+        assert estimate(model, shapes={"x": shape}) == estimate(Gemm(shape[0] * shape[1], 4, 3))
+    assert model.input_shapes(shapes={"x": [5, 6, 4]}) == {"x": (5, 6, 4)}
+    assert "?" in str(model.table()) and "Gemm(6, 4, 3)" in str(model.table(shapes={"x": (2, 3, 4)}))
+    with raises(ValueError, "input 'x' must have shape (?, ?, 4) (? is any size), not (2, 3, 5)"):
+        run(model, np.ones((2, 3, 5), np.int8))
+    with raises(
+        ValueError,
+        "input 'x' has the shape (?, ?, 4); sizes beyond the batch must be given, by an input array or as "
+        "shapes={'x': (...)}",
+    ):
+        estimate(model)
+    with raises(ValueError, "input 'x' must have shape (?, ?, 4) (? is any size), not (2, 4)"):
+        model.input_shapes(shapes={"x": (2, 4)})
+    with raises(ValueError, "shapes are for the inputs 'x', not 'z'"):
+        model.input_shapes(shapes={"z": (2, 4)})
+
+
+def test_shapes_that_depend_on_values() -> None:
+    nodes = [
+        Node(Relu(), "x", "h"),
+        Node(Nonzero(), "h", "found", "finder"),
+        Node(dense(4, 3), "found", "y", "the product"),
+        Node(dense(4, 2), "x", "z"),
+    ]
+    model = Model(nodes, inputs=SPEC, outputs=["y", "z"])
+    known = model.trace({"x": (5, 4)})
+    assert (
+        known["h"] == ((5, 4), "int8") and known["found"] == (None, "int8") and known["y"] == (None, "int8")
+    )
+    assert known["z"] == ((5, 2), "int8")
+    with raises(
+        ValueError,
+        "the product of node 'the product' cannot be told without data: the shape of what node 'finder' "
+        "(Nonzero) writes depends on values; run the model",
+    ):
+        estimate(model, batch=5)
+    x = np.int8([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [-1, -1, -1, -1]])
+    seen: list[tuple[int, int]] = []
+    result = run(model, x, progress=lambda done, total: seen.append((done, total)))
+    assert [row.gemm for row in result.layers] == [None, None, Gemm(2, 4, 3), Gemm(4, 4, 2)]
+    assert all(done <= total for done, total in seen) and seen[-1] == (result.stats.cycles,) * 2
+    assert "?" in str(model.table())
+    # What reaches no product does not keep the cost from being known.
+    ends = Model([*nodes[:2], nodes[3]], inputs=SPEC, outputs=["found", "z"])
+    assert estimate(ends, batch=5) == estimate(Gemm(5, 4, 2))
+
+
+def test_values_that_follow_from_shapes_are_followed() -> None:
+    nodes = [
+        Node(Measure(), "x", "sizes"),
+        Node(Relu(), "sizes", "same"),
+        Node(Join(), ("same", "four"), "wanted"),
+        Node(Resized(), ("x", "wanted"), "h"),
+        Node(dense(4, 3), "h", "y"),
+    ]
+    inputs = {"x": ((None, 2, 2), "int8")}
+    model = Model(nodes, inputs=inputs, constants={"four": np.int32([1])})
+    shape = (6, 2, 2)
+    upto = Model(nodes[:4], inputs=inputs, constants=model.constants)
+    assert upto.trace({"x": shape})["h"] == ((6, 2, 2, 1), "int8")
+    fits = Model([*nodes[:2], Node(Resized(), ("x", "same"), "h")], inputs=inputs)
+    assert fits.trace({"x": shape})["h"] == (shape, "int8")
+    with raises(
+        ValueError, "node 'y': Dense takes inputs (..., 4), as its weight has 4 rows, not (6, 2, 2, 1)"
+    ):
+        run(model, np.ones(shape, np.int8))
+    unknown = Model([Node(Resized(), ("x", "wanted"), "h")], inputs={**inputs, "wanted": ((3,), "int32")})
+    assert unknown.trace({"x": shape, "wanted": (3,)})["h"] == (None, "int8")
+    sizes = np.int32([2, 3, 4])
+    assert run(unknown, {"x": np.ones(shape, np.int8), "wanted": sizes}).outputs["h"].shape == (2, 3, 4)
 
 
 def test_trace_says_which_shape_is_missing() -> None:
@@ -399,12 +587,12 @@ def test_other_zips_are_rejected(tmp_path: Path) -> None:
         Model.load(path)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_later_versions_are_rejected(tmp_path: Path, version: int) -> None:
     path = tmp_path / "m"
     rewritten(path, lambda content: content.update(version=version, nodes="unheard of"))
     with raises(
-        ValueError, f"{path} is of version {version}; this systolic reads up to 1: install a newer one"
+        ValueError, f"{path} is of version {version}; this systolic reads up to 2: install a newer one"
     ):
         Model.load(path)
 
@@ -430,7 +618,8 @@ def test_later_versions_are_rejected(tmp_path: Path, version: int) -> None:
         lambda c: c.update(outputs=["nowhere"]),
         lambda c: c.update(outputs=3),
         lambda c: c.update(inputs={}),
-        lambda c: c["inputs"]["image"].update(dtype="float64"),
+        lambda c: c["inputs"]["image"].update(dtype="float8"),
+        lambda c: c["nodes"][1].update(outputs=["a", "b"]),
         lambda c: c["inputs"]["image"].update(shape=None),
         lambda c: c.update(constants={"offset": {"array": "model.json"}}),
         lambda c: [c],

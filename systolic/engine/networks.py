@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer
+from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
@@ -24,7 +25,13 @@ from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
 
-def estimate(work: Gemm | Model, *, machine: MachineConfig | ArrayConfig = TPU_V1, batch: int = 1) -> Stats:
+def estimate(
+    work: Gemm | Model,
+    *,
+    machine: MachineConfig | ArrayConfig = TPU_V1,
+    batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Stats:
     """Return what a product or a model costs, in closed form, without data.
 
     Parameters
@@ -33,11 +40,18 @@ def estimate(work: Gemm | Model, *, machine: MachineConfig | ArrayConfig = TPU_V
     machine : MachineConfig or ArrayConfig
     batch : int
         Size of the first axis where a model takes any.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
 
     Returns
     -------
     Stats
         Every field equal to that of a run.
+
+    Raises
+    ------
+    ValueError
+        If a size stays open, or what reaches the array depends on values: the message names the node.
 
     Examples
     --------
@@ -50,18 +64,35 @@ def estimate(work: Gemm | Model, *, machine: MachineConfig | ArrayConfig = TPU_V
         return estimate_gemm(work, config)
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
-    shapes = work.trace(work.input_shapes(_check.integer(batch, "batch", minimum=0)))
-    return _total(work, shapes, config)
+    bound = work.input_shapes(_check.integer(batch, "batch", minimum=0), shapes=shapes)
+    known = work.trace(bound)
+    gemms = _products(work, known)
+    writers = {tensor: node for node in work.nodes for tensor in node.outputs}
+    for node in work.nodes:
+        if node.output in gemms and gemms[node.output] is None:
+            source = node
+            while unknown := [tensor for tensor in source.inputs if known[tensor][0] is None]:
+                source = writers[unknown[0]]
+            raise ValueError(
+                f"the product of node {node.name!r} cannot be told without data: the shape of what node "
+                f"{source.name!r} ({type(source.layer).__name__}) writes depends on values; run the model"
+            )
+    return _total(gemms, config)
 
 
-def _total(model: Model, shapes: dict[str, tuple[tuple[int, ...], str]], config: ArrayConfig) -> Stats:
-    """Return what a model's products cost for the tensors' shapes that ``Model.trace`` gave."""
-    gemms = [
-        node.layer.products(*(shapes[tensor][0] for tensor in node.inputs))
-        for node in model.nodes
-        if isinstance(node.layer, ArrayLayer)
-    ]
-    return sum((estimate_gemm(gemm, config) for gemm in gemms), Stats())
+def _products(model: Model, known: Mapping[str, tuple[Shape | None, str]]) -> dict[str, Gemm | None]:
+    """Return the products by their node's output; None where ``Model.trace`` gave no shape."""
+    gemms: dict[str, Gemm | None] = {}
+    for node in model.nodes:
+        if isinstance(node.layer, ArrayLayer):
+            read = [known[tensor][0] for tensor in node.inputs]
+            sizes = [shape for shape in read if shape is not None]
+            gemms[node.output] = node.layer.products(*sizes) if len(sizes) == len(read) else None
+    return gemms
+
+
+def _total(gemms: Mapping[str, Gemm | None], config: ArrayConfig) -> Stats:
+    return sum((estimate_gemm(gemm, config) for gemm in gemms.values() if gemm is not None), Stats())
 
 
 @dataclass(frozen=True)
@@ -73,7 +104,7 @@ class LayerRun:
     name, layer : str
         The node's name and the kind of layer.
     shape, dtype : tuple of int, str
-        Of the output.
+        Of the output, the first in use if there are several.
     gemm : Gemm or None
         The product that ran on the array; None for a layer beside it.
     stats : Stats
@@ -203,8 +234,11 @@ class Run:
         return self.table().html()
 
 
-Observer = Callable[[Node, list[np.ndarray], np.ndarray], None]
-"""Called after each layer with its node, its inputs and its output."""
+Output = np.ndarray | tuple[np.ndarray, ...]
+"""What a layer gives: an array, or a tuple of them if it has several outputs."""
+
+Observer = Callable[[Node, list[np.ndarray], Any], None]
+"""Called after each layer with its node, its inputs and its :data:`Output`."""
 
 
 def run(
@@ -230,7 +264,8 @@ def run(
     mode, threads, progress, trace
         As for :func:`matmul`; a trace records one layer, the one it names or the first on the array.
     observe : callable, optional
-        Called as ``observe(node, inputs, output)`` after each layer.
+        Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple for a layer
+        with several, which ``node.named(output)`` names.
 
     Returns
     -------
@@ -242,6 +277,7 @@ def run(
     ------
     TypeError, ValueError
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
+        Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
 
     Examples
     --------
@@ -261,10 +297,12 @@ def run(
     traced = _traced_layer(model, recorder)
     workers = thread_count(threads)
     tensors = _inputs(model, x)
-    shapes = model.trace({name: value.shape for name, value in tensors.items()})
+    known = model.trace({name: value.shape for name, value in tensors.items()})
     tensors |= model.constants
     readers = _count_readers(model)
-    total = _total(model, shapes, machine.array).cycles
+    # What depends on values adds to the total once it has run.
+    gemms = _products(model, known)
+    total = _total(gemms, machine.array).cycles
     done = 0
     rows: list[LayerRun] = []
     with shown(progress, "cycles") as report:
@@ -276,14 +314,17 @@ def run(
             output, gemm, stats = _run_layer(node.layer, read, machine.array, mode, workers, part, record)
             wall = time.perf_counter() - started
             done += stats.cycles
+            if gemm is not None and gemms[node.output] is None:
+                total += stats.cycles
             if report is not None and gemm is not None:
                 report(done, total)
             if observe is not None:
                 observe(node, read, output)
-            kind = type(node.layer).__name__
-            rows.append(LayerRun(node.name, kind, output.shape, output.dtype.name, gemm, stats, wall))
-            if readers.get(node.output):
-                tensors[node.output] = output
+            written = node.named(output)
+            kind, first = type(node.layer).__name__, written[node.output]
+            rows.append(LayerRun(node.name, kind, first.shape, first.dtype.name, gemm, stats, wall))
+            tensors |= {name: array for name, array in written.items() if readers.get(name)}
+            del first, written
             for tensor in node.inputs:
                 readers[tensor] -= 1
                 if not readers[tensor]:
@@ -299,13 +340,13 @@ def _run_layer(
     workers: int,
     report: Progress | None,
     trace: Trace | None,
-) -> tuple[np.ndarray, Gemm | None, Stats]:
+) -> tuple[Output, Gemm | None, Stats]:
     if isinstance(layer, HostLayer):
         return layer.apply(*inputs), None, Stats()
     assert isinstance(layer, ArrayLayer)
-    product = layer.lower(inputs[0])
+    product = layer.lower(*inputs)
     stats = clock(product, config, mode, workers, report, trace)
-    return layer.finish(product, inputs[0]), product.gemm, stats
+    return layer.finish(product, *inputs), product.gemm, stats
 
 
 def _traced_layer(model: Model, trace: Trace | None) -> Node | None:
@@ -351,4 +392,4 @@ def _offset(report: Progress | None, done: int, total: int, mode: str) -> Progre
     """Report one layer's cycles as part of the whole run's."""
     if report is None or mode != "cycle":
         return None
-    return lambda part, _: report(done + part, total)
+    return lambda part, whole: report(done + part, max(total, done + whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -12,22 +13,49 @@ from systolic.gemm import Gemm, Product
 Shape = tuple[int, ...]
 
 
+class UnknownShape(Exception):
+    """An output's shape depends on values that only a run can know."""
+
+
 class Layer:
     """One operator of a model, with its constants and quantization parameters.
 
     Subclasses are frozen dataclasses whose fields hold None, bool, int, float, str, tuples of
     these, :class:`~systolic.QuantParams` or ndarrays: so a model can be saved, compared and
     copied without knowing its layers.
+
+    A layer whose `outputs` is 1 returns one shape, type and array; any other returns a tuple of
+    them from :meth:`output_shape`, :meth:`output_dtype` and ``apply`` or ``finish``, one per output.
     """
 
-    inputs: ClassVar[int] = 1
-    """How many tensors the layer reads."""
+    inputs: ClassVar[int | None] = 1
+    """How many tensors the layer reads; None: any number from 1."""
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the output's shape for inputs of these shapes; ValueError if they do not fit."""
+    outputs: ClassVar[int | None] = 1
+    """How many tensors it writes; None: as many as its fields say, in a tuple even if there is one."""
+
+    def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
+        """Return the output's shape for inputs of these shapes.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit.
+        UnknownShape
+            If the shape depends on the inputs' values.
+        """
         raise TypeError(f"{type(self).__name__} does not define output_shape")
 
-    def output_dtype(self, *dtypes: str) -> str:
+    def output_shape_from(
+        self, values: Sequence[np.ndarray | None], *shapes: Shape
+    ) -> Shape | tuple[Shape, ...]:
+        """Return the output's shape where some inputs' values are known, None standing for the others.
+
+        A layer that overrides this raises UnknownShape from :meth:`output_shape`.
+        """
+        return self.output_shape(*shapes)
+
+    def output_dtype(self, *dtypes: str) -> str | tuple[str, ...]:
         """Return the output's type name for inputs of these types; TypeError if they do not fit."""
         raise TypeError(f"{type(self).__name__} does not define output_dtype")
 
@@ -39,8 +67,9 @@ class Layer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled layers keep their arrays read-only; numpy drops the flag.
         for value in state.values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, np.ndarray):
+                    item.flags.writeable = False
         self.__dict__.update(state)
 
     __hash__ = None  # type: ignore[assignment]
@@ -59,23 +88,30 @@ class Layer:
 class HostLayer(Layer):
     """A layer computed beside the array; it costs no array cycles."""
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the layer's output, a new array."""
+    def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")
+
+    def value_of(self, *shapes: Shape) -> np.ndarray | None:
+        """Return the output where the inputs' shapes alone decide it, as for ONNX Shape; None elsewhere."""
+        return None
 
 
 class ArrayLayer(Layer):
-    """A layer whose products run on the array: :meth:`lower`, then :meth:`finish`."""
+    """A layer whose products run on the array: :meth:`lower`, then :meth:`finish`.
+
+    Both get every tensor that the layer reads: either operand may be computed at run time.
+    """
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the product's sizes for inputs of these shapes, without data."""
         raise TypeError(f"{type(self).__name__} does not define products")
 
-    def lower(self, x: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product to run, checked against the layer, with room for its sums."""
         raise TypeError(f"{type(self).__name__} does not define lower")
 
-    def finish(self, product: Product, x: np.ndarray) -> np.ndarray:
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the output from the raw sums: zero-point corrections, bias, requantization.
 
         The sums in the product are used up.
@@ -92,4 +128,6 @@ def same_values(a: Any, b: Any) -> bool:
             and a.dtype == b.dtype
             and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         )
-    return type(a) is type(b) and bool(a == b)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same_values, a, b))
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))

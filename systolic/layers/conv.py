@@ -171,15 +171,16 @@ class Conv2d(ArrayLayer):
         oc, icg, kh, kw = self.weight.shape
         return Gemm(shapes[0][0] * oh * ow, icg * kh * kw, oc // self.groups, groups=self.groups)
 
-    def lower(self, x: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product of x's patches and the kernels."""
+        (x,) = inputs
         self.output_dtype(x.dtype.name)
         return ConvProduct(
             x, self.weight, self._window(x.shape), groups=self.groups, layout=self.layout,
             pad_value=int(self.x.zero_points),
         )  # fmt: skip
 
-    def finish(self, product: Product, x: np.ndarray) -> np.ndarray:
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
         """Return the output, in the layer's layout."""
         assert isinstance(product, ConvProduct)
         axis = 1 if self.layout == "NCHW" else 3

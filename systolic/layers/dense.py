@@ -89,15 +89,16 @@ class Dense(ArrayLayer):
             m *= size
         return Gemm(m, *self.weight.shape)
 
-    def lower(self, x: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product of x, with its leading axes as rows, and the weights."""
+        (x,) = inputs
         self.output_dtype(x.dtype.name)
         self.output_shape(x.shape)
         return DenseProduct(x.reshape(self.products(x.shape).m, x.shape[-1]), self.weight)
 
-    def finish(self, product: Product, x: np.ndarray) -> np.ndarray:
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
         """Return the output, (..., N)."""
         assert isinstance(product, DenseProduct)
         row_sums = product.row_sums() if finish.has_zero_point(self.w) else None
         y = finish.finish_sums(product, self._constant, row_sums, self.x, self.w, self.y, axis=1)
-        return y.reshape(self.output_shape(x.shape))
+        return y.reshape(self.output_shape(inputs[0].shape))

@@ -13,7 +13,10 @@ from systolic.layers.base import Layer, Shape
 
 def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
     """Return `values` if there is one per input of the layer."""
-    if len(values) != layer.inputs:
+    if layer.inputs is None:
+        if not values:
+            raise TypeError(f"{type(layer).__name__} takes one input or more, not none")
+    elif len(values) != layer.inputs:
         count = "one input" if layer.inputs == 1 else f"{layer.inputs} inputs"
         raise TypeError(f"{type(layer).__name__} takes {count}, not {len(values)}")
     return values
