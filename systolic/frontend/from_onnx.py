@@ -1,26 +1,35 @@
-"""Reads a quantized ONNX graph as a ``Model``.
+"""Reads a quantized ONNX graph as a ``Model``: read, rewrite, convert.
 
-``operators.OPERATORS`` is a table of converters, one per operator; a graph is refused as a whole,
-before anything is converted, if it has an operator that the table lacks.
+``read`` turns the file into a ``Graph`` of our own records, `REWRITES` change that, and
+``operators.OPERATORS``, a table of converters, makes layers of it. A graph is refused as a whole,
+before anything is converted, if it has an operator that nobody knows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from systolic._check import shape as shape_text
-from systolic.frontend.operators import OPERATORS, Converter, Operator, UnsupportedOperator
-from systolic.layers import HostLayer
-from systolic.model import Model, Node, TensorSpec
+from systolic.frontend.operators import (
+    OPERATORS,
+    Converter,
+    Graph,
+    Operator,
+    Rewrite,
+    UnsupportedOperator,
+    find,
+)
+from systolic.frontend.read import read
+from systolic.layers import HostLayer, Layer
+from systolic.layers.base import UnknownShape
+from systolic.model import Model, Node
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
 
-# Domains that mean the standard operator set.
-_STANDARD = ("", "ai.onnx")
+REWRITES: tuple[Rewrite, ...] = ()
+"""What changes a graph before it is converted, in this order."""
 
 
 def load_onnx(path: str | os.PathLike[str]) -> Model:
@@ -34,8 +43,8 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
     Returns
     -------
     Model
-        Initializers become layers' weights and parameters. The batch, axis 0 of an input, may be
-        symbolic; the model then takes any.
+        Initializers become layers' weights and parameters. Sizes of an input may be symbolic; the
+        model then takes any.
 
     Raises
     ------
@@ -43,7 +52,7 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
         If a node's operator, or a use of it, is not supported: names the node, the operator and
         what is supported, before anything runs.
     ValueError
-        If the file is not an ONNX model, is damaged, or has dynamic sizes beyond the batch.
+        If the file is not an ONNX model or is damaged, or a node does not take what reaches it.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -61,52 +70,22 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
-    graph = _read(path)
-    if any(_key(node) not in OPERATORS for node in graph.node):
-        raise UnsupportedOperator(_refusal(graph, os.fspath(path)))
-    return _convert(graph, Path(path).stem)
+    graph = read(path)
+    for rewrite in REWRITES:
+        rewrite(graph)
+    converters = [find(operator) for operator in graph.operators]
+    unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
+    if unknown:
+        raise UnsupportedOperator(_refusal(graph, unknown, os.fspath(path)))
+    return _convert(graph, [converter for converter in converters if converter is not None])
 
 
-def _read(path: str | os.PathLike[str]) -> Any:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise ImportError('load_onnx needs the onnx package: pip install "systolic[onnx]"') from error
-    name = os.fspath(path)
-    try:
-        # onnx.load guesses a text format from some suffixes; the content decides here.
-        model = onnx.load(name, format="protobuf")
-        if not model.graph.node and not model.graph.output:
-            raise DecodeError("it holds no graph")
-        onnx.checker.check_model(model)
-    except DecodeError as error:
-        raise ValueError(f"{name} is not an ONNX model, or is truncated: {error}") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{name} is a folder; load_onnx reads one .onnx file") from error
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
-    return model.graph
-
-
-def _key(node: Any) -> tuple[str, str]:
-    return ("" if node.domain in _STANDARD else node.domain, node.op_type)
-
-
-def _label(node: Any) -> str:
-    return node.name or (node.output[0] if node.output else node.op_type)
-
-
-def _refusal(graph: Any, path: str) -> str:
-    found = [
-        f"node {_label(node)!r} is a {node.domain + '.' if node.domain else ''}{node.op_type}"
-        for node in graph.node
-        if _key(node) not in OPERATORS
-    ]
+def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
+    found = [f"node {op.label!r} is a {op.domain + '.' if op.domain else ''}{op.op_type}" for op in unknown]
     shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
     known = ", ".join(sorted(name for _, name in OPERATORS))
     hint = ""
-    if any(node.op_type in ("Conv", "MatMul", "Gemm") for node in graph.node):
+    if any(op.op_type in ("Conv", "MatMul", "Gemm") for op in graph.operators):
         hint = (
             " It holds float operators: quantize it first, for example with onnxruntime.quantization."
             "quantize_static(..., quant_format=QuantFormat.QOperator)."
@@ -114,56 +93,41 @@ def _refusal(graph: Any, path: str) -> str:
     return f"{path}: {shown}. Supported are: {known}.{hint}"
 
 
-def _convert(graph: Any, name: str) -> Model:
-    constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
-    inputs = {value.name: _spec(value) for value in graph.input if value.name not in constants}
-    dtypes = {tensor: array.dtype.name for tensor, array in constants.items()}
-    dtypes |= {tensor: spec.dtype for tensor, spec in inputs.items()}
+def _convert(graph: Graph, converters: list[Converter]) -> Model:
+    for tensor, array in graph.constants.items():
+        graph.dtypes[tensor], graph.shapes[tensor] = array.dtype.name, array.shape
+    for tensor, spec in graph.inputs.items():
+        graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []
-    for node in graph.node:
-        operator = Operator(
-            label=_label(node),
-            op_type=node.op_type,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-            attributes=_attributes(node),
-            constants=constants,
-            dtypes=dtypes,
-        )
-        converted = _convert_node(OPERATORS[_key(node)], operator)
-        if isinstance(converted, Node):
-            nodes.append(converted)
-            dtypes[converted.output] = converted.layer.output_dtype(*(dtypes[t] for t in converted.inputs))
-        else:
-            constants[operator.outputs[0]] = converted
-            dtypes[operator.outputs[0]] = converted.dtype.name
-    outputs = tuple(value.name for value in graph.output)
-    read = {tensor for node in nodes for tensor in node.inputs} | set(outputs)
+    for operator, converter in zip(graph.operators, converters, strict=True):
+        nodes += _convert_operator(operator, converter)
+    read = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
     model = Model(
         nodes,
-        inputs=inputs,
-        outputs=outputs,
-        constants={tensor: array for tensor, array in constants.items() if tensor in read},
-        name=graph.name or name,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        constants={tensor: array for tensor, array in graph.constants.items() if tensor in read},
+        name=graph.name,
     )
-    model.trace(model.input_shapes())
+    # Where no size but the batch is open, what does not fit together is found out now.
+    if not any(None in spec.shape[1:] for spec in graph.inputs.values()):
+        model.trace(model.input_shapes())
     return model
 
 
-def _convert_node(convert: Converter, operator: Operator) -> Node | np.ndarray:
-    """Return a node's layer, or its value if it reads constants alone; errors name the node."""
+def _convert_operator(operator: Operator, convert: Converter) -> list[Node]:
+    """Return an operator's nodes; those that read constants alone become constants. Errors name the node."""
     try:
-        if not operator.outputs or not operator.outputs[0]:
+        if not any(operator.outputs):
             raise ValueError("it has no output")
         converted = convert(operator)
         if isinstance(converted, np.ndarray):
-            return converted
-        layer, tensors = converted
-        node = Node(layer, tensors, operator.outputs[0], operator.label)
-        layer.output_dtype(*(operator.dtypes[tensor] for tensor in tensors))
-        if isinstance(layer, HostLayer) and all(tensor in operator.constants for tensor in tensors):
-            return layer.apply(*(operator.constants[tensor] for tensor in tensors))
-        return node
+            _put(operator.graph, operator.outputs[0], converted)
+            return []
+        if isinstance(converted, tuple):
+            layer, tensors = converted
+            converted = [Node(layer, tensors, _outputs(layer, operator), operator.label)]
+        return [node for node in converted if not _folded(operator.graph, node)]
     except UnsupportedOperator:
         raise
     except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
@@ -171,38 +135,40 @@ def _convert_node(convert: Converter, operator: Operator) -> Node | np.ndarray:
         raise kind(f"node {operator.label!r} ({operator.op_type}): {error}") from error
 
 
-def _array(tensor: Any) -> np.ndarray:
-    from onnx import numpy_helper
-
-    try:
-        return numpy_helper.to_array(tensor)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"initializer {tensor.name!r} cannot be read: {error}") from error
-
-
-def _spec(value: Any) -> TensorSpec:
-    from onnx import helper
-
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        raise ValueError(f"input {value.name!r} is not a tensor but a {kind or 'value without a type'}")
-    tensor = value.type.tensor_type
-    try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-    except (KeyError, TypeError):
-        dtype = f"type {tensor.elem_type}"
-    if dtype not in ("float32", "int8", "uint8", "int32"):
-        raise ValueError(f"input {value.name!r} holds {dtype}; supported are float32, int8, uint8 and int32")
-    sizes: list[int | None] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    if None in sizes[1:]:
-        raise ValueError(
-            f"input {value.name!r} has the dynamic shape {shape_text(sizes)}; only the batch, axis 0, may be "
-            "symbolic: fix the others, for example with onnxruntime.tools.make_dynamic_shape_fixed"
-        )
-    return TensorSpec(tuple(sizes), dtype)
+def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:
+    """Return a name for each of the layer's outputs, "" for those that the graph leaves out."""
+    names = operator.outputs
+    if layer.outputs is None:
+        return names
+    beyond = [name for name in names[layer.outputs :] if name]
+    if beyond:
+        raise operator.refuse(f"the output {beyond[0]!r} is not supported")
+    return (*names, *[""] * layer.outputs)[: layer.outputs]
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
+def _folded(graph: Graph, node: Node) -> bool:
+    """Whether a node reads constants alone, so that its outputs are constants too.
 
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    The types and shapes of its outputs are noted either way.
+    """
+    layer = node.layer
+    dtypes = node.named(layer.output_dtype(*(graph.dtypes[tensor] for tensor in node.inputs)))
+    values = [graph.constants.get(tensor) for tensor in node.inputs]
+    known = [value for value in values if value is not None]
+    if isinstance(layer, HostLayer) and len(known) == len(values):
+        for tensor, array in node.named(layer.apply(*known)).items():
+            _put(graph, tensor, array)
+        return True
+    graph.dtypes |= dtypes
+    shapes = []
+    for sizes in (graph.shapes.get(tensor) for tensor in node.inputs):
+        if sizes is None or None in sizes:
+            return False
+        shapes.append(tuple(size for size in sizes if size is not None))
+    with contextlib.suppress(UnknownShape):
+        graph.shapes |= node.named(layer.output_shape_from(values, *shapes))
+    return False
+
+
+def _put(graph: Graph, tensor: str, array: np.ndarray) -> None:
+    graph.constants[tensor], graph.dtypes[tensor], graph.shapes[tensor] = array, array.dtype.name, array.shape

@@ -1,0 +1,22 @@
+"""The table of ONNX operators: each converter turns one node into layers."""
+
+from systolic.frontend.operators._operator import Converted as Converted
+from systolic.frontend.operators._operator import Converter as Converter
+from systolic.frontend.operators._operator import Graph as Graph
+from systolic.frontend.operators._operator import Operator as Operator
+from systolic.frontend.operators._operator import Rewrite as Rewrite
+from systolic.frontend.operators._operator import Sizes as Sizes
+from systolic.frontend.operators._operator import UnsupportedOperator as UnsupportedOperator
+from systolic.frontend.operators.array import ARRAY
+from systolic.frontend.operators.fallback import fallback
+from systolic.frontend.operators.floating import FLOATING
+from systolic.frontend.operators.quantized import QUANTIZED
+from systolic.frontend.operators.shape import SHAPE
+
+OPERATORS: dict[tuple[str, str], Converter] = {**ARRAY, **QUANTIZED, **FLOATING, **SHAPE}
+"""Converters by (domain, operator)."""
+
+
+def find(operator: Operator) -> Converter | None:
+    """Return the converter of an operator, None if it is not supported."""
+    return OPERATORS.get(operator.key) or fallback(operator)

@@ -1,0 +1,236 @@
+"""What a converter is given, and what it returns: an ONNX graph read into records of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from systolic._check import shape as shape_text
+from systolic.layers import Layer
+from systolic.model import Node, TensorSpec
+from systolic.quant import QuantParams
+
+
+class UnsupportedOperator(ValueError):
+    """A model needs an operator, or a use of one, that is not supported.
+
+    Examples
+    --------
+    >>> import systolic
+    >>> try:
+    ...     raise systolic.UnsupportedOperator("node 'up' is a Resize")
+    ... except ValueError as error:
+    ...     print(error)
+    node 'up' is a Resize
+    """
+
+
+Sizes = tuple[int | None, ...]
+"""A shape as far as it is known."""
+
+
+@dataclass
+class Graph:
+    """An ONNX graph read into records: rewrites change it, then it is converted.
+
+    Attributes
+    ----------
+    name : str
+    operators : list of Operator
+        In an order in which each reads what stands before it.
+    inputs : dict of str to TensorSpec
+    outputs : tuple of str
+    constants : dict of str to ndarray
+        Initializers; and what operators on constants alone gave, as conversion comes to them.
+    opsets : dict of str to int
+        Version of each domain's operator set; "" is the standard one.
+    declared : dict of str to (str or None, tuple or None)
+        Type and shape as the file states them for tensors between: hints, which nothing proved.
+    dtypes : dict of str to str
+        Types of the constants and inputs, and of the tensors written by operators converted so far.
+    shapes : dict of str to tuple of int or None
+        Their shapes as far as known; None is a size bound at run time. A tensor of unknown rank is absent.
+    """
+
+    name: str
+    operators: list[Operator]
+    inputs: dict[str, TensorSpec]
+    outputs: tuple[str, ...]
+    constants: dict[str, np.ndarray]
+    opsets: dict[str, int] = field(default_factory=dict)
+    declared: dict[str, tuple[str | None, Sizes | None]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, Sizes] = field(default_factory=dict)
+
+    def writers(self) -> dict[str, Operator]:
+        """Return the operator that writes each tensor."""
+        return {tensor: op for op in self.operators for tensor in op.outputs if tensor}
+
+    def readers(self) -> dict[str, list[Operator]]:
+        """Return the operators that read each tensor, those with subgraphs that use it among them.
+
+        The graph's outputs are read from outside: see `outputs`.
+        """
+        found: dict[str, list[Operator]] = {}
+        for op in self.operators:
+            for tensor in dict.fromkeys((*op.inputs, *op.captured)):
+                if tensor:
+                    found.setdefault(tensor, []).append(op)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One node of a graph, with what converters ask of it.
+
+    Attributes
+    ----------
+    label, op_type : str
+    inputs, outputs : tuple of str
+        Tensor names; "" for an absent optional one.
+    attributes : dict
+        Values as ``onnx.helper.get_attribute_value`` gives them.
+    graph : Graph
+    domain : str
+        "" is the standard operator set.
+    captured : tuple of str
+        Tensors of the graph that the node's subgraphs use.
+    proto : NodeProto or None
+        The file's node; None for an operator that a rewrite made.
+    """
+
+    label: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    graph: Graph = field(repr=False)
+    domain: str = ""
+    captured: tuple[str, ...] = ()
+    proto: Any = field(default=None, repr=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(domain, operator), as tables of converters have it."""
+        return self.domain, self.op_type
+
+    @property
+    def opset(self) -> int:
+        """Version of the operator set that the node's domain is of."""
+        return self.graph.opsets.get(self.domain, 1)
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The graph's constant tensors."""
+        return self.graph.constants
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Types of the tensors written so far."""
+        return self.graph.dtypes
+
+    def shape(self, index: int) -> Sizes | None:
+        """Return an input's shape as far as known, None if not even its rank is.
+
+        What follows from the inputs goes before what the file declares.
+        """
+        if not self.has(index):
+            return None
+        name = self.inputs[index]
+        known = self.graph.shapes.get(name)
+        return self.graph.declared.get(name, (None, None))[1] if known is None else known
+
+    def refuse(self, what: str) -> UnsupportedOperator:
+        """Return the error that this use of the operator is not supported."""
+        return UnsupportedOperator(f"node {self.label!r} ({self.op_type}): {what}")
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is given."""
+        return index < len(self.inputs) and self.inputs[index] != ""
+
+    def constant(self, index: int, what: str) -> np.ndarray:
+        """Return an input that must be constant."""
+        if not self.has(index):
+            raise ValueError(f"input {index}, the {what}, is missing")
+        name = self.inputs[index]
+        if name not in self.constants:
+            raise self.refuse(f"the {what} must be a constant (an initializer), but {name!r} is computed")
+        return self.constants[name]
+
+    def params(
+        self, scale: int, zero_point: int, *, axis: int | None = None, dtype: str = "uint8"
+    ) -> QuantParams:
+        """Return quantization parameters from a scale and an optional zero-point input.
+
+        `axis` is the channels' axis where there is one scale per channel; `dtype` the type where
+        no zero point gives it.
+        """
+        scales = self.constant(scale, "scale")
+        zeros = self.constant(zero_point, "zero point") if self.has(zero_point) else np.zeros((), dtype=dtype)
+        if scales.size == 1 and zeros.size == 1:
+            return QuantParams(float(scales.ravel()[0]), int(zeros.ravel()[0]), zeros.dtype.name)
+        if axis is None or scales.ndim > 1 or zeros.ndim > 1:
+            raise self.refuse(f"a scale of shape {shape_text(scales.shape)} where one number is expected")
+        counts = {scales.size, zeros.size} - {1}
+        if len(counts) > 1 or 0 in counts:
+            raise ValueError(
+                f"scale and zero point must hold one number per channel, not {scales.size} and {zeros.size}"
+            )
+        each_scale = np.broadcast_to(scales.ravel(), counts.pop())
+        return QuantParams(
+            each_scale, np.broadcast_to(zeros.ravel(), each_scale.size), zeros.dtype.name, axis=axis
+        )
+
+    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """Return an attribute that must be a list of integers."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, list | tuple) or not all(isinstance(item, int) for item in value):
+            raise ValueError(f"attribute {name} must be a list of integers, not {value!r}")
+        return tuple(value)
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return an attribute, text as str."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def only(self, *known: str) -> None:
+        """Refuse attributes that the converter would ignore."""
+        unknown = sorted(set(self.attributes) - set(known))
+        if unknown:
+            raise self.refuse(f"attribute {', '.join(unknown)} is not supported")
+
+    def kernel(self, default: tuple[int, ...] = ()) -> tuple[int, int]:
+        """Return the height and width of a window."""
+        sizes = self.integers("kernel_shape", default)
+        if len(sizes) != 2:
+            raise self.refuse(f"a window of {len(sizes)} dimensions; supported are 2")
+        return sizes[0], sizes[1]
+
+    def window(self) -> dict[str, Any]:
+        """Return stride, padding and dilation of a window, as layers take them."""
+        auto = self.attribute("auto_pad", "NOTSET")
+        names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
+        pads = self.integers("pads", (0, 0, 0, 0))
+        if auto not in ("NOTSET", "", *names):
+            raise self.refuse(f"auto_pad {auto!r}")
+        if len(pads) != 4 or min(pads) < 0:
+            raise self.refuse(f"pads {list(pads)}; supported are [top, left, bottom, right], none negative")
+        top, left, bottom, right = pads
+        return {
+            "stride": self.integers("strides", (1, 1)),
+            "padding": names.get(auto, ((top, bottom), (left, right))),
+            "dilation": self.integers("dilations", (1, 1)),
+        }
+
+
+Converted = tuple[Layer, tuple[str, ...]] | np.ndarray | list[Node]
+"""A layer, with one output or several, and what it reads; or a constant; or nodes that write the
+operator's outputs, with tensors between them named after those."""
+
+Converter = Callable[[Operator], Converted]
+
+Rewrite = Callable[[Graph], None]
+"""Changes a graph's operators and constants in place, before anything is converted."""
