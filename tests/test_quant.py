@@ -13,8 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from systolic import quant
-from systolic.quant import QuantParams, as_params, dequantize, multiplier, quantize, requantize
+from systolic.quant import QuantParams, as_params, blocks, dequantize, multiplier, quantize, requantize
 
 FEW = settings(deadline=None, derandomize=True, max_examples=30)
 
@@ -428,7 +427,7 @@ def test_requantize_blocks(shape, axis, block, seed, per_channel):
         v = np.clip(np.float32(acc[index]) * factor, np.float32(-131), np.float32(124))
         expected[index] = round(float(v)) + 3
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quant, "_BLOCK", block)
+        patch.setattr(blocks, "BLOCK", block)
         same(requantize(acc, m, 3, dtype="int8", axis=axis), expected)
         for other in (acc[::-1].copy()[::-1], np.asfortranarray(acc)):
             same(requantize(other, m, 3, dtype="int8", axis=axis - len(shape)), expected)
@@ -497,7 +496,7 @@ def test_requantize_is_lean():
             (np.int32([1]), 0.5, 0),
             {"rounding": "floor"},
             ValueError,
-            "rounding must be one of 'half_even', not 'floor'",
+            "rounding must be one of 'half_even', 'tflite', 'tflite_single', 'shift', 'gemmini', not 'floor'",
         ),
         (
             (np.int32([1]), 0.5, 0),

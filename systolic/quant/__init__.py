@@ -1,0 +1,19 @@
+"""Scale and zero point: float to integer codes, back, and int32 sums to 8 bits by a named rounding.
+
+``real = scale * (q - zero_point)``. Codes and ``half_even`` are float32 arithmetic, every operation
+rounded by itself, as ONNX defines QuantizeLinear, DequantizeLinear, QLinearMatMul and QLinearConv
+and as ONNX Runtime's CPU provider (MLAS) computes them; so equal codes come out, bit by bit. The
+other roundings are those of other runtimes and of hardware: :mod:`systolic.quant.roundings`.
+"""
+
+from systolic.quant.codes import dequantize as dequantize
+from systolic.quant.codes import quantize as quantize
+from systolic.quant.params import DTYPES as DTYPES
+from systolic.quant.params import EIGHT_BITS as EIGHT_BITS
+from systolic.quant.params import QuantParams as QuantParams
+from systolic.quant.params import as_params as as_params
+from systolic.quant.roundings import ROUNDINGS as ROUNDINGS
+from systolic.quant.roundings import fixed_point as fixed_point
+from systolic.quant.scaling import as_multiplier as as_multiplier
+from systolic.quant.scaling import multiplier as multiplier
+from systolic.quant.scaling import requantize as requantize

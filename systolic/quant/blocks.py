@@ -1,0 +1,64 @@
+"""Work on arrays block by block, so that memory in use does not grow with the tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from systolic import _check
+
+# Elements worked on at a time: float32 temporaries of 512 KiB stay in a core's L2 cache.
+BLOCK = 1 << 17
+
+
+def map_blocks(
+    function: Callable[..., None],
+    source: np.ndarray,
+    out: np.ndarray,
+    channels: tuple[np.ndarray, ...],
+    axis: int | None,
+    name: str,
+    work_dtype: type[np.generic] = np.float32,
+) -> None:
+    """Call function(source block, *channel values, work array, out block) on all blocks.
+
+    The arrays are seen as (outer, channels, inner); `channels` are 0-d or (C,) arrays, (C,) exactly
+    if `axis` is given. The work array has the block's shape and `work_dtype`.
+    """
+    shape, count = source.shape, 1
+    if axis is None:
+        view = (1, 1, source.size)
+    else:
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(f"axis must be an axis of {name} {_check.shape(shape)}, not {axis}")
+        axis %= len(shape)
+        count = channels[0].size
+        if shape[axis] != count:
+            raise ValueError(
+                f"{name} must have {count} channels along axis {axis}, one per scale, "
+                f"not {shape[axis]} {_check.shape(shape)}"
+            )
+        view = (math.prod(shape[:axis]), count, math.prod(shape[axis + 1 :]))
+    if not source.size:
+        return
+    columns = [value.reshape(-1, 1) for value in channels]
+    # A fresh result is contiguous, so this is a view of it.
+    flat_source, flat_out = np.ascontiguousarray(source).reshape(view), out.reshape(view)
+    buffer = np.empty(min(BLOCK, source.size), work_dtype)
+    for outer, channel, inner in _blocks(*view):
+        part = flat_source[outer, channel, inner]
+        work = buffer[: part.size].reshape(part.shape)
+        function(part, *(column[channel] for column in columns), work, flat_out[outer, channel, inner])
+
+
+def _blocks(outer: int, channels: int, inner: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut (outer, channels, inner) into blocks of at most BLOCK elements, long axes innermost."""
+    inner_step = min(inner, BLOCK)
+    channel_step = min(channels, BLOCK // inner_step)
+    outer_step = min(outer, BLOCK // (inner_step * channel_step))
+    for o in range(0, outer, outer_step):
+        for c in range(0, channels, channel_step):
+            for i in range(0, inner, inner_step):
+                yield slice(o, o + outer_step), slice(c, c + channel_step), slice(i, i + inner_step)
