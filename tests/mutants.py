@@ -386,7 +386,7 @@ MUTANTS = (
         "one cycle too many in closed form",
         (
             Change(
-                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
+                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
             ),
         ),
         stages=("cycles",),
@@ -395,7 +395,7 @@ MUTANTS = (
         "one cycle too few in closed form",
         (
             Change(
-                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
+                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
             ),
         ),
         stages=("cycles", "accumulators"),
