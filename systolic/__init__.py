@@ -58,6 +58,7 @@ from systolic.machine import PortValues as PortValues
 from systolic.machine import ports as ports
 from systolic.tiling import Fold as Fold
 from systolic.tiling import estimate_cycles as estimate_cycles
+from systolic.tiling import estimate_many as estimate_many
 from systolic.tiling import folds as folds
 
 # isort: split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,8 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb", **options: Any) ->
     **options
         As for ``open``.
     """
+    import tempfile
+
     target = Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=folder_of(target), prefix=target.name, suffix=".tmp")
     try:

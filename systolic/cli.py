@@ -13,7 +13,6 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import as_file
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +161,7 @@ def _against_onnxruntime(
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
     try:
-        if path is None:
-            with as_file(DATA / "digits.onnx") as bundled:
-                wrong, notes = compare_outputs(bundled, model, x, run)
-        else:
-            wrong, notes = compare_outputs(path, model, x, run)
+        wrong, notes = compare_outputs(DATA / "digits.onnx" if path is None else path, model, x, run)
     except ValueError as error:
         return None, [], [f"outputs were not compared: {error}"]
     return {"version": onnxruntime.__version__, "passed": not wrong}, wrong, list(notes)

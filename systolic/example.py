@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from systolic.model import Model
 
-DATA = files("systolic") / "data"
+DATA = Path(__file__).parent / "data"
 
 
 class Example(NamedTuple):
@@ -42,7 +42,6 @@ def load_example() -> Example:
     >>> systolic.load_example().images.shape
     (360, 1, 8, 8)
     """
-    with as_file(DATA / "digits.zip") as path:
-        model = Model.load(path)
-    with as_file(DATA / "digits_test.npz") as path, np.load(path) as data:
+    model = Model.load(DATA / "digits.zip")
+    with np.load(DATA / "digits_test.npz") as data:
         return Example(model, data["images"].astype(np.float32), data["labels"])

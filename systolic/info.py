@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import platform
 from pathlib import Path
 from typing import Any
@@ -69,6 +67,8 @@ def text(values: dict[str, Any]) -> str:
 
 
 def _version(package: str) -> str | None:
+    import importlib.metadata  # not above: it takes long to import, and few calls need it
+
     # Asking the metadata does not import the package.
     try:
         return importlib.metadata.version(package)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +17,9 @@ from systolic._show.table import Table
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.quant import QuantParams
+
+if TYPE_CHECKING:
+    import zipfile
 
 LAYERS: dict[str, type[Layer]] = {
     name: cls
@@ -318,6 +318,9 @@ class Model:
 
         The file is complete or absent: it is written under another name and renamed.
         """
+        import json
+        import zipfile
+
         arrays: list[np.ndarray] = []
         content = {
             "format": FORMAT,
@@ -365,6 +368,9 @@ class Model:
 
     @classmethod
     def _read(cls, file: Any, name: str) -> Model:
+        import json
+        import zipfile
+
         try:
             with zipfile.ZipFile(file) as archive:
                 content = json.loads(archive.read("model.json"))
@@ -397,7 +403,7 @@ class Model:
                     constants={n: decode(v) for n, v in content["constants"].items()},
                     name=content["name"],
                 )
-        except _DAMAGED as error:
+        except _damaged() as error:
             raise ValueError(
                 f"{name} is not a systolic model, or is damaged "
                 f"({type(error).__name__}: {error}); Model.save writes such files, load_onnx reads ONNX"
@@ -486,24 +492,31 @@ def _infer(
     return {name: (tuple(sizes[name]), dtype) for name, dtype in dtypes.items()}
 
 
-# What reading a zip, its JSON, its arrays and the layers they make can raise.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    UnicodeDecodeError,
-    json.JSONDecodeError,
-)
+def _damaged() -> tuple[type[Exception], ...]:
+    """Return what reading a zip, its JSON, its arrays and the layers they make can raise."""
+    import json
+    import zipfile
+    import zlib
+
+    return (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        OverflowError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+    )
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
+    import zipfile
+
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_DEFLATED
     return entry

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +130,10 @@ def write_vectors(
         },
         "convention": _CONVENTION,
     }
+    import json
+    import shutil
+    import tempfile
+
     temporary = Path(tempfile.mkdtemp(dir=folder_of(target), prefix=target.name, suffix=".tmp"))
     try:
         for file, words in lines.items():

@@ -343,7 +343,7 @@ MUTANTS = (
         "requantize rounds ties away from zero",
         (
             Change(
-                "quant.py",
+                "quant/roundings.py",
                 "    np.clip(work, low, high, out=work)\n    np.rint(work, out=work)\n",
                 "    np.clip(work, low, high, out=work)\n"
                 "    work[...] = np.sign(work) * np.floor(np.abs(work) + np.float32(0.5))\n",
@@ -356,7 +356,7 @@ MUTANTS = (
         "requantize adds the zero point before it rounds",
         (
             Change(
-                "quant.py",
+                "quant/roundings.py",
                 "    np.rint(work, out=work)\n    np.add(work, zero_point, out=work)\n    np.copyto(out, work",
                 "    np.add(work, zero_point, out=work)\n    np.rint(work, out=work)\n    np.copyto(out, work",
             ),
@@ -386,7 +386,7 @@ MUTANTS = (
         "one cycle too many in closed form",
         (
             Change(
-                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
+                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
             ),
         ),
         stages=("cycles",),
@@ -395,7 +395,7 @@ MUTANTS = (
         "one cycle too few in closed form",
         (
             Change(
-                "tiling.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
+                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
             ),
         ),
         stages=("cycles", "accumulators"),

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import around, array_configs, codes, examples, problems, raises
 
-from systolic import ArrayConfig, Fold, Gemm, SystolicArray, estimate_cycles, folds
+from systolic import ArrayConfig, Fold, Gemm, SystolicArray, estimate_cycles, estimate_many, folds
 from systolic.stats import Stats
 from systolic.tiling import Folds, estimate_gemm
 
@@ -69,6 +69,19 @@ def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
         activation_bytes=sum(m * k for m, k, _ in sizes),
         output_bytes=4 * gemm.groups * gemm.m * gemm.n,
     )
+
+
+def counted_cycles(gemm: Gemm, config: ArrayConfig) -> int:
+    """The edges that an array counts while it runs every fold."""
+    array = SystolicArray(config)
+    rng = np.random.default_rng(0)
+    for fold in naive_folds(gemm, config):
+        w = codes(
+            rng, (fold["k_stop"] - fold["k_start"], fold["n_stop"] - fold["n_start"]), config.weight_dtype
+        )
+        x = codes(rng, (fold["m_stop"] - fold["m_start"], len(w)), config.activation_dtype)
+        array.fold(w, x)
+    return array.run().cycle
 
 
 def closed_form(gemm: Gemm, array: ArrayConfig) -> int:
@@ -195,16 +208,7 @@ def test_closed_form_equals_the_naive_sum(work: tuple[Gemm, ArrayConfig]) -> Non
 @examples(60)
 @given(works())
 def test_closed_form_equals_counted_edges(work: tuple[Gemm, ArrayConfig]) -> None:
-    gemm, config = work
-    array = SystolicArray(config)
-    rng = np.random.default_rng(0)
-    for fold in naive_folds(gemm, config):
-        w = codes(
-            rng, (fold["k_stop"] - fold["k_start"], fold["n_stop"] - fold["n_start"]), config.weight_dtype
-        )
-        x = codes(rng, (fold["m_stop"] - fold["m_start"], len(w)), config.activation_dtype)
-        array.fold(w, x)
-    assert array.run().cycle == closed_form(gemm, config)
+    assert counted_cycles(*work) == closed_form(*work)
 
 
 @examples(60)
@@ -268,6 +272,64 @@ def test_resnet_50_totals(double_buffered: bool, accumulator_rows: int | None, t
     assert sum(count * naive_cycles(Gemm(*sizes), array) for count, sizes in RESNET_50) == total
 
 
+def vectors(works: list[tuple[Gemm, ArrayConfig]]) -> dict[str, list]:
+    """Many works as the arguments of one call."""
+    gemms, arrays = zip(*works, strict=True)
+    return {name: [getattr(gemm, name) for gemm in gemms] for name in ("m", "k", "n", "groups")} | {
+        name: [getattr(array, name) for array in arrays]
+        for name in ("rows", "cols", "double_buffered", "accumulator_rows")
+    }
+
+
+# 1 x 1 arrays, sizes of 0, two accumulators and unlimited ones, both buffer modes, groups.
+EDGES = [
+    (Gemm(m, k, n, groups=groups), ArrayConfig(*size, double_buffered=double, accumulator_rows=accumulators))
+    for m, k, n, groups in [
+        (1, 1, 1, 1),
+        (0, 2, 3, 1),
+        (2, 0, 3, 2),
+        (2, 3, 0, 1),
+        (5, 4, 7, 3),
+        (4, 3, 1, 1),
+    ]
+    for size in [(1, 1), (1, 4), (3, 1), (4, 7)]
+    for double in (True, False)
+    for accumulators in (None, 2, 5)
+]
+
+
+def test_estimates_of_many_edges_equal_the_naive_and_the_counted_ones() -> None:
+    cycles = estimate_cycles(**vectors(EDGES))
+    assert cycles.dtype == np.int64 and len(cycles) == len(EDGES) == 144
+    assert cycles.tolist() == [naive_cycles(*work) for work in EDGES]
+    assert cycles.tolist() == [counted_cycles(*work) for work in EDGES]
+
+
+@examples(40)
+@given(st.lists(works(), min_size=1, max_size=12))
+@example(EDGES)
+def test_estimates_of_many_equal_each_one_s_stats(works: list[tuple[Gemm, ArrayConfig]]) -> None:
+    result = estimate_many(**vectors(works))
+    each = [naive_stats(*work) for work in works]
+    assert list(result) == [*Stats.__dataclass_fields__, "utilization"]
+    for name, values in result.items():
+        assert values.dtype == (np.float64 if name == "utilization" else np.int64)
+        assert values.tolist() == [getattr(stats, name) for stats in each]
+    assert estimate_cycles(**vectors(works)).tolist() == result["cycles"].tolist()
+
+
+def test_estimates_of_many_broadcast() -> None:
+    result = estimate_many([[3], [0]], 5, 7, rows=[2, 4, 8], cols=3, accumulator_rows=[None, 2, 4])
+    for name, values in result.items():
+        assert values.shape == (2, 3) and values.flags.writeable and values.flags.c_contiguous
+        for i, m in enumerate((3, 0)):
+            for j, (rows, accumulators) in enumerate([(2, None), (4, 2), (8, 4)]):
+                stats = naive_stats(Gemm(m, 5, 7), ArrayConfig(rows, 3, accumulator_rows=accumulators))
+                assert values[i, j] == getattr(stats, name)
+    assert {values.shape for values in estimate_many(3, 5, 7, rows=2, cols=3).values()} == {()}
+    assert {values.shape for values in estimate_many([], 5, 7, rows=2, cols=3).values()} == {(0,)}
+
+
 def test_estimates_broadcast() -> None:
     sizes = np.array([[1], [16], [17]])
     cycles = estimate_cycles(sizes, 5, [3, 8], rows=[[[4]], [[8]]], cols=4, accumulator_rows=6, groups=2)
@@ -295,7 +357,8 @@ def test_estimates_broadcast() -> None:
         (
             {"m": [1, 2], "n": [1, 2, 3]},
             ValueError,
-            "the sizes must broadcast together, but are m (2,), k (), n (3,), rows (), cols (), groups ()",
+            "the arguments must broadcast together, but are m (2,), k (), n (3,), rows (), cols (), groups (), "
+            "double_buffered (), accumulator_rows ()",
         ),
         (
             {"accumulator_rows": 1},
@@ -303,14 +366,86 @@ def test_estimates_broadcast() -> None:
             "accumulator_rows must be at least 2 (two halves, one filling while the "
             "other drains) or None for unlimited, not 1",
         ),
-        ({"accumulator_rows": 2.0}, TypeError, "accumulator_rows must be an integer, not float 2.0"),
+        (
+            {"accumulator_rows": [None, 4, 0]},
+            ValueError,
+            "accumulator_rows must be at least 2 (two halves, one filling while the "
+            "other drains) or None for unlimited, not 0",
+        ),
+        ({"accumulator_rows": 2.0}, TypeError, "accumulator_rows must hold integers, not float64"),
+        ({"accumulator_rows": [None, 2.5]}, TypeError, "accumulator_rows must hold integers, not float64"),
+        ({"accumulator_rows": 2**64}, ValueError, f"accumulator_rows must fit int64, but holds {2**64}"),
         ({"double_buffered": 1}, TypeError, "double_buffered must be True or False, not int 1"),
+        (
+            {"double_buffered": [True, 0]},
+            TypeError,
+            "double_buffered must be True or False, not list [True, 0]",
+        ),
+        ({"m": 2**63}, ValueError, f"m must fit int64 ({-(2**63)}..{2**63 - 1}), but holds {2**63}"),
     ],
 )
 def test_estimates_reject_arguments(options, error: type[Exception], message: str) -> None:
     arguments = {"m": 3, "k": 2, "n": 3, "rows": 2, "cols": 3} | options
-    with raises(error, message):
-        estimate_cycles(**arguments)
+    for function in (estimate_cycles, estimate_many):
+        with raises(error, message):
+            function(**arguments)
+
+
+HUGE = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "cols"),
+    [
+        ((HUGE, 1, 1), 1, 1),  # one cycle of shifting too many
+        ((1, HUGE, 1), 1, 1),
+        ((1, 2**32, 2**32), 1, 1),  # 2^64 tiles are 0 in int64
+        ((2**21, 2**21, 2**22), 1, 1),
+        ((1, 1, 1), HUGE, 1),
+        ((1, 1, 1), 2**62, 1),  # 2 rows
+        (([5, 2**40], 2**40, 1), 1, 1),
+    ],
+)
+def test_cycles_beyond_int64_are_refused(sizes: tuple, rows: int, cols: int) -> None:
+    message = (
+        "these sizes take more cycles than int64 holds; estimate(Gemm(m, k, n)) counts in Python's integers"
+    )
+    for double_buffered in (True, False):
+        with raises(ValueError, message):
+            estimate_cycles(
+                *sizes, rows=rows, cols=cols, double_buffered=double_buffered, accumulator_rows=None
+            )
+
+
+def test_cycles_up_to_int64_are_given() -> None:
+    m = np.array([2**20, 2**61 + 12345, 2**63 - 2**17])
+    expected = [1 + int(size) for size in m]  # one PE, one tile: a shift beat, then m rows
+    assert estimate_cycles(m, 1, 1, rows=1, cols=1, accumulator_rows=None).tolist() == expected
+    assert [int(estimate_cycles(size, 1, 1, rows=1, cols=1, accumulator_rows=None)) for size in m] == expected
+    # Nothing runs, whatever the other sizes would come to.
+    assert estimate_cycles(0, HUGE, HUGE, rows=HUGE, cols=HUGE, groups=HUGE) == 0
+    assert estimate_cycles(0, HUGE, HUGE, rows=1, cols=1) == 0
+    assert estimate_cycles(HUGE, 0, HUGE, rows=1, cols=1, accumulator_rows=2, double_buffered=False) == 0
+
+
+@examples(60)
+@given(st.lists(st.integers(0, 2**30) | st.integers(1, 40), min_size=3, max_size=3), array_configs())
+def test_large_estimates_equal_python_s_integers_or_are_refused(sizes: list[int], array: ArrayConfig) -> None:
+    gemm = Gemm(*sizes)
+    expected = estimate_gemm(gemm, array).cycles
+    if expected < 2**63 - 2**17:
+        assert closed_form(gemm, array) == expected
+    else:
+        with pytest.raises(ValueError, match="more cycles than int64 holds"):
+            closed_form(gemm, array)
+
+
+def test_counts_beyond_int64_are_refused_by_name() -> None:
+    # 2^62 cycles fit, those of every PE do not.
+    message = "these sizes take more pe_cycles than int64 holds; estimate(Gemm(m, k, n)) counts in Python's integers"
+    with raises(ValueError, message):
+        estimate_many(2**62, 1, 1, rows=2, cols=2, accumulator_rows=None)
+    assert estimate_cycles(2**62, 1, 1, rows=2, cols=2, accumulator_rows=None) == 2**62 + 4
 
 
 def test_huge_estimates_are_right() -> None:

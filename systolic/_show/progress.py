@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +87,8 @@ class Progress:
         if not self._terminal:
             self._put(f"{self.label}: {done}, {times}\n")
             return
+        import shutil
+
         line = f"{self.label} {self._bar(share)} {done:>6}  {times}"
         # A line that wraps could not be redrawn in place.
         line = line[: max(shutil.get_terminal_size().columns - 1, 10)]

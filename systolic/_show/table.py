@@ -6,7 +6,6 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -170,6 +169,8 @@ class Table:
 
     def html(self) -> str:
         """Return the table as one self-contained, escaped ``<table>``."""
+        from html import escape
+
         sides = ["right" if align == ">" else "left" for align in self._aligns()]
 
         def line(cells: list[str], tag: str = "td", extra: str = "") -> str:
@@ -233,6 +234,8 @@ class Table:
 
 def card(title: str, pairs: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     """Return a small HTML summary: a title above keys and values, for ``_repr_html_``."""
+    from html import escape
+
     rows = "".join(
         f'<tr><td style="{_CELL_STYLE.format("left")};opacity:.75">{escape(str(key))}</td>'
         f'<td style="{_CELL_STYLE.format("left")};white-space:pre-line">{escape(_show(value))}</td></tr>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -527,6 +526,8 @@ def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarr
     edges = [min(strips * i // workers * _core.lanes, cols) for i in range(workers + 1)]
     # Each thread moves its own copy of what travels right; the first one's is kept.
     copies = [right, *([values.copy() for values in right] for _ in range(workers - 1))]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(workers - 1) as pool:
         others = [pool.submit(clock, edges[i], edges[i + 1], copies[i]) for i in range(1, workers)]
         clock(edges[0], edges[1], right)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -440,6 +439,8 @@ def reproduce_line(
     command: str, path: str | None, given: str | None, machine: MachineConfig, mode: str, seed: int
 ) -> str:
     """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
+    import shlex
+
     words = ["systolic", command] + ([] if path is None else [shlex.quote(path)])
     if given is not None:
         words += ["--input", shlex.quote(given)]

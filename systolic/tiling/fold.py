@@ -1,20 +1,4 @@
-"""Cuts a ``Gemm`` into folds and predicts their cycles in closed form; runs nothing.
-
-A *fold* is one weight tile's stay on the array. Folds run in this order: groups outermost, then
-n tiles, then chunks of x (what half the accumulators hold), then k tiles, so that a chunk's sums
-are complete before the next chunk begins.
-
-The cycles follow from the clock convention. A tile takes `rows` shift beats; its swap stands with
-the first row of x, no earlier than the shift's end and the previous stream's end; the next shift
-may begin on the very edge of this swap (double buffering)::
-
-    shift_0 = 0,  swap_i = max(shift_i + rows, swap_{i-1} + m_{i-1}),  shift_{i+1} = swap_i
-    cycles  = swap_last + m_last + rows + cols - 2
-
-that is ``rows + sum over all folds but the last of max(m_i, rows) + m_last + rows + cols - 2``.
-Without double buffering each fold takes ``2 rows + cols + m - 2`` cycles, one after the other: the
-weight-stationary formula of SCALE-Sim (Samajdar et al., arXiv:1811.02883).
-"""
+"""``Folds``: a Gemm's folds on an array, in order, each with its times."""
 
 from __future__ import annotations
 
@@ -22,14 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from systolic import _check
 from systolic._show.table import Column, Table, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.gemm import Gemm
-from systolic.stats import Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,112 +217,3 @@ def folds(gemm: Gemm, *, array: ArrayConfig | MachineConfig | None = None) -> Fo
     if not isinstance(gemm, Gemm):
         raise TypeError(f"gemm must be a Gemm, not {_check.kind(gemm)}; try Gemm(m, k, n)")
     return Folds(gemm, ArrayConfig() if array is None else as_array_config(array))
-
-
-def estimate_cycles(
-    m: ArrayLike,
-    k: ArrayLike,
-    n: ArrayLike,
-    *,
-    rows: ArrayLike,
-    cols: ArrayLike,
-    double_buffered: bool = True,
-    accumulator_rows: int | None = 4096,
-    groups: ArrayLike = 1,
-) -> np.ndarray:
-    """Return the cycles of products (m, k) x (k, n) in closed form, without data.
-
-    Parameters
-    ----------
-    m, k, n : array_like of int
-        Sizes; a product with a size of 0 takes 0 cycles.
-    rows, cols : array_like of int
-        Sizes of the array.
-    double_buffered : bool
-        Whether the next tile is shifted in behind the current one.
-    accumulator_rows : int or None
-        Accumulators below the array; a fold streams at most half of them.
-    groups : array_like of int
-        Equal products run as one sequence.
-
-    Returns
-    -------
-    ndarray of int64
-        Of the shape the arguments broadcast to.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a size is not an integer, is negative (or zero for rows, cols, groups), or
-        `accumulator_rows` is below 2.
-
-    Notes
-    -----
-    With chunks of ``h = accumulator_rows // 2`` rows of x there are ``T = groups ceil(k/rows)
-    ceil(n/cols)`` tiles, each loaded once per chunk; ``q = ceil(m/h) - 1`` chunks are full and
-    the last holds ``z = m - q h`` rows. Double-buffered:
-    ``rows + T (q max(h, rows) + max(z, rows)) - max(z, rows) + z + rows + cols - 2``;
-    otherwise ``T ((q + 1) (2 rows + cols - 2) + m)``, for one chunk SCALE-Sim's formula (its
-    tool prints one less: the index of the last cycle).
-
-    Examples
-    --------
-    >>> from systolic import estimate_cycles
-    >>> estimate_cycles(3, 2, 3, rows=2, cols=3)
-    array(8)
-    >>> estimate_cycles([1, 1024], 256, 256, rows=256, cols=256)
-    array([ 767, 1790])
-    """
-    names = ("m", "k", "n", "rows", "cols", "groups")
-    sizes = [
-        _check.integers(v, name, "int64")
-        for v, name in zip((m, k, n, rows, cols, groups), names, strict=True)
-    ]
-    for size, name in zip(sizes, names, strict=True):
-        least = 0 if name in "mkn" else 1
-        if size.size and size.min() < least:
-            raise ValueError(f"{name} must be at least {least}, not {size.min()}")
-    try:
-        m_, k_, n_, r, c, g = np.broadcast_arrays(*sizes)
-    except ValueError:
-        shapes = ", ".join(
-            f"{name} {_check.shape(size.shape)}" for name, size in zip(names, sizes, strict=True)
-        )
-        raise ValueError(f"the sizes must broadcast together, but are {shapes}") from None
-    config = ArrayConfig(double_buffered=double_buffered, accumulator_rows=accumulator_rows)
-    h = np.maximum(m_, 1) if config.chunk_rows is None else np.int64(config.chunk_rows)
-    tiles = g * -(-k_ // r) * -(-n_ // c)
-    full = np.maximum(-(-m_ // h) - 1, 0)
-    if np.any(g.astype(float) * -(-k_ // r) * -(-n_ // c) * (m_ + (full + 1.0) * (2 * r + c)) > 2.0**62):
-        raise ValueError(
-            "these sizes take more cycles than int64 holds; estimate(Gemm(m, k, n)) counts in Python's "
-            "integers"
-        )
-    rest = m_ - full * h
-    if double_buffered:
-        last = np.maximum(rest, r)
-        cycles = 2 * r + c - 2 + tiles * (full * np.maximum(h, r) + last) - last + rest
-    else:
-        cycles = tiles * ((full + 1) * (2 * r + c - 2) + m_)
-    return np.asarray(np.where((m_ == 0) | (tiles == 0), 0, cycles), dtype=np.int64)
-
-
-def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
-    """Return the stats of a product on an array in closed form: every field equal to a run's."""
-    if 0 in (gemm.m, gemm.k, gemm.n):
-        return Stats(output_bytes=4 * gemm.groups * gemm.m * gemm.n)
-    chunks = 1 if array.chunk_rows is None else -(-gemm.m // array.chunk_rows)
-    k_tiles, n_tiles = -(-gemm.k // array.rows), -(-gemm.n // array.cols)
-    # The last fold's swap, from the folds' own times, and what follows it; in Python's integers,
-    # which do not run over.
-    last = Folds(gemm, array)[-1]
-    cycles = last.swap_cycle + last.m + array.rows + array.cols - 2
-    return Stats(
-        cycles=cycles,
-        macs=gemm.macs,
-        pe_cycles=array.rows * array.cols * cycles,
-        folds=gemm.groups * chunks * k_tiles * n_tiles,
-        weight_bytes=gemm.groups * chunks * gemm.k * gemm.n,
-        activation_bytes=gemm.groups * n_tiles * gemm.m * gemm.k,
-        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
-    )

@@ -1,0 +1,249 @@
+"""What products cost, in closed form: one in Python's integers, many at once in numpy's int64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from systolic import _check
+from systolic.config import ArrayConfig
+from systolic.gemm import Gemm
+from systolic.stats import Stats
+from systolic.tiling.fold import Folds
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+def estimate_cycles(
+    m: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    *,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    double_buffered: ArrayLike = True,
+    accumulator_rows: ArrayLike | None = 4096,
+    groups: ArrayLike = 1,
+) -> np.ndarray:
+    """Return the cycles of products (m, k) x (k, n) in closed form, without data.
+
+    All arguments broadcast: one call takes any number of products on any number of arrays.
+
+    Parameters
+    ----------
+    m, k, n : array_like of int
+        Sizes; a product with a size of 0 takes 0 cycles.
+    rows, cols : array_like of int
+        Sizes of the array.
+    double_buffered : array_like of bool
+        Whether the next tile is shifted in behind the current one.
+    accumulator_rows : array_like of int, or None
+        Accumulators below the array; a fold streams at most half of them. None, also among
+        integers in a list, means unlimited.
+    groups : array_like of int
+        Equal products run as one sequence.
+
+    Returns
+    -------
+    ndarray of int64
+        Of the shape the arguments broadcast to.
+
+    Raises
+    ------
+    TypeError
+        If a size is not an integer or `double_buffered` not True or False.
+    ValueError
+        If a size is negative (or zero for rows, cols, groups), `accumulator_rows` below 2, the
+        shapes do not broadcast, or some cycles do not fit int64.
+
+    See Also
+    --------
+    estimate_many : Every field of ``Stats`` at once.
+    estimate : One product or model, of any size.
+
+    Notes
+    -----
+    With chunks of ``h = accumulator_rows // 2`` rows of x there are ``T = groups ceil(k/rows)
+    ceil(n/cols)`` tiles, each loaded once per chunk; ``q = ceil(m/h) - 1`` chunks are full and
+    the last holds ``z = m - q h`` rows. Double-buffered:
+    ``rows + T (q max(h, rows) + max(z, rows)) - max(z, rows) + z + rows + cols - 2``;
+    otherwise ``T ((q + 1) (2 rows + cols - 2) + m)``, for one chunk SCALE-Sim's formula (its
+    tool prints one less: the index of the last cycle).
+
+    Examples
+    --------
+    >>> from systolic import estimate_cycles
+    >>> estimate_cycles(3, 2, 3, rows=2, cols=3)
+    array(8)
+    >>> estimate_cycles([1, 1024], 256, 256, rows=256, cols=256)
+    array([ 767, 1790])
+
+    Two products (down) on three arrays (across):
+
+    >>> estimate_cycles([[1], [3136]], 576, 64, rows=[64, 128, 256], cols=[64, 128, 256])
+    array([[  703,   895,  1279],
+           [28414, 16062, 10174]])
+    """
+    sizes, _ = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    return np.asarray(_fitting("cycles", _CLOSED_FORMS["cycles"], sizes))
+
+
+def estimate_many(
+    m: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    *,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    double_buffered: ArrayLike = True,
+    accumulator_rows: ArrayLike | None = 4096,
+    groups: ArrayLike = 1,
+) -> dict[str, np.ndarray]:
+    """Return every field of ``Stats`` for many products and arrays at once, for sweeps.
+
+    Parameters and errors are those of :func:`estimate_cycles`; every count must fit int64.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The fields of :class:`~systolic.Stats` as int64 and ``utilization`` as float64, all of the
+        shape the arguments broadcast to. ``pandas.DataFrame`` takes it if that has one axis.
+
+    Examples
+    --------
+    >>> from systolic import estimate_many
+    >>> sides = [64, 128, 256]
+    >>> result = estimate_many(3136, 576, 64, rows=sides, cols=sides)
+    >>> result["cycles"], result["folds"]
+    (array([28414, 16062, 10174]), array([18, 10,  6]))
+    >>> result["utilization"].round(3)
+    array([0.993, 0.439, 0.173])
+    """
+    sizes, shape = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    counts = {name: _fitting(name, formula, sizes) for name, formula in _CLOSED_FORMS.items()}
+    # Those that do not depend on the array have fewer axes than the others.
+    result = {name: np.broadcast_to(count, shape).copy() for name, count in counts.items()}
+    result["utilization"] = result["macs"] / np.maximum(result["pe_cycles"], 1)
+    return result
+
+
+class _Sizes(NamedTuple):
+    """What the closed forms are made of: arrays of int64 that broadcast, or the same as float64."""
+
+    m: Any
+    k: Any
+    n: Any
+    rows: Any
+    cols: Any
+    groups: Any
+    double_buffered: Any
+    chunk: Any  # rows of x in a full chunk
+    chunks: Any
+    last: Any  # rows of x in the last chunk
+    k_tiles: Any
+    n_tiles: Any
+
+
+def _sizes(
+    m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, accumulator_rows: Any
+) -> tuple[_Sizes, tuple[int, ...]]:
+    """Return checked arguments and how they cut x and w, and the shape they broadcast to."""
+    given = {"m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups}
+    sizes = {name: _check.integers(value, name, "int64") for name, value in given.items()}
+    for name, size in sizes.items():
+        least = 0 if name in "mkn" else 1
+        if size.size and size.min() < least:
+            raise ValueError(f"{name} must be at least {least}, not {size.min()}")
+    double = _check.as_array(double_buffered, "double_buffered")
+    if double.dtype.kind != "b":
+        raise TypeError(f"double_buffered must be True or False, not {_check.kind(double_buffered)}")
+    half = _half(accumulator_rows)
+    arguments = sizes | {"double_buffered": double, "accumulator_rows": half}
+    try:
+        shape = np.broadcast_shapes(*(value.shape for value in arguments.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {_check.shape(value.shape)}" for name, value in arguments.items())
+        raise ValueError(f"the arguments must broadcast together, but are {shapes}") from None
+    m, k, n, rows, cols, groups = sizes.values()
+    chunk = np.where(half == 0, np.maximum(m, 1), half)
+    chunks = -(-m // chunk)
+    last = m - np.maximum(chunks - 1, 0) * chunk
+    tiles = -(-k // rows), -(-n // cols)
+    return _Sizes(m, k, n, rows, cols, groups, double, chunk, chunks, last, *tiles), shape
+
+
+def _half(accumulator_rows: Any) -> np.ndarray:
+    """Return half of the accumulators, the rows of x that a chunk may have; 0 for unlimited ones."""
+    given = _check.as_array(accumulator_rows, "accumulator_rows")
+    unlimited = np.zeros(given.shape, dtype=bool)
+    if given.dtype.kind == "O":
+        unlimited = np.array([value is None for value in given.flat], dtype=bool).reshape(given.shape)
+        # Through a list: numpy finds the type of what is left.
+        given = np.array(np.where(unlimited, 2, given).tolist())
+    rows = _check.integers(given, "accumulator_rows", "int64")
+    if rows.size and rows.min() < 2:
+        raise ValueError(
+            "accumulator_rows must be at least 2 (two halves, one filling while the other drains) or None "
+            f"for unlimited, not {rows.min()}"
+        )
+    return np.where(unlimited, 0, rows // 2)
+
+
+def _cycles(s: _Sizes) -> Any:
+    tiles = s.groups * s.k_tiles * s.n_tiles
+    last = np.maximum(s.last, s.rows)
+    around = 2 * s.rows + s.cols - 2
+    double = around + tiles * ((s.chunks - 1) * np.maximum(s.chunk, s.rows) + last) - last + s.last
+    single = tiles * (s.chunks * around + s.m)
+    return np.where((s.m == 0) | (tiles == 0), 0, np.where(s.double_buffered, double, single))
+
+
+_CLOSED_FORMS: dict[str, Callable[[_Sizes], Any]] = {
+    "cycles": _cycles,
+    "macs": lambda s: s.groups * s.m * s.k * s.n,
+    "pe_cycles": lambda s: s.rows * s.cols * _cycles(s),
+    "folds": lambda s: s.groups * s.chunks * s.k_tiles * s.n_tiles,
+    "weight_bytes": lambda s: s.groups * s.chunks * s.k * s.n,
+    "activation_bytes": lambda s: s.groups * s.n_tiles * s.m * s.k,
+    "output_bytes": lambda s: 4 * s.groups * s.m * s.n,
+}
+
+# The largest count that is given out: 2^63 less more than a dozen roundings of float64 make up.
+_LARGEST = 2.0**63 - 2.0**16
+
+
+def _fitting(name: str, formula: Callable[[_Sizes], Any], sizes: _Sizes) -> Any:
+    """Return what a closed form gives in int64; ValueError if a value does not fit."""
+    # int64 wraps silently, so the size of the result is taken from float64. What fits in the end is
+    # right even where a part of it wrapped on the way: the arithmetic is modulo 2^64.
+    if np.any(formula(_Sizes(*(np.asarray(value, dtype=float) for value in sizes))) > _LARGEST):
+        raise ValueError(
+            f"these sizes take more {name} than int64 holds; estimate(Gemm(m, k, n)) counts in Python's "
+            "integers"
+        )
+    with np.errstate(over="ignore"):
+        return formula(sizes)
+
+
+def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
+    """Return the stats of a product on an array in closed form: every field equal to a run's."""
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return Stats(output_bytes=4 * gemm.groups * gemm.m * gemm.n)
+    chunks = 1 if array.chunk_rows is None else -(-gemm.m // array.chunk_rows)
+    k_tiles, n_tiles = -(-gemm.k // array.rows), -(-gemm.n // array.cols)
+    # The last fold's swap, from the folds' own times, and what follows it; in Python's integers,
+    # which do not run over.
+    last = Folds(gemm, array)[-1]
+    cycles = last.swap_cycle + last.m + array.rows + array.cols - 2
+    return Stats(
+        cycles=cycles,
+        macs=gemm.macs,
+        pe_cycles=array.rows * array.cols * cycles,
+        folds=gemm.groups * chunks * k_tiles * n_tiles,
+        weight_bytes=gemm.groups * chunks * gemm.k * gemm.n,
+        activation_bytes=gemm.groups * n_tiles * gemm.m * gemm.k,
+        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
+    )

@@ -1,0 +1,60 @@
+"""What ``import systolic`` brings in: numpy and the package itself, nothing that few calls need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Packages that extras or users bring.
+OPTIONAL = {
+    "onnx",
+    "onnxruntime",
+    "google.protobuf",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "torch",
+    "vcd",
+    "IPython",
+}
+# Modules of Python and of the package that are imported where they are used.
+HEAVY = {
+    "argparse", "csv", "html", "importlib.metadata", "importlib.resources", "json", "shlex", "shutil", "subprocess",
+    "tempfile", "zipfile",
+}  # fmt: skip
+LATER = {
+    "systolic.cli",
+    "systolic.benchmark",
+    "systolic._show.draw",
+    "systolic._show.waves",
+    "systolic.trace.vcd",
+}
+
+
+def modules_after(statements: str) -> set[str]:
+    """The modules that a new interpreter has after these statements."""
+    code = f"import sys\n{statements}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def brought() -> set[str]:
+    """What the package brings beyond numpy: which modules numpy needs is numpy's matter, and changes."""
+    return modules_after("import numpy, systolic") - modules_after("import numpy")
+
+
+def test_optional_packages_are_not_imported(brought: set[str]) -> None:
+    assert {"systolic", "systolic._core", "systolic.verifier.check"} <= brought
+    assert not brought & OPTIONAL
+
+
+def test_what_few_calls_need_is_not_imported(brought: set[str]) -> None:
+    assert not brought & (HEAVY | LATER)
+
+
+def test_the_modules_named_here_exist_and_would_be_seen() -> None:
+    names = sorted(HEAVY | LATER)
+    assert modules_after(f"import systolic, {', '.join(names)}") >= set(names)
