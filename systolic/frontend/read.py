@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from systolic.frontend.operators import Graph, Operator, Sizes
+from systolic.frontend.check import captured, check_model, domain_of, label
+from systolic.frontend.external import read_external
+from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
 from systolic.model import DTYPES, TensorSpec
 
-# Domains that mean the standard operator set.
-_STANDARD = ("", "ai.onnx")
+# What protobuf can hold in one message.
+_MOST_BYTES = 2**31 - 1
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
@@ -26,8 +29,8 @@ def read(path: str | os.PathLike[str]) -> Graph:
         inputs={value.name: _spec(value) for value in source.input if value.name not in constants},
         outputs=tuple(value.name for value in source.output),
         constants=constants,
-        opsets={_domain(entry): entry.version for entry in model.opset_import},
-        declared={value.name: _declared(value) for value in (*source.value_info, *source.output)},
+        opsets={domain_of(entry): entry.version for entry in model.opset_import},
+        declared={value.name: _hint(value) for value in (*source.value_info, *source.output)},
     )
     graph.operators += [_operator(node, graph) for node in source.node]
     return graph
@@ -40,59 +43,58 @@ def _load(path: str | os.PathLike[str]) -> Any:
     except ImportError as error:
         raise ImportError('load_onnx needs the onnx package: pip install "systolic[onnx]"') from error
     name = os.fspath(path)
+    model = onnx.ModelProto()
     try:
         # onnx.load guesses a text format from some suffixes; the content decides here.
-        model = onnx.load(name, format="protobuf")
+        model.ParseFromString(_content(name))
         if not model.graph.node and not model.graph.output:
             raise DecodeError("it holds no graph")
-        onnx.checker.check_model(model)
     except DecodeError as error:
         raise ValueError(f"{name} is not an ONNX model, or is truncated: {error}") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{name} is a folder; load_onnx reads one .onnx file") from error
+    try:
+        check_model(model)
+        read_external(model, os.path.dirname(name))
+        onnx.checker.check_model(model)
+    except UnsupportedOperator as error:
+        raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
     return model
 
 
-def _domain(proto: Any) -> str:
-    return "" if proto.domain in _STANDARD else proto.domain
+def _content(name: str) -> bytes:
+    status = os.stat(name)
+    # Opening a pipe waits for a writer, and a device may never end.
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        raise ValueError(f"{name} is {what}; load_onnx reads one .onnx file")
+    if status.st_size > _MOST_BYTES:
+        raise ValueError(
+            f"{name} has {status.st_size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; larger "
+            "models keep their weights in external data files"
+        )
+    with open(name, "rb") as file:
+        return file.read()
 
 
 def _operator(node: Any, graph: Graph) -> Operator:
     from onnx import helper
 
-    label = node.name or next(filter(None, node.output), node.op_type)
     try:
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     except ValueError as error:
-        raise ValueError(f"node {label!r} ({node.op_type}): {error}") from error
+        raise ValueError(f"node {label(node)!r} ({node.op_type}): {error}") from error
     return Operator(
-        label=label,
+        label=label(node),
         op_type=node.op_type,
         inputs=tuple(node.input),
         outputs=tuple(node.output),
         attributes=attributes,
         graph=graph,
-        domain=_domain(node),
-        captured=_captured(node),
+        domain=domain_of(node),
+        captured=captured(node),
         proto=node,
     )
-
-
-def _captured(node: Any) -> tuple[str, ...]:
-    """Return the tensors that a node's subgraphs use but do not hold."""
-    found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            own |= {tensor.values.name for tensor in graph.sparse_initializer}
-            for inner in graph.node:
-                used = (*inner.input, *_captured(inner))
-                found |= {name: None for name in used if name and name not in own}
-                own |= set(inner.output)
-            found |= {value.name: None for value in graph.output if value.name not in own}
-    return tuple(found)
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -134,3 +136,9 @@ def _declared(value: Any) -> tuple[str | None, Sizes | None]:
     if not tensor.HasField("shape"):
         return dtype, None
     return dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+
+
+def _hint(value: Any) -> tuple[str | None, Sizes | None]:
+    """Return what :func:`_declared` does, sizes that cannot be as unknown."""
+    dtype, sizes = _declared(value)
+    return dtype, sizes and tuple(None if size is None or size < 0 else size for size in sizes)

@@ -1,0 +1,217 @@
+"""What a file's model must satisfy before anything is read from it, said in words about the file.
+
+The onnx package's checker comes after: it knows every operator's attributes, but its messages seldom
+say which tensor is wrong, and it takes some models that mean nothing. Nothing here allocates more than
+the file holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from systolic._check import shape as shape_text
+from systolic.frontend.operators import UnsupportedOperator
+
+STANDARD = ("", "ai.onnx")
+"""Domains that mean the standard operator set."""
+
+_OLDEST_OPSET = 10
+
+_NOTHING = "neither an input, an initializer, nor written by a node"
+
+# Bits of what is packed; other elements have numpy's size.
+_PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+
+
+def check_model(model: Any) -> None:
+    """Raise ValueError, or UnsupportedOperator, if a ModelProto cannot be read as a graph of nodes."""
+    _check_opsets(model)
+    own = {(domain_of(function), function.name) for function in model.functions}
+    called = [node for node in model.graph.node if (domain_of(node), node.op_type) in own]
+    if called:
+        raise UnsupportedOperator(
+            f"node {label(called[0])!r} calls the model's own function {called[0].op_type}; write functions "
+            "out first: onnx.inliner.inline_local_functions"
+        )
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise UnsupportedOperator(f"the sparse initializer {name!r} is not supported; store it densely")
+    _check_names(model.graph)
+    for holder, tensor in tensors(model.graph):
+        _check_tensor(holder, tensor)
+
+
+def domain_of(proto: Any) -> str:
+    """Return the domain of a node, function or opset entry; "" for the standard one."""
+    return "" if proto.domain in STANDARD else proto.domain
+
+
+def label(node: Any) -> str:
+    """Return what a node is called in messages."""
+    return node.name or next(filter(None, node.output), node.op_type)
+
+
+def tensors(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor that a graph stores, with words for where; those of subgraphs too."""
+    for tensor in graph.initializer:
+        yield f"initializer {tensor.name!r}", tensor
+    for node in graph.node:
+        for attribute in node.attribute:
+            held = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+            sparse = [*attribute.sparse_tensors]
+            sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            held += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
+            for tensor in held:
+                yield f"attribute {attribute.name} of node {label(node)!r}", tensor
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from tensors(inner)
+
+
+def captured(node: Any) -> tuple[str, ...]:
+    """Return the tensors that a node's subgraphs use but do not hold."""
+    found: dict[str, None] = {}
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {value.name for value in (*graph.input, *graph.initializer)}
+            own |= {tensor.values.name for tensor in graph.sparse_initializer}
+            for inner in graph.node:
+                used = (*inner.input, *captured(inner))
+                found |= {name: None for name in used if name and name not in own}
+                own |= set(inner.output)
+            found |= {value.name: None for value in graph.output if value.name not in own}
+    return tuple(found)
+
+
+def stored_bytes(holder: str, tensor: Any) -> int | None:
+    """Return how many bytes a tensor's sizes and type ask for; None for text."""
+    from onnx import TensorProto, helper
+
+    sizes = tuple(tensor.dims)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"{holder} has the shape {shape_text(sizes)}; sizes must not be negative")
+    try:
+        kind = TensorProto.DataType.Name(tensor.data_type)
+        width = _PACKED.get(kind) or helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{holder} holds elements of the unknown type {tensor.data_type}") from None
+    return None if kind == "STRING" else -(-math.prod(sizes) * width // 8)
+
+
+def _check_opsets(model: Any) -> None:
+    from onnx import __version__, defs
+
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = domain_of(entry)
+        if versions.setdefault(domain, entry.version) != entry.version:
+            raise ValueError(f"it imports the operator set {domain!r} in two versions")
+        if entry.version < 1:
+            raise ValueError(f"the operator set {domain!r} has no version {entry.version}")
+    newest = defs.onnx_opset_version()
+    standard = versions.get("", newest)
+    if standard > newest:
+        raise UnsupportedOperator(
+            f"it is of operator set {standard}, and onnx {__version__} knows up to {newest}; "
+            "install a newer onnx package, or convert the model (onnx.version_converter)"
+        )
+    if standard < _OLDEST_OPSET:
+        raise UnsupportedOperator(
+            f"it is of operator set {standard}; supported are {_OLDEST_OPSET} to {newest}: "
+            "convert the model (onnx.version_converter)"
+        )
+
+
+def _check_names(graph: Any) -> None:
+    for what, names in (
+        ("initializer", [tensor.name for tensor in graph.initializer]),
+        ("input", [value.name for value in graph.input]),
+        ("output", [value.name for value in graph.output]),
+    ):
+        if "" in names:
+            raise ValueError(f"an {what} has no name")
+        twice = _first_twice(names)
+        if twice is not None:
+            raise ValueError(f"it has two {what}s {twice!r}")
+    given = {value.name for value in (*graph.input, *graph.initializer)}
+    writers: dict[str, Any] = {}
+    for node in graph.node:
+        twice = _first_twice([attribute.name for attribute in node.attribute])
+        if twice is not None:
+            raise ValueError(f"node {label(node)!r} ({node.op_type}) has two attributes {twice!r}")
+        for tensor in filter(None, node.output):
+            if tensor in given or tensor in writers:
+                other = "is an input or an initializer"
+                if tensor in writers:
+                    other = f"node {label(writers[tensor])!r} writes as well"
+                raise ValueError(f"node {label(node)!r} ({node.op_type}) writes {tensor!r}, which {other}")
+            writers[tensor] = node
+    _check_order(graph, given, writers)
+    for value in graph.output:
+        if value.name not in given and value.name not in writers:
+            raise ValueError(f"output {value.name!r} is {_NOTHING}")
+
+
+def _first_twice(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
+    """Raise if a node reads what nothing writes, what is written later, or, in a circle, by itself."""
+    known = set(given)
+    for node in graph.node:
+        for tensor in filter(None, (*node.input, *captured(node))):
+            if tensor in known:
+                continue
+            reads = f"node {label(node)!r} ({node.op_type}) reads {tensor!r}"
+            if tensor not in writers:
+                raise ValueError(f"{reads}, which is {_NOTHING}")
+            circle = _circle(node, writers)
+            if circle:
+                raise ValueError(f"the graph has a cycle: {' -> '.join(map(repr, circle))}")
+            raise ValueError(
+                f"{reads}, which node {label(writers[tensor])!r} writes only later; nodes must be sorted"
+            )
+        known |= set(node.output)
+
+
+def _circle(start: Any, writers: dict[str, Any]) -> list[str]:
+    """Return the labels of nodes that write for each other, from one round to itself; [] if none does."""
+
+    def before(node: Any) -> Iterator[Any]:
+        names = dict.fromkeys((*node.input, *captured(node)))
+        return iter([writers[name] for name in names if name in writers])
+
+    # A depth-first search towards what writes; a stack of our own, for graphs are deep.
+    path, open_nodes, done = [start], [before(start)], set()
+    on_path = {id(start)}
+    while path:
+        node = next(open_nodes[-1], None)
+        if node is None:
+            on_path.discard(id(path[-1]))
+            done.add(id(path.pop()))
+            open_nodes.pop()
+        elif id(node) in on_path:
+            first = next(i for i, other in enumerate(path) if other is node)
+            # The path goes against the data; messages go with it.
+            return [label(other) for other in (node, *reversed(path[first:]))]
+        elif id(node) not in done:
+            path.append(node)
+            open_nodes.append(before(node))
+            on_path.add(id(node))
+    return []
+
+
+def _check_tensor(holder: str, tensor: Any) -> None:
+    from onnx import TensorProto
+
+    needed = stored_bytes(holder, tensor)
+    if tensor.data_location == TensorProto.EXTERNAL or not tensor.HasField("raw_data"):
+        return
+    if needed is not None and len(tensor.raw_data) != needed:
+        raise ValueError(
+            f"{holder} has the shape {shape_text(tuple(tensor.dims))}, {needed} bytes, but holds "
+            f"{len(tensor.raw_data)}"
+        )
