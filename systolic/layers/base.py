@@ -34,6 +34,11 @@ class Layer:
     outputs: ClassVar[int | None] = 1
     """How many tensors it writes; None: as many as its fields say, in a tuple even if there is one."""
 
+    @property
+    def kind(self) -> str:
+        """What tables call the layer: its class's name, unless one class does several operators' work."""
+        return type(self).__name__
+
     def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
         """Return the output's shape for inputs of these shapes.
 
