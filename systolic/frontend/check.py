@@ -7,6 +7,7 @@ the file holds.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,10 @@ STANDARD = ("", "ai.onnx")
 _OLDEST_OPSET = 10
 
 _NOTHING = "neither an input, an initializer, nor written by a node"
+
+# Attributes that are counts of pixels; beyond this, offsets in memory overflow.
+_PIXELS = ("dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides")
+_MOST_PIXELS = 2**31 - 1
 
 # Bits of what is packed; other elements have numpy's size.
 _PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
@@ -41,6 +46,7 @@ def check_model(model: Any) -> None:
     _check_names(model.graph)
     for holder, tensor in tensors(model.graph):
         _check_tensor(holder, tensor)
+    _check_types(model)
 
 
 def domain_of(proto: Any) -> str:
@@ -140,6 +146,12 @@ def _check_names(graph: Any) -> None:
         twice = _first_twice([attribute.name for attribute in node.attribute])
         if twice is not None:
             raise ValueError(f"node {label(node)!r} ({node.op_type}) has two attributes {twice!r}")
+        for attribute in node.attribute:
+            if attribute.name in _PIXELS and any(abs(size) > _MOST_PIXELS for size in attribute.ints):
+                raise ValueError(
+                    f"node {label(node)!r} ({node.op_type}): {attribute.name} must hold sizes up to "
+                    f"{_MOST_PIXELS:,}, not {max(attribute.ints, key=abs):,}"
+                )
         for tensor in filter(None, node.output):
             if tensor in given or tensor in writers:
                 other = "is an input or an initializer"
@@ -215,3 +227,34 @@ def _check_tensor(holder: str, tensor: Any) -> None:
             f"{holder} has the shape {shape_text(tuple(tensor.dims))}, {needed} bytes, but holds "
             f"{len(tensor.raw_data)}"
         )
+
+
+def _check_types(model: Any) -> None:
+    """Raise if a node of the standard set reads an initializer of a type that it does not take."""
+    from onnx import TensorProto, defs
+
+    graph = model.graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    version = next((entry.version for entry in model.opset_import if not domain_of(entry)), 1)
+    schemas: dict[str, Any] = {}
+    for node in graph.node:
+        if domain_of(node) or not node.input:
+            continue
+        if node.op_type not in schemas:
+            known = defs.has(node.op_type, domain="")
+            with contextlib.suppress(defs.SchemaError):
+                schemas[node.op_type] = defs.get_schema(node.op_type, version, "") if known else None
+        schema = schemas.get(node.op_type)
+        if schema is None:
+            continue
+        for index, name in enumerate(node.input):
+            if name not in kinds:
+                continue
+            formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema.inputs else None
+            held = TensorProto.DataType.Name(kinds[name]).lower()
+            # The format's types are called FLOAT and DOUBLE, those of schemas tensor(float).
+            if formal is not None and f"tensor({held})" not in formal.types:
+                raise ValueError(
+                    f"node {label(node)!r} ({node.op_type}) takes no {held} for its input {index} "
+                    f"({formal.name}), which is {name!r}"
+                )
