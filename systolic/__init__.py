@@ -70,6 +70,9 @@ from systolic.engine import conv2d as conv2d
 from systolic.engine import estimate as estimate
 from systolic.engine import matmul as matmul
 from systolic.engine import run as run
+from systolic.report import RunReport as RunReport
+from systolic.report import Summary as Summary
+from systolic.report import summary as summary
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
 from systolic.trace import Trace as Trace
@@ -81,6 +84,7 @@ from systolic.cosim import ScoreboardError as ScoreboardError
 from systolic.info import show_config as show_config
 from systolic.vectors import write_vectors as write_vectors
 from systolic.verifier import Mismatch as Mismatch
+from systolic.verifier import NodeVerdict as NodeVerdict
 from systolic.verifier import VerificationError as VerificationError
 from systolic.verifier import VerificationReport as VerificationReport
 from systolic.verifier import verify as verify

@@ -21,6 +21,8 @@ from systolic.quant import QuantParams
 if TYPE_CHECKING:
     import zipfile
 
+    from systolic.report import Summary
+
 LAYERS: dict[str, type[Layer]] = {
     name: cls
     for name, cls in vars(layers).items()
@@ -436,6 +438,12 @@ class Model:
                 )
             )
         return Table(["node", "layer", "reads", "shape", "dtype", "product"], rows, title=repr(self)[1:-1])
+
+    def summary(self, **options: Any) -> Summary:
+        """Return what every node holds and would cost, without data: :func:`systolic.summary`."""
+        from systolic.report import summary  # pages stand above; this is how a model shows itself
+
+        return summary(self, **options)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model):

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, Conv2d, Dense, Gemm, Model, QuantParams, Relu, cli, presets
+from systolic import ArrayConfig, Conv2d, Dense, Gemm, Model, QuantParams, Relu, cli, engine, presets
 from systolic.example import DATA
 from systolic.layers.host.activation import Relu as HostRelu
+from systolic.layers.host.add import Add as HostAdd
+from systolic.reference import oracle
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("run", "verify", "gemm", "bench", "info")
+COMMANDS = ("run", "verify", "summary", "gemm", "vectors", "bench", "info")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions as POSIX has them")
 
 
@@ -123,7 +125,8 @@ def test_run_the_example_as_json(capsys: Capture) -> None:
         assert values[name] == known[name], name
     for ours, theirs in zip(values["layers"], known["layers"], strict=True):
         assert ours.keys() == theirs.keys()
-        assert {**ours, "wall_seconds": 0} == {**theirs, "wall_seconds": 0}
+        measured = {"wall_seconds": 0, "array_wall_seconds": 0}
+        assert {**ours, **measured} == {**theirs, **measured}
     assert values["model"] == "digits" and values["accuracy"] >= 0.975 and values["mismatches"] == []
     assert values["verdict"]["numpy"] == {"layers": 14, "passed": True}
 
@@ -236,7 +239,7 @@ def test_output_is_whole_or_absent(
 def test_output_is_checked_before_anything_runs(
     model: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.engine, "run", lambda *arguments, **options: pytest.fail("ran"))
+    monkeypatch.setattr(engine, "run", lambda *arguments, **options: pytest.fail("ran"))
     run = ("run", str(model), "--quiet", "--output")
     assert "no folder" in refused(capsys, *run, str(tmp_path / "nowhere" / "y.npz"))
     assert "is a folder" in refused(capsys, *run, str(tmp_path))
@@ -279,6 +282,94 @@ def test_verify_against_onnxruntime(capsys: Capture, tmp_path: Path) -> None:
     )
 
 
+def test_verify_node_by_node(model: Path, x: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["verify", str(model), "--input", str(x), "--array", "8x8", "--quiet", "--node-by-node"]
+    values = as_json(capsys, *arguments)
+    assert [(node["tensor"], node["verdict"]) for node in values["nodes"]] == [
+        ("t0", "equal"),
+        ("t1", "equal"),
+    ]
+    text = output(capsys, *arguments)
+    assert "Tensors against reference" in text and "2 equal" in text
+    original = HostRelu.apply
+    monkeypatch.setattr(HostRelu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    (_, wrong) = as_json(capsys, *arguments, status=1)["nodes"]
+    assert wrong["verdict"] == "differs" and wrong["difference"]["max_abs"] == 1
+    assert "differs" in output(capsys, *arguments, status=1)
+
+
+def test_verify_node_by_node_against_onnxruntime(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    arguments = ["verify", str(DATA / "digits.onnx"), "--against", "onnxruntime", "--node-by-node"]
+    arguments += ["--mode", "wavefront", "--quiet"]
+    values = as_json(capsys, *arguments, "--tolerance", "0")
+    assert values["passed"] and {node["verdict"] for node in values["nodes"]} == {"equal"}
+    assert len(values["nodes"]) == 14
+    original = HostAdd.apply
+    monkeypatch.setattr(HostAdd, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    text = output(capsys, *arguments, status=1)
+    assert "node 'residual_quant' (Add), tensor" in text and "what it reads is equal" in text
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert 'pip install "systolic[onnx]"' in refused(capsys, *arguments)
+
+
+# summary and reports
+
+
+def test_summary(model: Path, capsys: Capture, tmp_path: Path) -> None:
+    values = as_json(capsys, "summary", str(model), "--array", "8x8", "--batch", "3")
+    loaded = Model.load(model)
+    known = loaded.summary(batch=3).to_dict()
+    assert values["nodes"][0]["macs"] == known["nodes"][0]["macs"] == 3 * 16 * 18 * 3
+    run = systolic.run(loaded, np.zeros((3, 2, 6, 6), np.int8), machine=ArrayConfig(8, 8), mode="wavefront")
+    assert values["totals"]["cycles"] == run.stats.cycles
+    text = output(capsys, "summary", str(model), "--array", "8x8", "--batch", "3")
+    assert f"{run.stats.cycles:,}" in text and "on a 8 x 8 array" in text
+    for suffix in ("html", "csv", "json"):
+        output(capsys, "summary", str(model), "--report", str(tmp_path / f"s.{suffix}"))
+        assert "t0" in (tmp_path / f"s.{suffix}").read_text()
+
+
+def test_summary_of_open_sizes(capsys: Capture, tmp_path: Path) -> None:
+    Model([Relu()], inputs={"x": ((None, None), "int8")}).save(tmp_path / "open.zip")
+    values = as_json(capsys, "summary", str(tmp_path / "open.zip"))
+    assert values["totals"]["complete"] is False and values["nodes"][0]["writes"] == "?"
+    assert "?" in output(capsys, "summary", str(tmp_path / "open.zip"))
+    values = as_json(capsys, "summary", str(tmp_path / "open.zip"), "--shape", "x=2x7")
+    assert values["totals"]["complete"] is True and values["nodes"][0]["writes"] == "2x7"
+    assert "shapes are for the inputs 'x', not 'y'" in refused(
+        capsys, "summary", str(tmp_path / "open.zip"), "--shape", "y=2x7"
+    )
+
+
+def test_summary_of_bad_models(capsys: Capture, tmp_path: Path) -> None:
+    assert "missing.onnx" in refused(capsys, "summary", str(tmp_path / "missing.onnx"))
+    (tmp_path / "text.zip").write_text("no model")
+    assert "text.zip is not a systolic model" in refused(capsys, "summary", str(tmp_path / "text.zip"))
+
+
+@pytest.mark.parametrize("suffix", (".html", ".csv", ".json"))
+def test_run_report(suffix: str, model: Path, capsys: Capture, tmp_path: Path) -> None:
+    target = tmp_path / f"cost{suffix}"
+    output(capsys, "run", str(model), "--array", "8x8", "--quiet", "--report", str(target))
+    text = target.read_text(encoding="utf-8")
+    assert "t0" in text and "t1" in text
+    if suffix == ".json":
+        assert [node["on"] for node in json.loads(text)["nodes"]] == ["array", "host"]
+
+
+def test_report_is_checked_before_anything_runs(
+    model: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "run", lambda *arguments, **options: pytest.fail("ran"))
+    run = ("run", str(model), "--quiet", "--report")
+    assert "must end in .html, .csv, .json, not" in refused(capsys, *run, str(tmp_path / "cost.pdf"))
+    assert "no folder" in refused(capsys, *run, str(tmp_path / "nowhere" / "cost.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "is a folder" in refused(capsys, *run, str(tmp_path / "folder.csv"))
+
+
 @pytest.mark.parametrize("sizes", ((5, 9, 3), (1, 1, 1), (30, 20, 40), (0, 3, 4), (3, 0, 4), (3, 4, 0)))
 @pytest.mark.parametrize("mode", ("cycle", "wavefront"))
 def test_gemm(sizes: tuple[int, int, int], mode: str, capsys: Capture) -> None:
@@ -297,13 +388,13 @@ def test_gemm(sizes: tuple[int, int, int], mode: str, capsys: Capture) -> None:
 
 
 def test_gemm_that_differs(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(cli.oracle, "matmul", lambda x, w: np.zeros((5, 3), np.int32))
+    monkeypatch.setattr(oracle, "matmul", lambda x, w: np.zeros((5, 3), np.int32))
     assert "FAILED" in output(capsys, "gemm", "5", "9", "3", "--array", "8x8", "--quiet", status=1)
     assert as_json(capsys, "gemm", "5", "9", "3", "--array", "8x8", "--quiet", status=1)["passed"] is False
 
 
 def test_gemm_estimate_runs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(cli.engine, "matmul", lambda *arguments, **options: pytest.fail("ran"))
+    monkeypatch.setattr(engine, "matmul", lambda *arguments, **options: pytest.fail("ran"))
     values = as_json(capsys, "gemm", "1000000", "1000000", "1000000", "--estimate")
     assert values["passed"] is None and values["mode"] == "estimate"
     assert values["stats"]["macs"] == 10**18
@@ -352,6 +443,14 @@ def test_info(capsys: Capture) -> None:
         (["verify", "--against", "onnxruntime"], "pass the path of an .onnx file"),
         (["verify", "--input", "x.npy"], "--input goes with a MODEL"),
         (["run", "--input", "x.npy"], "--input goes with a MODEL"),
+        (["verify", "m.zip", "--tolerance", "1"], "must be a number from 0 to below 1, not '1'"),
+        (["verify", "m.zip", "--tolerance", "nan"], "must be a number from 0 to below 1, not 'nan'"),
+        (["verify", "--node-by-node"], "node_by_node say how a model is run and checked"),
+        (["verify", "--tolerance", "0.1"], "tolerance say how a model is run and checked"),
+        (["summary"], "MODEL"),
+        (["summary", "m.zip", "--batch", "-1"], "argument --batch: must be at least 0, not -1"),
+        (["summary", "m.zip", "--shape", "1x2"], "must be NAME=SIZES, such as image=1x3x224x224, not '1x2'"),
+        (["summary", "m.zip", "--shape", "x=1xb"], "must be NAME=SIZES"),
         (["bench", "--rounds", "0"], "must be at least 1, not 0"),
         (["info", "more"], "unrecognized arguments: more"),
     ),

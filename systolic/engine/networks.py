@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from systolic.stats import Stats
 from systolic.threads import thread_count
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
+
+if TYPE_CHECKING:
+    from systolic.report import RunReport
 
 
 def estimate(
@@ -111,6 +114,13 @@ class LayerRun:
         Zeros for a layer beside the array.
     wall_seconds : float
         What the emulation took here.
+    parameters, parameter_bytes : int
+        Elements of the arrays that the layer holds (weights, bias) and of the constants it reads,
+        and their bytes; scales and zero points are not counted.
+    read_bytes, written_bytes : int
+        Of the tensors between layers that it read and wrote, each counted once.
+    array_wall_seconds : float
+        The part of `wall_seconds` that emulating the array took; the rest is work beside it.
 
     Examples
     --------
@@ -128,6 +138,16 @@ class LayerRun:
     gemm: Gemm | None
     stats: Stats
     wall_seconds: float = field(compare=False)
+    parameters: int = 0
+    parameter_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    array_wall_seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def host_wall_seconds(self) -> float:
+        """What the emulation took here beside the array: a layer there, or lowering and finishing."""
+        return self.wall_seconds - self.array_wall_seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -139,8 +159,21 @@ class LayerRun:
             "gemm": None if self.gemm is None else self.gemm.to_dict(),
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
+            "parameters": self.parameters,
+            "parameter_bytes": self.parameter_bytes,
+            "read_bytes": self.read_bytes,
+            "written_bytes": self.written_bytes,
             "wall_seconds": self.wall_seconds,
+            "array_wall_seconds": self.array_wall_seconds,
         }
+
+
+def parameters(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Return elements and bytes of the arrays that a node holds and of the constants that it reads."""
+    held = [getattr(node.layer, f.name) for f in fields(node.layer)]  # type: ignore[arg-type]
+    arrays = [value for value in held if isinstance(value, np.ndarray)]
+    arrays += [constants[tensor] for tensor in dict.fromkeys(node.inputs) if tensor in constants]
+    return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,6 +237,21 @@ class Run:
         array = self.machine.array
         title = f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz, {self.mode} mode"
         return Table(columns, rows, title=title, footer=footer)
+
+    def report(self) -> RunReport:
+        """Return what each layer cost, to look at or to save: a table, JSON, CSV, pandas or a page.
+
+        Examples
+        --------
+        >>> import systolic
+        >>> example = systolic.load_example()
+        >>> report = systolic.run(example.model, example.images[:1], mode="wavefront").report()
+        >>> report.totals["cycles"], report.totals["macs"], report.totals["weight_bytes"]
+        (10981, 502400, 31136)
+        """
+        from systolic.report import RunReport  # pages stand above; this is how a run shows itself
+
+        return RunReport(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the values, as JSON can hold it."""
@@ -311,7 +359,9 @@ def run(
             read = [tensors[tensor] for tensor in node.inputs]
             part = _offset(report, done, total, mode)
             record = recorder if node is traced else None
-            output, gemm, stats = _run_layer(node.layer, read, machine.array, mode, workers, part, record)
+            output, gemm, stats, on_array = _run_layer(
+                node.layer, read, machine.array, mode, workers, part, record
+            )
             wall = time.perf_counter() - started
             done += stats.cycles
             if gemm is not None and gemms[node.output] is None:
@@ -321,10 +371,26 @@ def run(
             if observe is not None:
                 observe(node, read, output)
             written = node.named(output)
-            kind, first = type(node.layer).__name__, written[node.output]
-            rows.append(LayerRun(node.name, kind, first.shape, first.dtype.name, gemm, stats, wall))
+            kind, first = node.layer.kind, written[node.output]
+            moved = {tensor: array.nbytes for tensor, array in zip(node.inputs, read, strict=True)}
+            rows.append(
+                LayerRun(
+                    node.name,
+                    kind,
+                    first.shape,
+                    first.dtype.name,
+                    gemm,
+                    stats,
+                    wall,
+                    *parameters(node, model.constants),
+                    sum(size for tensor, size in moved.items() if tensor not in model.constants),
+                    sum(array.nbytes for array in written.values()),
+                    on_array,
+                )
+            )
             tensors |= {name: array for name, array in written.items() if readers.get(name)}
-            del first, written
+            # Nothing may outlive its last reader: neither in the dict nor under a name of this loop.
+            del first, written, output, read
             for tensor in node.inputs:
                 readers[tensor] -= 1
                 if not readers[tensor]:
@@ -340,13 +406,16 @@ def _run_layer(
     workers: int,
     report: Progress | None,
     trace: Trace | None,
-) -> tuple[Output, Gemm | None, Stats]:
+) -> tuple[Output, Gemm | None, Stats, float]:
+    """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        return layer.apply(*inputs), None, Stats()
+        return layer.apply(*inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
+    started = time.perf_counter()
     stats = clock(product, config, mode, workers, report, trace)
-    return layer.finish(product, *inputs), product.gemm, stats
+    seconds_on_array = time.perf_counter() - started
+    return layer.finish(product, *inputs), product.gemm, stats, seconds_on_array
 
 
 def _traced_layer(model: Model, trace: Trace | None) -> Node | None:

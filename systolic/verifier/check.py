@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check, engine, layers
+from systolic import _check, engine
 from systolic._check import shape as shape_text
 from systolic._show.progress import shown
 from systolic.array import SystolicArray
@@ -26,6 +26,7 @@ from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.reference import ReferenceArray, oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
+from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
 from systolic.verifier.expected import (
     UNCHECKED,
     expected_cycles,
@@ -34,8 +35,10 @@ from systolic.verifier.expected import (
     explicit_pads,
 )
 from systolic.verifier.locate import CAUSES, locate
-from systolic.verifier.mismatch import Mismatch, VerificationError, VerificationReport
+from systolic.verifier.mismatch import Mismatch, NodeVerdict, VerificationError, VerificationReport
+from systolic.verifier.nodes import NodeCheck
 from systolic.verifier.operands import Operands, conv_operands, dense_operands
+from systolic.verifier.runtime import doubts, feeds_for, runtime_outputs, runtime_tensors, runtime_version
 
 AGAINST = ("reference", "numpy", "onnxruntime")
 
@@ -52,6 +55,8 @@ def verify(
     mode: str | None = None,
     threads: int | None = None,
     progress: bool | Progress | None = None,
+    node_by_node: bool = False,
+    tolerance: float | None = None,
 ) -> VerificationReport:
     """Check that results equal, bit for bit and cycle for cycle, what defines them.
 
@@ -79,6 +84,15 @@ def verify(
         What the model runs on: default the TPU v1 preset in cycle mode. Random cases draw their
         own arrays and are checked in every mode, so these go with a model only.
     progress : bool or callable, optional
+    node_by_node : bool
+        Also compare every tensor of a model and say which node differs first, by how much and in how
+        many elements: ``.nodes`` and ``.nodes_table()``. Against "onnxruntime" these are the tensors
+        of its own graph after fusing (QuantizeLinear and DequantizeLinear with what stands between
+        become one quantized node): those within a fused group are "not compared".
+    tolerance : float, optional
+        By how much a float tensor that ONNX Runtime computes may differ, as part of its largest finite
+        value; default 1e-5. Such a tensor is reported as "float, within"; 0 asks for every bit.
+        Integer tensors must be equal, and so must all tensors against "reference".
 
     Returns
     -------
@@ -90,7 +104,9 @@ def verify(
     VerificationError
         With `raises`, if anything differs.
     TypeError, ValueError
-        If an argument does not fit.
+        If an argument does not fit, or ONNX Runtime does not run the file.
+    ImportError
+        If ONNX Runtime is asked for and missing.
 
     Examples
     --------
@@ -107,8 +123,11 @@ def verify(
     started = time.perf_counter()
     if model is None and x is not None:
         raise ValueError("x is the input of a model: pass the model too")
+    node_by_node = _check.flag(node_by_node, "node_by_node")
     if model is None:
-        _refuse(machine=machine, mode=mode, threads=threads)
+        nodes = node_by_node or None
+        _refuse(machine=machine, mode=mode, threads=threads, node_by_node=nodes, tolerance=tolerance)
+    tolerance = FLOAT_TOLERANCE if tolerance is None else _tolerance(tolerance)
     machine = TPU_V1 if machine is None else as_machine_config(machine)
     if model is None and against == "onnxruntime":
         raise ValueError("against='onnxruntime' checks a model: pass the path of an .onnx file")
@@ -116,7 +135,8 @@ def verify(
         if model is None:
             found = _verify_cases(numbers, seed, report)
         else:
-            found = _verify_model(model, x, against, machine, mode or "cycle", threads, seed, report)
+            options = _Options(machine, mode or "cycle", threads, seed, against, node_by_node, tolerance)
+            found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
         raise VerificationError(found)
@@ -128,9 +148,15 @@ def _refuse(**given: Any) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise ValueError(
-            f"{' and '.join(names)} say what a model runs on; without a model, random cases draw their own "
-            "arrays and are checked in every mode"
+            f"{' and '.join(names)} say how a model is run and checked; without a model, random cases draw "
+            "their own arrays and are checked in every mode"
         )
+
+
+def _tolerance(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
+        raise ValueError(f"tolerance must be a number from 0 (every bit) to below 1, not {value!r}")
+    return float(value)
 
 
 # Random cases
@@ -272,7 +298,8 @@ def _layer(draw: Draw) -> list[Mismatch]:
             output = layer.apply(*inputs)
         names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
         node = Node(layer, ("x",) * len(inputs), names)
-        mismatch = _compare_layer(case, node, inputs, output, config, mode)
+        expected = node.named(expected_output(layer, inputs))
+        mismatch = _compare_layer(case, node, inputs, output, expected, config, mode)
         if mismatch is not None:
             found.append(mismatch)
     return found
@@ -298,7 +325,7 @@ def _compare_product(
     config: ArrayConfig,
     mode: str,
 ) -> list[Mismatch]:
-    wrong = _first_difference(got, expected)
+    wrong = first_difference(got, expected)
     if wrong is None:
         return []
     if "note" in wrong:
@@ -315,11 +342,16 @@ def _compare_cycles(case: str, cycles: int, gemm: Gemm, config: ArrayConfig) -> 
 
 
 def _compare_layer(
-    case: str, node: Node, inputs: list[np.ndarray], output: Any, config: ArrayConfig, mode: str
+    case: str,
+    node: Node,
+    inputs: list[np.ndarray],
+    output: Any,
+    expected: Mapping[str, np.ndarray],
+    config: ArrayConfig,
+    mode: str,
 ) -> Mismatch | None:
-    expected = node.named(expected_output(node.layer, inputs))
     for name, got in node.named(output).items():
-        wrong = _first_difference(got, expected[name])
+        wrong = first_difference(got, expected[name])
         if wrong is None:
             continue
         if len(expected) > 1:
@@ -332,27 +364,11 @@ def _compare_layer(
         sums, operands = expected_sums(node.layer, inputs)
         product = node.layer.lower(*inputs)
         run_product(product, config, mode=mode, workers=1)
-        wrong_sum = _first_difference(product.acc, sums)
+        wrong_sum = first_difference(product.acc, sums)
         if wrong_sum is None:
             return Mismatch(case=case, stage="finish", **wrong)
         return Mismatch(case=case, **wrong_sum, **locate(product, operands, wrong_sum["index"], config, mode))
     return None
-
-
-def _first_difference(got: np.ndarray, expected: np.ndarray) -> dict[str, Any] | None:
-    if got.shape != expected.shape or got.dtype != expected.dtype:
-        return {
-            "note": f"got {got.dtype} {shape_text(got.shape)}, "
-            f"expected {expected.dtype} {shape_text(expected.shape)}"
-        }
-    different = got != expected
-    if got.dtype.kind == "f":  # NaN equals NaN here
-        different &= ~(np.isnan(got) & np.isnan(expected))
-    count = int(np.count_nonzero(different))
-    if not count:
-        return None
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(different)), got.shape))
-    return {"index": index, "got": got[index].item(), "expected": expected[index].item(), "count": count}
 
 
 # Models
@@ -368,6 +384,8 @@ class ModelCheck:
         Layers checked.
     unchecked : list of str
         Kinds of layer met that have no second derivation to be checked against.
+    expected : dict of str to ndarray
+        What the last node should have written; empty if there is no second derivation.
     """
 
     def __init__(self, machine: MachineConfig, mode: str, reproduce: str = "") -> None:
@@ -375,15 +393,19 @@ class ModelCheck:
         self.mismatches: list[Mismatch] = []
         self.checked = 0
         self.unchecked: list[str] = []
+        self.expected: dict[str, np.ndarray] = {}
 
     def __call__(self, node: Node, inputs: list[np.ndarray], output: Any) -> None:
         """Compare one layer's output, or outputs, with the oracle's."""
+        self.expected = {}
         if type(node.layer) in UNCHECKED:
-            if type(node.layer).__name__ not in self.unchecked:
-                self.unchecked.append(type(node.layer).__name__)
+            if node.layer.kind not in self.unchecked:
+                self.unchecked.append(node.layer.kind)
             return
-        case = f"layer {node.name!r} ({type(node.layer).__name__})"
-        mismatch = _compare_layer(case, node, inputs, output, self.machine.array, self.mode)
+        case = f"layer {node.name!r} ({node.layer.kind})"
+        self.expected = node.named(expected_output(node.layer, inputs))
+        config = self.machine.array
+        mismatch = _compare_layer(case, node, inputs, output, self.expected, config, self.mode)
         if mismatch is not None:
             self.mismatches.append(replace(mismatch, reproduce=self.reproduce))
         self.checked += 1
@@ -396,43 +418,81 @@ class ModelCheck:
         return (f"nothing to check layers of these kinds against: {', '.join(self.unchecked)}",)
 
 
+class _Options(NamedTuple):
+    """How a model is run and checked."""
+
+    machine: MachineConfig
+    mode: str
+    threads: int | None
+    seed: int
+    against: str
+    node_by_node: bool
+    tolerance: float
+
+
 def _verify_model(
-    model: Model | str | os.PathLike[str],
-    x: Any,
-    against: str,
-    machine: MachineConfig,
-    mode: str,
-    threads: int | None,
-    seed: int,
-    report: Progress | None,
+    model: Model | str | os.PathLike[str], x: Any, options: _Options, report: Progress | None
 ) -> VerificationReport:
     path = None
+    machine, mode, against = options.machine, options.mode, options.against
     if not isinstance(model, Model):
         path = Path(model)
         if against == "onnxruntime" and path.suffix.lower() != ".onnx":
             raise ValueError(f"against='onnxruntime' needs an .onnx file, not {path}")
-        model = load_model(path)
     elif against == "onnxruntime":
         raise ValueError("against='onnxruntime' needs the .onnx file: pass its path instead of a Model")
+    if against == "onnxruntime":
+        runtime_version()  # before anything runs, not after it
+    if not isinstance(model, Model):
+        model = load_model(model)
     drawn = x is None
     if x is None:
-        x = random_inputs(model, seed)
+        x = random_inputs(model, options.seed)
     line = ""
     if path is not None:
         given = None if drawn else "X.npy"
-        line = reproduce_line("verify", os.fspath(path), given, machine, mode, seed)
+        line = reproduce_line("verify", os.fspath(path), given, machine, mode, options.seed)
         line += f" --against {against}" if against != "reference" else ""
+        line += " --node-by-node" if options.node_by_node else ""
+        line += f" --tolerance {options.tolerance:g}" if options.tolerance != FLOAT_TOLERANCE else ""
     check = ModelCheck(machine, mode, line)
-    run = engine.run(model, x, machine=machine, mode=mode, threads=threads, progress=report, observe=check)
+    nodes = _node_check(path, model, x, check, options) if options.node_by_node else None
+
+    def observe(node: Node, inputs: list[np.ndarray], output: Any) -> None:
+        check(node, inputs, output)
+        if nodes is not None:
+            nodes(node, inputs, output)
+
+    run = engine.run(
+        model, x, machine=machine, mode=mode, threads=options.threads, progress=report, observe=observe
+    )
     mismatches, checked = check.mismatches, {"layer": check.checked}
-    notes: tuple[str, ...] = ()
+    notes, within = check.notes, 0.0
     if against == "onnxruntime":
         assert path is not None
-        wrong, notes = compare_outputs(path, model, x, run)
+        first = [] if nodes is None or nodes.first is None else [nodes.first]
+        wrong, doubted, within = compare_outputs(path, model, x, run, options.tolerance)
         checked["output"] = len(run.outputs)
-        mismatches += [replace(mismatch, reproduce=line) for mismatch in wrong]
-    notes += check.notes
-    return VerificationReport(tuple(mismatches), checked, against, seed, notes)
+        mismatches += [replace(mismatch, reproduce=line) for mismatch in (*first, *wrong)]
+        notes = (*doubted, *notes)
+    verdicts: tuple[NodeVerdict, ...] = ()
+    if nodes is not None:
+        verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+    return VerificationReport(tuple(mismatches), checked, against, options.seed, notes, verdicts, within)
+
+
+def _node_check(path: Path | None, model: Model, x: Any, check: ModelCheck, options: _Options) -> NodeCheck:
+    """Return what compares every tensor, with those of ONNX Runtime or with the oracles."""
+    config = options.machine.array
+    if options.against == "onnxruntime":
+        assert path is not None
+        written = [tensor for node in model.nodes for tensor in node.outputs if tensor]
+        feeds = feeds_for(model, x)
+        theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written)}
+        return NodeCheck(lambda node, inputs: theirs, config, options.tolerance, theirs)
+
+    # By the oracles, which `check` has just asked about this node.
+    return NodeCheck(lambda node, inputs: check.expected, config, 0.0)
 
 
 def reproduce_line(
@@ -478,55 +538,43 @@ def random_inputs(model: Model, seed: int, batch: int = 2) -> dict[str, np.ndarr
     return inputs
 
 
+class OutputCheck(NamedTuple):
+    """What :func:`compare_outputs` found."""
+
+    mismatches: list[Mismatch]
+    """One for each output that differs."""
+    notes: tuple[str, ...]
+    """On float outputs that do not agree in every bit, and how far ONNX Runtime can be believed here."""
+    within: float
+    """The largest relative difference of a float output that was accepted."""
+
+
 def compare_outputs(
-    path: str | os.PathLike[str], model: Model, x: np.ndarray | Mapping[str, np.ndarray], run: engine.Run
-) -> tuple[list[Mismatch], tuple[str, ...]]:
+    path: str | os.PathLike[str],
+    model: Model,
+    x: np.ndarray | Mapping[str, np.ndarray],
+    run: engine.Run,
+    tolerance: float = FLOAT_TOLERANCE,
+) -> OutputCheck:
     """Compare a run's outputs with ONNX Runtime's on the same file.
 
-    Returns
-    -------
-    mismatches : list of Mismatch
-        One for each output that differs.
-    notes : tuple of str
-        On how far ONNX Runtime can be believed on this CPU.
+    Raises
+    ------
+    ImportError
+        If ONNX Runtime is missing.
+    ValueError
+        If it does not run the file.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError('against="onnxruntime" needs it: pip install "systolic[onnx]"') from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    feeds = dict(x) if isinstance(x, Mapping) else {next(iter(model.inputs)): x}
-    feeds = {name: np.asarray(value).astype(model.inputs[name].dtype) for name, value in feeds.items()}
-    try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        results = session.run([output.name for output in session.get_outputs()], feeds)
-    except Exception as error:  # its errors have no common class
-        raise ValueError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run {os.fspath(path)}: {error}"
-        ) from error
-    mismatches = []
-    for name, expected in zip(model.outputs, results, strict=True):
-        wrong = _first_difference(run.outputs[name], expected)
-        if wrong is not None:
+    results = runtime_outputs(path, feeds_for(model, x))
+    mismatches, notes, within = [], [], 0.0
+    for name in model.outputs:
+        wrong = first_difference(run.outputs[name], results[name])
+        if wrong is None:
+            continue
+        found = None if "note" in wrong else difference(run.outputs[name], results[name])
+        if found is not None and found.within(tolerance):
+            within = max(within, found.relative or 0.0)
+            notes.append(f"output {name!r} is float, within the tolerance of {tolerance:g}: {found}")
+        else:
             mismatches.append(Mismatch(case=f"output {name!r}", stage="output", **wrong))
-    notes: tuple[str, ...] = ()
-    mixed = any(
-        (node.layer.x.dtype, node.layer.w.dtype) == ("uint8", "int8")
-        for node in model.nodes
-        if isinstance(node.layer, layers.Conv2d | layers.Dense)
-    )
-    if mixed and not _has_vnni():
-        notes = (
-            "this CPU has no VNNI: ONNX Runtime's own uint8 x int8 products saturate in int16 here, "
-            "so a mismatch may be its error",
-        )
-    return mismatches, notes
-
-
-def _has_vnni() -> bool:
-    # Where the CPU cannot be asked, no doubt is cast on it.
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
+    return OutputCheck(mismatches, (*notes, *doubts(model)), within)

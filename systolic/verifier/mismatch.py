@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from systolic._show.table import Table, card, seconds
+from systolic._check import shape as shape_text
+from systolic._show.table import Column, Table, card, seconds
 from systolic.tiling import Fold
+from systolic.verifier.difference import Difference
 
 
 class VerificationError(AssertionError):
@@ -39,7 +41,7 @@ class Mismatch:
     stage : str
         Where it went wrong: "array" with PE and cycle, or the stage outside the array:
         "im2col", "weights", "accumulators", "wavefront product", "store", "finish", "host",
-        "cycles", "shape", "output"; "error" where something was raised.
+        "cycles", "shape", "node", "output"; "error" where something was raised.
     index : tuple of int, optional
         Of the first wrong element of the tensor.
     got, expected : int or float, optional
@@ -86,10 +88,7 @@ class Mismatch:
         values["fold"] = None if self.fold is None else self.fold.to_dict()
         for name in ("index", "pe"):
             values[name] = None if values[name] is None else list(values[name])
-        for name in ("got", "expected"):  # JSON has no NaN and no infinity
-            if isinstance(values[name], float) and not math.isfinite(values[name]):
-                values[name] = str(values[name])
-        return values
+        return {name: _finite(value) for name, value in values.items()}
 
     def __str__(self) -> str:
         lines = [f"{self.case}: {self.stage}"]
@@ -113,6 +112,56 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class NodeVerdict:
+    """How one tensor of a model compares with the other side's, from ``verify(node_by_node=True)``.
+
+    Attributes
+    ----------
+    node, layer, tensor : str
+        The node's name and kind, and the name of the tensor it wrote.
+    dtype, shape : str, tuple of int
+    verdict : {"equal", "float, within", "differs", "not compared"}
+        "equal" in every bit; "float, within" the tolerance; "not compared" where the other side has
+        no tensor of this name, because it fuses the node with others or has no such operator.
+    difference : Difference or None
+        Where first, in how many elements, by how much.
+    note : str
+
+    Examples
+    --------
+    >>> import systolic
+    >>> example = systolic.load_example()
+    >>> report = systolic.verify(example.model, example.images[:1], mode="wavefront", node_by_node=True)
+    >>> report.nodes[1].node, report.nodes[1].verdict
+    ('stem_quant', 'equal')
+    """
+
+    node: str
+    layer: str
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    verdict: str = field(kw_only=True)
+    difference: Difference | None = field(default=None, kw_only=True)
+    note: str = field(default="", kw_only=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["shape"] = list(self.shape)
+        if self.difference is not None:
+            found = {f.name: getattr(self.difference, f.name) for f in fields(self.difference)}
+            values["difference"] = {name: _finite(value) for name, value in found.items()}
+            values["difference"]["index"] = list(self.difference.index)
+        return values
+
+
+def _finite(value: Any) -> Any:
+    """Return a number as JSON can hold it, which has no NaN and no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
 class VerificationReport:
     """What was checked and what differed.
 
@@ -127,6 +176,11 @@ class VerificationReport:
     seed : int
     notes : tuple of str
         What a reader should know, such as a check that could not be made.
+    nodes : tuple of NodeVerdict
+        Every tensor of the model, if it was checked node by node.
+    within : float
+        The largest difference of a float tensor that was accepted, as part of its largest value; 0 if
+        every bit agreed.
     wall_seconds : float
 
     Examples
@@ -142,6 +196,8 @@ class VerificationReport:
     against: str = "reference"
     seed: int = 0
     notes: tuple[str, ...] = ()
+    nodes: tuple[NodeVerdict, ...] = ()
+    within: float = 0.0
     wall_seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -160,6 +216,30 @@ class VerificationReport:
         rows = [(kind, count, failed[kind]) for kind, count in self.checked.items()]
         return Table(["checked", "cases", "mismatches"], rows, footer=self._verdict())
 
+    def nodes_table(self) -> Table:
+        """Return a row per tensor that was compared node by node."""
+        columns: list[str | Column] = ["#", "node", "layer", "tensor", "shape", "dtype", "verdict"]
+        columns += ["elements", "largest", Column("of largest value", ">", ".2g"), "ulp"]
+        rows: list[tuple[Any, ...]] = []
+        for number, node in enumerate(self.nodes):
+            head = (
+                number,
+                node.node,
+                node.layer,
+                node.tensor,
+                shape_text(node.shape),
+                node.dtype,
+                node.verdict,
+            )
+            found = node.difference
+            if found is None:
+                rows.append((*head, None, None, None, None))
+            else:
+                rows.append((*head, found.count, found.max_abs, found.relative, found.max_ulp))
+        counts = {v.verdict: sum(node.verdict == v.verdict for node in self.nodes) for v in self.nodes}
+        footer = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        return Table(columns, rows, title=f"Tensors against {self.against}", footer=footer)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
         return {
@@ -170,12 +250,19 @@ class VerificationReport:
             "checked": dict(self.checked),
             "mismatches": [mismatch.to_dict() for mismatch in self.mismatches],
             "notes": list(self.notes),
+            "nodes": [node.to_dict() for node in self.nodes],
+            "within": self.within,
             "wall_seconds": self.wall_seconds,
         }
 
     def _verdict(self) -> str:
         unit = "cases" if "registers" in self.checked else "layers and outputs"
         what = f"{self.cases:,} {unit} against {self.against} in {seconds(self.wall_seconds)}"
+        if self.passed and self.within:
+            return (
+                f"passed: {what}; integers and cycles equal, floats within {self.within:.2g} of their "
+                "largest value"
+            )
         if self.passed:
             return f"passed: {what}, every bit and every cycle equal"
         return f"FAILED: {len(self.mismatches)} mismatches in {what}"

@@ -1,0 +1,57 @@
+"""The shell's ``systolic``: parses, calls, prints.
+
+Exit status: 0 when all is right, 1 when a check fails, 2 for bad usage or unreadable or unsupported
+input, 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from systolic.cli.parser import build_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # Rules and dashes must not stop a pipe that cannot encode them.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        parser = build_parser()
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help(sys.stderr)
+            return 2
+    except SystemExit:  # --help, --version and bad usage
+        with contextlib.suppress(BrokenPipeError):
+            _written(sys.stdout)
+        raise
+    try:
+        status = options.call(options)
+        # What stands in the buffer is written here, where an error can be handled.
+        _written(sys.stdout)
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        print(f"systolic {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _written(stream: Any) -> None:
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        # Keep Python from trying again, and complaining, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise

@@ -1,0 +1,55 @@
+"""Files that the commands read and write, and JSON on the standard output."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from systolic._files import replacing
+
+SCHEMA = 1
+"""Version of what ``--json`` prints."""
+
+
+def load_input(path: str) -> Any:
+    """Read --input: an .npy array, or an .npz with an array per input."""
+    with open(path, "rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+        except Exception as error:  # numpy, zipfile and zlib raise many kinds over a damaged file
+            raise ValueError(
+                f"{path} is not an .npy or .npz file of numbers, or is damaged; numpy.save writes one"
+            ) from error
+
+
+def check_output(path: str) -> None:
+    """Raise if --output cannot be written."""
+    # Before anything runs, not after it.
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file in it, such as {target / 'y.npz'}")
+    if not target.parent.is_dir():
+        raise ValueError(f"--output {path}: there is no folder {target.parent}")
+
+
+def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
+    """Write --output, an .npz, under another name first: it is complete or absent."""
+    # As numpy.savez does, which cannot take every name.
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """Print values for programs, with the schema's number first."""
+    print(json.dumps({"schema": SCHEMA, **values}, indent=2, allow_nan=False))

@@ -1,0 +1,70 @@
+"""What options mean: sizes, counts, shapes, the machine they name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from systolic import presets
+from systolic.config import ArrayConfig, MachineConfig
+
+
+def machine_of(options: argparse.Namespace) -> MachineConfig:
+    """Return the machine that --array or --preset names."""
+    preset = presets.get(options.preset or "tpu-v1")
+    if options.array is None:
+        return preset
+    return MachineConfig(options.array, clock_mhz=preset.clock_mhz)
+
+
+def array_size(value: str) -> ArrayConfig:
+    """Return the array of a size such as 256x256."""
+    rows, times, cols = value.lower().partition("x")
+    try:
+        if not times:
+            raise ValueError
+        size = int(rows), int(cols)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be ROWSxCOLS, such as 256x256, not {value!r}") from None
+    try:
+        return ArrayConfig(*size)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(minimum: int) -> Callable[[str], int]:
+    """Return what reads an integer of at least `minimum`."""
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be an integer, not {value!r}") from None
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {number}")
+        return number
+
+    return parse
+
+
+def fraction(value: str) -> float:
+    """Return a number from 0 to below 1."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, not {value!r}")
+    return number
+
+
+def shape_of(value: str) -> tuple[str, tuple[int, ...]]:
+    """Return an input's name and shape from text such as ``image=1x3x224x224``."""
+    name, equals, sizes = value.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.lower().split("x"))
+    except ValueError:
+        shape = (-1,)
+    if not equals or not name or min(shape) < 0:
+        raise argparse.ArgumentTypeError(f"must be NAME=SIZES, such as image=1x3x224x224, not {value!r}")
+    return name, shape

@@ -1,0 +1,130 @@
+"""The command line's grammar."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from systolic import engine, presets
+from systolic._version import __version__
+from systolic.cli.models import run_command, summary_command, verify_command
+from systolic.cli.options import array_size, count, fraction, shape_of
+from systolic.cli.products import bench_command, gemm_command, info_command, vectors_command
+from systolic.report.base import SUFFIXES
+from systolic.verifier.check import AGAINST
+from systolic.verifier.difference import FLOAT_TOLERANCE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `call` to what runs it."""
+    parser = argparse.ArgumentParser(
+        prog="systolic",
+        description="A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array.",
+        epilog="Exit status: 0 all right, 1 a check failed, 2 bad usage or input, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"systolic {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(call=call)
+        sub.add_argument("--json", action="store_true", help="print JSON for programs")
+        return sub
+
+    def machine(sub: argparse.ArgumentParser) -> None:
+        group = sub.add_mutually_exclusive_group()
+        group.add_argument(
+            "--array", type=array_size, metavar="ROWSxCOLS", help="size of the array, such as 128x128"
+        )
+        group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
+
+    def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
+        sub.add_argument(
+            "--mode", choices=engine.MODES, default=mode,
+            help="cycle: every register on every cycle (default); wavefront: the same results, faster",
+        )  # fmt: skip
+        sub.add_argument("--threads", type=count(1), help="threads to use (default: all cores)")
+        sub.add_argument("--quiet", action="store_true", help="show no progress")
+
+    sub = command(
+        "run", run_command, "Run a quantized model on the array; without MODEL, the bundled digits network."
+    )
+    sub.add_argument(
+        "model", nargs="?", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote"
+    )
+    sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
+    sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
+    sub.add_argument("--seed", type=count(0), default=0, help="of the random input (default: 0)")
+    sub.add_argument(
+        "--report", metavar="FILE", help=f"write what each node cost; ends in {', '.join(SUFFIXES)}"
+    )
+    sub.add_argument("--no-check", action="store_true", help="do not compare with numpy and ONNX Runtime")
+    machine(sub)
+    running(sub)
+
+    sub = command(
+        "verify",
+        verify_command,
+        "Check random cases, or a model layer by layer, bit for bit and cycle for cycle.",
+    )
+    sub.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of random cases")
+    sub.add_argument("--input", metavar="X.npy", help="the model's input (default: random)")
+    sub.add_argument("--cases", type=count(1), default=200, help="how many random cases (default: 200)")
+    sub.add_argument("--case", type=count(0), metavar="N", help="only the case of this number")
+    sub.add_argument("--seed", type=count(0), default=0, help="of the random cases (default: 0)")
+    sub.add_argument("--against", choices=AGAINST, default="reference", help="what defines the results")
+    sub.add_argument(
+        "--node-by-node", action="store_true",
+        help="compare every tensor of MODEL and name the node that differs first",
+    )  # fmt: skip
+    sub.add_argument(
+        "--tolerance", type=fraction, metavar="X",
+        help="of float tensors against onnxruntime, as part of the largest value "
+        f"(default: {FLOAT_TOLERANCE:g}; 0: every bit)",
+    )  # fmt: skip
+    machine(sub)
+    running(sub, None)
+
+    sub = command(
+        "summary",
+        summary_command,
+        "Say what a model holds and would cost: shapes, MACs, cycles; runs nothing.",
+    )
+    sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
+    sub.add_argument("--batch", type=count(0), default=1, help="size of an open first axis (default: 1)")
+    sub.add_argument(
+        "--shape", type=shape_of, action="append", default=[], metavar="NAME=1x3x224x224",
+        help="the whole shape of an input with other open sizes; may be given again",
+    )  # fmt: skip
+    sub.add_argument("--report", metavar="FILE", help=f"write it to a file; ends in {', '.join(SUFFIXES)}")
+    machine(sub)
+
+    sub = command(
+        "gemm",
+        gemm_command,
+        "Multiply random (M, K) x (K, N) int8 matrices on the array and say what it costs.",
+    )
+    for name in ("m", "k", "n"):
+        sub.add_argument(name, type=count(0), metavar=name.upper())
+    sub.add_argument("--estimate", action="store_true", help="closed form only: run nothing")
+    sub.add_argument("--seed", type=count(0), default=0, help="of the operands (default: 0)")
+    machine(sub)
+    running(sub)
+
+    sub = command(
+        "vectors", vectors_command, "Write port values and results of a product as $readmemh files for RTL."
+    )
+    sub.add_argument("x", metavar="X.npy", help="activations (M, K), int8 or uint8")
+    sub.add_argument("w", metavar="W.npy", help="weights (K, N), int8 or uint8")
+    sub.add_argument("--out", required=True, metavar="DIR", help="a folder to make")
+    sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
+    sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
+
+    sub = command("bench", bench_command, "Measure the emulator beside numpy, as ratios.")
+    sub.add_argument("--m", type=count(1), default=2048, help="rows of x (default: 2048)")
+    sub.add_argument("--rounds", type=count(1), default=7, help="pairs of runs (default: 7)")
+    sub.add_argument("--threads", type=count(1), help="threads to use (default: 1)")
+    machine(sub)
+
+    command("info", info_command, "Show versions, the kernel's instruction set, threads and presets.")
+    return parser

@@ -1,0 +1,110 @@
+"""Commands about products and this installation: ``gemm``, ``vectors``, ``bench``, ``info``."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from systolic import benchmark, engine, presets
+from systolic._show.table import card_text, percent, seconds, si
+from systolic.cli.files import load_input, print_json
+from systolic.cli.options import machine_of
+from systolic.config import ArrayConfig
+from systolic.gemm import Gemm
+from systolic.info import info, text
+from systolic.reference import oracle
+from systolic.vectors import write_vectors
+
+
+def gemm_command(options: argparse.Namespace) -> int:
+    """Multiply random matrices and say what it cost."""
+    machine = machine_of(options)
+    gemm = Gemm(options.m, options.k, options.n)
+    stats = engine.estimate(gemm, machine=machine)
+    passed = None
+    if not options.estimate:
+        rng = np.random.default_rng(options.seed)
+        try:
+            x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
+            w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
+        except (MemoryError, ValueError) as error:
+            raise MemoryError(
+                f"the operands do not fit this machine ({error}); --estimate needs none"
+            ) from error
+        result = engine.matmul(
+            x, w, array=machine.array, mode=options.mode, threads=options.threads, progress=not options.quiet
+        )
+        passed = bool(np.array_equal(result.acc, oracle.matmul(x, w))) and result.stats == stats
+        stats = result.stats
+    time_seconds = machine.seconds(stats.cycles)
+    if options.json:
+        print_json(
+            {
+                "gemm": gemm.to_dict(),
+                "machine": machine.to_dict(),
+                "mode": "estimate" if options.estimate else options.mode,
+                "stats": stats.to_dict(),
+                "utilization": stats.utilization,
+                "machine_seconds": time_seconds,
+                "passed": passed,
+            }
+        )
+    else:
+        verdict = "sums equal numpy's, cycles the closed form" if passed else "FAILED: sums or cycles differ"
+        pairs = [
+            ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
+            ("cycles", f"{stats.cycles:,}"),
+            ("time", seconds(time_seconds)),
+            ("folds", f"{stats.folds:,}"),
+            ("MACs", f"{stats.macs:,}"),
+            ("utilization", percent(stats.utilization)),
+            ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
+            ("weights in", f"{stats.weight_bytes:,} bytes, a tile each time it is loaded"),
+            ("activations in", f"{stats.activation_bytes:,} bytes, a row each time it is streamed"),
+            ("sums out", f"{stats.output_bytes:,} bytes"),
+            ("verdict", "estimated in closed form, nothing run" if passed is None else verdict),
+        ]
+        print(card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs))
+    return 1 if passed is False else 0
+
+
+def vectors_command(options: argparse.Namespace) -> int:
+    """Write a product's port values for RTL."""
+    x, w = load_input(options.x), load_input(options.w)
+    for path, values in ((options.x, x), (options.w, w)):
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{path} holds several arrays; vectors takes two .npy files of one matrix each")
+    default = presets.TPU_V1.array
+    array = ArrayConfig(options.rows or default.rows, options.cols or default.cols)
+    manifest = write_vectors(x, w, options.out, array=array)
+    if options.json:
+        # The manifest has its own schema number, which is the files'.
+        print_json({"out": options.out, "manifest": manifest})
+    else:
+        files = ", ".join(manifest["files"])
+        print(f"{options.out}: {manifest['lines']:,} lines for {manifest['cycles']:,} cycles in {files}")
+        print("manifest.json states the convention")
+    return 0
+
+
+def bench_command(options: argparse.Namespace) -> int:
+    """Measure the emulator."""
+    array = machine_of(options).array
+    measured = benchmark.bench(
+        rows=array.rows, cols=array.cols, m=options.m, rounds=options.rounds, threads=options.threads or 1
+    )
+    if options.json:
+        print_json({"info": info(), "measurements": [m.to_dict() for m in measured]})
+    else:
+        print(benchmark.table(measured))
+    return 0
+
+
+def info_command(options: argparse.Namespace) -> int:
+    """Say what this installation is."""
+    if options.json:
+        print_json(info())
+    else:
+        print(text(info()))
+    return 0

@@ -1,0 +1,129 @@
+"""``Report``: rows that show themselves as a table, JSON, CSV, a pandas frame and an HTML page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from systolic._files import folder_of, replacing
+from systolic._show.table import Table
+from systolic.gemm import Gemm
+
+SUFFIXES = (".html", ".csv", ".json")
+"""What :meth:`Report.save` writes."""
+
+
+class Report:
+    """What costs what, a row per node; subclasses say which rows, totals and page.
+
+    Attributes
+    ----------
+    rows : list of dict
+        A dict per node with the same keys in each; numbers in the unit their key names, None where
+        there is none: no cycles beside the array, no bytes of an unknown shape.
+    totals : dict
+    """
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict per node, with the same keys in each."""
+        raise TypeError(f"{type(self).__name__} does not define rows")
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """The sums."""
+        raise TypeError(f"{type(self).__name__} does not define totals")
+
+    def table(self) -> Table:
+        """Return the most important columns, for reading."""
+        raise TypeError(f"{type(self).__name__} does not define table")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it."""
+        raise TypeError(f"{type(self).__name__} does not define to_dict")
+
+    def _page(self) -> str:
+        raise TypeError(f"{type(self).__name__} does not define a page")
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return :meth:`to_dict` as JSON text; also write it to a file if a path is given."""
+        import json
+
+        return _written(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return the rows as CSV with a line of names; also write it to a file if a path is given.
+
+        Nothing stands where there is no value; lines end in a single line feed.
+        """
+        import csv
+        import io
+
+        rows = self.rows
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return _written(path, text.getvalue())
+
+    def to_frame(self) -> Any:
+        """Return the rows as a pandas DataFrame; ImportError if pandas is not installed."""
+        rows = self.rows
+        return Table(list(rows[0]) if rows else [], [tuple(row.values()) for row in rows]).to_frame()
+
+    def html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return one self-contained HTML page with plots; also write it to a file if a path is given.
+
+        The page loads nothing, from the network or elsewhere, and runs no script.
+        """
+        return _written(path, self._page())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file of the kind its suffix names: ``.html``, ``.csv`` or ``.json``.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another.
+        FileNotFoundError
+            If the folder is missing.
+        """
+        suffix = check_path(path)
+        {".html": self.html, ".csv": self.to_csv, ".json": self.to_json}[suffix](path)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def check_path(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a file that :meth:`Report.save` can write; raise if it cannot."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"a report's file must end in {', '.join(SUFFIXES)}, not {os.fspath(path)!r}")
+    folder_of(path)
+    if Path(path).is_dir():
+        raise ValueError(f"{os.fspath(path)} is a folder; name a file in it")
+    return suffix
+
+
+def product_text(gemm: Gemm) -> str:
+    """Return a product's sizes as people write them: ``64 x 9 x 16``, and groups behind."""
+    groups = f" x {gemm.groups}" if gemm.groups > 1 else ""
+    return f"{gemm.m} x {gemm.k} x {gemm.n}{groups}"
+
+
+def sizes_text(shape: Sequence[int]) -> str:
+    """Return a shape in one word: ``1x16x8x8``; ``scalar`` for one without axes."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _written(path: str | os.PathLike[str] | None, text: str) -> str:
+    if path is not None:
+        with replacing(path, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+    return text

@@ -1,0 +1,117 @@
+"""Plots as SVG text, for pages that must load nothing: columns, one per node, stacked by series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import NamedTuple
+
+from systolic._show.table import Column
+
+_WIDTH, _HEIGHT = 960, 210
+_LEFT, _RIGHT, _TOP = 90, 8, 34
+_NAMED = 40  # up to so many columns have their names below them, more have numbers
+_CLIP = 16
+
+
+class Series(NamedTuple):
+    """One stack of a chart: a name for the legend and a value for each column, none negative."""
+
+    name: str
+    values: Sequence[float]
+
+
+def columns_chart(
+    title: str,
+    names: Sequence[str],
+    series: Sequence[Series],
+    show: Callable[[float], str],
+    top: float | None = None,
+) -> str:
+    """Return an ``<svg>`` with a column per name, the series stacked.
+
+    Parameters
+    ----------
+    title : str
+    names : sequence of str
+        Of the columns; shown below them if there are few, and by the pointer.
+    series : sequence of Series
+        Up to three; a page's style gives them their colours by the classes s0, s1, s2.
+    show : callable
+        From a value to text with its unit.
+    top : float, optional
+        Where the axis ends; default the highest column.
+    """
+    count = len(names)
+    highest = max((sum(s.values[i] for s in series) for i in range(count)), default=0.0)
+    end, step = _axis(highest if top is None else top)
+    room = _WIDTH - _LEFT - _RIGHT
+    pitch = room / max(count, 1)
+    named = count <= _NAMED
+    below = 92 if named else 22
+    base = _TOP + _HEIGHT
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {base + below}" role="img" aria-label="{escape(title)}">',
+        f'<text class="head" x="0" y="16">{escape(title)}</text>',
+    ]
+    if len(series) > 1:
+        parts += _legend([s.name for s in series])
+    for tick in range(round(end / step) + 1):
+        y = base - _HEIGHT * tick * step / end
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{escape(show(tick * step))}</text>')
+    wide = pitch * (0.8 if pitch > 3 else 1)
+    for i, name in enumerate(names):
+        x = _LEFT + i * pitch
+        # As in tables: no control characters, no line breaks.
+        label = Column("node").show(name)
+        told = ", ".join(f"{s.name} {show(s.values[i])}" for s in series)
+        parts.append(f"<g><title>{escape(f'{i} {label}: {told}')}</title>")
+        # The pointer finds a column at any height, however small it is.
+        parts.append(_rect("hit", x, _TOP, pitch, _HEIGHT))
+        y = float(base)
+        for number, s in enumerate(series):
+            height = _HEIGHT * s.values[i] / end
+            if height > 0:
+                y -= height
+                parts.append(_rect(f"s{number}", x + (pitch - wide) / 2, y, wide, height))
+        parts.append("</g>")
+        x += pitch / 2
+        if named:
+            short = label if len(label) <= _CLIP else f"{label[: _CLIP // 2]}…{label[-_CLIP // 2 + 1 :]}"
+            turned = f"translate({x + 4:.1f} {base + 12}) rotate(-45)"
+            parts.append(f'<text class="end" transform="{turned}">{escape(short)}</text>')
+        elif i % _every(count) == 0:
+            parts.append(f'<text class="mid" x="{x:.1f}" y="{base + 15}">{i}</text>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
+    return f'<rect class="{kind}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}"/>'
+
+
+def _legend(names: list[str]) -> list[str]:
+    parts, x = [], float(_WIDTH - _RIGHT)
+    for number, name in reversed(list(enumerate(names))):
+        x -= 7.0 * len(name) + 26
+        parts.append(f'<rect class="s{number}" x="{x:.0f}" y="6" width="11" height="11"/>')
+        parts.append(f'<text x="{x + 16:.0f}" y="16">{escape(name)}</text>')
+    return parts
+
+
+def _axis(highest: float) -> tuple[float, float]:
+    """Return where an axis from 0 ends and the step of its ticks: 1, 2 or 5 times a power of ten."""
+    if not highest > 0:
+        return 1.0, 1.0
+    power = 10.0 ** math.floor(math.log10(highest / 4))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * 5 >= highest)
+    return step * math.ceil(highest / step - 1e-9), step
+
+
+def _every(count: int) -> int:
+    """Return which columns have a number: about twenty of them."""
+    step = 1
+    while count / step > 25:
+        step = {1: 2, 2: 5, 5: 10}.get(step, step * 2)
+    return step

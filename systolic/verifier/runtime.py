@@ -1,0 +1,149 @@
+"""ONNX Runtime on the same file: its outputs, its tensors between, and how far to believe them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers import ArrayLayer
+from systolic.model import Model
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def feeds_for(model: Model, x: np.ndarray | Feeds) -> dict[str, np.ndarray]:
+    """Return a model's inputs by name, in the byte order that ONNX Runtime takes."""
+    feeds = dict(x) if isinstance(x, Mapping) else {next(iter(model.inputs)): x}
+    return {name: np.asarray(value).astype(model.inputs[name].dtype) for name, value in feeds.items()}
+
+
+def runtime_outputs(path: str | os.PathLike[str], feeds: Feeds) -> dict[str, np.ndarray]:
+    """Return ONNX Runtime's outputs by name, with all its optimisations.
+
+    Raises
+    ------
+    ImportError
+        If ONNX Runtime is missing.
+    ValueError
+        If it does not run the file.
+    """
+    with _refusals(path):
+        return _run(_session(os.fspath(path)), feeds)
+
+
+def runtime_tensors(
+    path: str | os.PathLike[str], feeds: Feeds, names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Return those of the named tensors that ONNX Runtime computes, with the graph's outputs.
+
+    To ask ONNX Runtime for a tensor inside a group that it would fuse keeps it from fusing, and
+    changes what the group means. So it first writes down its own graph, optimised up to the fusions of
+    quantized operators (level "extended"; what comes after changes layouts, not values), and that
+    graph, in which fused groups are single nodes, runs as it stands. What has no name in it is not
+    returned.
+
+    Raises
+    ------
+    ImportError
+        If ONNX Runtime or onnx is missing.
+    ValueError
+        If it does not run the file.
+    """
+    import tempfile
+
+    import onnx
+
+    with _refusals(path), tempfile.TemporaryDirectory() as folder:
+        optimised = os.path.join(folder, "optimised.onnx")
+        _session(os.fspath(path), level="ENABLE_EXTENDED", write=optimised)
+        graph = onnx.load(optimised)
+        there = {tensor for node in graph.graph.node for tensor in node.output if tensor}
+        shown = {output.name for output in graph.graph.output}
+        # Without a type: the session infers it.
+        graph.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name in there - shown
+        )
+        onnx.save(graph, optimised)
+        return _run(_session(optimised, level="DISABLE_ALL"), feeds)
+
+
+def doubts(model: Model) -> tuple[str, ...]:
+    """Return a warning if ONNX Runtime's own products of this model may be wrong on this CPU.
+
+    Without VNNI its kernels for uint8 x int8 on x86-64 add two products in saturating int16.
+    """
+    if has_vnni():
+        return ()
+    known = model.trace(dict.fromkeys(model.inputs))
+    for node in model.nodes:
+        if not isinstance(node.layer, ArrayLayer):
+            continue
+        # Either operand may be a tensor or an array that the layer holds, x before w.
+        read = [known[tensor][1] for tensor in node.inputs]
+        held = getattr(node.layer, "weight", None)
+        types = [dtype for dtype in read if dtype in _check.OPERAND_DTYPES]
+        types += [held.dtype.name] if isinstance(held, np.ndarray) else []
+        if types[:2] == ["uint8", "int8"]:
+            return (
+                "this CPU has no VNNI: ONNX Runtime's own uint8 x int8 products saturate in int16 here, "
+                f"so a mismatch may be its error (node {node.name!r} and others like it)",
+            )
+    return ()
+
+
+def has_vnni() -> bool:
+    """Whether the CPU multiplies uint8 by int8 without saturating, as far as it can be asked."""
+    # Other processors than x86 never saturate; where this one cannot be asked, no doubt is cast on it.
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+
+
+def runtime_version() -> str:
+    """Return ONNX Runtime's version; ImportError, which names the extra, if it is missing."""
+    return str(_onnxruntime().__version__)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError('against="onnxruntime" needs it: pip install "systolic[onnx]"') from error
+    return onnxruntime
+
+
+@contextmanager
+def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let what ONNX Runtime raises, which has no common class, out as ValueError."""
+    version = runtime_version()
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime {version} cannot run {os.fspath(path)}: {error}") from error
+
+
+def _session(path: str, *, level: str = "ENABLE_ALL", write: str | None = None) -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, f"ORT_{level}")
+    # Without this, int8 activations between QuantizeLinear and DequantizeLinear are not fused on x86.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    if write is not None:
+        options.optimized_model_filepath = write
+    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, feeds: Feeds) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))

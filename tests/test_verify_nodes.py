@@ -1,0 +1,388 @@
+"""Node by node: which tensor differs first, by how much, in how many elements, and what is at fault."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import systolic
+from systolic import ArrayConfig, Model, Node, Quantize, QuantParams, Relu, VerificationError, verify
+from systolic.example import DATA
+from systolic.layers.host.activation import Relu as HostRelu
+from systolic.layers.host.add import Add as HostAdd
+from systolic.verifier import runtime
+from systolic.verifier.difference import FLOAT_TOLERANCE, difference
+
+F = np.float32
+DIGITS = DATA / "digits.onnx"
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, change: Any) -> None:
+    """Let a method's result go through `change`."""
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, *args, **kw: change(original(self, *args, **kw)))
+
+
+# How tensors differ
+
+
+@pytest.mark.parametrize(
+    "dtype", ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
+)
+def test_integers_differ_by_codes(dtype: str) -> None:
+    if dtype == "bool":
+        low, high = 0, 1
+    else:
+        low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    got, expected = np.array([[low, 1], [high, low]], dtype), np.array([[high, 1], [high, high]], dtype)
+    found = difference(got, expected)
+    assert found is not None and found.max_abs == high - low and (found.count, found.size) == (2, 4)
+    assert (found.index, found.got, found.expected) == ((0, 0), low, high)
+    assert found.relative is None is found.max_ulp and not found.within(0.99)
+    assert difference(got, got.copy()) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(("float16", "float32", "float64")), st.data())
+def test_ulps_are_steps_of_nextafter(dtype: str, data: st.DataObject) -> None:
+    width = 8 * np.dtype(dtype).itemsize
+    start = data.draw(st.floats(width=width, allow_nan=False, allow_infinity=False))
+    steps = data.draw(st.integers(1, 40))
+    there = np.asarray([start], dtype)
+    with np.errstate(over="ignore"):
+        for _ in range(steps):
+            there = np.nextafter(there, there.dtype.type(np.inf))
+    found = difference(there, np.asarray([start], dtype))
+    if start == there[0]:
+        assert found is None
+    else:
+        assert found is not None and found.max_ulp is not None
+        # Past the largest finite number there is no further step.
+        assert found.max_ulp == steps or np.isinf(there[0])
+
+
+def test_both_zeros_are_equal_and_next_to_the_smallest_numbers() -> None:
+    assert difference(F([0.0]), F([-0.0])) is None
+    tiny = np.nextafter(F(0), F(1))
+    assert difference(F([tiny]), F([-tiny])).max_ulp == 2  # type: ignore[union-attr]
+
+
+def test_floats_differ_in_part_of_the_largest() -> None:
+    found = difference(F([1.0, 2.0, -8.0]), F([1.0, 2.25, -8.0]))
+    assert found is not None and (found.max_abs, found.relative, found.count) == (0.25, 0.25 / 8, 1)
+    assert found.within(0.04) and not found.within(0.03)
+    assert str(found) == "by up to 0.25, 0.031 of the largest value and 1,048,576 ulp, in 1 of 3 elements"
+
+
+@pytest.mark.parametrize(
+    "got, expected",
+    (
+        ([np.nan, 1.0], [0.0, 1.0]),
+        ([0.0, 1.0], [np.nan, 1.0]),
+        ([np.inf, 1.0], [3e38, 1.0]),
+        ([np.inf, 1.0], [-np.inf, 1.0]),
+        ([1.0, 1e-30], [1.0, np.inf]),
+        ([1e-30], [0.0]),
+        ([np.nan], [np.inf]),
+    ),
+)
+def test_no_tolerance_excuses_nan_infinity_or_something_for_nothing(got: Any, expected: Any) -> None:
+    found = difference(F(got), F(expected))
+    assert found is not None and not found.within(0.999) and found.count == 1
+
+
+def test_nan_and_infinity_where_they_belong_are_equal() -> None:
+    special = F([np.nan, np.inf, -np.inf, 1.0])
+    assert difference(special, special.copy()) is None
+    found = difference(F([np.nan, np.inf, 1.0]), F([np.nan, np.inf, 1.0 + 2**-23]))
+    assert found is not None and found.max_ulp == 1 and found.within(1e-6)
+
+
+# Against the oracles
+
+
+def test_every_tensor_of_a_model() -> None:
+    example = systolic.load_example()
+    report = verify(example.model, example.images[:1], mode="wavefront", node_by_node=True)
+    assert report.passed and report.within == 0
+    assert [node.tensor for node in report.nodes] == [node.output for node in example.model.nodes]
+    assert {node.verdict for node in report.nodes} == {"equal"}
+    assert (report.nodes[1].layer, report.nodes[1].shape) == ("Conv2d", (1, 16, 8, 8))
+    assert "14 equal" in str(report.nodes_table())
+    assert verify(example.model, example.images[:1], mode="wavefront").nodes == ()
+
+
+def test_each_wrong_node_is_told_by_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked about each node's own inputs, so that one wrong node does not spoil the next."""
+    spoil(monkeypatch, HostAdd, "apply", lambda y: y ^ np.int8(1))
+    example = systolic.load_example()
+    report = verify(example.model, example.images[:1], mode="wavefront", node_by_node=True)
+    (wrong,) = [node for node in report.nodes if node.verdict != "equal"]
+    assert (wrong.layer, wrong.verdict) == ("Add", "differs") and not report.passed
+    assert wrong.difference is not None and wrong.difference.count == wrong.difference.size == 512
+    assert wrong.difference.max_abs == 1
+    (mismatch,) = report.mismatches
+    assert mismatch.stage == "host"
+
+
+def test_what_has_no_oracle_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    model = Model([Relu()], inputs={"x": ((3,), "int8")})
+    report = verify(model, np.int8([1, -2, 3]), node_by_node=True)
+    assert [node.verdict for node in report.nodes] == ["not compared"] and report.passed
+    assert "1 not compared" in str(report.nodes_table())
+
+
+def test_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, HostRelu, "apply", lambda y: y[:2])
+    model = Model([Relu()], inputs={"x": ((3,), "int8")})
+    (node,) = verify(model, np.int8([1, -2, 3]), node_by_node=True).nodes
+    assert (node.verdict, node.note) == ("differs", "got int8 (2,), expected int8 (3,)")
+
+
+def test_floats_have_no_tolerance_against_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, HostRelu, "apply", lambda y: np.nextafter(y, F(9)))
+    model = Model([Relu()], inputs={"x": ((3,), "float32")})
+    report = verify(model, F([1, 2, 3]), node_by_node=True)
+    (node,) = report.nodes
+    assert not report.passed and node.verdict == "differs" and node.difference is not None
+    assert node.difference.max_ulp == 1
+
+
+# Against ONNX Runtime
+
+
+@pytest.fixture
+def om() -> Any:
+    pytest.importorskip("onnxruntime")
+    return pytest.importorskip("onnx_models")
+
+
+def float_model(om: Any, folder: Path) -> Path:
+    """Float Add, QuantizeLinear at ties, then what carries codes on."""
+    nodes = [
+        om.node("Add", ["a", "b"], "sum", name="adds"),
+        om.node("QuantizeLinear", ["sum", "scale", "zero"], "codes", name="quantizes"),
+        om.node("Relu", ["codes"], "positive", name="cuts"),
+        om.node("Flatten", ["positive"], "y", name="flattens"),
+    ]
+    values = {"scale": F(1.0), "zero": np.int8(0)}
+    inputs = {"a": ("float32", ("n", 4)), "b": ("float32", ("n", 4))}
+    return om.save(om.typed(om.model(nodes, inputs, ["y", "sum"], values)), folder)
+
+
+FEEDS = {"a": F([[1, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
+
+
+def test_all_equal(om: Any, tmp_path: Path) -> None:
+    report = verify(float_model(om, tmp_path), FEEDS, against="onnxruntime", node_by_node=True, tolerance=0)
+    assert report.passed and [node.verdict for node in report.nodes] == ["equal"] * 4
+    assert "every bit and every cycle equal" in str(report)
+    assert report.checked["output"] == 2
+
+
+def test_floats_within(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    path = float_model(om, tmp_path)
+    feeds = {**FEEDS, "b": F([[0.25, 0.25, 0.25, 1]])}  # no ties
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostAdd}))
+    report = verify(path, feeds, against="onnxruntime", node_by_node=True)
+    assert report.passed and 0 < report.within < 1e-6
+    assert [node.verdict for node in report.nodes] == ["float, within", "equal", "equal", "equal"]
+    found = report.nodes[0].difference
+    assert found is not None and found.max_ulp == 1 and found.relative == report.within and found.count == 4
+    assert "integers and cycles equal, floats within" in str(report)
+    assert f"output 'sum' is float, within the tolerance of {FLOAT_TOLERANCE:g}" in " ".join(report.notes)
+    # Every bit, if it is asked for.
+    report = verify(path, feeds, against="onnxruntime", node_by_node=True, tolerance=0)
+    first, *others = report.mismatches
+    assert first.case == "node 'adds' (Add), tensor 'sum'" and "what it reads is equal" in first.note
+    assert [mismatch.case for mismatch in others] == ["output 'sum'"]
+    assert "--node-by-node --tolerance 0" in first.reproduce
+
+
+def test_an_integer_that_differs_for_a_float_before_it(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostAdd}))
+    # Of the sums 1.5, 2.25, 3.5 and -3 only 2.5 would be rounded down: 2 + 0.5.
+    feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
+    report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
+    first, output = report.mismatches
+    assert first.case == "node 'quantizes' (Quantize), tensor 'codes'" and first.stage == "node"
+    assert (first.index, first.got, first.expected, first.count) == ((0, 0), 3, 2, 1)
+    assert "by up to 1 in 1 of 4 elements" in first.note
+    assert "on the other side's inputs it is equal: the float tensors before it are the cause" in first.note
+    assert output.case == "output 'y'"
+    assert [node.verdict for node in report.nodes] == ["float, within", "differs", "differs", "differs"]
+
+
+def test_a_node_that_is_wrong_on_any_inputs(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Quantize, "apply", lambda y: y + np.int8(3))
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostAdd, Quantize}))
+    feeds = {**FEEDS, "a": F([[2, 2, 3, -4]])}  # a tie goes up there, and all go 3 further
+    report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
+    assert "on the other side's inputs it differs too" in report.mismatches[0].note
+    assert report.nodes[1].difference is not None and report.nodes[1].difference.max_abs == 4
+
+
+@pytest.mark.parametrize("wrong", ("stem_quant", "block2_quant", "logits_quant"))
+def test_the_first_of_many(wrong: str, monkeypatch: pytest.MonkeyPatch, om: Any) -> None:
+    model = systolic.load_onnx(DIGITS)
+    layer = next(node.layer for node in model.nodes if node.name == wrong)
+    original = type(layer).finish  # type: ignore[attr-defined]
+
+    def finish(self: Any, product: Any, *inputs: np.ndarray) -> np.ndarray:
+        y = original(self, product, *inputs)
+        return y ^ np.int8(1) if self.bias is not None and np.array_equal(self.bias, layer.bias) else y  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(type(layer), "finish", finish)
+    x = systolic.load_example().images[:1]
+    report = verify(DIGITS, x, against="onnxruntime", node_by_node=True, mode="wavefront")
+    verdicts = [node.verdict for node in report.nodes]
+    place = next(i for i, node in enumerate(model.nodes) if node.name == wrong)
+    assert verdicts[: place + 1] == ["equal"] * place + ["differs"]
+    named = [mismatch for mismatch in report.mismatches if mismatch.stage == "node"]
+    assert [mismatch.case.split("'")[1] for mismatch in named] == [wrong]
+    assert "by up to 1 in " in named[0].note and "what it reads is equal" in named[0].note
+
+
+def test_reports_of_nodes_are_values(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, HostAdd, "apply", lambda y: y * F(np.nan))
+    report = verify(float_model(om, tmp_path), FEEDS, against="onnxruntime", node_by_node=True)
+    values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert values["nodes"][0]["difference"]["max_abs"] == "nan" and values["nodes"][0]["shape"] == [1, 4]
+    assert values["nodes"][0]["difference"]["relative"] == "inf"
+    assert len(pickle.loads(pickle.dumps(report)).nodes) == 4 and copy.deepcopy(report).nodes
+    with pytest.raises(VerificationError, match="node 'adds'"):
+        verify(float_model(om, tmp_path), FEEDS, against="onnxruntime", node_by_node=True, raises=True)
+
+
+# ONNX Runtime's own tensors
+
+
+def qdq_model(om: Any, *outputs: str) -> Any:
+    """Two convolutions in QDQ form; 7-bit weights, right on any CPU."""
+    rng = np.random.default_rng(3)
+    values: dict[str, Any] = {"scale": F(0.05), "small": F(0.01), "zero": np.int8(3), "none": np.int8(0)}
+    nodes = [om.node("QuantizeLinear", ["x", "scale", "zero"], "q0")]
+    for i in range(2):
+        values[f"w{i}"] = rng.integers(-64, 65, (4, 4, 3, 3), dtype=np.int8)
+        nodes += [
+            om.node("DequantizeLinear", [f"q{i}", "scale", "zero"], f"d{i}"),
+            om.node("DequantizeLinear", [f"w{i}", "small", "none"], f"dw{i}"),
+            om.node("Conv", [f"d{i}", f"dw{i}"], f"c{i}", pads=[1, 1, 1, 1]),
+            om.node("QuantizeLinear", [f"c{i}", "scale", "zero"], f"q{i + 1}"),
+        ]
+    nodes.append(om.node("DequantizeLinear", ["q2", "scale", "zero"], "y"))
+    return om.typed(om.model(nodes, {"x": ("float32", (1, 4, 6, 6))}, outputs or ["y"], values))
+
+
+def test_fused_tensors_mean_what_the_fused_graph_means(om: Any, tmp_path: Path) -> None:
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(F)}
+    names = [f"{kind}{i}" for kind in ("q", "d", "dw", "c") for i in range(2)] + ["q2", "y", "no such tensor"]
+    path = om.save(qdq_model(om), tmp_path)
+    found = runtime.runtime_tensors(path, feeds, names)
+    # What the fused convolutions swallow is not there, and was not asked for.
+    assert {"q0", "q1", "q2", "y"} <= set(found) and not set(found) & {"c0", "c1", "d0", "dw0", "dw1"}
+    # The same as of the graph cut off there, whose fused result is its output.
+    for name in ("q0", "q1", "q2"):
+        cut = om.save(qdq_model(om, name), tmp_path, "cut.onnx")
+        expected = runtime.runtime_outputs(cut, feeds)[name]
+        assert found[name].dtype == np.int8 and found[name].shape == (1, 4, 6, 6)
+        np.testing.assert_array_equal(found[name], expected)
+    np.testing.assert_array_equal(found["y"], runtime.runtime_outputs(path, feeds)["y"])
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model.onnx", "cut.onnx"}
+
+
+def test_asking_for_what_a_fusion_swallows_would_change_it(om: Any, tmp_path: Path) -> None:
+    """Why it is not done: with the convolution's float result an output, nothing is fused there."""
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(F)}
+    fused = runtime.runtime_tensors(om.save(qdq_model(om), tmp_path), feeds, ["c0"])
+    exposed = runtime.runtime_tensors(om.save(qdq_model(om, "y", "c0"), tmp_path), feeds, ["c0"])
+    assert "c0" not in fused and exposed["c0"].dtype == F
+
+
+def test_warning_without_vnni(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def notes(x: str, w: str) -> str:
+        rng = np.random.default_rng(0)
+        graph, feeds = om.matmul(rng, x, w, per_column=False)
+        path = om.save(om.typed(graph), tmp_path, f"{x}{w}.onnx")
+        report = verify(path, feeds, against="onnxruntime", machine=ArrayConfig(8, 8), node_by_node=True)
+        return " ".join(report.notes)
+
+    monkeypatch.setattr(runtime, "has_vnni", lambda: False)
+    assert "this CPU has no VNNI" in notes("uint8", "int8") and "node 'the_node'" in notes("uint8", "int8")
+    assert notes("uint8", "uint8") == notes("int8", "int8") == ""
+    monkeypatch.setattr(runtime, "has_vnni", lambda: True)
+    assert notes("uint8", "int8") == ""
+
+
+@pytest.mark.parametrize(
+    "machine, flags, expected",
+    (
+        ("x86_64", "flags : avx2 avx512_vnni", True),
+        ("AMD64", "flags : avx2 avx_vnni", True),
+        ("x86_64", "flags : avx2", False),
+        ("aarch64", "Features : asimd", True),
+        ("AMD64", None, True),  # nobody to ask
+    ),
+)
+def test_has_vnni(machine: str, flags: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_text(self: Path) -> str:
+        if flags is None:
+            raise FileNotFoundError(self)
+        return flags
+
+    monkeypatch.setattr(runtime.platform, "machine", lambda: machine)
+    monkeypatch.setattr(runtime.Path, "read_text", read_text)
+    assert runtime.has_vnni() is expected
+
+
+# Bad arguments
+
+
+def test_bad_arguments() -> None:
+    model = Model([Node(Relu(), "x", "y")], inputs={"x": ((3,), "int8")})
+    with pytest.raises(TypeError, match="node_by_node must be True or False, not int 1"):
+        verify(model, node_by_node=1)  # type: ignore[arg-type]
+    for tolerance in (-1e-9, 1, float("nan"), True, "0.1"):
+        with pytest.raises(ValueError, match="tolerance must be a number from 0"):
+            verify(model, tolerance=tolerance)  # type: ignore[arg-type]
+    for options in ({"node_by_node": True}, {"tolerance": 0.1}):
+        with pytest.raises(ValueError, match="without a model, random cases draw their own arrays"):
+            verify(cases=1, **options)  # type: ignore[arg-type]
+
+
+def test_onnxruntime_is_missed_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setattr(systolic.engine, "run", lambda *arguments, **options: pytest.fail("ran"))
+    with pytest.raises(ImportError, match=r'pip install "systolic\[onnx\]"'):
+        verify(DIGITS, systolic.load_example().images[:1], against="onnxruntime", node_by_node=True)
+
+
+def test_a_file_that_onnxruntime_refuses(om: Any, tmp_path: Path) -> None:
+    s, u = np.int8, np.uint8
+    arguments = [np.zeros((2, 3), s), F(1), s(0), np.ones((3, 4), u), F(1), u(3), F(1), s(0)]
+    path = om.save(om.single("QLinearMatMul", arguments)[0], tmp_path)
+    with pytest.raises(ValueError, match=r"ONNX Runtime .* cannot run .*model\.onnx"):
+        verify(path, against="onnxruntime", node_by_node=True)
+
+
+def test_quantized_parameters_are_not_touched() -> None:
+    """A verification leaves the model as it was."""
+    example = systolic.load_example()
+    before = copy.deepcopy(example.model)
+    verify(example.model, example.images[:1], mode="wavefront", node_by_node=True)
+    assert example.model == before and QuantParams(0.5) == QuantParams(0.5)
