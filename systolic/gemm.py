@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -146,6 +147,83 @@ class DenseProduct:
         """Put finished sums into acc."""
         m, n = sums.shape
         self.acc[m_start : m_start + m, n_start : n_start + n] = sums
+
+
+class BatchedProduct:
+    """A Product of stacks of matrices, as :func:`numpy.matmul` broadcasts them.
+
+    One product where w has one matrix: the rows of all x in a stack follow each other. Else a
+    group for each pair of matrices, though some may be the same one.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (..., M, K)
+    w : ndarray of int8 or uint8, (..., K, N)
+
+    Attributes
+    ----------
+    gemm : Gemm
+    acc : ndarray of int32, (..., M, N)
+        Where the sums go.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.gemm import BatchedProduct
+    >>> x = np.zeros((8, 4, 3), dtype=np.int8)
+    >>> BatchedProduct(x, np.zeros((3, 5), dtype=np.int8)).gemm
+    Gemm(32, 3, 5)
+    >>> BatchedProduct(x, np.zeros((8, 3, 5), dtype=np.int8)).gemm
+    Gemm(4, 3, 5, groups=8)
+    """
+
+    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
+        self.gemm = batched_gemm(x.shape, w.shape)
+        self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
+        batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+        self.acc = np.zeros((*batch, x.shape[-2], w.shape[-1]), dtype=np.int32)
+        self._given = x, w
+        m, k, n = self.gemm.m, self.gemm.k, self.gemm.n
+        if self.gemm.groups == 1 and m:
+            self._batch: tuple[int, ...] = (1,)
+            self._x, self._w = x.reshape(1, m, k), w.reshape(1, k, n)
+            self._sums = self.acc.reshape(1, m, n)
+        else:
+            self._batch = batch
+            self._x = np.broadcast_to(x, (*batch, *x.shape[-2:]))
+            self._w = np.broadcast_to(w, (*batch, *w.shape[-2:]))
+            self._sums = self.acc
+
+    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+        """Return x[m_start:m_stop, k_start:k_stop] of a group."""
+        return self._x[np.unravel_index(group, self._batch)][m_start:m_stop, k_start:k_stop]
+
+    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+        """Return w[k_start:k_stop, n_start:n_stop] of a group."""
+        return self._w[np.unravel_index(group, self._batch)][k_start:k_stop, n_start:n_stop]
+
+    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        """Put finished sums into `acc`."""
+        m, n = sums.shape
+        target = self._sums[np.unravel_index(group, self._batch)]
+        target[m_start : m_start + m, n_start : n_start + n] = sums
+
+    def row_sums(self) -> np.ndarray:
+        """Return the sum of each row of x, (..., M, 1) int32."""
+        return self._given[0].sum(axis=-1, keepdims=True, dtype=np.int32)
+
+    def column_sums(self) -> np.ndarray:
+        """Return the sum of each column of w, (..., 1, N) int32."""
+        return self._given[1].sum(axis=-2, keepdims=True, dtype=np.int32)
+
+
+def batched_gemm(x: Sequence[int], w: Sequence[int]) -> Gemm:
+    """Return the sizes of a :class:`BatchedProduct` of operands of these shapes."""
+    count = math.prod(np.broadcast_shapes(tuple(x[:-2]), tuple(w[:-2])))
+    m, k, n = x[-2], x[-1], w[-1]
+    if count == 0 or math.prod(w[:-2]) == 1:
+        return Gemm(count * m, k, n)
+    return Gemm(m, k, n, groups=count)
 
 
 Progress = Callable[[int, int], None]

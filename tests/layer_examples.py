@@ -5,6 +5,28 @@ A new kind of layer is added here, with fields unlike their defaults, unless tes
 
 from __future__ import annotations
 
-from systolic.layers import Layer
+import numpy as np
 
-EXAMPLES: list[Layer] = []
+from systolic import layers
+from systolic.layers import Layer
+from systolic.quant import QuantParams
+
+P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
+
+EXAMPLES: list[Layer] = [
+    layers.Conv1d(
+        np.int8([[[1, -2, 3]], [[4, 5, -6]]]), x=P, w=Q, y=P, bias=np.int32([7, -8]), stride=2, padding=((1, 0),),
+        dilation=3, groups=2, layout="NWC", rounding="tflite",
+    ),
+    layers.Conv3d(
+        np.arange(16, dtype=np.int8).reshape(2, 1, 2, 2, 2), x=P, w=Q, y=None, bias=np.int32([7, -8]),
+        stride=(1, 2, 3), padding="same_lower", dilation=(2, 1, 1), groups=2, layout="NDHWC",
+    ),
+    layers.ConvInteger(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.DynamicQuantize(),
+    layers.MatMul(P, Q, QuantParams(0.25), rounding="shift", transpose_x=True, transpose_w=True),
+    layers.MatMulInteger(),
+    layers.MatMulIntegerToFloat(),
+    layers.Dense(np.int8([[1, 2]]), x=P, w=Q, y=P, rounding="tflite_single"),
+    layers.Conv2d(np.int8([[[[1, 2]]]]), x=P, w=Q, y=P, rounding="gemmini"),
+]

@@ -87,6 +87,8 @@ class Conv2d(ArrayLayer):
     groups : int
     layout : {"NCHW", "NHWC"}
         Of the input and the output.
+    rounding : {"half_even", "tflite", "tflite_single", "shift", "gemmini"}
+        How sums become y's codes; see :func:`systolic.requantize`.
 
     Raises
     ------
@@ -96,7 +98,8 @@ class Conv2d(ArrayLayer):
     Notes
     -----
     ONNX QLinearConv. The requantization is :func:`systolic.requantize` with the multiplier
-    ``f32(f32(xs * ws) / ys)``; ``systolic/layers/finish.py`` says where zero points are corrected.
+    ``f32(f32(xs * ws) / ys)``, by another rounding with the multiplier of
+    :func:`systolic.quant.multiplier`; ``systolic/layers/finish.py`` says where zero points are corrected.
 
     Examples
     --------
@@ -118,6 +121,7 @@ class Conv2d(ArrayLayer):
     dilation: int | Pair = field(default=(1, 1), kw_only=True)
     groups: int = field(default=1, kw_only=True)
     layout: str = field(default="NCHW", kw_only=True)
+    rounding: str = field(default="half_even", kw_only=True)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -127,6 +131,7 @@ class Conv2d(ArrayLayer):
         weight = finish.check_weight(kind, self.weight, self.w, ndim=4, axes="(oc, ic // groups, kh, kw)")
         oc = weight.shape[0]
         finish.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
+        finish.check_rounding(kind, self.rounding, self.x, self.w, self.y)
         put("weight", weight)
         put("bias", finish.check_bias(kind, self.bias, oc))
         put("stride", pair(self.stride, "stride"))
@@ -190,7 +195,9 @@ class Conv2d(ArrayLayer):
             row_sums = np.repeat(product.row_sums(), product.gemm.n, axis=3)
             if axis == 1:
                 row_sums = row_sums.transpose(0, 3, 1, 2)
-        return finish.finish_sums(product, self._constant, row_sums, self.x, self.w, self.y, axis=axis)
+        return finish.finish_sums(
+            product, self._constant, row_sums, self.x, self.w, self.y, axis=axis, rounding=self.rounding
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

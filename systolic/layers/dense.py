@@ -27,6 +27,8 @@ class Dense(ArrayLayer):
         Of the output; None gives float32.
     bias : ndarray of int32, (N,), optional
         In units of x.scale * w.scale.
+    rounding : {"half_even", "tflite", "tflite_single", "shift", "gemmini"}
+        How sums become y's codes; see :func:`systolic.requantize`.
 
     Raises
     ------
@@ -36,7 +38,8 @@ class Dense(ArrayLayer):
     Notes
     -----
     ONNX QLinearMatMul with two-dimensional weights, and ONNX Runtime's QGemm. The requantization
-    is :func:`systolic.requantize` with the multiplier ``f32(f32(xs * ws) / ys)``; without y the
+    is :func:`systolic.requantize` with the multiplier ``f32(f32(xs * ws) / ys)``, by another rounding
+    with the multiplier of :func:`systolic.quant.multiplier`; without y the
     output is ``f32(f32(acc) * f32(xs * ws))``. ``systolic/layers/finish.py`` says where zero points
     are corrected.
 
@@ -54,10 +57,12 @@ class Dense(ArrayLayer):
     w: QuantParams = field(kw_only=True)
     y: QuantParams | None = field(kw_only=True)
     bias: np.ndarray | None = field(default=None, kw_only=True)
+    rounding: str = field(default="half_even", kw_only=True)
 
     def __post_init__(self) -> None:
         weight = finish.check_weight("Dense", self.weight, self.w, ndim=2, axes="(K, N)")
         finish.check_params("Dense", self.x, self.w, self.y, w_axis=1, channels=weight.shape[1])
+        finish.check_rounding("Dense", self.rounding, self.x, self.w, self.y)
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", finish.check_bias("Dense", self.bias, weight.shape[1]))
 
@@ -100,5 +105,7 @@ class Dense(ArrayLayer):
         """Return the output, (..., N)."""
         assert isinstance(product, DenseProduct)
         row_sums = product.row_sums() if finish.has_zero_point(self.w) else None
-        y = finish.finish_sums(product, self._constant, row_sums, self.x, self.w, self.y, axis=1)
+        y = finish.finish_sums(
+            product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding
+        )
         return y.reshape(self.output_shape(inputs[0].shape))

@@ -20,7 +20,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.gemm import Product
-from systolic.quant import QuantParams, multiplier, requantize
+from systolic.quant import ROUNDINGS, QuantParams, multiplier, requantize
 
 
 def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
@@ -65,6 +65,15 @@ def check_bias(layer: str, bias: Any, channels: int) -> np.ndarray | None:
     return frozen(values)
 
 
+def check_rounding(layer: str, rounding: Any, x: QuantParams, w: QuantParams, y: QuantParams | None) -> None:
+    """Check the name of a rounding, and that it can represent the layer's multipliers."""
+    _check.choice(rounding, "rounding", tuple(ROUNDINGS))
+    if y is not None:
+        multiplier(x, w, y, rounding)
+    elif rounding != "half_even":
+        raise ValueError(f"{layer}: rounding {rounding!r} is for codes, but without y the output is float32")
+
+
 def frozen(values: np.ndarray) -> np.ndarray:
     """Return a read-only copy."""
     copy = np.array(values, order="C")
@@ -93,7 +102,7 @@ def constant_term(
 
 def finish_sums(
     product: Product, constant: np.ndarray, row_sums: np.ndarray | None,
-    x: QuantParams, w: QuantParams, y: QuantParams | None, axis: int,
+    x: QuantParams, w: QuantParams, y: QuantParams | None, axis: int, rounding: str = "half_even",
 ) -> np.ndarray:  # fmt: skip
     """Return the layer's output from the raw sums in ``product.acc``, which are used up.
 
@@ -105,6 +114,8 @@ def finish_sums(
         where no weight has a zero point.
     axis : int
         The axis of output channels in the sums.
+    rounding : str
+        How codes are rounded; see :func:`systolic.requantize`.
     """
     acc = product.acc
     spread = [1] * acc.ndim
@@ -117,7 +128,8 @@ def finish_sums(
         # f32(f32(acc) * f32(xs * ws)): ONNX Runtime's QGemm and MatMulIntegerToFloat.
         scale = np.asarray(x.scales * w.scales, dtype=np.float32)
         return acc.astype(np.float32) * (scale.reshape(spread) if scale.ndim else scale)
-    return requantize(acc, multiplier(x, w, y), int(y.zero_points), dtype=y.dtype, axis=axis)
+    scale = multiplier(x, w, y, rounding)
+    return requantize(acc, scale, int(y.zero_points), dtype=y.dtype, rounding=rounding, axis=axis)
 
 
 def has_zero_point(params: QuantParams) -> bool:

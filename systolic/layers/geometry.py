@@ -93,33 +93,59 @@ def window(
     ValueError
         If the kernel is larger than the padded image.
     """
-    pads: list[Pair] = []
-    out: list[int] = []
-    for axis in (0, 1):
-        size, step = image[axis], stride[axis]
-        extent = (kernel[axis] - 1) * dilation[axis] + 1
-        if isinstance(padding, str):
-            total = 0
-            if padding != "valid":
-                total = max((-(-size // step) - 1) * step + extent - size, 0)
-            less, more = total // 2, total - total // 2
-            before, after = (more, less) if padding == "same_lower" else (less, more)
-        else:
-            before, after = padding[axis]
-        if size + before + after > _MOST_PIXELS:
-            raise ValueError(
-                f"padding makes the {('height', 'width')[axis]} {size + before + after:,} pixels; "
-                f"at most {_MOST_PIXELS:,} are supported"
+    (top, left), (oh, ow) = zip(
+        *(
+            along(
+                ("height", "width")[axis],
+                image[axis],
+                kernel[axis],
+                stride[axis],
+                dilation[axis],
+                padding if isinstance(padding, str) else padding[axis],
+                ceil_mode=ceil_mode,
             )
-        room = size + before + after - extent
-        if room < 0:
-            raise ValueError(
-                f"the kernel spans {extent} pixels of the {('height', 'width')[axis]}, more than the "
-                f"padded image's {size + before + after}; use a smaller kernel or more padding"
-            )
-        count = (-(-room // step) if ceil_mode else room // step) + 1
-        if ceil_mode and (count - 1) * step >= size + before:
-            count -= 1
-        pads.append((before, after))
-        out.append(count)
-    return Window(kernel, stride, dilation, (pads[0], pads[1]), image, (out[0], out[1]))
+            for axis in (0, 1)
+        ),
+        strict=True,
+    )
+    return Window(kernel, stride, dilation, (top, left), image, (oh, ow))
+
+
+def along(
+    name: str,
+    size: int,
+    kernel: int,
+    step: int,
+    dilation: int,
+    padding: str | Pair,
+    *,
+    ceil_mode: bool = False,
+) -> tuple[Pair, int]:
+    """Return the padding before and after one axis and the outputs along it, as :func:`window` does.
+
+    `name` is what errors call the axis.
+    """
+    extent = (kernel - 1) * dilation + 1
+    if isinstance(padding, str):
+        total = 0
+        if padding != "valid":
+            total = max((-(-size // step) - 1) * step + extent - size, 0)
+        less, more = total // 2, total - total // 2
+        before, after = (more, less) if padding == "same_lower" else (less, more)
+    else:
+        before, after = padding
+    if size + before + after > _MOST_PIXELS:
+        raise ValueError(
+            f"padding makes the {name} {size + before + after:,} pixels; "
+            f"at most {_MOST_PIXELS:,} are supported"
+        )
+    room = size + before + after - extent
+    if room < 0:
+        raise ValueError(
+            f"the kernel spans {extent} pixels of the {name}, more than the "
+            f"padded image's {size + before + after}; use a smaller kernel or more padding"
+        )
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if ceil_mode and (count - 1) * step >= size + before:
+        count -= 1
+    return (before, after), count

@@ -13,6 +13,8 @@ from systolic.gemm import Gemm
 from systolic.layers import Layer
 from systolic.quant import QuantParams
 from systolic.reference import oracle
+from systolic.verifier.expected_products import PRODUCTS, SUMS
+from systolic.verifier.expected_roundings import rounded
 from systolic.verifier.operands import Operands, conv_operands, dense_operands
 
 Pair = tuple[int, int]
@@ -57,6 +59,10 @@ def _conv_options(layer: layers.Conv2d, x: np.ndarray) -> dict[str, Any]:
 
 
 def _conv(layer: layers.Conv2d, x: np.ndarray) -> np.ndarray:
+    if layer.rounding != "half_even":
+        options = _conv_options(layer, x)
+        acc = oracle.conv_integer(x, layer.weight, layer.x.zero_points, layer.w.zero_points, **options)
+        return rounded(layer, acc, layer.bias, 1 if layer.layout == "NCHW" else 3)
     return oracle.qlinear_conv(
         x,
         *_scales(layer.x),
@@ -69,6 +75,10 @@ def _conv(layer: layers.Conv2d, x: np.ndarray) -> np.ndarray:
 
 
 def _dense(layer: layers.Dense, x: np.ndarray) -> np.ndarray:
+    if layer.rounding != "half_even":
+        matrix = x.reshape(-1, x.shape[-1]) if x.size else np.zeros((0, len(layer.weight)), dtype=x.dtype)
+        acc = oracle.matmul_integer(matrix, layer.weight, layer.x.zero_points, layer.w.zero_points)
+        return rounded(layer, acc, layer.bias, 1).reshape(*x.shape[:-1], layer.weight.shape[1])
     return oracle.qlinear_matmul(
         np.atleast_2d(x), *_scales(layer.x), layer.weight, *_scales(layer.w), *_scales(layer.y), layer.bias
     ).reshape(*x.shape[:-1], layer.weight.shape[1])
@@ -142,6 +152,7 @@ def _identity(layer: layers.Identity, x: np.ndarray) -> np.ndarray:
 
 
 _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
+    **PRODUCTS,
     layers.Add: _add,
     layers.AveragePool2d: _average_pool,
     layers.Conv2d: _conv,
@@ -169,6 +180,8 @@ def expected_output(layer: Layer, inputs: list[np.ndarray]) -> Any:
 
 def expected_sums(layer: Layer, inputs: list[np.ndarray]) -> tuple[np.ndarray, Operands]:
     """Return the exact raw sums of a layer's product, in the result's layout, and its operands."""
+    if type(layer) in SUMS:
+        return SUMS[type(layer)](layer, *inputs)
     x = inputs[0]
     if isinstance(layer, layers.Dense):
         matrix = x.reshape(-1, x.shape[-1]) if x.size else np.zeros((0, layer.weight.shape[0]), dtype=x.dtype)

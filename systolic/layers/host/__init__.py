@@ -2,6 +2,7 @@
 
 from systolic.layers.host.activation import Relu
 from systolic.layers.host.add import Add
+from systolic.layers.host.dynamic import DynamicQuantize
 from systolic.layers.host.pool import AveragePool2d, GlobalAveragePool2d, MaxPool2d
 from systolic.layers.host.quantize import Dequantize, Quantize
 from systolic.layers.host.shape import Flatten, Identity, Reshape
@@ -10,6 +11,7 @@ __all__ = [
     "Add",
     "AveragePool2d",
     "Dequantize",
+    "DynamicQuantize",
     "Flatten",
     "GlobalAveragePool2d",
     "Identity",

@@ -1,0 +1,140 @@
+"""Exact sums of a convolution, its operands and zero points tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.gemm import Gemm, Product
+from systolic.layers import spatial, zero_points
+from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.im2col import ConvProduct
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvInteger(ArrayLayer):
+    """Exact sums of the convolution of ``x - x_zero_point`` with ``w - w_zero_point``, int32.
+
+    It reads x (batch, ic, ...) and w (oc, ic // groups, ...), with 1, 2 or 3 axes after these, and,
+    where they are named, x_zero_point, one number, and w_zero_point, one or (oc,), tensors of their
+    operand's type. Padding adds exactly 0.
+
+    Parameters
+    ----------
+    stride, dilation : int or tuple of int
+        One for all axes, or one for each.
+    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
+    groups : int
+
+    Notes
+    -----
+    ONNX operator ConvInteger; sums wrap modulo 2^32. ONNX Runtime refuses a w_zero_point per channel.
+
+    Examples
+    --------
+    >>> from systolic import ConvInteger
+    >>> layer = ConvInteger(padding=1)
+    >>> layer.output_shape((1, 3, 8, 8), (4, 3, 3, 3)), layer.products((1, 3, 8, 8), (4, 3, 3, 3))
+    ((1, 4, 8, 8), Gemm(64, 27, 4))
+    """
+
+    inputs: ClassVar[None] = None
+
+    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("groups", _check.integer(self.groups, "groups", minimum=1))
+        for name in ("stride", "dilation"):
+            value = getattr(self, name)
+            if isinstance(value, tuple | list):
+                put(name, spatial.sizes(value, name, len(value)))
+            else:
+                put(name, _check.integer(value, name, minimum=1))
+        if isinstance(self.padding, tuple | list):
+            put("padding", spatial.paddings(self.padding, len(self.padding)))
+        elif not isinstance(self.padding, str):
+            put("padding", _check.integer(self.padding, "padding", minimum=0))
+        spatial.paddings(self.padding, len(self.padding) if isinstance(self.padding, tuple) else 1)
+
+    def _span(self, shapes: tuple[Shape, ...]) -> spatial.Span:
+        zero_points.expect_count("ConvInteger", len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        x, w = shapes[:2]
+        rank = len(x) - 2
+        if rank not in spatial.AXES:
+            raise ValueError(f"ConvInteger takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
+        if len(w) != len(x):
+            raise ValueError(
+                f"ConvInteger takes w (oc, ic // groups, ...) with {len(x)} axes as x has, "
+                f"not {_check.shape(w)}"
+            )
+        if len(shapes) > 2 and shapes[2] not in ((), (1,)):
+            raise ValueError(f"ConvInteger: x_zero_point must be one number, not {_check.shape(shapes[2])}")
+        if len(shapes) > 3 and shapes[3] not in ((), (1,), (w[0],)):
+            raise ValueError(
+                f"ConvInteger: w_zero_point must be one number or ({w[0]},), not {_check.shape(shapes[3])}"
+            )
+        return spatial.span(
+            x,
+            w,
+            spatial.sizes(self.stride, "stride", rank),
+            spatial.sizes(self.dilation, "dilation", rank),
+            spatial.paddings(self.padding, rank),
+            self.groups,
+        )
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, ...)."""
+        return (shapes[0][0], shapes[1][0], *self._span(shapes).out)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "int32"."""
+        zero_points.expect_count("ConvInteger", len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        for name, dtype in zip("xw", dtypes[:2], strict=True):
+            zero_points.expect_codes("ConvInteger", name, dtype)
+        for name, dtype, operand in zip(
+            ("x_zero_point", "w_zero_point"), dtypes[2:], dtypes[:2], strict=False
+        ):
+            zero_points.expect_type("ConvInteger", name, dtype, operand)
+        return "int32"
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per group."""
+        m, k, n, groups = spatial.product_size(shapes[0], shapes[1], self._span(shapes), self.groups)
+        return Gemm(m, k, n, groups=groups)
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of x's patches and the kernels."""
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        span = self._span(tuple(tensor.shape for tensor in inputs))
+        pad_value = int(inputs[2].reshape(())) if len(inputs) > 2 else 0
+        return ConvProduct(
+            spatial.images(inputs[0], span, pad_value), spatial.kernels(inputs[1]), span.window,
+            groups=self.groups, layout="NCHW", pad_value=pad_value,
+        )  # fmt: skip
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return the sums, (batch, oc, ...)."""
+        assert isinstance(product, ConvProduct)
+        none = np.zeros((), dtype=np.int8)
+        zx = inputs[2].reshape(()) if len(inputs) > 2 else none
+        zw = inputs[3].reshape((-1, 1, 1) if inputs[3].size > 1 else ()) if len(inputs) > 3 else none
+        w = inputs[1]
+
+        def row_sums() -> np.ndarray:
+            # One sum per group, repeated for the group's output channels.
+            return np.repeat(product.row_sums(), product.gemm.n, axis=3).transpose(0, 3, 1, 2)
+
+        def column_sums() -> np.ndarray:
+            return w.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int32).reshape(-1, 1, 1)
+
+        zero_points.correct(product.acc, product.gemm.k, zx, zw, row_sums, column_sums)
+        return spatial.restored(product.acc, self._span(tuple(tensor.shape for tensor in inputs)))

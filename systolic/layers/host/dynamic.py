@@ -1,0 +1,66 @@
+"""Quantization parameters found at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import expect_dtype, take
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DynamicQuantize(HostLayer):
+    """Real numbers to uint8 codes, with the scale and zero point that fit their range.
+
+    It writes three tensors: the codes, in x's shape, the scale, float32, and the zero point, uint8.
+
+    Notes
+    -----
+    ONNX operator DynamicQuantizeLinear, in float32 as ONNX Runtime computes it::
+
+        lo, hi = min(0, min x), max(0, max x)           # of the numbers that are not NaN
+        s = f32(f32(hi - lo) / 255), or 1 if hi == lo
+        z = rne(min(max(f32(0 - f32(lo / s)), 0), 255))
+        y = sat(rne(f32(x / s)) + z)                    # NaN becomes 0
+
+    Where infinities or a scale of 0 make ``lo / s`` NaN, z is 255.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import DynamicQuantize
+    >>> codes, scale, zero_point = DynamicQuantize().apply(np.float32([-1, 0, 4.1]))
+    >>> codes, scale, zero_point
+    (array([  0,  50, 255], dtype=uint8), array(0.02, dtype=float32), array(50, dtype=uint8))
+    """
+
+    outputs: ClassVar[int] = 3
+
+    def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Return the shapes of the codes, the scale and the zero point."""
+        (shape,) = take(self, shapes)
+        return tuple(shape), (), ()
+
+    def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
+        """Return the types of the codes, the scale and the zero point; the input is float32."""
+        (dtype,) = take(self, dtypes)
+        expect_dtype(self, dtype, ("float32",))
+        return "uint8", "float32", "uint8"
+
+    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the codes of x, an ndarray of float32 of any shape, the scale and the zero point."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        low, high = (edge.reduce(x, axis=None, initial=np.float32(0)) for edge in (np.fmin, np.fmax))
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            scale = np.float32(1) if low == high else (high - low) / np.float32(255)
+            zero = np.float32(0) - low / scale
+            zero_point = np.float32(255) if np.isnan(zero) else np.rint(np.clip(zero, 0, 255))
+            # A scale of 0 or infinity is legal here, and in no QuantParams.
+            codes = np.rint(x / scale) + zero_point
+            codes = np.fmin(np.fmax(codes, np.float32(0)), np.float32(255))
+        codes = np.asarray(codes, dtype=np.float32).astype(np.uint8)
+        return codes, np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)

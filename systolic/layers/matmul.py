@@ -1,0 +1,356 @@
+"""Products of two tensors: either operand may be computed at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.gemm import BatchedProduct, Gemm, Product, batched_gemm
+from systolic.layers import finish, zero_points
+from systolic.layers.base import ArrayLayer, Shape
+from systolic.quant import QuantParams, multiplier, requantize
+
+
+def product_shape(layer: str, x: Shape, w: Shape) -> Shape:
+    """Return the shape of ``numpy.matmul(x, w)``; ValueError if they do not fit."""
+    if not x or not w:
+        raise ValueError(f"{layer} takes matrices or stacks of them, not {_check.shape(w if x else x)}")
+    k = w[0] if len(w) == 1 else w[-2]
+    if x[-1] != k:
+        raise ValueError(
+            f"{layer}: operands {_check.shape(x)} and {_check.shape(w)} do not fit: "
+            f"x has {x[-1]} columns, w {k} rows"
+        )
+    try:
+        batch = np.broadcast_shapes(x[:-2], w[:-2])
+    except ValueError:
+        raise ValueError(
+            f"{layer}: the stacks of operands {_check.shape(x)} and {_check.shape(w)} do not broadcast"
+        ) from None
+    return (*batch, *x[-2:-1], *(w[-1:] if len(w) > 1 else ()))
+
+
+def _matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
+    """Return the shapes with a vector as a row on the left or as a column on the right."""
+    return (x if len(x) > 1 else (1, *x)), (w if len(w) > 1 else (*w, 1))
+
+
+def _product(x: np.ndarray, w: np.ndarray) -> BatchedProduct:
+    left, right = _matrix_shapes(x.shape, w.shape)
+    return BatchedProduct(x.reshape(left), w.reshape(right))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MatMul(ArrayLayer):
+    """A quantized product of two tensors, ``y = x @ w + bias``, as :func:`numpy.matmul` broadcasts them.
+
+    It reads x, w and, if a third tensor is named, an int32 bias in units of x.scale * w.scale that
+    broadcasts to the output.
+
+    Parameters
+    ----------
+    x, w : QuantParams
+        Of the operands; w per tensor or per column (axis 1).
+    y : QuantParams or None
+        Of the output; None gives float32.
+    rounding : {"half_even", "tflite", "tflite_single", "shift", "gemmini"}
+        How sums become y's codes; see :func:`systolic.requantize`.
+    transpose_x, transpose_w : bool
+        Whether an operand comes with its last two axes exchanged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types or axes do not fit together.
+
+    Notes
+    -----
+    ONNX QLinearMatMul and ONNX Runtime's QGemm where :class:`Dense` does not suffice: the second
+    operand computed at run time, as in attention, or a stack of matrices. The arithmetic is Dense's.
+
+    Examples
+    --------
+    >>> from systolic import MatMul, QuantParams
+    >>> one = QuantParams(1.0)
+    >>> layer = MatMul(one, one, one, transpose_w=True)
+    >>> layer.output_shape((8, 5, 64), (8, 7, 64)), layer.products((8, 5, 64), (8, 7, 64))
+    ((8, 5, 7), Gemm(5, 64, 7, groups=8))
+    """
+
+    inputs: ClassVar[None] = None
+
+    x: QuantParams
+    w: QuantParams
+    y: QuantParams | None
+    rounding: str = field(default="half_even", kw_only=True)
+    transpose_x: bool = field(default=False, kw_only=True)
+    transpose_w: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        channels = self.w.scales.size if isinstance(self.w, QuantParams) else 0
+        finish.check_params("MatMul", self.x, self.w, self.y, w_axis=1, channels=channels)
+        finish.check_rounding("MatMul", self.rounding, self.x, self.w, self.y)
+        _check.flag(self.transpose_x, "transpose_x")
+        _check.flag(self.transpose_w, "transpose_w")
+
+    def _shapes(self, shapes: tuple[Shape, ...]) -> tuple[Shape, Shape]:
+        zero_points.expect_count("MatMul", len(shapes), 2, 3, "x, w, bias")
+        return (
+            self._exchanged("x", shapes[0], self.transpose_x),
+            self._exchanged("w", shapes[1], self.transpose_w),
+        )
+
+    def _exchanged(self, name: str, shape: Shape, transpose: bool) -> Shape:
+        if not transpose:
+            return shape
+        if len(shape) < 2:
+            raise ValueError(
+                f"MatMul: {name} must have 2 axes or more to be transposed, not {_check.shape(shape)}"
+            )
+        return (*shape[:-2], shape[-1], shape[-2])
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
+        x, w = self._shapes(shapes)
+        out = product_shape("MatMul", x, w)
+        if self.w.per_channel and (len(w) < 2 or w[-1] != self.w.scales.size):
+            raise ValueError(
+                f"MatMul: w has {self.w.scales.size} scales, one per column, but the shape {_check.shape(w)}"
+            )
+        if len(shapes) > 2 and np.broadcast_shapes(out, _broadcastable(shapes[2], out)) != out:
+            raise ValueError(
+                f"MatMul: a bias {_check.shape(shapes[2])} does not broadcast to the output "
+                f"{_check.shape(out)}"
+            )
+        return out
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, or float32."""
+        zero_points.expect_count("MatMul", len(dtypes), 2, 3, "x, w, bias")
+        for name, dtype, params in zip("xw", dtypes[:2], (self.x, self.w), strict=True):
+            if dtype != params.dtype:
+                raise TypeError(f"MatMul takes {params.dtype} as {name}, as its {name} says, not {dtype}")
+        if len(dtypes) > 2 and dtypes[2] != "int32":
+            raise TypeError(f"MatMul takes a bias of int32, not {dtypes[2]}")
+        return "float32" if self.y is None else self.y.dtype
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per matrix of w that a stack needs."""
+        self.output_shape(*shapes)
+        return batched_gemm(*_matrix_shapes(*self._shapes(shapes)))
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of the operands."""
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        self.output_shape(*(tensor.shape for tensor in inputs))
+        x, w = inputs[:2]
+        return _product(
+            x.swapaxes(-1, -2) if self.transpose_x else x, w.swapaxes(-1, -2) if self.transpose_w else w
+        )
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return the output, shaped as by :func:`numpy.matmul`."""
+        assert isinstance(product, BatchedProduct)
+        acc = product.acc
+        zero_points.correct(
+            acc, product.gemm.k, self.x.zero_points, self.w.zero_points, product.row_sums, product.column_sums
+        )
+        shape = self.output_shape(*(tensor.shape for tensor in inputs))
+        if len(inputs) > 2:
+            sums = acc.reshape(shape)
+            with np.errstate(over="ignore"):
+                sums += inputs[2]
+        if self.y is None:
+            # f32(f32(acc) * f32(xs * ws)), as Dense does.
+            scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
+            return (acc.astype(np.float32) * scale).reshape(shape)
+        scale = multiplier(self.x, self.w, self.y, self.rounding)
+        zero_point = int(self.y.zero_points)
+        y = requantize(acc, scale, zero_point, dtype=self.y.dtype, rounding=self.rounding)
+        return y.reshape(shape)
+
+
+def _broadcastable(shape: Shape, out: Shape) -> Shape:
+    """Return the shape if it broadcasts to `out`; else one that broadcasts to another shape."""
+    try:
+        np.broadcast_shapes(shape, out)
+    except ValueError:
+        return (2, *out)
+    return shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MatMulInteger(ArrayLayer):
+    """Exact sums ``(x - x_zero_point) @ (w - w_zero_point)``, int32, as :func:`numpy.matmul` broadcasts.
+
+    It reads x, w and, where they are named, x_zero_point and w_zero_point, tensors of their
+    operand's type: of x one number or one per row, (M,) or (..., M, 1); of w one number or one per
+    column, (N,) or (..., 1, N).
+
+    Notes
+    -----
+    ONNX operator MatMulInteger; sums wrap modulo 2^32. ONNX Runtime refuses zero points per row.
+
+    Examples
+    --------
+    >>> from systolic import MatMulInteger
+    >>> layer = MatMulInteger()
+    >>> layer.output_shape((2, 3, 4), (4, 5)), layer.output_dtype("uint8", "int8")
+    ((2, 3, 5), 'int32')
+    """
+
+    inputs: ClassVar[None] = None
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
+        zero_points.expect_count("MatMulInteger", len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        out = product_shape("MatMulInteger", *shapes[:2])
+        _zero_shapes("MatMulInteger", shapes[0], shapes[1], shapes[2:])
+        return out
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "int32"."""
+        zero_points.expect_count("MatMulInteger", len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        _expect_types("MatMulInteger", dtypes[0], dtypes[1], dtypes[2:])
+        return "int32"
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per matrix of w that a stack needs."""
+        self.output_shape(*shapes)
+        return batched_gemm(*_matrix_shapes(*shapes[:2]))
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of the operands."""
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        self.output_shape(*(tensor.shape for tensor in inputs))
+        return _product(*inputs[:2])
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return the sums, shaped as by :func:`numpy.matmul`."""
+        assert isinstance(product, BatchedProduct)
+        _correct("MatMulInteger", product, inputs[0], inputs[1], inputs[2:])
+        return product.acc.reshape(self.output_shape(*(tensor.shape for tensor in inputs)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MatMulIntegerToFloat(ArrayLayer):
+    """The sums of :class:`MatMulInteger` as real numbers, ``acc * (x_scale * w_scale) + bias``.
+
+    It reads x, w, x_scale and w_scale, float32, x_zero_point and w_zero_point, and, if a seventh
+    tensor is named, a float32 bias (N,). x has one scale and zero point, w one or one per column,
+    (N,) or (..., 1, N).
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft MatMulIntegerToFloat: ``f32(f32(f32(acc) * f32(xs * ws)) + bias)``,
+    each operation rounded by itself. Where w_scale's shape is neither one number, nor (N,) beside a
+    matrix, nor w's with 1 for K, it multiplies later, ``f32(f32(f32(acc) * xs) * ws)``; a bias is
+    refused then, since ONNX Runtime would scale it too.
+
+    Examples
+    --------
+    >>> from systolic import MatMulIntegerToFloat
+    >>> MatMulIntegerToFloat().output_shape((2, 4), (4, 5), (), (5,), (), ())
+    (2, 5)
+    """
+
+    inputs: ClassVar[None] = None
+
+    _NAMES: ClassVar[str] = "x, w, x_scale, w_scale, x_zero_point, w_zero_point, bias"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
+        kind = "MatMulIntegerToFloat"
+        zero_points.expect_count(kind, len(shapes), 6, 7, self._NAMES)
+        x, w = shapes[:2]
+        out = product_shape(kind, x, w)
+        for name, shape in (("x_scale", shapes[2]), ("x_zero_point", shapes[4])):
+            if shape not in ((), (1,)):
+                raise ValueError(f"{kind}: {name} must be one number, not {_check.shape(shape)}")
+        zero_points.per_column(f"{kind}: w_scale", shapes[3], w)
+        _zero_shapes(kind, x, w, shapes[4:6])
+        columns = w[-1] if len(w) > 1 else 1
+        if len(shapes) > 6 and shapes[6] != (columns,):
+            raise ValueError(
+                f"{kind}: bias must have one value per column, ({columns},), not {_check.shape(shapes[6])}"
+            )
+        if len(shapes) > 6 and not _scales_at_once(shapes[3], w):
+            raise ValueError(
+                f"{kind} takes no bias beside a w_scale {_check.shape(shapes[3])} of {_check.shape(w)}: ONNX "
+                "Runtime would scale the bias too; give w_scale w's shape with 1 for K, or add the bias later"
+            )
+        return out
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "float32"."""
+        kind = "MatMulIntegerToFloat"
+        zero_points.expect_count(kind, len(dtypes), 6, 7, self._NAMES)
+        _expect_types(kind, dtypes[0], dtypes[1], dtypes[4:6])
+        for name, dtype in zip(("x_scale", "w_scale", "bias"), (*dtypes[2:4], *dtypes[6:]), strict=False):
+            if dtype != "float32":
+                raise TypeError(f"{kind}: {name} must hold float32, not {dtype}")
+        return "float32"
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per matrix of w that a stack needs."""
+        self.output_shape(*shapes)
+        return batched_gemm(*_matrix_shapes(*shapes[:2]))
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of the operands."""
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        self.output_shape(*(tensor.shape for tensor in inputs))
+        return _product(*inputs[:2])
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return the real numbers, shaped as by :func:`numpy.matmul`."""
+        assert isinstance(product, BatchedProduct)
+        x, w, x_scale, w_scale = inputs[:4]
+        _correct("MatMulIntegerToFloat", product, x, w, inputs[4:6])
+        columns = zero_points.per_column("w_scale", w_scale.shape, w.shape)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            result = product.acc.astype(np.float32)
+            if _scales_at_once(w_scale.shape, w.shape):
+                result *= x_scale.reshape(()) * w_scale.reshape(columns)
+            else:
+                result *= x_scale.reshape(())
+                result *= w_scale.reshape(columns)
+            if len(inputs) > 6:
+                result += inputs[6]
+        return result.reshape(self.output_shape(*(tensor.shape for tensor in inputs)))
+
+
+def _scales_at_once(scale: Shape, w: Shape) -> bool:
+    """Whether w's scale meets x's before the sums: ``IsBQuantParamSupported`` in ONNX Runtime's
+    matmul_integer_base.h."""
+    if scale in ((), (1,)):
+        return True
+    return scale == (w[-1],) if len(w) == 2 and len(scale) == 1 else scale == (*w[:-2], 1, w[-1])
+
+
+def _zero_shapes(layer: str, x: Shape, w: Shape, zeros: tuple[Shape, ...]) -> list[Shape]:
+    """Return in which shapes the zero points that are given meet the sums."""
+    rules = ((zero_points.per_row, "x_zero_point", x), (zero_points.per_column, "w_zero_point", w))
+    return [
+        rule(f"{layer}: {name}", shape, operand)
+        for (rule, name, operand), shape in zip(rules, zeros, strict=False)
+    ]
+
+
+def _expect_types(layer: str, x: str, w: str, zeros: tuple[str, ...]) -> None:
+    for name, operand in (("x", x), ("w", w)):
+        zero_points.expect_codes(layer, name, operand)
+    for name, operand, dtype in zip(("x_zero_point", "w_zero_point"), (x, w), zeros, strict=False):
+        zero_points.expect_type(layer, name, dtype, operand)
+
+
+def _correct(
+    layer: str, product: BatchedProduct, x: np.ndarray, w: np.ndarray, zeros: tuple[np.ndarray, ...]
+) -> None:
+    shapes = _zero_shapes(layer, x.shape, w.shape, tuple(zero.shape for zero in zeros))
+    zx = zeros[0].reshape(shapes[0]) if zeros else np.zeros((), dtype=np.int8)
+    zw = zeros[1].reshape(shapes[1]) if len(zeros) > 1 else np.zeros((), dtype=np.int8)
+    zero_points.correct(product.acc, product.gemm.k, zx, zw, product.row_sums, product.column_sums)

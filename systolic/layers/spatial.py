@@ -1,0 +1,160 @@
+"""Convolutions over 1 and 3 axes as convolutions over 2.
+
+A line is an image of height 1. A volume is a batch of images, one per output plane, whose channels
+are (channel, tap of the kernel along the depth): so K runs over (ic, kd, kh, kw), first index
+outermost, and M over (batch, od, oh, ow), as for images. This holds each plane of the volume as
+often as kernels take it, kd / stride times; height and width are still lowered piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import Shape
+from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along
+
+AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""What the axes of a window are called, by their number."""
+
+Sizes = tuple[int, ...]
+AxisPads = tuple[Pair, ...]
+
+
+def sizes(value: Any, name: str, rank: int) -> Sizes:
+    """Return an int or `rank` ints as a tuple of ints of at least 1."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != rank:
+            raise ValueError(f"{name} must be an integer or {rank} of them, not {value!r}")
+        each: Sequence[Any] = value
+    else:
+        each = (value,) * rank
+    return tuple(_check.integer(size, name, minimum=1) for size in each)
+
+
+def paddings(value: Any, rank: int) -> str | AxisPads:
+    """Return a padding argument as a name or as (before, after) for each axis."""
+    if isinstance(value, str):
+        return _check.choice(value, "padding", PADDING_NAMES)
+    each = value if isinstance(value, Sequence) else (value,) * rank
+    if len(each) != rank or any(isinstance(pads, Sequence) and len(pads) != 2 for pads in each):
+        raise ValueError(
+            f"padding must be an int, {rank} of them or of (before, after), 'same', 'same_lower' or 'valid', "
+            f"not {value!r}"
+        )
+    pairs = [tuple(pads) if isinstance(pads, Sequence) else (pads, pads) for pads in each]
+    return tuple(
+        (_check.integer(before, "padding", minimum=0), _check.integer(after, "padding", minimum=0))
+        for before, after in pairs
+    )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A kernel sliding along 1, 2 or 3 axes, its padding resolved; as :class:`Window`, by axis."""
+
+    image: Sizes
+    kernel: Sizes
+    stride: Sizes
+    dilation: Sizes
+    pads: AxisPads
+    out: Sizes
+
+    @property
+    def window(self) -> Window:
+        """The same along the last two axes: what is convolved after :func:`images`."""
+        line = len(self.image) == 1
+
+        def last(values: Sizes, alone: int) -> Pair:
+            return (alone, values[0]) if line else (values[-2], values[-1])
+
+        return Window(
+            kernel=last(self.kernel, 1),
+            stride=last(self.stride, 1),
+            dilation=last(self.dilation, 1),
+            pads=((0, 0), self.pads[0]) if line else (self.pads[-2], self.pads[-1]),
+            image=last(self.image, 1),
+            out=last(self.out, 1),
+        )
+
+
+def span(x: Shape, w: Shape, stride: Sizes, dilation: Sizes, padding: str | AxisPads, groups: int) -> Span:
+    """Return the span of kernels w (oc, ic // groups, ...) over x (batch, ic, ...).
+
+    Raises
+    ------
+    ValueError
+        If the channels do not fit, or the kernel is larger than the padded image.
+    """
+    if x[1] != w[1] * groups:
+        raise ValueError(
+            f"x has {x[1]} channels, but w {_check.shape(w)} takes {w[1]} in each of {groups} groups, "
+            f"{w[1] * groups} in all; w is (oc, ic // groups, ...)"
+        )
+    if w[0] % groups:
+        raise ValueError(f"w has {w[0]} output channels, which {groups} groups do not divide")
+    image, kernel = x[2:], w[2:]
+    if min(kernel) < 1:
+        raise ValueError(f"w must have a kernel of at least 1 along each axis, not {_check.shape(kernel)}")
+    found = [
+        along(
+            name,
+            image[axis],
+            kernel[axis],
+            stride[axis],
+            dilation[axis],
+            padding if isinstance(padding, str) else padding[axis],
+        )
+        for axis, name in enumerate(AXES[len(image)])
+    ]
+    pads, out = tuple(pads for pads, _ in found), tuple(count for _, count in found)
+    return Span(image, kernel, stride, dilation, pads, out)
+
+
+def images(x: np.ndarray, span: Span, pad_value: int) -> np.ndarray:
+    """Return x (batch, ic, ...) as images (batch, ic, ih, iw); volumes as (batch * od, ic * kd, ih, iw)."""
+    if x.ndim == 3:
+        return x[:, :, np.newaxis, :]
+    if x.ndim == 4:
+        return x
+    batch, ic, _, height, width = x.shape
+    before, after = span.pads[0]
+    if before or after:
+        x = np.pad(x, ((0, 0), (0, 0), (before, after), (0, 0), (0, 0)), constant_values=pad_value)
+    out, kernel, stride, dilation = span.out[0], span.kernel[0], span.stride[0], span.dilation[0]
+    planes = np.arange(out)[:, np.newaxis] * stride + np.arange(kernel) * dilation
+    # (batch, ic, od, kd, ih, iw), then output planes beside the batch.
+    taken = x[:, :, planes].transpose(0, 2, 1, 3, 4, 5)
+    return taken.reshape(batch * out, ic * kernel, height, width)
+
+
+def kernels(w: np.ndarray) -> np.ndarray:
+    """Return w (oc, ic // groups, ...) as kernels over what :func:`images` returns, without copying."""
+    if w.ndim == 3:
+        return w[:, :, np.newaxis, :]
+    return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1] * w.shape[2], *w.shape[3:])
+
+
+def restored(y: np.ndarray, span: Span) -> np.ndarray:
+    """Return the convolution of images, (batch, oc, oh, ow), as (batch, oc, ...) over the span's axes."""
+    rank = len(span.out)
+    if rank == 1:
+        return y.reshape(*y.shape[:2], span.out[0])
+    if rank == 2:
+        return y
+    planes = y.reshape(y.shape[0] // span.out[0], span.out[0], *y.shape[1:])
+    return np.ascontiguousarray(planes.transpose(0, 2, 1, 3, 4))
+
+
+def product_size(x: Shape, w: Shape, span: Span, groups: int) -> tuple[int, int, int, int]:
+    """Return m, k, n and groups of the product."""
+    m, k = x[0], w[1]
+    for size in span.out:
+        m *= size
+    for size in span.kernel:
+        k *= size
+    return m, k, w[0] // groups, groups

@@ -1,0 +1,103 @@
+"""Zero points that arrive as tensors, and their corrections of raw sums.
+
+For operands that are both known only at run time, every term of ``systolic/layers/finish.py``'s
+equation is one: row sums of x and column sums of w are made as the operands are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import Shape
+
+
+def correct(
+    acc: np.ndarray,
+    k: int,
+    zx: np.ndarray,
+    zw: np.ndarray,
+    row_sums: Callable[[], np.ndarray],
+    column_sums: Callable[[], np.ndarray],
+) -> None:
+    """Turn sums of ``x * w`` into those of ``(x - zx)(w - zw)``, in place, modulo 2^32.
+
+    Parameters
+    ----------
+    acc : ndarray of int32
+    k : int
+        Products per sum.
+    zx, zw : ndarray of int8 or uint8
+        Zero points, shaped to broadcast against `acc`.
+    row_sums, column_sums : callable
+        Give ``sum x`` and ``sum w`` of each sum, int32, broadcasting against `acc`; called only
+        where a zero point needs them.
+    """
+    zx, zw = zx.astype(np.int32), zw.astype(np.int32)
+    with np.errstate(over="ignore"):
+        if zw.any():
+            acc -= row_sums() * zw
+        if zx.any():
+            acc -= column_sums() * zx
+            # In 64 bits first: k itself may be anything.
+            acc += (k * zx.astype(np.int64) * zw).astype(np.int32)
+
+
+def per_row(name: str, shape: Shape, x: Shape) -> Shape:
+    """Return the shape in which numbers of the given shape, one or one per row of x, meet the sums.
+
+    ONNX MatMulInteger: one number, (M,), or x's shape with 1 for K. ValueError for others.
+    """
+    if shape in ((), (1,)):
+        return ()
+    if len(x) > 1:
+        if shape == (x[-2],):
+            return (x[-2], 1)
+        if len(shape) == len(x) and shape[-1] == 1 and _within(shape[:-1], x[:-1]):
+            return shape
+    raise ValueError(
+        f"{name} must be one number, or one per row of an operand {_check.shape(x)} "
+        f"((M,) or (..., M, 1)), not {_check.shape(shape)}"
+    )
+
+
+def per_column(name: str, shape: Shape, w: Shape) -> Shape:
+    """Return the shape in which numbers of the given shape, one or one per column of w, meet the sums.
+
+    ONNX MatMulInteger: one number, (N,), or w's shape with 1 for K. ValueError for others.
+    """
+    if shape in ((), (1,)):
+        return ()
+    if len(w) > 1:
+        if shape == (w[-1],):
+            return shape
+        if len(shape) == len(w) and shape[-2] == 1 and _within((*shape[:-2], shape[-1]), (*w[:-2], w[-1])):
+            return shape
+    raise ValueError(
+        f"{name} must be one number, or one per column of an operand {_check.shape(w)} "
+        f"((N,) or (..., 1, N)), not {_check.shape(shape)}"
+    )
+
+
+def expect_type(layer: str, name: str, dtype: str, operand: str) -> None:
+    """Raise TypeError unless a zero point is of its operand's type."""
+    if dtype != operand:
+        raise TypeError(f"{layer}: {name} must hold {operand}, as its operand does, not {dtype}")
+
+
+def expect_codes(layer: str, name: str, dtype: str) -> None:
+    """Raise TypeError unless an operand holds 8-bit codes."""
+    if dtype not in _check.OPERAND_DTYPES:
+        raise TypeError(f"{layer}: {name} must hold int8 or uint8, not {dtype}")
+
+
+def expect_count(layer: str, count: int, least: int, most: int, names: str) -> None:
+    """Raise TypeError unless so many tensors reach a layer."""
+    if not least <= count <= most:
+        raise TypeError(f"{layer} takes {least} to {most} inputs ({names}), not {count}")
+
+
+def _within(shape: Shape, operand: Shape) -> bool:
+    return all(size in (1, whole) for size, whole in zip(shape, operand, strict=True))
