@@ -21,6 +21,7 @@ from systolic.frontend.operators import (
     UnsupportedOperator,
     find,
 )
+from systolic.frontend.qdq import to_integers
 from systolic.frontend.read import read
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import UnknownShape
@@ -29,16 +30,23 @@ from systolic.model import Model, Node
 __all__ = ["UnsupportedOperator", "load_onnx"]
 
 REWRITES: tuple[Rewrite, ...] = ()
-"""What changes a graph before it is converted, in this order."""
+"""What changes a graph before it is converted, in this order; then comes what `qdq` asks for."""
+
+QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
+"""What becomes of float operators between DequantizeLinear and QuantizeLinear."""
 
 
-def load_onnx(path: str | os.PathLike[str]) -> Model:
+def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a quantized ONNX model.
 
     Parameters
     ----------
     path : path
         A ``.onnx`` file. Needs ``pip install "systolic[onnx]"``.
+    qdq : {"integer", "float"}
+        What float operators between DequantizeLinear and QuantizeLinear mean. "integer": one integer
+        operator for each group that ONNX Runtime replaces by one, with its arithmetic; the products
+        run on the array. "float": what is written, in float32, beside the array.
 
     Returns
     -------
@@ -52,7 +60,8 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
         If a node's operator, or a use of it, is not supported: names the node, the operator and
         what is supported, before anything runs.
     ValueError
-        If the file is not an ONNX model or is damaged, or a node does not take what reaches it.
+        If the file is not an ONNX model or is damaged, or a node does not take what reaches it, or
+        `qdq` is neither.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -60,8 +69,15 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
 
     Notes
     -----
-    Supported are the operators that ONNX Runtime's quantizer writes in its QOperator form
+    Supported are the operators that ONNX Runtime's quantizer writes, in its QOperator and its QDQ form
     (``systolic.frontend.operators.OPERATORS`` lists them); they have ONNX Runtime's arithmetic.
+
+    With ``qdq="integer"`` a model equals ONNX Runtime with all optimizations and the session option
+    ``session.qdqisint8allowed=1`` in every bit, where all its groups are replaced
+    (``systolic/frontend/qdq``). With ``qdq="float"`` it equals ONNX Runtime with optimizations
+    disabled in every bit where no operator sums floats (Conv, ConvTranspose, Gemm, MatMul, pools of
+    averages) and none is of the kind that each library rounds its own way (Sigmoid, Softmax); those
+    agree within a few roundings of float32, and codes made of them may differ by one.
 
     Examples
     --------
@@ -70,8 +86,10 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
+    if qdq not in QDQ:
+        raise ValueError(f"qdq must be one of {', '.join(map(repr, QDQ))}, not {qdq!r}")
     graph = read(path)
-    for rewrite in REWRITES:
+    for rewrite in (*REWRITES, *QDQ[qdq]):
         rewrite(graph)
     converters = [find(operator) for operator in graph.operators]
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
@@ -83,14 +101,21 @@ def load_onnx(path: str | os.PathLike[str]) -> Model:
 def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
     found = [f"node {op.label!r} is a {op.domain + '.' if op.domain else ''}{op.op_type}" for op in unknown]
     shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-    known = ", ".join(sorted(name for _, name in OPERATORS))
-    hint = ""
-    if any(op.op_type in ("Conv", "MatMul", "Gemm") for op in graph.operators):
-        hint = (
-            " It holds float operators: quantize it first, for example with onnxruntime.quantization."
-            "quantize_static(..., quant_format=QuantFormat.QOperator)."
-        )
-    return f"{path}: {shown}. Supported are: {known}.{hint}"
+    domains = sorted({op.domain for op in unknown})
+    about = []
+    for domain in domains:
+        known = ", ".join(sorted(name for of, name in OPERATORS if of == domain))
+        version = graph.opsets.get(domain)
+        if not domain:
+            about.append(f"the standard operator set {version} has none of that name")
+        elif known:
+            about.append(f"of {domain}, supported are {known}")
+        else:
+            about.append(f"nothing is known of the domain {domain}")
+    return (
+        f"{path}: {shown}. Here {'; '.join(about)}. Export the model without it, write it out in standard "
+        "operators, or make it a function of the model (onnx.helper.make_function)"
+    )
 
 
 def _convert(graph: Graph, converters: list[Converter]) -> Model:

@@ -1,0 +1,46 @@
+"""Graphs with QuantizeLinear and DequantizeLinear around float operators, made integer.
+
+A QDQ graph says DequantizeLinear (DQ), float operator, QuantizeLinear (Q). ONNX Runtime's optimizer
+replaces such groups by one integer operator each, whose arithmetic differs from the float one near
+ties; :func:`to_integers` replaces those it replaces, on its conditions, and no others. What remains
+is computed in float as it is written. The conditions are those of ONNX Runtime 1.31 with all
+optimizations and ``session.qdqisint8allowed=1``, found by what it makes of small graphs, and in
+``onnxruntime/core/optimizer/qdq_transformer``.
+
+Some are worth knowing:
+
+- a group's operator feeds one Q and nothing else, or a Relu or Clip whose bounds that Q implies;
+- a Conv's bias has the scale x_scale * w_scale within 1 %, else nothing is replaced. A Gemm's bias is
+  used as it is, whatever its scale;
+- float weights and biases of a Conv or Gemm that reads a DQ and leads to a Q are quantized too;
+- MatMul and Add are taken for one Gemm where shapes allow;
+- scales and zero points are constants.
+
+Left as written, though ONNX Runtime changes them: Q, DQ, Q, DQ with two scales (it merges them into one
+pair, ``session.disable_double_qdq_remover=1`` stops it), and scales per row where it expects them per column.
+"""
+
+from __future__ import annotations
+
+from systolic.frontend.operators import Graph
+from systolic.frontend.qdq import floats, groups, spread
+from systolic.frontend.qdq.editing import Editor
+
+
+def to_integers(graph: Graph) -> None:
+    """Replace the groups of DequantizeLinear, operator, QuantizeLinear of a graph by integer operators."""
+    edit = Editor(graph)
+    if not any(edit.is_q(op) or edit.is_dq(op) for op in graph.operators):
+        return
+    floats.fold_constants(edit)
+    floats.drop_identities(edit)
+    floats.merge_equals(edit)
+    floats.join_matmul_add(edit)
+    spread.transpose_constants(edit)
+    spread.spread_backward(edit)
+    spread.spread_forward(edit)
+    floats.quantize_constants(edit)
+    floats.drop_implied_clips(edit)
+    groups.replace_groups(edit)
+    groups.cancel_pairs(edit)
+    edit.drop_unread()

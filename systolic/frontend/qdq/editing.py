@@ -1,0 +1,226 @@
+"""Changes to a graph's operators, with who writes and who reads each tensor kept up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from systolic.frontend.operators import Graph, Operator
+
+CAPTURED = -1
+"""Stands for the input's place where an operator's subgraph reads a tensor."""
+
+_CONTRIB = "com.microsoft"
+
+
+class Reader(NamedTuple):
+    """A place at which a tensor is read."""
+
+    op: Operator
+    place: int
+
+
+class Codes(NamedTuple):
+    """What a Q or DQ operator says of its codes, where scale and zero point are constants.
+
+    `zero` is None where the operator leaves it out.
+    """
+
+    scale: np.ndarray
+    zero: np.ndarray | None
+    dtype: str
+    axis: int
+
+    @property
+    def scalar(self) -> bool:
+        """Whether one scale and one zero point hold for all."""
+        return self.scale.size == 1 and (self.zero is None or self.zero.size == 1)
+
+    @property
+    def bits(self) -> int:
+        """8 or 16 for the integers that codes are held in; 0 for other types."""
+        return {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}.get(self.dtype, 0)
+
+    def same(self, other: Codes) -> bool:
+        """Whether both say the same, each with a zero point and per tensor."""
+        return (
+            self.scalar
+            and other.scalar
+            and self.zero is not None
+            and other.zero is not None
+            and self.zero.dtype == other.zero.dtype
+            and self.zero.item() == other.zero.item()
+            and self.scale.item() == other.scale.item()
+        )
+
+
+class Editor:
+    """A graph under change."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.writers: dict[str, Operator] = {}
+        self.readers: dict[str, list[Reader]] = {}
+        self._names = {*graph.constants, *graph.inputs, *graph.outputs}
+        for op in graph.operators:
+            self._names |= {*op.outputs, *op.inputs}
+            self._attach(op)
+
+    # Questions
+
+    def is_q(self, op: Operator | None) -> bool:
+        return op is not None and op.op_type == "QuantizeLinear" and op.domain in ("", _CONTRIB)
+
+    def is_dq(self, op: Operator | None) -> bool:
+        return op is not None and op.op_type == "DequantizeLinear" and op.domain in ("", _CONTRIB)
+
+    def is_output(self, tensor: str) -> bool:
+        return tensor in self.graph.outputs
+
+    def reads(self, tensor: str) -> list[Reader]:
+        """Return every place that reads a tensor, one operator perhaps several times."""
+        return self.readers.get(tensor, [])
+
+    def only_reader(self, tensor: str) -> Reader | None:
+        """Return the one place that reads a tensor; None if there are more, or it is an output."""
+        found = self.reads(tensor)
+        return found[0] if len(found) == 1 and not self.is_output(tensor) else None
+
+    def writer(self, op: Operator, place: int) -> Operator | None:
+        return self.writers.get(op.inputs[place]) if op.has(place) else None
+
+    def constant(self, op: Operator, place: int) -> np.ndarray | None:
+        return self.graph.constants.get(op.inputs[place]) if op.has(place) else None
+
+    def codes(self, op: Operator) -> Codes | None:
+        """Return what a Q or DQ says; None if its parameters are computed, blocked or not float32."""
+        scale, zero = self.constant(op, 1), self.constant(op, 2)
+        if scale is None or scale.dtype != np.float32 or (op.has(2) and zero is None):
+            return None
+        if op.attribute("block_size", 0) or scale.ndim > 1 or (zero is not None and zero.ndim > 1):
+            return None
+        dtype = zero.dtype.name if zero is not None else self._dtype_without_zero(op)
+        if dtype is None:
+            return None
+        return Codes(scale, zero, dtype, int(op.attribute("axis", 1)))
+
+    def _dtype_without_zero(self, op: Operator) -> str | None:
+        if self.is_dq(op):
+            return self.dtype(op.inputs[0])
+        given = op.attribute("output_dtype", 0)
+        if not given:
+            return "uint8"
+        from onnx import helper
+
+        return np.dtype(helper.tensor_dtype_to_np_dtype(given)).name
+
+    def dtype(self, tensor: str) -> str | None:
+        """Return a tensor's type where it is known before conversion."""
+        if tensor in self.graph.constants:
+            return self.graph.constants[tensor].dtype.name
+        if tensor in self.graph.inputs:
+            return self.graph.inputs[tensor].dtype
+        op = self.writers.get(tensor)
+        if op is not None and self.is_q(op):
+            codes = self.codes(op)
+            return None if codes is None else codes.dtype
+        return self.graph.declared.get(tensor, (None, None))[0]
+
+    # Changes
+
+    def name(self, stem: str) -> str:
+        """Return a name that no tensor has."""
+        number, made = 1, stem
+        while made in self._names:
+            number, made = number + 1, f"{stem}.{number}"
+        self._names.add(made)
+        return made
+
+    def add_constant(self, stem: str, array: Any) -> str:
+        made = self.name(stem)
+        self.graph.constants[made] = np.asarray(array)
+        return made
+
+    def make(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], like: Operator,
+        attributes: dict[str, Any] | None = None, domain: str = "",
+    ) -> Operator:  # fmt: skip
+        """Return a new operator, which takes another's label."""
+        return Operator(
+            like.label, op_type, tuple(inputs), tuple(outputs), attributes or {}, self.graph, domain
+        )
+
+    def changed(self, op: Operator, inputs: Sequence[str], outputs: Sequence[str]) -> Operator:
+        """Return an operator that reads and writes other tensors."""
+        proto = op.proto
+        if proto is not None:
+            proto = type(op.proto)()
+            proto.CopyFrom(op.proto)
+            del proto.input[:], proto.output[:]
+            proto.input.extend(inputs)
+            proto.output.extend(outputs)
+        return dataclasses.replace(op, inputs=tuple(inputs), outputs=tuple(outputs), proto=proto)
+
+    def replace(self, old: Operator, *new: Operator) -> None:
+        """Put operators in the place of one."""
+        at = self.graph.operators.index(old)
+        self._detach(old)
+        self.graph.operators[at : at + 1] = new
+        for op in new:
+            self._attach(op)
+
+    def insert(self, at: Operator, *new: Operator, after: bool) -> None:
+        """Put operators before or after another."""
+        index = self.graph.operators.index(at) + after
+        self.graph.operators[index:index] = new
+        for op in new:
+            self._attach(op)
+
+    def remove(self, *old: Operator) -> None:
+        for op in old:
+            self.graph.operators.remove(op)
+            self._detach(op)
+
+    def set_input(self, reader: Reader, tensor: str) -> Operator:
+        """Let one place read another tensor; return the changed operator."""
+        inputs = list(reader.op.inputs)
+        inputs[reader.place] = tensor
+        changed = self.changed(reader.op, inputs, reader.op.outputs)
+        self.replace(reader.op, changed)
+        return changed
+
+    def redirect(self, old: str, new: str) -> bool:
+        """Let who reads a tensor read another; False, and nothing done, if a subgraph reads it."""
+        if any(place == CAPTURED for _, place in self.reads(old)):
+            return False
+        while self.reads(old):
+            self.set_input(self.reads(old)[0], new)
+        return True
+
+    def drop_unread(self) -> None:
+        """Remove the Q and DQ operators whose outputs nobody reads any more."""
+        for op in reversed(list(self.graph.operators)):
+            if (self.is_q(op) or self.is_dq(op)) and not any(
+                self.reads(tensor) or self.is_output(tensor) for tensor in op.outputs
+            ):
+                self.remove(op)
+
+    def _attach(self, op: Operator) -> None:
+        self.writers |= {tensor: op for tensor in op.outputs if tensor}
+        for reader in _readers(op):
+            self.readers.setdefault(reader[0], []).append(reader[1])
+
+    def _detach(self, op: Operator) -> None:
+        for tensor in op.outputs:
+            if self.writers.get(tensor) is op:
+                del self.writers[tensor]
+        for tensor, reader in _readers(op):
+            self.readers[tensor].remove(reader)
+
+
+def _readers(op: Operator) -> list[tuple[str, Reader]]:
+    found = [(tensor, Reader(op, place)) for place, tensor in enumerate(op.inputs) if tensor]
+    return found + [(tensor, Reader(op, CAPTURED)) for tensor in op.captured]

@@ -1,0 +1,329 @@
+"""Which groups of DQ, operator and Q become one integer operator, and which operator that is.
+
+The conditions are ONNX Runtime's (``selectors_actions/qdq_selectors.cc``, its bias rule by trial).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic.frontend.operators import Operator
+from systolic.frontend.qdq.editing import Codes, Editor
+from systolic.frontend.qdq.floats import clip_bounds
+
+_CONTRIB = "com.microsoft"
+
+_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
+
+_BIAS_TOLERANCE = 1e-2, 1e-6
+"""A Conv's bias may have a scale off x_scale * w_scale by this share of it and this much."""
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """What stands around an operator: its DQs by place, and the Q behind it.
+
+    `q` is None if no Q reads the output.
+    """
+
+    op: Operator
+    dqs: tuple[Operator, ...]
+    x: tuple[Codes, ...]
+    q: Operator | None
+    y: Codes | None
+    between: tuple[Operator, ...]
+    """A Relu or Clip that the Q implies."""
+
+
+Rule = Callable[[Editor, _Ends], Operator | None]
+
+
+def replace_groups(edit: Editor) -> None:
+    """Replace every group that a rule takes."""
+    for op in list(edit.graph.operators):
+        rule = RULES.get(op.op_type) if op.domain == "" else None
+        if rule is None:
+            continue
+        if op.op_type == "Split":
+            _move_split(edit, op)
+            continue
+        ends = _ends(edit, op)
+        made = rule(edit, ends) if ends is not None else None
+        if ends is None or made is None:
+            continue
+        edit.remove(*ends.between, *([] if ends.q is None else [ends.q]))
+        edit.replace(op, made)
+
+
+def _ends(edit: Editor, op: Operator) -> _Ends | None:
+    """Return what stands around an operator; None if no rule can take it."""
+    written = [tensor for tensor in op.outputs if tensor]
+    writers = [edit.writer(op, place) for place in range(len(op.inputs))]
+    dqs = tuple(writer for writer in writers if writer is not None and edit.is_dq(writer))
+    x = [edit.codes(dq) for dq in dqs]
+    if not dqs or None in x or len(written) != 1:
+        return None
+    known = tuple(codes for codes in x if codes is not None)
+    between: tuple[Operator, ...] = ()
+    behind = edit.reads(written[0])
+    clip = behind[0].op if len(behind) == 1 else None
+    if clip is not None and clip.key in (("", "Relu"), ("", "Clip")) and edit.only_reader(clip.outputs[0]):
+        q = edit.reads(clip.outputs[0])[0].op
+        if not edit.is_q(q) or not _implies(edit, q, clip) or edit.is_output(written[0]):
+            return None
+        between, behind = (clip,), edit.reads(clip.outputs[0])
+    qs = [reader.op for reader in behind if edit.is_q(reader.op)]
+    if not qs:
+        return _Ends(op, dqs, known, None, None, ())
+    y = edit.codes(qs[0])
+    if len(behind) != 1 or edit.is_output(written[0]) or y is None:
+        return None
+    return _Ends(op, dqs, known, qs[0], y, between)
+
+
+def _implies(edit: Editor, q: Operator, clip: Operator) -> bool:
+    """Whether a Q saturates no later than a Relu or Clip in front of it."""
+    codes = edit.codes(q)
+    if codes is None or codes.scale.ndim or (codes.zero is not None and codes.zero.ndim):
+        return False
+    if codes.dtype not in _LIMITS:
+        return False
+    lowest, highest = _LIMITS[codes.dtype]
+    zero = 0 if codes.zero is None else int(codes.zero.item())
+    if clip.op_type == "Relu":
+        return zero == lowest
+    bounds = clip_bounds(edit, clip)
+    if bounds is None:
+        return False
+    with np.errstate(all="ignore"):
+        low, high = (np.rint(bound / np.float32(codes.scale)) + zero for bound in bounds)
+    return bool(low <= lowest and high >= highest)
+
+
+# Rules
+
+
+def _whole(ends: _Ends) -> bool:
+    """Whether every input is a DQ's."""
+    return len(ends.dqs) == sum(bool(tensor) for tensor in ends.op.inputs)
+
+
+def _multiplies(x: Codes, w: Codes) -> bool:
+    """Whether products of these types are computed in integers."""
+    return x.bits == w.bits == 8 and (x.dtype, w.dtype) != ("int8", "uint8")
+
+
+def _conv(edit: Editor, ends: _Ends) -> Operator | None:
+    if ends.y is None or ends.q is None or not _whole(ends) or not 2 <= len(ends.dqs) <= 3:
+        return None
+    x, w = ends.x[:2]
+    if not _multiplies(x, w) or ends.y.dtype != x.dtype or not (x.scalar and ends.y.scalar):
+        return None
+    weight = edit.constant(ends.dqs[1], 0)
+    if not w.scalar and w.axis != 0 and (weight is None or w.axis != -weight.ndim):
+        return None
+    inputs = [*_codes(edit, ends.dqs[0], x), *_codes(edit, ends.dqs[1], w), *_params(edit, ends.q, ends.y)]
+    if len(ends.dqs) == 3:
+        bias = ends.x[2]
+        if bias.dtype != "int32" or not _fits_bias(x, w, bias):
+            return None
+        inputs.append(ends.dqs[2].inputs[0])
+    return edit.make("QLinearConv", inputs, ends.q.outputs, ends.op, ends.op.attributes)
+
+
+def _fits_bias(x: Codes, w: Codes, bias: Codes) -> bool:
+    if bias.zero is not None and bias.zero.any():
+        return False
+    product = x.scale.reshape(()) * w.scale.reshape(-1)
+    scale = bias.scale.reshape(-1)
+    if 1 not in (product.size, scale.size) and product.size != scale.size:
+        return False
+    relative, absolute = _BIAS_TOLERANCE
+    return bool(np.all(np.abs(scale - product) <= absolute + relative * np.abs(product)))
+
+
+def _matmul(edit: Editor, ends: _Ends) -> Operator | None:
+    if len(ends.dqs) != 2:
+        return None
+    (a, b), (x, w) = ends.dqs, ends.x
+    if not _multiplies(x, w) or not x.scalar or not _per_column(edit, b, w, 1):
+        return None
+    if ends.q is None or ends.y is None:
+        ax, asc, az = _codes(edit, a, x)
+        bx, bsc, bz = _codes(edit, b, w)
+        return edit.make(
+            "MatMulIntegerToFloat", (ax, bx, asc, bsc, az, bz), ends.op.outputs, ends.op, {}, _CONTRIB
+        )
+    if ends.y.dtype != x.dtype or not ends.y.scalar:
+        return None
+    inputs = (*_codes(edit, a, x), *_codes(edit, b, w), *_params(edit, ends.q, ends.y))
+    return edit.make("QLinearMatMul", inputs, ends.q.outputs, ends.op)
+
+
+def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
+    op = ends.op
+    if not _whole(ends) or not 2 <= len(ends.dqs) <= 3:
+        return None
+    x, w = ends.x[:2]
+    transposed = bool(op.attribute("transB", 0))
+    if not _multiplies(x, w) or not x.scalar or not _per_column(edit, ends.dqs[1], w, 0 if transposed else 1):
+        return None
+    if ends.y is not None and (ends.y.dtype != x.dtype or not ends.y.scalar):
+        return None
+    inputs = [*_codes(edit, ends.dqs[0], x), *_codes(edit, ends.dqs[1], w)]
+    bias = ""
+    if len(ends.dqs) == 3:
+        zero = ends.x[2].zero
+        if ends.x[2].dtype != "int32" or (zero is not None and zero.any()):
+            return None
+        if op.attribute("alpha", 1.0) != 1 or op.attribute("beta", 1.0) != 1:
+            return None
+        bias = ends.dqs[2].inputs[0]
+    if op.attribute("transA", 0):
+        rows = edit.name(f"{inputs[0]}.transposed")
+        edit.insert(op, edit.make("Transpose", inputs[:1], (rows,), op, {"perm": [1, 0]}), after=False)
+        inputs[0] = rows
+    attributes: dict[str, Any] = {"alpha": op.attribute("alpha", 1.0), "transB": int(transposed)}
+    if ends.q is None or ends.y is None:
+        inputs += [bias] if bias else []
+        return edit.make("QGemm", inputs, op.outputs, op, attributes, _CONTRIB)
+    inputs += [bias, *_params(edit, ends.q, ends.y)]
+    return edit.make("QGemm", inputs, ends.q.outputs, op, attributes, _CONTRIB)
+
+
+def _per_column(edit: Editor, dq: Operator, w: Codes, columns: int) -> bool:
+    """Whether there is one scale, or one for each column of a matrix."""
+    if w.scalar:
+        return True
+    weight = edit.constant(dq, 0)
+    rank = 2 if weight is None else weight.ndim
+    return rank == 2 and w.axis % rank == columns
+
+
+def _binary(edit: Editor, ends: _Ends) -> Operator | None:
+    if ends.q is None or ends.y is None or len(ends.dqs) != 2 or not _one_type(ends):
+        return None
+    inputs = [
+        *_codes(edit, ends.dqs[0], ends.x[0]),
+        *_codes(edit, ends.dqs[1], ends.x[1]),
+        *_params(edit, ends.q, ends.y),
+    ]
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.q.outputs, ends.op, {}, _CONTRIB)
+
+
+def _unary(edit: Editor, ends: _Ends) -> Operator | None:
+    if ends.q is None or ends.y is None or len(ends.dqs) != 1 or not _one_type(ends):
+        return None
+    attributes = dict(ends.op.attributes)
+    if ends.op.op_type == "AveragePool" and any(step != 1 for step in attributes.pop("dilations", ())):
+        return None  # QLinearAveragePool has none
+    if ends.op.op_type == "Softmax":
+        attributes["opset"] = max(since for since in (1, 11, 13) if since <= ends.op.opset)
+    inputs = [*_codes(edit, ends.dqs[0], ends.x[0]), *_params(edit, ends.q, ends.y)]
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.q.outputs, ends.op, attributes, _CONTRIB)
+
+
+def _concat(edit: Editor, ends: _Ends) -> Operator | None:
+    if ends.q is None or ends.y is None or not _whole(ends) or not _one_type(ends):
+        return None
+    inputs = list(_params(edit, ends.q, ends.y))
+    for dq, codes in zip(ends.dqs, ends.x, strict=True):
+        inputs += _codes(edit, dq, codes)
+    return edit.make("QLinearConcat", inputs, ends.q.outputs, ends.op, ends.op.attributes, _CONTRIB)
+
+
+def _one_type(ends: _Ends) -> bool:
+    codes = [*ends.x, *([] if ends.y is None else [ends.y])]
+    return all(item.scalar and item.dtype == codes[0].dtype for item in codes) and codes[0].bits == 8
+
+
+def _move(edit: Editor, ends: _Ends) -> Operator | None:
+    op = ends.op
+    if ends.q is None or ends.y is None or len(ends.dqs) != 1 or edit.writer(op, 0) is not ends.dqs[0]:
+        return None
+    (x,) = ends.x
+    if ends.between or not x.same(ends.y) or not x.bits:
+        return None
+    if op.op_type in _ORDERED and (x.bits != 8 or op.opset < _ORDERED[op.op_type] or not x.scale.item() > 0):
+        return None
+    if op.op_type == "Resize" and (x.bits != 8 or op.attribute("mode", "nearest") != "nearest"):
+        return None
+    return edit.changed(op, (ends.dqs[0].inputs[0], *op.inputs[1:]), ends.q.outputs)
+
+
+_ORDERED = {"MaxPool": 12, "ReduceMax": 12, "ReduceMin": 12}
+"""What compares codes, with the version of the operator set that lets it."""
+
+
+def _move_split(edit: Editor, op: Operator) -> None:
+    dq = edit.writer(op, 0)
+    codes = edit.codes(dq) if dq is not None and edit.is_dq(dq) else None
+    readers = [edit.only_reader(tensor) for tensor in op.outputs]
+    if dq is None or codes is None:
+        return
+    qs = [reader.op for reader in readers if reader is not None and edit.is_q(reader.op)]
+    parts = [edit.codes(q) for q in qs]
+    if len(qs) != len(op.outputs) or not all(part is not None and codes.same(part) for part in parts):
+        return
+    edit.remove(*qs)
+    edit.replace(
+        op, edit.changed(op, (dq.inputs[0], *op.inputs[1:]), [tensor for q in qs for tensor in q.outputs])
+    )
+
+
+def _argmax(edit: Editor, ends: _Ends) -> Operator | None:
+    if len(ends.dqs) != 1 or not ends.x[0].scalar or ends.x[0].zero is None or ends.x[0].bits != 8:
+        return None
+    if ends.q is not None or not ends.x[0].scale.item() > 0:
+        return None
+    return edit.changed(ends.op, (ends.dqs[0].inputs[0],), ends.op.outputs)
+
+
+def _codes(edit: Editor, dq: Operator, codes: Codes) -> tuple[str, str, str]:
+    """Return the names of a DQ's codes, scale and zero point."""
+    return dq.inputs[0], *_params(edit, dq, codes)
+
+
+def _params(edit: Editor, op: Operator, codes: Codes) -> tuple[str, str]:
+    if op.has(2):
+        return op.inputs[1], op.inputs[2]
+    return op.inputs[1], edit.add_constant(f"{op.inputs[1]}.zero", np.zeros((), codes.dtype))
+
+
+RULES: dict[str, Rule] = {
+    "Conv": _conv,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    **dict.fromkeys(("Add", "Mul"), _binary),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"), _unary),
+    "Concat": _concat,
+    "ArgMax": _argmax,
+    **dict.fromkeys(
+        (
+            "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "MaxPool", "ReduceMax",
+            "ReduceMin", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+            "Transpose", "Unsqueeze",
+        ),
+        _move,
+    ),
+}  # fmt: skip
+"""How a float operator of the standard domain is replaced; a rule returns None where it is not."""
+
+
+def cancel_pairs(edit: Editor) -> None:
+    """Remove DQ, Q with equal parameters: the codes come out as they went in."""
+    for q in [op for op in edit.graph.operators if edit.is_q(op)]:
+        dq = edit.writer(q, 0)
+        if dq is None or not edit.is_dq(dq):
+            continue
+        before, after = edit.codes(dq), edit.codes(q)
+        if before is None or after is None or not before.same(after) or not before.bits:
+            continue
+        if edit.is_output(q.outputs[0]):
+            edit.replace(q, edit.make("Identity", dq.inputs[:1], q.outputs, q))
+        elif edit.redirect(q.outputs[0], dq.inputs[0]):
+            edit.remove(q)

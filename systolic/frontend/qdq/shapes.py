@@ -1,0 +1,44 @@
+"""Shapes of a graph's tensors before it is converted, by the onnx package's inference."""
+
+from __future__ import annotations
+
+from systolic.frontend.operators import Graph, Sizes
+
+_DATA_LIMIT = 64
+"""Constants of no more numbers are given with their values: they may be shapes."""
+
+
+def infer_shapes(graph: Graph) -> dict[str, Sizes]:
+    """Return the shapes that follow from inputs, constants and the operators that the file holds.
+
+    Operators without a proto, which a rewrite made, are passed over.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    def value(name: str, dtype: str, sizes: Sizes) -> onnx.ValueInfoProto:
+        import numpy as np
+
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)
+
+    inputs = [value(name, spec.dtype, spec.shape) for name, spec in graph.inputs.items()]
+    inputs += [value(name, array.dtype.name, array.shape) for name, array in graph.constants.items()]
+    small = [
+        numpy_helper.from_array(array, name)
+        for name, array in graph.constants.items()
+        if array.size <= _DATA_LIMIT
+    ]
+    nodes = [op.proto for op in graph.operators if op.proto is not None]
+    outputs = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, "shapes", inputs, outputs, small),
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()],
+    )
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes: dict[str, Sizes] = {}
+    for known in (*inferred.value_info, *inferred.output, *inferred.input):
+        tensor = known.type.tensor_type
+        if known.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
+            sizes = (d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+            shapes[known.name] = tuple(sizes)
+    return shapes
