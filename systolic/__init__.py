@@ -36,6 +36,7 @@ from systolic.layers import ConvInteger as ConvInteger
 from systolic.layers import Dense as Dense
 from systolic.layers import DepthwiseConv2d as DepthwiseConv2d
 from systolic.layers import Dequantize as Dequantize
+from systolic.layers import DequantizeLinear as DequantizeLinear
 from systolic.layers import DynamicQuantize as DynamicQuantize
 from systolic.layers import Flatten as Flatten
 from systolic.layers import GlobalAveragePool2d as GlobalAveragePool2d
@@ -44,7 +45,16 @@ from systolic.layers import MatMul as MatMul
 from systolic.layers import MatMulInteger as MatMulInteger
 from systolic.layers import MatMulIntegerToFloat as MatMulIntegerToFloat
 from systolic.layers import MaxPool2d as MaxPool2d
+from systolic.layers import QLinearAveragePool as QLinearAveragePool
+from systolic.layers import QLinearConcat as QLinearConcat
+from systolic.layers import QLinearGlobalAveragePool as QLinearGlobalAveragePool
+from systolic.layers import QLinearLeakyRelu as QLinearLeakyRelu
+from systolic.layers import QLinearMul as QLinearMul
+from systolic.layers import QLinearSigmoid as QLinearSigmoid
+from systolic.layers import QLinearSoftmax as QLinearSoftmax
+from systolic.layers import QLinearWhere as QLinearWhere
 from systolic.layers import Quantize as Quantize
+from systolic.layers import QuantizeLinear as QuantizeLinear
 from systolic.layers import Relu as Relu
 from systolic.layers import Reshape as Reshape
 from systolic.model import Model as Model

@@ -14,6 +14,19 @@ from systolic.quant import QuantParams
 P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
 
 EXAMPLES: list[Layer] = [
+    layers.QLinearMul(P, Q, P),
+    layers.QLinearConcat((P, Q), P, axis=-1),
+    layers.QLinearWhere(P, Q, P),
+    layers.QLinearSigmoid(P, Q),
+    layers.QLinearLeakyRelu(P, Q, alpha=0.3),
+    layers.QLinearSoftmax(P, Q, axis=1, flatten=True),
+    layers.QLinearAveragePool(
+        (2, 3, 4), P, Q, stride=(1, 2, 3), padding=((1, 0), (0, 2), (3, 0)), count_include_pad=True,
+        ceil_mode=True, channels_last=True,
+    ),
+    layers.QLinearGlobalAveragePool(P, Q, channels_last=True),
+    layers.QuantizeLinear("uint16", axis=-2, block_size=3),
+    layers.DequantizeLinear(axis=0, block_size=4, dtype="float16"),
     layers.Conv1d(
         np.int8([[[1, -2, 3]], [[4, 5, -6]]]), x=P, w=Q, y=P, bias=np.int32([7, -8]), stride=2, padding=((1, 0),),
         dilation=3, groups=2, layout="NWC", rounding="tflite",

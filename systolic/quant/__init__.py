@@ -7,7 +7,9 @@ other roundings are those of other runtimes and of hardware: :mod:`systolic.quan
 """
 
 from systolic.quant.codes import dequantize as dequantize
+from systolic.quant.codes import dequantize_linear as dequantize_linear
 from systolic.quant.codes import quantize as quantize
+from systolic.quant.codes import quantize_linear as quantize_linear
 from systolic.quant.params import DTYPES as DTYPES
 from systolic.quant.params import EIGHT_BITS as EIGHT_BITS
 from systolic.quant.params import QuantParams as QuantParams

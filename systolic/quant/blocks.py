@@ -21,12 +21,17 @@ def map_blocks(
     axis: int | None,
     name: str,
     work_dtype: type[np.generic] = np.float32,
+    block_size: int = 0,
 ) -> None:
     """Call function(source block, *channel values, work array, out block) on all blocks.
 
     The arrays are seen as (outer, channels, inner); `channels` are 0-d or (C,) arrays, (C,) exactly
-    if `axis` is given. The work array has the block's shape and `work_dtype`.
+    if `axis` is given. With `block_size` they have the source's axes, and one value along `axis` for
+    so many elements. The work array has the block's shape and `work_dtype`.
     """
+    if block_size:
+        _map_blocked(function, source, out, channels, axis, name, work_dtype, block_size)
+        return
     shape, count = source.shape, 1
     if axis is None:
         view = (1, 1, source.size)
@@ -51,6 +56,42 @@ def map_blocks(
         part = flat_source[outer, channel, inner]
         work = buffer[: part.size].reshape(part.shape)
         function(part, *(column[channel] for column in columns), work, flat_out[outer, channel, inner])
+
+
+def _map_blocked(
+    function: Callable[..., None],
+    source: np.ndarray,
+    out: np.ndarray,
+    channels: tuple[np.ndarray, ...],
+    axis: int | None,
+    name: str,
+    work_dtype: type[np.generic],
+    block_size: int,
+) -> None:
+    shape = source.shape
+    if axis is None or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"axis must be an axis of {name} {_check.shape(shape)}, not {axis}")
+    axis %= len(shape)
+    count = -(-shape[axis] // block_size)
+    expected = (*shape[:axis], count, *shape[axis + 1 :])
+    for value in channels:
+        if value.shape != expected:
+            raise ValueError(
+                f"blocks of {block_size} along axis {axis} of {name} {_check.shape(shape)} need scales "
+                f"{_check.shape(expected)}, not {_check.shape(value.shape)}"
+            )
+    if not source.size:
+        return
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    columns = [value.reshape(outer, count, inner) for value in channels]
+    view = (outer, shape[axis], inner)
+    flat_source, flat_out = np.ascontiguousarray(source).reshape(view), out.reshape(view)
+    for number in range(count):
+        inside = slice(number * block_size, (number + 1) * block_size)
+        for o, c, i in _blocks(outer, min(block_size, shape[axis] - inside.start), inner):
+            part = flat_source[:, inside][o, c, i]
+            values = (column[o, number : number + 1, i] for column in columns)
+            function(part, *values, np.empty(part.shape, work_dtype), flat_out[:, inside][o, c, i])
 
 
 def _blocks(outer: int, channels: int, inner: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -2,62 +2,182 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.layers.host.quantize import CODES
+from systolic.quant import QuantParams
+
+# TensorProto.DataType
+_FLOAT, _FLOAT16 = 1, 10
+_CODES = {3: "int8", 2: "uint8", 5: "int16", 4: "uint16"}
 
 
 def _quantize_linear(op: Operator) -> Converted:
-    op.only("axis", "saturate", "output_dtype", "block_size")
-    if op.attribute("block_size", 0):
-        raise op.refuse("blocked quantization is not supported")
-    if op.attribute("output_dtype", 0) and not op.has(2):
-        raise op.refuse("output_dtype without a zero point is not supported")
-    return layers.Quantize(op.params(1, 2, axis=op.attribute("axis", 1))), op.inputs[:1]
+    op.only("axis", "block_size", "output_dtype", "precision", "saturate")
+    wanted = op.attribute("output_dtype", 0)
+    if wanted and wanted not in _CODES:
+        raise op.refuse(f"output_dtype {wanted}; supported are {', '.join(_CODES.values())}")
+    if op.attribute("precision", 0) not in (0, _FLOAT):
+        raise op.refuse(f"precision {op.attribute('precision', 0)}; supported is float32")
+    given = op.dtypes.get(op.inputs[2]) if op.has(2) else None
+    if wanted and given not in (None, _CODES[wanted]):
+        raise ValueError(f"output_dtype {_CODES[wanted]}, but a zero point of {given}")
+    dtype = given or _CODES.get(wanted, "uint8")
+    if dtype not in CODES[:-1]:
+        raise op.refuse(f"codes of {dtype}; supported are {', '.join(CODES[:-1])}")
+    axis, block_size = op.attribute("axis", 1), op.attribute("block_size", 0)
+    if dtype in ("int8", "uint8") and _fixed(op, block_size):
+        return layers.Quantize(op.params(1, 2, axis=axis, dtype=dtype)), op.inputs[:1]
+    return layers.QuantizeLinear(dtype, axis=axis, block_size=block_size), _tensors(op)
 
 
 def _dequantize_linear(op: Operator) -> Converted:
     op.only("axis", "block_size", "output_dtype")
-    if op.attribute("block_size", 0):
-        raise op.refuse("blocked quantization is not supported")
+    wanted = op.attribute("output_dtype", 0)
+    if wanted not in (0, _FLOAT, _FLOAT16):
+        raise op.refuse(f"output_dtype {wanted}; supported are float32 and float16")
     # Without a zero point the input says which type the codes are of.
     dtype = op.dtypes.get(op.inputs[0], "uint8") if op.inputs else "uint8"
-    return layers.Dequantize(op.params(1, 2, axis=op.attribute("axis", 1), dtype=dtype)), op.inputs[:1]
+    if dtype not in CODES:
+        raise op.refuse(f"codes of {dtype}; supported are {', '.join(CODES)}")
+    axis, block_size = op.attribute("axis", 1), op.attribute("block_size", 0)
+    # An int32 zero point other than 0 is in no QuantParams.
+    zeros = op.constants.get(op.inputs[2]) if op.has(2) else None
+    plain = dtype in ("int8", "uint8") or (dtype == "int32" and (zeros is None or not zeros.any()))
+    if plain and wanted in (0, _FLOAT) and _fixed(op, block_size):
+        return layers.Dequantize(op.params(1, 2, axis=axis, dtype=dtype)), op.inputs[:1]
+    to = {0: None, _FLOAT: "float32", _FLOAT16: "float16"}[wanted]
+    return layers.DequantizeLinear(axis=axis, block_size=block_size, dtype=to), _tensors(op)
+
+
+def _fixed(op: Operator, block_size: int) -> bool:
+    """Whether a QuantParams can hold the scale and zero point: float32 constants, without blocks."""
+    scale = op.constants.get(op.inputs[1]) if op.has(1) else np.float32(1)
+    computed = op.has(2) and op.inputs[2] not in op.constants
+    return not block_size and not computed and scale is not None and scale.dtype == np.float32
+
+
+def _tensors(op: Operator) -> tuple[str, ...]:
+    if not op.has(1):
+        raise ValueError("input 1, the scale, is missing")
+    scale = op.constants.get(op.inputs[1])
+    if scale is not None and not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError("scales must be finite and above zero")
+    return tuple(filter(None, op.inputs[:3]))
+
+
+def _several(op: Operator, *places: int) -> list[QuantParams]:
+    """Return quantization parameters whose scales are at these places, each with a zero point behind it."""
+    dtype = op.dtypes.get(op.inputs[0], "uint8")
+    return [op.params(place, place + 1, dtype=dtype) for place in places]
 
 
 def _qlinear_add(op: Operator) -> Converted:
     op.only()
-    layer = layers.Add(op.params(1, 2), op.params(4, 5), op.params(6, 7))
-    return layer, (op.inputs[0], op.inputs[3])
+    return layers.Add(*_several(op, 1, 4, 6)), (op.inputs[0], op.inputs[3])
+
+
+def _qlinear_mul(op: Operator) -> Converted:
+    op.only()
+    return layers.QLinearMul(*_several(op, 1, 4, 6)), (op.inputs[0], op.inputs[3])
+
+
+def _qlinear_concat(op: Operator) -> Converted:
+    op.only("axis")
+    if len(op.inputs) < 5 or len(op.inputs) % 3 != 2 or "axis" not in op.attributes:
+        raise ValueError("it takes y's scale and zero point, three inputs for each tensor, and an axis")
+    places = range(2, len(op.inputs), 3)
+    params = tuple(op.params(place + 1, place + 2) for place in places)
+    layer = layers.QLinearConcat(params, op.params(0, 1), axis=op.attribute("axis", 0))
+    return layer, tuple(op.inputs[place] for place in places)
+
+
+def _qlinear_where(op: Operator) -> Converted:
+    op.only()
+    layer = layers.QLinearWhere(op.params(2, 3), op.params(5, 6), op.params(7, 8))
+    return layer, (op.inputs[0], op.inputs[1], op.inputs[4])
+
+
+def _qlinear_sigmoid(op: Operator) -> Converted:
+    op.only()
+    return layers.QLinearSigmoid(*_several(op, 1, 3)), op.inputs[:1]
+
+
+def _qlinear_leaky_relu(op: Operator) -> Converted:
+    op.only("alpha")
+    return layers.QLinearLeakyRelu(*_several(op, 1, 3), alpha=op.attribute("alpha", 0.01)), op.inputs[:1]
+
+
+def _qlinear_softmax(op: Operator) -> Converted:
+    op.only("axis", "opset")
+    if "opset" not in op.attributes:
+        raise ValueError("attribute opset is missing")
+    flatten = op.attribute("opset", 0) < 13
+    # The axis defaults to -1 for every opset: the operator's schema says so before the kernel can.
+    layer = layers.QLinearSoftmax(*_several(op, 1, 3), axis=op.attribute("axis", -1), flatten=flatten)
+    return layer, op.inputs[:1]
 
 
 def _qlinear_global_average_pool(op: Operator) -> Converted:
     op.only("channels_last")
-    layout = "NHWC" if op.attribute("channels_last", 0) else "NCHW"
-    return layers.GlobalAveragePool2d(op.params(1, 2), op.params(3, 4), layout=layout), op.inputs[:1]
+    last = bool(op.attribute("channels_last", 0))
+    params, shape = _several(op, 1, 3), op.shape(0)
+    if shape is not None and len(shape) == 4:
+        return layers.GlobalAveragePool2d(*params, layout="NHWC" if last else "NCHW"), op.inputs[:1]
+    return layers.QLinearGlobalAveragePool(*params, channels_last=last), op.inputs[:1]
 
 
 def _qlinear_average_pool(op: Operator) -> Converted:
     op.only("auto_pad", "ceil_mode", "channels_last", "count_include_pad", "kernel_shape", "pads", "strides")
-    kernel = op.kernel()
-    options = op.window()
-    del options["dilation"]
-    layer = layers.AveragePool2d(
-        kernel,
-        op.params(1, 2),
-        op.params(3, 4),
-        count_include_pad=bool(op.attribute("count_include_pad", 0)),
-        ceil_mode=bool(op.attribute("ceil_mode", 0)),
-        layout="NHWC" if op.attribute("channels_last", 0) else "NCHW",
-        **options,
-    )
+    kernel = op.integers("kernel_shape", ())
+    if not 1 <= len(kernel) <= 3:
+        raise op.refuse(f"a window of {len(kernel)} dimensions; supported are 1 to 3")
+    options = {
+        "count_include_pad": bool(op.attribute("count_include_pad", 0)),
+        "ceil_mode": bool(op.attribute("ceil_mode", 0)),
+        **_window(op, kernel),
+    }
+    last = bool(op.attribute("channels_last", 0))
+    if len(kernel) == 2:
+        layout = "NHWC" if last else "NCHW"
+        return layers.AveragePool2d(kernel, *_several(op, 1, 3), layout=layout, **options), op.inputs[:1]
+    layer = layers.QLinearAveragePool(kernel, *_several(op, 1, 3), channels_last=last, **options)
     return layer, op.inputs[:1]
+
+
+def _window(op: Operator, kernel: tuple[int, ...]) -> dict[str, Any]:
+    """Return stride and padding of an undilated window."""
+    rank, strides = len(kernel), op.integers("strides", (1,) * len(kernel))
+    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
+    auto, pads = op.attribute("auto_pad", "NOTSET"), op.integers("pads", (0,) * 2 * rank)
+    if auto not in ("NOTSET", "", *names):
+        raise op.refuse(f"auto_pad {auto!r}")
+    if len(pads) != 2 * rank or min(pads) < 0:
+        raise op.refuse(f"pads {list(pads)}; supported are {2 * rank}, none negative")
+    if auto.startswith("SAME") and any(step > size + 1 for step, size in zip(strides, kernel, strict=False)):
+        # The padding that its formula gives is negative: ONNX Runtime crops, others do not.
+        raise op.refuse(f"auto_pad {auto} with strides {list(strides)} far beyond the window {list(kernel)}")
+    explicit = tuple(zip(pads[:rank], pads[rank:], strict=True))
+    return {"stride": strides, "padding": names.get(auto, explicit)}
 
 
 QUANTIZED: dict[tuple[str, str], Converter] = {
     ("", "DequantizeLinear"): _dequantize_linear,
     ("", "QuantizeLinear"): _quantize_linear,
+    ("com.microsoft", "DequantizeLinear"): _dequantize_linear,
     ("com.microsoft", "QLinearAdd"): _qlinear_add,
     ("com.microsoft", "QLinearAveragePool"): _qlinear_average_pool,
+    ("com.microsoft", "QLinearConcat"): _qlinear_concat,
     ("com.microsoft", "QLinearGlobalAveragePool"): _qlinear_global_average_pool,
+    ("com.microsoft", "QLinearLeakyRelu"): _qlinear_leaky_relu,
+    ("com.microsoft", "QLinearMul"): _qlinear_mul,
+    ("com.microsoft", "QLinearSigmoid"): _qlinear_sigmoid,
+    ("com.microsoft", "QLinearSoftmax"): _qlinear_softmax,
+    ("com.microsoft", "QLinearWhere"): _qlinear_where,
+    ("com.microsoft", "QuantizeLinear"): _quantize_linear,
 }
 """Converters by (domain, operator)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.quant import QuantParams
+
+CODES = ("int8", "uint8", "int16", "uint16", "int32")
+"""Types of codes that ONNX dequantizes; it quantizes to all but the last."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,3 +116,176 @@ def _expect_channels(layer: HostLayer, shape: Shape, params: QuantParams) -> Sha
                 f"not {_check.shape(shape)}"
             )
     return shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantizeLinear(HostLayer):
+    """Real numbers to codes, by scales and zero points that are tensors themselves.
+
+    For what :class:`Quantize` cannot hold: scales computed at run time, blocks, 16-bit codes, float16.
+    The inputs are x, the scale and, optionally, the zero point (else 0). A scale of one element holds
+    for all of x, one of shape (C,) along `axis`; with `block_size` it has x's axes, and one element
+    along `axis` for so many of x.
+
+    Parameters
+    ----------
+    dtype : {"int8", "uint8", "int16", "uint16"}
+        Type of the codes.
+    axis : int
+        The axis of the channels or blocks; without meaning for a scale of one element.
+    block_size : int
+        How many elements along `axis` share a scale, the last block may be short; 0 without blocks.
+
+    Notes
+    -----
+    ONNX operator QuantizeLinear, by :func:`systolic.quant.quantize_linear`, which says what infinities
+    become.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QuantizeLinear
+    >>> scale = np.float32([[1.0, 0.5]])
+    >>> QuantizeLinear("int16", block_size=2).apply(np.float32([[1, 2, 3, 4]]), scale)
+    array([[1, 2, 6, 8]], dtype=int16)
+    """
+
+    inputs: ClassVar[int | None] = None
+
+    dtype: str
+    axis: int = field(default=1, kw_only=True)
+    block_size: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check.choice(self.dtype, "dtype", CODES[:-1])
+        _normalize_axis(self)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return x's shape; ValueError if the scale's does not fit it."""
+        return _expect_scales(self, shapes)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the codes' type; x is float32 (or float64, rounded to it) or float16."""
+        x, scale, *zero = _two_or_three(self, dtypes)
+        expect_dtype(self, x, ("float32", "float64", "float16"))
+        expect_dtype(self, scale, ("float32", "float16"), ", as a scale")
+        for dtype in zero:
+            expect_dtype(self, dtype, (self.dtype,), ", as a zero point")
+        return self.dtype
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the codes of x, an ndarray of floats of any shape."""
+        self.output_shape(*(array.shape for array in inputs))
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        x, scale, *zero = inputs
+        if scale.dtype == np.float32 and x.dtype == np.float16:
+            x = x.astype(np.float32)
+        zeros = zero[0] if zero else np.zeros(scale.shape, self.dtype)
+        return quant.quantize_linear(x, **_laid_out(self, scale, zeros))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DequantizeLinear(HostLayer):
+    """Codes to real numbers, by scales and zero points that are tensors themselves.
+
+    For what :class:`Dequantize` cannot hold: see :class:`QuantizeLinear`, whose inputs these are.
+
+    Parameters
+    ----------
+    axis, block_size : int
+        As for :class:`QuantizeLinear`.
+    dtype : {"float32", "float16"} or None
+        Type of the numbers, to which float32 products are rounded; None is the scale's.
+
+    Notes
+    -----
+    ONNX operator DequantizeLinear, by :func:`systolic.quant.dequantize_linear`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import DequantizeLinear
+    >>> scale, zero = np.float32([1.0, 0.5]), np.uint16([0, 7])
+    >>> DequantizeLinear().apply(np.uint16([[1, 9], [2, 5]]), scale, zero)
+    array([[ 1.,  1.],
+           [ 2., -1.]], dtype=float32)
+    """
+
+    inputs: ClassVar[int | None] = None
+
+    axis: int = field(default=1, kw_only=True)
+    block_size: int = field(default=0, kw_only=True)
+    dtype: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            _check.choice(self.dtype, "dtype", ("float32", "float16"))
+        _normalize_axis(self)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the codes' shape; ValueError if the scale's does not fit it."""
+        return _expect_scales(self, shapes)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the numbers' type; the codes are int8, uint8, int16, uint16 or int32."""
+        q, scale, *zero = _two_or_three(self, dtypes)
+        codes = expect_dtype(self, q, CODES)
+        scales = expect_dtype(self, scale, ("float32", "float16"), ", as a scale")
+        for dtype in zero:
+            expect_dtype(self, dtype, (codes,), ", as a zero point of such codes")
+        return self.dtype or scales
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the real numbers of codes, an ndarray of any shape."""
+        self.output_shape(*(array.shape for array in inputs))
+        dtype = self.output_dtype(*(array.dtype.name for array in inputs))
+        q, scale, *zero = inputs
+        zeros = zero[0] if zero else np.zeros(scale.shape, q.dtype)
+        return quant.dequantize_linear(q, **_laid_out(self, scale, zeros), dtype=dtype)
+
+
+def _normalize_axis(layer: QuantizeLinear | DequantizeLinear) -> None:
+    object.__setattr__(layer, "axis", _check.integer(layer.axis, "axis"))
+    object.__setattr__(layer, "block_size", _check.integer(layer.block_size, "block_size", minimum=0))
+
+
+def _two_or_three(layer: HostLayer, values: Sequence[Any]) -> Sequence[Any]:
+    if len(values) not in (2, 3):
+        raise TypeError(f"{type(layer).__name__} takes 2 inputs or 3, not {len(values)}")
+    return values
+
+
+def _expect_scales(layer: QuantizeLinear | DequantizeLinear, shapes: Sequence[Shape]) -> Shape:
+    shape, scale, *zeros = map(tuple, _two_or_three(layer, shapes))
+    name = type(layer).__name__
+    expected: tuple[int, ...] = ()
+    if scale not in ((), (1,)) or layer.block_size:
+        if not -len(shape) <= layer.axis < len(shape):
+            raise ValueError(
+                f"{name} takes an input that has an axis {layer.axis}, not {_check.shape(shape)}"
+            )
+        axis = layer.axis % len(shape)
+        expected = shape[axis : axis + 1]
+        if layer.block_size:
+            expected = (*shape[:axis], -(-shape[axis] // layer.block_size), *shape[axis + 1 :])
+        if scale != expected:
+            raise ValueError(
+                f"{name} takes a scale {_check.shape(expected)} for an input {_check.shape(shape)}, axis "
+                f"{layer.axis} and block_size {layer.block_size}, not {_check.shape(scale)}"
+            )
+    for zero in zeros:
+        if zero != scale and (expected or zero not in ((), (1,))):
+            raise ValueError(
+                f"{name} takes a zero point of the scale's shape {_check.shape(scale)}, "
+                f"not {_check.shape(zero)}"
+            )
+    return shape
+
+
+def _laid_out(
+    layer: QuantizeLinear | DequantizeLinear, scale: np.ndarray, zero: np.ndarray
+) -> dict[str, Any]:
+    """Return the arguments that scales mean: 0-d and without an axis where there is one for all."""
+    if scale.ndim < 2 and scale.size == 1 and not layer.block_size:
+        return {"scale": scale.reshape(()), "zero_point": zero.reshape(())}
+    return {"scale": scale, "zero_point": zero, "axis": layer.axis, "block_size": layer.block_size}

@@ -1,0 +1,276 @@
+"""Codes of several tensors brought together: products, concatenation, choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host.qlinear_table import all_codes, expect_one_type, look_up, requantize_table
+from systolic.quant import QuantParams
+
+# From this many elements on, a table over all pairs of codes (65536) is cheaper.
+_TABLE_FROM = 1 << 16
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearMul(HostLayer):
+    """The product of two tensors of codes that broadcast together, as numpy's do.
+
+    In float32, every operation rounded by itself, the zero point added before rounding::
+
+        m = f32(f32(a.scale * b.scale) / y.scale);  p = (A - a.zero) * (B - b.zero)
+        y = sat(rne(f32(f32(f32(p) * m) + y.zero)))
+
+    Parameters
+    ----------
+    a, b, y : QuantParams
+        Of the inputs and the output: of one 8-bit type and per tensor.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+    ValueError
+        If the scales are so far apart that float32 overflows.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearMul on x86 (``MlasQLinearMul``, onnxruntime/core/mlas/lib/qlmul.cpp).
+    Where a product exceeds 2^31 codes its conversion to int32 overflows and gives the smallest code;
+    here it saturates by its sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearMul, QuantParams
+    >>> half, one = QuantParams(0.5), QuantParams(1.0)
+    >>> QLinearMul(half, one, one).apply(np.int8([0, 1, 2, 3, 4, 5]), np.int8([1]))
+    array([0, 0, 1, 2, 2, 2], dtype=int8)
+    """
+
+    inputs: ClassVar[int] = 2
+
+    a: QuantParams
+    b: QuantParams
+    y: QuantParams
+
+    def __post_init__(self) -> None:
+        expect_one_type(a=self.a, b=self.b, y=self.y)
+        with np.errstate(over="ignore", under="ignore"):
+            reach = self._multiplier() * np.float32(1 << 17)
+        if not np.isfinite(reach):
+            raise ValueError(
+                "a.scale * b.scale / y.scale must stay far below the largest float32, but the scales are "
+                f"{self.a.scale}, {self.b.scale} and {self.y.scale}; check them"
+            )
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape both inputs broadcast to."""
+        return _broadcast(self, take(self, shapes))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the inputs'."""
+        for dtype in take(self, dtypes):
+            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+        return self.y.dtype
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the product of two tensors of codes."""
+        a, b = take(self, inputs)
+        out = np.empty(self.output_shape(a.shape, b.shape), self.output_dtype(a.dtype, b.dtype))
+        if out.size < _TABLE_FROM:
+            out[...] = self._products(a, b)
+            return out
+        return _by_pairs(self._products, a, b, out)
+
+    def _multiplier(self) -> np.ndarray:
+        return np.asarray(self.a.scales * self.b.scales / self.y.scales)
+
+    def _products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the formula on codes, as float32 integers within y's type."""
+        left, right = a - self.a.zero_points.astype(np.int32), b - self.b.zero_points.astype(np.int32)
+        # At most 255 * 255, exact in float32.
+        with np.errstate(under="ignore"):
+            real = (left * right).astype(np.float32) * self._multiplier()
+        return np.clip(np.rint(real + self.y.zero_points.astype(np.float32)), self.y.qmin, self.y.qmax)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearConcat(HostLayer):
+    """Tensors of codes one after the other, brought to one scale and zero point.
+
+    A tensor with y's parameters is copied; the codes of others become ``Q(DQ(code))``.
+
+    Parameters
+    ----------
+    x : tuple of QuantParams
+        Of each input: of one 8-bit type and per tensor.
+    y : QuantParams
+        Of the output, of the same type.
+    axis : int
+        Along which the tensors are joined; their other sizes are equal.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearConcat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearConcat, QuantParams
+    >>> half, one = QuantParams(0.5), QuantParams(1.0)
+    >>> QLinearConcat((one, half), one, axis=0).apply(np.int8([1, 2, 3]), np.int8([1, 2, 3]))
+    array([1, 2, 3, 0, 1, 2], dtype=int8)
+    """
+
+    inputs: ClassVar[int | None] = None
+
+    x: tuple[QuantParams, ...]
+    y: QuantParams
+    axis: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.x, tuple | list) or not self.x:
+            raise TypeError(f"x must be a tuple of QuantParams, one per input, not {_check.kind(self.x)}")
+        object.__setattr__(self, "x", tuple(self.x))
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        expect_one_type(**{f"x[{index}]": params for index, params in enumerate(self.x)}, y=self.y)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the whole; ValueError if the inputs' shapes do not fit."""
+        first, *others = (tuple(shape) for shape in self._each(shapes))
+        if not -len(first) <= self.axis < len(first):
+            raise ValueError(f"QLinearConcat has axis {self.axis}, but an input {_check.shape(first)}")
+        axis = self.axis % len(first)
+        for shape in others:
+            if len(shape) != len(first) or any(
+                a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
+            ):
+                raise ValueError(
+                    f"QLinearConcat takes shapes that are equal but for axis {self.axis}, "
+                    f"not {_check.shape(first)} and {_check.shape(shape)}"
+                )
+        return (*first[:axis], first[axis] + sum(shape[axis] for shape in others), *first[axis + 1 :])
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the inputs'."""
+        for dtype in self._each(dtypes):
+            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+        return self.y.dtype
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the tensors of codes joined."""
+        self.output_shape(*(x.shape for x in inputs))
+        self.output_dtype(*(x.dtype.name for x in inputs))
+        parts = [
+            q if params == self.y else look_up(requantize_table(params, self.y), q)
+            for q, params in zip(inputs, self.x, strict=True)
+        ]
+        return np.concatenate(parts, self.axis)
+
+    def _each(self, values: Sequence[Any]) -> Sequence[Any]:
+        if len(values) != len(self.x):
+            raise TypeError(f"QLinearConcat takes {len(self.x)} inputs, one per x, not {len(values)}")
+        return values
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearWhere(HostLayer):
+    """Codes of one tensor where a condition holds, of another elsewhere, brought to y's parameters.
+
+    The inputs are the condition (bool) and the two tensors; all three broadcast together.
+
+    Parameters
+    ----------
+    a, b, y : QuantParams
+        Of the codes taken where the condition holds, of the others, and of the output: of one 8-bit
+        type and per tensor.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearWhere: codes with y's parameters are copied, others become
+    ``Q(DQ(code))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearWhere, QuantParams
+    >>> half, one = QuantParams(0.5), QuantParams(1.0)
+    >>> QLinearWhere(one, half, one).apply(np.array([True, False]), np.int8([5, 6]), np.int8([7, 8]))
+    array([5, 4], dtype=int8)
+    """
+
+    inputs: ClassVar[int] = 3
+
+    a: QuantParams
+    b: QuantParams
+    y: QuantParams
+
+    def __post_init__(self) -> None:
+        expect_one_type(a=self.a, b=self.b, y=self.y)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape all inputs broadcast to."""
+        return _broadcast(self, take(self, shapes))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the tensors'."""
+        condition, a, b = take(self, dtypes)
+        expect_dtype(self, condition, ("bool",), ", as a condition")
+        for dtype in (a, b):
+            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+        return self.y.dtype
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the codes chosen."""
+        out = np.empty(self.output_shape(*(x.shape for x in inputs)), self.y.dtype)
+        self.output_dtype(*(x.dtype.name for x in inputs))
+        condition, a, b = inputs
+        for mask, q, params in ((condition, a, self.a), (~condition, b, self.b)):
+            if params != self.y:
+                q = look_up(requantize_table(params, self.y), q)
+            np.copyto(out, q, where=mask)
+        return out
+
+
+def _broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:
+    try:
+        return np.broadcast_shapes(*map(tuple, shapes))
+    except ValueError:
+        raise ValueError(
+            f"{type(layer).__name__} takes shapes that broadcast together, not "
+            f"{' and '.join(map(_check.shape, shapes))}; from the last axis on sizes must be equal or 1"
+        ) from None
+
+
+def _by_pairs(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray, out: np.ndarray
+) -> np.ndarray:
+    """Fill `out` from a table of the function over every pair of codes, piece by piece."""
+    codes = all_codes(out.dtype.name)
+    table = function(codes[:, None], codes).astype(out.dtype).reshape(-1)
+    pairs = np.empty(out.shape, np.uint16)
+    np.left_shift(a.view(np.uint8), 8, out=pairs, dtype=np.uint16)
+    np.bitwise_or(pairs, b.view(np.uint8), out=pairs)
+    flat_pairs, flat_out = pairs.reshape(-1), out.reshape(-1)
+    for start in range(0, out.size, _TABLE_FROM):
+        piece = slice(start, start + _TABLE_FROM)
+        # "wrap" spares a checked copy; no index is out of range.
+        np.take(table, flat_pairs[piece], out=flat_out[piece], mode="wrap")
+    return out

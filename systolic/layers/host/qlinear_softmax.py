@@ -1,0 +1,138 @@
+"""The softmax of codes, by a table of exponentials."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host.qlinear_table import expect_one_type
+from systolic.quant import QuantParams
+
+# Elements worked on at a time, so that float32 temporaries stay small.
+_PIECE = 1 << 17
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearSoftmax(HostLayer):
+    """``exp(x) / sum(exp(x))`` from codes to codes, the exponentials from a table of 256.
+
+    With n numbers in a sum, L the largest float32, codes counted up from the type's smallest
+    (0 .. 255) and `top` the largest of a row::
+
+        shift = max(0, f32(ln(f32(L / n))) - 5)             # from here on in float64:
+        T[i]  = f32(exp((i - 255 + shift / x.scale) * x.scale))
+        e     = T[q + 255 - top];  s = sum of e in float32, first to last
+        y     = sat(rne(f32(f32(e * floor(f32(1 / y.scale))) / s)) + y.zero)
+
+    The largest exponentials are about L / n / 148: with `n` of 1 and a y.scale of 1/256 the product
+    overflows float32, and the conversion of infinity to an integer gives what it gives on x86: 0 for
+    uint8, -2^31 (plus y.zero, wrapping) for int8.
+
+    Parameters
+    ----------
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type and per tensor. x's zero point has no effect.
+    axis : int
+        Along which numbers are summed.
+    flatten : bool
+        Whether the axes from `axis` on are one, as for ONNX Softmax before opset 13.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearSoftmax (onnxruntime/contrib_ops/cpu/quantization/
+    qlinear_softmax.cc; release 1.31 saturates int8, earlier ones wrap it). The table's exponentials
+    are those of the C library; where two libraries differ in the last bit of float64, they can differ
+    in the last bit of a float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearSoftmax, QuantParams
+    >>> layer = QLinearSoftmax(QuantParams(0.5), QuantParams(1 / 256, -128))
+    >>> layer.apply(np.int8([[3, 4, 5], [-128, 0, 127]]))
+    array([[ -80,  -49,    2],
+           [-128, -128,  127]], dtype=int8)
+    """
+
+    x: QuantParams
+    y: QuantParams
+    axis: int = field(default=-1, kw_only=True)
+    flatten: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        expect_one_type(x=self.x, y=self.y)
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        object.__setattr__(self, "flatten", _check.flag(self.flatten, "flatten"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape; ValueError if it has no such axis."""
+        (shape,) = take(self, shapes)
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(f"QLinearSoftmax has axis {self.axis}, but an input {_check.shape(shape)}")
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the input's."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the codes of the softmax, an ndarray of x's shape."""
+        (q,) = take(self, inputs)
+        out = np.empty(self.output_shape(q.shape), self.output_dtype(q.dtype))
+        if not q.size:
+            return out
+        axis = self.axis % q.ndim
+        if self.flatten:
+            rows = np.ascontiguousarray(q).reshape(-1, math.prod(q.shape[axis:]))
+            out.reshape(rows.shape)[...] = self._rows(rows)
+            return out
+        moved = np.moveaxis(q, axis, -1)
+        rows = self._rows(np.ascontiguousarray(moved).reshape(-1, moved.shape[-1]))
+        out[...] = np.moveaxis(rows.reshape(moved.shape), -1, axis)
+        return out
+
+    def _rows(self, q: np.ndarray) -> np.ndarray:
+        count = q.shape[1]
+        table = _exponentials(float(self.x.scales), count)
+        with np.errstate(all="ignore"):
+            factor = np.floor(np.float32(1) / self.y.scales)
+        out = np.empty(q.shape, q.dtype)
+        step = max(1, _PIECE // count)
+        for start in range(0, len(q), step):
+            part = q[start : start + step].view(np.uint8) ^ np.uint8(128 if q.dtype == np.int8 else 0)
+            terms = table[part + (255 - part.max(axis=1, keepdims=True))]
+            # accumulate() adds one after the other, as a sum() in pieces would not.
+            sums = np.add.accumulate(terms, axis=1, dtype=np.float32)[:, -1:]
+            with np.errstate(all="ignore"):
+                values = np.rint(terms * factor / sums)
+            out[start : start + step] = self._codes(values)
+        return out
+
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        """Return rounded quotients as codes, float to integer as x86 converts."""
+        (zero,) = self.y.zero_points.reshape(1).tolist()
+        if self.y.dtype == "uint8":
+            # To 64 bits, of which the lower 32 are kept.
+            integers = np.where(values < 2.0**63, values, 0).astype(np.uint64) % (1 << 32) + np.uint64(zero)
+            return np.minimum(integers % (1 << 32), 255).astype(np.uint8)
+        integers = np.where(np.abs(values) < 2.0**31, values, -(2.0**31)).astype(np.int64) + zero
+        return np.clip(integers.astype(np.int32), -128, 127).astype(np.int8)
+
+
+def _exponentials(scale: float, count: int) -> np.ndarray:
+    """Return the table for sums of so many numbers, float32."""
+    largest = float(np.finfo(np.float32).max / np.float32(count))
+    shift = max(0.0, float(np.float32(math.log(largest))) - 5) / scale
+    # math.exp is the C library's; numpy's may be a vector library's with other last bits.
+    return np.array([math.exp((i - 255 + shift) * scale) for i in range(256)]).astype(np.float32)

@@ -1,0 +1,194 @@
+"""Functions of a code by itself: tables of 256 entries, ``Q(f(DQ(code)))``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from systolic import _check, quant
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import expect_dtype, take
+from systolic.quant import QuantParams
+
+
+class _Table(HostLayer):
+    """A layer that looks codes up; subclasses have the fields x and y, and a function of numbers."""
+
+    x: QuantParams
+    y: QuantParams
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape."""
+        (shape,) = take(self, shapes)
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, which is the input's."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the codes of the function, an ndarray of x's shape."""
+        (q,) = take(self, inputs)
+        dtype = self.output_dtype(q.dtype)
+        reals = self._function(quant.dequantize(all_codes(dtype), self.x))
+        return look_up(quant.quantize(reals, self.y), q)
+
+    def _function(self, x: np.ndarray) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not define _function")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearSigmoid(_Table):
+    """The logistic function ``1 / (1 + exp(-x))`` from codes to codes: ``Q(logistic(DQ(code)))``.
+
+    The function is a quotient of polynomials in float32 with fused multiply-adds, so that every bit
+    of it, not only its codes, is ONNX Runtime's.
+
+    Parameters
+    ----------
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type and per tensor.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearSigmoid on x86 with FMA3. Coefficients and order of operations:
+    ``MlasLogisticConstants`` in onnxruntime/core/mlas/lib/logistic.cpp (after Eigen) and
+    ``MlasLogisticKernelFma3`` in x86_64/LogisticKernelFma3.S.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearSigmoid, QuantParams
+    >>> x, y = QuantParams(0.0625), QuantParams(1 / 256, -128)
+    >>> QLinearSigmoid(x, y).apply(np.int8([-128, -16, 0, 16, 127]))
+    array([-128,  -59,    0,   59,  127], dtype=int8)
+    """
+
+    x: QuantParams
+    y: QuantParams
+
+    def __post_init__(self) -> None:
+        expect_one_type(x=self.x, y=self.y)
+
+    def _function(self, x: np.ndarray) -> np.ndarray:
+        return logistic(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearLeakyRelu(_Table):
+    """Negative numbers times `alpha`, from codes to codes: ``Q(x < 0 ? f32(alpha * x) : x)``.
+
+    Parameters
+    ----------
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type and per tensor.
+    alpha : float
+        Slope of the negative side; rounded to float32.
+
+    Raises
+    ------
+    TypeError
+        If the parameters differ in type.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearLeakyRelu.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QLinearLeakyRelu, QuantParams
+    >>> q = QuantParams(0.5)
+    >>> QLinearLeakyRelu(q, q, alpha=0.25).apply(np.int8([-128, -8, 0, 8, 127]))
+    array([-32,  -2,   0,   8, 127], dtype=int8)
+    """
+
+    x: QuantParams
+    y: QuantParams
+    alpha: float = field(default=0.01, kw_only=True)
+
+    def __post_init__(self) -> None:
+        expect_one_type(x=self.x, y=self.y)
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.floating):
+            raise TypeError(f"alpha must be a number, not {_check.kind(self.alpha)}")
+        with np.errstate(over="ignore"):
+            object.__setattr__(self, "alpha", float(np.float32(self.alpha)))
+
+    def _function(self, x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.where(x >= 0, x, np.float32(self.alpha) * x)
+
+
+def all_codes(dtype: str) -> np.ndarray:
+    """Return the 256 codes of an 8-bit type, in the order of their bytes: 0 .. 127, -128 .. -1 for int8."""
+    return np.arange(256, dtype=np.uint8).view(dtype)
+
+
+def look_up(table: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return the entries of codes, a new array; the table is in the order of :func:`all_codes`."""
+    # bytes.translate reads a byte and writes a byte; numpy's take would widen its indices to 8.
+    data = bytearray(q.tobytes()).translate(table.tobytes())
+    return np.frombuffer(data, table.dtype).reshape(q.shape) if q.size else np.empty(q.shape, table.dtype)
+
+
+def requantize_table(x: QuantParams, y: QuantParams) -> np.ndarray:
+    """Return ``Q(DQ(code))`` for all codes: from one scale and zero point to another of the same type."""
+    return quant.quantize(quant.dequantize(all_codes(x.dtype), x), y)
+
+
+def expect_one_type(**params: QuantParams) -> None:
+    """Raise unless all are 8-bit QuantParams of one type, with one scale per tensor."""
+    for name, value in params.items():
+        quant.as_params(value, name, per_tensor=True)
+    types = [value.dtype for value in params.values()]
+    if len(set(types)) > 1:
+        raise TypeError(f"{_listed(list(params))} must have one dtype, not {_listed(types)}")
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+# Coefficients of x's odd powers above, of its even ones below, from the highest on.
+_ABOVE = (4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03,
+          2.48287947061529e-01)  # fmt: skip
+_BELOW = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
+          1.16817656904453e-01, 9.93151921023180e-01)  # fmt: skip
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """Return the logistic function of float32 with ONNX Runtime's bits: see :class:`QLinearSigmoid`."""
+    with np.errstate(under="ignore"):
+        x = np.clip(x, np.float32(-18), np.float32(18))
+        square = x * x
+        above, below = (np.full_like(x, series[0]) for series in (_ABOVE, _BELOW))
+        for coefficient in _ABOVE[1:]:
+            above = _fma(above, square, np.float32(coefficient))
+        for coefficient in _BELOW[1:]:
+            below = _fma(below, square, np.float32(coefficient))
+        return np.maximum(x * above / below + np.float32(0.5), np.float32(0))
+
+
+def _fma(a: np.ndarray, b: np.ndarray, c: np.float32) -> np.ndarray:
+    """Return f32(a * b + c) of float32, rounded once.
+
+    The product is exact in float64, and so is what its sum with c loses (Knuth's TwoSum). A float64
+    sum rounded to odd can be rounded again to float32 without harm (Boldo and Melquiond, "Emulation
+    of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
+    Computers 57(4), 2008).
+    """
+    product = a.astype(np.float64) * b
+    total = product + np.float64(c)
+    back = total - product
+    lost = (product - (total - back)) + (np.float64(c) - back)
+    bits = total.view(np.int64)
+    even = (lost != 0) & (bits & 1 == 0)
+    # One step towards what was lost makes the last bit odd; bits grow with the magnitude.
+    return (bits + even * np.where((lost > 0) == (total > 0), 1, -1)).view(np.float64).astype(np.float32)
