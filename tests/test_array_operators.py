@@ -884,3 +884,15 @@ def test_what_does_not_fit_is_refused(folder: Path, case: Any, error: Any, messa
 def test_layers_refuse(call: Any, error: Any, message: str) -> None:
     with raises(error, message):
         call()
+
+
+def test_kernel_shape_is_compared_with_weights(folder: Path) -> None:
+    graph, _ = single(
+        "ConvInteger", [np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 2), np.uint8)], kernel_shape=[3]
+    )
+    with pytest.raises(ValueError, match=r"the_node.*kernel_shape \(3,\) but a weight \(1, 1, 2\)"):
+        load_onnx(om.save(graph, folder))
+    nodes = [om.node("ConvInteger", ["x", "w"], "y", name="the_node", kernel_shape=[2])]
+    inputs = {"x": ("uint8", (1, 1, 3)), "w": ("uint8", (1, 1, "k"))}
+    with pytest.raises(UnsupportedOperator, match="the_node.*kernel_shape beside weights whose shape is not"):
+        load_onnx(om.save(om.model(nodes, inputs, ["y"]), folder))

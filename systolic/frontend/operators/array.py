@@ -43,13 +43,12 @@ def _qlinear_conv(op: Operator) -> Converted:
 
 def _conv_integer(op: Operator) -> Converted:
     op.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-    shape = op.shape(1)
+    weight = op.shape(1)
+    shape = weight if weight is not None else op.shape(0)
     if shape is None:
-        shape = op.shape(0)
-        if shape is None:
-            raise op.refuse("the number of spatial axes of its inputs must be known")
-    elif None not in shape:
-        _expect_kernel(op, tuple(size for size in shape if size is not None))
+        raise op.refuse("the number of spatial axes of its inputs must be known")
+    if weight is not None and None not in weight:
+        _expect_kernel(op, tuple(size for size in weight if size is not None))
     elif "kernel_shape" in op.attributes:
         raise op.refuse("kernel_shape beside weights whose shape is not known")
     rank = len(shape) - 2
