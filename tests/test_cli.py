@@ -521,11 +521,9 @@ def test_bad_onnx_models(capsys: Capture, tmp_path: Path) -> None:
     om = pytest.importorskip("onnx_models")
     (tmp_path / "text.onnx").write_text("no model")
     assert "text.onnx is not an ONNX model" in refused(capsys, "run", str(tmp_path / "text.onnx"))
-    nodes = [om.node("Conv", ["x", "w"], "y", name="the convolution")]
-    graph = om.model(nodes, {"x": ("float32", (1, 1, 4, 4))}, ["y"], {"w": np.ones((1, 1, 3, 3), np.float32)})
-    message = refused(capsys, "run", str(om.save(graph, tmp_path)))
-    for words in ("'the convolution' is a Conv", "Supported are: Add, ", "quantize it first"):
-        assert words in message
+    nodes = [om.node("made.up.Fly", ["x"], "y", name="the flight")]
+    graph = om.model(nodes, {"x": ("float32", (1, 4))}, ["y"])
+    assert "'the flight' is a made.up.Fly" in refused(capsys, "run", str(om.save(graph, tmp_path)))
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import systolic
-from systolic import ArrayConfig, Model, Node, Quantize, QuantParams, Relu, VerificationError, verify
+from systolic import ArrayConfig, Model, Node, Quantize, QuantParams, Relu, VerificationError, cli, verify
 from systolic.example import DATA
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.layers.host.add import Add as HostAdd
@@ -272,9 +272,9 @@ def test_reports_of_nodes_are_values(om: Any, tmp_path: Path, monkeypatch: pytes
 
 
 def qdq_model(om: Any, *outputs: str) -> Any:
-    """Two convolutions in QDQ form; 7-bit weights, right on any CPU."""
+    """Two convolutions in QDQ form; 7-bit weights, right on any CPU; sums that are exact in float32."""
     rng = np.random.default_rng(3)
-    values: dict[str, Any] = {"scale": F(0.05), "small": F(0.01), "zero": np.int8(3), "none": np.int8(0)}
+    values: dict[str, Any] = {"scale": F(2**-4), "small": F(2**-7), "zero": np.int8(3), "none": np.int8(0)}
     nodes = [om.node("QuantizeLinear", ["x", "scale", "zero"], "q0")]
     for i in range(2):
         values[f"w{i}"] = rng.integers(-64, 65, (4, 4, 3, 3), dtype=np.int8)
@@ -311,6 +311,66 @@ def test_asking_for_what_a_fusion_swallows_would_change_it(om: Any, tmp_path: Pa
     fused = runtime.runtime_tensors(om.save(qdq_model(om), tmp_path), feeds, ["c0"])
     exposed = runtime.runtime_tensors(om.save(qdq_model(om, "y", "c0"), tmp_path), feeds, ["c0"])
     assert "c0" not in fused and exposed["c0"].dtype == F
+
+
+def qdq_sum(om: Any) -> Any:
+    """Codes of two inputs added in QDQ form; scales that make every step exact in float32."""
+    values = {"scale": F(2**-4), "wide": F(2**-3), "zero": np.int8(3)}
+    nodes = [
+        om.node("QuantizeLinear", ["a", "scale", "zero"], "qa"),
+        om.node("QuantizeLinear", ["b", "scale", "zero"], "qb"),
+        om.node("DequantizeLinear", ["qa", "scale", "zero"], "da"),
+        om.node("DequantizeLinear", ["qb", "scale", "zero"], "db"),
+        om.node("Add", ["da", "db"], "sum"),
+        om.node("QuantizeLinear", ["sum", "wide", "zero"], "q"),
+        om.node("DequantizeLinear", ["q", "wide", "zero"], "y"),
+    ]
+    return om.typed(om.model(nodes, {"a": ("float32", (2, 9)), "b": ("float32", (2, 9))}, ["y"], values))
+
+
+def test_both_meanings_of_a_qdq_graph(om: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime is asked for the meaning that the model was read with."""
+    path = om.save(qdq_sum(om), tmp_path)
+    options: Any = {"against": "onnxruntime", "node_by_node": True}
+    integer = verify(path, **options)
+    assert integer.passed and {node.verdict for node in integer.nodes} == {"equal"}
+    assert [node.tensor for node in integer.nodes] == ["qa", "qb", "q", "y"]
+    real = verify(path, **options, qdq="float")
+    assert real.passed and {node.verdict for node in real.nodes} == {"equal"}
+    assert [node.tensor for node in real.nodes] == ["qa", "qb", "da", "db", "sum", "q", "y"]
+    for command in (["run"], ["verify", "--against", "onnxruntime", "--node-by-node"], ["summary"]):
+        arguments = [str(path), "--qdq", "float", "--json"] + ["--quiet"] * (command != ["summary"])
+        assert cli.main([*command, *arguments]) == 0
+        values = json.loads(capsys.readouterr().out)
+        assert len(values.get("nodes", values.get("layers"))) == 7
+
+
+def test_the_meaning_is_in_what_shows_it_again(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, Quantize, "apply", lambda y: y ^ np.int8(1))
+    path = om.save(qdq_sum(om), tmp_path)
+    mismatches = verify(path, against="onnxruntime", node_by_node=True, qdq="float").mismatches
+    assert mismatches and all("--qdq float" in mismatch.reproduce for mismatch in mismatches)
+    assert "--qdq" not in verify(path, against="onnxruntime").mismatches[0].reproduce
+
+
+def test_what_onnxruntime_does_not_have_is_not_compared(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fewer(*arguments: Any) -> dict[str, np.ndarray]:
+        found = runtime.runtime_tensors(*arguments)
+        del found["codes"]
+        return found
+
+    monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fewer)
+    path = float_model(om, tmp_path)
+    report = verify(path, FEEDS, against="onnxruntime", node_by_node=True)
+    assert [node.verdict for node in report.nodes] == ["equal", "not compared", "equal", "equal"]
+    assert report.passed and "as ONNX Runtime fuses their nodes with others: 1" in " ".join(report.notes)
+    spoil(monkeypatch, HostRelu, "apply", lambda y: y ^ np.int8(1))
+    first = verify(path, FEEDS, against="onnxruntime", node_by_node=True).mismatches[1]
+    assert first.case.startswith("node 'cuts'") and "what it reads was not all compared" in first.note
 
 
 def test_warning_without_vnni(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +419,8 @@ def test_bad_arguments() -> None:
     for tolerance in (-1e-9, 1, float("nan"), True, "0.1"):
         with pytest.raises(ValueError, match="tolerance must be a number from 0"):
             verify(model, tolerance=tolerance)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="qdq must be one of 'integer', 'float', not 'real'"):
+        verify(model, qdq="real")
     for options in ({"node_by_node": True}, {"tolerance": 0.1}):
         with pytest.raises(ValueError, match="without a model, random cases draw their own arrays"):
             verify(cases=1, **options)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def run_command(options: argparse.Namespace) -> int:
         example = load_example()
         model, x, labels = example.model, example.images, example.labels
     else:
-        model = load_model(options.model)
+        model = load_model(options.model, options.qdq)
         if options.input is not None:
             x = load_input(options.input)
         else:
@@ -45,7 +45,7 @@ def run_command(options: argparse.Namespace) -> int:
     check = ModelCheck(
         machine,
         options.mode,
-        reproduce_line("run", options.model, options.input, machine, options.mode, options.seed),
+        reproduce_line("run", options.model, options.input, machine, options.mode, options.seed, options.qdq),
     )
     run = engine.run(
         model, x, machine=machine, mode=options.mode, threads=options.threads, progress=not options.quiet,
@@ -60,7 +60,7 @@ def run_command(options: argparse.Namespace) -> int:
     notes += check.notes
     if not options.no_check:
         verdicts["numpy"] = {"layers": check.checked, "passed": not check.mismatches}
-        runtime, wrong, why = _against_onnxruntime(options.model, model, x, run)
+        runtime, wrong, why = _against_onnxruntime(options, model, x, run)
         verdicts["onnxruntime"] = runtime
         mismatches += wrong
         notes += why
@@ -93,17 +93,18 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def _against_onnxruntime(
-    path: str | None, model: Model, x: Any, run: engine.Run
+    options: argparse.Namespace, model: Model, x: Any, run: engine.Run
 ) -> tuple[dict[str, Any] | None, list[Mismatch], list[str]]:
     """Compare with ONNX Runtime where it is installed and the model came as ONNX."""
-    if path is not None and Path(path).suffix.lower() != ".onnx":
+    path = DATA / "digits.onnx" if options.model is None else Path(options.model)
+    if path.suffix.lower() != ".onnx":
         return None, [], []
     try:
         version = runtime_version()
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
     try:
-        check = compare_outputs(DATA / "digits.onnx" if path is None else path, model, x, run)
+        check = compare_outputs(path, model, x, run, qdq=options.qdq)
     except ValueError as error:
         return None, [], [f"outputs were not compared: {error}"]
     verdict = {"version": version, "passed": not check.mismatches, "within": check.within}
@@ -146,6 +147,7 @@ def verify_command(options: argparse.Namespace) -> int:
         threads=options.threads,
         progress=not options.quiet,
         node_by_node=options.node_by_node,
+        qdq=options.qdq,
         tolerance=options.tolerance,
     )
     if options.json:
@@ -163,7 +165,7 @@ def summary_command(options: argparse.Namespace) -> int:
     if options.report is not None:
         check_path(options.report)
     shapes = dict(options.shape)
-    found = load_model(options.model).summary(
+    found = load_model(options.model, options.qdq).summary(
         machine=machine_of(options), batch=options.batch, shapes=shapes or None
     )
     if options.report is not None:

@@ -46,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=count(1), help="threads to use (default: all cores)")
         sub.add_argument("--quiet", action="store_true", help="show no progress")
 
+    def meaning(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--qdq", choices=("integer", "float"), default="integer",
+            help="what float operators between DequantizeLinear and QuantizeLinear mean (default: integer)",
+        )  # fmt: skip
+
     sub = command(
         "run", run_command, "Run a quantized model on the array; without MODEL, the bundled digits network."
     )
@@ -58,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--report", metavar="FILE", help=f"write what each node cost; ends in {', '.join(SUFFIXES)}"
     )
+    meaning(sub)
     sub.add_argument("--no-check", action="store_true", help="do not compare with numpy and ONNX Runtime")
     machine(sub)
     running(sub)
@@ -69,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of random cases")
     sub.add_argument("--input", metavar="X.npy", help="the model's input (default: random)")
+    meaning(sub)
     sub.add_argument("--cases", type=count(1), default=200, help="how many random cases (default: 200)")
     sub.add_argument("--case", type=count(0), metavar="N", help="only the case of this number")
     sub.add_argument("--seed", type=count(0), default=0, help="of the random cases (default: 0)")
@@ -91,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Say what a model holds and would cost: shapes, MACs, cycles; runs nothing.",
     )
     sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
+    meaning(sub)
     sub.add_argument("--batch", type=count(0), default=1, help="size of an open first axis (default: 1)")
     sub.add_argument(
         "--shape", type=shape_of, action="append", default=[], metavar="NAME=1x3x224x224",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,32 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check, engine
-from systolic._check import shape as shape_text
 from systolic._show.progress import shown
-from systolic.array import SystolicArray
-from systolic.array.schedule import Ports
-from systolic.array.state import State
-from systolic.config import REGISTERS, ArrayConfig, MachineConfig, as_machine_config
+from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.frontend import load_onnx
-from systolic.gemm import DenseProduct, Gemm, Product, Progress
-from systolic.layers import ArrayLayer, HostLayer, lower_conv2d
-from systolic.machine.control import MODES, run_product
+from systolic.gemm import Progress
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
-from systolic.reference import ReferenceArray, oracle
-from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
+from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
-from systolic.verifier.expected import (
-    UNCHECKED,
-    expected_cycles,
-    expected_output,
-    expected_sums,
-    explicit_pads,
-)
-from systolic.verifier.locate import CAUSES, locate
+from systolic.verifier.drawn import verify_cases
+from systolic.verifier.expected import UNCHECKED, expected_output
 from systolic.verifier.mismatch import Mismatch, NodeVerdict, VerificationError, VerificationReport
 from systolic.verifier.nodes import NodeCheck
-from systolic.verifier.operands import Operands, conv_operands, dense_operands
 from systolic.verifier.runtime import doubts, feeds_for, runtime_outputs, runtime_tensors, runtime_version
 
 AGAINST = ("reference", "numpy", "onnxruntime")
@@ -57,6 +43,7 @@ def verify(
     progress: bool | Progress | None = None,
     node_by_node: bool = False,
     tolerance: float | None = None,
+    qdq: str = "integer",
 ) -> VerificationReport:
     """Check that results equal, bit for bit and cycle for cycle, what defines them.
 
@@ -93,6 +80,9 @@ def verify(
         By how much a float tensor that ONNX Runtime computes may differ, as part of its largest finite
         value; default 1e-5. Such a tensor is reported as "float, within"; 0 asks for every bit.
         Integer tensors must be equal, and so must all tensors against "reference".
+    qdq : {"integer", "float"}
+        What the groups between DequantizeLinear and QuantizeLinear in an ``.onnx`` file mean, as for
+        ``load_onnx``; ONNX Runtime is asked for the same meaning.
 
     Returns
     -------
@@ -127,15 +117,16 @@ def verify(
     if model is None:
         nodes = node_by_node or None
         _refuse(machine=machine, mode=mode, threads=threads, node_by_node=nodes, tolerance=tolerance)
+    _check.choice(qdq, "qdq", ("integer", "float"))
     tolerance = FLOAT_TOLERANCE if tolerance is None else _tolerance(tolerance)
     machine = TPU_V1 if machine is None else as_machine_config(machine)
     if model is None and against == "onnxruntime":
         raise ValueError("against='onnxruntime' checks a model: pass the path of an .onnx file")
     with shown(progress, "cases" if model is None else "cycles") as report:
         if model is None:
-            found = _verify_cases(numbers, seed, report)
+            found = verify_cases(numbers, seed, report)
         else:
-            options = _Options(machine, mode or "cycle", threads, seed, against, node_by_node, tolerance)
+            options = _Options(machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq)
             found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
@@ -157,218 +148,6 @@ def _tolerance(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
         raise ValueError(f"tolerance must be a number from 0 (every bit) to below 1, not {value!r}")
     return float(value)
-
-
-# Random cases
-
-
-def _verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
-    numbers = [_check.integer(number, "case", minimum=0) for number in numbers]
-    if not numbers:
-        raise ValueError("cases must hold the number of at least one case, or be how many to draw")
-    mismatches: list[Mismatch] = []
-    checked = dict.fromkeys(_KINDS, 0)
-    for done, number in enumerate(numbers):
-        kind = list(_KINDS)[number % len(_KINDS)]
-        try:
-            found = _KINDS[kind](Draw(seed, number))
-        except Exception as error:  # what is checked may do anything
-            found = [
-                Mismatch(case=f"{kind} case {number}", stage="error", note=f"{type(error).__name__}: {error}")
-            ]
-        line = f"systolic verify --seed {seed} --case {number}"
-        mismatches += [replace(mismatch, reproduce=line) for mismatch in found]
-        checked[kind] += 1
-        if report is not None:
-            report(done + 1, len(numbers))
-    return VerificationReport(tuple(mismatches), checked, seed=seed)
-
-
-def _registers(draw: Draw) -> list[Mismatch]:
-    """From any state, under any ports, many cycles in one call: every register."""
-    config = draw.config()
-    rows, cols = config.rows, config.cols
-    size, cycles = (rows, cols), draw.one_of(1, 2, 3, 5, draw.size(30), draw.size(30))
-    low, high = -(2**31), 2**31 - 1
-    state = State(
-        weight=draw.codes(size, config.weight_dtype),
-        next_weight=draw.codes(size, config.weight_dtype),
-        weight_pass=draw.codes(size, config.weight_dtype),
-        activation=draw.codes(size, config.activation_dtype),
-        psum=draw.rng.integers(low, high, size, dtype=np.int32, endpoint=True),
-        shift=draw.bits(size),
-        swap=draw.bits(size),
-    )
-    psum = draw.one_of(
-        np.zeros((cycles, cols), np.int32), draw.rng.integers(high - 20_000, high, (cycles, cols), np.int32)
-    )
-    ports = Ports(
-        draw.codes((cycles, rows), config.activation_dtype),
-        draw.bits((cycles, rows)),
-        draw.bits((cycles, rows)),
-        draw.codes((cycles, cols), config.weight_dtype),
-        psum,
-    )
-    reference = ReferenceArray(rows, cols, {name: getattr(state, name).tolist() for name in REGISTERS})
-    for t in range(cycles):
-        names = ("activation", "shift", "swap", "weight", "psum")
-        reference.step(**{name: values[t].tolist() for name, values in zip(names, ports, strict=True)})
-        # Each prefix in one call: the first cycle at which a register differs is the error's.
-        array = SystolicArray(config).restore(state)
-        array._clock(t + 1, 1, Ports(*(values[: t + 1] for values in ports)))
-        different = {
-            name: np.argwhere(array.registers[name].astype(np.int64) != expected)
-            for name, expected in reference.registers().items()
-        }
-        first = (
-            min((tuple(d[0]), CAUSES.index(name)) for name, d in different.items() if len(d))
-            if any(len(d) for d in different.values())
-            else None
-        )
-        if first is not None:
-            (row, col), name = first[0], CAUSES[first[1]]
-            return [
-                Mismatch(
-                    case=f"registers {config!r}, {cycles} cycles",
-                    stage="array",
-                    register=name,
-                    pe=(int(row), int(col)),
-                    cycle=t,
-                    register_got=int(array.registers[name][row, col]),
-                    register_expected=int(reference.registers()[name][row, col]),
-                    count=sum(map(len, different.values())),
-                )
-            ]
-    return []
-
-
-def _matmul(draw: Draw) -> list[Mismatch]:
-    x, w, config = draw_matmul(draw)
-    case = f"matmul {shape_text(x.shape)} {x.dtype} x {shape_text(w.shape)} {w.dtype} on {config!r}"
-    expected = oracle.matmul(x, w)
-    found: list[Mismatch] = []
-    for mode in MODES:
-        result = engine.matmul(x, w, array=config, mode=mode)
-        product = DenseProduct(x, w)
-        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or _compare_product(
-            f"{case}, {mode}", product, dense_operands(x, w), result.acc, expected, config, mode
-        )
-    return found
-
-
-def _conv2d(draw: Draw) -> list[Mismatch]:
-    x, w, options, config = draw_conv2d(draw)
-    case = (
-        f"conv2d {shape_text(x.shape)} {x.dtype}, w {shape_text(w.shape)} {w.dtype}, {options} on {config!r}"
-    )
-
-    layout = options["layout"]
-    image = x.shape[2:] if layout == "NCHW" else x.shape[1:3]
-    geometry: dict[str, Any] = {key: options[key] for key in ("stride", "dilation", "groups", "layout")}
-    geometry["pad_value"] = options["x_zero_point"]
-    product_options = {**geometry, "padding": options["padding"]}
-    geometry["pads"] = explicit_pads(
-        options["padding"], image, w.shape[2:], options["stride"], options["dilation"]
-    )
-    expected = oracle.conv2d(x, w, **geometry)
-    out: Any = expected.shape[2:] if layout == "NCHW" else expected.shape[1:3]
-    operands = conv_operands(x, w, out=out, **geometry)
-    found: list[Mismatch] = []
-    for mode in MODES:
-        result = engine.conv2d(x, w, array=config, mode=mode, **options)
-        product = lower_conv2d(x, w, **product_options)
-        found += _compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or _compare_product(
-            f"{case}, {mode}", product, operands, result.acc, expected, config, mode
-        )
-    return found
-
-
-def _layer(draw: Draw) -> list[Mismatch]:
-    layer, inputs, config = draw_layer(draw)
-    found: list[Mismatch] = []
-    for mode in MODES if isinstance(layer, ArrayLayer) else MODES[:1]:
-        read = ", ".join(f"{shape_text(i.shape)} {i.dtype}" for i in inputs)
-        case = f"layer {layer!r} of {read} on {config!r}, {mode}"
-        if isinstance(layer, ArrayLayer):
-            product = layer.lower(*inputs)
-            run_product(product, config, mode=mode, workers=1)
-            output: Any = layer.finish(product, *inputs)
-        else:
-            assert isinstance(layer, HostLayer)
-            output = layer.apply(*inputs)
-        names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
-        node = Node(layer, ("x",) * len(inputs), names)
-        expected = node.named(expected_output(layer, inputs))
-        mismatch = _compare_layer(case, node, inputs, output, expected, config, mode)
-        if mismatch is not None:
-            found.append(mismatch)
-    return found
-
-
-_KINDS: dict[str, Callable[[Draw], list[Mismatch]]] = {
-    "registers": _registers,
-    "matmul": _matmul,
-    "conv2d": _conv2d,
-    "layer": _layer,
-}
-
-
-# Comparing
-
-
-def _compare_product(
-    case: str,
-    product: Product,
-    operands: Operands,
-    got: np.ndarray,
-    expected: np.ndarray,
-    config: ArrayConfig,
-    mode: str,
-) -> list[Mismatch]:
-    wrong = first_difference(got, expected)
-    if wrong is None:
-        return []
-    if "note" in wrong:
-        return [Mismatch(case=case, stage="shape", **wrong)]
-    where = locate(product, operands, wrong["index"], config, mode)
-    return [Mismatch(case=case, **wrong, **where)]
-
-
-def _compare_cycles(case: str, cycles: int, gemm: Gemm, config: ArrayConfig) -> list[Mismatch]:
-    expected = expected_cycles(gemm, config)
-    if cycles == expected:
-        return []
-    return [Mismatch(case=case, stage="cycles", got=cycles, expected=expected)]
-
-
-def _compare_layer(
-    case: str,
-    node: Node,
-    inputs: list[np.ndarray],
-    output: Any,
-    expected: Mapping[str, np.ndarray],
-    config: ArrayConfig,
-    mode: str,
-) -> Mismatch | None:
-    for name, got in node.named(output).items():
-        wrong = first_difference(got, expected[name])
-        if wrong is None:
-            continue
-        if len(expected) > 1:
-            case = f"{case}, output {name!r}"
-        if "note" in wrong:
-            return Mismatch(case=case, stage="shape", **wrong)
-        if not isinstance(node.layer, ArrayLayer):
-            return Mismatch(case=case, stage="host", **wrong)
-        # Are the sums wrong, or what is made of them?
-        sums, operands = expected_sums(node.layer, inputs)
-        product = node.layer.lower(*inputs)
-        run_product(product, config, mode=mode, workers=1)
-        wrong_sum = first_difference(product.acc, sums)
-        if wrong_sum is None:
-            return Mismatch(case=case, stage="finish", **wrong)
-        return Mismatch(case=case, **wrong_sum, **locate(product, operands, wrong_sum["index"], config, mode))
-    return None
 
 
 # Models
@@ -405,7 +184,7 @@ class ModelCheck:
         case = f"layer {node.name!r} ({node.layer.kind})"
         self.expected = node.named(expected_output(node.layer, inputs))
         config = self.machine.array
-        mismatch = _compare_layer(case, node, inputs, output, self.expected, config, self.mode)
+        mismatch = compare_layer(case, node, inputs, output, self.expected, config, self.mode)
         if mismatch is not None:
             self.mismatches.append(replace(mismatch, reproduce=self.reproduce))
         self.checked += 1
@@ -428,6 +207,7 @@ class _Options(NamedTuple):
     against: str
     node_by_node: bool
     tolerance: float
+    qdq: str
 
 
 def _verify_model(
@@ -444,14 +224,14 @@ def _verify_model(
     if against == "onnxruntime":
         runtime_version()  # before anything runs, not after it
     if not isinstance(model, Model):
-        model = load_model(model)
+        model = load_model(model, options.qdq)
     drawn = x is None
     if x is None:
         x = random_inputs(model, options.seed)
     line = ""
     if path is not None:
         given = None if drawn else "X.npy"
-        line = reproduce_line("verify", os.fspath(path), given, machine, mode, options.seed)
+        line = reproduce_line("verify", os.fspath(path), given, machine, mode, options.seed, options.qdq)
         line += f" --against {against}" if against != "reference" else ""
         line += " --node-by-node" if options.node_by_node else ""
         line += f" --tolerance {options.tolerance:g}" if options.tolerance != FLOAT_TOLERANCE else ""
@@ -471,13 +251,16 @@ def _verify_model(
     if against == "onnxruntime":
         assert path is not None
         first = [] if nodes is None or nodes.first is None else [nodes.first]
-        wrong, doubted, within = compare_outputs(path, model, x, run, options.tolerance)
+        wrong, doubted, within = compare_outputs(path, model, x, run, options.tolerance, options.qdq)
         checked["output"] = len(run.outputs)
         mismatches += [replace(mismatch, reproduce=line) for mismatch in (*first, *wrong)]
         notes = (*doubted, *notes)
     verdicts: tuple[NodeVerdict, ...] = ()
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+        absent = sum(node.verdict == "not compared" for node in verdicts)
+        if absent and against == "onnxruntime":
+            notes += (f"tensors not compared, as ONNX Runtime fuses their nodes with others: {absent}",)
     return VerificationReport(tuple(mismatches), checked, against, options.seed, notes, verdicts, within)
 
 
@@ -488,7 +271,7 @@ def _node_check(path: Path | None, model: Model, x: Any, check: ModelCheck, opti
         assert path is not None
         written = [tensor for node in model.nodes for tensor in node.outputs if tensor]
         feeds = feeds_for(model, x)
-        theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written)}
+        theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written, options.qdq)}
         return NodeCheck(lambda node, inputs: theirs, config, options.tolerance, theirs)
 
     # By the oracles, which `check` has just asked about this node.
@@ -496,7 +279,13 @@ def _node_check(path: Path | None, model: Model, x: Any, check: ModelCheck, opti
 
 
 def reproduce_line(
-    command: str, path: str | None, given: str | None, machine: MachineConfig, mode: str, seed: int
+    command: str,
+    path: str | None,
+    given: str | None,
+    machine: MachineConfig,
+    mode: str,
+    seed: int,
+    qdq: str = "integer",
 ) -> str:
     """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
     import shlex
@@ -506,13 +295,14 @@ def reproduce_line(
         words += ["--input", shlex.quote(given)]
     elif path is not None:
         words += ["--seed", str(seed)]
-    return " ".join([*words, "--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode])
+    words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
+    return " ".join(words + (["--qdq", qdq] if qdq != "integer" else []))
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
     if Path(path).suffix.lower() == ".onnx":
-        return load_onnx(path)
+        return load_onnx(path, qdq=qdq)
     return Model.load(path)
 
 
@@ -555,6 +345,7 @@ def compare_outputs(
     x: np.ndarray | Mapping[str, np.ndarray],
     run: engine.Run,
     tolerance: float = FLOAT_TOLERANCE,
+    qdq: str = "integer",
 ) -> OutputCheck:
     """Compare a run's outputs with ONNX Runtime's on the same file.
 
@@ -565,7 +356,7 @@ def compare_outputs(
     ValueError
         If it does not run the file.
     """
-    results = runtime_outputs(path, feeds_for(model, x))
+    results = runtime_outputs(path, feeds_for(model, x), qdq)
     mismatches, notes, within = [], [], 0.0
     for name in model.outputs:
         wrong = first_difference(run.outputs[name], results[name])

@@ -17,6 +17,9 @@ from systolic.model import Model
 
 Feeds = Mapping[str, np.ndarray]
 
+# How far ONNX Runtime optimises for each meaning of a QDQ graph.
+_LEVELS = {"integer": "ENABLE_ALL", "float": "DISABLE_ALL"}
+
 
 def feeds_for(model: Model, x: np.ndarray | Feeds) -> dict[str, np.ndarray]:
     """Return a model's inputs by name, in the byte order that ONNX Runtime takes."""
@@ -24,8 +27,13 @@ def feeds_for(model: Model, x: np.ndarray | Feeds) -> dict[str, np.ndarray]:
     return {name: np.asarray(value).astype(model.inputs[name].dtype) for name, value in feeds.items()}
 
 
-def runtime_outputs(path: str | os.PathLike[str], feeds: Feeds) -> dict[str, np.ndarray]:
-    """Return ONNX Runtime's outputs by name, with all its optimisations.
+def runtime_outputs(
+    path: str | os.PathLike[str], feeds: Feeds, qdq: str = "integer"
+) -> dict[str, np.ndarray]:
+    """Return ONNX Runtime's outputs by name.
+
+    What `qdq` means is said in ``load_onnx``: "integer" is ONNX Runtime with all its optimisations,
+    "float" without any.
 
     Raises
     ------
@@ -35,11 +43,11 @@ def runtime_outputs(path: str | os.PathLike[str], feeds: Feeds) -> dict[str, np.
         If it does not run the file.
     """
     with _refusals(path):
-        return _run(_session(os.fspath(path)), feeds)
+        return _run(_session(os.fspath(path), level=_LEVELS[qdq]), feeds)
 
 
 def runtime_tensors(
-    path: str | os.PathLike[str], feeds: Feeds, names: Iterable[str]
+    path: str | os.PathLike[str], feeds: Feeds, names: Iterable[str], qdq: str = "integer"
 ) -> dict[str, np.ndarray]:
     """Return those of the named tensors that ONNX Runtime computes, with the graph's outputs.
 
@@ -47,7 +55,7 @@ def runtime_tensors(
     changes what the group means. So it first writes down its own graph, optimised up to the fusions of
     quantized operators (level "extended"; what comes after changes layouts, not values), and that
     graph, in which fused groups are single nodes, runs as it stands. What has no name in it is not
-    returned.
+    returned. With ``qdq="float"`` nothing is fused, and every tensor is there.
 
     Raises
     ------
@@ -62,7 +70,8 @@ def runtime_tensors(
 
     with _refusals(path), tempfile.TemporaryDirectory() as folder:
         optimised = os.path.join(folder, "optimised.onnx")
-        _session(os.fspath(path), level="ENABLE_EXTENDED", write=optimised)
+        level = "ENABLE_EXTENDED" if qdq == "integer" else "DISABLE_ALL"
+        _session(os.fspath(path), level=level, write=optimised)
         graph = onnx.load(optimised)
         there = {tensor for node in graph.graph.node for tensor in node.output if tensor}
         shown = {output.name for output in graph.graph.output}

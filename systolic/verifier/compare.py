@@ -1,0 +1,77 @@
+"""What differs between results and what defines them, and at which stage it went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from systolic.config import ArrayConfig
+from systolic.gemm import Gemm, Product
+from systolic.layers import ArrayLayer
+from systolic.machine.control import run_product
+from systolic.model import Node
+from systolic.verifier.difference import first_difference
+from systolic.verifier.expected import expected_cycles, expected_sums
+from systolic.verifier.locate import locate
+from systolic.verifier.mismatch import Mismatch
+from systolic.verifier.operands import Operands
+
+
+def compare_product(
+    case: str,
+    product: Product,
+    operands: Operands,
+    got: np.ndarray,
+    expected: np.ndarray,
+    config: ArrayConfig,
+    mode: str,
+) -> list[Mismatch]:
+    """Return what differs in a product's sums, and where on the array it went wrong."""
+    wrong = first_difference(got, expected)
+    if wrong is None:
+        return []
+    if "note" in wrong:
+        return [Mismatch(case=case, stage="shape", **wrong)]
+    where = locate(product, operands, wrong["index"], config, mode)
+    return [Mismatch(case=case, **wrong, **where)]
+
+
+def compare_cycles(case: str, cycles: int, gemm: Gemm, config: ArrayConfig) -> list[Mismatch]:
+    """Return a mismatch if a product's cycles are not those of the clock convention."""
+    expected = expected_cycles(gemm, config)
+    if cycles == expected:
+        return []
+    return [Mismatch(case=case, stage="cycles", got=cycles, expected=expected)]
+
+
+def compare_layer(
+    case: str,
+    node: Node,
+    inputs: list[np.ndarray],
+    output: Any,
+    expected: Mapping[str, np.ndarray],
+    config: ArrayConfig,
+    mode: str,
+) -> Mismatch | None:
+    """Return what differs first in a layer's outputs, and whether its sums or their finish is wrong."""
+    for name, got in node.named(output).items():
+        wrong = first_difference(got, expected[name])
+        if wrong is None:
+            continue
+        if len(expected) > 1:
+            case = f"{case}, output {name!r}"
+        if "note" in wrong:
+            return Mismatch(case=case, stage="shape", **wrong)
+        if not isinstance(node.layer, ArrayLayer):
+            return Mismatch(case=case, stage="host", **wrong)
+        # Are the sums wrong, or what is made of them?
+        sums, operands = expected_sums(node.layer, inputs)
+        product = node.layer.lower(*inputs)
+        run_product(product, config, mode=mode, workers=1)
+        wrong_sum = first_difference(product.acc, sums)
+        if wrong_sum is None:
+            return Mismatch(case=case, stage="finish", **wrong)
+        return Mismatch(case=case, **wrong_sum, **locate(product, operands, wrong_sum["index"], config, mode))
+    return None

@@ -1,0 +1,179 @@
+"""Random cases: registers, products, convolutions and layers, each against what defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from systolic import _check, engine
+from systolic._check import shape as shape_text
+from systolic.array import SystolicArray
+from systolic.array.schedule import Ports
+from systolic.array.state import State
+from systolic.config import REGISTERS
+from systolic.gemm import DenseProduct, Progress
+from systolic.layers import ArrayLayer, HostLayer, lower_conv2d
+from systolic.machine.control import MODES, run_product
+from systolic.model import Node
+from systolic.reference import ReferenceArray, oracle
+from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
+from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
+from systolic.verifier.expected import expected_output, explicit_pads
+from systolic.verifier.locate import CAUSES
+from systolic.verifier.mismatch import Mismatch, VerificationReport
+from systolic.verifier.operands import conv_operands, dense_operands
+
+
+def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
+    """Check the random cases of these numbers; see ``verify``."""
+    numbers = [_check.integer(number, "case", minimum=0) for number in numbers]
+    if not numbers:
+        raise ValueError("cases must hold the number of at least one case, or be how many to draw")
+    mismatches: list[Mismatch] = []
+    checked = dict.fromkeys(_KINDS, 0)
+    for done, number in enumerate(numbers):
+        kind = list(_KINDS)[number % len(_KINDS)]
+        try:
+            found = _KINDS[kind](Draw(seed, number))
+        except Exception as error:  # what is checked may do anything
+            found = [
+                Mismatch(case=f"{kind} case {number}", stage="error", note=f"{type(error).__name__}: {error}")
+            ]
+        line = f"systolic verify --seed {seed} --case {number}"
+        mismatches += [replace(mismatch, reproduce=line) for mismatch in found]
+        checked[kind] += 1
+        if report is not None:
+            report(done + 1, len(numbers))
+    return VerificationReport(tuple(mismatches), checked, seed=seed)
+
+
+def _registers(draw: Draw) -> list[Mismatch]:
+    """From any state, under any ports, many cycles in one call: every register."""
+    config = draw.config()
+    rows, cols = config.rows, config.cols
+    size, cycles = (rows, cols), draw.one_of(1, 2, 3, 5, draw.size(30), draw.size(30))
+    low, high = -(2**31), 2**31 - 1
+    state = State(
+        weight=draw.codes(size, config.weight_dtype),
+        next_weight=draw.codes(size, config.weight_dtype),
+        weight_pass=draw.codes(size, config.weight_dtype),
+        activation=draw.codes(size, config.activation_dtype),
+        psum=draw.rng.integers(low, high, size, dtype=np.int32, endpoint=True),
+        shift=draw.bits(size),
+        swap=draw.bits(size),
+    )
+    psum = draw.one_of(
+        np.zeros((cycles, cols), np.int32), draw.rng.integers(high - 20_000, high, (cycles, cols), np.int32)
+    )
+    ports = Ports(
+        draw.codes((cycles, rows), config.activation_dtype),
+        draw.bits((cycles, rows)),
+        draw.bits((cycles, rows)),
+        draw.codes((cycles, cols), config.weight_dtype),
+        psum,
+    )
+    reference = ReferenceArray(rows, cols, {name: getattr(state, name).tolist() for name in REGISTERS})
+    for t in range(cycles):
+        names = ("activation", "shift", "swap", "weight", "psum")
+        reference.step(**{name: values[t].tolist() for name, values in zip(names, ports, strict=True)})
+        # Each prefix in one call: the first cycle at which a register differs is the error's.
+        array = SystolicArray(config).restore(state)
+        array._clock(t + 1, 1, Ports(*(values[: t + 1] for values in ports)))
+        different = {
+            name: np.argwhere(array.registers[name].astype(np.int64) != expected)
+            for name, expected in reference.registers().items()
+        }
+        first = (
+            min((tuple(d[0]), CAUSES.index(name)) for name, d in different.items() if len(d))
+            if any(len(d) for d in different.values())
+            else None
+        )
+        if first is not None:
+            (row, col), name = first[0], CAUSES[first[1]]
+            return [
+                Mismatch(
+                    case=f"registers {config!r}, {cycles} cycles",
+                    stage="array",
+                    register=name,
+                    pe=(int(row), int(col)),
+                    cycle=t,
+                    register_got=int(array.registers[name][row, col]),
+                    register_expected=int(reference.registers()[name][row, col]),
+                    count=sum(map(len, different.values())),
+                )
+            ]
+    return []
+
+
+def _matmul(draw: Draw) -> list[Mismatch]:
+    x, w, config = draw_matmul(draw)
+    case = f"matmul {shape_text(x.shape)} {x.dtype} x {shape_text(w.shape)} {w.dtype} on {config!r}"
+    expected = oracle.matmul(x, w)
+    found: list[Mismatch] = []
+    for mode in MODES:
+        result = engine.matmul(x, w, array=config, mode=mode)
+        product = DenseProduct(x, w)
+        found += compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or compare_product(
+            f"{case}, {mode}", product, dense_operands(x, w), result.acc, expected, config, mode
+        )
+    return found
+
+
+def _conv2d(draw: Draw) -> list[Mismatch]:
+    x, w, options, config = draw_conv2d(draw)
+    case = (
+        f"conv2d {shape_text(x.shape)} {x.dtype}, w {shape_text(w.shape)} {w.dtype}, {options} on {config!r}"
+    )
+
+    layout = options["layout"]
+    image = x.shape[2:] if layout == "NCHW" else x.shape[1:3]
+    geometry: dict[str, Any] = {key: options[key] for key in ("stride", "dilation", "groups", "layout")}
+    geometry["pad_value"] = options["x_zero_point"]
+    product_options = {**geometry, "padding": options["padding"]}
+    geometry["pads"] = explicit_pads(
+        options["padding"], image, w.shape[2:], options["stride"], options["dilation"]
+    )
+    expected = oracle.conv2d(x, w, **geometry)
+    out: Any = expected.shape[2:] if layout == "NCHW" else expected.shape[1:3]
+    operands = conv_operands(x, w, out=out, **geometry)
+    found: list[Mismatch] = []
+    for mode in MODES:
+        result = engine.conv2d(x, w, array=config, mode=mode, **options)
+        product = lower_conv2d(x, w, **product_options)
+        found += compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or compare_product(
+            f"{case}, {mode}", product, operands, result.acc, expected, config, mode
+        )
+    return found
+
+
+def _layer(draw: Draw) -> list[Mismatch]:
+    layer, inputs, config = draw_layer(draw)
+    found: list[Mismatch] = []
+    for mode in MODES if isinstance(layer, ArrayLayer) else MODES[:1]:
+        read = ", ".join(f"{shape_text(i.shape)} {i.dtype}" for i in inputs)
+        case = f"layer {layer!r} of {read} on {config!r}, {mode}"
+        if isinstance(layer, ArrayLayer):
+            product = layer.lower(*inputs)
+            run_product(product, config, mode=mode, workers=1)
+            output: Any = layer.finish(product, *inputs)
+        else:
+            assert isinstance(layer, HostLayer)
+            output = layer.apply(*inputs)
+        names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
+        node = Node(layer, ("x",) * len(inputs), names)
+        expected = node.named(expected_output(layer, inputs))
+        mismatch = compare_layer(case, node, inputs, output, expected, config, mode)
+        if mismatch is not None:
+            found.append(mismatch)
+    return found
+
+
+_KINDS: dict[str, Callable[[Draw], list[Mismatch]]] = {
+    "registers": _registers,
+    "matmul": _matmul,
+    "conv2d": _conv2d,
+    "layer": _layer,
+}
