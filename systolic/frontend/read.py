@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic.frontend.check import captured, check_model, domain_of, label
 from systolic.frontend.external import read_external
+from systolic.frontend.functions import inline
 from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
 from systolic.model import DTYPES, TensorSpec
 
@@ -52,6 +53,7 @@ def _load(path: str | os.PathLike[str]) -> Any:
     except DecodeError as error:
         raise ValueError(f"{name} is not an ONNX model, or is truncated: {error}") from error
     try:
+        model = inline(model)
         check_model(model)
         read_external(model, os.path.dirname(name))
         onnx.checker.check_model(model)
@@ -117,9 +119,15 @@ def _spec(value: Any) -> TensorSpec:
     if sizes is None:
         raise ValueError(f"input {value.name!r} has no shape; declare one, symbolic sizes are allowed")
     try:
-        return TensorSpec(sizes, dtype)
+        return TensorSpec(sizes, dtype, _symbols(value))
     except ValueError as error:
         raise ValueError(f"input {value.name!r}: {error}") from error
+
+
+def _symbols(value: Any) -> tuple[str | None, ...]:
+    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing."""
+    names = [d.dim_param for d in value.type.tensor_type.shape.dim]
+    return tuple(name if name.isidentifier() and name != "None" else None for name in names)
 
 
 def _declared(value: Any) -> tuple[str | None, Sizes | None]:

@@ -1,10 +1,106 @@
-"""What becomes of an operator that the table of converters lacks."""
+"""What becomes of an operator that the table of converters lacks: onnx's reference evaluator runs it."""
 
 from __future__ import annotations
 
-from systolic.frontend.operators._operator import Converter, Operator
+from typing import Any
+
+import numpy as np
+
+from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.layers.host import OnnxNode
+from systolic.layers.host.evaluator import evaluator, infer
+from systolic.model import DTYPES, Node
 
 
 def fallback(operator: Operator) -> Converter | None:
     """Return a converter for an operator that the table lacks; None if nobody knows the operator."""
-    return None
+    return evaluated if _known(operator) else None
+
+
+def evaluated(op: Operator) -> Converted:
+    """Return the layer that evaluates a node with the onnx package, for want of a layer of our own."""
+    if not _known(op):
+        raise op.refuse("this use of it is not supported")
+    node = _plain(op.proto)
+    for inner in _inner(node):
+        if not _exists(inner.domain, inner.op_type, op.graph.opsets):
+            raise op.refuse(
+                f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which the "
+                "onnx package does not know; only standard operators run in subgraphs"
+            )
+    opsets = tuple(sorted(op.graph.opsets.items()))
+    reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
+    data = node.SerializeToString()
+    try:
+        run = evaluator(data, reads, opsets)
+    except ValueError as error:
+        raise op.refuse(str(error)) from error
+    if not reads:
+        return _constant(op, run)
+    dtypes = {name: op.dtypes[name] for name in reads}
+    _expect_types(op, dtypes, "its input")
+    shapes = {name: op.graph.shapes.get(name) for name in reads}
+    values = {name: op.constants[name] for name in reads if name in op.constants}
+    writes = {}
+    for name, (dtype, _) in infer(node, dtypes, shapes, values, op.graph.opsets).items():
+        declared = op.graph.declared.get(name, (None, None))[0]
+        if dtype is None and declared is None:
+            raise op.refuse(
+                f"its output {name!r} is no tensor, or one of a type that onnx cannot tell; sequences, "
+                "optionals and maps are not supported"
+            )
+        writes[name] = dtype or declared or ""
+    _expect_types(op, writes, "its output")
+    bytes_ = np.frombuffer(data, np.uint8)
+    layer = OnnxNode(op.op_type, bytes_, reads, tuple(dtypes.values()), tuple(writes.values()), opsets)
+    return [Node(layer, reads, tuple(writes), op.label)]
+
+
+def _known(op: Operator) -> bool:
+    return op.proto is not None and _exists(op.domain, op.op_type, op.graph.opsets)
+
+
+def _exists(domain: str, op_type: str, opsets: dict[str, int]) -> bool:
+    """Whether the onnx package has the operator in the model's version of its domain."""
+    from onnx import defs
+
+    domain = "" if domain == "ai.onnx" else domain
+    try:
+        return not defs.get_schema(op_type, opsets.get(domain, 1), domain).deprecated
+    except defs.SchemaError:
+        return False
+
+
+def _plain(proto: Any) -> Any:
+    """Return a copy of a node whose domain is spelled as operator sets are."""
+    node = type(proto)()
+    node.CopyFrom(proto)
+    node.domain = "" if node.domain == "ai.onnx" else node.domain
+    return node
+
+
+def _inner(node: Any) -> list[Any]:
+    """Return the nodes of all subgraphs."""
+    found = []
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in graph.node:
+                found += [inner, *_inner(inner)]
+    return found
+
+
+def _constant(op: Operator, run: Any) -> np.ndarray:
+    """Return what a node without inputs gives."""
+    if op.op_type.startswith("Random") or len(op.outputs) != 1:
+        raise op.refuse("it reads nothing, so that every run would have the same numbers; store them instead")
+    (value,) = run.run(None, {})
+    if not isinstance(value, np.ndarray):
+        raise op.refuse("it gives no tensor; sequences, optionals and maps are not supported")
+    _expect_types(op, {op.outputs[0]: value.dtype.name}, "its output")
+    return value
+
+
+def _expect_types(op: Operator, dtypes: dict[str, str], what: str) -> None:
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise op.refuse(f"{what} {name!r} holds {dtype}; supported are {', '.join(DTYPES)}")

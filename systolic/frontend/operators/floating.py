@@ -1,39 +1,266 @@
-"""Operators on numbers of any kind: arithmetic, activations, pools, constants."""
+"""Operators on numbers of any kind: arithmetic, activations, pools, sums, float products, constants."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
+
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.fallback import evaluated
+from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
+from systolic.layers.host.normalize import REDUCE
+from systolic.model import DTYPES, Node
+
+# What the layers for images and for codes take; other types have layers of their own.
+_IMAGE_TYPES = ("float32", "int8", "uint8")
+_PLAIN_TYPES = ("float32", "int32", "int8", "uint8")
 
 
 def _max_pool(op: Operator) -> Converted:
     op.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
+    kernel = op.integers("kernel_shape", ())
     if len(op.outputs) > 1 and op.outputs[1]:
-        raise op.refuse("the output of indices is not supported")
-    layer = layers.MaxPool2d(op.kernel(), ceil_mode=bool(op.attribute("ceil_mode", 0)), **op.window())
-    return layer, op.inputs[:1]
+        order = "column" if op.attribute("storage_order", 0) else "row"
+        return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
+    if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:
+        layer = layers.MaxPool2d(op.kernel(), ceil_mode=bool(op.attribute("ceil_mode", 0)), **op.window())
+        return layer, op.inputs[:1]
+    return layers.MaxPool(kernel, **_window(op, len(kernel))), op.inputs[:1]
+
+
+def _average_pool(op: Operator) -> Converted:
+    op.only("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
+    kernel = op.integers("kernel_shape", ())
+    include = bool(op.attribute("count_include_pad", 0))
+    return layers.AveragePool(kernel, count_include_pad=include, **_window(op, len(kernel))), op.inputs[:1]
+
+
+def _window(op: Operator, rank: int) -> dict[str, Any]:
+    """Return stride, padding, dilation and ceil_mode of a window of any rank."""
+    auto = op.attribute("auto_pad", "NOTSET")
+    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
+    pads = op.integers("pads", (0,) * 2 * rank)
+    if auto not in ("NOTSET", "", *names):
+        raise op.refuse(f"auto_pad {auto!r}")
+    if len(pads) != 2 * rank or min(pads, default=0) < 0:
+        raise op.refuse(
+            f"pads {list(pads)}; supported are {2 * rank}, before and behind each axis, none negative"
+        )
+    return {
+        "stride": op.integers("strides", (1,) * rank),
+        "padding": names.get(auto, tuple(zip(pads[:rank], pads[rank:], strict=True))),
+        "dilation": op.integers("dilations", (1,) * rank),
+        "ceil_mode": bool(op.attribute("ceil_mode", 0)),
+    }
+
+
+def _global_average_pool(op: Operator) -> Converted:
+    op.only()
+    return layers.GlobalAveragePool(), op.inputs[:1]
 
 
 def _relu(op: Operator) -> Converted:
+    op.only()
+    if op.dtypes[op.inputs[0]] not in _PLAIN_TYPES:
+        return layers.Clip(0), op.inputs[:1]
     return layers.Relu(), op.inputs[:1]
 
 
-def _add(op: Operator) -> Converted:
-    return layers.Add(), op.inputs[:2]
+def _unary(op: Operator) -> Converted:
+    op.only()
+    return layers.Unary(op.op_type), op.inputs[:1]
+
+
+def _gelu(op: Operator) -> Converted:
+    op.only("approximate")
+    approximate = op.attribute("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise op.refuse(f"approximate {approximate!r}; supported are 'none' and 'tanh'")
+    return layers.Unary("GeluTanh" if approximate == "tanh" else "Gelu"), op.inputs[:1]
+
+
+def _binary(op: Operator) -> Converted:
+    op.only()
+    if op.op_type == "Add" and {op.dtypes[name] for name in op.inputs[:2]} <= set(_PLAIN_TYPES):
+        return layers.Add(), op.inputs[:2]
+    return layers.Binary(op.op_type), op.inputs[:2]
+
+
+def _many(op: Operator) -> Converted:
+    """Max and Min of any number of tensors, two by two."""
+    op.only()
+    if len(op.inputs) == 1:
+        return layers.Identity(), op.inputs
+    nodes, last = [], op.inputs[0]
+    for number, name in enumerate(op.inputs[1:], 1):
+        output = op.outputs[0] if number == len(op.inputs) - 1 else f"{op.outputs[0]}/{number}"
+        nodes.append(Node(layers.Binary(op.op_type), (last, name), output, op.label))
+        last = output
+    return nodes
+
+
+def _clip(op: Operator) -> Converted:
+    op.only("min", "max")
+    given = [(1, "Max"), (2, "Min")]
+    if op.opset < 11 or all(op.inputs[i] in op.constants for i, _ in given if op.has(i)):
+        bounds = [op.attributes.get("min"), op.attributes.get("max")]
+        for index, _ in given:
+            if op.has(index):
+                bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
+        return layers.Clip(*bounds), op.inputs[:1]
+    nodes, last = [], op.inputs[0]
+    for index, operation in given:
+        if op.has(index):
+            output = op.outputs[0] if index == 2 or not op.has(2) else f"{op.outputs[0]}/low"
+            nodes.append(Node(layers.Binary(operation), (last, op.inputs[index]), output, op.label))
+            last = output
+    return nodes
+
+
+def _number(value: np.ndarray, name: str) -> int | float:
+    if value.size != 1:
+        raise ValueError(f"{name} must be one number, not {value.size}")
+    return value.reshape(-1)[0].item()
+
+
+def _where(op: Operator) -> Converted:
+    op.only()
+    return layers.Where(), op.inputs[:3]
+
+
+def _cast(op: Operator) -> Converted:
+    from onnx import helper
+
+    op.only("to", "saturate", "round_mode")
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(op.attribute("to", 0))).name
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"attribute to must name a type, not {op.attribute('to', 0)}") from None
+    if dtype not in DTYPES:
+        raise op.refuse(f"a cast to {dtype}; supported are {', '.join(DTYPES)}")
+    return layers.Cast(dtype), op.inputs[:1]
+
+
+def _softmax(op: Operator) -> Converted:
+    op.only("axis")
+    if op.opset < 13:
+        return layers.Softmax(op.attribute("axis", 1), flatten=True), op.inputs[:1]
+    return layers.Softmax(op.attribute("axis", -1)), op.inputs[:1]
+
+
+def _arg_max(op: Operator) -> Converted:
+    op.only("axis", "keepdims", "select_last_index")
+    layer = layers.ArgMax(
+        op.attribute("axis", 0),
+        keepdims=bool(op.attribute("keepdims", 1)),
+        last=bool(op.attribute("select_last_index", 0)),
+    )
+    return layer, op.inputs[:1]
+
+
+def _reduce(op: Operator) -> Converted:
+    op.only("axes", "keepdims", "noop_with_empty_axes")
+    axes = op.integers("axes", ()) if "axes" in op.attributes else None
+    computed = op.has(1) and op.inputs[1] not in op.constants
+    if op.has(1) and not computed:
+        axes = tuple(int(axis) for axis in op.constants[op.inputs[1]].reshape(-1))
+    if op.attribute("noop_with_empty_axes", 0):
+        if computed:
+            return evaluated(op)
+        if not axes:
+            return layers.Identity(), op.inputs[:1]
+    if op.op_type == "ReduceMean" and op.dtypes[op.inputs[0]] not in FLOATS:
+        return evaluated(op)
+    if op.dtypes[op.inputs[0]] == "bool":
+        return evaluated(op)
+    layer = layers.Reduce(op.op_type, axes or None, keepdims=bool(op.attribute("keepdims", 1)))
+    return layer, op.inputs[: 2 if computed else 1]
+
+
+def _layer_normalization(op: Operator) -> Converted:
+    op.only("axis", "epsilon", "stash_type")
+    if op.attribute("stash_type", 1) != 1 or op.dtypes[op.inputs[0]] not in ("float32", "float16"):
+        return evaluated(op)
+    layer = layers.LayerNormalization(op.attribute("axis", -1), op.attribute("epsilon", 1e-5))
+    return layer, tuple(name for name in op.inputs if name)
+
+
+def _matmul(op: Operator) -> Converted:
+    op.only()
+    return layers.FloatMatMul(), op.inputs[:2]
+
+
+def _gemm(op: Operator) -> Converted:
+    op.only("alpha", "beta", "transA", "transB")
+    alpha, beta = op.attribute("alpha", 1.0), op.attribute("beta", 1.0)
+    if (alpha, beta) != (1.0, 1.0) and op.dtypes[op.inputs[0]] in INTEGERS:
+        return evaluated(op)
+    layer = layers.FloatMatMul(
+        transpose_a=bool(op.attribute("transA", 0)),
+        transpose_b=bool(op.attribute("transB", 0)),
+        alpha=alpha,
+        beta=beta if op.has(2) else 1.0,
+    )
+    return layer, tuple(name for name in op.inputs if name)
 
 
 def _constant(op: Operator) -> Converted:
     from onnx import numpy_helper
 
-    if "value" not in op.attributes:
-        raise op.refuse("a Constant must hold a tensor (attribute value)")
-    return numpy_helper.to_array(op.attributes["value"])
+    held = [name for name in op.attributes if name.startswith(("value", "sparse"))]
+    if len(held) != 1:
+        raise ValueError(f"a Constant must have one value, not {len(held)}")
+    value = op.attributes[held[0]]
+    if held[0] == "value":
+        return numpy_helper.to_array(value)
+    if held[0] in ("value_int", "value_ints"):
+        return np.array(value, np.int64)
+    if held[0] in ("value_float", "value_floats"):
+        return np.array(value, np.float32)
+    raise op.refuse(f"a Constant must hold a tensor or numbers, not {held[0]}")
 
+
+def _fill(op: Operator) -> Converted:
+    from onnx import numpy_helper
+
+    op.only("value")
+    value = np.zeros(1, np.float32)
+    if "value" in op.attributes:
+        value = numpy_helper.to_array(op.attributes["value"])
+    if value.dtype.name not in DTYPES:
+        raise op.refuse(f"a value of {value.dtype}; supported are {', '.join(DTYPES)}")
+    if op.inputs[0] in op.constants and math.prod(op.constants[op.inputs[0]].tolist()) > _MOST_FILLED:
+        raise op.refuse(f"a constant of the shape {op.constants[op.inputs[0]].tolist()}")
+    return layers.Fill(value), op.inputs[:1]
+
+
+# What a Fill of constant shape may make while a model is read.
+_MOST_FILLED = 1 << 28
+
+_MANY = ("Max", "Min")
 
 FLOATING: dict[tuple[str, str], Converter] = {
-    ("", "Add"): _add,
+    **{("", name): _unary for name in UNARY if name not in ("Gelu", "GeluTanh")},
+    **{("", name): _binary for name in BINARY if name not in _MANY},
+    **{("", name): _many for name in _MANY},
+    **{("", name): _reduce for name in REDUCE},
+    ("", "ArgMax"): _arg_max,
+    ("", "AveragePool"): _average_pool,
+    ("", "Cast"): _cast,
+    ("", "Clip"): _clip,
     ("", "Constant"): _constant,
+    ("", "ConstantOfShape"): _fill,
+    ("", "Gelu"): _gelu,
+    ("", "Gemm"): _gemm,
+    ("", "GlobalAveragePool"): _global_average_pool,
+    ("", "LayerNormalization"): _layer_normalization,
+    ("", "MatMul"): _matmul,
     ("", "MaxPool"): _max_pool,
     ("", "Relu"): _relu,
+    ("", "Softmax"): _softmax,
+    ("", "Where"): _where,
 }
 """Converters by (domain, operator)."""

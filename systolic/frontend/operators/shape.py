@@ -2,29 +2,168 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.fallback import evaluated
+from systolic.layers.host.resample import COORDINATES, ROUNDINGS
 
 
 def _flatten(op: Operator) -> Converted:
+    op.only("axis")
     return layers.Flatten(op.attribute("axis", 1)), op.inputs[:1]
 
 
 def _reshape(op: Operator) -> Converted:
     op.only("allowzero")
+    allowzero = bool(op.attribute("allowzero", 0))
+    if op.has(1) and op.inputs[1] not in op.constants:
+        return layers.ReshapeTo(allowzero=allowzero), op.inputs[:2]
     sizes = tuple(int(size) for size in op.constant(1, "shape"))
-    if op.attribute("allowzero", 0) and 0 in sizes:
-        raise op.refuse("allowzero with a size of 0 is not supported")
-    return layers.Reshape(sizes), op.inputs[:1]
+    return layers.Reshape(sizes, allowzero=allowzero), op.inputs[:1]
 
 
 def _identity(op: Operator) -> Converted:
     return layers.Identity(), op.inputs[:1]
 
 
+def _transpose(op: Operator) -> Converted:
+    op.only("perm")
+    perm = op.integers("perm", ()) if "perm" in op.attributes else None
+    return layers.Transpose(perm), op.inputs[:1]
+
+
+def _squeeze(op: Operator) -> Converted:
+    """Squeeze and Unsqueeze: the axes were an attribute and became an input."""
+    op.only("axes")
+    layer = layers.Squeeze if op.op_type == "Squeeze" else layers.Unsqueeze
+    if op.has(1) and op.inputs[1] not in op.constants:
+        return layer(), op.inputs[:2]
+    axes = op.integers("axes", ()) if "axes" in op.attributes else None
+    if op.has(1):
+        axes = tuple(int(axis) for axis in op.constants[op.inputs[1]].reshape(-1))
+    return layer(axes), op.inputs[:1]
+
+
+def _concat(op: Operator) -> Converted:
+    op.only("axis")
+    if "axis" not in op.attributes:
+        raise ValueError("attribute axis is missing")
+    return layers.Concat(op.attributes["axis"]), op.inputs
+
+
+def _split(op: Operator) -> Converted:
+    op.only("axis", "num_outputs", "split")
+    axis = op.attribute("axis", 0)
+    sizes = op.integers("split", ()) if "split" in op.attributes else None
+    if op.has(1):
+        if op.inputs[1] not in op.constants:
+            return evaluated(op)
+        sizes = tuple(int(size) for size in op.constants[op.inputs[1]].reshape(-1))
+    if sizes is None:
+        shape = op.shape(0)
+        size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+        if size is None:
+            return evaluated(op)
+        count = len(op.outputs)
+        step = -(-size // count)
+        sizes = tuple(max(min(step, size - step * place), 0) for place in range(count))
+    if len(sizes) != len(op.outputs):
+        raise ValueError(f"{len(op.outputs)} outputs but {len(sizes)} sizes")
+    return layers.Split(sizes, axis), op.inputs[:1]
+
+
+def _slice(op: Operator) -> Converted:
+    op.only()
+    for index, what in ((1, "starts"), (2, "ends")):
+        if not op.has(index):
+            raise ValueError(f"the {what} are missing")
+    inputs = list(op.inputs)
+    if op.has(4) and not op.has(3):
+        # Steps but no axes, which are the first ones then; a layer's inputs have no gaps.
+        count = op.shape(1)
+        if count is None or count[0] is None:
+            return evaluated(op)
+        inputs[3] = _put(op, "axes", np.arange(count[0], dtype=np.int64))
+    return layers.Slice(), tuple(name for name in inputs if name)
+
+
+def _gather(op: Operator) -> Converted:
+    op.only("axis")
+    return layers.Gather(op.attribute("axis", 0)), op.inputs[:2]
+
+
+def _expand(op: Operator) -> Converted:
+    op.only()
+    return layers.Expand(), op.inputs[:2]
+
+
+def _shape(op: Operator) -> Converted:
+    op.only("end", "start")
+    return layers.ShapeOf(op.attribute("start", 0), op.attribute("end", None)), op.inputs[:1]
+
+
+def _pad(op: Operator) -> Converted:
+    op.only("mode", "pads", "value")
+    layer = layers.Pad(op.attribute("mode", "constant"))
+    dtype = op.dtypes[op.inputs[0]]
+    if op.opset < 11:
+        pads = _put(op, "pads", np.array(op.integers("pads", ()), np.int64))
+        return layer, (op.inputs[0], pads, _put(op, "value", np.array(op.attribute("value", 0.0), dtype)))
+    inputs = list(op.inputs)
+    if op.has(3) and not op.has(2):
+        inputs[2] = _put(op, "value", np.zeros((), dtype))
+    return layer, tuple(name for name in inputs if name)
+
+
+def _resize(op: Operator) -> Converted:
+    op.only(
+        "antialias", "axes", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
+        "extrapolation_value", "keep_aspect_ratio_policy", "mode", "nearest_mode",
+    )  # fmt: skip
+    coordinates = op.attribute("coordinate_transformation_mode", "half_pixel")
+    rounding = op.attribute("nearest_mode", "round_prefer_floor")
+    if op.opset < 11:
+        coordinates, rounding = "asymmetric", "simple"
+    nearest = op.attribute("mode", "nearest") == "nearest" and not op.attribute("antialias", 0)
+    if not nearest or coordinates not in COORDINATES or rounding not in ROUNDINGS:
+        return evaluated(op)
+    place = 1 if op.opset < 11 else 2
+    sizes = op.has(3)
+    if not sizes and not op.has(place):
+        raise ValueError("it has neither scales nor sizes")
+    layer = layers.Resize(
+        "sizes" if sizes else "scales",
+        coordinates=coordinates,
+        rounding=rounding,
+        axes=op.integers("axes", ()) if "axes" in op.attributes else None,
+        policy=op.attribute("keep_aspect_ratio_policy", "stretch"),
+    )
+    return layer, (op.inputs[0], op.inputs[3 if sizes else place])
+
+
+def _put(op: Operator, what: str, value: np.ndarray) -> str:
+    """Add a constant for an input that the node leaves out, and return its name."""
+    name = f"{op.outputs[0]}/{what}"
+    op.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
+    return name
+
+
 SHAPE: dict[tuple[str, str], Converter] = {
+    ("", "Concat"): _concat,
+    ("", "Expand"): _expand,
     ("", "Flatten"): _flatten,
+    ("", "Gather"): _gather,
     ("", "Identity"): _identity,
+    ("", "Pad"): _pad,
     ("", "Reshape"): _reshape,
+    ("", "Resize"): _resize,
+    ("", "Shape"): _shape,
+    ("", "Slice"): _slice,
+    ("", "Split"): _split,
+    ("", "Squeeze"): _squeeze,
+    ("", "Transpose"): _transpose,
+    ("", "Unsqueeze"): _squeeze,
 }
 """Converters by (domain, operator)."""

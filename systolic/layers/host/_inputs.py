@@ -53,3 +53,57 @@ def replace_image(shape: Shape, layout: str, size: tuple[int, int]) -> Shape:
     if layout == "NCHW":
         return (*shape[:2], *size)
     return (shape[0], *size, shape[3])
+
+
+def take_some(layer: Layer, values: Sequence[Any], least: int, most: int) -> Sequence[Any]:
+    """Return `values` if there are at least `least` and at most `most`."""
+    if not least <= len(values) <= most:
+        raise TypeError(f"{type(layer).__name__} takes {least} to {most} inputs, not {len(values)}")
+    return values
+
+
+def normal_axis(layer: Layer, axis: int, rank: int, name: str = "axis") -> int:
+    """Return an axis counted from the front; ValueError if an input of `rank` axes has none such."""
+    if not -rank <= axis < rank:
+        raise ValueError(
+            f"{type(layer).__name__} takes {name} in {-rank}..{rank - 1} for an input of {rank} axes, "
+            f"not {axis}"
+        )
+    return axis % rank
+
+
+def normal_axes(layer: Layer, axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Return axes counted from the front, in the order given; ValueError if one is there twice."""
+    found = tuple(normal_axis(layer, axis, rank) for axis in axes)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{type(layer).__name__} takes each axis once, not {_check.shape(axes)}")
+    return found
+
+
+def integer_list(layer: Layer, value: np.ndarray, name: str) -> tuple[int, ...]:
+    """Return the values of an input that holds a list of integers, such as a shape."""
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{type(layer).__name__} takes {name} of int64 or int32, not {value.dtype}")
+    if value.ndim > 1:
+        raise ValueError(f"{type(layer).__name__} takes {name} as a list, not {_check.shape(value.shape)}")
+    return tuple(value.reshape(-1).tolist())
+
+
+def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> None:
+    """Raise TypeError unless the inputs that hold lists of integers are of int64 or int32."""
+    for dtype, name in zip(dtypes, names, strict=False):
+        if np.dtype(dtype).name not in ("int64", "int32"):
+            raise TypeError(
+                f"{type(layer).__name__} takes {name} of int64 or int32, not {np.dtype(dtype).name}"
+            )
+
+
+def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
+    """Put a field that is None or a list of integers into its stored form, a tuple."""
+    value = getattr(layer, name)
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise TypeError(f"{name} must be a sequence of integers, not {_check.kind(value)}")
+    sizes = tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
+    object.__setattr__(layer, name, sizes)

@@ -1,0 +1,119 @@
+"""Products of float matrices beside the array, which multiplies codes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._inputs import expect_dtype, take_some
+
+_TYPES = ("float32", "float64", "float16", "int32", "uint32", "int64", "uint64")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FloatMatMul(HostLayer):
+    """``alpha a @ b + beta c`` on plain numbers; stacks of matrices broadcast as numpy's do.
+
+    Reads a, b and, optionally, c.
+
+    Parameters
+    ----------
+    transpose_a, transpose_b : bool
+        Whether the last two axes are swapped first.
+    alpha, beta : float
+
+    Notes
+    -----
+    ONNX operators MatMul and Gemm. Products of float32 and float16 are computed in float64 and
+    rounded once: within 1 unit in the last place of the true value; ONNX Runtime sums in float32, in
+    an order that depends on the processor, and differs by up to about k / 2 units in the last place of
+    the sum of magnitudes of k products. Integers wrap; they take no alpha and beta but 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import FloatMatMul
+    >>> FloatMatMul(alpha=0.5).apply(np.float32([[1, 2]]), np.float32([[3], [4]]))
+    array([[5.5]], dtype=float32)
+    """
+
+    inputs: ClassVar[None] = None
+
+    transpose_a: bool = field(default=False, kw_only=True)
+    transpose_b: bool = field(default=False, kw_only=True)
+    alpha: float = field(default=1.0, kw_only=True)
+    beta: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("transpose_a", "transpose_b"):
+            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a number, not {_check.kind(value)}")
+            object.__setattr__(self, name, float(value))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the product's shape; ValueError if the matrices do not fit."""
+        a, b, *rest = take_some(self, shapes, 2, 3)
+        left, right = _swapped(a, self.transpose_a), _swapped(b, self.transpose_b)
+        rows, cols = (left, right) if len(left) > 1 else ((1, *left), right)
+        cols = cols if len(right) > 1 else (*right, 1)
+        try:
+            if not left or not right or rows[-1] != cols[-2]:
+                raise ValueError
+            stack = np.broadcast_shapes(rows[:-2], cols[:-2])
+        except ValueError:
+            raise ValueError(
+                "FloatMatMul takes (..., M, K) and (..., K, N), not "
+                f"{_check.shape(left)} and {_check.shape(right)}"
+            ) from None
+        shape = (*stack, *rows[-2:-1][: len(left) - 1], *cols[-1:][: len(right) - 1])
+        for c in rest:
+            padded = (1,) * (len(shape) - len(c)) + tuple(c)
+            if len(c) > len(shape) or any(b not in (1, a) for a, b in zip(shape, padded, strict=True)):
+                raise ValueError(
+                    f"FloatMatMul takes a c that broadcasts to the product {_check.shape(shape)}, "
+                    f"not {_check.shape(c)}"
+                )
+        return shape
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the inputs' common type."""
+        first, *rest = take_some(self, dtypes, 2, 3)
+        name = expect_dtype(self, first, _TYPES)
+        for dtype in rest:
+            expect_dtype(self, dtype, (name,), ", the first input's type")
+        if name not in ("float32", "float64", "float16") and (self.alpha, self.beta) != (1.0, 1.0):
+            raise TypeError(f"FloatMatMul takes an alpha and a beta for floats alone, not for {name}")
+        return name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the product."""
+        a, b, *rest = take_some(self, inputs, 2, 3)
+        shape = self.output_shape(*(array.shape for array in inputs))
+        dtype = self.output_dtype(*(array.dtype.name for array in inputs))
+        if a.dtype.kind == "f":
+            a, b = a.astype(np.float64), b.astype(np.float64)
+        a = np.swapaxes(a, -1, -2) if self.transpose_a else a
+        b = np.swapaxes(b, -1, -2) if self.transpose_b else b
+        with np.errstate(all="ignore"):
+            result = np.asarray(np.matmul(a, b))
+            if self.alpha != 1:
+                result = result * self.alpha
+            for c in rest:
+                result = result + (c if self.beta == 1 else c * np.float64(self.beta))
+            return np.asarray(result).astype(dtype, copy=False).reshape(shape)
+
+
+def _swapped(shape: Shape, swap: bool) -> Shape:
+    shape = tuple(shape)
+    if not swap:
+        return shape
+    if len(shape) < 2:
+        raise ValueError(f"FloatMatMul transposes matrices, not {_check.shape(shape)}")
+    return (*shape[:-2], shape[-1], shape[-2])

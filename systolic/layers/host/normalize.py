@@ -1,0 +1,332 @@
+"""Sums along axes and what is made of them: means, softmax, layer normalization, the largest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host._inputs import (
+    axes_field,
+    expect_dtype,
+    expect_lists,
+    integer_list,
+    normal_axes,
+    normal_axis,
+    take,
+    take_some,
+)
+from systolic.layers.host.arithmetic import FLOATS, NUMBERS
+
+# Function and types taken.
+_REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
+    "ReduceMax": (np.max, NUMBERS),
+    "ReduceMean": (np.mean, FLOATS),
+    "ReduceMin": (np.min, NUMBERS),
+    "ReduceProd": (np.prod, NUMBERS),
+    "ReduceSum": (np.sum, NUMBERS),
+}
+
+REDUCE = tuple(_REDUCE)
+"""What :class:`Reduce` computes."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reduce(HostLayer):
+    """One number for all along some axes.
+
+    Reads x and, where `axes` is None, optionally the axes (none of them: all).
+
+    Parameters
+    ----------
+    operation : str
+        "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd" or "ReduceSum"; tables show it as the
+        layer's kind.
+    axes : sequence of int or None
+        None is those that it reads, or all; negative ones count from the end.
+    keepdims : bool
+        Whether the axes stay, with size 1.
+
+    Notes
+    -----
+    The ONNX operators of those names. Integers wrap. Sums, products and means of float32 and float16
+    are taken in float64 and rounded once; ONNX Runtime sums in float32, in an order that depends on
+    the processor, so that its result differs by up to about n / 2 units in the last place of the sum
+    of magnitudes of n numbers (commonly by 1 or 2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Reduce
+    >>> Reduce("ReduceMean", (-1,)).apply(np.float32([[1, 2], [3, 5]]))
+    array([[1.5],
+           [4. ]], dtype=float32)
+    """
+
+    inputs: ClassVar[None] = None
+
+    operation: str
+    axes: Sequence[int] | None = None
+    keepdims: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check.choice(self.operation, "operation", REDUCE)
+        axes_field(self, "axes")
+        object.__setattr__(self, "keepdims", _check.flag(self.keepdims, "keepdims"))
+
+    @property
+    def kind(self) -> str:
+        """The operation."""
+        return self.operation
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape with the axes gone or of size 1; UnknownShape if they are read."""
+        if len(self._take(shapes)) == 2:
+            raise UnknownShape
+        return self._shape(shapes[0], self._axes(shapes[0]))
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the shape with the axes gone or of size 1."""
+        if any(value is None for value in self._take(values)[1:]):
+            raise UnknownShape
+        return self._shape(shapes[0], self._axes(shapes[0], *values[1:]))
+
+    def _shape(self, shape: Shape, axes: tuple[int, ...]) -> Shape:
+        if 0 in [shape[axis] for axis in axes] and self.operation in ("ReduceMax", "ReduceMin"):
+            raise ValueError(f"{self.operation} takes at least one number, not {_check.shape(shape)}")
+        sizes = [1 if axis in axes else size for axis, size in enumerate(shape)]
+        return tuple(size for axis, size in enumerate(sizes) if self.keepdims or axis not in axes)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return x's type."""
+        dtype, *lists = self._take(dtypes)
+        expect_lists(self, lists, ("axes",))
+        return expect_dtype(self, dtype, _REDUCE[self.operation][1], f" for {self.operation}")
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the numbers that are left."""
+        x, *given = self._take(inputs)
+        dtype, axes = self.output_dtype(*(array.dtype.name for array in inputs)), self._axes(x.shape, *given)
+        shape = self._shape(x.shape, axes)
+        function = _REDUCE[self.operation][0]
+        sums = self.operation not in ("ReduceMax", "ReduceMin")
+        extra = {"dtype": np.float64 if x.dtype.kind == "f" else dtype} if sums else {}
+        with np.errstate(all="ignore"):
+            if self.operation == "ReduceMean" and not x.size:
+                return np.full(shape, np.nan, dtype)
+            result = function(x, axis=axes, keepdims=self.keepdims, **extra)
+            return np.array(result, dtype=dtype)
+
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        return take_some(self, values, 1, 2 if self.axes is None else 1)
+
+    def _axes(self, shape: Shape, *given: np.ndarray | None) -> tuple[int, ...]:
+        axes = self.axes
+        for value in given:
+            assert value is not None
+            axes = integer_list(self, value, "axes") or None
+        if axes is None:
+            return tuple(range(len(shape)))
+        return normal_axes(self, axes, len(shape))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ArgMax(HostLayer):
+    """Where along an axis the largest number is: ONNX operator ArgMax.
+
+    Parameters
+    ----------
+    axis : int
+    keepdims : bool
+        Whether the axis stays, with size 1.
+    last : bool
+        Whether, of equal numbers, the last counts instead of the first.
+
+    Notes
+    -----
+    A NaN counts as the largest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import ArgMax
+    >>> ArgMax(1, keepdims=False).apply(np.int8([[1, 5, 5], [4, 3, 2]]))
+    array([1, 0])
+    """
+
+    axis: int = 0
+    keepdims: bool = field(default=True, kw_only=True)
+    last: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        for name in ("keepdims", "last"):
+            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape with the axis gone or of size 1."""
+        (shape,) = take(self, shapes)
+        axis = normal_axis(self, self.axis, len(shape))
+        if not shape[axis]:
+            raise ValueError(f"ArgMax takes at least one number along axis {axis}, not {_check.shape(shape)}")
+        return (*shape[:axis], *((1,) if self.keepdims else ()), *shape[axis + 1 :])
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "int64"."""
+        (dtype,) = take(self, dtypes)
+        expect_dtype(self, dtype, NUMBERS)
+        return "int64"
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return indices along the axis."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        shape, axis = self.output_shape(x.shape), normal_axis(self, self.axis, x.ndim)
+        found = np.argmax(np.flip(x, axis) if self.last else x, axis=axis)
+        if self.last:
+            found = x.shape[axis] - 1 - found
+        return np.asarray(found, dtype=np.int64).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Softmax(HostLayer):
+    """Shares that sum to 1: ``exp(x - max) / sum(exp(x - max))`` along an axis.
+
+    Parameters
+    ----------
+    axis : int
+    flatten : bool
+        Whether `axis` and all behind it are one, as in ONNX before opset 13.
+
+    Notes
+    -----
+    ONNX operator Softmax. Computed in float64 and rounded once; ONNX Runtime works in float32 with
+    an exp of its own and comes within about 1e-6 of it, relative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Softmax
+    >>> Softmax().apply(np.float32([0, 0]))
+    array([0.5, 0.5], dtype=float32)
+    """
+
+    axis: int = -1
+    flatten: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        object.__setattr__(self, "flatten", _check.flag(self.flatten, "flatten"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape."""
+        (shape,) = take(self, shapes)
+        normal_axis(self, self.axis, len(shape))
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type, a float."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, FLOATS)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the shares."""
+        (x,) = take(self, inputs)
+        dtype, shape = self.output_dtype(x.dtype.name), self.output_shape(x.shape)
+        if not x.size:
+            return np.array(x)
+        axis = normal_axis(self, self.axis, x.ndim)
+        wide = x.astype(np.float64)
+        if self.flatten:
+            wide, axis = wide.reshape(math.prod(shape[:axis]), -1), 1
+        with np.errstate(all="ignore"):
+            wide -= wide.max(axis=axis, keepdims=True)
+            np.exp(wide, out=wide)
+            wide /= wide.sum(axis=axis, keepdims=True)
+            return wide.astype(dtype).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerNormalization(HostLayer):
+    """``(x - mean) / sqrt(variance + epsilon) * scale + bias`` over the axes from `axis` on.
+
+    Reads x, scale and, if there is one, bias; writes y, the means and ``1 / sqrt(variance + epsilon)``.
+
+    Parameters
+    ----------
+    axis : int
+    epsilon : float
+
+    Notes
+    -----
+    ONNX operator LayerNormalization with ``stash_type=1``. Computed in float64 and rounded once; ONNX
+    Runtime's float32 sums come within about 1e-5 of y where x has variance 1 (the difference grows
+    with mean / deviation).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import LayerNormalization
+    >>> y, mean, _ = LayerNormalization(epsilon=0.0).apply(np.float32([[1, 3]]), np.float32([1, 1]))
+    >>> y, mean
+    (array([[-1.,  1.]], dtype=float32), array([[2.]], dtype=float32))
+    """
+
+    inputs: ClassVar[None] = None
+    outputs: ClassVar[int] = 3
+
+    axis: int = -1
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        epsilon = self.epsilon
+        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.number) or not epsilon >= 0:
+            raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(epsilon)}")
+        object.__setattr__(self, "epsilon", float(epsilon))
+
+    def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape, Shape]:
+        """Return the shapes of y (the input's), of the means and of the inverse deviations."""
+        shape, *rest = take_some(self, shapes, 2, 3)
+        axis = normal_axis(self, self.axis, len(shape))
+        for name, other in zip(("scale", "bias"), rest, strict=False):
+            last = shape[max(len(shape) - len(other), 0) :]
+            if len(other) > len(shape) or any(b not in (1, a) for a, b in zip(last, other, strict=True)):
+                raise ValueError(
+                    f"LayerNormalization takes a {name} that broadcasts to x {_check.shape(shape)}, "
+                    f"not {_check.shape(other)}"
+                )
+        left = (*shape[:axis], *[1] * (len(shape) - axis))
+        return tuple(shape), left, left
+
+    def output_dtype(self, *dtypes: str) -> tuple[str, str, str]:
+        """Return the types of y (the input's) and of the means and inverse deviations: float32."""
+        first, *rest = take_some(self, dtypes, 2, 3)
+        name = expect_dtype(self, first, ("float32", "float16"))
+        for other in rest:
+            expect_dtype(self, other, (name,), ", x's type")
+        return name, "float32", "float32"
+
+    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return y, means and inverse deviations."""
+        x, scale, *bias = take_some(self, inputs, 2, 3)
+        self.output_shape(*(array.shape for array in inputs))
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        axes = tuple(range(normal_axis(self, self.axis, x.ndim), x.ndim))
+        wide = x.astype(np.float64)
+        with np.errstate(all="ignore"):
+            count = math.prod(x.shape[axis] for axis in axes)
+            mean = wide.sum(axis=axes, keepdims=True) / np.float64(count)
+            wide -= mean
+            variance = (wide * wide).sum(axis=axes, keepdims=True) / np.float64(count)
+            inverse = 1.0 / np.sqrt(variance + self.epsilon)
+            wide *= inverse
+            wide *= scale
+            if bias:
+                wide += bias[0]
+            return wide.astype(x.dtype), mean.astype(np.float32), inverse.astype(np.float32)

@@ -1,0 +1,358 @@
+"""Layers that change axes and keep all numbers, and those about shapes as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host._inputs import (
+    axes_field,
+    expect_dtype,
+    expect_lists,
+    integer_list,
+    normal_axes,
+    take,
+    take_some,
+)
+from systolic.layers.host.shape import Reshape
+
+# Beyond any tensor; it keeps a hostile shape from asking for all memory.
+_MOST_ELEMENTS = 1 << 34
+
+
+def room_for(layer: HostLayer, shape: Sequence[int]) -> Shape:
+    """Return a shape that values ask for; ValueError if it is negative or larger than memory."""
+    if min(shape, default=0) < 0 or math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(
+            f"{layer.kind} is asked for a tensor {_check.shape(shape)}; sizes must not be negative, and at "
+            f"most {_MOST_ELEMENTS:,} elements are supported"
+        )
+    return tuple(shape)
+
+
+def _with_axes(layer: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` if they are x, or x and, for a layer without axes of its own, the axes."""
+    return take_some(layer, values, 1, 2 if layer.axes is None else 1)
+
+
+def _axes_from(layer: Any, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
+    """Return the axes that a layer has or reads; UnknownShape if it reads what is not known."""
+    if len(_with_axes(layer, values)) == 1:
+        return layer.axes
+    if values[1] is None:
+        raise UnknownShape
+    return integer_list(layer, values[1], "axes")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transpose(HostLayer):
+    """The axes in another order: ONNX operator Transpose.
+
+    Parameters
+    ----------
+    perm : sequence of int or None
+        Output axis i is input axis perm[i]; None reverses them.
+
+    Examples
+    --------
+    >>> from systolic import Transpose
+    >>> Transpose((0, 2, 3, 1)).output_shape((8, 3, 32, 64))
+    (8, 32, 64, 3)
+    """
+
+    perm: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        axes_field(self, "perm", minimum=0)
+        if self.perm is not None and sorted(self.perm) != list(range(len(self.perm))):
+            raise ValueError(f"perm must hold each axis once, not {_check.shape(self.perm)}")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the sizes in the other order."""
+        (shape,) = take(self, shapes)
+        if self.perm is None:
+            return tuple(reversed(shape))
+        if len(self.perm) != len(shape):
+            raise ValueError(
+                f"Transpose by {_check.shape(self.perm)} takes {len(self.perm)} axes, "
+                f"not {_check.shape(shape)}"
+            )
+        return tuple(shape[axis] for axis in self.perm)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy in the other order."""
+        (x,) = take(self, inputs)
+        self.output_shape(x.shape)
+        return np.array(np.transpose(x, self.perm), order="C")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Squeeze(HostLayer):
+    """Without axes of size 1: ONNX operator Squeeze.
+
+    Reads x and, where `axes` is None, optionally the axes.
+
+    Parameters
+    ----------
+    axes : sequence of int or None
+        Which; None is those that it reads, or all of size 1.
+
+    Examples
+    --------
+    >>> from systolic import Squeeze
+    >>> Squeeze((-1, -2)).output_shape((1, 10, 1, 1))
+    (1, 10)
+    """
+
+    inputs: ClassVar[None] = None
+
+    axes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        axes_field(self, "axes")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the sizes that stay; UnknownShape if the axes are read."""
+        if len(_with_axes(self, shapes)) == 2:
+            raise UnknownShape
+        return self._shape(shapes[0], self.axes)
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the sizes that stay."""
+        return self._shape(shapes[0], _axes_from(self, values))
+
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        if given is None:
+            return tuple(size for size in shape if size != 1)
+        axes = normal_axes(self, given, len(shape))
+        if any(shape[axis] != 1 for axis in axes):
+            raise ValueError(
+                f"Squeeze takes away axes of size 1, but of an input {_check.shape(shape)} it is asked for "
+                f"the axes {_check.shape(axes)}"
+            )
+        return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return x's type."""
+        dtype, *lists = _with_axes(self, dtypes)
+        expect_lists(self, lists, ("axes",))
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy with fewer axes."""
+        x, *_ = _with_axes(self, inputs)
+        return np.array(x, order="C").reshape(self._shape(x.shape, _axes_from(self, inputs)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Unsqueeze(HostLayer):
+    """With new axes of size 1: ONNX operator Unsqueeze.
+
+    Reads x and, where `axes` is None, the axes.
+
+    Parameters
+    ----------
+    axes : sequence of int or None
+        Where the output has them; negative ones count from its end. None is those that it reads.
+
+    Examples
+    --------
+    >>> from systolic import Unsqueeze
+    >>> Unsqueeze((0, -1)).output_shape((3, 4))
+    (1, 3, 4, 1)
+    """
+
+    inputs: ClassVar[None] = None
+
+    axes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        axes_field(self, "axes")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the sizes with the new ones between; UnknownShape if the axes are read."""
+        if len(_with_axes(self, shapes)) == 2:
+            raise UnknownShape
+        return self._shape(shapes[0], self.axes)
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the sizes with the new ones between."""
+        return self._shape(shapes[0], _axes_from(self, values))
+
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        if given is None:
+            raise TypeError("Unsqueeze needs axes, in its field or as its second input")
+        axes = normal_axes(self, given, len(shape) + len(given))
+        rest = iter(shape)
+        return tuple(1 if axis in axes else next(rest) for axis in range(len(shape) + len(axes)))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return x's type."""
+        dtype, *lists = _with_axes(self, dtypes)
+        expect_lists(self, lists, ("axes",))
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy with more axes."""
+        x, *_ = _with_axes(self, inputs)
+        return np.array(x, order="C").reshape(self._shape(x.shape, _axes_from(self, inputs)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReshapeTo(HostLayer):
+    """The same elements under a shape that is computed: reads x and a shape, as :class:`Reshape` has it.
+
+    Parameters
+    ----------
+    allowzero : bool
+        Whether 0 means a size of 0, instead of copying the input's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import ReshapeTo
+    >>> ReshapeTo().apply(np.arange(6), np.array([-1, 2])).shape
+    (3, 2)
+    """
+
+    inputs: ClassVar[int] = 2
+
+    allowzero: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Raise UnknownShape: the second input's values decide."""
+        take(self, shapes)
+        raise UnknownShape
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
+        _, target = take(self, values)
+        if target is None:
+            raise UnknownShape
+        return Reshape(integer_list(self, target, "a shape"), allowzero=self.allowzero).output_shape(
+            shapes[0]
+        )
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return x's type."""
+        dtype, target = take(self, dtypes)
+        expect_lists(self, (target,), ("a shape",))
+        return np.dtype(dtype).name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy of x with the other shape."""
+        x, target = take(self, inputs)
+        self.output_dtype(x.dtype.name, target.dtype.name)
+        return np.array(x, order="C").reshape(self.output_shape_from((x, target), x.shape, target.shape))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ShapeOf(HostLayer):
+    """The input's sizes as a tensor of int64: ONNX operator Shape.
+
+    Parameters
+    ----------
+    start, end : int, int or None
+        Of which axes, as in a Python slice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import ShapeOf
+    >>> ShapeOf(1).apply(np.zeros((2, 3, 4)))
+    array([3, 4])
+    """
+
+    start: int = 0
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", _check.integer(self.start, "start"))
+        if self.end is not None:
+            object.__setattr__(self, "end", _check.integer(self.end, "end"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the number of sizes."""
+        (shape,) = take(self, shapes)
+        return (len(tuple(shape)[self.start : self.end]),)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "int64"."""
+        take(self, dtypes)
+        return "int64"
+
+    def value_of(self, *shapes: Shape) -> np.ndarray:
+        """Return the sizes, which need no data."""
+        (shape,) = take(self, shapes)
+        return np.array(tuple(shape)[self.start : self.end], np.int64)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the sizes."""
+        (x,) = take(self, inputs)
+        return self.value_of(x.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fill(HostLayer):
+    """A tensor of one number: reads its shape. ONNX operator ConstantOfShape.
+
+    Parameters
+    ----------
+    value : ndarray
+        One element, of the output's type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Fill
+    >>> Fill(np.int8([7])).apply(np.array([2, 2]))
+    array([[7, 7],
+           [7, 7]], dtype=int8)
+    """
+
+    value: np.ndarray
+
+    def __post_init__(self) -> None:
+        value = np.array(self.value).reshape(-1)
+        if value.size != 1:
+            raise ValueError(f"value must hold one element, not {value.size}")
+        value.flags.writeable = False
+        object.__setattr__(self, "value", value)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Raise UnknownShape: the input's values decide."""
+        take(self, shapes)
+        raise UnknownShape
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the shape asked for."""
+        (target,) = take(self, values)
+        if target is None:
+            raise UnknownShape
+        return room_for(self, integer_list(self, target, "a shape"))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the value's type."""
+        (dtype,) = take(self, dtypes)
+        expect_dtype(self, dtype, ("int64", "int32"), " for the shape")
+        return self.value.dtype.name
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the tensor."""
+        (target,) = take(self, inputs)
+        self.output_dtype(target.dtype.name)
+        return np.full(self.output_shape_from((target,), target.shape), self.value[0])

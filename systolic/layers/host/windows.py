@@ -1,0 +1,335 @@
+"""Pools over windows of any number of axes: the largest of any numbers, the mean of float ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.geometry import PADDING_NAMES, Pair, along
+from systolic.layers.host._inputs import axes_field, expect_dtype, take
+from systolic.layers.host.arithmetic import FLOATS
+
+
+class _Windows(HostLayer):
+    """What both pools share: a window over the axes behind batch and channels."""
+
+    kernel: Sequence[int]
+    stride: Sequence[int] | None
+    padding: Sequence[Pair] | str | None
+    dilation: Sequence[int] | None
+    ceil_mode: bool
+
+    def __post_init__(self) -> None:
+        for name in ("kernel", "stride", "dilation"):
+            axes_field(self, name, minimum=1)
+        rank = len(self.kernel)
+        if not rank:
+            raise ValueError("kernel must have at least one size, one per axis of the window")
+        padding: Any = self.padding
+        if isinstance(padding, str):
+            _check.choice(padding, "padding", PADDING_NAMES)
+        else:
+            padding = ((0, 0),) * rank if padding is None else tuple(map(tuple, padding))
+            pixels = [_check.integer(size, "padding", minimum=0) for pads in padding for size in pads]
+            if len(padding) != rank or any(len(pads) != 2 for pads in padding):
+                raise ValueError(f"padding must hold (before, after) for each of {rank} axes, not {padding}")
+            if any(max(pads) >= size for pads, size in zip(padding, self.kernel, strict=True)):
+                # As in pools of codes: a window wholly in the padding would have no element.
+                raise ValueError(f"padding must be smaller than the kernel {self.kernel}, not {padding}")
+            padding = tuple(zip(pixels[::2], pixels[1::2], strict=True))
+        object.__setattr__(self, "padding", padding)
+        for name in ("stride", "dilation"):
+            sizes = getattr(self, name) or (1,) * rank
+            if len(sizes) != rank:
+                raise ValueError(
+                    f"{name} must have {rank} sizes as the kernel has, not {_check.shape(sizes)}"
+                )
+            object.__setattr__(self, name, sizes)
+        object.__setattr__(self, "ceil_mode", _check.flag(self.ceil_mode, "ceil_mode"))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return batch, channels and the number of windows along each axis."""
+        (shape,) = take(self, shapes)
+        return (*shape[:2], *(outputs for _, outputs in self._windows(shape)))
+
+    @property
+    def _stride(self) -> Sequence[int]:
+        return self.stride or ()
+
+    def _offsets(self, axis: int) -> np.ndarray:
+        return np.arange(self.kernel[axis]) * (self.dilation or ())[axis]
+
+    def _windows(self, shape: Shape) -> list[tuple[Pair, int]]:
+        """Return the padding and the number of windows along each axis."""
+        rank = len(self.kernel)
+        if len(shape) != rank + 2 or 0 in shape[2:]:
+            raise ValueError(
+                f"{self.kind} with a window of {rank} axes takes (batch, channels, ...) of {rank + 2} axes, "
+                f"those of the window not empty, not {_check.shape(shape)}"
+            )
+        padding: Any = self.padding
+        return [
+            along(
+                f"axis {axis + 2}",
+                shape[axis + 2],
+                self.kernel[axis],
+                self._stride[axis],
+                (self.dilation or ())[axis],
+                padding if isinstance(padding, str) else padding[axis],
+                ceil_mode=self.ceil_mode,
+            )
+            for axis in range(rank)
+        ]
+
+    def _padded(self, x: np.ndarray, value: float) -> np.ndarray:
+        """Return x with `value` around it, as far as windows reach."""
+        margins = [(0, 0), (0, 0)]
+        for axis, ((before, _), outputs) in enumerate(self._windows(x.shape)):
+            reach = (outputs - 1) * self._stride[axis] + int(self._offsets(axis)[-1]) + 1
+            margins.append((before, max(reach - before - x.shape[axis + 2], 0)))
+        return np.pad(x, margins, constant_values=value) if any(map(any, margins)) else x
+
+    def _part(self, axis: int, offset: int, outputs: int) -> slice:
+        """Return where the element at an offset of every window lies along a padded axis."""
+        step = self._stride[axis]
+        return slice(offset, offset + (outputs - 1) * step + 1, step)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(_Windows):
+    """The largest number of each window, over any number of axes; for images see :class:`MaxPool2d`.
+
+    Parameters
+    ----------
+    kernel : sequence of int
+        The window's size along each axis behind batch and channels.
+    stride, dilation : sequence of int or None
+        Step of the window, and between its elements; None means 1.
+    padding : sequence of (before, after), "same", "same_lower", "valid", or None
+        Elements around the input, fewer than the kernel's; no number is smaller. None: no padding.
+    ceil_mode : bool
+        Whether a last, incomplete window counts.
+
+    Notes
+    -----
+    ONNX operator MaxPool on float32, float64, float16, int8 or uint8. NaN spreads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import MaxPool
+    >>> MaxPool((2,), stride=(2,)).apply(np.int8([[[3, 1, 4, 1, 5, 9]]]))
+    array([[[3, 4, 9]]], dtype=int8)
+    """
+
+    kernel: Sequence[int]
+    stride: Sequence[int] | None = field(default=None, kw_only=True)
+    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
+    dilation: Sequence[int] | None = field(default=None, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, (*FLOATS, "int8", "uint8"))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the maxima of x, an ndarray (batch, channels, ...)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        windows = self._windows(x.shape)
+        x = self._padded(x, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
+        # A maximum over a window is one along each of its axes, one after the other.
+        for axis, (_, outputs) in enumerate(windows):
+            index = [slice(None)] * x.ndim
+            first, *rest = self._offsets(axis).tolist()
+            index[axis + 2] = self._part(axis, first, outputs)
+            out = np.array(x[tuple(index)], order="C")
+            for offset in rest:
+                index[axis + 2] = self._part(axis, offset, outputs)
+                np.maximum(out, x[tuple(index)], out=out)
+            x = out
+        return x
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPoolIndices(MaxPool):
+    """The largest number of each window, and where it is: ONNX operator MaxPool with its second output.
+
+    Parameters
+    ----------
+    kernel, stride, padding, dilation, ceil_mode
+        As for :class:`MaxPool`.
+    order : {"row", "column"}
+        How elements are counted, through batch, channels and the window's axes: those with the last
+        axis fastest, or with the first.
+
+    Notes
+    -----
+    Of equal numbers the first counts; NaN counts as none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import MaxPoolIndices
+    >>> MaxPoolIndices((2,), stride=(2,)).apply(np.int8([[[3, 1, 4, 1, 5, 9]]]))
+    (array([[[3, 4, 9]]], dtype=int8), array([[[0, 2, 5]]]))
+    """
+
+    outputs: ClassVar[int] = 2
+
+    order: str = field(default="row", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check.choice(self.order, "order", ("row", "column"))
+
+    def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape]:  # type: ignore[override]
+        """Return batch, channels and the number of windows along each axis, twice."""
+        shape = super().output_shape(*shapes)
+        return shape, shape
+
+    def output_dtype(self, *dtypes: str) -> tuple[str, str]:  # type: ignore[override]
+        """Return the input's type, and "int64"."""
+        return super().output_dtype(*dtypes), "int64"
+
+    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        """Return the maxima of x, an ndarray (batch, channels, ...), and their places in it."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        size = x.shape[2:]
+        places = np.arange(math.prod(size)).reshape(size, order="C" if self.order == "row" else "F")
+        planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(size)) * math.prod(size)
+        # Padding has no place, and is never larger.
+        numbers = self._padded(x, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
+        numbered = self._padded(places[None, None], -1)
+        windows = self._windows(x.shape)
+        best = where = None
+        for offsets in itertools.product(*(self._offsets(axis) for axis in range(len(windows)))):
+            parts = [self._part(axis, offset, windows[axis][1]) for axis, offset in enumerate(offsets)]
+            part = numbers[(slice(None), slice(None), *parts)]
+            place = np.broadcast_to(numbered[(slice(None), slice(None), *parts)], part.shape)
+            if best is None or where is None:
+                best, where = np.array(part, order="C"), np.array(place, order="C")
+                continue
+            better = (part > best) | ((where < 0) & (place >= 0))
+            best, where = np.where(better, part, best), np.where(better, place, where)
+        assert best is not None and where is not None
+        return best, where + planes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool(_Windows):
+    """The mean of each window of float numbers, over any number of axes.
+
+    Parameters
+    ----------
+    kernel : sequence of int
+        The window's size along each axis behind batch and channels.
+    stride, dilation : sequence of int or None
+        Step of the window, and between its elements; None means 1.
+    padding : sequence of (before, after), "same", "same_lower", "valid", or None
+        Zeros around the input, fewer than the kernel's; None: no padding.
+    ceil_mode : bool
+        Whether a last, incomplete window counts.
+    count_include_pad : bool
+        Whether the padding counts; what lies beyond it, where only `ceil_mode` reaches, never does.
+
+    Notes
+    -----
+    ONNX operator AveragePool on float32, float64 or float16; :class:`AveragePool2d` is for codes. Summed
+    in float64 and rounded once; ONNX Runtime sums in float32, which differs by a few units in the last
+    place of the sum of magnitudes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import AveragePool
+    >>> AveragePool((2,), stride=(2,)).apply(np.float32([[[1, 5, 3, 4]]]))
+    array([[[3. , 3.5]]], dtype=float32)
+    """
+
+    kernel: Sequence[int]
+    stride: Sequence[int] | None = field(default=None, kw_only=True)
+    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
+    dilation: Sequence[int] | None = field(default=None, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
+    count_include_pad: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        include = _check.flag(self.count_include_pad, "count_include_pad")
+        object.__setattr__(self, "count_include_pad", include)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, FLOATS)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        windows = self._windows(x.shape)
+        counts = np.ones((), np.float64)
+        for axis, ((before, after), outputs) in enumerate(windows):
+            size = x.shape[axis + 2]
+            # Where each window's elements lie along this axis, (windows, kernel).
+            places = np.add.outer(np.arange(outputs) * self._stride[axis], self._offsets(axis))
+            low, high = (0, size + before + after) if self.count_include_pad else (before, before + size)
+            counts = np.multiply.outer(counts, ((places >= low) & (places < high)).sum(axis=1))
+        padded = self._padded(x, 0)
+        sums = np.zeros(self.output_shape(x.shape), np.float64)
+        with np.errstate(all="ignore"):
+            for offsets in itertools.product(*(self._offsets(axis) for axis in range(len(windows)))):
+                parts = [self._part(axis, offset, windows[axis][1]) for axis, offset in enumerate(offsets)]
+                sums += padded[(slice(None), slice(None), *parts)]
+            return np.divide(sums, counts, out=sums).astype(x.dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalAveragePool(HostLayer):
+    """The mean of each channel's whole image: ONNX operator GlobalAveragePool on float numbers.
+
+    Notes
+    -----
+    Summed in float64 and rounded once; ONNX Runtime sums in float32, which differs by a few units in
+    the last place of the sum of magnitudes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import GlobalAveragePool
+    >>> GlobalAveragePool().apply(np.float32([[[[1, 2], [3, 6]]]]))
+    array([[[[3.]]]], dtype=float32)
+    """
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, channels, 1, ...)."""
+        (shape,) = take(self, shapes)
+        if len(shape) < 2 or 0 in shape[2:]:
+            raise ValueError(
+                "GlobalAveragePool takes (batch, channels, ...) with at least one element per channel, "
+                f"not {_check.shape(shape)}"
+            )
+        return (*shape[:2], *[1] * (len(shape) - 2))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, FLOATS)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...)."""
+        (x,) = take(self, inputs)
+        dtype, shape = self.output_dtype(x.dtype.name), self.output_shape(x.shape)
+        with np.errstate(all="ignore"):
+            sums = x.sum(axis=tuple(range(2, x.ndim)), keepdims=True, dtype=np.float64)
+            return (sums / math.prod(x.shape[2:])).astype(dtype).reshape(shape)
