@@ -244,9 +244,7 @@ def _two_weights(n: Net, one: str, other: str) -> list[str]:
 
 def _fork(n: Net) -> list[str]:
     x = n.codes((6, 4))
-    return _two_weights(
-        n, n.op("Transpose", x, perm=[1, 0]), n.reshape(x, 6, 4)
-    )
+    return _two_weights(n, n.op("Transpose", x, perm=[1, 0]), n.reshape(x, 6, 4))
 
 
 def _conv_tensor(n: Net) -> str:
@@ -452,6 +450,16 @@ CASES: dict[str, Case] = {
         lambda n: _unary(n, "Resize", S8, np.zeros(0, F), F([1, 1, 2, 2]), mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"),
         "Resize",
     ),
+    "tile": (lambda n: _unary(n, "Tile", S8, np.int64([1, 1, 2, 1])), "Tile"),
+    "expand": (lambda n: _unary(n, "Expand", S8, np.int64([2, 3, 8, 8])), "Expand"),
+    "gather elements": (
+        lambda n: _unary(n, "GatherElements", S8, np.arange(192).reshape(IMAGE) % 3, axis=1),
+        "GatherElements",
+    ),
+    "depth to space": (lambda n: [n.q(n.op("DepthToSpace", n.codes((1, 4, 2, 3)), blocksize=2))], "DepthToSpace"),
+    "space to depth": (lambda n: _unary(n, "SpaceToDepth", blocksize=2), "SpaceToDepth"),
+    "reduce max": (lambda n: _unary(n, "ReduceMax", S8, np.int64([2, 3])), "ReduceMax"),
+    "reduce min": (lambda n: _unary(n, "ReduceMin", S8, np.int64([1])), "ReduceMin"),
     "pad": (
         lambda n: _unary(n, "Pad", S8, np.int64([0, 0, 1, 1, 0, 0, 1, 1])),
         "DequantizeLinear Pad QuantizeLinear",

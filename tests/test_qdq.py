@@ -177,6 +177,22 @@ def test_scales_per_row_and_per_channel_of_activations_stay_as_written(tmp_path:
         assert len(rewritten(tmp_path, fill).operators) == 4
 
 
+def test_what_makes_new_numbers_is_no_move(tmp_path: Path) -> None:
+    def fill(n: Net) -> list[str]:
+        scales = n.const(np.zeros(0, F)), n.const(F([1, 1, 2, 2]))
+        return [n.q(n.op("Resize", n.codes(IMAGE), *scales, mode="linear"))]
+
+    assert len(rewritten(tmp_path, fill).operators) == 3
+
+
+@pytest.mark.parametrize("weight", ([np.inf, 1, 2], [np.nan, 1, 2]))
+def test_weights_that_are_not_finite_stay_as_written(tmp_path: Path, weight: list[float]) -> None:
+    def fill(n: Net) -> list[str]:
+        return [n.q(n.op("Gemm", n.codes((2, 3)), n.const(F(weight).reshape(3, 1))), Y)]
+
+    assert len(rewritten(tmp_path, fill).operators) == 3
+
+
 @pytest.mark.parametrize("dtype", ("int16", "uint16"))
 def test_16_bits_are_moved_and_no_more(tmp_path: Path, dtype: str) -> None:
     params = (0.05, 3, dtype)

@@ -113,9 +113,10 @@ class Editor:
         given = op.attribute("output_dtype", 0)
         if not given:
             return "uint8"
-        from onnx import helper
+        from onnx import TensorProto
 
-        return np.dtype(helper.tensor_dtype_to_np_dtype(given)).name
+        names = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8", TensorProto.INT16: "int16"}
+        return {**names, TensorProto.UINT16: "uint16"}.get(given)
 
     def dtype(self, tensor: str) -> str | None:
         """Return a tensor's type where it is known before conversion."""

@@ -180,7 +180,7 @@ def quantize_constants(edit: Editor) -> None:
             scale = codes.scale
         else:
             weight = edit.constant(op, 1)
-            if weight is None or weight.dtype != np.float32:
+            if weight is None or weight.dtype != np.float32 or not np.isfinite(weight).all():
                 continue
             op, scale = _quantize_weight(edit, op, weight)
         if bias is not None:
@@ -214,9 +214,14 @@ def _quantize_weight(edit: Editor, op: Operator, weight: np.ndarray) -> tuple[Op
     """Return the operator that reads the weight's DQ, and its scale."""
     low = np.float32(min(weight.min(initial=0), 0))
     high = np.float32(max(weight.max(initial=0), 0))
-    scale = np.float32(1) if low == high else np.float32(np.float32(high - low) / np.float32(255))
-    zero = np.int8(np.rint(np.clip(np.float32(-128) - np.float32(low / scale), -128, 127)))
-    steps = np.clip(np.rint(weight / scale) + np.float32(zero), -128, 127)
+    # The range of finite weights may be infinite, or too small for a scale.
+    with np.errstate(all="ignore"):
+        scale = np.float32(np.float32(high - low) / np.float32(255))
+    if low == high or not 0 < scale < np.inf:
+        scale = np.float32(1)
+    with np.errstate(all="ignore"):
+        zero = np.int8(np.rint(np.clip(np.float32(-128) - np.float32(low / scale), -128, 127)))
+        steps = np.clip(np.rint(weight / scale) + np.float32(zero), -128, 127)
     stem = op.inputs[1]
     inputs = (
         edit.add_constant(f"{stem}.codes", steps.astype(np.int8)),
@@ -273,7 +278,8 @@ def drop_implied_clips(edit: Editor) -> None:
                 continue
             scale, zero = np.float32(codes.scale), int(codes.zero.item())
             epsilon = np.finfo(np.float32).eps
-            low, high = (np.float32(scale * np.float32(code - zero)) for code in (lowest, highest))
+            with np.errstate(all="ignore"):
+                low, high = (np.float32(scale * np.float32(code - zero)) for code in (lowest, highest))
             implied = bool(bounds[0] - low <= epsilon and high - bounds[1] <= epsilon)
         if implied and edit.redirect(op.outputs[0], op.inputs[0]):
             edit.remove(op)

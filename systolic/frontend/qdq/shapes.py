@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from systolic.frontend.operators import Graph, Sizes
 
 _DATA_LIMIT = 64
@@ -16,13 +18,11 @@ def infer_shapes(graph: Graph) -> dict[str, Sizes]:
     import onnx
     from onnx import helper, numpy_helper
 
-    def value(name: str, dtype: str, sizes: Sizes) -> onnx.ValueInfoProto:
-        import numpy as np
+    def value(name: str, dtype: np.dtype, sizes: Sizes) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), sizes)
 
-        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)
-
-    inputs = [value(name, spec.dtype, spec.shape) for name, spec in graph.inputs.items()]
-    inputs += [value(name, array.dtype.name, array.shape) for name, array in graph.constants.items()]
+    inputs = [value(name, np.dtype(spec.dtype), spec.shape) for name, spec in graph.inputs.items()]
+    inputs += [value(name, array.dtype, array.shape) for name, array in graph.constants.items()]
     small = [
         numpy_helper.from_array(array, name)
         for name, array in graph.constants.items()
@@ -34,7 +34,10 @@ def infer_shapes(graph: Graph) -> dict[str, Sizes]:
         helper.make_graph(nodes, "shapes", inputs, outputs, small),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()],
     )
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:
+        return {}  # conversion finds what is wrong, and says where
     shapes: dict[str, Sizes] = {}
     for known in (*inferred.value_info, *inferred.output, *inferred.input):
         tensor = known.type.tensor_type
