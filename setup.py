@@ -9,6 +9,7 @@ CC, CFLAGS, LDFLAGS
     As everywhere. On x86-64 CFLAGS=-U__SSE2__ builds the plain C loops that other processors run.
 """
 
+import glob
 import os
 import sys
 
@@ -23,6 +24,20 @@ CHECKED = os.environ.get("SYSTOLIC_CHECKED", "0") not in ("", "0")
 # -fno-strict-overflow) define it; recovery would hide a failure in a log.
 SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 UNDEFINED_OVERFLOW = ["-fstrict-overflow", "-fno-wrapv"]
+
+# Instruction sets beyond what every processor of a kind has: their names in file names and in
+# systolic/kernels/isa.h, and the flags of GCC and Clang, of Microsoft's compiler. One file is compiled for
+# each; which is used is decided when the package is imported.
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
+X86_64 = {
+    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["/arch:AVX2"]),
+    "avxvnni": (["-mavx2", "-mfma", "-mf16c", "-mavxvnni"], ["/arch:AVX2"]),
+    "avx512": (AVX512, ["/arch:AVX512"]),
+    "avx512vnni": ([*AVX512, "-mavx512vnni"], ["/arch:AVX512"]),
+}
+ARM64 = {"neon": (["-march=armv8.2-a+dotprod"], [])}
+
+KERNELS = "systolic/kernels"
 
 BUILD_FAILED = """
 systolic could not build its core: see the compiler's own words above. If a compiler or Python's
@@ -51,28 +66,83 @@ class BuildCore(build_ext):
             raise SystemExit(f"error: {error}") from error
 
     def build_extensions(self) -> None:
+        self.msvc = self.compiler.compiler_type == "msvc"
+        link: list[str] = []
+        if self.msvc:
+            self.flags = ["/O2"]
+        elif CHECKED:
+            self.flags = ["-O1", "-g", *UNDEFINED_OVERFLOW, *SANITIZE]
+            link = SANITIZE
+        else:
+            # Python's own flags ask for debugging symbols, most of the file's size.
+            self.flags = ["-O3", "-g0"]
+        objects = self.build_kernels()
         for extension in self.extensions:
-            if self.compiler.compiler_type == "msvc":
-                extension.extra_compile_args = ["/O2"]
-            elif CHECKED:
-                extension.extra_compile_args = ["-O1", "-g", *UNDEFINED_OVERFLOW, *SANITIZE]
-                extension.extra_link_args = SANITIZE
-            else:
-                # Python's own flags ask for debugging symbols, most of the file's size.
-                extension.extra_compile_args = ["-O3", "-g0"]
+            extension.extra_compile_args = self.flags
+            extension.extra_link_args = link
+            parts = PARTS[extension.name]
+            extension.extra_objects = [path for name, path in objects.items() if name.startswith(parts)]
         super().build_extensions()
 
+    def build_kernels(self) -> dict[str, str]:
+        """Compile the C sources, each for its instruction set; return objects by source name.
 
-core = Extension(
-    "systolic._core",
-    ["systolic/_core.pyx"],
-    include_dirs=["systolic"],
-    depends=["systolic/_lanes.h", "systolic/_dot.h"],
-)
+        A compiler that does not know an instruction set does without: the package then uses the
+        next lower one.
+        """
+        if self.plat_name.endswith(("x86_64", "amd64")):
+            sets = X86_64
+        elif self.plat_name.endswith(("aarch64", "arm64")):
+            sets = ARM64
+        else:
+            sets = {}
+        sources = {os.path.basename(path)[:-2]: path for path in sorted(glob.glob(f"{KERNELS}/*.c"))}
+        objects: dict[str, str] = {}
+        macros: list[tuple[str, str | None]] = []
+        for isa, (flags, msvc_flags) in sets.items():
+            special = [name for name in sources if name.endswith(f"_{isa}")]
+            try:
+                for name in special:
+                    objects[name] = self.build_kernel(sources[name], msvc_flags if self.msvc else flags)
+            except CompileError:
+                print(f"note: this compiler does not know {isa}; built without", file=sys.stderr)
+                objects = {name: path for name, path in objects.items() if name not in special}
+            else:
+                macros.append((f"SYSTOLIC_HAVE_{isa.upper()}", None))
+        every = {f"_{isa}" for isa in (*X86_64, *ARM64)}
+        for name, path in sources.items():
+            if not name.endswith(tuple(every)):
+                objects[name] = self.build_kernel(path, [], macros)
+        return objects
+
+    def build_kernel(
+        self, source: str, flags: list[str], macros: list[tuple[str, str | None]] | None = None
+    ) -> str:
+        """Compile one C source; return its object."""
+        # Contraction to fused multiply-adds would change the bits of float32 arithmetic.
+        exact = [] if self.msvc else ["-ffp-contract=off"]
+        (path,) = self.compiler.compile(
+            [source], output_dir=self.build_temp, macros=macros, extra_postargs=[*self.flags, *exact, *flags]
+        )
+        return path
+
+
+# Beginnings of the names of the C sources that each extension is linked with.
+PARTS = {"systolic._core": ("isa", "select", "array_", "gemm_"), "systolic._host": ("isa", "host_")}
+
+extensions = [
+    Extension(
+        name,
+        [f"{name.replace('.', '/')}.pyx"],
+        include_dirs=["systolic"],
+        depends=sorted(glob.glob(f"{KERNELS}/*.[ch]")),
+    )
+    for name in PARTS
+]
 
 setup(
     ext_modules=cythonize(
-        [core],
+        extensions,
         # The only place for these switches: a header comment in the .pyx would silently win.
         compiler_directives={
             "language_level": 3,

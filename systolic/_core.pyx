@@ -30,220 +30,585 @@ cycle t is the row's input stream at t - c, so a row's stream, reversed, is a wi
 one element per cycle and no byte is copied. A psum moves down one row per cycle: on the
 *diagonal* d = t - r the same sum passes one row after the other. The kernel keeps the sums of all
 diagonals of a block of cycles for a strip of LANES columns and takes the rows from top to bottom,
-four at a time; each step computes one PE's psum of one cycle. At the end of the block the
+ROW_GROUP at a time; each step computes one PE's psum of one cycle. At the end of the block the
 diagonals hold the psum register of each row and what left the bottom row on each cycle. Control is
-taken as it comes, bit by bit: cycles on which a swap arrives anywhere in the strip are split off,
+taken as it comes, bit by bit: in stretches where it is alike for many cycles, else cycle by cycle,
 so no assumption is made about folds.
+
+The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (cycle mode) and
+``kernels/gemm.h`` (products) say what each promises, ``kernels/isa.h`` which is used.
 """
 
-from libc.stdint cimport int16_t, int32_t, uint8_t
-from libc.string cimport memcpy
+from libc.stdint cimport int32_t, uint8_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
-cdef extern from "_lanes.h" nogil:
+cdef extern from "kernels/isa.h" nogil:
+    unsigned systolic_isa_available()
+    const char *systolic_isa_name(int isa)
+    int systolic_isa()
+
+cdef extern from "kernels/array.h" nogil:
     enum: LANES
     enum: ROW_GROUP
-    int SYSTOLIC_SSE2
-    int32_t widen(uint8_t code, int is_signed)
-    void mac_row(int32_t *psum, Py_ssize_t cycles, const int32_t *activation, const int32_t *weight)
-    void mac_rows(int32_t *psum, Py_ssize_t cycles, const int32_t *const *activation, const int32_t *weight)
-    void lane_weights(int32_t *to, const uint8_t *codes, int is_signed)
+    enum: ROW_PAIRS
+    ctypedef struct LaneWeights:
+        uint8_t weight[LANES]
+        uint8_t next_weight[LANES]
+        uint8_t weight_pass[LANES]
+    ctypedef struct ArrayKernels:
+        void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half) noexcept nogil
+        void (*pair_up)(int32_t *pairs, const uint8_t *first, const uint8_t *second, Py_ssize_t length, int is_signed) noexcept nogil
+        void (*mac_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, const int32_t *multipliers, int half) noexcept nogil
+        void (*mac_rows)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *multipliers) noexcept nogil
+        void (*mac_block)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *multipliers) noexcept nogil
+        void (*mac_swap)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *before,
+                         const int32_t *after, Py_ssize_t at) noexcept nogil
+        void (*any_weights)(Py_ssize_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
+                            LaneWeights *weights) noexcept nogil
+        void (*any_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                        const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed) noexcept nogil
+        void (*reverse_ports)(uint8_t *to, Py_ssize_t to_stride, const uint8_t *source, Py_ssize_t t_stride,
+                              Py_ssize_t r_stride, Py_ssize_t cycles, Py_ssize_t rows) noexcept nogil
+        void (*put_bottom)(int32_t *bottom, Py_ssize_t t_stride, Py_ssize_t c_stride, int32_t *psums,
+                           Py_ssize_t cycles, Py_ssize_t valid) noexcept nogil
+
+cdef extern from "kernels/gemm.h" nogil:
+    ctypedef struct Gemm:
+        Py_ssize_t unpacked_rows
+        size_t (*packed_bytes)(Py_ssize_t k, Py_ssize_t n) noexcept nogil
+        void (*pack)(const uint8_t *b, Py_ssize_t b_stride, Py_ssize_t k, Py_ssize_t n, int a_signed, int b_signed,
+                     void *packed) noexcept nogil
+        size_t (*scratch_bytes)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil
+        void (*multiply)(const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, int a_signed,
+                         int b_signed, const void *packed, int32_t *acc, Py_ssize_t acc_stride, int accumulate,
+                         void *scratch) noexcept nogil
+        void (*multiply_unpacked)(const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
+                                  int a_signed, int b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc,
+                                  Py_ssize_t acc_stride, int accumulate, void *scratch) noexcept nogil
+
+cdef extern from "kernels/select.h" nogil:
+    const ArrayKernels *systolic_array_kernels(int isa)
+    const Gemm *systolic_gemm(int isa)
+
+cdef extern from "kernels/control.h" nogil:
+    void copy_bytes(uint8_t *to, const uint8_t *source, Py_ssize_t count)
+    void copy_ints(int32_t *to, const int32_t *source, Py_ssize_t count)
     void blend(uint8_t *to, const uint8_t *source, const uint8_t *mask)
     int any_lane(const uint8_t *mask)
-    void shift_some(uint8_t *above, const uint8_t *shift, uint8_t *next_weight, uint8_t *weight_pass)
-    void shift_none(uint8_t *above, Py_ssize_t cycles, const uint8_t *weight_pass)
-    void shift_all(uint8_t *above, Py_ssize_t cycles, uint8_t *next_weight, uint8_t *weight_pass)
+    int any_byte(const uint8_t *bytes, Py_ssize_t count)
+    void as_masks(uint8_t *to, const uint8_t *source, Py_ssize_t count)
+    void as_bits(uint8_t *to, const uint8_t *masks, Py_ssize_t count)
+    Py_ssize_t find_last(const uint8_t *masks, Py_ssize_t count)
+    Py_ssize_t find_runs(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, Py_ssize_t count)
+    void shift_some(uint8_t *above, const uint8_t *shift, LaneWeights *weights)
+    void find_set(int32_t *range, const uint8_t *masks, Py_ssize_t count)
+    void shift_none(uint8_t *above, Py_ssize_t first, Py_ssize_t last, const uint8_t *weight_pass)
+    void shift_all(uint8_t *above, Py_ssize_t cycles, LaneWeights *weights)
 
-cdef extern from "_dot.h" nogil:
-    enum: DOT_ROWS
-    enum: DOT_COLS
-    void dot_block(const int16_t *x, const int16_t *w, Py_ssize_t pairs, int32_t *sums)
+instruction_sets = tuple(
+    systolic_isa_name(i).decode() for i in range(16) if systolic_isa_available() >> i & 1
+)
+if systolic_isa() < 0:
+    import os
 
-# Cycles per block: the sums of a strip, BLOCK * LANES * 4 bytes, stay in the L1 cache.
+    raise ImportError(
+        f"SYSTOLIC_ISA={os.environ.get('SYSTOLIC_ISA')} names no instruction set that this machine and this build "
+        f"have: they have {', '.join(instruction_sets)}; set it to one of these or unset it for the best"
+    )
+instruction_set = systolic_isa_name(systolic_isa()).decode()
+lanes = LANES
+
+
+cdef const ArrayKernels *K = systolic_array_kernels(systolic_isa())
+cdef const Gemm *G = systolic_gemm(systolic_isa())
+
+
+def _use(str name=None) -> None:
+    """Use the loops of another of `instruction_sets`, None: of `instruction_set`; for tests and comparisons."""
+    global K, G
+    cdef int isa
+    name = name or instruction_set
+    if name not in instruction_sets:
+        raise ValueError(f"instruction set must be one of {', '.join(instruction_sets)}, not {name!r}")
+    for isa in range(16):
+        if systolic_isa_name(isa) != NULL and systolic_isa_name(isa).decode() == name:
+            K, G = systolic_array_kernels(isa), systolic_gemm(isa)
+
+
+# Cycles per block: the psums of a strip that a row group works on, BLOCK * LANES * 4 bytes, stay
+# in the L1 cache; the streams of a block in L2.
+# A row whose control changes more often than BUSY times in a block is taken cycle by cycle.
 cdef enum:
     BLOCK = 256
+    BUSY = 24
 
-lanes = LANES
-instruction_set = "sse2" if SYSTOLIC_SSE2 else "portable"
+
+cdef enum Control:
+    QUIET   # no bit set anywhere
+    RUNS    # bits change seldom
+    BUSY_ROW
 
 
 cdef struct Row:
-    # Swaps of one row in one strip and block: weights[i] is in use from cycle at[i] on.
+    # Swaps of one row in one strip and block: multipliers[i] is in use from cycle at[i] on. A
+    # single swap that passes all lanes within the block is a *wave*: it reaches lane c on cycle
+    # wave + c, and multipliers[0] holds what all lanes then have.
+    Py_ssize_t wave
     Py_ssize_t count
     Py_ssize_t done
     int32_t *at
-    int32_t *weights
-    const int32_t *stream   # lane 0 activation of cycle 0; one cycle later is one element before
+    int32_t *multipliers
+    const int32_t *pairs    # lane 0 on cycle 0, in this row's half; one cycle later is one before
+    int half
+
+
+cdef struct Block:
+    # The streams of all rows for one block of cycles, reversed: element cycles - 1 - t + c
+    # arrives at column c on cycle t. `width` is the length of a row of each.
+    Py_ssize_t cycles
+    Py_ssize_t width
+    uint8_t *activations
+    uint8_t *shifts         # 0 or 0xFF
+    uint8_t *swaps
+    int32_t *same_since     # where the run of equal control bits that an element is in begins
+    uint8_t *control        # of each row: Control
+    int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
+    int32_t *pairs          # kernels/array.h: two rows in one
+    bint weight_signed
+
+
+cdef struct Chain:
+    # What the shift chain of the row above puts out: its weight_pass before each edge of the
+    # block (FILLED); or one value for all edges, while nothing is shifted there (CONSTANT); or
+    # what stands on the north ports (NORTH), not yet read.
+    int state
+    uint8_t *passed
+    uint8_t constant[LANES]
+
+cdef enum:
+    NORTH, CONSTANT, FILLED
 
 
 cdef inline Py_ssize_t _next_swap(Row *row, Py_ssize_t t, int32_t *used) noexcept nogil:
     # Bring `used` up to cycle t; return the first later cycle on which it changes, or -1.
     if row.done < row.count and row.at[row.done] == t:
-        memcpy(used, row.weights + row.done * LANES, LANES * sizeof(int32_t))
+        memcpy(used, row.multipliers + row.done * LANES, LANES * sizeof(int32_t))
         row.done += 1
     return row.at[row.done] if row.done < row.count else -1
 
 
-cdef void _clock_row(Row *row, int32_t *used, int32_t *psum, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    # Clock one row from cycle start to stop; psum is the diagonal that arrives at cycle 0.
+cdef void _clock_row(Row *row, int32_t *used, int32_t *psums, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    # Clock one row from cycle start to stop; psums is the diagonal that arrives at cycle 0.
     cdef Py_ssize_t t = start, end
     while t < stop:
         end = _next_swap(row, t, used)
         if end < 0 or end > stop:
             end = stop
-        mac_row(psum + t * LANES, end - t, row.stream - t, used)
+        K.mac_row(psums + t * LANES, end - t, row.pairs - t, used, row.half)
         t = end
 
 
-cdef void _clock_rows(Row *rows, int32_t *used, int32_t *psum, Py_ssize_t cycles) noexcept nogil:
-    # Clock ROW_GROUP rows for a block. On a diagonal the rows are one cycle apart: those that
-    # the block cuts off, at either end, are done row by row.
+cdef void _clock_rows(Row *rows, int32_t *used, int32_t *psums, Py_ssize_t cycles) noexcept nogil:
+    # Clock ROW_GROUP rows for a block in which weights are swapped. On a diagonal the rows are
+    # one cycle apart: those that the block cuts off, at either end, are done row by row.
     cdef Py_ssize_t t = 0, end, change, last = cycles - (ROW_GROUP - 1)
     cdef Py_ssize_t g
-    cdef const int32_t *streams[ROW_GROUP]
+    cdef const int32_t *pairs[ROW_PAIRS]
     for g in range(1, ROW_GROUP):
-        _clock_row(&rows[g], used + g * LANES, psum - g * LANES, 0, g)
+        _clock_row(&rows[g], used + g * LANES, psums - g * LANES, 0, g)
     while t < last:
         end = last
         for g in range(ROW_GROUP):
             change = _next_swap(&rows[g], t + g, used + g * LANES)
-            if 0 <= change - g < end and change >= 0:
+            if change >= 0 and change - g < end:
                 end = change - g
-            streams[g] = rows[g].stream - t - g
-        mac_rows(psum + t * LANES, end - t, streams, used)
+        for g in range(ROW_PAIRS):
+            pairs[g] = rows[2 * g].pairs - t - 2 * g
+        K.mac_rows(psums + t * LANES, end - t, pairs, used)
         t = end
     for g in range(ROW_GROUP - 1):
-        _clock_row(&rows[g], used + g * LANES, psum - g * LANES, last + g, cycles)
+        _clock_row(&rows[g], used + g * LANES, psums - g * LANES, last + g, cycles)
 
 
-cdef struct Chain:
-    # What the shift chain of the row above put out: its weight_pass before each edge of the
-    # block, or one value for all edges while nothing was shifted there.
-    uint8_t *passed
-    uint8_t constant[LANES]
-    bint is_constant
-
-
-cdef void _control_row(Row *row, Chain *above, Py_ssize_t cycles, const uint8_t *shifts, const uint8_t *swaps,
-                       const int32_t *same_since, Py_ssize_t col, bint is_signed,
-                       uint8_t *weight, uint8_t *next_weight, uint8_t *weight_pass) noexcept nogil:
-    # Clock the weights of one row in one strip. The pointers stand at lane 0 of the last cycle:
-    # streams run backwards, and so does time in them. Stretches of cycles on which all lanes see
-    # the same control bits are taken at once.
-    cdef Py_ssize_t t = 0, span, here
-    cdef bint quiet = same_since[cycles - 1 + LANES - 1] <= col and not shifts[0] and not swaps[0]
-    row.count = row.done = 0
-    if quiet:
-        above.is_constant = True
-        memcpy(above.constant, weight_pass, LANES)
-        return
-    if above.is_constant:
-        shift_none(above.passed, cycles, above.constant)
-        above.is_constant = False
+cdef void _control_row(Row *row, Chain *above, const Block *block, Py_ssize_t r, Py_ssize_t col,
+                       LaneWeights *weights) noexcept nogil:
+    # Clock the weights of one row, in which control comes in runs, in one strip. Streams run
+    # backwards, and so does time in them. Stretches of cycles on which all lanes see the same
+    # control bits are taken at once. above.passed is filled.
+    cdef Py_ssize_t t = 0, span, here, cycles = block.cycles
+    # Only while a shift arrives in the row below does it read what this one passes on.
+    cdef Py_ssize_t first = cycles - 1 + col - block.shift_range[2 * (r + 1) + 1]
+    cdef Py_ssize_t last = cycles + col + LANES - 1 - block.shift_range[2 * (r + 1)]
+    cdef const uint8_t *shifts = block.shifts + r * block.width + col
+    cdef const uint8_t *swaps = block.swaps + r * block.width + col
+    cdef const int32_t *same_since = block.same_since + r * block.width + col
+    cdef Py_ssize_t swap = find_last(swaps, cycles + LANES - 1)
+    row.wave = -1
+    if swap >= LANES - 1 and swap < cycles and find_last(swaps, swap) < 0:
+        row.wave = cycles - 1 - swap
     while t < cycles:
         here = cycles - 1 - t
         # same_since counts from column 0.
         span = min(here + col - same_since[here + LANES - 1] + 1, cycles - t)
+        if t == row.wave:
+            K.any_weights(LANES, shifts + here, swaps + here, above.passed + t * LANES, weights)
+            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)
+            t += LANES
+            continue
         if any_lane(swaps + here):
             # The swap takes next_weight as it stood before this edge's shift.
-            blend(weight, next_weight, swaps + here)
-            lane_weights(row.weights + row.count * LANES, weight, is_signed)
+            blend(weights.weight, weights.next_weight, swaps + here)
+            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)
             row.at[row.count] = <int32_t>t
             row.count += 1
-            span = min(span, 1)
+            if span > 1:
+                span = 1
         if span < 1:
-            shift_some(above.passed + t * LANES, shifts + here, next_weight, weight_pass)
+            # Until the run that ends within the lanes has left them, or a swap enters.
             span = 1
+            if not any_lane(swaps + here):
+                span = min(here + LANES - same_since[here + LANES - 1] + col, cycles - t)
+                swap = find_last(swaps, here)
+                if swap >= 0:
+                    span = min(span, here - swap)
+                K.any_weights(span, shifts + here, swaps + here, above.passed + t * LANES, weights)
+            else:
+                shift_some(above.passed + t * LANES, shifts + here, weights)
         elif shifts[here]:
-            shift_all(above.passed + t * LANES, span, next_weight, weight_pass)
+            shift_all(above.passed + t * LANES, span, weights)
         else:
-            shift_none(above.passed + t * LANES, span, weight_pass)
+            shift_none(above.passed, max(t, first), min(t + span, last), weights.weight_pass)
         t += span
 
 
+cdef void _expand_wave(Row *row, const int32_t *before) noexcept nogil:
+    # Write a wave as LANES swaps, one lane after the other.
+    cdef Py_ssize_t lane, j
+    if row.wave < 0:
+        return
+    for j in range(LANES - 1, -1, -1):
+        row.at[j] = <int32_t>(row.wave + j)
+        for lane in range(LANES):
+            row.multipliers[j * LANES + lane] = row.multipliers[lane] if lane <= j else before[lane]
+    row.count = LANES
+    row.wave = -1
+
+
+cdef inline bint _is_quiet(const Block *block, Py_ssize_t r, Py_ssize_t col) noexcept nogil:
+    # Whether no control bit reaches row r of the strip at col within the block.
+    cdef Py_ssize_t at = r * block.width + col
+    if block.control[r] == QUIET:
+        return True
+    return (
+        block.control[r] == RUNS
+        and block.same_since[at + block.cycles - 1 + LANES - 1] <= col
+        and not block.shifts[at]
+        and not block.swaps[at]
+    )
+
+
 cdef void _load_row(
-    Py_ssize_t r, Py_ssize_t cycles,
-    int32_t[:, ::1] streams, uint8_t[:, ::1] shifts, uint8_t[:, ::1] swaps, int32_t[:, ::1] same_since,
-    uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap, bint is_signed,
+    Block *block, Py_ssize_t r, Py_ssize_t cols,
+    const uint8_t *activation, const uint8_t *shift, const uint8_t *swap,
 ) noexcept nogil:
-    # Complete row r's streams with what its registers hold, and find for each element where the
-    # run of equal control bits that it belongs to begins.
-    cdef Py_ssize_t cols = activation.shape[1], c
-    cdef Py_ssize_t end = cycles + (cols + LANES - 1) // LANES * LANES
-    for c in range(cols):
-        streams[r, cycles + c] = widen(activation[r, c], is_signed)
-        shifts[r, cycles + c] = 0xFF if shift[r, c] else 0
-        swaps[r, cycles + c] = 0xFF if swap[r, c] else 0
-    for c in range(cycles + cols, end):
-        streams[r, c] = 0
-        shifts[r, c] = swaps[r, c] = 0
-    same_since[r, 0] = 0
-    for c in range(1, end):
-        if shifts[r, c] == shifts[r, c - 1] and swaps[r, c] == swaps[r, c - 1]:
-            same_since[r, c] = same_since[r, c - 1]
-        else:
-            same_since[r, c] = <int32_t>c
+    # Complete row r's streams, of which the ports' part stands, with what its registers hold,
+    # and see how its control comes.
+    cdef Py_ssize_t cycles = block.cycles, end = block.width, runs
+    cdef uint8_t *activations = block.activations + r * end
+    cdef uint8_t *shifts = block.shifts + r * end
+    cdef uint8_t *swaps = block.swaps + r * end
+    cdef int32_t *same_since = block.same_since + r * end
+    memcpy(activations + cycles, activation, cols)
+    memcpy(shifts + cycles, shift, cols)
+    memcpy(swaps + cycles, swap, cols)
+    memset(activations + cycles + cols, 0, end - cycles - cols)
+    memset(shifts + cycles + cols, 0, end - cycles - cols)
+    memset(swaps + cycles + cols, 0, end - cycles - cols)
+    if not any_byte(shifts, end) and not any_byte(swaps, end):
+        block.control[r] = QUIET
+        block.shift_range[2 * r] = <int32_t>end
+        block.shift_range[2 * r + 1] = -1
+        return
+    as_masks(shifts, shifts, end)
+    as_masks(swaps, swaps, end)
+    find_set(block.shift_range + 2 * r, shifts, end)
+    runs = find_runs(same_since, shifts, swaps, end)
+    block.control[r] = RUNS if runs <= BUSY else BUSY_ROW
+
+
+cdef void _fill_chain(
+    Chain *chain, Py_ssize_t cycles, const uint8_t[:, :] north_weight, Py_ssize_t start, Py_ssize_t col,
+    Py_ssize_t valid,
+) noexcept nogil:
+    cdef Py_ssize_t t, c
+    if chain.state == CONSTANT:
+        shift_none(chain.passed, 0, cycles, chain.constant)
+    elif chain.state == NORTH:
+        memset(chain.passed, 0, cycles * LANES)
+        for t in range(cycles):
+            for c in range(valid):
+                chain.passed[t * LANES + c] = north_weight[start + t, col + c]
+    chain.state = FILLED
 
 
 cdef void _clock_strip(
-    Py_ssize_t col, Py_ssize_t valid, Py_ssize_t start, Py_ssize_t cycles,
+    const Block *block, Py_ssize_t col, Py_ssize_t valid, Py_ssize_t start,
     uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
-    const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom, bint is_signed,
-    int32_t[:, ::1] streams, uint8_t[:, ::1] shifts, uint8_t[:, ::1] swaps, int32_t[:, ::1] same_since,
-    int32_t[:, ::1] sums, uint8_t[:, ::1] passed, int32_t[:, ::1] swap_at, int32_t[:, :, ::1] swap_weights,
+    const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
+    int32_t *sums, uint8_t *passed, int32_t *swap_at, int32_t *swap_multipliers,
 ) noexcept nogil:
     # Clock the strip of LANES columns from col on, of which `valid` exist, through one block.
-    cdef Py_ssize_t rows = weight.shape[0], r, c, g, t, group
+    # Diagonal d = t - r stands at sums[(d + rows - 1) * LANES].
+    cdef Py_ssize_t rows = weight.shape[0], cycles = block.cycles, r, c, g, t, group, swaps, waves
+    cdef int32_t *top = sums + (rows - 1) * LANES
     cdef Row group_rows[ROW_GROUP]
+    cdef Row *row
     cdef int32_t used[ROW_GROUP * LANES]
+    cdef int32_t after[ROW_GROUP * LANES]
+    cdef const int32_t *pairs[ROW_PAIRS]
     # Lanes beyond the array hold zeros; what they compute is dropped.
-    cdef uint8_t lane_weight_[LANES]
-    cdef uint8_t lane_next[LANES]
-    cdef uint8_t lane_pass[LANES]
+    cdef LaneWeights weights
     cdef Chain chain
-    for c in range(LANES):
-        lane_weight_[c] = lane_next[c] = lane_pass[c] = 0
+    cdef bint quiet
+    memset(&weights, 0, sizeof(weights))
+    memset(&chain, 0, sizeof(chain))
+    chain.state = NORTH
+    chain.passed = passed
     for g in range(ROW_GROUP):
-        group_rows[g].at = &swap_at[g, 0]
-        group_rows[g].weights = &swap_weights[g, 0, 0]
-    chain.passed = &passed[0, 0]
-    chain.is_constant = False
-    for t in range(cycles):
-        for c in range(valid):
-            sums[rows - 1 + t, c] = north_psum[start + t, col + c]
-            passed[t, c] = north_weight[start + t, col + c]
-        for c in range(valid, LANES):
-            sums[rows - 1 + t, c] = 0
-            passed[t, c] = 0
+        group_rows[g].at = swap_at + g * BLOCK
+        group_rows[g].multipliers = swap_multipliers + g * BLOCK * LANES
+    memset(sums, 0, (rows - 1 + cycles if valid < LANES else 0) * LANES * sizeof(int32_t))
+    memset(top, 0, cycles * LANES * sizeof(int32_t))
+    # Strides of 0 both: one value for all, which is 0 wherever folds are run.
+    if north_psum.strides[0] or north_psum.strides[1] or north_psum[0, 0]:
+        for t in range(cycles):
+            for c in range(valid):
+                top[t * LANES + c] = north_psum[start + t, col + c]
     for r in range(rows - 1):
-        memcpy(&sums[rows - 2 - r, 0], &psum[r, col], valid * sizeof(int32_t))
-        for c in range(valid, LANES):
-            sums[rows - 2 - r, c] = 0
+        copy_ints(top - (r + 1) * LANES, &psum[r, col], valid)
     r = 0
     while r < rows:
-        group = ROW_GROUP if rows - r >= ROW_GROUP and cycles >= ROW_GROUP else 1
+        # A group begins with the upper row of a pair.
+        group = ROW_GROUP if r % 2 == 0 and rows - r >= ROW_GROUP and cycles >= ROW_GROUP else 1
+        quiet = True
         for g in range(group):
-            memcpy(lane_weight_, &weight[r + g, col], valid)
-            memcpy(lane_next, &next_weight[r + g, col], valid)
-            memcpy(lane_pass, &weight_pass[r + g, col], valid)
-            lane_weights(used + g * LANES, lane_weight_, is_signed)
-            _control_row(&group_rows[g], &chain, cycles, &shifts[r + g, col], &swaps[r + g, col],
-                         &same_since[r + g, col], col, is_signed, lane_weight_, lane_next, lane_pass)
-            memcpy(&weight[r + g, col], lane_weight_, valid)
-            memcpy(&next_weight[r + g, col], lane_next, valid)
-            memcpy(&weight_pass[r + g, col], lane_pass, valid)
-            group_rows[g].stream = &streams[r + g, col + cycles - 1]
-        if group == 1:
-            _clock_row(group_rows, used, &sums[rows - 1 - r, 0], 0, cycles)
-        else:
-            _clock_rows(group_rows, used, &sums[rows - 1 - r, 0], cycles)
+            quiet = quiet and _is_quiet(block, r + g, col)
+            if block.control[r + g] == BUSY_ROW:
+                group = 1
+        swaps = waves = 0
+        for g in range(group):
+            row = &group_rows[g]
+            row.count = row.done = 0
+            row.wave = -1
+            row.half = <int>((r + g) % 2)
+            row.pairs = block.pairs + (r + g) // 2 * block.width + col + cycles - 1 + row.half
+            copy_bytes(weights.weight, &weight[r + g, col], valid)
+            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)
+            if quiet:
+                continue
+            copy_bytes(weights.next_weight, &next_weight[r + g, col], valid)
+            copy_bytes(weights.weight_pass, &weight_pass[r + g, col], valid)
+            if _is_quiet(block, r + g, col):
+                chain.state = CONSTANT
+                memcpy(chain.constant, weights.weight_pass, LANES)
+                continue
+            _fill_chain(&chain, cycles, north_weight, start, col, valid)
+            if block.control[r + g] == BUSY_ROW:
+                t = (r + g) * block.width + col + cycles - 1
+                K.any_row(top - r * LANES, cycles, row.pairs, row.half, block.shifts + t, block.swaps + t,
+                          passed, &weights, block.weight_signed)
+            else:
+                _control_row(row, &chain, block, r + g, col, &weights)
+            swaps += row.count
+            # One swap that runs along a diagonal through all rows of the group.
+            if row.wave >= 0 and row.wave == group_rows[0].wave + g:
+                waves += 1
+            elif row.wave >= 0:
+                swaps += 1
+            copy_bytes(&weight[r + g, col], weights.weight, valid)
+            copy_bytes(&next_weight[r + g, col], weights.next_weight, valid)
+            copy_bytes(&weight_pass[r + g, col], weights.weight_pass, valid)
+        if quiet:
+            chain.state = CONSTANT
+            copy_bytes(chain.constant, &weight_pass[r + group - 1, col], valid)
+        if group == ROW_GROUP and waves == ROW_GROUP and not swaps:
+            for g in range(ROW_PAIRS):
+                pairs[g] = group_rows[2 * g].pairs - 2 * g
+            for g in range(ROW_GROUP):
+                memcpy(after + g * LANES, group_rows[g].multipliers, LANES * sizeof(int32_t))
+            K.mac_swap(top - r * LANES, cycles, pairs, used, after, group_rows[0].wave)
+            r += group
+            continue
+        for g in range(group):
+            _expand_wave(&group_rows[g], used + g * LANES)
+        if group == ROW_GROUP and swaps + waves:
+            _clock_rows(group_rows, used, top - r * LANES, cycles)
+        elif group == ROW_GROUP:
+            for g in range(ROW_PAIRS):
+                pairs[g] = group_rows[2 * g].pairs - 2 * g
+            K.mac_block(top - r * LANES, cycles, pairs, used)
+        elif block.control[r] != BUSY_ROW:
+            _clock_row(group_rows, used, top - r * LANES, 0, cycles)
         r += group
     for r in range(rows):
-        memcpy(&psum[r, col], &sums[cycles + rows - 2 - r, 0], valid * sizeof(int32_t))
-    for t in range(cycles):
-        for c in range(valid):
-            bottom[start + t, col + c] = sums[t, c]
+        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)
+    K.put_bottom(&bottom[start, col], bottom.strides[0] // <Py_ssize_t>sizeof(int32_t),
+                 bottom.strides[1] // <Py_ssize_t>sizeof(int32_t), sums, cycles, valid)
+
+
+cdef class Streams:
+    """What arrives from the left in all rows for up to `span` cycles, as the inner loops read it.
+
+    Threads share one: each loads some of the rows; when all are loaded, each clocks some of the
+    columns.
+
+    Parameters
+    ----------
+    rows, cols : int
+        Size of the array.
+    cycles : int
+        At most how many are loaded at a time.
+    """
+
+    cdef Py_ssize_t rows, cols, cycles, padded, blocks
+    # Of each block of cycles; 0: activations, 1: shifts, 2: swaps.
+    cdef uint8_t[:, :, :, ::1] bytes
+    cdef int32_t[:, :, ::1] same_since
+    cdef int32_t[:, :, ::1] pairs
+    cdef uint8_t[:, ::1] control
+    cdef int32_t[:, :, ::1] shift_range
+
+    def __init__(self, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
+        if rows < 1 or cols < 1 or cycles < 1:
+            raise ValueError(f"rows, cols and cycles must be positive, not {rows}, {cols} and {cycles}")
+        self.rows, self.cols, self.cycles = rows, cols, cycles
+        self.padded = (cols + LANES - 1) // LANES * LANES
+        self.blocks = (cycles + BLOCK - 1) // BLOCK
+        blocks, width = self.blocks, min(cycles, BLOCK) + self.padded
+        self.bytes = np.empty((blocks, 3, rows, width), dtype=np.uint8)
+        self.same_since = np.empty((blocks, rows, width), dtype=np.int32)
+        self.pairs = np.empty((blocks, (rows + 1) // 2, width), dtype=np.int32)
+        self.control = np.empty((blocks, rows), dtype=np.uint8)
+        self.shift_range = np.empty((blocks, rows + 1, 2), dtype=np.int32)
+
+    cdef Block block(self, Py_ssize_t index, Py_ssize_t cycles) noexcept nogil:
+        # One block of so many cycles in all.
+        cdef Block block
+        block.cycles = min(BLOCK, cycles - index * BLOCK)
+        block.width = block.cycles + self.padded
+        block.activations = &self.bytes[index, 0, 0, 0]
+        block.shifts = &self.bytes[index, 1, 0, 0]
+        block.swaps = &self.bytes[index, 2, 0, 0]
+        block.same_since = &self.same_since[index, 0, 0]
+        block.pairs = &self.pairs[index, 0, 0]
+        block.control = &self.control[index, 0]
+        block.shift_range = &self.shift_range[index, 0, 0]
+        block.weight_signed = False
+        return block
+
+    cdef void load_rows(
+        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
+        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
+        bint is_signed, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t first, Py_ssize_t last,
+    ) noexcept nogil:
+        cdef Py_ssize_t index, r
+        cdef Block block
+        for index in range((cycles + BLOCK - 1) // BLOCK):
+            block = self.block(index, cycles)
+            _reverse(block.activations, &block, west_activation, start, first, last)
+            _reverse(block.shifts, &block, west_shift, start, first, last)
+            _reverse(block.swaps, &block, west_swap, start, first, last)
+            for r in range(first, last):
+                _load_row(&block, r, self.cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
+            if last == self.rows:
+                # Below the last row nothing reads.
+                block.shift_range[2 * last] = <int32_t>block.width
+                block.shift_range[2 * last + 1] = -1
+            for r in range(first, last, 2):
+                K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
+                          block.activations + (r + 1) * block.width if r + 1 < last else NULL, block.width, is_signed)
+            for r in range(first, last):
+                memcpy(&activation[r, 0], block.activations + r * block.width, self.cols)
+                as_bits(&shift[r, 0], block.shifts + r * block.width, self.cols)
+                as_bits(&swap[r, 0], block.swaps + r * block.width, self.cols)
+            start += block.cycles
+
+    cdef void clock_columns(
+        self, uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
+        const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
+        bint weight_signed, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t first, Py_ssize_t last, int32_t *work,
+    ) noexcept nogil:
+        cdef Py_ssize_t index, col
+        cdef int32_t *swap_at = work
+        cdef int32_t *swap_multipliers = swap_at + ROW_GROUP * BLOCK
+        cdef uint8_t *passed = <uint8_t *>(swap_multipliers + ROW_GROUP * BLOCK * LANES)
+        cdef int32_t *sums = <int32_t *>(passed + BLOCK * LANES)
+        cdef Block block
+        # Psums begin on a cache line.
+        sums += (-<uintptr_t>sums & 63) // sizeof(int32_t)
+        for index in range((cycles + BLOCK - 1) // BLOCK):
+            block = self.block(index, cycles)
+            block.weight_signed = weight_signed
+            col = first
+            while col < last:
+                _clock_strip(&block, col, min(LANES, last - col), start, weight, next_weight, weight_pass, psum,
+                             north_weight, north_psum, bottom, sums, passed, swap_at, swap_multipliers)
+                col += LANES
+            start += block.cycles
+
+    def load(
+        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
+        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
+        *, bint activation_signed, Py_ssize_t first_row, Py_ssize_t last_row,
+    ):
+        """Read what the west ports bring to rows first_row..last_row-1; first_row is even.
+
+        The registers that travel right, (rows, cols), are brought to the end of these cycles in
+        these rows; they depend on the ports alone. last_row is even or the number of rows.
+        """
+        cdef Py_ssize_t cycles = west_activation.shape[0]
+        if first_row % 2 or last_row % 2 and last_row != self.rows or not 0 <= first_row <= last_row <= self.rows:
+            raise ValueError(f"rows {first_row}..{last_row} are not whole pairs of {self.rows}")
+        if cycles > self.cycles:
+            raise ValueError(f"{cycles} cycles, but there is room for {self.cycles}")
+        with nogil:
+            self.load_rows(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
+                           0, cycles, first_row, last_row)
+
+    def clock(
+        self, uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
+        const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
+        *, bint weight_signed, Py_ssize_t first_col, Py_ssize_t last_col,
+    ):
+        """Clock columns first_col..last_col-1 through the cycles that were loaded, as :func:`run`."""
+        cdef Py_ssize_t cycles = north_weight.shape[0]
+        _check_columns(first_col, last_col, self.cols)
+        if cycles > self.cycles:
+            raise ValueError(f"{cycles} cycles, but there is room for {self.cycles}")
+        cdef int32_t[::1] work = _work(self.rows)
+        with nogil:
+            self.clock_columns(weight, next_weight, weight_pass, psum, north_weight, north_psum, bottom,
+                               weight_signed, 0, cycles, first_col, last_col, &work[0])
+
+
+cdef object _check_columns(Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols):
+    if first % LANES or not 0 <= first <= last <= cols:
+        raise ValueError(f"columns {first}..{last} do not start on a strip of {LANES} within {cols}")
+
+
+cdef int32_t[::1] _work(Py_ssize_t rows):
+    # What the strip at hand needs: swaps and their multipliers, the chain, psums on a cache line.
+    return np.empty(ROW_GROUP * BLOCK * (1 + LANES) + BLOCK * LANES // 4 + (BLOCK + rows) * LANES + 16, dtype=np.int32)
+
+
+cdef void _reverse(uint8_t *to, const Block *block, const uint8_t[:, :] ports, Py_ssize_t start, Py_ssize_t first,
+                   Py_ssize_t last) noexcept nogil:
+    if first < last:
+        K.reverse_ports(to + first * block.width, block.width, &ports[start, first], ports.strides[0],
+                        ports.strides[1], block.cycles, last - first)
 
 
 def run(
@@ -260,9 +625,8 @@ def run(
     their signedness beside them, bools as bytes 0 and 1.
 
     Registers that travel down (weight, next_weight, weight_pass, psum) are brought up to date in
-    the given columns only; those that travel right (activation, shift, swap) in all, since every
-    column's depend on the ports alone. So threads may each clock their own columns over private
-    copies of the latter three.
+    the given columns only; those that travel right (activation, shift, swap) in all. Threads use
+    :class:`Streams`.
 
     Parameters
     ----------
@@ -272,88 +636,72 @@ def run(
         Columns to clock; first_col is a multiple of `lanes`.
     """
     cdef Py_ssize_t rows = weight.shape[0], cols = weight.shape[1]
-    cdef Py_ssize_t total = west_activation.shape[0]
-    cdef Py_ssize_t longest = min(total, BLOCK)
-    cdef Py_ssize_t padded = (cols + LANES - 1) // LANES * LANES
-    cdef Py_ssize_t start = 0, cycles, r, c, t, col
-    if first_col % LANES or not 0 <= first_col <= last_col <= cols:
-        raise ValueError(f"columns {first_col}..{last_col} do not start on a strip of {LANES} within {cols}")
+    cdef Py_ssize_t total = west_activation.shape[0], start = 0, cycles
+    _check_columns(first_col, last_col, cols)
     if total == 0:
         return
-    # A row's streams, reversed: element cycles - 1 - t + c arrives at column c on cycle t.
-    cdef int32_t[:, ::1] streams = np.empty((rows, longest + padded), dtype=np.int32)
-    cdef uint8_t[:, ::1] shifts = np.empty((rows, longest + padded), dtype=np.uint8)
-    cdef uint8_t[:, ::1] swaps = np.empty((rows, longest + padded), dtype=np.uint8)
-    cdef int32_t[:, ::1] same_since = np.empty((rows, longest + padded), dtype=np.int32)
-    # Diagonal d = t - r of a strip stands at index d + rows - 1.
-    cdef int32_t[:, ::1] sums = np.empty((longest + rows - 1, LANES), dtype=np.int32)
-    cdef uint8_t[:, ::1] passed = np.empty((longest, LANES), dtype=np.uint8)
-    cdef int32_t[:, ::1] swap_at = np.empty((ROW_GROUP, longest), dtype=np.int32)
-    cdef int32_t[:, :, ::1] swap_weights = np.empty((ROW_GROUP, longest, LANES), dtype=np.int32)
+    cdef Streams streams = Streams(rows, cols, min(total, BLOCK))
+    cdef int32_t[::1] work = _work(rows)
     with nogil:
         while start < total:
-            cycles = min(longest, total - start)
-            # The ports are read along both axes: 16 rows at a time stay in the cache.
-            for c in range(0, rows, 16):
-                for t in range(cycles):
-                    for r in range(c, min(c + 16, rows)):
-                        streams[r, cycles - 1 - t] = widen(west_activation[start + t, r], activation_signed)
-                        shifts[r, cycles - 1 - t] = 0xFF if west_shift[start + t, r] else 0
-                        swaps[r, cycles - 1 - t] = 0xFF if west_swap[start + t, r] else 0
-            for r in range(rows):
-                _load_row(r, cycles, streams, shifts, swaps, same_since, activation, shift, swap, activation_signed)
-            col = first_col
-            while col < last_col:
-                _clock_strip(col, min(LANES, last_col - col), start, cycles, weight, next_weight, weight_pass, psum,
-                             north_weight, north_psum, bottom, weight_signed,
-                             streams, shifts, swaps, same_since, sums, passed, swap_at, swap_weights)
-                col += LANES
-            for r in range(rows):
-                for c in range(cols):
-                    activation[r, c] = <uint8_t>(streams[r, c] & 0xFF)
-                    shift[r, c] = shifts[r, c] & 1
-                    swap[r, c] = swaps[r, c] & 1
+            cycles = min(BLOCK, total - start)
+            streams.load_rows(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
+                              start, cycles, 0, rows)
+            streams.clock_columns(weight, next_weight, weight_pass, psum, north_weight, north_psum, bottom,
+                                  weight_signed, start, cycles, first_col, last_col, &work[0])
             start += cycles
 
 
-def pack(const uint8_t[:, :] w, *, bint weight_signed):
-    """Return w, (K, N), widened and laid out for :func:`multiply` (see ``_dot.h``)."""
-    cdef Py_ssize_t k = w.shape[0], n = w.shape[1], p, i
-    cdef Py_ssize_t pairs = (k + 1) // 2
-    packed = np.zeros(((n + DOT_COLS - 1) // DOT_COLS, pairs, DOT_COLS, 2), dtype=np.int16)
-    cdef int16_t[:, :, :, ::1] out = packed
-    with nogil:
-        for p in range(k):
-            for i in range(n):
-                out[i // DOT_COLS, p >> 1, i % DOT_COLS, p & 1] = <int16_t>widen(w[p, i], weight_signed)
-    return packed
+def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :] acc,
+             *, bint a_signed, bint b_signed):
+    """Compute acc = a @ b for each group, exactly and modulo 2^32, with the processor's dot products.
 
-
-def multiply(const uint8_t[:, :] x, const int16_t[:, :, :, ::1] packed, int32_t[:, :] acc,
-             *, bint activation_signed):
-    """Compute acc = x @ w, (M, N), exactly and modulo 2^32, for a w packed by :func:`pack`."""
-    cdef Py_ssize_t m = x.shape[0], k = x.shape[1], n = acc.shape[1]
-    cdef Py_ssize_t pairs = (k + 1) // 2, row, col, i, j
-    if acc.shape[0] != m or packed.shape[0] != (n + DOT_COLS - 1) // DOT_COLS or packed.shape[1] != pairs:
-        raise ValueError("x, packed w and acc do not fit together")
-    if m == 0 or n == 0 or k == 0:
-        for i in range(m):
-            for j in range(n):
-                acc[i, j] = 0
+    Parameters
+    ----------
+    a : memoryview of uint8, (groups, M, K)
+        Codes; neighbours along K are neighbours in memory.
+    b : memoryview of uint8, (groups, K, N)
+        Codes; neighbours along N are neighbours in memory.
+    acc : memoryview of int32, (groups, M, N)
+        Receives the sums; neighbours along N are neighbours in memory.
+    a_signed, b_signed : bool
+        Whether codes stand for int8 or uint8.
+    """
+    cdef Py_ssize_t groups = a.shape[0], m = a.shape[1], k = a.shape[2], n = b.shape[2], g, i
+    cdef Py_ssize_t acc_stride = acc.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    cdef size_t packed = 0, scratch
+    cdef uint8_t *memory
+    cdef uint8_t *aligned
+    if b.shape[0] != groups or b.shape[1] != k or acc.shape[0] != groups or acc.shape[1] != m or acc.shape[2] != n:
+        raise ValueError(
+            f"shapes ({groups}, {m}, {k}) and ({b.shape[0]}, {b.shape[1]}, {n}) do not make "
+            f"({acc.shape[0]}, {acc.shape[1]}, {acc.shape[2]})"
+        )
+    if k > 1 and a.strides[2] != 1 or n > 1 and (b.strides[2] != 1 or acc.strides[2] != sizeof(int32_t)):
+        raise ValueError("rows of a, b and acc must be contiguous")
+    if acc.strides[0] % <Py_ssize_t>sizeof(int32_t) or acc.strides[1] % <Py_ssize_t>sizeof(int32_t):
+        raise ValueError("acc must have strides of whole sums")
+    if groups == 0 or m == 0 or n == 0:
         return
-    cdef int16_t[:, ::1] wide = np.empty((DOT_ROWS, 2 * pairs), dtype=np.int16)
-    cdef int32_t sums[DOT_ROWS * DOT_COLS]
+    if k == 0:
+        for g in range(groups):
+            for i in range(m):
+                memset(&acc[g, i, 0], 0, n * sizeof(int32_t))
+        return
+    if m > G.unpacked_rows:
+        packed = (G.packed_bytes(k, n) + 63) // 64 * 64
+    scratch = G.scratch_bytes(m, k, n)
+    memory = <uint8_t *>malloc(packed + scratch + 64)
+    if memory == NULL:
+        raise MemoryError()
+    aligned = memory + (-<uintptr_t>memory & 63)
     with nogil:
-        row = 0
-        while row < m:
-            for i in range(DOT_ROWS):
-                for j in range(2 * pairs):
-                    wide[i, j] = <int16_t>widen(x[row + i, j], activation_signed) if row + i < m and j < k else 0
-            col = 0
-            while col < n:
-                dot_block(&wide[0, 0], &packed[col // DOT_COLS, 0, 0, 0], pairs, sums)
-                for i in range(min(DOT_ROWS, m - row)):
-                    for j in range(min(DOT_COLS, n - col)):
-                        acc[row + i, col + j] = sums[i * DOT_COLS + j]
-                col += DOT_COLS
-            row += DOT_ROWS
+        for g in range(groups):
+            if packed:
+                G.pack(&b[g, 0, 0], b.strides[1], k, n, a_signed, b_signed, aligned)
+                G.multiply(&a[g, 0, 0], a.strides[1], m, k, n, a_signed, b_signed, aligned,
+                           &acc[g, 0, 0], acc_stride, False, aligned + packed)
+            else:
+                G.multiply_unpacked(&a[g, 0, 0], a.strides[1], m, k, n, a_signed, b_signed,
+                                    &b[g, 0, 0], b.strides[1], &acc[g, 0, 0], acc_stride, False, aligned)
+    free(memory)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Gemm:
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
+        sizes = (self.m, self.k, self.n, self.groups)
+        if all(type(size) is int for size in sizes) and min(sizes) >= 0 < self.groups:
+            return
         for name, minimum in (("m", 0), ("k", 0), ("n", 0), ("groups", 1)):
             object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=minimum))
 
@@ -93,6 +96,34 @@ class Product(Protocol):
         """Put finished int32 sums at acc[m_start:, n_start:] of a group."""
         ...
 
+    def pieces(self, parts: int) -> Iterator[Piece]:
+        """Return the same sums as plain products, at least `parts` of them where sizes allow."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Part of a product for wavefront mode, where only sums count: ``acc[...] = left() @ right()``.
+
+    K may run in any order, the same in both; the sums wrap, so no bit depends on it. Matrices are
+    made when they are asked for, by the thread that multiplies them.
+    """
+
+    left: Callable[[], np.ndarray]
+    """Returns (groups, p, K) codes, contiguous along K."""
+    right: Callable[[], np.ndarray]
+    """Returns (groups, K, q) codes, contiguous along q."""
+    acc: np.ndarray
+    """A view of the product's sums, (groups, p, q) int32, contiguous along q."""
+    swapped: bool = False
+    """Whether weights stand on the left: ``w.T @ x.T``."""
+
+
+def cut(size: int, parts: int, step: int) -> Iterator[slice]:
+    """Cut 0..size into at most `parts` slices of about equal size, each but the last a multiple of `step`."""
+    length = -(-size // (parts * step)) * step or step
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))
+
 
 @dataclass(frozen=True)
 class DenseProduct:
@@ -105,31 +136,32 @@ class DenseProduct:
 
     Attributes
     ----------
+    gemm : Gemm
+        The sizes.
+    activation_dtype, weight_dtype : str
+        Types of x and of w.
     acc : ndarray of int32, (M, N)
         Where the sums go.
     """
 
     x: np.ndarray
     w: np.ndarray
+    gemm: Gemm = field(init=False)
+    activation_dtype: str = field(init=False)
+    weight_dtype: str = field(init=False)
     acc: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "acc", np.zeros((self.x.shape[0], self.w.shape[1]), dtype=np.int32))
-
-    @property
-    def gemm(self) -> Gemm:
-        """The sizes."""
-        return Gemm(self.x.shape[0], self.x.shape[1], self.w.shape[1])
-
-    @property
-    def activation_dtype(self) -> str:
-        """Type of x."""
-        return self.x.dtype.name
-
-    @property
-    def weight_dtype(self) -> str:
-        """Type of w."""
-        return self.w.dtype.name
+        (m, k), n = self.x.shape, self.w.shape[1]
+        # Every sum is stored, unless there is nothing to add.
+        acc = (np.empty if k else np.zeros)((m, n), dtype=np.int32)
+        types = {"b": "int8", "B": "uint8"}
+        self.__dict__.update(
+            gemm=Gemm(m, k, n),
+            activation_dtype=types[self.x.dtype.char],
+            weight_dtype=types[self.w.dtype.char],
+            acc=acc,
+        )
 
     def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
         """Return x[m_start:m_stop, k_start:k_stop]."""
@@ -138,6 +170,10 @@ class DenseProduct:
     def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
         """Return w[k_start:k_stop, n_start:n_stop]."""
         return self.w[k_start:k_stop, n_start:n_stop]
+
+    def pieces(self, parts: int) -> Iterator[Piece]:
+        """Return products of all rows with some columns, or of some rows with all columns."""
+        return _stacked_pieces(self.x[None], self.w[None], self.acc[None], parts)
 
     def row_sums(self) -> np.ndarray:
         """Return the sum of each row of x, (M, 1) int32."""
@@ -208,6 +244,11 @@ class BatchedProduct:
         target = self._sums[np.unravel_index(group, self._batch)]
         target[m_start : m_start + m, n_start : n_start + n] = sums
 
+    def pieces(self, parts: int) -> Iterator[Piece]:
+        """Return products of some of the groups, or of parts of the only one."""
+        x, w = (values.reshape(-1, *values.shape[-2:]) for values in (self._x, self._w))
+        return _stacked_pieces(x, w, self._sums.reshape(-1, *self._sums.shape[-2:]), parts)
+
     def row_sums(self) -> np.ndarray:
         """Return the sum of each row of x, (..., M, 1) int32."""
         return self._given[0].sum(axis=-1, keepdims=True, dtype=np.int32)
@@ -215,6 +256,24 @@ class BatchedProduct:
     def column_sums(self) -> np.ndarray:
         """Return the sum of each column of w, (..., 1, N) int32."""
         return self._given[1].sum(axis=-2, keepdims=True, dtype=np.int32)
+
+
+def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -> Iterator[Piece]:
+    """Cut products of stacked matrices (groups, M, K) and (groups, K, N) into parts."""
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    (groups, m, _), n = x.shape, w.shape[2]
+    whole = slice(None)
+    if parts == 1:
+        places = [(whole, whole, whole)]
+    elif groups > 1:
+        places = [(some, whole, whole) for some in cut(groups, parts, 1)]
+    elif n >= m:
+        places = [(whole, whole, columns) for columns in cut(n, parts, 64)]
+    else:
+        places = [(whole, rows, whole) for rows in cut(m, parts, 48)]
+    for group, rows, columns in places:
+        left, right = x[group, rows], w[group, :, columns]
+        yield Piece(lambda left=left: left, lambda right=right: right, acc[group, rows, columns])  # type: ignore[misc]
 
 
 def batched_gemm(x: Sequence[int], w: Sequence[int]) -> Gemm:

@@ -17,6 +17,8 @@ from systolic import ArrayConfig
 DTYPES = ("int8", "uint8")
 SIGN_MIXES = tuple((a, w) for a in DTYPES for w in DTYPES)
 LANES = 16  # columns that the kernel clocks at once
+ROW_GROUP = 8  # rows
+BLOCK = 256  # cycles
 FACTOR = 30 if os.environ.get("SYSTOLIC_HYPOTHESIS") == "long" else 1
 
 seeds = st.integers(0, 2**32 - 1)

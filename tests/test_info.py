@@ -17,10 +17,8 @@ def test_values() -> None:
     assert json.loads(json.dumps(values)) == values
     assert values["systolic"] == systolic.__version__
     assert (values["python"], values["numpy"]) == (platform.python_version(), np.__version__)
-    assert (
-        values["kernel"] == _core.instruction_set in ("sse2", "portable")
-        and values["kernel_lanes"] == _core.lanes
-    )
+    assert values["kernel"] == _core.instruction_set in _core.instruction_sets
+    assert values["kernel_lanes"] == _core.lanes
     assert values["presets"] == list(presets.names()) and values["threads"] >= 1
     assert values["cpu"]
     assert set(values["optional"]) == set(info.OPTIONAL) >= {"onnx", "onnxruntime", "matplotlib", "pandas"}

@@ -21,6 +21,7 @@ LAYERS = CONTRACTS[0]["layers"]
 DECLARED = [room.strip() for line in LAYERS for room in line.split("|")]
 OPTIONAL = {room.strip("()") for room in DECLARED if room.startswith("(")}
 ROOMS = {room.strip("()") for room in DECLARED}
+COMPILED = {"_core", "_host"}
 
 
 def sources(folder: Path = PACKAGE) -> list[Path]:
@@ -40,15 +41,18 @@ def imports(path: Path) -> Iterator[tuple[str, str | None]]:
 def test_rooms_declared_are_those_that_exist():
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix in {".py", ".pyx"}} - {"__init__"}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    # kernels/ holds C alone.
+    assert not list((PACKAGE / "kernels").rglob("*.py*"))
     assert len(DECLARED) == len(ROOMS), "a room is declared twice"
     assert ROOMS - OPTIONAL <= modules | folders <= ROOMS
-    # A room that has come into being loses its parentheses; the compiled one keeps them.
-    assert OPTIONAL & (modules | folders) == {"_core"}
+    # A room that has come into being loses its parentheses; the compiled ones keep them.
+    assert OPTIONAL & (modules | folders) == COMPILED
+    assert {path.stem for path in PACKAGE.glob("*.pyx")} == COMPILED
 
 
 def test_rooms_import_only_rooms_from_the_package_itself():
-    # The contract ignores imports of the package as a whole (because of _core), so that what
-    # stands above could come in through systolic/__init__.py.
+    # The contract ignores imports of the package as a whole (because of the compiled rooms), so
+    # that what stands above could come in through systolic/__init__.py.
     strangers = [
         f"{path.relative_to(ROOT)}: {name or module}"
         for path in sources()
@@ -59,29 +63,37 @@ def test_rooms_import_only_rooms_from_the_package_itself():
     assert not strangers
 
 
-def test_reference_does_not_use_the_compiled_core():
+def test_reference_does_not_use_what_is_compiled():
     users = [
         path.name
         for path in sources(PACKAGE / "reference")
         for module, name in imports(path)
-        if "_core" in f"{module}.{name}".split(".")
+        if COMPILED & set(f"{module}.{name}".split("."))
     ]
     assert not users
 
 
-def test_lowest_rooms_do_not_use_the_compiled_core():
+def test_lowest_rooms_do_not_use_what_is_compiled():
     lowest = {room.strip(" ()") for room in LAYERS[-1].split("|")}
     users = [
         str(path.relative_to(ROOT))
         for path in sources()
         if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in lowest
-        and any(module == "systolic" and name == "_core" for module, name in imports(path))
+        and any(module == "systolic" and name in COMPILED for module, name in imports(path))
     ]
     assert not users
 
 
-def test_core_imports_nothing_of_ours():
-    text = (PACKAGE / "_core.pyx").read_text(encoding="utf-8")
+@pytest.mark.parametrize("room", sorted(COMPILED))
+def test_compiled_rooms_import_nothing_of_ours(room):
+    text = (PACKAGE / f"{room}.pyx").read_text(encoding="utf-8")
     lines = re.findall(r"^[ \t]*(?:from\s+\S+\s+c?import|c?import|include)\b.*$", text, re.MULTILINE)
     assert "import numpy as np" in lines
     assert not [line for line in lines if "systolic" in line or re.match(r"\s*(from\s+\.|include)", line)]
+
+
+def test_kernels_know_nothing_of_python():
+    files = sorted((PACKAGE / "kernels").glob("*.[ch]"))
+    included = {name for path in files for name in re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8"))}
+    assert included <= {path.name for path in files}
+    assert files and not any("Python.h" in path.read_text(encoding="utf-8") for path in files)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import codes, examples, problems, product, seeds, sign_mixes, wrap32
+from strategies import around, codes, examples, problems, product, seeds, sign_mixes, wrap32
 from test_tiling import naive_cycles, naive_folds
 
 from systolic import ArrayConfig, Gemm
-from systolic.gemm import DenseProduct
+from systolic.gemm import DenseProduct, Piece, Product, cut
+from systolic.layers import im2col
+from systolic.layers.geometry import window
 from systolic.machine import control, run_product
 from systolic.machine.accumulators import Accumulators
 
@@ -23,7 +28,8 @@ class GroupedProduct:
         groups, m, k = x.shape
         self.gemm = Gemm(m, k, w.shape[2], groups=groups)
         self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
-        self.acc = np.zeros((groups, m, w.shape[2]), dtype=np.int32)
+        # Every sum is to be stored, except where there is nothing to add.
+        self.acc = np.full((groups, m, w.shape[2]), 0x5A5A5A5A if k else 0, dtype=np.int32)
         self.stored = np.zeros(self.acc.shape, dtype=int)
         self.order: list[tuple[int, int, int]] = []
 
@@ -40,6 +46,18 @@ class GroupedProduct:
         self.acc[group, m_start : m_start + m, n_start : n_start + n] = sums
         self.stored[group, m_start : m_start + m, n_start : n_start + n] += 1
         self.order.append((group, n_start, m_start))
+
+    def pieces(self, parts: int) -> Iterator[Piece]:
+        for group in range(self.gemm.groups):
+            for some in cut(self.gemm.m, parts, 1):
+                rows = slice(group, group + 1), some
+                yield Piece(partial(self.left, *rows), partial(self.right, group), self.acc[rows])
+
+    def left(self, group: slice, some: slice) -> np.ndarray:
+        return self.x[group, some]
+
+    def right(self, group: int) -> np.ndarray:
+        return self.w[group : group + 1]
 
     def expected(self) -> np.ndarray:
         return np.stack([product(x, w) for x, w in zip(self.x, self.w, strict=True)])
@@ -107,7 +125,7 @@ def test_cycle_equals_wavefront_equals_numpy(workers: int, problem, groups: int,
         cycles = run_product(work, array, mode=mode, workers=workers)
         assert cycles == naive_cycles(gemm, array), mode
         np.testing.assert_array_equal(work.acc, work.expected(), err_msg=mode)
-        assert (work.stored == 1).all(), mode
+        assert (work.stored == (mode == "cycle")).all(), mode
 
 
 @pytest.mark.parametrize("mode", control.MODES)
@@ -141,24 +159,79 @@ def test_results_do_not_depend_on_how_far_ahead_folds_are_queued(
     problem, groups: int, seed: int, ahead: int
 ) -> None:
     # Nor on how many cycles are clocked at once: with few, a fold's psums come in many pieces,
-    # with many, those of several folds in one.
+    # with many, those of several folds in one. Nor on the short cut of a single small fold.
     array, m, k, n = problem
     work = grouped(Gemm(m, k, n, groups=groups), ("int8", "uint8"), seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "_AHEAD_CYCLES", ahead)
+        patch.setattr(control, "is_small", lambda *arguments: False)
         assert run_product(work, array, mode="cycle", workers=1) == naive_cycles(work.gemm, array)
     np.testing.assert_array_equal(work.acc, work.expected())
 
 
-@examples(30)
-@given(problems(max_m=40), seeds, st.sampled_from([1, 64, 300]))
-def test_wavefront_results_do_not_depend_on_the_pieces(problem, seed: int, piece: int) -> None:
-    array, m, k, n = problem
-    work = grouped(Gemm(9 * m, k, n), ("uint8", "int8"), seed)
+def check_pieces(product: Product, parts: int) -> None:
+    """Assert that pieces fit the kernel and are each sum once."""
+    whole = product.acc
+    whole[...] = 0
+    for piece in product.pieces(parts):
+        left, right = piece.left(), piece.right()
+        assert left.strides[2] == 1 or left.shape[2] == 1
+        assert right.strides[2] == 1 or right.shape[2] == 1
+        assert piece.acc.strides[2] == 4 or piece.acc.shape[2] == 1
+        assert np.shares_memory(piece.acc, whole)
+        types = (product.activation_dtype, product.weight_dtype)
+        assert (left.dtype.name, right.dtype.name) == (types[::-1] if piece.swapped else types)
+        # Added, so that a sum that two pieces hold, or none, is not what it should be.
+        np.add(piece.acc, left.astype(np.int32) @ right.astype(np.int32), out=piece.acc)
+
+
+@examples(40)
+@given(around(64, 200), around(4, 20), around(64, 200), st.booleans(), sign_mixes, st.integers(1, 9), seeds)
+def test_pieces_of_a_dense_product_make_up_the_whole(m, k, n, transposed, types, parts, seed) -> None:
+    rng = np.random.default_rng(seed)
+    x, w = codes(rng, (m, k), types[0]), codes(rng, (k, n), types[1])
+    if transposed:
+        x, w = np.asfortranarray(x), np.asfortranarray(w)
+    work = DenseProduct(x, w)
+    check_pieces(work, parts)
+    np.testing.assert_array_equal(work.acc, product(x, w))
+
+
+@examples(40)
+@given(
+    st.integers(1, 2),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 30),
+    st.sampled_from(["NCHW", "NHWC"]),
+    st.sampled_from([1, 300, 5000, 1 << 18]),
+    st.integers(1, 9),
+    sign_mixes,
+    seeds,
+)
+def test_pieces_of_a_convolution_make_up_the_whole(
+    batch, groups, channels, kernels, layout, piece_bytes, parts, types, seed
+) -> None:
+    rng = np.random.default_rng(seed)
+    ih, iw, (kh, kw) = *rng.integers(3, 18, 2), rng.integers(1, 4, 2)
+    stride, pads = tuple(rng.integers(1, 3, 2).tolist()), rng.integers(0, 2, (2, 2))
+    x, w = (
+        codes(rng, (batch, groups * channels, ih, iw), types[0]),
+        codes(rng, (groups * kernels, channels, kh, kw), types[1]),
+    )
+    value = int(rng.choice([0, x.flat[0]]))
+    shape = window((int(ih), int(iw)), (int(kh), int(kw)), stride, (1, 1), pads.tolist())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "_PIECE_BYTES", piece)
-        run_product(work, array, mode="wavefront", workers=2)
-    np.testing.assert_array_equal(work.acc, work.expected())
+        patch.setattr(im2col, "_PIECE_BYTES", piece_bytes)
+        inputs = x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        work = im2col.ConvProduct(inputs, w, shape, groups=groups, layout=layout, pad_value=value)
+        check_pieces(work, parts)
+    other = im2col.ConvProduct(inputs, w, shape, groups=groups, layout=layout, pad_value=value)
+    gemm = other.gemm
+    for g in range(groups):
+        sums = product(other.rows(g, 0, gemm.m, 0, gemm.k), other.tile(g, 0, gemm.k, 0, gemm.n))
+        other.store(g, 0, 0, sums)
+    np.testing.assert_array_equal(work.acc, other.acc)
 
 
 @examples(40)
@@ -181,6 +254,7 @@ def test_halves_alternate_and_every_row_is_written_once_per_k_tile(problem, grou
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "Accumulators", Spy)
+        patch.setattr(control, "is_small", lambda *arguments: False)
         run_product(grouped(gemm, ("int8", "int8"), seed), array, mode="cycle", workers=1)
     # What the order of folds says: half = number of the (n tile, chunk) pair modulo 2; a chunk's
     # sums are complete, and drained, before the next chunk's are written.
@@ -219,23 +293,23 @@ def test_two_derivations_of_fold_times_are_compared(monkeypatch: pytest.MonkeyPa
             return replace(super().__getitem__(index), swap_cycle=1)
 
     monkeypatch.setattr(control, "Folds", Wrong)
+    monkeypatch.setattr(control, "is_small", lambda *arguments: False)
     with pytest.raises(RuntimeError, match="was queued at shift 0, swap 4; please report this"):
         run_product(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4), mode="cycle", workers=1)
 
 
-def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_PIECE_BYTES", 1)
+def test_an_error_in_a_piece_stops_the_rest() -> None:
     calls: list[int] = []
 
     class Failing(GroupedProduct):
-        def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
-            calls.append(m_start)
-            if m_start == 0:
+        def left(self, group: slice, some: slice) -> np.ndarray:
+            calls.append(group.start)
+            if group.start == 0:
                 raise KeyboardInterrupt
-            return super().rows(group, m_start, m_stop, k_start, k_stop)
+            return super().left(group, some)
 
     rng = np.random.default_rng(0)
-    work = Failing(codes(rng, (1, 64 * 500, 200), "int8"), codes(rng, (1, 200, 200), "int8"))
+    work = Failing(codes(rng, (500, 64, 64), "int8"), codes(rng, (500, 64, 64), "int8"))
     with pytest.raises(KeyboardInterrupt):
         run_product(work, ArrayConfig(4, 4), mode="wavefront", workers=2)
-    assert len(calls) < 500
+    assert 0 < len(calls) < 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +14,13 @@ from systolic._show.progress import shown
 from systolic.array.schedule import Ports, port_window, skewed
 from systolic.array.state import QueuedStream, QueuedTile, Queues, Registers, Rows, Sink, State
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
-from systolic.threads import thread_count
+from systolic.gemm import cut
+from systolic.threads import share, thread_count
 from systolic.trace.recording import Trace, as_trace
 
 # Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
 # kept of a chunk's port values and psums grows with its cycles and with the array's edges.
-_CHUNK_PE_CYCLES = 1 << 27
+_CHUNK_PE_CYCLES = 1 << 28
 _CHUNK_CYCLES = 1 << 14
 
 
@@ -424,10 +426,11 @@ class SystolicArray:
                 if stream.sink is not None:
                     stream.sink(start - stream.start, rows)
                 else:
-                    stream = replace(stream, done=(*stream.done, rows.copy()))
+                    # A view of this chunk's psums, which nobody writes again.
+                    stream = replace(stream, done=(*stream.done, rows))
             if stream.stop <= last:
                 if stream.sink is None:
-                    output = np.concatenate(stream.done)
+                    output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
                     output.flags.writeable = False
                     outputs = (*outputs, output)
             else:
@@ -502,38 +505,46 @@ class SystolicArray:
 def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarray, workers: int) -> None:
     """Clock the registers in `arrays`, in place, threads sharing the columns."""
     rows, cols = arrays["psum"].shape
-    down = [_bytes(arrays[name]) for name in ("weight", "next_weight", "weight_pass")]
-    right = [_bytes(arrays[name]) for name in ("activation", "shift", "swap")]
-    west = [_bytes(values) for values in (ports.activation, ports.shift, ports.swap)]
-    north = _bytes(ports.weight)
-    weight, next_weight, weight_pass = down
-
-    def clock(first: int, last: int, moving: list[np.ndarray]) -> None:
-        activation, shift, swap = moving
+    weight, next_weight, weight_pass, activation, shift, swap = (_bytes(arrays[name]) for name in _BYTES)
+    psum = arrays["psum"]
+    west_activation, west_shift, west_swap = map(_bytes, (ports.activation, ports.shift, ports.swap))
+    north_weight, north_psum = _bytes(ports.weight), ports.psum
+    activation_signed = arrays["activation"].dtype.kind == "i"
+    weight_signed = arrays["weight"].dtype.kind == "i"
+    cycles = len(west_activation)
+    workers = min(workers, -(-cols // _core.lanes))
+    if workers == 1 or cycles * rows * cols < _WORTH_A_THREAD:
         _core.run(
-            weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
-            west[0], west[1], west[2], north, ports.psum, bottom,
-            activation_signed=arrays["activation"].dtype.kind == "i",
-            weight_signed=arrays["weight"].dtype.kind == "i",
-            first_col=first, last_col=last,
+            weight, next_weight, weight_pass, activation, psum, shift, swap,
+            west_activation, west_shift, west_swap, north_weight, north_psum, bottom,
+            activation_signed=activation_signed, weight_signed=weight_signed, first_col=0, last_col=cols,
+        )  # fmt: skip
+        return
+    streams = _core.Streams(rows, cols, min(cycles, _SPAN_CYCLES))
+
+    def load(span: slice, part: slice) -> None:
+        streams.load(
+            west_activation[span], west_shift[span], west_swap[span], activation, shift, swap,
+            activation_signed=activation_signed, first_row=part.start, last_row=part.stop,
         )  # fmt: skip
 
-    strips = -(-cols // _core.lanes)
-    workers = min(workers, strips)
-    if workers == 1 or len(ports.activation) * rows * cols < _WORTH_A_THREAD:
-        clock(0, cols, right)
-        return
-    edges = [min(strips * i // workers * _core.lanes, cols) for i in range(workers + 1)]
-    # Each thread moves its own copy of what travels right; the first one's is kept.
-    copies = [right, *([values.copy() for values in right] for _ in range(workers - 1))]
-    from concurrent.futures import ThreadPoolExecutor
+    def clock(span: slice, part: slice) -> None:
+        streams.clock(
+            weight, next_weight, weight_pass, psum, north_weight[span], north_psum[span], bottom[span],
+            weight_signed=weight_signed, first_col=part.start, last_col=part.stop,
+        )  # fmt: skip
 
-    with ThreadPoolExecutor(workers - 1) as pool:
-        others = [pool.submit(clock, edges[i], edges[i + 1], copies[i]) for i in range(1, workers)]
-        clock(edges[0], edges[1], right)
-        for other in others:
-            other.result()
+    for start in range(0, cycles, _SPAN_CYCLES):
+        span = slice(start, min(start + _SPAN_CYCLES, cycles))
+        share((partial(load, span, part) for part in cut(rows, workers, 2)), workers)
+        share((partial(clock, span, part) for part in cut(cols, workers, _core.lanes)), workers)
 
+
+# Registers that the kernel sees as bytes.
+_BYTES = ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
+
+# Cycles between two meetings of the threads: their streams stay in the L2 cache.
+_SPAN_CYCLES = 1024
 
 # Below this many PE-cycles, starting threads costs more than they save.
 _WORTH_A_THREAD = 1 << 23

@@ -191,8 +191,7 @@ class Conv2d(ArrayLayer):
         axis = 1 if self.layout == "NCHW" else 3
         row_sums = None
         if finish.has_zero_point(self.w):
-            # One sum per group, repeated for the group's output channels.
-            row_sums = np.repeat(product.row_sums(), product.gemm.n, axis=3)
+            row_sums = product.row_sums()  # one per group
             if axis == 1:
                 row_sums = row_sums.transpose(0, 3, 1, 2)
         return finish.finish_sums(

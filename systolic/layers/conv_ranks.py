@@ -112,7 +112,7 @@ class _Conv(ArrayLayer):
         row_sums = None
         if finish.has_zero_point(self.w):
             # One sum per group, repeated for the group's output channels.
-            row_sums = np.repeat(product.row_sums(), product.gemm.n, axis=3).transpose(0, 3, 1, 2)
+            row_sums = product.row_sums().transpose(0, 3, 1, 2)
         y = finish.finish_sums(
             product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding
         )

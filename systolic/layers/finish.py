@@ -14,11 +14,12 @@ hardware does with an adder along the west port. All additions wrap modulo 2^32.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _host
 from systolic.gemm import Product
 from systolic.quant import ROUNDINGS, QuantParams, multiplier, requantize
 
@@ -104,32 +105,64 @@ def finish_sums(
     product: Product, constant: np.ndarray, row_sums: np.ndarray | None,
     x: QuantParams, w: QuantParams, y: QuantParams | None, axis: int, rounding: str = "half_even",
 ) -> np.ndarray:  # fmt: skip
-    """Return the layer's output from the raw sums in ``product.acc``, which are used up.
+    """Return the layer's output from the raw sums in ``product.acc``.
 
     Parameters
     ----------
     constant : ndarray of int32, (channels,)
     row_sums : ndarray of int32 or None
-        ``sum a`` of each output, with `axis` of extent 1 or as many as the channels; None
-        where no weight has a zero point.
+        ``sum a`` of each output; `axis` has one per group of channels. None where no weight has a
+        zero point.
     axis : int
         The axis of output channels in the sums.
     rounding : str
-        How codes are rounded; see :func:`systolic.requantize`.
+        How codes are rounded; see :func:`systolic.requantize`. "half_even" is compiled, the others
+        use up the sums.
+
+    Notes
+    -----
+    ``acc + constant - row_sums * zw``, wrapping, then :func:`systolic.requantize` with the multiplier
+    of :func:`systolic.quant.multiplier`, or without y ONNX Runtime's QGemm and MatMulIntegerToFloat,
+    ``f32(f32(acc) * f32(xs * ws))``.
     """
     acc = product.acc
-    spread = [1] * acc.ndim
-    spread[axis] = -1
-    with np.errstate(over="ignore"):
-        acc += constant.reshape(spread)
-        if row_sums is not None:
-            acc -= row_sums * w.zero_points.astype(np.int32).reshape(spread if w.per_channel else ())
+    channels = acc.shape[axis]
+
+    def each(values: np.ndarray, dtype: type) -> np.ndarray:
+        return np.ascontiguousarray(np.broadcast_to(values.astype(dtype), (channels,)))
+
+    def matrix(values: np.ndarray) -> np.ndarray:
+        # (outer, channels, inner), or (rows, channels) where channels lie innermost.
+        if axis == values.ndim - 1:
+            return values.reshape(math.prod(values.shape[:axis]), values.shape[axis])
+        inner = math.prod(values.shape[axis + 1 :])
+        return values.reshape(math.prod(values.shape[:axis]), values.shape[axis], inner)
+
+    if y is not None and rounding != "half_even":
+        spread = [1] * acc.ndim
+        spread[axis] = -1
+        with np.errstate(over="ignore"):
+            acc += constant.reshape(spread)
+            if row_sums is not None:
+                zeros = each(w.zero_points, np.int32).reshape(spread)
+                acc -= np.repeat(row_sums, channels // row_sums.shape[axis], axis=axis) * zeros
+        scale = multiplier(x, w, y, rounding)
+        return requantize(acc, scale, int(y.zero_points), dtype=y.dtype, rounding=rounding, axis=axis)
+    options: dict[str, Any] = {"constant": constant}
+    if row_sums is not None:
+        options |= {
+            "row_sums": matrix(np.ascontiguousarray(row_sums)),
+            "weight_zero": each(w.zero_points, np.int32),
+        }
     if y is None:
-        # f32(f32(acc) * f32(xs * ws)): ONNX Runtime's QGemm and MatMulIntegerToFloat.
-        scale = np.asarray(x.scales * w.scales, dtype=np.float32)
-        return acc.astype(np.float32) * (scale.reshape(spread) if scale.ndim else scale)
-    scale = multiplier(x, w, y, rounding)
-    return requantize(acc, scale, int(y.zero_points), dtype=y.dtype, rounding=rounding, axis=axis)
+        real = np.empty(acc.shape, dtype=np.float32)
+        scale = each(np.asarray(x.scales * w.scales, dtype=np.float32), np.float32)
+        _host.scale_sums(matrix(acc), matrix(real), scale, **options)
+        return real
+    codes = np.empty(acc.shape, dtype=y.dtype)
+    scale = each(multiplier(x, w, y), np.float32)
+    _host.requantize(matrix(acc), matrix(codes), scale, int(y.zero_points), **options)
+    return codes
 
 
 def has_zero_point(params: QuantParams) -> bool:

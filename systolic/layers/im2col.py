@@ -8,12 +8,17 @@ machine asks for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from systolic.gemm import Gemm
+from systolic import _host
+from systolic.gemm import Gemm, Piece, cut
 from systolic.layers.geometry import Window
+
+# Patches lowered at a time in wavefront mode: they stay in the L2 cache.
+_PIECE_BYTES = 1 << 18
 
 
 class ConvProduct:
@@ -47,23 +52,92 @@ class ConvProduct:
         batch = x.shape[0]
         self.gemm = Gemm(batch * oh * ow, icg * kh * kw, oc // groups, groups=groups)
         self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
-        self._window, self._channels = window, icg
-        self._w = w.reshape(oc, icg * kh * kw).T
-        # Channels innermost: a patch row is then gathered from runs of neighbouring bytes.
-        self._image = _padded(x if layout == "NHWC" else x.transpose(0, 2, 3, 1), window, pad_value)
-        b, h, line, c = self._image.strides
-        (sh, sw), (dh, dw) = window.stride, window.dilation
-        self._patches = as_strided(
-            self._image,
-            shape=(batch, oh, ow, self._image.shape[3], kh, kw),
-            strides=(b, h * sh, line * sw, c, h * dh, line * dw),
-            writeable=False,
-        )
+        self._window, self._channels, self._layout, self._pad_value = window, icg, layout, pad_value
+        self._kernels = np.ascontiguousarray(w).reshape(groups, oc // groups, icg * kh * kw)
+        self._w = self._kernels.reshape(oc, icg * kh * kw).T
+        # (batch, ic, ih, iw) in whichever order the bytes lie.
+        self._x = x if layout == "NCHW" else x.transpose(0, 3, 1, 2)
         size = (batch, oc, oh, ow) if layout == "NCHW" else (batch, oh, ow, oc)
-        self.acc = np.zeros(size, dtype=np.int32)
+        # Every sum is stored, unless there is nothing to add.
+        self.acc = (np.empty if self.gemm.k else np.zeros)(size, dtype=np.int32)
         # (batch, pixels, channels) whichever way the channels lie.
         flat = self.acc.reshape(batch, oc, oh * ow).transpose(0, 2, 1) if layout == "NCHW" else None
         self._sums = self.acc.reshape(batch, oh * ow, oc) if flat is None else flat
+
+    @cached_property
+    def _image(self) -> np.ndarray:
+        """x with its padding, channels innermost: a patch row is gathered from runs of neighbouring bytes."""
+        return _padded(self._x.transpose(0, 2, 3, 1), self._window, self._pad_value)
+
+    @cached_property
+    def _patches(self) -> np.ndarray:
+        """The patch of each output as a view, (batch, oh, ow, ic, kh, kw)."""
+        b, h, line, c = self._image.strides
+        (sh, sw), (dh, dw) = self._window.stride, self._window.dilation
+        batch, _, _, channels = self._image.shape
+        return as_strided(
+            self._image,
+            shape=(batch, *self._window.out, channels, *self._window.kernel),
+            strides=(b, h * sh, line * sw, c, h * dh, line * dw),
+            writeable=False,
+        )
+
+    def pieces(self, parts: int) -> Iterator[Piece]:
+        """Return products of kernels with patches, cut so that the patches of one stay in cache.
+
+        In layout NCHW the kernels stand on the left, so that sums come out as they lie: one line
+        of memory per channel.
+        """
+        gemm, (oh, ow) = self.gemm, self._window.out
+        batch = self._x.shape[0]
+        pixels = oh * ow
+        # Groups by the block, where those of one are small; else pixels, and where these are few,
+        # kernels, so that every thread has some.
+        groups = min(max(_PIECE_BYTES // (gemm.k * pixels), 1), -(-gemm.groups // parts))
+        length = max(_PIECE_BYTES // (gemm.k * groups) // 64, 1) * 64
+        columns = list(cut(pixels, max(-(-pixels // length), 1), 64))
+        blocks = batch * len(columns) * -(-gemm.groups // groups)
+        kernels = list(cut(gemm.n, -(-parts // blocks), 12))
+        for image in range(batch):
+            for first in range(0, gemm.groups, groups):
+                block = slice(first, min(first + groups, gemm.groups))
+                for part in columns:
+                    for some in kernels:
+                        yield self._piece(image, block, part, some)
+
+    def _piece(self, image: int, groups: slice, pixels: slice, kernels: slice) -> Piece:
+        """Return the product of some kernels of some groups with the patches of some pixels."""
+        gemm, channels = self.gemm, self._channels
+        count, length = groups.stop - groups.start, pixels.stop - pixels.start
+        x = self._x[image : image + 1, groups.start * channels : groups.stop * channels]
+        window = self._window
+        options = (window.kernel, window.stride, window.dilation, (window.pads[0][0], window.pads[1][0]),
+                   window.out, self._pad_value, 0, pixels.start)  # fmt: skip
+        weights = self._kernels[groups, kernels]
+
+        def patches() -> np.ndarray:
+            if pointwise and x.flags.c_contiguous:
+                return x.reshape(count, channels, -1)[:, :, pixels]
+            columns = np.empty((count * gemm.k, length), dtype=x.dtype)
+            _host.im2col_transposed(x, columns, *options)
+            return columns.reshape(count, gemm.k, length)
+
+        def patch_rows() -> np.ndarray:
+            rows = np.empty((length, count * gemm.k), dtype=x.dtype)
+            _host.im2col(x, rows, *options)
+            return rows.reshape(length, count, gemm.k).transpose(1, 0, 2)
+
+        pointwise = window.kernel == (1, 1) == window.stride and not np.any(window.pads)
+        oc = gemm.groups * gemm.n
+        if self._layout == "NCHW":
+            sums = self.acc[image].reshape(gemm.groups, gemm.n, -1)
+            return Piece(lambda: weights, patches, sums[groups, kernels, pixels], swapped=True)
+        sums = self.acc[image].reshape(-1, oc)[pixels].reshape(length, gemm.groups, gemm.n).transpose(1, 0, 2)
+        return Piece(
+            patch_rows,
+            lambda: np.ascontiguousarray(weights.transpose(0, 2, 1)),
+            sums[groups, :, kernels],
+        )
 
     def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
         """Return some rows and columns of a group's im2col matrix."""

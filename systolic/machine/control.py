@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
 
 import numpy as np
 
 from systolic import _core
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig
-from systolic.gemm import Product, Progress
+from systolic.gemm import Piece, Product, Progress
 from systolic.machine.accumulators import Accumulators
+from systolic.machine.one_fold import is_small, run_one_fold
+from systolic.threads import share
 from systolic.tiling import Fold, Folds, estimate_gemm
 from systolic.trace.recording import Trace
 
@@ -52,10 +54,13 @@ def run_product(
     gemm = product.gemm
     if 0 in (gemm.m, gemm.k, gemm.n):
         return 0  # sums are zeros from the start
-    if mode == "cycle":
-        return _run_cycles(product, config, workers, report, trace)
-    _run_wavefront(product, workers, report)
-    return estimate_gemm(gemm, config).cycles
+    cycles = estimate_gemm(gemm, config).cycles
+    if mode == "wavefront":
+        _run_wavefront(product, workers, report)
+        return cycles
+    if report is None and trace is None and is_small(product, config, cycles):
+        return run_one_fold(product, config, cycles)
+    return _run_cycles(product, config, workers, report, trace)
 
 
 @dataclass(frozen=True)
@@ -119,38 +124,29 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
         raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")
 
 
-# Bytes of x lowered at a time, per thread.
-_PIECE_BYTES = 1 << 22
+# Below this many MACs, other threads cost more than they save.
+_WORTH_A_THREAD = 1 << 22
 
 
 def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
     gemm = product.gemm
-    signed = {"activation_signed": product.activation_dtype == "int8"}
-    # A piece is its rows of x and its rows of sums.
-    step = int(min(max(_PIECE_BYTES // (gemm.k + 4 * gemm.n), 16), max(16, -(-gemm.m // workers))))
+    if gemm.macs < _WORTH_A_THREAD:
+        workers = 1
+    signs = {"int8": True, "uint8": False}
+    x_signed, w_signed = signs[product.activation_dtype], signs[product.weight_dtype]
+    done = 0
 
-    def piece(group: int, packed: np.ndarray, m_start: int) -> int:
-        m_stop = min(m_start + step, gemm.m)
-        x = product.rows(group, m_start, m_stop, 0, gemm.k)
-        sums = np.empty((m_stop - m_start, gemm.n), dtype=np.int32)
-        _core.multiply(x.view(np.uint8), packed, sums, **signed)
-        product.store(group, m_start, 0, sums)
-        return m_stop
+    def multiply(piece: Piece) -> None:
+        nonlocal done
+        left, right = piece.left(), piece.right()
+        left_signed, right_signed = (w_signed, x_signed) if piece.swapped else (x_signed, w_signed)
+        _core.multiply(
+            left.view(np.uint8), right.view(np.uint8), piece.acc, a_signed=left_signed, b_signed=right_signed
+        )
+        if report is not None:
+            with lock:
+                done += piece.acc.size
+                report(done, product.acc.size)
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for group in range(gemm.groups):
-            w = product.tile(group, 0, gemm.k, 0, gemm.n)
-            packed = _core.pack(w.view(np.uint8), weight_signed=product.weight_dtype == "int8")
-            starts = range(0, gemm.m, step)
-            if workers == 1 or len(starts) == 1:
-                pieces: Iterable[int] = (piece(group, packed, start) for start in starts)
-            else:
-                futures = [pool.submit(piece, group, packed, start) for start in starts]
-                pieces = (future.result() for future in futures)
-            for m_stop in pieces:
-                if report is not None:
-                    report(group * gemm.m + m_stop, gemm.groups * gemm.m)
-    finally:
-        # After an error or Ctrl-C, pieces that have not begun are not wanted.
-        pool.shutdown(cancel_futures=True)
+    lock = Lock()
+    share((partial(multiply, piece) for piece in product.pieces(workers)), workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -228,6 +229,7 @@ def _fitting(name: str, formula: Callable[[_Sizes], Any], sizes: _Sizes) -> Any:
         return formula(sizes)
 
 
+@lru_cache(maxsize=4096)
 def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
     """Return the stats of a product on an array in closed form: every field equal to a run's."""
     if 0 in (gemm.m, gemm.k, gemm.n):

@@ -72,12 +72,15 @@ def locate(
         found = _locate_in_array(product, operands, folds, here, psums, config, (m, n))
         if found is not None:
             return found
+    else:
+        # Its products write into the result by themselves: nothing lies between.
+        return {"stage": "wavefront product", "fold": folds[here[0]]}
     # Every fold's psum is right: the sum goes wrong on its way, or when it is put into the result.
     spy = _Spy(product, (group, m, n))
-    run_product(spy, config, mode=mode, workers=1)
+    run_product(spy, config, mode="cycle", workers=1)
     if spy.stored == wrap32(sum(psums)):
         return {"stage": "store", "fold": folds[here[-1]]}
-    return {"stage": "accumulators" if mode == "cycle" else "wavefront product", "fold": folds[here[0]]}
+    return {"stage": "accumulators", "fold": folds[here[0]]}
 
 
 def _locate_in_array(
@@ -122,7 +125,7 @@ class _Spy:
         self.gemm: Gemm = product.gemm
         self.acc = product.acc
         self.activation_dtype, self.weight_dtype = product.activation_dtype, product.weight_dtype
-        self.rows, self.tile = product.rows, product.tile
+        self.rows, self.tile, self.pieces = product.rows, product.tile, product.pieces
 
     def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
         g, m, n = self._place

@@ -1,0 +1,435 @@
+"""The compiled operators beside the array: sums to codes, codes to codes, patches, pools.
+
+What each function computes stands in ``kernels/host.h``, where the arithmetic is described; the numpy
+functions of `quant` and `layers` are its slow twins. Callers check arguments and speak to users;
+here only what would read or write outside an array raises (ValueError), before anything is computed.
+Inputs and outputs must not overlap. The GIL is released.
+"""
+
+from libc.stdint cimport int32_t, uint8_t
+
+import numpy as np
+
+cdef extern from "kernels/isa.h" nogil:
+    const char *systolic_isa_name(int isa)
+    unsigned systolic_isa_available()
+    int systolic_isa()
+
+cdef extern from "kernels/host.h" nogil:
+    ctypedef struct HostSums:
+        Py_ssize_t outer, channels, inner
+        const int32_t *acc
+        Py_ssize_t acc_outer, acc_channel
+        Py_ssize_t out_outer, out_channel
+        const int32_t *constant
+        const int32_t *row_sums
+        const int32_t *weight_zero
+        Py_ssize_t groups
+        const float *scale
+    ctypedef struct HostWindow:
+        const uint8_t *pixels
+        Py_ssize_t batch, channels
+        Py_ssize_t image[2]
+        Py_ssize_t batch_stride, channel_stride, line_stride, pixel_stride
+        Py_ssize_t kernel[2]
+        Py_ssize_t stride[2]
+        Py_ssize_t dilation[2]
+        Py_ssize_t pad[2]
+        Py_ssize_t out[2]
+    ctypedef struct HostKernels:
+        const char *name
+        void (*requantize)(const HostSums *, uint8_t *, int, int32_t) noexcept nogil
+        void (*scale_sums)(const HostSums *, float *) noexcept nogil
+        void (*quantize)(const float *, uint8_t *, Py_ssize_t, float, int, int32_t) noexcept nogil
+        void (*dequantize)(const uint8_t *, float *, Py_ssize_t, float, int, int32_t) noexcept nogil
+        void (*add)(const uint8_t *, const uint8_t *, uint8_t *, Py_ssize_t, const float *, int,
+                    const int32_t *) noexcept nogil
+        void (*mul)(const uint8_t *, const uint8_t *, uint8_t *, Py_ssize_t, const float *, int,
+                    const int32_t *) noexcept nogil
+        void (*maximum)(const uint8_t *, uint8_t *, Py_ssize_t, uint8_t, int) noexcept nogil
+        void (*sum_rows)(const uint8_t *, int32_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+        void (*max_pool)(const HostWindow *, uint8_t *, uint8_t *, int) noexcept nogil
+        void (*im2col_transposed)(const HostWindow *, uint8_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t, Py_ssize_t, uint8_t) noexcept nogil
+        void (*im2col)(const HostWindow *, uint8_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       Py_ssize_t, Py_ssize_t, uint8_t) noexcept nogil
+    const HostKernels *systolic_host_kernels()
+    const HostKernels *systolic_host_kernels_at(int isa)
+
+# Sizes of windows stay below this, so that no product of two of them and no sum overflows.
+cdef enum:
+    MOST = 0x3FFFFFFF
+
+cdef const HostKernels *kernels = systolic_host_kernels()
+
+cdef uint8_t no_pixel = 0
+
+
+def _table() -> str:
+    """Return the name of the table of loops in use."""
+    return kernels.name.decode()
+
+
+def _use(isa=None) -> None:
+    """Use the loops for the instruction set of that number (None: the one in use), for tests of all."""
+    global kernels
+    cdef int level = systolic_isa() if isa is None else isa
+    cdef const HostKernels *table = NULL
+    if 0 <= level < 32 and systolic_isa_available() >> level & 1:
+        table = systolic_host_kernels_at(level)
+    if isa is None:
+        table = systolic_host_kernels()
+    if table == NULL:
+        raise ValueError(f"instruction set {isa} was not compiled in or this processor lacks it")
+    kernels = table
+
+
+def _available() -> list[int]:
+    """Return the numbers of the instruction sets that :func:`_use` takes."""
+    cdef int level
+    return [
+        level
+        for level in range(32)
+        if systolic_isa_available() >> level & 1 and systolic_host_kernels_at(level) != NULL
+    ]
+
+
+cdef int _is_signed(array) except -1:
+    # Whether an array of codes is int8; uint8 else.
+    dtype = array.dtype
+    if dtype == np.int8:
+        return 1
+    if dtype == np.uint8:
+        return 0
+    raise ValueError(f"codes must be int8 or uint8, not {dtype}")
+
+
+cdef int32_t _zero(value, int is_signed) except? -1:
+    cdef int32_t zero = value
+    if is_signed and not -128 <= zero <= 127 or not is_signed and not 0 <= zero <= 255:
+        raise ValueError(f"zero point {zero} does not fit the codes' type")
+    return zero
+
+
+cdef object _flat(array):
+    # All elements of a contiguous array, as a view.
+    if not array.flags.c_contiguous:
+        raise ValueError("array must be C-contiguous")
+    return array.reshape(-1)
+
+
+cdef object _codes(array):
+    return _flat(array).view(np.uint8)
+
+
+cdef int _finish(acc, out, const float[::1] scale, int32_t zero, constant, weight_zero, row_sums, bint to_codes,
+                 int is_signed) except -1:
+    cdef HostSums sums
+    cdef const int32_t[:, :, :] acc_view
+    cdef const int32_t[::1] constant_view, zero_view
+    cdef const int32_t[:, :, ::1] row_view
+    cdef uint8_t[:, :, :] code_view
+    cdef float[:, :, :] real_view
+    cdef void *target = NULL
+    if acc.ndim == 2:
+        acc, out = acc[:, :, None], out[:, :, None]
+        if row_sums is not None:
+            row_sums = row_sums[:, :, None]
+    acc_view = acc
+    sums.outer, sums.channels, sums.inner = acc_view.shape[0], acc_view.shape[1], acc_view.shape[2]
+    if acc.shape != out.shape:
+        raise ValueError(f"out must have the sums' shape {acc.shape}, not {out.shape}")
+    if scale.shape[0] != sums.channels:
+        raise ValueError(f"scale must hold one number per channel ({sums.channels}), not {scale.shape[0]}")
+    if acc.size == 0:
+        return 0
+    sums.acc, sums.scale = &acc_view[0, 0, 0], &scale[0]
+    sums.acc_outer, sums.acc_channel = acc_view.strides[0] // 4, acc_view.strides[1] // 4
+    if to_codes:
+        code_view = out.view(np.uint8)
+        target = &code_view[0, 0, 0]
+        sums.out_outer, sums.out_channel = code_view.strides[0], code_view.strides[1]
+        if code_view.strides[2] != 1 and sums.inner > 1:
+            raise ValueError("codes of one channel must be contiguous")
+    else:
+        real_view = out
+        target = &real_view[0, 0, 0]
+        sums.out_outer, sums.out_channel = real_view.strides[0] // 4, real_view.strides[1] // 4
+        if real_view.strides[2] != 4 and sums.inner > 1:
+            raise ValueError("results of one channel must be contiguous")
+    if acc_view.strides[2] != 4 and sums.inner > 1:
+        raise ValueError("sums of one channel must be contiguous")
+    if acc_view.strides[0] % 4 or acc_view.strides[1] % 4 or not to_codes and (
+            real_view.strides[0] % 4 or real_view.strides[1] % 4):
+        raise ValueError("strides must be multiples of the elements' size")
+    sums.constant = sums.row_sums = sums.weight_zero = NULL
+    sums.groups = 1
+    if constant is not None:
+        constant_view = constant
+        if constant_view.shape[0] != sums.channels:
+            raise ValueError(f"constant must have one number per channel ({sums.channels})")
+        sums.constant = &constant_view[0]
+    if (row_sums is None) != (weight_zero is None):
+        raise ValueError("row_sums and weight_zero go together")
+    if row_sums is not None:
+        row_view, zero_view = row_sums, weight_zero
+        sums.groups = row_view.shape[1]
+        if (zero_view.shape[0] != sums.channels or row_view.shape[0] != sums.outer
+                or row_view.shape[2] != sums.inner or sums.groups < 1 or sums.channels % sums.groups):
+            raise ValueError(
+                f"row_sums must be (outer, groups, inner) and weight_zero (channels,) for sums {acc.shape}, "
+                f"not {row_sums.shape} and {weight_zero.shape}"
+            )
+        sums.row_sums, sums.weight_zero = &row_view[0, 0, 0], &zero_view[0]
+    with nogil:
+        if to_codes:
+            kernels.requantize(&sums, <uint8_t *>target, is_signed, zero)
+        else:
+            kernels.scale_sums(&sums, <float *>target)
+    return 0
+
+
+def requantize(acc, out, scale, zero_point, *, constant=None, weight_zero=None, row_sums=None) -> None:
+    """Put sums as codes into `out`: the zero point after rounding half to even.
+
+    Parameters
+    ----------
+    acc : ndarray of int32, (outer, channels, inner) or (rows, channels)
+        Strides are free, but sums of one channel are contiguous.
+    out : ndarray of int8 or uint8, the shape of acc
+        Likewise.
+    scale : ndarray of float32, (channels,)
+    zero_point : int
+        Of the codes.
+    constant : ndarray of int32, (channels,), or None
+        Added to the sums.
+    weight_zero : ndarray of int32, (channels,), or None
+        Times the row sums, taken from the sums.
+    row_sums : ndarray of int32, (outer, groups, inner) or (rows, groups), C-contiguous, or None
+    """
+    cdef int is_signed = _is_signed(out)
+    _finish(acc, out, scale, _zero(zero_point, is_signed), constant, weight_zero, row_sums, True, is_signed)
+
+
+def scale_sums(acc, out, scale, *, constant=None, weight_zero=None, row_sums=None) -> None:
+    """Put sums times scales into `out`, float32; the arguments are :func:`requantize`'s."""
+    _finish(acc, out, scale, 0, constant, weight_zero, row_sums, False, 1)
+
+
+def quantize(x, out, float scale, zero_point) -> None:
+    """Put float32 numbers as codes into `out`, both of any one shape and C-contiguous."""
+    cdef int is_signed = _is_signed(out)
+    cdef int32_t zero = _zero(zero_point, is_signed)
+    cdef const float[::1] source = _flat(x)
+    cdef uint8_t[::1] target = _codes(out)
+    cdef Py_ssize_t count = source.shape[0]
+    _same(count, target.shape[0])
+    if count:
+        with nogil:
+            kernels.quantize(&source[0], &target[0], count, scale, is_signed, zero)
+
+
+def dequantize(q, out, float scale, zero_point) -> None:
+    """Put codes as float32 numbers into `out`, both of any one shape and C-contiguous."""
+    cdef int is_signed = _is_signed(q)
+    cdef int32_t zero = _zero(zero_point, is_signed)
+    cdef const uint8_t[::1] source = _codes(q)
+    cdef float[::1] target = _flat(out)
+    cdef Py_ssize_t count = source.shape[0]
+    _same(count, target.shape[0])
+    if count:
+        with nogil:
+            kernels.dequantize(&source[0], &target[0], count, scale, is_signed, zero)
+
+
+def add(a, b, out, scales, zero_points) -> None:
+    """Put the sum of codes into `out`, as ONNX Runtime's QLinearAdd; one type, one shape, C-contiguous.
+
+    `scales` and `zero_points` are those of a, b and out.
+    """
+    _combine(a, b, out, scales, zero_points, False)
+
+
+def mul(a, b, out, scales, zero_points) -> None:
+    """Put the product of codes into `out`, as ONNX Runtime's QLinearMul; arguments as of :func:`add`."""
+    _combine(a, b, out, scales, zero_points, True)
+
+
+cdef int _combine(a, b, out, scales, zero_points, bint is_product) except -1:
+    cdef int is_signed = _is_signed(out), i
+    cdef const uint8_t[::1] first = _codes(a), second = _codes(b)
+    cdef uint8_t[::1] target = _codes(out)
+    cdef Py_ssize_t count = target.shape[0]
+    cdef float scale[3]
+    cdef int32_t zero[3]
+    if _is_signed(a) != is_signed or _is_signed(b) != is_signed:
+        raise ValueError(f"a, b and out must have one type, not {a.dtype}, {b.dtype} and {out.dtype}")
+    if len(scales) != 3 or len(zero_points) != 3:
+        raise ValueError("scales and zero_points must be those of a, b and out")
+    for i in range(3):
+        scale[i] = scales[i]
+        zero[i] = _zero(zero_points[i], is_signed)
+    _same(first.shape[0], count)
+    _same(second.shape[0], count)
+    if count:
+        with nogil:
+            if is_product:
+                kernels.mul(&first[0], &second[0], &target[0], count, scale, is_signed, zero)
+            else:
+                kernels.add(&first[0], &second[0], &target[0], count, scale, is_signed, zero)
+    return 0
+
+
+def maximum(x, out, least) -> None:
+    """Put max(x, least) into `out`: codes of one type and shape, C-contiguous."""
+    cdef int is_signed = _is_signed(out)
+    cdef uint8_t floor_ = <uint8_t>(_zero(least, is_signed) & 0xFF)
+    cdef const uint8_t[::1] source = _codes(x)
+    cdef uint8_t[::1] target = _codes(out)
+    cdef Py_ssize_t count = source.shape[0]
+    _same(count, target.shape[0])
+    if _is_signed(x) != is_signed:
+        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
+    if count:
+        with nogil:
+            kernels.maximum(&source[0], &target[0], count, floor_, is_signed)
+
+
+def sum_rows(x, int32_t[::1] out) -> None:
+    """Put the sum of each row of x, codes (rows, cols) with contiguous rows, into `out` (rows,), wrapping."""
+    cdef int is_signed = _is_signed(x)
+    cdef const uint8_t[:, :] source = x.view(np.uint8)
+    cdef Py_ssize_t rows = source.shape[0], cols = source.shape[1]
+    _same(rows, out.shape[0])
+    if cols > 1 and source.strides[1] != 1:
+        raise ValueError("rows must be contiguous")
+    if not cols:
+        out[:] = 0
+    elif rows:
+        with nogil:
+            kernels.sum_rows(&source[0, 0], &out[0], rows, cols, source.strides[0], is_signed)
+
+
+def max_pool(x, out, kernel, stride, dilation, pad) -> None:
+    """Put the largest code of each window into `out`; outside the image lies the type's smallest.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (batch, channels, ih, iw)
+        Lines are contiguous.
+    out : ndarray of x's type, (batch, channels, oh, ow), C-contiguous
+    kernel, stride, dilation : (int, int)
+    pad : (top, left)
+    """
+    cdef int is_signed = _is_signed(out)
+    cdef HostWindow window
+    cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
+    cdef uint8_t[:, :, :, ::1] target = out.view(np.uint8)
+    cdef uint8_t[::1] work = np.empty(max(x.shape[3], 1), np.uint8)
+    if _is_signed(x) != is_signed:
+        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
+    if target.shape[0] != image.shape[0] or target.shape[1] != image.shape[1]:
+        raise ValueError(f"out must have x's batch and channels, but x is {x.shape} and out {out.shape}")
+    if image.shape[3] > 1 and image.strides[3] != 1:
+        raise ValueError("lines of x must be contiguous")
+    if out.size == 0:
+        return
+    _window(&window, image, kernel, stride, dilation, pad, (out.shape[2], out.shape[3]))
+    with nogil:
+        kernels.max_pool(&window, &target[0, 0, 0, 0], &work[0], is_signed)
+
+
+def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
+    """Put rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) into `out`.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (batch, channels, ih, iw)
+        Any strides (NHWC: a transposed view); contiguous lines are fast.
+    out : ndarray of x's type, (k, m)
+        Rows are contiguous. K runs over (channels, kh, kw), M over (batch, oh, ow).
+    kernel, stride, dilation : (int, int)
+    pad : (top, left)
+    out_size : (oh, ow)
+    pad_value : int
+        The code outside the image.
+    k_start, m_start : int
+    """
+    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, True)
+
+
+def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
+    """Put rows m_start.. and columns k_start.. of the im2col matrix (M, K) into `out`, (m, k).
+
+    The arguments are :func:`im2col_transposed`'s.
+    """
+    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, False)
+
+
+cdef int _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, Py_ssize_t k_start,
+                Py_ssize_t m_start, bint transposed) except -1:
+    cdef int is_signed = _is_signed(out)
+    cdef HostWindow window
+    cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
+    cdef uint8_t[:, :] target = out.view(np.uint8)
+    cdef uint8_t value = <uint8_t>(_zero(pad_value, is_signed) & 0xFF)
+    cdef Py_ssize_t k_count = target.shape[0], m_count = target.shape[1], row = target.strides[0]
+    if _is_signed(x) != is_signed:
+        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
+    if target.shape[1] > 1 and target.strides[1] != 1:
+        raise ValueError("rows of out must be contiguous")
+    if not transposed:
+        k_count, m_count = m_count, k_count
+    _window(&window, image, kernel, stride, dilation, pad, out_size)
+    k = x.shape[1] * int(window.kernel[0]) * int(window.kernel[1])
+    m = x.shape[0] * int(window.out[0]) * int(window.out[1])
+    if not 0 <= k_start <= k - k_count or not 0 <= m_start <= m - m_count:
+        raise ValueError(
+            f"k {k_start}..{k_start + k_count} and m {m_start}..{m_start + m_count} must lie in the matrix "
+            f"of K = {k}, M = {m}"
+        )
+    if not k_count or not m_count:
+        return 0
+    with nogil:
+        if transposed:
+            kernels.im2col_transposed(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
+        else:
+            kernels.im2col(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
+    return 0
+
+
+cdef int _window(HostWindow *window, const uint8_t[:, :, :, :] image, kernel, stride, dilation, pad,
+                 out_size) except -1:
+    window.batch, window.channels = image.shape[0], image.shape[1]
+    window.image[0], window.image[1] = image.shape[2], image.shape[3]
+    if window.batch and window.channels and window.image[0] and window.image[1]:
+        window.pixels = &image[0, 0, 0, 0]
+        window.batch_stride, window.channel_stride = image.strides[0], image.strides[1]
+        window.line_stride, window.pixel_stride = image.strides[2], image.strides[3]
+    else:
+        # Nothing is read; C still wants a pointer, and no steps away from it.
+        window.pixels = &no_pixel
+        window.batch_stride = window.channel_stride = window.line_stride = window.pixel_stride = 0
+    _pair(window.kernel, kernel, 1)
+    _pair(window.stride, stride, 1)
+    _pair(window.dilation, dilation, 1)
+    _pair(window.pad, pad, 0)
+    _pair(window.out, out_size, 0)
+    return 0
+
+
+cdef int _pair(Py_ssize_t *to, values, Py_ssize_t least) except -1:
+    cdef int i
+    if len(values) != 2:
+        raise ValueError(f"expected a pair (height, width), not {values!r}")
+    for i in range(2):
+        if not least <= values[i] <= MOST:
+            raise ValueError(f"sizes of windows must be in {least}..{MOST}, not {values!r}")
+        to[i] = values[i]
+    return 0
+
+
+cdef int _same(Py_ssize_t count, Py_ssize_t other) except -1:
+    if count != other:
+        raise ValueError(f"arrays must hold as many elements, not {count} and {other}")
+    return 0

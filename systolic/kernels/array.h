@@ -1,0 +1,84 @@
+/* Cycle mode's inner loops: LANES neighbouring columns at a time, compiled per instruction set.
+ *
+ * Time runs along diagonals (see _core.pyx): psums[i] holds the LANES psums that pass a row on
+ * cycle i; a row's streams stand reversed, so that one cycle later is one element before.
+ *
+ * Two rows share a *pair stream*: its element j holds the upper row's activation at j in the low
+ * 16 bits and the lower row's at j - 1, which stands on the same diagonal, in the high 16. One
+ * load then serves two PEs, each by its own multiply-add, whose weight vector is zero in the
+ * other row's half: every psum of every PE is computed, by an instruction of its own.
+ *
+ * int32 sums wrap modulo 2^32. Operands are bytes; `is_signed` says what they stand for.
+ */
+#ifndef SYSTOLIC_ARRAY_H
+#define SYSTOLIC_ARRAY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LANES 16
+#define ROW_GROUP 8
+#define ROW_PAIRS (ROW_GROUP / 2)
+
+/* The registers of one row's LANES PEs that hold weights. */
+typedef struct {
+    uint8_t weight[LANES];
+    uint8_t next_weight[LANES];
+    uint8_t weight_pass[LANES];
+} LaneWeights;
+
+typedef struct {
+    /* LANES codes as multipliers for a row that stands in half 0 (low) or 1 (high) of its pair. */
+    void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half);
+
+    /* pairs[j] from the two rows' streams: first[j], and second[j - 1] or 0 for j = 0. second
+     * may be NULL. */
+    void (*pair_up)(int32_t *pairs, const uint8_t *first, const uint8_t *second, ptrdiff_t length,
+                    int is_signed);
+
+    /* Clock one row for `cycles` cycles under one set of multipliers. pairs is at lane 0 of cycle
+     * 0, counted in this row's own half: the pair stream's element j, or j + 1 for half 1. */
+    void (*mac_row)(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, const int32_t *multipliers,
+                    int half);
+
+    /* Clock ROW_GROUP rows, the first standing in half 0, on the diagonals that cross row 0 of
+     * the group on cycles 0..cycles-1; pairs[q] is at lane 0 of the cycle in which diagonal 0
+     * crosses row 2q. */
+    void (*mac_rows)(int32_t *psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                     const int32_t *multipliers);
+
+    /* The same with what a block cuts off: on the ROW_GROUP - 1 diagonals before cycle 0 only the
+     * lower rows, on the last ROW_GROUP - 1 only the upper rows are clocked, so that each row
+     * sees cycles 0..cycles-1; cycles >= ROW_GROUP. */
+    void (*mac_block)(int32_t *psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                      const int32_t *multipliers);
+
+    /* mac_block for rows past which one swap comes: on diagonal at + c the multipliers of lane c
+     * change from `before` to `after`; 0 <= at <= cycles - LANES - (ROW_GROUP - 1). */
+    void (*mac_swap)(int32_t *psums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *before,
+                     const int32_t *after, ptrdiff_t at);
+
+    /* Clock the weights of one row under any control: on cycle i the bytes shifts[-i..] and
+     * swaps[-i..] (0 or 0xFF per lane) arrive, passed[i * LANES..] holds the weight_pass above
+     * before the edge and receives this row's. */
+    void (*any_weights)(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
+                        LaneWeights *weights);
+
+    /* The same with its psums. */
+    void (*any_row)(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                    const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed);
+
+    /* to[r * to_stride + cycles - 1 - t] = from[t * t_stride + r * r_stride]: ports, (cycles,
+     * rows), as reversed streams. */
+    void (*reverse_ports)(uint8_t *to, ptrdiff_t to_stride, const uint8_t *from, ptrdiff_t t_stride,
+                          ptrdiff_t r_stride, ptrdiff_t cycles, ptrdiff_t rows);
+
+    /* bottom[t * t_stride + c * c_stride] = psums[t * LANES + c] for c < valid; the psums are
+     * used up. */
+    void (*put_bottom)(int32_t *bottom, ptrdiff_t t_stride, ptrdiff_t c_stride, int32_t *psums,
+                       ptrdiff_t cycles, ptrdiff_t valid);
+} ArrayKernels;
+
+extern const ArrayKernels array_baseline, array_avx2, array_avxvnni, array_avx512, array_avx512vnni;
+
+#endif

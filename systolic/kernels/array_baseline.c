@@ -1,0 +1,25 @@
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+
+#define VEC __m128i
+#define VEC_LANES 4
+#define LOAD(p) _mm_loadu_si128((const __m128i *)(p))
+#define STORE(p, v) _mm_storeu_si128((__m128i *)(p), v)
+#define DOT(sums, pairs, w) _mm_add_epi32(sums, _mm_madd_epi16(pairs, w))
+#define PICK(a, b, mask) BLEND(a, b, mask)
+#define BLEND(a, b, mask) _mm_or_si128(_mm_and_si128(mask, b), _mm_andnot_si128(mask, a))
+
+static inline void widened(__m128i *to, __m128i codes, int is_signed, int half) {
+    const __m128i zero = _mm_setzero_si128();
+    const __m128i high = is_signed ? _mm_cmpgt_epi8(zero, codes) : zero;
+    const __m128i low8 = _mm_unpacklo_epi8(codes, high), high8 = _mm_unpackhi_epi8(codes, high);
+    to[0] = half ? _mm_unpacklo_epi16(zero, low8) : _mm_unpacklo_epi16(low8, zero);
+    to[1] = half ? _mm_unpackhi_epi16(zero, low8) : _mm_unpackhi_epi16(low8, zero);
+    to[2] = half ? _mm_unpacklo_epi16(zero, high8) : _mm_unpacklo_epi16(high8, zero);
+    to[3] = half ? _mm_unpackhi_epi16(zero, high8) : _mm_unpackhi_epi16(high8, zero);
+}
+#endif
+
+#include "array_loops.h"
+
+const ArrayKernels array_baseline = ARRAY_KERNELS;

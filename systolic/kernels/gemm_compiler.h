@@ -1,0 +1,49 @@
+/* What the gemm_*.c files ask of a compiler beyond C99 and intrinsics; each has a plain fallback. */
+#ifndef SYSTOLIC_GEMM_COMPILER_H
+#define SYSTOLIC_GEMM_COMPILER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "gemm.h"
+
+#if defined(__clang__)
+#define GEMM_INLINE static inline __attribute__((always_inline))
+#elif defined(__GNUC__)
+#define GEMM_INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define GEMM_INLINE static __forceinline
+#else
+#define GEMM_INLINE static inline
+#endif
+
+/* A hint: the cache line at p will be needed; to L2, for L1 is full of what is needed now. */
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#elif defined(_MSC_VER) && defined(_M_X64)
+#include <immintrin.h>
+#define PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#else
+#define PREFETCH(p) (void)0
+#endif
+
+/* A vector of int32. GCC copies and spills a loop's sums where their type is not the one its own
+ * builtins return (__m512i counts as a vector of long long); MSVC knows no other type and no cast. */
+#if defined(__GNUC__)
+#define INT32_VECTOR(type, bytes) int32_t __attribute__((vector_size(bytes)))
+#define AS(type, v) ((type)(v))
+#else
+#define INT32_VECTOR(type, bytes) type
+#define AS(type, v) (v)
+#endif
+
+/* Makes the compiler forget how pointers hang together: left to itself it keeps one for each of a
+ * tile's rows, more than there are registers. */
+#if defined(__GNUC__)
+#define KEEP_POINTER(p) __asm__("" : "+r"(p))
+#else
+#define KEEP_POINTER(p) (void)0
+#endif
+
+#endif
