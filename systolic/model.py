@@ -88,17 +88,6 @@ class TensorSpec:
                 raise ValueError(f"symbols name sizes that are None, not {_check.kind(symbol)} for {size}")
         object.__setattr__(self, "symbols", symbols)
 
-    def sizes(self, shape: Sequence[int]) -> dict[str, tuple[int, int]]:
-        """Return size and axis of each symbol in a shape; ValueError if one stands for two sizes."""
-        found: dict[str, tuple[int, int]] = {}
-        for axis, (symbol, size) in enumerate(zip(self.symbols, shape, strict=False)):
-            if symbol is not None and found.setdefault(symbol, (size, axis))[0] != size:
-                raise ValueError(
-                    f"axes {found[symbol][1]} and {axis} must be of one size, {symbol!r}, "
-                    f"not {_check.shape(shape)}"
-                )
-        return found
-
     def check(self, name: str, value: np.ndarray) -> None:
         """Raise if an array does not fit: another type TypeError, another shape ValueError."""
         if value.dtype.newbyteorder("=") != np.dtype(self.dtype):
@@ -295,16 +284,12 @@ class Model:
         """Return the size of each symbol in the inputs' shapes; ValueError if one stands for two sizes."""
         found: dict[str, tuple[int, str]] = {}
         for name, shape in shapes.items():
-            try:
-                sizes = self.inputs[name].sizes(shape)
-            except ValueError as error:
-                raise ValueError(f"input {name!r}: {error}") from None
-            for symbol, (size, axis) in sizes.items():
-                other, place = found.setdefault(symbol, (size, f"input {name!r} axis {axis}"))
+            for axis, (symbol, size) in enumerate(zip(self.inputs[name].symbols, shape, strict=False)):
+                here = f"input {name!r} axis {axis}"
+                other, place = found.setdefault(symbol or here, (size, here))
                 if other != size:
                     raise ValueError(
-                        f"{place} and input {name!r} axis {axis} must be of one size, {symbol!r}, not "
-                        f"{other} and {size}"
+                        f"{place} and {here} must be of one size, {symbol!r}, not {other} and {size}"
                     )
         return {symbol: size for symbol, (size, _) in found.items()}
 
