@@ -53,6 +53,9 @@ class TensorSpec:
         None is any size, bound at run time; in axis 0 the batch.
     dtype : str
         "float32", "float64", "float16", "bool", or "int8" to "uint64".
+    symbols : tuple of str or None
+        Names of sizes that are None in `shape`: those of one name must be equal in all inputs. Empty,
+        or one per axis.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class TensorSpec:
 
     shape: tuple[int | None, ...]
     dtype: str
+    symbols: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Sequence) or isinstance(self.shape, str):
@@ -76,6 +80,13 @@ class TensorSpec:
         ]
         object.__setattr__(self, "shape", tuple(checked))
         _check.choice(self.dtype, "dtype", DTYPES)
+        symbols = tuple(self.symbols) if any(self.symbols) else ()
+        if symbols and len(symbols) != len(shape):
+            raise ValueError(f"symbols must be empty or one per axis of {_check.shape(shape)}, not {symbols}")
+        for size, symbol in zip(checked, symbols, strict=False):
+            if symbol is not None and (not isinstance(symbol, str) or size is not None):
+                raise ValueError(f"symbols name sizes that are None, not {_check.kind(symbol)} for {size}")
+        object.__setattr__(self, "symbols", symbols)
 
     def check(self, name: str, value: np.ndarray) -> None:
         """Raise if an array does not fit: another type TypeError, another shape ValueError."""
@@ -269,6 +280,19 @@ class Model:
                 raise type(error)(f"node {node.name!r}: {error}") from error
         return known
 
+    def check_symbols(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Return the size of each symbol in the inputs' shapes; ValueError if one stands for two sizes."""
+        found: dict[str, tuple[int, str]] = {}
+        for name, shape in shapes.items():
+            for axis, (symbol, size) in enumerate(zip(self.inputs[name].symbols, shape, strict=False)):
+                here = f"input {name!r} axis {axis}"
+                other, place = found.setdefault(symbol or here, (size, here))
+                if other != size:
+                    raise ValueError(
+                        f"{place} and {here} must be of one size, {symbol!r}, not {other} and {size}"
+                    )
+        return {symbol: size for symbol, (size, _) in found.items()}
+
     def input_shapes(
         self, batch: int = 1, *, shapes: Mapping[str, Sequence[int]] | None = None
     ) -> dict[str, Shape]:
@@ -303,13 +327,25 @@ class Model:
         if unknown:
             names = ", ".join(map(repr, self.inputs))
             raise ValueError(f"shapes are for the inputs {names}, not {', '.join(map(repr, unknown))}")
+        whole: dict[str, Shape] = {}
+        for name, shape in given.items():
+            self.inputs[name].check_shape(name, shape)
+            whole[name] = tuple(_check.integer(size, f"a size of {name!r}") for size in shape)
+        known = self.check_symbols(whole)
+        for spec in self.inputs.values():
+            # The batch, unless another input's shape says what it is.
+            if spec.symbols and spec.symbols[0] is not None:
+                known.setdefault(spec.symbols[0], batch)
         bound: dict[str, Shape | None] = {}
         for name, spec in self.inputs.items():
-            if name in given:
-                spec.check_shape(name, given[name])
-                bound[name] = tuple(_check.integer(size, f"a size of {name!r}") for size in given[name])
+            if name in whole:
+                bound[name] = whole[name]
                 continue
-            sizes = [batch if size is None and axis == 0 else size for axis, size in enumerate(spec.shape)]
+            symbols = spec.symbols or (None,) * len(spec.shape)
+            sizes = [
+                known.get(symbol or "", batch if axis == 0 else None) if size is None else size
+                for axis, (size, symbol) in enumerate(zip(spec.shape, symbols, strict=True))
+            ]
             bound[name] = None if None in sizes else tuple(size for size in sizes if size is not None)
         return bound
 
@@ -328,7 +364,10 @@ class Model:
             "format": FORMAT,
             "version": VERSION,
             "name": self.name,
-            "inputs": {n: {"shape": list(s.shape), "dtype": s.dtype} for n, s in self.inputs.items()},
+            "inputs": {
+                n: {"shape": list(s.shape), "dtype": s.dtype, "symbols": list(s.symbols)}
+                for n, s in self.inputs.items()
+            },
             "outputs": list(self.outputs),
             "constants": {n: _encode(a, arrays) for n, a in self.constants.items()},
             "nodes": [
@@ -399,7 +438,8 @@ class Model:
                         for node in content["nodes"]
                     ],
                     inputs={
-                        n: TensorSpec(tuple(s["shape"]), s["dtype"]) for n, s in content["inputs"].items()
+                        n: TensorSpec(tuple(s["shape"]), s["dtype"], tuple(s.get("symbols", ())))
+                        for n, s in content["inputs"].items()
                     },
                     outputs=content["outputs"],
                     constants={n: decode(v) for n, v in content["constants"].items()},
@@ -430,7 +470,7 @@ class Model:
             rows.append(
                 (
                     node.name,
-                    type(node.layer).__name__,
+                    node.layer.kind,
                     ", ".join(node.inputs),
                     ", ".join("?" if shape is None else _check.shape(shape) for shape, _ in written),
                     ", ".join(dtype for _, dtype in written),

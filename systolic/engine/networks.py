@@ -443,6 +443,7 @@ def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str,
     arrays = {name: np.asarray(value) for name, value in x.items()}
     for name, spec in model.inputs.items():
         spec.check(name, arrays[name])
+    model.check_symbols({name: array.shape for name, array in arrays.items()})
     return {name: arrays[name].astype(spec.dtype, copy=False) for name, spec in model.inputs.items()}
 
 

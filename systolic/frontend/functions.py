@@ -43,7 +43,8 @@ def _count(
         total += 1
         if key in own:
             if key in path:
-                raise ValueError(f"node {label(node)!r} calls the function {node.op_type}, which calls itself")
+                name = label(node)
+                raise ValueError(f"node {name!r} calls the function {node.op_type}, which calls itself")
             if len(path) == _DEEPEST:
                 raise ValueError(f"its functions call each other more than {_DEEPEST} deep")
             if key not in known:

@@ -28,6 +28,10 @@ def evaluated(op: Operator) -> Converted:
                 f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which the "
                 "onnx package does not know; only standard operators run in subgraphs"
             )
+    for scan in (node, *_inner(node)):
+        # The evaluator looks at the largest of these alone, and takes negative ones for 0.
+        if scan.op_type == "Scan" and any(any(a.ints) for a in scan.attribute if a.name.startswith("scan_")):
+            raise op.refuse("a Scan along other axes than the first, or backwards, is not supported")
     opsets = tuple(sorted(op.graph.opsets.items()))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
     data = node.SerializeToString()

@@ -2,25 +2,49 @@
 
 from systolic.layers.host.activation import Relu
 from systolic.layers.host.add import Add
+from systolic.layers.host.arithmetic import Binary, Cast, Clip, Unary, Where
 from systolic.layers.host.dynamic import DynamicQuantize
+from systolic.layers.host.evaluator import OnnxNode
+from systolic.layers.host.matmul import FloatMatMul
+from systolic.layers.host.normalize import ArgMax, LayerNormalization, Reduce, Softmax
+from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
 from systolic.layers.host.pool import AveragePool2d, GlobalAveragePool2d, MaxPool2d
 from systolic.layers.host.qlinear import QLinearConcat, QLinearMul, QLinearWhere
 from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalAveragePool
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
 from systolic.layers.host.quantize import Dequantize, DequantizeLinear, Quantize, QuantizeLinear
+from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.shape import Flatten, Identity, Reshape
+from systolic.layers.host.shaping import Fill, ReshapeTo, ShapeOf, Squeeze, Transpose, Unsqueeze
+from systolic.layers.host.windows import AveragePool, GlobalAveragePool, MaxPool, MaxPoolIndices
 
 __all__ = [
     "Add",
+    "ArgMax",
+    "AveragePool",
     "AveragePool2d",
+    "Binary",
+    "Cast",
+    "Clip",
+    "Concat",
     "Dequantize",
     "DequantizeLinear",
     "DynamicQuantize",
+    "Expand",
+    "Fill",
     "Flatten",
+    "FloatMatMul",
+    "Gather",
+    "GlobalAveragePool",
     "GlobalAveragePool2d",
     "Identity",
+    "LayerNormalization",
+    "MaxPool",
     "MaxPool2d",
+    "MaxPoolIndices",
+    "OnnxNode",
+    "Pad",
     "QLinearAveragePool",
     "QLinearConcat",
     "QLinearGlobalAveragePool",
@@ -31,6 +55,18 @@ __all__ = [
     "QLinearWhere",
     "Quantize",
     "QuantizeLinear",
+    "Reduce",
     "Relu",
     "Reshape",
+    "ReshapeTo",
+    "Resize",
+    "ShapeOf",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unary",
+    "Unsqueeze",
+    "Where",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -352,7 +352,7 @@ class Cast(HostLayer):
             return x.astype(self.dtype)
 
 
-def broadcast(layer: HostLayer, shapes: tuple[Shape, ...] | list[Shape]) -> Shape:
+def broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:
     """Return the shape that all broadcast to; ValueError if they do not."""
     try:
         return np.broadcast_shapes(*map(tuple, shapes))

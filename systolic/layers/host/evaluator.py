@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host._loop import loop_operator
 
 # Nodes whose evaluators are kept; each holds the node's constants.
 _KEPT = 128
@@ -197,7 +198,7 @@ def evaluator(data: bytes, reads: tuple[str, ...], opsets: tuple[tuple[str, int]
     from onnx.reference import ReferenceEvaluator
 
     try:
-        return ReferenceEvaluator(_model(node, reads, dict(opsets)))
+        return ReferenceEvaluator(_model(node, reads, dict(opsets)), new_ops=[loop_operator()])
     except Exception as error:
         # A dozen kinds, some its own, for operators without an implementation.
         raise ValueError(f"onnx cannot evaluate {node.op_type}: {type(error).__name__}: {error}") from error
