@@ -23,9 +23,11 @@ from systolic._version import __version__ as __version__
 
 # isort: split
 # Workload
+from systolic.calibrate import quantize_model as quantize_model
 from systolic.example import load_example as load_example
 from systolic.frontend import UnsupportedOperator as UnsupportedOperator
 from systolic.frontend import load_onnx as load_onnx
+from systolic.frontend import save_onnx as save_onnx
 from systolic.gemm import Gemm as Gemm
 from systolic.layers import Add as Add
 from systolic.layers import ArgMax as ArgMax
@@ -47,6 +49,8 @@ from systolic.layers import DynamicQuantize as DynamicQuantize
 from systolic.layers import Expand as Expand
 from systolic.layers import Fill as Fill
 from systolic.layers import Flatten as Flatten
+from systolic.layers import FloatConv2d as FloatConv2d
+from systolic.layers import FloatDense as FloatDense
 from systolic.layers import FloatMatMul as FloatMatMul
 from systolic.layers import Gather as Gather
 from systolic.layers import GlobalAveragePool as GlobalAveragePool

@@ -14,6 +14,11 @@ from systolic.quant import QuantParams
 P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
 
 EXAMPLES: list[Layer] = [
+    layers.FloatDense(np.float32([[1.5, -2], [0, 3]]), np.float32([1, 2]), relu=True),
+    layers.FloatConv2d(
+        np.ones((4, 1, 2, 3), np.float32), np.ones(4, np.float32), relu=True, stride=(2, 1), padding="same",
+        dilation=(1, 2), groups=2,
+    ),
     layers.QLinearMul(P, Q, P),
     layers.QLinearConcat((P, Q), P, axis=-1),
     layers.QLinearWhere(P, Q, P),

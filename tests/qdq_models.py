@@ -337,6 +337,12 @@ CASES: dict[str, Case] = {
     ),
     "conv is an output": (lambda n: (lambda t: _both(n, t, t))(_conv_tensor(n)), FLOAT_CONV),
     "conv, two equal q": (lambda n: _two_q(n, True), "Flatten QLinearConv Reshape"),
+    "conv, two equal q, one an output": (
+        lambda n: (lambda t, s, z: [n.op("QuantizeLinear", t, s, z), n.op("Flatten", n.op("QuantizeLinear", t, s, z))])(
+            _conv_tensor(n), n.const(F(0.1)), n.const(np.int8(3))
+        ),
+        f"{FLOAT_CONV} Flatten QuantizeLinear",
+    ),
     "conv, two other q": (lambda n: _two_q(n, False), f"{FLOAT_CONV} Flatten QuantizeLinear Reshape"),
     "conv float weight, without dq": (
         lambda n: [n.q(n.op("Conv", n.input("float32", IMAGE), n.weight(KERNEL)), Y)],
@@ -360,6 +366,10 @@ CASES: dict[str, Case] = {
     "gemm float bias to float": (
         lambda n: _dense(n, y=None, bias=_float_bias(n)),
         "DequantizeLinear DequantizeLinear Gemm",
+    ),
+    "gemm bias of 8 bits": (
+        lambda n: _dense(n, bias=n.weight((4,))),
+        "DequantizeLinear DequantizeLinear DequantizeLinear Gemm QuantizeLinear",
     ),
     "gemm transposed": (lambda n: _dense(n, transB=1, axis=0, bias=_float_bias(n)), "QGemm"),
     "gemm alpha": (lambda n: _dense(n, alpha=0.5), "QGemm"),
@@ -442,6 +452,14 @@ CASES: dict[str, Case] = {
     "flatten": (lambda n: _unary(n, "Flatten"), "Flatten"),
     "transpose": (lambda n: _unary(n, "Transpose", perm=[0, 2, 3, 1]), "Transpose"),
     "transpose, rescaled": (lambda n: _unary(n, "Transpose", Y), "DequantizeLinear QuantizeLinear Transpose"),
+    "transpose, another zero point": (
+        lambda n: _unary(n, "Transpose", (0.05, 4, "int8")),
+        "DequantizeLinear QuantizeLinear Transpose",
+    ),
+    "transpose, another type": (
+        lambda n: _unary(n, "Transpose", (0.05, 3, "uint8")),
+        "DequantizeLinear QuantizeLinear Transpose",
+    ),
     "squeeze": (lambda n: _unary(n, "Squeeze", S8, np.int64([0])), "Squeeze"),
     "unsqueeze": (lambda n: _unary(n, "Unsqueeze", S8, np.int64([0])), "Unsqueeze"),
     "slice": (lambda n: _unary(n, "Slice", S8, np.int64([1]), np.int64([5]), np.int64([2])), "Slice"),
@@ -488,6 +506,14 @@ CASES: dict[str, Case] = {
     "dq, flatten, matmul": (
         lambda n: [n.op("MatMul", n.op("Flatten", n.codes((2, 3, 2))), n.weight((6, 4)))],
         "DequantizeLinear DequantizeLinear Flatten MatMul",
+    ),
+    "conv, max pool that forks": (
+        lambda n: (lambda t: _both(n, t, n.op("Neg", t)))(n.op("MaxPool", _conv_tensor(n), kernel_shape=[2, 2])),
+        f"{FLOAT_CONV} MaxPool Neg",
+    ),
+    "dq, reshape that is an output, matmul": (
+        lambda n: (lambda t: [t, n.op("MatMul", t, n.weight((6, 4)))])(n.reshape(n.codes((2, 3, 4)), 4, 6)),
+        "DequantizeLinear Identity MatMulIntegerToFloat Reshape",
     ),
     "dq forks": (_fork, "MatMulIntegerToFloat MatMulIntegerToFloat Reshape Transpose"),
     "dq read by many": (_shared_dq, "DequantizeLinear MatMulIntegerToFloat QGemm"),

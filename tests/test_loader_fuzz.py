@@ -211,16 +211,6 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "the sparse initializer 's' is not supported; store it densely",
     ),
-    "own function": (
-        lambda: edited(
-            graph(relu("x", "y", name="odd")),
-            lambda m: m.functions.append(
-                helper.make_function("", "Relu", ["a"], ["b"], [om.node("Identity", ["a"], "b")], [helper.make_opsetid("", 21)])
-            ),
-        ),
-        "node 'odd' calls the model's own function Relu; write functions out first: "
-        "onnx.inliner.inline_local_functions",
-    ),
 }  # fmt: skip
 
 

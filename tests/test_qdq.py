@@ -61,14 +61,14 @@ def test_groups(tmp_path: Path, case: str) -> None:
 def test_a_conv_takes_everything_along(tmp_path: Path) -> None:
     def fill(n: Net) -> list[str]:
         x, w = n.codes(IMAGE, U8), n.weight(KERNEL, W8, axis=0)
-        return [n.q(n.op("Conv", x, w, n.const(F([1, -1, 0.5, 1e9])), strides=[2, 2], pads=[1, 1, 0, 0]), U8)]
+        return [n.q(n.op("Conv", x, w, n.const(F([1, -1, 3e6, 1e9])), strides=[2, 2], pads=[1, 1, 0, 0]), U8)]
 
     op = only(graph := rewritten(tmp_path, fill), "QLinearConv")
     assert op.attributes == {"strides": [2, 2], "pads": [1, 1, 0, 0]} and op.outputs == graph.outputs
     assert op.inputs[0] in graph.inputs and graph.constants[op.inputs[3]].shape == KERNEL
     assert values(op, 1, 2, 6, 7) == [F(0.05), 131, F(0.05), 131]
     scale = F(0.05) * graph.constants[op.inputs[4]]
-    steps = np.rint(F([1, -1, 0.5, 1e9]) / scale)
+    steps = np.rint(F([1, -1, 3e6, 1e9]) / scale)
     # What int32 cannot hold becomes its smallest number.
     assert values(op, 8) == [[int(step) if step < 2**31 else -(2**31) for step in steps]]
 
@@ -133,6 +133,15 @@ def test_float_weights_become_int8(tmp_path: Path, weight: list[float]) -> None:
     assert ours == scale and op.constants[op.inputs[3]].dtype == np.int8
     np.testing.assert_allclose((np.ravel(codes) - zero) * float(scale), weight, atol=scale / 2)
     assert {-128, 127} & {zero, *np.ravel(codes)}
+
+
+def test_a_bias_with_a_zero_point_stays_as_written(tmp_path: Path) -> None:
+    def fill(n: Net, zero: int) -> list[str]:
+        tensor = n.op("Conv", n.codes(IMAGE), n.weight(KERNEL), n.bias(4, 0.05 * 0.02, zero))
+        return [n.q(tensor, Y)]
+
+    assert len(rewritten(tmp_path, lambda n: fill(n, 0)).operators) == 1
+    assert len(rewritten(tmp_path, lambda n: fill(n, 5)).operators) == 5
 
 
 def test_a_clip_of_old_opsets_has_attributes(tmp_path: Path) -> None:

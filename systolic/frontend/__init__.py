@@ -2,3 +2,4 @@
 
 from systolic.frontend.from_onnx import UnsupportedOperator as UnsupportedOperator
 from systolic.frontend.from_onnx import load_onnx as load_onnx
+from systolic.frontend.to_onnx import save_onnx as save_onnx

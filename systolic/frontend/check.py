@@ -33,13 +33,6 @@ _PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 def check_model(model: Any) -> None:
     """Raise ValueError, or UnsupportedOperator, if a ModelProto cannot be read as a graph of nodes."""
     _check_opsets(model)
-    own = {(domain_of(function), function.name) for function in model.functions}
-    called = [node for node in model.graph.node if (domain_of(node), node.op_type) in own]
-    if called:
-        raise UnsupportedOperator(
-            f"node {label(called[0])!r} calls the model's own function {called[0].op_type}; write functions "
-            "out first: onnx.inliner.inline_local_functions"
-        )
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
         raise UnsupportedOperator(f"the sparse initializer {name!r} is not supported; store it densely")

@@ -173,6 +173,8 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
 
 UNCHECKED: frozenset[type[Layer]] = frozenset(
     {
+        layers.FloatConv2d,
+        layers.FloatDense,
         layers.ArgMax,
         layers.AveragePool,
         layers.Binary,

@@ -16,8 +16,15 @@ Some are worth knowing:
 - MatMul and Add are taken for one Gemm where shapes allow;
 - scales and zero points are constants.
 
-Left as written, though ONNX Runtime changes them: Q, DQ, Q, DQ with two scales (it merges them into one
-pair, ``session.disable_double_qdq_remover=1`` stops it), and scales per row where it expects them per column.
+Left as written, though ONNX Runtime changes them:
+
+- Q, DQ, Q, DQ with two scales, which it merges into one pair (``session.disable_double_qdq_remover=1``
+  stops it);
+- MatMul of floats and a DQ of constant weights, for which it quantizes the floats too
+  (``session.qdq_matmulnbits_accuracy_level=1`` stops it);
+- scales per row where it expects them per column, which it takes for the latter or fails on;
+- Where between DQs and a Q, whose codes are the same either way;
+- groups within the subgraphs of If and Loop.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalA
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
 from systolic.layers.host.quantize import Dequantize, DequantizeLinear, Quantize, QuantizeLinear
+from systolic.layers.host.real import FloatConv2d, FloatDense
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.shape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ReshapeTo, ShapeOf, Squeeze, Transpose, Unsqueeze
@@ -34,6 +35,8 @@ __all__ = [
     "Expand",
     "Fill",
     "Flatten",
+    "FloatConv2d",
+    "FloatDense",
     "FloatMatMul",
     "Gather",
     "GlobalAveragePool",

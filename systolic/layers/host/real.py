@@ -1,0 +1,207 @@
+"""Layers with float weights, as they are before quantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.conv import IMAGE_AXES, conv_window
+from systolic.layers.geometry import Pads, Pair, Window, padding_spec, pair
+from systolic.layers.host._inputs import expect_dtype, take
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FloatDense(HostLayer):
+    """A fully connected layer of real numbers, ``y = x @ weight + bias``, on the host.
+
+    Parameters
+    ----------
+    weight : ndarray of float, (K, N)
+        Finite; kept as float32.
+    bias : ndarray of float, (N,), optional
+    relu : bool
+        Whether negative results become 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weights are not finite floats or lengths do not fit.
+
+    Notes
+    -----
+    What :func:`systolic.quantize_model` makes a :class:`Dense` of. Summed in float64 and rounded to
+    float32 once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import FloatDense
+    >>> FloatDense(np.eye(2), np.array([0.5, -2]), relu=True).apply(np.float32([[1, 1]]))
+    array([[1.5, 0. ]], dtype=float32)
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    relu: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _put_weights(self, ndim=2, axes="(K, N)", output_axis=1)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (..., N) for (..., K)."""
+        (shape,) = take(self, shapes)
+        if len(shape) < 1 or shape[-1] != self.weight.shape[0]:
+            raise ValueError(
+                f"FloatDense takes inputs (..., {self.weight.shape[0]}), as its weight has "
+                f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
+            )
+        return (*shape[:-1], self.weight.shape[1])
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "float32", the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, ("float32",))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the product of x, (..., K), and the weights."""
+        (x,) = take(self, inputs)
+        self.output_shape(x.shape)
+        self.output_dtype(x.dtype.name)
+        with np.errstate(all="ignore"):
+            return _finish(self, x.astype(np.float64) @ self.weight.astype(np.float64), axis=-1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FloatConv2d(HostLayer):
+    """A two-dimensional convolution of real numbers, on the host; images are (batch, ic, ih, iw).
+
+    Parameters
+    ----------
+    weight : ndarray of float, (oc, ic // groups, kh, kw)
+        Finite; kept as float32.
+    bias : ndarray of float, (oc,), optional
+    relu : bool
+        Whether negative results become 0.
+    stride, padding, dilation, groups
+        As for :class:`Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weights are not finite floats, or lengths do not fit.
+
+    Notes
+    -----
+    What :func:`systolic.quantize_model` makes a :class:`Conv2d` of, or a :class:`DepthwiseConv2d`.
+    Summed in float64 and rounded to float32 once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import FloatConv2d
+    >>> layer = FloatConv2d(np.full((1, 1, 2, 2), 0.25))
+    >>> layer.apply(np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3))
+    array([[[[2., 3.],
+             [5., 6.]]]], dtype=float32)
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    relu: bool = field(default=False, kw_only=True)
+    stride: int | Pair = field(default=(1, 1), kw_only=True)
+    padding: str | int | Pair | Pads = field(default=((0, 0), (0, 0)), kw_only=True)
+    dilation: int | Pair = field(default=(1, 1), kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _put_weights(self, ndim=4, axes="(oc, ic // groups, kh, kw)", output_axis=0)
+        object.__setattr__(self, "stride", pair(self.stride, "stride"))
+        object.__setattr__(self, "dilation", pair(self.dilation, "dilation"))
+        object.__setattr__(self, "padding", padding_spec(self.padding))
+        object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
+        if self.weight.shape[0] % self.groups:
+            raise ValueError(
+                f"FloatConv2d: weight has {self.weight.shape[0]} output channels, which {self.groups} groups "
+                "do not divide"
+            )
+
+    def _window(self, shape: Shape) -> Window:
+        if len(shape) != 4:
+            raise ValueError(f"FloatConv2d takes images {IMAGE_AXES['NCHW']}, not {_check.shape(shape)}")
+        stride, dilation, padding = cast(Any, (self.stride, self.dilation, self.padding))
+        return conv_window(shape, self.weight.shape, stride, dilation, padding, self.groups, "NCHW")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, oh, ow)."""
+        (shape,) = take(self, shapes)
+        return (shape[0], self.weight.shape[0], *self._window(shape).out)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "float32", the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, ("float32",))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the convolution of x, (batch, ic, ih, iw)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        win = self._window(x.shape)
+        oc, icg, kh, kw = self.weight.shape
+        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *win.pads))
+        grouped = padded.reshape(len(x), self.groups, icg, *padded.shape[2:])
+        weight = self.weight.astype(np.float64).reshape(self.groups, oc // self.groups, icg, kh, kw)
+        sums = np.zeros((len(x), self.groups, oc // self.groups, *win.out))
+        with np.errstate(all="ignore"):
+            for row in range(kh):
+                for col in range(kw):
+                    rows, cols = (
+                        slice(at * d, at * d + (n - 1) * s + 1, s)
+                        for at, d, n, s in zip((row, col), win.dilation, win.out, win.stride, strict=True)
+                    )
+                    sums += np.einsum("bgihw,goi->bgohw", grouped[..., rows, cols], weight[..., row, col])
+            return _finish(self, sums.reshape(len(x), oc, *win.out), axis=1)
+
+
+def _put_weights(layer: Any, *, ndim: int, axes: str, output_axis: int) -> None:
+    """Put weights, bias and relu into their stored form: float32, read-only."""
+    kind = type(layer).__name__
+    weight = _reals(layer.weight, f"{kind}: weight")
+    if weight.ndim != ndim or 0 in weight.shape:
+        raise ValueError(f"{kind}: weight must be {axes}, none of them 0, not {_check.shape(weight.shape)}")
+    object.__setattr__(layer, "weight", weight)
+    if layer.bias is not None:
+        bias = _reals(layer.bias, f"{kind}: bias")
+        if bias.shape != (weight.shape[output_axis],):
+            raise ValueError(
+                f"{kind}: bias must have one value per output channel, ({weight.shape[output_axis]},), "
+                f"not {_check.shape(bias.shape)}"
+            )
+        object.__setattr__(layer, "bias", bias)
+    object.__setattr__(layer, "relu", _check.flag(layer.relu, "relu"))
+
+
+def _reals(values: Any, name: str) -> np.ndarray:
+    array = _check.as_array(values, name)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floats, not {array.dtype}")
+    with np.errstate(over="ignore"):
+        result = np.array(array, np.float32, order="C")
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name} must be finite in float32; it holds NaN, infinity or too large a number")
+    result.flags.writeable = False
+    return result
+
+
+def _finish(layer: Any, sums: np.ndarray, axis: int) -> np.ndarray:
+    """Return float64 sums with bias and relu, as float32."""
+    if layer.bias is not None:
+        spread = [1] * sums.ndim
+        spread[axis] = -1
+        sums += layer.bias.astype(np.float64).reshape(spread)
+    if layer.relu:
+        np.maximum(sums, 0, out=sums)
+    return sums.astype(np.float32)
