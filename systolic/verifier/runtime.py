@@ -148,6 +148,9 @@ def _session(path: str, *, level: str = "ENABLE_ALL", write: str | None = None) 
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, f"ORT_{level}")
     # Without this, int8 activations between QuantizeLinear and DequantizeLinear are not fused on x86.
     options.add_session_config_entry("session.qdqisint8allowed", "1")
+    # Two rewritings that change results beyond the fused operator: frontend/qdq follows neither.
+    options.add_session_config_entry("session.disable_double_qdq_remover", "1")
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if write is not None:
         options.optimized_model_filepath = write
     return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
