@@ -7,7 +7,7 @@ before anything is converted, if it has an operator that nobody knows.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 
 import numpy as np
@@ -28,6 +28,10 @@ from systolic.layers.base import UnknownShape
 from systolic.model import Model, Node
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
+
+# What operators on constants may make while loading: so many bytes, and so many times the initializers'.
+_ROOM = 2**26
+_GROWTH = 4
 
 REWRITES: tuple[Rewrite, ...] = ()
 """What changes a graph before it is converted, in this order; then comes what `qdq` asks for."""
@@ -128,8 +132,9 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     for tensor, spec in graph.inputs.items():
         graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []
+    room = _Room(_ROOM + _GROWTH * sum(array.nbytes for array in graph.constants.values()))
     for operator, converter in zip(graph.operators, converters, strict=True):
-        nodes += _convert_operator(operator, converter)
+        nodes += _convert_operator(operator, converter, room)
     read = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
     model = Model(
         nodes,
@@ -144,7 +149,22 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     return model
 
 
-def _convert_operator(operator: Operator, convert: Converter) -> list[Node]:
+class _Room:
+    """How many more bytes may be made of constants while loading: a file of a few bytes may ask for any."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, size: int) -> None:
+        if size > self.left:
+            raise ValueError(
+                f"it makes {size:,} bytes of constants alone, and {self.left:,} are left of what a model of "
+                "this size may make while it is loaded; give what it reads as an input"
+            )
+        self.left -= size
+
+
+def _convert_operator(operator: Operator, convert: Converter, room: _Room) -> list[Node]:
     """Return an operator's nodes; those that read constants alone become constants. Errors name the node."""
     try:
         if not any(operator.outputs):
@@ -156,7 +176,11 @@ def _convert_operator(operator: Operator, convert: Converter) -> list[Node]:
         if isinstance(converted, tuple):
             layer, tensors = converted
             converted = [Node(layer, tensors, _outputs(layer, operator), operator.label)]
-        return [node for node in converted if not _folded(operator.graph, node)]
+        # What a subgraph does may have no end.
+        foldable = operator.proto is None or not any(
+            a.HasField("g") or a.graphs for a in operator.proto.attribute
+        )
+        return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
     except UnsupportedOperator:
         raise
     except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
@@ -175,27 +199,31 @@ def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:
     return (*names, *[""] * layer.outputs)[: layer.outputs]
 
 
-def _folded(graph: Graph, node: Node) -> bool:
-    """Whether a node reads constants alone, so that its outputs are constants too.
+def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
+    """Whether a node reads constants alone, so that its outputs are constants too; never without room.
 
     The types and shapes of its outputs are noted either way.
     """
     layer = node.layer
     dtypes = node.named(layer.output_dtype(*(graph.dtypes[tensor] for tensor in node.inputs)))
-    values = [graph.constants.get(tensor) for tensor in node.inputs]
-    known = [value for value in values if value is not None]
-    if isinstance(layer, HostLayer) and len(known) == len(values):
-        for tensor, array in node.named(layer.apply(*known)).items():
-            _put(graph, tensor, array)
-        return True
     graph.dtypes |= dtypes
+    values = [graph.constants.get(tensor) for tensor in node.inputs]
     shapes = []
     for sizes in (graph.shapes.get(tensor) for tensor in node.inputs):
         if sizes is None or None in sizes:
             return False
         shapes.append(tuple(size for size in sizes if size is not None))
-    with contextlib.suppress(UnknownShape):
-        graph.shapes |= node.named(layer.output_shape_from(values, *shapes))
+    try:
+        found = node.named(layer.output_shape_from(values, *shapes))
+    except UnknownShape:
+        return False
+    known = [value for value in values if value is not None]
+    if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
+        room.take(sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found))
+        for tensor, array in node.named(layer.apply(*known)).items():
+            _put(graph, tensor, array)
+        return True
+    graph.shapes |= found
     return False
 
 
