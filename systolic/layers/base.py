@@ -93,6 +93,12 @@ class Layer:
 class HostLayer(Layer):
     """A layer computed beside the array; it costs no array cycles."""
 
+    @property
+    def may_loop(self) -> bool:
+        """Whether applying it may take any time, whatever the sizes."""
+        return False
+
+
     def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")

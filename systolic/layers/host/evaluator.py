@@ -89,6 +89,11 @@ class OnnxNode(HostLayer):
         """The operator."""
         return self.operator
 
+    @property
+    def may_loop(self) -> bool:
+        """Whether the node has subgraphs, whose work no size tells."""
+        return self.operator in ("If", "Loop", "Scan")
+
     def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
         """Return the shapes that onnx infers; UnknownShape if it cannot."""
         return self.output_shape_from([None] * len(shapes), *shapes)
