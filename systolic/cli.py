@@ -20,6 +20,7 @@ import numpy as np
 
 from systolic import benchmark, engine, presets
 from systolic._files import replacing
+from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
 from systolic._version import __version__
 from systolic.config import ArrayConfig, MachineConfig
@@ -278,14 +279,33 @@ def _vectors(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    array = _machine(options).array
-    measured = benchmark.bench(
-        rows=array.rows, cols=array.cols, m=options.m, rounds=options.rounds, threads=options.threads or 1
-    )
-    if options.json:
-        _print_json({"info": info(), "measurements": [m.to_dict() for m in measured]})
+    of_one_array = any(value is not None for value in (options.array, options.preset, options.m))
+    if of_one_array and (options.extent != "usual" or options.markdown):
+        raise ValueError("--array, --preset and --m choose other rows; leave out --quick, --full, --markdown")
+    threads = options.threads or 1
+    heading = benchmark.title()
+    if of_one_array:
+        array = _machine(options).array
+        rows = benchmark.bench(
+            rows=array.rows, cols=array.cols, m=options.m or 2048, rounds=options.rounds, threads=threads
+        )
+        sections = [benchmark.Section("", tuple(rows))]
     else:
-        print(benchmark.table(measured))
+        with shown(not options.quiet, "bench") as report:
+            sections = benchmark.suite(
+                rounds=options.rounds, threads=threads, extent=options.extent, report=report
+            )
+    if options.json:
+        measured = [{"section": s.title, **m.to_dict()} for s in sections for m in s.measurements]
+        notes = {s.title: list(s.notes) for s in sections if s.notes}
+        _print_json({"info": info(), "title": heading, "measurements": measured, "notes": notes})
+    elif options.markdown:
+        print("\n".join([f"{heading}.\n", *map(benchmark.markdown, sections)]))
+    elif of_one_array:
+        print(benchmark.table(sections[0].measurements, heading))
+    else:
+        tables = [benchmark.table(s.measurements, s.title, "\n".join(s.notes)) for s in sections]
+        print("\n\n".join([heading, *map(str, tables)]))
     return 0
 
 
@@ -445,11 +465,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rows", type=_count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=_count(1), help="columns of the array (default: 256)")
 
-    sub = command("bench", _bench, "Measure the emulator beside numpy, as ratios.")
-    sub.add_argument("--m", type=_count(1), default=2048, help="rows of x (default: 2048)")
+    sub = command("bench", _bench, "Measure the emulator beside numpy, torch and ONNX Runtime, as ratios.")
     sub.add_argument("--rounds", type=_count(1), default=7, help="pairs of runs (default: 7)")
-    sub.add_argument("--threads", type=_count(1), help="threads to use (default: 1)")
-    machine(sub)
+    sub.add_argument(
+        "--threads", type=_count(1), help="of wavefront mode and what stands beside it (default: 1)"
+    )
+    extent = sub.add_mutually_exclusive_group()
+    for name, what in (("quick", "fewer rows, seconds"), ("full", "more rows, minutes")):
+        extent.add_argument(
+            f"--{name}", dest="extent", action="store_const", const=name, default="usual", help=what
+        )
+    sub.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    sub.add_argument("--quiet", action="store_true", help="show no progress")
+    sub.add_argument("--m", type=_count(1), help="rows of x for --array (default: 2048)")
+    machine(sub)  # another array than 256 x 256: its rows alone
 
     command("info", _info, "Show versions, the kernel's instruction set, threads and presets.")
     return parser
