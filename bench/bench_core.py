@@ -1,4 +1,4 @@
-"""Cycle mode, one thread: PE-cycles per second beside numpy stepping.
+"""Cycle mode, one thread, on each instruction set: PE-cycles per second beside numpy stepping.
 
 A PE-cycle is one PE's registers computed for one clock edge: rows * cols * cycles in all. The
 yardstick moves activations, multiplies and adds with preallocated numpy arrays; its weights never
@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from systolic import ArrayConfig, SystolicArray
-from systolic.array.schedule import Ports
+from systolic import ArrayConfig, SystolicArray, _core
 from systolic.benchmark import NumpyStepping
+from systolic.benchmark.cycle import add_int32, random_control
+from systolic.benchmark.timing import using
 
 UNIT = "PE-cycles/s"
 
@@ -20,6 +21,12 @@ UNIT = "PE-cycles/s"
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(params=_core.instruction_sets[::-1])
+def isa(request):
+    with using(request.param):
+        yield request.param
 
 
 def codes(rng, *shape):
@@ -33,9 +40,17 @@ def stepping(rng, size):
     return "numpy stepping", numpy.run, size * size * m
 
 
-@pytest.mark.parametrize("size", [64, 128, 256, 512])
+@pytest.mark.parametrize("size", [64, 128, 512])
 def test_quiet_fold(measure, rng, size):
     """One long fold: after its shift, weights and control bits stand still."""
+    quiet_fold(measure, rng, size, _core.instruction_set)
+
+
+def test_quiet_fold_on_each_instruction_set(measure, rng, isa):
+    quiet_fold(measure, rng, 256, isa)
+
+
+def quiet_fold(measure, rng, size, isa):
     m = 8 * size
     config = ArrayConfig(size, size, accumulator_rows=None)
     x, w = codes(rng, m, size), codes(rng, size, size)
@@ -44,10 +59,11 @@ def test_quiet_fold(measure, rng, size):
     def work():
         SystolicArray(config).fold(w, x).run(threads=1)
 
-    measure(f"one fold, m = {m}, {size} x {size}", work, size * size * cycles, UNIT, stepping(rng, size))
+    name = f"one fold, m = {m}, {size} x {size}, {isa}"
+    measure(name, work, size * size * cycles, UNIT, stepping(rng, size))
 
 
-def test_continuous_reload(measure, rng):
+def test_continuous_reload(measure, rng, isa):
     """Folds of 64 rows on 256 x 256: a tile is shifted in on every cycle."""
     size, m, folds = 256, 64, 8
     config = ArrayConfig(size, size)
@@ -60,37 +76,18 @@ def test_continuous_reload(measure, rng):
         return array.run(threads=1)
 
     cycles = work().cycle
-    name = f"{folds} folds, m = {m}, {size} x {size}, reloading all the time"
+    name = f"{folds} folds, m = {m}, {size} x {size}, reloading all the time, {isa}"
     measure(name, work, size * size * cycles, UNIT, stepping(rng, size))
 
 
-def test_random_control(measure, rng):
+def test_random_control(measure, rng, isa):
     """Random values on every port, shift and swap on half of all beats: no structure to use."""
     size, cycles = 256, 512
-    west, north = (cycles, size), (cycles, size)
-    ports = Ports(
-        codes(rng, *west),
-        rng.random(west) < 0.5,
-        rng.random(west) < 0.5,
-        codes(rng, *north),
-        rng.integers(-(2**31), 2**31, north, dtype=np.int32),
-    )
-    array = SystolicArray(ArrayConfig(size, size))
-
-    def work():
-        # step() would measure Python's calls: hand over all cycles at once, as run() does.
-        array._clock(cycles, 1, ports)
-
-    measure(f"random ports, {size} x {size}", work, size * size * cycles, UNIT, stepping(rng, size))
+    work = random_control(ArrayConfig(size, size), cycles)
+    measure(f"random ports, {size} x {size}, {isa}", work, size * size * cycles, UNIT, stepping(rng, size))
 
 
-def test_numpy_add(measure, rng):
-    """For scale: adding int32 arrays of 256 x 256, the last step of the yardstick."""
-    p, t = (rng.integers(-1000, 1000, (256, 256), dtype=np.int32) for _ in range(2))
-    q = np.empty_like(p)
-
-    def work():
-        for _ in range(200):
-            np.add(p, t, out=q)
-
-    measure("numpy.add of int32, 256 x 256", work, 200 * p.size, "elements/s")
+def test_numpy_add(measure):
+    """For scale: the last step of the yardstick."""
+    name, work, elements = add_int32(256, 256)
+    measure(f"{name}, 256 x 256", work, elements, "elements/s")

@@ -1,7 +1,8 @@
 """Whole products on 256 x 256: useful MACs per second of both modes, beside numpy, on all cores.
 
 numpy's int32 product is exact but has no BLAS; its float64 product has, and is exact below 2^53:
-that is how the oracle computes. Both are timed with the conversion from int8.
+that is how the oracle computes. Both are timed with the conversion from int8. torch's int8 product,
+where torch is importable, stands beside wavefront mode on one thread, on each instruction set.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig
+from systolic import ArrayConfig, _core
+from systolic.benchmark import products
+from systolic.benchmark.timing import using
 
 UNIT = "MAC/s"
 ARRAY = ArrayConfig(256, 256)
@@ -72,3 +75,39 @@ def test_conv2d(measure, mode):
     measure(
         f"conv2d 3 x 3, 64 x 56 x 56, {mode}", work, macs, UNIT, ("numpy float64", by_numpy, macs), rounds=5
     )
+
+
+@pytest.mark.parametrize("isa", _core.instruction_sets[::-1])
+@pytest.mark.parametrize(("x_type", "w_type"), products.SIGNS)
+def test_signs(measure, isa, x_type, w_type):
+    """All four pairs of types on one thread."""
+    m = k = n = 512
+    operands = products.operands(m, k, n, x_type, w_type)
+    with using(isa), products.torch_with(1) as torch:
+        name = f"wavefront {m} x {k} x {n}, {x_type} x {w_type}, {isa}"
+        measure(name, products.wavefront(*operands, 1), m * k * n, UNIT, by_peer(torch, m, k, n))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), products.THIN)
+def test_thin(measure, m, k, n):
+    """The kernel alone, many calls at a time: w is packed in each."""
+    work = products.kernel(*products.operands(m, k, n))
+    with products.torch_with(1) as torch:
+        name, beside, macs = by_peer(torch, m, k, n)
+        measure(f"kernel {m} x {k} x {n}", often(work), 100 * macs, UNIT, (name, often(beside), 100 * macs))
+
+
+def by_peer(torch, m, k, n):
+    """Return torch's int8 product, or numpy's float64 one where torch is absent."""
+    operands = products.operands(m, k, n)
+    return *(
+        products.by_numpy(*operands) if torch is None else products.by_torch(torch, *operands)
+    ), m * k * n
+
+
+def often(work):
+    def repeated():
+        for _ in range(100):
+            work()
+
+    return repeated

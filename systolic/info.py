@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from systolic.threads import thread_count
 # Extras and the packages that they bring.
 OPTIONAL = ("onnx", "onnxruntime", "matplotlib", "pandas", "pyvcd")
 
+# Variables that change what runs: SYSTOLIC_ISA names the instruction set to use.
+ENVIRONMENT = ("SYSTOLIC_ISA",)
+
 
 def info() -> dict[str, Any]:
     """Return what :func:`show_config` prints, as JSON can hold it."""
@@ -25,6 +29,8 @@ def info() -> dict[str, Any]:
         "cpu": cpu_name(),
         "threads": thread_count(),
         "kernel": _core.instruction_set,
+        "instruction_sets": list(_core.instruction_sets),
+        "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "kernel_lanes": _core.lanes,
         "presets": list(presets.names()),
         "optional": {name: _version(name) for name in OPTIONAL},
@@ -57,13 +63,16 @@ def show_config() -> None:
 def text(values: dict[str, Any]) -> str:
     """Return the values of :func:`info` as aligned lines."""
     optional = ", ".join(f"{name} {version or 'absent'}" for name, version in values["optional"].items())
-    pairs = [
-        (name, str(value))
-        for name, value in values.items()
-        if name not in ("presets", "optional", "kernel_lanes")
-    ]
-    pairs += [("presets", ", ".join(values["presets"])), ("optional", optional)]
-    return card_text("systolic", pairs[1:]).replace("systolic", f"systolic {values['systolic']}", 1)
+    environment = values["environment"].items()
+    replaced = {
+        "kernel": f"{values['kernel']} in use, of {', '.join(values['instruction_sets'])}",
+        "environment": ", ".join(f"{name}={v}" if v else f"{name} not set" for name, v in environment),
+        "presets": ", ".join(values["presets"]),
+        "optional": optional,
+    }
+    left_out = ("systolic", "kernel_lanes", "instruction_sets")
+    pairs = [(name, replaced.get(name, str(value))) for name, value in values.items() if name not in left_out]
+    return card_text(f"systolic {values['systolic']}", pairs)
 
 
 def _version(package: str) -> str | None:

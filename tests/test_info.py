@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ def test_values() -> None:
     assert values["systolic"] == systolic.__version__
     assert (values["python"], values["numpy"]) == (platform.python_version(), np.__version__)
     assert values["kernel"] == _core.instruction_set in _core.instruction_sets
+    assert values["instruction_sets"] == list(_core.instruction_sets)
+    assert set(values["environment"]) == {"SYSTOLIC_ISA"}
     assert values["kernel_lanes"] == _core.lanes
     assert values["presets"] == list(presets.names()) and values["threads"] >= 1
     assert values["cpu"]
@@ -43,7 +48,8 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"systolic {systolic.__version__}"
     shown = dict(line.split(maxsplit=1) for line in lines[1:])
-    assert shown["kernel"] == _core.instruction_set and shown["presets"] == "tpu-v1" and shown["python"]
+    assert shown["kernel"] == f"{_core.instruction_set} in use, of {', '.join(_core.instruction_sets)}"
+    assert shown["presets"] == "tpu-v1" and shown["python"]
 
 
 def test_cpu_name_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +58,23 @@ def test_cpu_name_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(info.Path, "read_text", read_text)
     assert info.cpu_name() == (platform.processor() or platform.machine())
+
+
+def test_the_variable_that_chose_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYSTOLIC_ISA", raising=False)
+    assert info.info()["environment"] == {"SYSTOLIC_ISA": None}
+    assert "SYSTOLIC_ISA not set" in info.text(info.info())
+    monkeypatch.setenv("SYSTOLIC_ISA", "baseline")
+    assert info.info()["environment"] == {"SYSTOLIC_ISA": "baseline"}
+    assert "SYSTOLIC_ISA=baseline" in info.text(info.info())
+
+
+@pytest.mark.parametrize("name", _core.instruction_sets)
+def test_a_forced_instruction_set_is_the_one_in_use(name: str) -> None:
+    command = [sys.executable, "-m", "systolic", "info"]
+    done = subprocess.run(
+        command, env=os.environ | {"SYSTOLIC_ISA": name}, capture_output=True, text=True, check=True
+    )
+    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+    assert shown["kernel"].startswith(f"{name} in use, of ")
+    assert shown["environment"] == f"SYSTOLIC_ISA={name}"

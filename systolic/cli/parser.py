@@ -129,11 +129,22 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
 
-    sub = command("bench", bench_command, "Measure the emulator beside numpy, as ratios.")
-    sub.add_argument("--m", type=count(1), default=2048, help="rows of x (default: 2048)")
+    sub = command(
+        "bench", bench_command, "Measure the emulator beside numpy, torch and ONNX Runtime, as ratios."
+    )
     sub.add_argument("--rounds", type=count(1), default=7, help="pairs of runs (default: 7)")
-    sub.add_argument("--threads", type=count(1), help="threads to use (default: 1)")
-    machine(sub)
+    sub.add_argument(
+        "--threads", type=count(1), help="of wavefront mode and what stands beside it (default: 1)"
+    )
+    extent = sub.add_mutually_exclusive_group()
+    for name, what in (("quick", "fewer rows, seconds"), ("full", "more rows, minutes")):
+        extent.add_argument(
+            f"--{name}", dest="extent", action="store_const", const=name, default="usual", help=what
+        )
+    sub.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    sub.add_argument("--quiet", action="store_true", help="show no progress")
+    sub.add_argument("--m", type=count(1), help="rows of x for --array (default: 2048)")
+    machine(sub)  # another array than 256 x 256: its rows alone
 
     command("info", info_command, "Show versions, the kernel's instruction set, threads and presets.")
     return parser

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from systolic import benchmark, engine, presets
+from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
 from systolic.cli.files import load_input, print_json
 from systolic.cli.options import machine_of
@@ -90,14 +91,33 @@ def vectors_command(options: argparse.Namespace) -> int:
 
 def bench_command(options: argparse.Namespace) -> int:
     """Measure the emulator."""
-    array = machine_of(options).array
-    measured = benchmark.bench(
-        rows=array.rows, cols=array.cols, m=options.m, rounds=options.rounds, threads=options.threads or 1
-    )
-    if options.json:
-        print_json({"info": info(), "measurements": [m.to_dict() for m in measured]})
+    of_one_array = any(value is not None for value in (options.array, options.preset, options.m))
+    if of_one_array and (options.extent != "usual" or options.markdown):
+        raise ValueError("--array, --preset and --m choose other rows; leave out --quick, --full, --markdown")
+    threads = options.threads or 1
+    heading = benchmark.title()
+    if of_one_array:
+        array = machine_of(options).array
+        rows = benchmark.bench(
+            rows=array.rows, cols=array.cols, m=options.m or 2048, rounds=options.rounds, threads=threads
+        )
+        sections = [benchmark.Section("", tuple(rows))]
     else:
-        print(benchmark.table(measured))
+        with shown(not options.quiet, "bench") as report:
+            sections = benchmark.suite(
+                rounds=options.rounds, threads=threads, extent=options.extent, report=report
+            )
+    if options.json:
+        measured = [{"section": s.title, **m.to_dict()} for s in sections for m in s.measurements]
+        notes = {s.title: list(s.notes) for s in sections if s.notes}
+        print_json({"info": info(), "title": heading, "measurements": measured, "notes": notes})
+    elif options.markdown:
+        print("\n".join([f"{heading}.\n", *map(benchmark.markdown, sections)]))
+    elif of_one_array:
+        print(benchmark.table(sections[0].measurements, heading))
+    else:
+        tables = [benchmark.table(s.measurements, s.title, "\n".join(s.notes)) for s in sections]
+        print("\n\n".join([heading, *map(str, tables)]))
     return 0
 
 

@@ -124,6 +124,9 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
         raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")
 
 
+# MACs between two looks at progress and Ctrl-C: a tenth of a second or less.
+_PIECE_MACS = 1 << 32
+
 # Below this many MACs, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 22
 
@@ -149,4 +152,5 @@ def _run_wavefront(product: Product, workers: int, report: Progress | None) -> N
                 report(done, product.acc.size)
 
     lock = Lock()
-    share((partial(multiply, piece) for piece in product.pieces(workers)), workers)
+    parts = max(workers, gemm.macs // _PIECE_MACS)
+    share((partial(multiply, piece) for piece in product.pieces(parts)), workers)

@@ -1,0 +1,43 @@
+"""ResNet-50 on a small image in both modes, beside ONNX Runtime; ``resnet50.py`` has the real one.
+
+The network is that of 224 x 224 with all its layers and weights, so that most of its cycles are
+weights being shifted in.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+import resnet50  # noqa: E402  (needs both)
+
+IMAGE = 32
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    paths = resnet50.write(tmp_path_factory.mktemp("resnet50"), IMAGE)
+    return {name: resnet50.Network(path, IMAGE) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", resnet50.TYPES)
+def test_wavefront_mode(measure, networks, name):
+    network = networks[name]
+    network.check("wavefront")
+    beside = (f"ONNX Runtime, {name}", network.onnxruntime(1), 1)
+    measure(
+        f"ResNet-50 on {IMAGE} x {IMAGE}, wavefront, {name}",
+        network.ours("wavefront", 1),
+        1,
+        "runs/s",
+        beside,
+    )
+
+
+def test_cycle_mode(measure, networks):
+    network = networks["int8"]
+    beside = ("ONNX Runtime, int8", network.onnxruntime(1), 1)
+    work = network.ours("cycle", 2)
+    measure(f"ResNet-50 on {IMAGE} x {IMAGE}, cycle, 2 threads", work, 1, "runs/s", beside, rounds=3)

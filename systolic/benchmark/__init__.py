@@ -1,0 +1,11 @@
+"""How fast this machine emulates, as ratios: each measured beside what it is compared with."""
+
+from systolic.benchmark.calls import suite as suite
+from systolic.benchmark.cycle import NumpyStepping as NumpyStepping
+from systolic.benchmark.cycle import bench as bench
+from systolic.benchmark.timing import Measurement as Measurement
+from systolic.benchmark.timing import Section as Section
+from systolic.benchmark.timing import compare as compare
+from systolic.benchmark.timing import markdown as markdown
+from systolic.benchmark.timing import table as table
+from systolic.benchmark.timing import title as title
