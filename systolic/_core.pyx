@@ -43,6 +43,8 @@ from libc.stdint cimport int32_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from threading import local
+
 import numpy as np
 
 cdef extern from "kernels/isa.h" nogil:
@@ -144,6 +146,8 @@ def _use(str name=None) -> None:
 cdef enum:
     BLOCK = 256
     BUSY = 24
+    # Up to this size of the array a thread keeps its streams, a few MB, from call to call.
+    KEPT_PES = 1 << 17
 
 
 cdef enum Control:
@@ -459,6 +463,9 @@ cdef void _clock_strip(
                  bottom.strides[1] // <Py_ssize_t>sizeof(int32_t), sums, cycles, valid)
 
 
+_kept = local()
+
+
 cdef class Streams:
     """What arrives from the left in all rows for up to `span` cycles, as the inner loops read it.
 
@@ -480,6 +487,7 @@ cdef class Streams:
     cdef int32_t[:, :, ::1] pairs
     cdef uint8_t[:, ::1] control
     cdef int32_t[:, :, ::1] shift_range
+    cdef int32_t[::1] work      # of the one thread that keeps these streams
 
     def __init__(self, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
         if rows < 1 or cols < 1 or cycles < 1:
@@ -594,6 +602,16 @@ cdef class Streams:
                                weight_signed, 0, cycles, first_col, last_col, &work[0])
 
 
+cdef Streams _streams_of_this_thread(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
+    # Memory that is new to a process costs more than what small calls compute in it.
+    cdef Streams streams = getattr(_kept, "streams", None)
+    if streams is None or streams.rows != rows or streams.cols != cols or streams.cycles < cycles:
+        streams = Streams(rows, cols, cycles)
+        streams.work = _work(rows)
+        _kept.streams = streams if rows * cols <= KEPT_PES else None
+    return streams
+
+
 cdef object _check_columns(Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols):
     if first % LANES or not 0 <= first <= last <= cols:
         raise ValueError(f"columns {first}..{last} do not start on a strip of {LANES} within {cols}")
@@ -640,8 +658,8 @@ def run(
     _check_columns(first_col, last_col, cols)
     if total == 0:
         return
-    cdef Streams streams = Streams(rows, cols, min(total, BLOCK))
-    cdef int32_t[::1] work = _work(rows)
+    cdef Streams streams = _streams_of_this_thread(rows, cols, min(total, BLOCK))
+    cdef int32_t[::1] work = streams.work
     with nogil:
         while start < total:
             cycles = min(BLOCK, total - start)

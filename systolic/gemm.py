@@ -125,7 +125,10 @@ def cut(size: int, parts: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + length, size))
 
 
-@dataclass(frozen=True)
+# dtype.name takes microseconds.
+_OPERANDS = {"b": "int8", "B": "uint8"}
+
+
 class DenseProduct:
     """A Product over two plain matrices.
 
@@ -144,24 +147,14 @@ class DenseProduct:
         Where the sums go.
     """
 
-    x: np.ndarray
-    w: np.ndarray
-    gemm: Gemm = field(init=False)
-    activation_dtype: str = field(init=False)
-    weight_dtype: str = field(init=False)
-    acc: np.ndarray = field(init=False)
+    __slots__ = ("acc", "activation_dtype", "gemm", "w", "weight_dtype", "x")
 
-    def __post_init__(self) -> None:
-        (m, k), n = self.x.shape, self.w.shape[1]
+    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
+        (m, k), n = x.shape, w.shape[1]
+        self.x, self.w, self.gemm = x, w, Gemm(m, k, n)
+        self.activation_dtype, self.weight_dtype = _OPERANDS[x.dtype.char], _OPERANDS[w.dtype.char]
         # Every sum is stored, unless there is nothing to add.
-        acc = (np.empty if k else np.zeros)((m, n), dtype=np.int32)
-        types = {"b": "int8", "B": "uint8"}
-        self.__dict__.update(
-            gemm=Gemm(m, k, n),
-            activation_dtype=types[self.x.dtype.char],
-            weight_dtype=types[self.w.dtype.char],
-            acc=acc,
-        )
+        self.acc = (np.empty if k else np.zeros)((m, n), dtype=np.int32)
 
     def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
         """Return x[m_start:m_stop, k_start:k_stop]."""
@@ -264,8 +257,9 @@ def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -
     (groups, m, _), n = x.shape, w.shape[2]
     whole = slice(None)
     if parts == 1:
-        places = [(whole, whole, whole)]
-    elif groups > 1:
+        yield Piece(lambda: x, lambda: w, acc)
+        return
+    if groups > 1:
         places = [(some, whole, whole) for some in cut(groups, parts, 1)]
     elif n >= m:
         places = [(whole, whole, columns) for columns in cut(n, parts, 64)]

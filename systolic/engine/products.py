@@ -14,7 +14,7 @@ from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.gemm import DenseProduct, Gemm, Product, Progress
 from systolic.layers import lower_conv2d
 from systolic.machine.control import MODES, run_product
-from systolic.machine.ports import product_size
+from systolic.machine.ports import check_product
 from systolic.stats import Stats
 from systolic.threads import thread_count
 from systolic.tiling import Folds, estimate_gemm
@@ -168,7 +168,7 @@ def matmul(
     """
     x = _check.operand(x, "x", ndim=2, axes="(M, K)")
     w = _check.operand(w, "w", ndim=2, axes="(K, N)")
-    product_size(x, w)
+    check_product(x, w)
     return _result(DenseProduct(x, w), array, mode, threads, progress, trace)
 
 
@@ -245,6 +245,9 @@ def conv2d(
     return _result(product, array, mode, threads, progress, trace)
 
 
+_USUAL = ArrayConfig()
+
+
 def _result(
     product: Product,
     array: ArrayConfig | MachineConfig | None,
@@ -253,11 +256,14 @@ def _result(
     progress: ProgressArgument,
     trace: bool | Trace | None,
 ) -> Result:
-    config = ArrayConfig() if array is None else as_array_config(array)
+    config = _USUAL if array is None else as_array_config(array)
     recorder = recorder_for(trace, mode)
     workers = thread_count(threads)
-    with shown(progress, f"{mode} mode") as report:
-        stats = clock(product, config, mode, workers, report, recorder)
+    if progress is None:  # the usual case, and small products take microseconds
+        stats = clock(product, config, mode, workers, None, recorder)
+    else:
+        with shown(progress, f"{mode} mode") as report:
+            stats = clock(product, config, mode, workers, report, recorder)
     return Result(product.acc, product.gemm, config, stats, mode, recorder)
 
 

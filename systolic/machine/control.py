@@ -135,8 +135,7 @@ def _run_wavefront(product: Product, workers: int, report: Progress | None) -> N
     gemm = product.gemm
     if gemm.macs < _WORTH_A_THREAD:
         workers = 1
-    signs = {"int8": True, "uint8": False}
-    x_signed, w_signed = signs[product.activation_dtype], signs[product.weight_dtype]
+    x_signed, w_signed = product.activation_dtype == "int8", product.weight_dtype == "int8"
     done = 0
 
     def multiply(piece: Piece) -> None:
@@ -152,5 +151,9 @@ def _run_wavefront(product: Product, workers: int, report: Progress | None) -> N
                 report(done, product.acc.size)
 
     lock = Lock()
-    parts = max(workers, gemm.macs // _PIECE_MACS)
-    share((partial(multiply, piece) for piece in product.pieces(parts)), workers)
+    pieces = product.pieces(max(workers, gemm.macs // _PIECE_MACS))
+    if workers == 1:
+        for piece in pieces:
+            multiply(piece)
+    else:
+        share((partial(multiply, piece) for piece in pieces), workers)

@@ -99,19 +99,19 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     """
     x = _check.operand(x, "x", ndim=2, axes="(M, K)")
     w = _check.operand(w, "w", ndim=2, axes="(K, N)")
-    gemm = product_size(x, w)
+    check_product(x, w)
+    gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
     config = ArrayConfig() if array is None else as_array_config(array)
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
     return _ports(x, w, gemm, config)
 
 
-def product_size(x: np.ndarray, w: np.ndarray) -> Gemm:
-    """Return the sizes of x @ w; ValueError if they do not fit."""
+def check_product(x: np.ndarray, w: np.ndarray) -> None:
+    """Raise ValueError if x and w do not share K."""
     if x.shape[1] != w.shape[0]:
         raise ValueError(
             f"x and w must share K, but x is {_check.shape(x.shape)} and w is {_check.shape(w.shape)}"
         )
-    return Gemm(x.shape[0], x.shape[1], w.shape[1])
 
 
 def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Iterator[PortValues]:
