@@ -67,8 +67,10 @@ from systolic.layers import OnnxNode as OnnxNode
 from systolic.layers import Pad as Pad
 from systolic.layers import QLinearAveragePool as QLinearAveragePool
 from systolic.layers import QLinearConcat as QLinearConcat
+from systolic.layers import QLinearConv as QLinearConv
 from systolic.layers import QLinearGlobalAveragePool as QLinearGlobalAveragePool
 from systolic.layers import QLinearLeakyRelu as QLinearLeakyRelu
+from systolic.layers import QLinearMatMul as QLinearMatMul
 from systolic.layers import QLinearMul as QLinearMul
 from systolic.layers import QLinearSigmoid as QLinearSigmoid
 from systolic.layers import QLinearSoftmax as QLinearSoftmax

@@ -64,3 +64,5 @@ from systolic.layers.host import Where as Where
 from systolic.layers.matmul import MatMul as MatMul
 from systolic.layers.matmul import MatMulInteger as MatMulInteger
 from systolic.layers.matmul import MatMulIntegerToFloat as MatMulIntegerToFloat
+from systolic.layers.qlinear import QLinearConv as QLinearConv
+from systolic.layers.qlinear import QLinearMatMul as QLinearMatMul
