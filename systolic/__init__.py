@@ -49,7 +49,9 @@ from systolic.layers import DynamicQuantize as DynamicQuantize
 from systolic.layers import Expand as Expand
 from systolic.layers import Fill as Fill
 from systolic.layers import Flatten as Flatten
+from systolic.layers import FloatConv as FloatConv
 from systolic.layers import FloatConv2d as FloatConv2d
+from systolic.layers import FloatConvTranspose as FloatConvTranspose
 from systolic.layers import FloatDense as FloatDense
 from systolic.layers import FloatMatMul as FloatMatMul
 from systolic.layers import Gather as Gather

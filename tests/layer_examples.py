@@ -24,6 +24,10 @@ EXAMPLES: list[Layer] = [
         dilation=(1, 2),
         groups=2,
     ),
+    layers.FloatConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.FloatConvTranspose(
+        stride=3, padding="same", dilation=(1, 2), groups=2, output_padding=(2, 1), output_size=(5, 6)
+    ),
     layers.QLinearMul(P, Q, P),
     layers.QLinearConcat((P, Q), P, axis=-1),
     layers.QLinearWhere(P, Q, P),

@@ -49,21 +49,7 @@ class ConvInteger(ArrayLayer):
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        put("groups", _check.integer(self.groups, "groups", minimum=1))
-        for name in ("stride", "dilation"):
-            value = getattr(self, name)
-            if isinstance(value, tuple | list):
-                put(name, spatial.sizes(value, name, len(value)))
-            else:
-                put(name, _check.integer(value, name, minimum=1))
-        if isinstance(self.padding, tuple | list):
-            put("padding", spatial.paddings(self.padding, len(self.padding)))
-        elif not isinstance(self.padding, str):
-            put("padding", _check.integer(self.padding, "padding", minimum=0))
-        spatial.paddings(self.padding, len(self.padding) if isinstance(self.padding, tuple) else 1)
+        spatial.put_window(self)
 
     def _span(self, shapes: tuple[Shape, ...]) -> spatial.Span:
         zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")

@@ -31,7 +31,7 @@ def _qlinear_conv(op: Operator) -> Converted:
         "w": op.params(4, 5, axis=0),
         "y": op.params(6, 7),
         "bias": op.constant(8, "bias") if op.has(8) else None,
-        **_window(op, rank),
+        **conv_window(op, rank),
     }
     read = op.inputs[:1]
     if rank == 1:
@@ -47,8 +47,8 @@ def _qlinear_conv(op: Operator) -> Converted:
 def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
     """Return the convolution of weights or parameters computed at run time."""
     read = (*_required(op, 8), *((op.inputs[8],) if op.has(8) else ()))
-    rank = _rank(op, 3)
-    layer = layers.QLinearConv(groups=op.attribute("group", 1), **_window(op, rank))
+    rank = conv_rank(op, 3)
+    layer = layers.QLinearConv(groups=op.attribute("group", 1), **conv_window(op, rank))
     if not last:
         return layer, read
     first, y = f"{op.outputs[0]}.x", f"{op.outputs[0]}.y"
@@ -67,11 +67,11 @@ def _computed(op: Operator, indices: Iterable[int]) -> bool:
 
 def _conv_integer(op: Operator) -> Converted:
     op.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-    rank = _rank(op, 1)
-    return layers.ConvInteger(groups=op.attribute("group", 1), **_window(op, rank)), _given(op, 2, 3)
+    rank = conv_rank(op, 1)
+    return layers.ConvInteger(groups=op.attribute("group", 1), **conv_window(op, rank)), _given(op, 2, 3)
 
 
-def _rank(op: Operator, index: int) -> int:
+def conv_rank(op: Operator, index: int) -> int:
     """Return the number of spatial axes, of weights that are the input `index` and may be computed."""
     weight = op.shape(index)
     shape = weight if weight is not None else op.shape(0)
@@ -93,7 +93,7 @@ def _expect_kernel(op: Operator, weight: tuple[int, ...]) -> None:
         raise ValueError(f"kernel_shape {given} but a weight {shape_text(weight)}")
 
 
-def _window(op: Operator, rank: int) -> dict[str, Any]:
+def conv_window(op: Operator, rank: int) -> dict[str, Any]:
     """Return stride, padding and dilation of a window over `rank` axes."""
     auto = op.attribute("auto_pad", "NOTSET")
     names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
