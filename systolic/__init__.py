@@ -49,7 +49,9 @@ from systolic.layers import DynamicQuantize as DynamicQuantize
 from systolic.layers import Expand as Expand
 from systolic.layers import Fill as Fill
 from systolic.layers import Flatten as Flatten
+from systolic.layers import FloatConv as FloatConv
 from systolic.layers import FloatConv2d as FloatConv2d
+from systolic.layers import FloatConvTranspose as FloatConvTranspose
 from systolic.layers import FloatDense as FloatDense
 from systolic.layers import FloatMatMul as FloatMatMul
 from systolic.layers import Gather as Gather
@@ -67,8 +69,10 @@ from systolic.layers import OnnxNode as OnnxNode
 from systolic.layers import Pad as Pad
 from systolic.layers import QLinearAveragePool as QLinearAveragePool
 from systolic.layers import QLinearConcat as QLinearConcat
+from systolic.layers import QLinearConv as QLinearConv
 from systolic.layers import QLinearGlobalAveragePool as QLinearGlobalAveragePool
 from systolic.layers import QLinearLeakyRelu as QLinearLeakyRelu
+from systolic.layers import QLinearMatMul as QLinearMatMul
 from systolic.layers import QLinearMul as QLinearMul
 from systolic.layers import QLinearSigmoid as QLinearSigmoid
 from systolic.layers import QLinearSoftmax as QLinearSoftmax

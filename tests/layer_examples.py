@@ -16,8 +16,17 @@ P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
 EXAMPLES: list[Layer] = [
     layers.FloatDense(np.float32([[1.5, -2], [0, 3]]), np.float32([1, 2]), relu=True),
     layers.FloatConv2d(
-        np.ones((4, 1, 2, 3), np.float32), np.ones(4, np.float32), relu=True, stride=(2, 1), padding="same",
-        dilation=(1, 2), groups=2,
+        np.ones((4, 1, 2, 3), np.float32),
+        np.ones(4, np.float32),
+        relu=True,
+        stride=(2, 1),
+        padding="same",
+        dilation=(1, 2),
+        groups=2,
+    ),
+    layers.FloatConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.FloatConvTranspose(
+        stride=3, padding="same", dilation=(1, 2), groups=2, output_padding=(2, 1), output_size=(5, 6)
     ),
     layers.QLinearMul(P, Q, P),
     layers.QLinearConcat((P, Q), P, axis=-1),
@@ -100,6 +109,8 @@ EXAMPLES: list[Layer] = [
     layers.MatMul(P, Q, QuantParams(0.25), rounding="shift", transpose_x=True, transpose_w=True),
     layers.MatMulInteger(),
     layers.MatMulIntegerToFloat(),
+    layers.QLinearConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.QLinearMatMul(transpose_x=True, transpose_w=True, alpha=0.5),
     layers.Dense(np.int8([[1, 2]]), x=P, w=Q, y=P, rounding="tflite_single"),
     layers.Conv2d(np.int8([[[[1, 2]]]]), x=P, w=Q, y=P, rounding="gemmini"),
 ]

@@ -165,9 +165,14 @@ def qlinear_matmul(rng: np.random.Generator) -> Case:
     if not stack:
         kinds.append((draw_scales(rng, F(0.02), n), draw_codes(rng, w, (n,))))
         kinds.append((draw_scales(rng, F(0.02), n)[np.newaxis], draw_codes(rng, w, (1, n))))
+    else:
+        each = np.broadcast_to(draw_scales(rng, F(0.02), n), (*stack, 1, n))
+        kinds.append(
+            (each * rng.integers(1, 5, (*stack, 1, 1)).astype(F), draw_codes(rng, w, (*stack, 1, n)))
+        )
     scales, zeros = kinds[rng.integers(len(kinds))]
     arguments = [a, F(0.03), scalar(rng, x), b, scales, zeros, F(0.5), scalar(rng, x)]
-    return single("QLinearMatMul", arguments, choose(rng, (0,), (0, 3)))
+    return single("QLinearMatMul", arguments, choose(rng, (0,), (0, 3), moving(rng, arguments)))
 
 
 def qgemm(rng: np.random.Generator) -> Case:
@@ -185,6 +190,7 @@ def qgemm(rng: np.random.Generator) -> Case:
     y = choose(rng, (None, None), (F(0.5), scalar(rng, x)))
     fed = [0, *([3] if rng.random() < 0.5 else []), *([6] if bias is not None and rng.random() < 0.3 else [])]
     arguments = [a, F(0.03), scalar(rng, x), b, scales, zeros, bias, *y]
+    fed = choose(rng, fed, moving(rng, arguments))
     alpha = choose(rng, 1.0, 0.3, 2.5)
     return single("com.microsoft.QGemm", arguments, fed, transA=first, transB=second, alpha=alpha)
 
@@ -223,7 +229,10 @@ def qlinear_conv(rng: np.random.Generator, channels_last: bool = False) -> Case:
         images = np.ascontiguousarray(np.moveaxis(images, 1, -1))
         attributes["channels_last"] = 1
     arguments = [images, F(0.03), scalar(rng, x), kernels, scales, zeros, F(0.5), scalar(rng, x), bias]
-    return single("com.microsoft.QLinearConv" if channels_last else "QLinearConv", arguments, **attributes)
+    fed = choose(rng, [0], moving(rng, arguments))
+    return single(
+        "com.microsoft.QLinearConv" if channels_last else "QLinearConv", arguments, fed, **attributes
+    )
 
 
 def conv_integer(rng: np.random.Generator) -> Case:
@@ -730,11 +739,11 @@ Q = (F(1), np.uint8(0))
         (
             lambda: single(
                 "QLinearMatMul",
-                [np.zeros((2, 3), np.uint8), *Q, np.zeros((3, 5), np.uint8), *Q, *Q],
-                (0, 4),
+                [np.zeros((2, 3), np.uint8), F([1, 2]), Q[1], np.zeros((3, 5), np.uint8), *Q, *Q],
+                (0, 1),
             ),
-            UnsupportedOperator,
-            "the scale must be a constant (an initializer), but 'i4' is computed",
+            ValueError,
+            "QLinearMatMul: x_scale must be one number, not (2,)",
         ),
         (
             lambda: single(
@@ -750,9 +759,10 @@ Q = (F(1), np.uint8(0))
                 "QLinearConv",
                 [np.zeros((1, 1, 3), np.uint8), *Q, np.zeros((1, 1, 2), np.uint8), *Q, *Q],
                 (0, 3),
+                kernel_shape=[3],
             ),
-            UnsupportedOperator,
-            "the weight must be a constant (an initializer), but 'i3' is computed",
+            ValueError,
+            "kernel_shape (3,) but a weight (1, 1, 2)",
         ),
     ],
 )

@@ -7,7 +7,6 @@ or that changes sides fails.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import warnings
 from pathlib import Path
@@ -97,8 +96,6 @@ NOT_RUN = {
 
 # Operators that onnx's reference evaluator runs, and why; others run by layers of ours.
 EVALUATED_OPERATORS = {
-    "Conv": "on floats; between DequantizeLinear and QuantizeLinear it runs on the array",
-    "ConvTranspose": "on floats; between DequantizeLinear and QuantizeLinear it runs on the array",
     "If": "subgraphs run on the host",
     "Loop": "subgraphs run on the host",
     "Scan": "subgraphs run on the host",
@@ -115,30 +112,11 @@ EVALUATED = {
     **{name: "sizes that are computed" for name in CASES if name.startswith("test_split_") and ("variable" in name or "zero_size" in name)},
 }  # fmt: skip
 
-# Operators whose quantization parameters and weights are stored in the model, as every quantizer writes
-# them: the tests' inputs of other names become initializers.
-MOVING = {"QLinearConv": ("x",), "QLinearMatMul": ("a",)}
-
 RUN = sorted(set(CASES) - set(NOT_RUN))
 
 
 def array(value: Any) -> np.ndarray:
     return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
-
-
-def stored(case: Any, moving: tuple[str, ...]) -> Any:
-    """The case with its inputs, but those that move, as initializers; it has one data set."""
-    ((inputs, expected),) = case.data_sets
-    graph = onnx.ModelProto()
-    graph.CopyFrom(case.model)
-    given = {value.name: array(data) for value, data in zip(case.model.graph.input, inputs, strict=True)}
-    kept = [value for value in case.model.graph.input if value.name in moving]
-    del graph.graph.input[:]
-    graph.graph.input.extend(kept)
-    graph.graph.initializer.extend(
-        onnx.numpy_helper.from_array(data, name) for name, data in given.items() if name not in moving
-    )
-    return dataclasses.replace(case, model=graph, data_sets=[([given[name] for name in moving], expected)])
 
 
 def saved(case: Any, folder: Path) -> Path:
@@ -151,8 +129,6 @@ def saved(case: Any, folder: Path) -> Path:
 def test_node(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     operator = case.model.graph.node[0].op_type
-    if operator in MOVING:
-        case = stored(case, MOVING[operator])
     model = systolic.load_onnx(saved(case, tmp_path))
     foreign = operator in EVALUATED_OPERATORS or name in EVALUATED
     assert any(isinstance(node.layer, OnnxNode) for node in model.nodes) == foreign

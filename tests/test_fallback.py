@@ -50,7 +50,7 @@ ANY: dict[str, Callable[[], om.Case]] = {
     "TopK": lambda: two_outputs(om.single("TopK", [X, i64(2)])),
     "Tile": lambda: om.single("Tile", [X, i64(2, 1)]),
     "NonZero": lambda: om.single("NonZero", [X]),
-    "Conv": lambda: om.single("Conv", [X[None, None], np.ones((1, 1, 2, 2), F)]),
+    "Conv": lambda: om.single("Conv", [np.ones((1, 1, 2, 2, 2, 3), F), np.ones((1, 1, 1, 1, 1, 2), F)]),
     "Dropout": lambda: om.single("Dropout", [X]),
     "Resize linear": lambda: om.single("Resize", [X, None, F([1, 2])], mode="linear"),
     "ReduceMean of integers": lambda: om.single("ReduceMean", [np.int32([[1, 2], [4, 4]]), i64(1)]),

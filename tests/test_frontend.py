@@ -690,9 +690,6 @@ BAD_NODES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "5",
     ),
-    "weight computed": (lambda: dynamic(small(), 3), UnsupportedOperator, "the weight must be a constant"),
-    "scale computed": (lambda: dynamic(small(), 1), UnsupportedOperator, "the scale must be a constant"),
-    "bias computed": (lambda: dynamic(small(), 8), UnsupportedOperator, "the bias must be a constant"),
     "bias of another length": (
         lambda: changed(small(), 8, np.zeros(5, np.int32)),
         ValueError,

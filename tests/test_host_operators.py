@@ -285,6 +285,8 @@ NEAR: dict[str, Maker] = {
     "Gemm transposed": lambda r: om.single("Gemm", [real(r, 7, 4), real(r, 5, 7), real(r, 4, 1)], (0, 1, 2), transA=1, transB=1),
     "Gemm without c": lambda r: om.single("Gemm", [real(r, 4, 7), real(r, 7, 5)], alpha=2.0),
     **{f"AveragePool {rank}-D": lambda r, rank=rank: om.single("AveragePool", [real(r, 2, 3, *(7, 6, 8)[:rank])], kernel_shape=(2, 3, 2)[:rank], strides=(2, 1, 3)[:rank], pads=[*(1, 2, 0)[:rank], *(0, 1, 1)[:rank]], count_include_pad=rank % 2) for rank in (1, 2, 3)},
+    "Conv": lambda r: om.single("Conv", [real(r, 2, 4, 7, 6), real(r, 6, 2, 3, 2), real(r, 6)], (0, 1, 2), group=2, pads=[1, 0, 0, 1], strides=[2, 1]),
+    "ConvTranspose": lambda r: om.single("ConvTranspose", [real(r, 2, 4, 5, 3), real(r, 4, 3, 3, 2), real(r, 6)], (0, 1, 2), group=2, pads=[1, 0, 0, 1], strides=[2, 1]),
     "AveragePool dilated": lambda r: om.single("AveragePool", [real(r, 1, 2, 9, 9)], kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 1, 1, 1]),
     "AveragePool same": lambda r: om.single("AveragePool", [real(r, 1, 2, 6, 5)], kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
     "AveragePool ceil": lambda r: om.single("AveragePool", [real(r, 1, 2, 7, 7)], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1, count_include_pad=1),

@@ -24,7 +24,9 @@ from systolic.layers.host import DynamicQuantize as DynamicQuantize
 from systolic.layers.host import Expand as Expand
 from systolic.layers.host import Fill as Fill
 from systolic.layers.host import Flatten as Flatten
+from systolic.layers.host import FloatConv as FloatConv
 from systolic.layers.host import FloatConv2d as FloatConv2d
+from systolic.layers.host import FloatConvTranspose as FloatConvTranspose
 from systolic.layers.host import FloatDense as FloatDense
 from systolic.layers.host import FloatMatMul as FloatMatMul
 from systolic.layers.host import Gather as Gather
@@ -64,3 +66,5 @@ from systolic.layers.host import Where as Where
 from systolic.layers.matmul import MatMul as MatMul
 from systolic.layers.matmul import MatMulInteger as MatMulInteger
 from systolic.layers.matmul import MatMulIntegerToFloat as MatMulIntegerToFloat
+from systolic.layers.qlinear import QLinearConv as QLinearConv
+from systolic.layers.qlinear import QLinearMatMul as QLinearMatMul

@@ -49,38 +49,24 @@ class ConvInteger(ArrayLayer):
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        put("groups", _check.integer(self.groups, "groups", minimum=1))
-        for name in ("stride", "dilation"):
-            value = getattr(self, name)
-            if isinstance(value, tuple | list):
-                put(name, spatial.sizes(value, name, len(value)))
-            else:
-                put(name, _check.integer(value, name, minimum=1))
-        if isinstance(self.padding, tuple | list):
-            put("padding", spatial.paddings(self.padding, len(self.padding)))
-        elif not isinstance(self.padding, str):
-            put("padding", _check.integer(self.padding, "padding", minimum=0))
-        spatial.paddings(self.padding, len(self.padding) if isinstance(self.padding, tuple) else 1)
+        spatial.put_window(self)
 
     def _span(self, shapes: tuple[Shape, ...]) -> spatial.Span:
-        zero_points.expect_count("ConvInteger", len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         x, w = shapes[:2]
         rank = len(x) - 2
         if rank not in spatial.AXES:
-            raise ValueError(f"ConvInteger takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
+            raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
         if len(w) != len(x):
             raise ValueError(
-                f"ConvInteger takes w (oc, ic // groups, ...) with {len(x)} axes as x has, "
+                f"{self.kind} takes w (oc, ic // groups, ...) with {len(x)} axes as x has, "
                 f"not {_check.shape(w)}"
             )
         if len(shapes) > 2 and shapes[2] not in ((), (1,)):
-            raise ValueError(f"ConvInteger: x_zero_point must be one number, not {_check.shape(shapes[2])}")
+            raise ValueError(f"{self.kind}: x_zero_point must be one number, not {_check.shape(shapes[2])}")
         if len(shapes) > 3 and shapes[3] not in ((), (1,), (w[0],)):
             raise ValueError(
-                f"ConvInteger: w_zero_point must be one number or ({w[0]},), not {_check.shape(shapes[3])}"
+                f"{self.kind}: w_zero_point must be one number or ({w[0]},), not {_check.shape(shapes[3])}"
             )
         return spatial.span(
             x,
@@ -97,13 +83,13 @@ class ConvInteger(ArrayLayer):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""
-        zero_points.expect_count("ConvInteger", len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
         for name, dtype in zip("xw", dtypes[:2], strict=True):
-            zero_points.expect_codes("ConvInteger", name, dtype)
+            zero_points.expect_codes(self.kind, name, dtype)
         for name, dtype, operand in zip(
             ("x_zero_point", "w_zero_point"), dtypes[2:], dtypes[:2], strict=False
         ):
-            zero_points.expect_type("ConvInteger", name, dtype, operand)
+            zero_points.expect_type(self.kind, name, dtype, operand)
         return "int32"
 
     def products(self, *shapes: Shape) -> Gemm:

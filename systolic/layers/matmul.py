@@ -33,13 +33,13 @@ def product_shape(layer: str, x: Shape, w: Shape) -> Shape:
     return (*batch, *x[-2:-1], *(w[-1:] if len(w) > 1 else ()))
 
 
-def _matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
+def matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
     """Return the shapes with a vector as a row on the left or as a column on the right."""
     return (x if len(x) > 1 else (1, *x)), (w if len(w) > 1 else (*w, 1))
 
 
 def _product(x: np.ndarray, w: np.ndarray) -> BatchedProduct:
-    left, right = _matrix_shapes(x.shape, w.shape)
+    left, right = matrix_shapes(x.shape, w.shape)
     return BatchedProduct(x.reshape(left), w.reshape(right))
 
 
@@ -120,7 +120,7 @@ class MatMul(ArrayLayer):
             raise ValueError(
                 f"MatMul: w has {self.w.scales.size} scales, one per column, but the shape {_check.shape(w)}"
             )
-        if len(shapes) > 2 and np.broadcast_shapes(out, _broadcastable(shapes[2], out)) != out:
+        if len(shapes) > 2 and np.broadcast_shapes(out, broadcastable(shapes[2], out)) != out:
             raise ValueError(
                 f"MatMul: a bias {_check.shape(shapes[2])} does not broadcast to the output "
                 f"{_check.shape(out)}"
@@ -140,7 +140,7 @@ class MatMul(ArrayLayer):
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*_matrix_shapes(*self._shapes(shapes)))
+        return batched_gemm(*matrix_shapes(*self._shapes(shapes)))
 
     def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product of the operands."""
@@ -173,7 +173,7 @@ class MatMul(ArrayLayer):
         return y.reshape(shape)
 
 
-def _broadcastable(shape: Shape, out: Shape) -> Shape:
+def broadcastable(shape: Shape, out: Shape) -> Shape:
     """Return the shape if it broadcasts to `out`; else one that broadcasts to another shape."""
     try:
         np.broadcast_shapes(shape, out)
@@ -206,21 +206,21 @@ class MatMulInteger(ArrayLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
-        zero_points.expect_count("MatMulInteger", len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
-        out = product_shape("MatMulInteger", *shapes[:2])
-        _zero_shapes("MatMulInteger", shapes[0], shapes[1], shapes[2:])
+        zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        out = product_shape(self.kind, *shapes[:2])
+        _zero_shapes(self.kind, shapes[0], shapes[1], shapes[2:])
         return out
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""
-        zero_points.expect_count("MatMulInteger", len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
-        _expect_types("MatMulInteger", dtypes[0], dtypes[1], dtypes[2:])
+        zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        _expect_types(self.kind, dtypes[0], dtypes[1], dtypes[2:])
         return "int32"
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*_matrix_shapes(*shapes[:2]))
+        return batched_gemm(*matrix_shapes(*shapes[:2]))
 
     def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product of the operands."""
@@ -231,7 +231,7 @@ class MatMulInteger(ArrayLayer):
     def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
         """Return the sums, shaped as by :func:`numpy.matmul`."""
         assert isinstance(product, BatchedProduct)
-        _correct("MatMulInteger", product, inputs[0], inputs[1], inputs[2:])
+        _correct(self.kind, product, inputs[0], inputs[1], inputs[2:])
         return product.acc.reshape(self.output_shape(*(tensor.shape for tensor in inputs)))
 
 
@@ -297,7 +297,7 @@ class MatMulIntegerToFloat(ArrayLayer):
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*_matrix_shapes(*shapes[:2]))
+        return batched_gemm(*matrix_shapes(*shapes[:2]))
 
     def lower(self, *inputs: np.ndarray) -> Product:
         """Return the product of the operands."""

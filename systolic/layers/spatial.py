@@ -53,6 +53,31 @@ def paddings(value: Any, rank: int) -> str | AxisPads:
     )
 
 
+def put_window(layer: Any) -> None:
+    """Put stride, dilation, padding and groups of a layer for any number of axes into their stored form.
+
+    An int holds for all axes; a tuple says how many there are.
+    """
+
+    def put(name: str, value: Any) -> None:
+        object.__setattr__(layer, name, value)
+
+    put("groups", _check.integer(layer.groups, "groups", minimum=1))
+    for name in ("stride", "dilation"):
+        value = getattr(layer, name)
+        if isinstance(value, tuple | list):
+            put(name, sizes(value, name, len(value)))
+        else:
+            put(name, _check.integer(value, name, minimum=1))
+    padding = layer.padding
+    if isinstance(padding, tuple | list):
+        put("padding", paddings(padding, len(padding)))
+    elif isinstance(padding, str):
+        paddings(padding, 1)
+    else:
+        put("padding", _check.integer(padding, "padding", minimum=0))
+
+
 @dataclass(frozen=True)
 class Span:
     """A kernel sliding along 1, 2 or 3 axes, its padding resolved; as :class:`Window`, by axis."""

@@ -173,7 +173,9 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
 
 UNCHECKED: frozenset[type[Layer]] = frozenset(
     {
+        layers.FloatConv,
         layers.FloatConv2d,
+        layers.FloatConvTranspose,
         layers.FloatDense,
         layers.ArgMax,
         layers.AveragePool,

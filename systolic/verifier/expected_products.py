@@ -79,8 +79,23 @@ def _matmul_to_float(layer: Layer, *inputs: np.ndarray) -> np.ndarray:
         return np.asarray(real + (bias[0] if w.ndim > 1 else bias[0][0]) if bias else real)
 
 
+def _qlinear_matmul(layer: layers.QLinearMatMul, *inputs: np.ndarray) -> np.ndarray:
+    x, xs, zx, w, ws, zw, *rest = inputs
+    acc = oracle.matmul_integer(*_matrices(layer, x, w), zx.item(), zw.item() if zw.size == 1 else zw)
+    bias = rest.pop() if len(rest) % 2 else None
+    if bias is not None:
+        bias = np.broadcast_to(bias, _as_matmul(acc, x, w).shape).reshape(acc.shape)
+        acc = oracle.wrap_int32(acc.astype(np.int64) + bias)
+    each = ws.reshape(()) if ws.size == 1 else ws
+    factor = np.float32(layer.alpha) * np.float32(xs.item()) * each.astype(np.float32)
+    if not rest:
+        return _as_matmul(acc.astype(np.float32) * factor, x, w)
+    ys, zy = rest
+    return _as_matmul(oracle.requantize(acc, factor / np.float32(ys.item()), zy, zy.dtype), x, w)
+
+
 def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operands]:
-    x, w = _matrices(layer, *inputs[:2])
+    x, w = _matrices(layer, inputs[0], inputs[3 if isinstance(layer, layers.QLinearMatMul) else 1])
     batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     m = x.shape[-2]
     all_x, all_w = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (x, w))
@@ -194,8 +209,17 @@ def _conv_integer(
     return _restored(sums, x.ndim - 2, depth)
 
 
+def _qlinear_conv(layer: layers.QLinearConv, *inputs: np.ndarray) -> np.ndarray:
+    x, xs, zx, w, ws, zw, ys, zy, *bias = inputs
+    images, kernels, options, depth = _images(layer, x, w, zx.item())
+    y = oracle.qlinear_conv(images, xs, zx, kernels, ws, zw, ys, zy, *bias, **options)
+    return _restored(y, x.ndim - 2, depth)
+
+
 def _conv_sums(layer: Any, *inputs: np.ndarray) -> tuple[np.ndarray, Operands]:
-    if isinstance(layer, layers.ConvInteger):
+    if isinstance(layer, layers.QLinearConv):
+        x, w, zero = inputs[0], inputs[3], inputs[2].item()
+    elif isinstance(layer, layers.ConvInteger):
         x, w = inputs[:2]
         zero = int(inputs[2].reshape(())) if len(inputs) > 2 else 0
     else:
@@ -228,6 +252,8 @@ PRODUCTS: dict[type[Layer], Callable[..., Any]] = {
     layers.MatMul: _matmul,
     layers.MatMulInteger: _matmul_integer,
     layers.MatMulIntegerToFloat: _matmul_to_float,
+    layers.QLinearConv: _qlinear_conv,
+    layers.QLinearMatMul: _qlinear_matmul,
 }
 """Outputs by the kind of layer."""
 
@@ -238,5 +264,7 @@ SUMS: dict[type[Layer], Callable[..., tuple[np.ndarray, Operands]]] = {
     layers.MatMul: _matmul_sums,
     layers.MatMulInteger: _matmul_sums,
     layers.MatMulIntegerToFloat: _matmul_sums,
+    layers.QLinearConv: _conv_sums,
+    layers.QLinearMatMul: _matmul_sums,
 }
 """Raw sums, shaped as the product's `acc`, and operands by the kind of layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ def _qlinear_conv(op: Operator) -> Converted:
     known = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     op.only(*known, *(("channels_last",) if op.domain else ()))
     last = bool(op.attribute("channels_last", 0))
+    if _computed(op, range(1, 9)):
+        return _qlinear_conv_of_tensors(op, last)
     weight = op.constant(3, "weight")
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
@@ -28,7 +31,7 @@ def _qlinear_conv(op: Operator) -> Converted:
         "w": op.params(4, 5, axis=0),
         "y": op.params(6, 7),
         "bias": op.constant(8, "bias") if op.has(8) else None,
-        **_window(op, rank),
+        **conv_window(op, rank),
     }
     read = op.inputs[:1]
     if rank == 1:
@@ -41,9 +44,36 @@ def _qlinear_conv(op: Operator) -> Converted:
     return layers.Conv2d(weight, groups=groups, **options), read
 
 
+def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
+    """Return the convolution of weights or parameters computed at run time."""
+    read = (*_required(op, 8), *((op.inputs[8],) if op.has(8) else ()))
+    rank = conv_rank(op, 3)
+    layer = layers.QLinearConv(groups=op.attribute("group", 1), **conv_window(op, rank))
+    if not last:
+        return layer, read
+    first, y = f"{op.outputs[0]}.x", f"{op.outputs[0]}.y"
+    axes = range(1, rank + 1)
+    return [
+        Node(layers.Transpose((0, rank + 1, *axes)), read[:1], first, f"{op.label}.first"),
+        Node(layer, (first, *read[1:]), y, op.label),
+        Node(layers.Transpose((0, *(axis + 1 for axis in axes), 1)), (y,), op.outputs[0], f"{op.label}.last"),
+    ]
+
+
+def _computed(op: Operator, indices: Iterable[int]) -> bool:
+    """Whether an input among these is not a constant; those that are missing are not."""
+    return any(op.has(index) and op.inputs[index] not in op.constants for index in indices)
+
+
 def _conv_integer(op: Operator) -> Converted:
     op.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-    weight = op.shape(1)
+    rank = conv_rank(op, 1)
+    return layers.ConvInteger(groups=op.attribute("group", 1), **conv_window(op, rank)), _given(op, 2, 3)
+
+
+def conv_rank(op: Operator, index: int) -> int:
+    """Return the number of spatial axes, of weights that are the input `index` and may be computed."""
+    weight = op.shape(index)
     shape = weight if weight is not None else op.shape(0)
     if shape is None:
         raise op.refuse("the number of spatial axes of its inputs must be known")
@@ -54,7 +84,7 @@ def _conv_integer(op: Operator) -> Converted:
     rank = len(shape) - 2
     if rank not in (1, 2, 3):
         raise op.refuse(f"operands of {rank + 2} axes; supported are 1 to 3 spatial axes")
-    return layers.ConvInteger(groups=op.attribute("group", 1), **_window(op, rank)), _given(op, 2, 3)
+    return rank
 
 
 def _expect_kernel(op: Operator, weight: tuple[int, ...]) -> None:
@@ -63,7 +93,7 @@ def _expect_kernel(op: Operator, weight: tuple[int, ...]) -> None:
         raise ValueError(f"kernel_shape {given} but a weight {shape_text(weight)}")
 
 
-def _window(op: Operator, rank: int) -> dict[str, Any]:
+def conv_window(op: Operator, rank: int) -> dict[str, Any]:
     """Return stride, padding and dilation of a window over `rank` axes."""
     auto = op.attribute("auto_pad", "NOTSET")
     names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
@@ -84,9 +114,11 @@ def _window(op: Operator, rank: int) -> dict[str, Any]:
 
 def _qlinear_matmul(op: Operator) -> Converted:
     op.only()
-    x, y = op.params(1, 2), op.params(6, 7)
     if not op.has(3):
         raise ValueError("input 3, the second matrix, is missing")
+    if _computed(op, (1, 2, 4, 5, 6, 7)) or (op.has(4) and op.constants[op.inputs[4]].ndim > 2):
+        return layers.QLinearMatMul(), _required(op, 8)
+    x, y = op.params(1, 2), op.params(6, 7)
     shape = op.shape(3)
     w = _column_params(op, 4, 5, None if shape is None else len(shape))
     weight = op.constants.get(op.inputs[3])
@@ -107,12 +139,14 @@ def _column_params(op: Operator, scale: int, zero_point: int, axes: int | None) 
 
 def _qgemm(op: Operator) -> Converted:
     op.only("alpha", "transA", "transB")
-    x = op.params(1, 2)
-    # ONNX Runtime scales by f32(alpha * a_scale) first, which is as if the input had that scale.
     alpha = np.float32(op.attribute("alpha", 1.0))
+    if not alpha > 0:
+        raise op.refuse(f"alpha {alpha}; supported are numbers above 0")
+    if _computed(op, (1, 2, 4, 5, 7, 8)):
+        return _qgemm_of_tensors(op, float(alpha))
+    x = op.params(1, 2)
     if alpha != 1:
-        if not alpha > 0:
-            raise op.refuse(f"alpha {alpha}; supported are numbers above 0")
+        # ONNX Runtime scales by f32(alpha * a_scale) first, which is as if the input had that scale.
         x = QuantParams(float(alpha * x.scales), x.zero_point, x.dtype)
     w = op.params(4, 5, axis=1)
     if op.has(7) != op.has(8):
@@ -131,12 +165,30 @@ def _qgemm(op: Operator) -> Converted:
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), weight.shape[1])
         return layers.Dense(weight, x=x, w=w, y=y, bias=bias), op.inputs[:1]
+    _expect_matrices(op)
+    layer = layers.MatMul(x, w, y, transpose_x=bool(op.attribute("transA", 0)), transpose_w=transposed)
+    return layer, (op.inputs[0], op.inputs[3], *((op.inputs[6],) if op.has(6) else ()))
+
+
+def _qgemm_of_tensors(op: Operator, alpha: float) -> Converted:
+    """Return the product by parameters computed at run time."""
+    read = _required(op, 6)
+    if op.has(7) != op.has(8):
+        raise op.refuse("y's scale and zero point must both be given (codes) or both be left out (float32)")
+    _expect_matrices(op)
+    layer = layers.QLinearMatMul(
+        transpose_x=bool(op.attribute("transA", 0)),
+        transpose_w=bool(op.attribute("transB", 0)),
+        alpha=alpha,
+    )
+    return layer, (*read, *(op.inputs[i] for i in (7, 8, 6) if op.has(i)))
+
+
+def _expect_matrices(op: Operator) -> None:
     for index in (0, 3):
         sizes = op.shape(index)
         if sizes is None or len(sizes) != 2:
             raise op.refuse(f"input {op.inputs[index]!r} must be known to be a matrix")
-    layer = layers.MatMul(x, w, y, transpose_x=bool(op.attribute("transA", 0)), transpose_w=transposed)
-    return layer, (op.inputs[0], op.inputs[3], *((op.inputs[6],) if op.has(6) else ()))
 
 
 def _per_column(bias: np.ndarray | None) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.array import conv_rank, conv_window
 from systolic.frontend.operators.fallback import evaluated
 from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
 from systolic.layers.host.normalize import REDUCE
@@ -207,6 +208,40 @@ def _gemm(op: Operator) -> Converted:
     return layer, tuple(name for name in op.inputs if name)
 
 
+def _conv(op: Operator) -> Converted:
+    op.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+    rank = _float_rank(op)
+    if rank is None:
+        return evaluated(op)
+    read = tuple(name for name in op.inputs if name)
+    return layers.FloatConv(groups=op.attribute("group", 1), **conv_window(op, rank)), read
+
+
+def _conv_transpose(op: Operator) -> Converted:
+    known = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "output_shape", "pads")
+    op.only(*known, "strides")
+    rank = _float_rank(op)
+    if rank is None:
+        return evaluated(op)
+    layer = layers.FloatConvTranspose(
+        groups=op.attribute("group", 1),
+        output_padding=op.integers("output_padding", (0,) * rank),
+        output_size=op.integers("output_shape", ()) or None,
+        **conv_window(op, rank),
+    )
+    return layer, tuple(name for name in op.inputs if name)
+
+
+def _float_rank(op: Operator) -> int | None:
+    """Return a convolution's number of axes; None where it is not known or has no layer."""
+    shapes = [shape for shape in (op.shape(1), op.shape(0)) if shape is not None]
+    if not shapes or len(shapes[0]) not in (3, 4, 5) or op.dtypes[op.inputs[0]] not in FLOATS:
+        return None
+    if op.shape(1) is None and "kernel_shape" in op.attributes:
+        return None
+    return conv_rank(op, 1)
+
+
 def _constant(op: Operator) -> Converted:
     from onnx import numpy_helper
 
@@ -253,6 +288,8 @@ FLOATING: dict[tuple[str, str], Converter] = {
     ("", "Clip"): _clip,
     ("", "Constant"): _constant,
     ("", "ConstantOfShape"): _fill,
+    ("", "Conv"): _conv,
+    ("", "ConvTranspose"): _conv_transpose,
     ("", "Gelu"): _gelu,
     ("", "Gemm"): _gemm,
     ("", "GlobalAveragePool"): _global_average_pool,

@@ -3,6 +3,7 @@
 from systolic.layers.host.activation import Relu
 from systolic.layers.host.add import Add
 from systolic.layers.host.arithmetic import Binary, Cast, Clip, Unary, Where
+from systolic.layers.host.convolve import FloatConv, FloatConvTranspose
 from systolic.layers.host.dynamic import DynamicQuantize
 from systolic.layers.host.evaluator import OnnxNode
 from systolic.layers.host.matmul import FloatMatMul
@@ -35,7 +36,9 @@ __all__ = [
     "Expand",
     "Fill",
     "Flatten",
+    "FloatConv",
     "FloatConv2d",
+    "FloatConvTranspose",
     "FloatDense",
     "FloatMatMul",
     "Gather",

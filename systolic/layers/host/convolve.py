@@ -1,0 +1,318 @@
+"""Convolutions of real numbers and their transposes, beside the array, which multiplies codes alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.layers import spatial
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.geometry import Pair
+from systolic.layers.host._inputs import expect_dtype, take_some
+from systolic.layers.host.arithmetic import FLOATS
+
+# Numbers of the patches that are laid out as a matrix at a time: 16 megabytes.
+_PATCHES = 1 << 21
+
+# Beyond any image; it keeps a slip in a stride from asking for all memory.
+_MOST_PIXELS = 1 << 20
+
+
+class _Convolution(HostLayer):
+    """What both share: x, w and a bias of one float type, 1 to 3 axes, groups."""
+
+    inputs: ClassVar[None] = None
+
+    stride: int | tuple[int, ...]
+    padding: str | int | tuple[Any, ...]
+    dilation: int | tuple[int, ...]
+    groups: int
+
+    def __post_init__(self) -> None:
+        spatial.put_window(self)
+
+    def _operands(self, shapes: Sequence[Shape], axes: str) -> tuple[Shape, Shape]:
+        """Return the shapes of x and w, of as many axes."""
+        x, w, *_ = take_some(self, shapes, 2, 3)
+        if len(x) - 2 not in spatial.AXES:
+            raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
+        if len(w) != len(x):
+            raise ValueError(f"{self.kind} takes w {axes} with {len(x)} axes as x has, not {_check.shape(w)}")
+        return tuple(x), tuple(w)
+
+    def _expect_bias(self, shapes: Sequence[Shape], oc: int) -> None:
+        for bias in shapes[2:]:
+            if tuple(bias) != (oc,):
+                raise ValueError(
+                    f"{self.kind}: bias must have one value per output channel, ({oc},), "
+                    f"not {_check.shape(bias)}"
+                )
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the type of all inputs."""
+        first, *rest = take_some(self, dtypes, 2, 3)
+        name = expect_dtype(self, first, FLOATS)
+        for dtype in rest:
+            expect_dtype(self, dtype, (name,), ", the first input's type")
+        return name
+
+    def _finished(self, sums: np.ndarray, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float64 sums, (batch, groups, oc // groups, ...), with bias, as numbers of x's type."""
+        y = sums.reshape(len(sums), sums.shape[1] * sums.shape[2], *sums.shape[3:])
+        for bias in inputs[2:]:
+            y += bias.astype(np.float64).reshape(-1, *[1] * (y.ndim - 2))
+        return y.astype(inputs[0].dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FloatConv(_Convolution):
+    """A convolution of real numbers over 1, 2 or 3 axes, its weights tensors too.
+
+    It reads x (batch, ic, ...), w (oc, ic // groups, ...) and, optionally, a bias (oc,), of one type.
+
+    Parameters
+    ----------
+    stride, dilation : int or tuple of int
+        One for all axes, or one for each.
+    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
+    groups : int
+
+    Notes
+    -----
+    ONNX operator Conv on float32, float64 or float16. Products are summed in float64, patch by patch as
+    matrix products, and rounded once: within 1 unit in the last place of the true value for float32 and
+    float16. ONNX Runtime sums in the type itself, in an order that depends on the processor, and differs
+    by up to about k / 2 units in the last place of the sum of magnitudes of k products; no bits are
+    fixed. :class:`FloatConv2d` holds its weights and is what :func:`systolic.quantize_model` takes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import FloatConv
+    >>> FloatConv(stride=2).apply(np.float32([[[1, 2, 3, 4, 5]]]), np.float32([[[0.5, 0.25, 0.25]]]))
+    array([[[1.75, 3.75]]], dtype=float32)
+    """
+
+    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+
+    def _span(self, shapes: Sequence[Shape]) -> spatial.Span:
+        x, w = self._operands(shapes, "(oc, ic // groups, ...)")
+        rank = len(x) - 2
+        stride, dilation = (
+            spatial.sizes(self.stride, "stride", rank),
+            spatial.sizes(self.dilation, "dilation", rank),
+        )
+        return spatial.span(x, w, stride, dilation, spatial.paddings(self.padding, rank), self.groups)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, ...)."""
+        span = self._span(shapes)
+        self._expect_bias(shapes, shapes[1][0])
+        return (shapes[0][0], shapes[1][0], *span.out)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the convolution, an ndarray (batch, oc, ...)."""
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        batch, oc, *_ = self.output_shape(*(array.shape for array in inputs))
+        x, w = inputs[:2]
+        span = self._span([array.shape for array in inputs])
+        icg = w.shape[1]
+        images = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *span.pads))
+        images = images.reshape(batch, self.groups, icg, *images.shape[2:])
+        weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg * math.prod(span.kernel))
+        sums = np.empty((batch, *weight.shape[:2], *span.out))
+        lines = max(1, _PATCHES // max(1, self.groups * weight.shape[2] * math.prod(span.out[1:])))
+        with np.errstate(all="ignore"):
+            for number, start in itertools.product(range(batch), range(0, span.out[0], lines)):
+                out = (min(lines, span.out[0] - start), *span.out[1:])
+                patches = np.empty((self.groups, icg, *span.kernel, *out))
+                for offsets in itertools.product(*map(range, span.kernel)):
+                    parts: list[Any] = [
+                        _every(offset * dilation, stride, count)
+                        for offset, dilation, stride, count in zip(
+                            offsets, span.dilation, span.stride, out, strict=True
+                        )
+                    ]
+                    first = start * span.stride[0]
+                    parts[0] = slice(parts[0].start + first, parts[0].stop + first, parts[0].step)
+                    patches[_at(slice(None), slice(None), *offsets)] = images[_at(number, ..., *parts)]
+                product = weight @ patches.reshape(self.groups, weight.shape[2], math.prod(out))
+                sums[number, :, :, start : start + out[0]] = product.reshape(*weight.shape[:2], *out)
+            return self._finished(sums, inputs)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FloatConvTranspose(_Convolution):
+    """A transposed convolution of real numbers over 1, 2 or 3 axes: each element of x adds a kernel to y.
+
+    It reads x (batch, ic, ...), w (ic, oc // groups, ...) and, optionally, a bias (oc,), of one type.
+
+    Parameters
+    ----------
+    stride, dilation : int or tuple of int
+        Steps in y, between kernels and between a kernel's elements.
+    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
+        Elements cut off y at both ends; "same" leaves stride times x's size where the kernels reach so far.
+    groups : int
+    output_padding : int or tuple of int
+        Elements more at the end, fewer than the stride or the dilation.
+    output_size : tuple of int or None
+        Sizes of y, whose padding then follows from them.
+
+    Notes
+    -----
+    ONNX operator ConvTranspose on float32, float64 or float16; `output_size` is its output_shape. Along
+    each axis ``out = stride * (in - 1) + output_padding + (k - 1) * dilation + 1 - before - after``. Of an
+    odd number of elements to cut off, by "same" or `output_size`, the last goes at the end for "same" and
+    at the beginning otherwise, as in ONNX Runtime. Sums are as :class:`FloatConv`'s.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import FloatConvTranspose
+    >>> FloatConvTranspose(stride=2).apply(np.float32([[[1, 2]]]), np.float32([[[1, 10, 100]]]))
+    array([[[  1.,  10., 102.,  20., 200.]]], dtype=float32)
+    """
+
+    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+    output_padding: int | tuple[int, ...] = field(default=0, kw_only=True)
+    output_size: tuple[int, ...] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, minimum in (("output_padding", 0), ("output_size", 1)):
+            value = getattr(self, name)
+            if isinstance(value, tuple | list):
+                value = tuple(_check.integer(size, name, minimum=minimum) for size in value)
+            elif value is not None or name == "output_padding":
+                value = _check.integer(value, name, minimum=minimum)
+            object.__setattr__(self, name, value)
+
+    def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, Pair, int]]:
+        """Return, along each axis, the elements of y before any are cut off, those cut off, and y's size."""
+        x, w = self._operands(shapes, "(ic, oc // groups, ...)")
+        rank = len(x) - 2
+        if x[1] != w[0] or w[0] % self.groups:
+            raise ValueError(
+                f"{self.kind} takes w (ic, oc // groups, ...) whose ic is x's, a multiple of {self.groups} "
+                f"groups, not {_check.shape(w)} beside x {_check.shape(x)}"
+            )
+        if 0 in (*x[2:], *w[2:]):
+            raise ValueError(
+                f"{self.kind} takes x and w of at least one element along each axis, not {_check.shape(x)} "
+                f"and {_check.shape(w)}"
+            )
+        strides, dilations = (
+            spatial.sizes(self.stride, "stride", rank),
+            spatial.sizes(self.dilation, "dilation", rank),
+        )
+        more = (
+            self.output_padding if isinstance(self.output_padding, tuple) else (self.output_padding,) * rank
+        )
+        wanted = (None,) * rank if self.output_size is None else self.output_size
+        for name, sizes in (("output_padding", more), ("output_size", wanted)):
+            if len(sizes) != rank:
+                raise ValueError(f"{name} must hold {rank} numbers, one per axis, not {sizes}")
+        paddings = spatial.paddings(self.padding, rank)
+        found = []
+        for axis in range(rank):
+            step, between, size = strides[axis], dilations[axis], x[2 + axis]
+            if more[axis] >= max(step, between):
+                raise ValueError(
+                    f"output_padding must be less than the stride {step} or the dilation {between}, "
+                    f"not {more[axis]}"
+                )
+            whole = step * (size - 1) + more[axis] + (w[2 + axis] - 1) * between + 1
+            pads, out = self._cut(whole, size * step, wanted[axis], step, paddings, axis)
+            if out < 1 or whole > _MOST_PIXELS:
+                raise ValueError(
+                    f"{self.kind}: the output would have {out} elements along its axis {axis + 2}, of "
+                    f"{whole} before padding; supported are 1 or more, of at most {_MOST_PIXELS:,}"
+                )
+            found.append((whole, pads, out))
+        return found
+
+    def _cut(
+        self,
+        whole: int,
+        same: int,
+        wanted: int | None,
+        step: int,
+        paddings: str | spatial.AxisPads,
+        axis: int,
+    ) -> tuple[Pair, int]:
+        """Return the elements cut off `whole` at both ends, and those that remain."""
+        if wanted is not None:
+            if wanted - whole >= step:
+                raise ValueError(
+                    f"output_size must be less than {whole + step} along axis {axis + 2}, where kernels "
+                    f"reach {whole} elements in steps of {step}, not {wanted}"
+                )
+            total, out = max(whole - wanted, 0), wanted
+        elif not isinstance(paddings, str):
+            return paddings[axis], whole - sum(paddings[axis])
+        else:
+            total = 0 if paddings == "valid" else max(whole - same, 0)
+            out = whole - total
+        less, rest = total // 2, total - total // 2
+        return ((less, rest) if paddings == "same" else (rest, less)), out
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, ...)."""
+        axes = self._axes(shapes)
+        oc = shapes[1][1] * self.groups
+        self._expect_bias(shapes, oc)
+        return (shapes[0][0], oc, *(out for _, _, out in axes))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the transposed convolution, an ndarray (batch, oc, ...)."""
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        shapes = [array.shape for array in inputs]
+        self.output_shape(*shapes)
+        axes = self._axes(shapes)
+        x, w = inputs[:2]
+        batch, ic, *image = x.shape
+        ocg, kernel, rank = w.shape[1], w.shape[2:], len(image)
+        strides, dilations = (
+            spatial.sizes(self.stride, "stride", rank),
+            spatial.sizes(self.dilation, "dilation", rank),
+        )
+        rows = x.astype(np.float64).reshape(batch, self.groups, ic // self.groups, math.prod(image))
+        # One matrix (oc // groups, ic // groups) for each group and element of the kernel.
+        weight = np.moveaxis(w.astype(np.float64).reshape(self.groups, -1, *w.shape[1:]), 1, 2)
+        reach = [max(whole, before + out) for whole, (before, _), out in axes]
+        sums = np.zeros((batch, self.groups, ocg, *reach))
+        with np.errstate(all="ignore"):
+            for offsets in itertools.product(*map(range, kernel)):
+                parts: list[Any] = [
+                    _every(offset * dilation, stride, count)
+                    for offset, dilation, stride, count in zip(
+                        offsets, dilations, strides, image, strict=True
+                    )
+                ]
+                product = np.ascontiguousarray(weight[_at(..., *offsets)]) @ rows
+                sums[_at(..., *parts)] += product.reshape(batch, self.groups, ocg, *image)
+            kept = [slice(before, before + out) for _, (before, _), out in axes]
+            return self._finished(np.ascontiguousarray(sums[_at(..., *kept)]), inputs)
+
+
+def _at(*index: Any) -> Any:
+    """Return an index of several axes; mypy takes a tuple of ... and others for an array."""
+    return index
+
+
+def _every(start: int, step: int, count: int) -> slice:
+    """Return the places of `count` elements, `step` apart."""
+    return slice(start, start + (count - 1) * step + 1, step)

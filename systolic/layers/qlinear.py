@@ -1,0 +1,292 @@
+"""Quantized products and convolutions whose scales, zero points and weights are tensors.
+
+For what the layers with :class:`~systolic.QuantParams` cannot hold: parameters computed at run time.
+The sums are those of the integer operators, and become codes by the same equation as everywhere:
+:func:`systolic.requantize`'s ``half_even``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from systolic import _check
+from systolic.gemm import BatchedProduct, Gemm, Product
+from systolic.layers import zero_points
+from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.conv_integer import ConvInteger
+from systolic.layers.matmul import MatMulInteger, broadcastable
+
+_SCALES = ("float32", "float16")
+_NAMES = "x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias"
+
+
+class _ConvSums(ConvInteger):
+    """The sums of a QLinearConv, whose errors name it."""
+
+    @property
+    def kind(self) -> str:
+        return "QLinearConv"
+
+
+class _MatMulSums(MatMulInteger):
+    """The sums of a QLinearMatMul, whose errors name it."""
+
+    @property
+    def kind(self) -> str:
+        return "QLinearMatMul"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearConv(ArrayLayer):
+    """A quantized convolution, its weights and parameters tensors that may be computed at run time.
+
+    It reads x (batch, ic, ...), x_scale, x_zero_point, w (oc, ic // groups, ...), w_scale,
+    w_zero_point, y_scale, y_zero_point and, if a ninth tensor is named, an int32 bias (oc,) in units of
+    x_scale * w_scale. x and y have one scale and zero point, w one or one per output channel, (oc,).
+    Scales are float32; zero points are of their operand's type, y's of the output's.
+
+    Parameters
+    ----------
+    stride, dilation, padding, groups
+        As for :class:`ConvInteger`.
+
+    Notes
+    -----
+    ONNX operator QLinearConv; :class:`Conv2d` and its kin are for weights and parameters that the model
+    holds. Scales may be anything, unlike those of :class:`QuantParams`: a sum scaled to NaN becomes the
+    smallest code, as in ONNX Runtime.
+
+    Examples
+    --------
+    >>> from systolic import QLinearConv
+    >>> QLinearConv(padding=1).output_shape((1, 3, 8, 8), (), (), (4, 3, 3, 3), (4,), (4,), (), ())
+    (1, 4, 8, 8)
+    """
+
+    inputs: ClassVar[None] = None
+
+    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "padding", "dilation", "groups"):
+            object.__setattr__(self, name, getattr(self._sums, name))
+
+    @cached_property
+    def _sums(self) -> ConvInteger:
+        return _ConvSums(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, ...)."""
+        zero_points.expect_count(self.kind, len(shapes), 8, 9, _NAMES)
+        out = self._sums.output_shape(*_integer_inputs(shapes))
+        _expect_single(self.kind, shapes)
+        channels = (out[1],)
+        if shapes[4] not in ((), (1,), channels):
+            raise ValueError(
+                f"{self.kind}: w_scale must be one number or ({out[1]},), not {_check.shape(shapes[4])}"
+            )
+        if len(shapes) > 8 and shapes[8] != channels:
+            raise ValueError(f"{self.kind}: bias must be ({out[1]},), not {_check.shape(shapes[8])}")
+        return out
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y_zero_point's type."""
+        zero_points.expect_count(self.kind, len(dtypes), 8, 9, _NAMES)
+        self._sums.output_dtype(*_integer_inputs(dtypes))
+        return _expect_types(self.kind, dtypes[1], dtypes[4], dtypes[6:8], dtypes[8:])
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per group."""
+        self.output_shape(*shapes)
+        return self._sums.products(*_integer_inputs(shapes))
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of x's patches and the kernels."""
+        self.output_shape(*(tensor.shape for tensor in inputs))
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        return self._sums.lower(*_integer_inputs(inputs))
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return y's codes, (batch, oc, ...)."""
+        acc = self._sums.finish(product, *_integer_inputs(inputs))
+        spread = (-1, *[1] * (acc.ndim - 2))
+        if len(inputs) > 8:
+            acc += inputs[8].reshape(spread)
+        scale = inputs[4].reshape(spread if inputs[4].size > 1 else ())
+        return _codes(acc, _multiplier(inputs[1], scale, inputs[6]), inputs[7])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearMatMul(ArrayLayer):
+    """A quantized product, as :func:`numpy.matmul`, whose parameters are tensors themselves.
+
+    It reads x, x_scale, x_zero_point, w, w_scale and w_zero_point; y_scale and y_zero_point, without
+    which the output is float32; and, as a seventh or ninth tensor, an int32 bias in units of
+    x_scale * w_scale that broadcasts to the output. x and y have one scale and zero point, w one or
+    one per column, (N,) or (..., 1, N). Scales are float32 or float16; zero points are of their
+    operand's type, y's of the output's.
+
+    Parameters
+    ----------
+    transpose_x, transpose_w : bool
+        Whether an operand comes with its last two axes exchanged.
+    alpha : float
+        A factor of x_scale, rounded to float32.
+
+    Notes
+    -----
+    ONNX operator QLinearMatMul and ONNX Runtime's com.microsoft QGemm; :class:`Dense` and
+    :class:`MatMul` are for parameters that the model holds. The multiplier is
+    ``f32(f32(f32(alpha * xs) * ws) / ys)``. Scales may be anything, unlike those of
+    :class:`QuantParams`: a sum scaled to NaN becomes the smallest code, as in ONNX Runtime.
+
+    Examples
+    --------
+    >>> from systolic import QLinearMatMul
+    >>> QLinearMatMul().output_shape((2, 3, 4), (), (), (4, 5), (5,), (5,), (), ())
+    (2, 3, 5)
+    """
+
+    inputs: ClassVar[None] = None
+
+    transpose_x: bool = field(default=False, kw_only=True)
+    transpose_w: bool = field(default=False, kw_only=True)
+    alpha: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("transpose_x", "transpose_w"):
+            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.number):
+            raise TypeError(f"alpha must be a number, not {_check.kind(self.alpha)}")
+        object.__setattr__(self, "alpha", float(self.alpha))
+
+    def _integer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        x, w, *zeros = _integer_inputs(shapes)
+        given = [("x", x, self.transpose_x), ("w", w, self.transpose_w)]
+        for name, shape, transpose in given:
+            if transpose and len(shape) < 2:
+                raise ValueError(
+                    f"{self.kind}: {name} must have 2 axes or more to be transposed, "
+                    f"not {_check.shape(shape)}"
+                )
+        return [*((*s[:-2], s[-1], s[-2]) if transpose else s for _, s, transpose in given), *zeros]
+
+    def _integer_arrays(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        x, w, *zeros = _integer_inputs(inputs)
+        x = x.swapaxes(-1, -2) if self.transpose_x else x
+        return [x, w.swapaxes(-1, -2) if self.transpose_w else w, *zeros]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
+        zero_points.expect_count(self.kind, len(shapes), 6, 9, _NAMES)
+        operands = self._integer_shapes(shapes)
+        out = _SUMS.output_shape(*operands)
+        _expect_single(self.kind, shapes)
+        zero_points.per_column(f"{self.kind}: w_scale", shapes[4], operands[1])
+        for bias in _bias(shapes):
+            if np.broadcast_shapes(out, broadcastable(bias, out)) != out:
+                raise ValueError(
+                    f"{self.kind}: a bias {_check.shape(bias)} does not broadcast to the output "
+                    f"{_check.shape(out)}"
+                )
+        return out
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y_zero_point's type, or float32."""
+        zero_points.expect_count(self.kind, len(dtypes), 6, 9, _NAMES)
+        _SUMS.output_dtype(*_integer_inputs(dtypes))
+        y = dtypes[6:8] if len(dtypes) > 7 else ()
+        return _expect_types(self.kind, dtypes[1], dtypes[4], y, _bias(dtypes))
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per matrix of w that a stack needs."""
+        self.output_shape(*shapes)
+        return _SUMS.products(*self._integer_shapes(shapes))
+
+    def lower(self, *inputs: np.ndarray) -> Product:
+        """Return the product of the operands."""
+        self.output_shape(*(tensor.shape for tensor in inputs))
+        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        return _SUMS.lower(*self._integer_arrays(inputs))
+
+    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
+        """Return y's codes, or float32 numbers, shaped as by :func:`numpy.matmul`."""
+        assert isinstance(product, BatchedProduct)
+        operands = self._integer_arrays(inputs)
+        result = _SUMS.finish(product, *operands)
+        for bias in _bias(inputs):
+            result += bias
+        # A vector is a matrix until the end: columns meet scales in the last axis.
+        acc = result.reshape(product.acc.shape)
+        scale = inputs[4].reshape(zero_points.per_column("w_scale", inputs[4].shape, operands[1].shape))
+        y_scale = inputs[6] if len(inputs) > 7 else None
+        factor = _multiplier(inputs[1], scale, y_scale, self.alpha)
+        if y_scale is not None:
+            return _codes(acc, factor, inputs[7]).reshape(result.shape)
+        with np.errstate(all="ignore"):
+            return np.asarray(acc.astype(np.float32) * factor).reshape(result.shape)
+
+
+_SUMS = _MatMulSums()
+
+
+def _integer_inputs(values: Sequence[Any]) -> Sequence[Any]:
+    """Return what the integer operator reads: x, w and their zero points, or what is said of them."""
+    return values[0], values[3], values[2], values[5]
+
+
+def _bias(values: Sequence[Any]) -> Sequence[Any]:
+    """Return the bias of a product, or what is said of it, if there is one."""
+    return values[-1:] if len(values) in (7, 9) else ()
+
+
+def _expect_single(layer: str, shapes: Sequence[Shape]) -> None:
+    """Raise ValueError unless x and y have one scale and zero point."""
+    names = _NAMES.split(", ")
+    for index in (1, 2, *((6, 7) if len(shapes) > 7 else ())):
+        if shapes[index] not in ((), (1,)):
+            raise ValueError(f"{layer}: {names[index]} must be one number, not {_check.shape(shapes[index])}")
+
+
+def _expect_types(layer: str, x_scale: str, w_scale: str, y: Sequence[str], bias: Sequence[str]) -> str:
+    """Return the output's type; TypeError for scales, an output or a bias of other types."""
+    for name, dtype in zip(("x_scale", "w_scale", "y_scale"), (x_scale, w_scale, *y[:1]), strict=False):
+        if dtype not in _SCALES:
+            raise TypeError(f"{layer}: {name} must hold float32 or float16, not {dtype}")
+    for dtype in y[1:]:
+        zero_points.expect_codes(layer, "y_zero_point", dtype)
+    for dtype in bias:
+        if dtype != "int32":
+            raise TypeError(f"{layer}: bias must hold int32, not {dtype}")
+    return y[1] if y else "float32"
+
+
+def _multiplier(
+    x_scale: np.ndarray, w_scale: np.ndarray, y_scale: np.ndarray | None, alpha: float = 1.0
+) -> np.ndarray:
+    """Return ``f32(f32(f32(alpha * xs) * ws) / ys)``, in w's shape."""
+    with np.errstate(all="ignore"):
+        factor = np.float32(alpha) * x_scale.reshape(()).astype(np.float32) * w_scale.astype(np.float32)
+        return np.asarray(factor if y_scale is None else factor / y_scale.reshape(()).astype(np.float32))
+
+
+def _codes(acc: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
+    """Return sums as codes of y_zero_point's type."""
+    limits, zero = np.iinfo(zero_point.dtype), int(zero_point.reshape(()))
+    with np.errstate(all="ignore"):
+        v = acc.astype(np.float32)
+        v *= scale
+        # Not np.clip: NaN becomes the lower limit.
+        np.fmax(v, np.float32(limits.min - zero), out=v)
+        np.fmin(v, np.float32(limits.max - zero), out=v)
+    np.rint(v, out=v)
+    v += np.float32(zero)
+    return v.astype(zero_point.dtype)
