@@ -12,6 +12,7 @@ CC, CFLAGS, LDFLAGS
 import glob
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -97,23 +98,29 @@ class BuildCore(build_ext):
         else:
             sets = {}
         sources = {os.path.basename(path)[:-2]: path for path in sorted(glob.glob(f"{KERNELS}/*.c"))}
-        objects: dict[str, str] = {}
-        macros: list[tuple[str, str | None]] = []
-        for isa, (flags, msvc_flags) in sets.items():
-            special = [name for name in sources if name.endswith(f"_{isa}")]
+        special = {name: isa for name in sources for isa in (*X86_64, *ARM64) if name.endswith(f"_{isa}")}
+
+        def compiled(name: str) -> str | None:
+            flags, msvc_flags = sets[special[name]]
             try:
-                for name in special:
-                    objects[name] = self.build_kernel(sources[name], msvc_flags if self.msvc else flags)
+                return self.build_kernel(sources[name], msvc_flags if self.msvc else flags)
             except CompileError:
-                print(f"note: this compiler does not know {isa}; built without", file=sys.stderr)
-                objects = {name: path for name, path in objects.items() if name not in special}
-            else:
-                macros.append((f"SYSTOLIC_HAVE_{isa.upper()}", None))
-        every = {f"_{isa}" for isa in (*X86_64, *ARM64)}
-        for name, path in sources.items():
-            if not name.endswith(tuple(every)):
-                objects[name] = self.build_kernel(path, [], macros)
-        return objects
+                return None
+
+        # Each is a process of the compiler's.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            names = [name for name, isa in special.items() if isa in sets]
+            found = dict(zip(names, pool.map(compiled, names), strict=True))
+            unknown = {special[name] for name, path in found.items() if path is None}
+            for isa in sorted(unknown):
+                print(f"note: {isa} does not compile here (see above); built without", file=sys.stderr)
+            macros: list[tuple[str, str | None]] = [
+                (f"SYSTOLIC_HAVE_{isa.upper()}", None) for isa in sets if isa not in unknown
+            ]
+            rest = [name for name in sources if name not in special]
+            others = pool.map(lambda name: self.build_kernel(sources[name], [], macros), rest)
+            objects = dict(zip(rest, others, strict=True))
+        return objects | {name: path for name, path in found.items() if path and special[name] not in unknown}
 
     def build_kernel(
         self, source: str, flags: list[str], macros: list[tuple[str, str | None]] | None = None

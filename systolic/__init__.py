@@ -10,7 +10,10 @@
 
 try:
     from systolic import _core as _core
+    from systolic import _host as _host
 except ImportError as error:
+    if "SYSTOLIC_ISA" in str(error):  # it says what to do
+        raise
     raise ImportError(
         "systolic's compiled core is missing or does not fit this Python. Installed: reinstall with "
         '"pip install --force-reinstall systolic". In a source checkout: build it with '

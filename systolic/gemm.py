@@ -71,7 +71,7 @@ class Product(Protocol):
 
     @property
     def acc(self) -> np.ndarray:
-        """Where :meth:`store` puts the sums: int32, zeros at first, in the layer's layout."""
+        """Where :meth:`store` puts the sums: int32, in the layer's layout; every one is stored."""
         ...
 
     @property

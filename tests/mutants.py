@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from systolic import _core
+from systolic import _core, _host
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNEL = (".pyx", ".h")
+KERNEL = (".pyx", ".h", ".c")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ class Mutant:
 
 def copy_package(folder: Path) -> Path:
     """Copy the package with its built kernel, without its caches; return the folder."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.c")
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "_core.c", "_host.c")
     shutil.copytree(ROOT / "systolic", folder / "systolic", ignore=ignore)
-    shutil.copy2(_core.__file__, folder / "systolic")
+    for compiled in (_core, _host):
+        shutil.copy2(compiled.__file__, folder / "systolic")
     return folder
 
 
@@ -89,29 +90,33 @@ def plant(mutant: Mutant, folder: Path) -> None:
 def plant_kernel(folder: Path) -> None:
     """Plant all bugs of the kernel in a copy of the package and build it, by the project's setup.py.
 
-    Without optimization, which takes less time.
+    Without optimization and for the baseline alone, which takes less time.
     """
-    lanes = folder / "systolic" / "_lanes.h"
+    package = folder / "systolic"
+    (package / "kernels" / "planted.h").write_text(_PLANTED, encoding="utf-8")
     for mutant in MUTANTS:
         if mutant.compiled:
             plant(mutant, folder)
-    lanes.write_text(
-        lanes.read_text(encoding="utf-8").replace("#define LANES", _PLANTED + "#define LANES"),
-        encoding="utf-8",
-    )
-    core = folder / "systolic" / "_core.pyx"
-    text = core.read_text(encoding="utf-8")
-    assert text.count("    int SYSTOLIC_SSE2\n") == 1
-    core.write_text(
-        text.replace("    int SYSTOLIC_SSE2\n", "    int SYSTOLIC_SSE2\n    int planted(int number)\n"),
-        encoding="utf-8",
-    )
+    changed = {change.file for mutant in MUTANTS for change in mutant.changes if change.file.endswith(KERNEL)}
+    for path in (package / file for file in changed):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".pyx":
+            before = "from libc.stdint cimport"
+            assert text.count(before) == 1
+            include = 'cdef extern from "kernels/planted.h" nogil:\n    int planted(int number)\n\n'
+            text = text.replace(before, include + before)
+        else:
+            text = '#include "planted.h"\n' + text
+        path.write_text(text, encoding="utf-8")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder)
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert setup.count('"-O3"') == 1
-    (folder / "setup.py").write_text(setup.replace('"-O3"', '"-O0"'), encoding="utf-8")
-    (folder / "systolic" / Path(_core.__file__).name).unlink()
+    for old, new in (('"-O3"', '"-O0"'), ("sets = X86_64\n", "sets = {}\n"), ("sets = ARM64\n", "sets = {}\n")):
+        assert setup.count(old) == 1
+        setup = setup.replace(old, new)
+    (folder / "setup.py").write_text(setup, encoding="utf-8")
+    for compiled in (_core, _host):
+        (package / Path(compiled.__file__).name).unlink()
     done = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
         cwd=folder,
@@ -122,7 +127,9 @@ def plant_kernel(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-_PLANTED = """
+_PLANTED = """\
+#ifndef SYSTOLIC_PLANTED_H
+#define SYSTOLIC_PLANTED_H
 #include <stdlib.h>
 /* Which bug the environment asks for. */
 static inline int planted(int number) {
@@ -130,13 +137,14 @@ static inline int planted(int number) {
     if (which < 0) which = getenv("SYSTOLIC_PLANTED") ? atoi(getenv("SYSTOLIC_PLANTED")) : 0;
     return which == number;
 }
-
+#endif
 """
 
 
 def systolic(folder: Path, *arguments: str, mutant: Mutant | None = None) -> tuple[int, Any, str]:
     """Run a copy's shell command with --json; return exit status, what it printed and its errors."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("SYSTOLIC_ISA", None)  # one is built
     environment["SYSTOLIC_PLANTED"] = "0" if mutant is None else str(MUTANTS.index(mutant) + 1)
     command = [sys.executable, "-m", "systolic", *arguments, "--quiet", "--json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
@@ -144,8 +152,9 @@ def systolic(folder: Path, *arguments: str, mutant: Mutant | None = None) -> tup
 
 
 # Adds int32 lanes with saturation, where that bug is planted.
-_ADD = """#define ROW_GROUP 4
-#if SYSTOLIC_SSE2
+_ADD = """
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
 static inline __m128i add_epi32(__m128i a, __m128i b) {
     const __m128i sum = _mm_add_epi32(a, b);
     const __m128i over = _mm_srai_epi32(_mm_andnot_si128(_mm_xor_si128(a, b), _mm_xor_si128(a, sum)), 31);
@@ -167,13 +176,39 @@ MUTANTS = (
         (
             Change(
                 "_core.pyx",
-                "            group_rows[g].stream = &streams[r + g, col + cycles - 1]\n",
-                "            group_rows[g].stream = &streams[r + g, col + cycles - 1]\n"
+                "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
                 "            if planted(HERE) and r + g == 2 and col == 0:\n"
-                "                used[g * LANES + 5] ^= 1\n"
-                "                for t in range(group_rows[g].count):\n"
-                "                    group_rows[g].weights[t * LANES + 5] ^= 1\n",
+                "                weights.weight[5] ^= 1\n"
+                "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
             ),
+            Change(
+                "_core.pyx",
+                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)\n",
+                "            if planted(HERE) and r == 2 and col == 0:\n"
+                "                weights.weight[5] ^= 1\n"
+                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)\n"
+                "            if planted(HERE) and r == 2 and col == 0:\n"
+                "                weights.weight[5] ^= 1\n",
+            ),
+            Change(
+                "_core.pyx",
+                "            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)\n",
+                "            if planted(HERE) and r == 2 and col == 0:\n"
+                "                weights.weight[5] ^= 1\n"
+                "            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)\n"
+                "            if planted(HERE) and r == 2 and col == 0:\n"
+                "                weights.weight[5] ^= 1\n",
+            ),
+            # The register itself is right.
+            Change(
+                "_core.pyx",
+                "            if quiet:\n                continue\n",
+                "            if planted(HERE) and r + g == 2 and col == 0:\n"
+                "                weights.weight[5] ^= 1\n"
+                "            if quiet:\n                continue\n",
+            ),
+            # There the weights go another way.
+            Change("_core.pyx", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
         ),
         registers=("psum",),
         pe=(2, 5),
@@ -183,8 +218,8 @@ MUTANTS = (
         (
             Change(
                 "_core.pyx",
-                "        memcpy(&psum[r, col], &sums[cycles + rows - 2 - r, 0], valid * sizeof(int32_t))\n",
-                "        memcpy(&psum[r, col], &sums[cycles + rows - 2 - r, 0], valid * sizeof(int32_t))\n"
+                "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n",
+                "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n"
                 "        if planted(HERE) and r == 2 and col == 0 and valid > 5:\n"
                 "            psum[2, 5] ^= 1\n",
             ),
@@ -195,14 +230,14 @@ MUTANTS = (
     Mutant(
         "swap takes next_weight as it is after the shift",
         (
-            Change("_core.pyx", "Py_ssize_t t = 0, span, here\n", "Py_ssize_t t = 0, span, here, lane\n"),
+            Change("_core.pyx", "Py_ssize_t t = 0, span, here, cycles", "Py_ssize_t t = 0, span, here, lane, cycles"),
             Change(
                 "_core.pyx",
-                "            blend(weight, next_weight, swaps + here)\n",
-                "            blend(weight, next_weight, swaps + here)\n"
+                "            blend(weights.weight, weights.next_weight, swaps + here)\n",
+                "            blend(weights.weight, weights.next_weight, swaps + here)\n"
                 "            for lane in range(LANES):\n"
                 "                if planted(HERE) and swaps[here + lane] and shifts[here + lane]:\n"
-                "                    weight[lane] = above.passed[t * LANES + lane]\n",
+                "                    weights.weight[lane] = above.passed[t * LANES + lane]\n",
             ),
         ),
         registers=("weight",),
@@ -224,17 +259,17 @@ MUTANTS = (
     Mutant(
         "psums saturate",
         (
-            Change("_lanes.h", "#define ROW_GROUP 4\n", _ADD),
+            Change("kernels/array_loops.h", '#include "array.h"\n', '#include "array.h"\n' + _ADD),
             Change(
-                "_lanes.h",
-                "psum[lane] = (int32_t)((uint32_t)psum[lane] + (uint32_t)(activation[lane] * weight[lane]));",
-                "psum[lane] = add_int32(psum[lane], activation[lane] * weight[lane]);",
+                "kernels/array_loops.h",
+                "psums[lane] = (int32_t)((uint32_t)psums[lane] + (uint32_t)(a * multipliers[lane]));",
+                "psums[lane] = add_int32(psums[lane], a * multipliers[lane]);",
             ),
             Change(
-                "_lanes.h", "_mm_add_epi32(p, _mm_madd_epi16(a, w))", "add_epi32(p, _mm_madd_epi16(a, w))"
+                "kernels/array_baseline.c",
+                "_mm_add_epi32(sums, _mm_madd_epi16(pairs, w))",
+                "add_epi32(sums, _mm_madd_epi16(pairs, w))",
             ),
-            Change("_lanes.h", "left = _mm_add_epi32(left, ", "left = add_epi32(left, "),
-            Change("_lanes.h", "right = _mm_add_epi32(right, ", "right = add_epi32(right, "),
         ),
         registers=("psum",),
     ),
@@ -242,21 +277,44 @@ MUTANTS = (
         "two shift beats in a row lose one",
         (
             Change(
-                "_lanes.h",
-                "memcpy(next_weight, last + LANES, LANES);",
-                "memcpy(next_weight, planted(HERE) ? last : last + LANES, LANES);",
+                "kernels/control.h",
+                "memcpy(weights->next_weight, last + LANES, LANES);",
+                "memcpy(weights->next_weight, planted(HERE) ? last : last + LANES, LANES);",
             ),
         ),
         registers=("next_weight",),
     ),
     Mutant(
-        "wavefront: the fourth row of a block repeats the third",
+        "the lower row of a pair multiplies by the activation of the cycle before",
         (
-            Change("_dot.h", "DOT_ROW(3, s30, s31)", "DOT_ROW(planted(HERE) ? 2 : 3, s30, s31)"),
             Change(
-                "_dot.h",
-                "x + 2 * (row * pairs + p);",
-                "x + 2 * ((planted(HERE) && row == 3 ? 2 : row) * pairs + p);",
+                "kernels/array_loops.h",
+                "pairs[j] = paired(number(first[j], is_signed), number(second[j - 1], is_signed));",
+                "pairs[j] = paired(number(first[j], is_signed), "
+                "number(second[planted(HERE) ? j : j - 1], is_signed));",
+            ),
+        ),
+        registers=("psum",),
+    ),
+    Mutant(
+        "wavefront: the fourth row of a tile repeats the third",
+        (
+            Change(
+                "kernels/gemm_driver.h",
+                "    if (rows > 3) p1 = a + 3 * a_stride;\n",
+                "    if (rows > 3) p1 = a + (planted(HERE) ? 2 : 3) * a_stride;\n",
+            ),
+        ),
+        stages=("wavefront product",),
+    ),
+    Mutant(
+        "wavefront: the last value along K is left out where their number is odd",
+        (
+            Change(
+                "kernels/gemm_driver.h",
+                "    if (k > 0) pack_word(b, b_stride, (int)k, cols, form, to);\n",
+                "    if (k > 0) pack_word(b, b_stride, (int)k, cols, form, to);\n"
+                "    if (k > 0 && planted(HERE)) memset(to, 0, (size_t)step);\n",
             ),
         ),
         stages=("wavefront product",),
@@ -314,7 +372,8 @@ MUTANTS = (
                 "width + left + right, channels), 0,",
             ),
         ),
-        stages=("im2col",),
+        # Where a wavefront's products are right, what corrects for the zero point is not.
+        stages=("im2col", "finish"),
     ),
     Mutant(
         "sums of one group are put into another's place",
@@ -343,10 +402,10 @@ MUTANTS = (
         "requantize rounds ties away from zero",
         (
             Change(
-                "quant/roundings.py",
-                "    np.clip(work, low, high, out=work)\n    np.rint(work, out=work)\n",
-                "    np.clip(work, low, high, out=work)\n"
-                "    work[...] = np.sign(work) * np.floor(np.abs(work) + np.float32(0.5))\n",
+                "kernels/host_loops.h",
+                "    v = f32(v + 12582912.0f);\n",
+                "    if (planted(HERE)) v = copysignf(floorf(fabsf(v) + 0.5f), v);\n"
+                "    v = f32(v + 12582912.0f);\n",
             ),
         ),
         stages=("finish", "host"),
@@ -356,9 +415,16 @@ MUTANTS = (
         "requantize adds the zero point before it rounds",
         (
             Change(
-                "quant/roundings.py",
-                "    np.rint(work, out=work)\n    np.add(work, zero_point, out=work)\n    np.copyto(out, work",
-                "    np.add(work, zero_point, out=work)\n    np.rint(work, out=work)\n    np.copyto(out, work",
+                "kernels/host_loops.h",
+                "    memcpy(&bits, &v, sizeof bits);\n    return (uint8_t)(bits + zero);\n",
+                "    memcpy(&bits, &v, sizeof bits);\n"
+                "    if (planted(HERE)) return (uint8_t)(rintf(before + (float)(int32_t)zero));\n"
+                "    return (uint8_t)(bits + zero);\n",
+            ),
+            Change(
+                "kernels/host_loops.h",
+                "    v = v < high ? v : high;\n",
+                "    v = v < high ? v : high;\n    const float before = v;\n",
             ),
         ),
         stages=("finish", "host"),

@@ -5,6 +5,7 @@ Every test runs with each instruction set that the machine has.
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import NamedTuple
 
@@ -12,7 +13,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BLOCK, LANES, ROW_GROUP, SIGN_MIXES, codes, examples, seeds, sign_mixes, sizes, sums, wrap32
+from strategies import (
+    BLOCK,
+    LANES,
+    ROW_GROUP,
+    SIGN_MIXES,
+    codes,
+    examples,
+    seeds,
+    sign_mixes,
+    sizes,
+    sums,
+    wrap32,
+)
 
 from systolic import _core
 from systolic.reference import ReferenceArray
@@ -297,6 +310,36 @@ def test_a_shift_may_begin_and_end_anywhere(start: int) -> None:
         check_same(kernel(state, ports), stepping(state, ports))
 
 
+@examples(40)
+@given(
+    sizes(3 * ROW_GROUP + 1, ROW_EDGES),
+    sizes(2 * LANES + 5),
+    sizes(300, (8, 15, 16, 17, 31, 32, 33, BLOCK - 1, BLOCK, BLOCK + 1, 300)),
+    st.integers(-40, 300),
+    st.sampled_from([1, 1, 1, 0, 2, -1]),
+    st.sampled_from([None, "one row late", "one row without", "one row twice"]),
+    st.sampled_from([0.0, 1.0, "once", "bursts"]),
+    sign_mixes,
+    seeds,
+)
+def test_one_swap_runs_through_the_rows(rows, cols, cycles, start, step, exception, shifts, types, seed) -> None:
+    """As in a fold, one row later each; or almost so."""
+    rng = np.random.default_rng(seed)
+    state, ports = draw_state(rng, rows, cols, types, (shifts, 0.0)), draw_ports(rng, cycles, rows, cols, types, (shifts, 0.0))
+    # Bits that have entered before the first cycle stand in the registers.
+    bits_in_time = np.zeros((cycles + cols, rows), dtype=bool)
+    odd = rng.integers(rows)
+    for r in range(rows):
+        at = start + step * r + (exception == "one row late" and r == odd)
+        if 0 <= at + cols < cycles + cols and not (exception == "one row without" and r == odd):
+            bits_in_time[at + cols, r] = True
+        if exception == "one row twice" and r == odd:
+            bits_in_time[rng.integers(cycles + cols), r] = True
+    state["swap"] = bits_in_time[:cols][::-1].T.copy()
+    ports = ports._replace(swap=bits_in_time[cols:])
+    check_same(kernel(state, ports), stepping(state, ports))
+
+
 @examples(20)
 @given(cases(max_cols=70, max_cycles=700), st.data())
 def test_run_a_then_run_b_equals_run_a_plus_b(case, data: st.DataObject) -> None:
@@ -306,6 +349,69 @@ def test_run_a_then_run_b_equals_run_a_plus_b(case, data: st.DataObject) -> None
     middle, first = kernel(state, ports.cut(0, at))
     end, second = kernel(middle, ports.cut(at, cycles))
     check_same(kernel(state, ports), (end, np.concatenate([first, second])))
+
+
+@examples(20)
+@given(cases(max_rows=24, max_cols=90, max_cycles=700), st.data())
+def test_shared_among_threads_equals_the_whole(case, data: st.DataObject) -> None:
+    """Rows loaded and columns clocked in any pieces, in any order, through several spans of cycles."""
+    state, ports = case
+    after = {name: np.ascontiguousarray(values).copy() for name, values in state.items()}
+    (rows, cols), cycles = state["psum"].shape, len(ports.psum)
+    bottom = np.zeros((cycles, cols), dtype=np.int32)
+    raw = {name: values.view(np.uint8) for name, values in after.items() if name != "psum"}
+    west = [np.ascontiguousarray(values).view(np.uint8) for values in ports[:3]]
+
+    def pieces(size: int, step: int) -> list[tuple[int, int]]:
+        edges = data.draw(st.lists(st.integers(0, (size - 1) // step), max_size=3))
+        edges = [0, *sorted(step * edge for edge in edges), size]
+        return data.draw(st.permutations(list(itertools.pairwise(edges))))
+
+    span = data.draw(st.sampled_from([cycles, BLOCK, 2 * BLOCK]) | st.integers(1, cycles))
+    streams = _core.Streams(rows, cols, span)
+    for start in range(0, cycles, span):
+        here = slice(start, start + span)
+        for first, last in pieces(rows, 2):
+            streams.load(
+                *(values[here] for values in west),
+                *(raw[name] for name in RIGHT),
+                activation_signed=state["activation"].dtype == np.int8,
+                first_row=first,
+                last_row=last,
+            )
+        for first, last in pieces(cols, LANES):
+            streams.clock(
+                *(raw[name] for name in DOWN),
+                after["psum"],
+                ports.weight[here].view(np.uint8),
+                ports.psum[here],
+                bottom[here],
+                weight_signed=state["weight"].dtype == np.int8,
+                first_col=first,
+                last_col=last,
+            )
+    check_same((after, bottom), kernel(state, ports))
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 5), (0, 3), (-2, 5), (0, 6), (4, 2)])
+def test_rows_are_loaded_in_pairs(first: int, last: int) -> None:
+    state, ports = case(0, 5, 20, 3)
+    with pytest.raises(ValueError, match=rf"^rows {first}\.\.{last} are not whole pairs of 5$"):
+        load(_core.Streams(5, 20, 3), state, ports, first, last)
+
+
+def test_no_more_cycles_than_there_is_room_for() -> None:
+    state, ports = case(0, 5, 20, 4)
+    with pytest.raises(ValueError, match="^4 cycles, but there is room for 3$"):
+        load(_core.Streams(5, 20, 3), state, ports, 0, 5)
+    with pytest.raises(ValueError, match="^rows, cols and cycles must be positive, not 5, 0 and 3$"):
+        _core.Streams(5, 0, 3)
+
+
+def load(streams: _core.Streams, state: State, ports: PortValues, first: int, last: int) -> None:
+    west = [np.ascontiguousarray(values).view(np.uint8) for values in ports[:3]]
+    moving = [np.ascontiguousarray(state[name]).view(np.uint8) for name in RIGHT]
+    streams.load(*west, *moving, activation_signed=True, first_row=first, last_row=last)
 
 
 @examples(20)

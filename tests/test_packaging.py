@@ -70,31 +70,39 @@ def test_version_stands_in_changelog_and_citation():
     assert f"\nversion: {systolic.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+def stub(name: str) -> list[ast.stmt]:
+    return ast.parse((PACKAGE / f"{name}.pyi").read_text(encoding="utf-8")).body
+
+
 @pytest.mark.parametrize("name", COMPILED)
 def test_types_are_shipped(name):
     assert (PACKAGE / "py.typed").is_file()
-    stub = ast.parse((PACKAGE / f"{name}.pyi").read_text(encoding="utf-8"))
-    functions = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
-    values = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    declared = {node.name for node in stub(name) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    declared |= {node.target.id for node in stub(name) if isinstance(node, ast.AnnAssign)}
     compiled = vars(importlib.import_module(f"systolic.{name}"))
     # Private ones that the package's own tests ask for are declared as well.
-    assert functions | values <= set(compiled)
-    assert {name for name in compiled if not name.startswith("_") and name not in ("np", "os")} <= functions | values
+    assert declared <= set(compiled)
+    assert {name for name in compiled if not name.startswith("_") and name not in ("np", "os")} <= declared
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_stub_has_the_parameters_of_the_compiled_functions(name):
-    stub = ast.parse((PACKAGE / f"{name}.pyi").read_text(encoding="utf-8"))
-    functions = [node for node in stub.body if isinstance(node, ast.FunctionDef)]
-    assert functions
-    for node in functions:
-        names = [argument.arg for argument in node.args.args + node.args.kwonlyargs]
-        compiled = getattr(importlib.import_module(f"systolic.{name}"), node.name)
-        signature = compiled.__doc__.split("\n")[0]
-        # embedsignature: "run(uint8_t[:, ::1] weight, ..., *, bool activation_signed, str name=None)"
-        inside = re.sub(r"\[[^]]*\]", "", signature[signature.index("(") + 1 : signature.rindex(")")])
-        parts = [part.partition("=")[0].split()[-1] for part in inside.split(",") if part.strip() not in ("*", "")]
-        assert parts == names
+def test_stubs_have_the_parameters_of_the_compiled_functions(name):
+    compiled = importlib.import_module(f"systolic.{name}")
+    checked = 0
+    for outer in stub(name):
+        for node in outer.body if isinstance(outer, ast.ClassDef) else [outer]:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            owner = getattr(compiled, outer.name)
+            documented = getattr(owner, node.name) if node is not outer and node.name != "__init__" else owner
+            names = [argument.arg for argument in node.args.args + node.args.kwonlyargs]
+            # embedsignature: "run(uint8_t[:, ::1] weight, ..., *, bool activation_signed, str name=None)"
+            signature = re.sub(r"\[[^]]*\]", "", documented.__doc__.split("\n")[0])
+            inside = signature[signature.index("(") + 1 : signature.rindex(")")].split(",")
+            found = [part.partition("=")[0].split()[-1] for part in inside if part.strip() not in ("*", "")]
+            assert found == [name for name in names if name != "self" or "self" in found]
+            checked += 1
+    assert checked
 
 
 def test_missing_core_says_how_to_build_it(tmp_path):

@@ -1,78 +1,389 @@
-"""Sharing work among threads: what they do, what they raise, and where no thread can be had."""
+"""Threads: the same results from any number, in any surroundings; errors come out; nothing hangs."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
+from strategies import codes, product
 
-from systolic import threads
-from systolic.threads import share
+import systolic
+from systolic import ArrayConfig, threads
+from systolic.machine import control
+
+ARRAY = ArrayConfig(64, 64)
+LIMIT = 60  # seconds after which something hangs
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 9])
-@pytest.mark.parametrize("count", [0, 1, 2, 100])
-def test_each_task_runs_once_and_is_over_when_share_returns(count: int, workers: int) -> None:
+@pytest.fixture(autouse=True)
+def products_worth_sharing() -> Iterator[None]:
+    """Let small products, too, be shared among threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["systolic.array.systolic_array"], "_WORTH_A_THREAD", 0)
+        patch.setattr(control, "_WORTH_A_THREAD", 0)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """Let a test that hangs end in an error instead, where there are signals."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def alarm(*_: object) -> None:
+        raise TimeoutError(f"a test has not ended within {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.alarm(LIMIT)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def operands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, w = codes(rng, (150, 130), "int8"), codes(rng, (130, 200), "uint8")
+    return x, w, product(x, w)
+
+
+def script(body: str, *options: str) -> str:
+    """Run a program of its own on this package; return what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(systolic.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(body)],
+        env=environment, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+# Calls
+
+
+@pytest.mark.parametrize("mode", ["cycle", "wavefront"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 100])
+def test_any_number_gives_the_same(operands, mode: str, count: int) -> None:
+    x, w, expected = operands
+    result = systolic.matmul(x, w, array=ARRAY, mode=mode, threads=count)
+    np.testing.assert_array_equal(result.acc, expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_registers_are_the_same(count: int) -> None:
+    rng = np.random.default_rng(1)
+    x, w = codes(rng, (300, 64), "int8"), codes(rng, (64, 64), "int8")
+    one = systolic.SystolicArray(ARRAY).fold(w, x).run(250, threads=1)
+    other = systolic.SystolicArray(ARRAY).fold(w, x).run(250, threads=count)
+    assert not other.diff(one)
+    assert not other.run(threads=count).diff(one.run(threads=1))
+    np.testing.assert_array_equal(other.outputs[0], product(x, w))
+
+
+@pytest.mark.parametrize("mode", ["cycle", "wavefront"])
+def test_many_threads_call_at_once(operands, mode: str) -> None:
+    """Each with operands and an array of its own; the process gets no more threads than the pool's."""
+    x, w, expected = operands
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        try:
+            own = x + np.int8(number)
+            for _ in range(4):
+                result = systolic.matmul(own, w, array=ARRAY, mode=mode, threads=3)
+                if not np.array_equal(result.acc, product(own, w)):
+                    wrong.append(number)
+        except BaseException as error:
+            wrong.append(error)
+
+    callers = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(LIMIT)
+    assert not wrong and not any(caller.is_alive() for caller in callers)
+    assert len(helpers()) <= max(threads._pool_size, 1)
+    np.testing.assert_array_equal(systolic.matmul(x, w, array=ARRAY, mode=mode).acc, expected)
+
+
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_within_a_pool_of_the_user(operands, count: int | None) -> None:
+    x, w, expected = operands
+    jobs = [("cycle", count), ("wavefront", count)] * 6
+    with ThreadPoolExecutor(4) as pool:
+        results = list(
+            pool.map(lambda job: systolic.matmul(x, w, array=ARRAY, mode=job[0], threads=job[1]).acc, jobs)
+        )
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def test_array_run_by_many_threads() -> None:
+    rng = np.random.default_rng(2)
+    x, w = codes(rng, (400, 64), "int8"), codes(rng, (64, 64), "int8")
+
+    def work(_: int) -> np.ndarray:
+        array = systolic.SystolicArray(ARRAY).fold(w, x)
+        for _ in range(6):
+            array = array.run(100, threads=2)
+        return array.outputs[0]
+
+    with ThreadPoolExecutor(6) as pool:
+        for output in pool.map(work, range(12)):
+            np.testing.assert_array_equal(output, product(x, w))
+
+
+def test_set_threads(operands) -> None:
+    x, w, expected = operands
+    seen: set[int] = set()
+
+    def counting(tasks, workers):
+        seen.add(workers)
+        share(tasks, workers)
+
+    share = control.share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "share", counting)
+        try:
+            for count in (1, 2, 5):
+                systolic.set_threads(count)
+                assert threads.thread_count() == count and threads.thread_count(3) == 3
+                result = systolic.matmul(x, w, array=ARRAY, mode="wavefront")
+                np.testing.assert_array_equal(result.acc, expected)
+                assert seen == {count}
+                seen.clear()
+        finally:
+            systolic.set_threads(None)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    assert threads.thread_count() == len(allowed)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
+def test_numbers_of_threads_are_checked(operands, count) -> None:
+    x, w, _ = operands
+    for call in (systolic.set_threads, threads.thread_count, lambda n: systolic.matmul(x, w, threads=n)):
+        with pytest.raises((ValueError, TypeError), match="^threads must be "):
+            call(count)
+    assert threads._threads is None
+
+
+# Sharing
+
+
+def helpers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("systolic")]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_each_task_is_done_once(workers: int, count: int) -> None:
     done: list[int] = []
-    share((partial(done.append, i) for i in range(count)), workers)
+    threads.share((lambda i=i: done.append(i) for i in range(count)), workers)
     assert sorted(done) == list(range(count))
 
 
-def test_two_workers_are_two_threads() -> None:
-    # Each task waits for the other: one thread alone would wait for ever.
-    both = threading.Barrier(2, timeout=60)
-    names: list[str] = []
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_no_more_at_a_time_than_asked(workers: int) -> None:
+    now, most, lock = 0, 0, threading.Lock()
 
     def task() -> None:
-        both.wait()
-        names.append(threading.current_thread().name)
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
 
-    share([task, task], 2)
-    assert len(set(names)) == 2
-
-
-@pytest.mark.parametrize("where", ["here", "there"])
-def test_an_error_is_raised_here_after_the_others_are_over(where: str) -> None:
-    here, raised, over = threading.current_thread(), threading.Event(), threading.Event()
-    began = threading.Barrier(2, timeout=60)
-
-    def task() -> None:
-        began.wait()
-        if (threading.current_thread() is here) == (where == "here"):
-            raised.set()
-            raise ValueError(where)
-        assert raised.wait(60)
-        over.set()
-
-    def never() -> None:
-        pytest.fail("begun after an error")
-
-    with pytest.raises(ValueError, match=f"^{where}$"):
-        share([task, task, *[never] * 9], 2)
-    assert over.is_set()
+    threads.share((task for _ in range(30)), workers)
+    assert 1 <= most <= workers
 
 
-def test_an_error_of_the_iterable_is_raised_here() -> None:
+def test_tasks_do_run_beside_each_other() -> None:
+    # Each waits for the others: one thread alone would never get through.
+    barrier = threading.Barrier(3, timeout=LIMIT / 2)
+    threads.share((barrier.wait for _ in range(3)), 3)
+
+
+def test_the_pool_is_no_larger_than_asked_and_is_used_again() -> None:
+    printed = script(
+        """
+        import threading
+        from systolic import threads
+        threads.set_threads(1)  # whatever this machine has
+        def helpers():
+            return {thread.ident for thread in threading.enumerate() if thread.name.startswith("systolic")}
+        for _ in range(20):
+            threads.share((lambda: None for _ in range(50)), 3)
+        first = helpers()
+        assert 1 <= len(first) <= 2, first
+        for _ in range(20):
+            threads.share((lambda: None for _ in range(50)), 2)
+        assert helpers() == first
+        threads.share((lambda: None for _ in range(50)), 6)
+        assert len(helpers() - first) <= 5
+        print("good")
+        """
+    )
+    assert printed == "good\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize("at", [0, 5])
+def test_an_error_comes_out_and_stops_the_rest(workers: int, error: BaseException, at: int) -> None:
+    done: list[int] = []
+
+    def task(number: int) -> None:
+        done.append(number)
+        if number == at:
+            raise error
+        threading.Event().wait(0.001)
+
+    with pytest.raises(type(error)) as caught:
+        threads.share((lambda i=i: task(i) for i in range(2000)), workers)
+    assert caught.value is error
+    count = len(done)
+    assert at < count < 1000
+    # None begins afterwards, and the next call is as good as the first.
+    threading.Event().wait(0.01)
+    assert len(done) == count
+    test_each_task_is_done_once(workers, 50)
+
+
+def test_an_error_while_tasks_are_made_comes_out() -> None:
     def tasks():
         yield lambda: None
-        raise ValueError("no more")
+        raise RuntimeError("no more")
 
-    for _ in range(20):
-        with pytest.raises(ValueError, match="^no more$"):
-            share(tasks(), 3)
+    for workers in (1, 3):
+        with pytest.raises(RuntimeError, match="^no more$"):
+            threads.share(tasks(), workers)
 
 
-def test_tasks_may_share() -> None:
+def test_a_task_may_share_its_own_work() -> None:
     done: list[tuple[int, int]] = []
 
     def outer(i: int) -> None:
-        share((partial(done.append, (i, j)) for j in range(5)), 3)
+        threads.share((lambda j=j: done.append((i, j)) for j in range(5)), 3)
 
-    share((partial(outer, i) for i in range(7)), 3)
-    assert sorted(done) == [(i, j) for i in range(7) for j in range(5)]
+    threads.share((lambda i=i: outer(i) for i in range(6)), 3)
+    assert sorted(done) == [(i, j) for i in range(6) for j in range(5)]
+
+
+@pytest.mark.parametrize("mode", ["cycle", "wavefront"])
+def test_an_error_from_a_callback_comes_out(operands, mode: str) -> None:
+    x, w, _ = operands
+
+    def progress(done: int, total: int) -> None:
+        raise LookupError("stop here")
+
+    with pytest.raises(LookupError, match="^stop here$"):
+        systolic.matmul(x, w, array=ARRAY, mode=mode, threads=2, progress=progress)
+
+
+# Processes
+
+
+FORKED = """
+    import multiprocessing, sys
+    import numpy as np
+    import systolic
+    from systolic.machine import control
+    control._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
+    x, w = np.full((150, 130), -3, np.int8), np.full((130, 200), 5, np.int8)
+    def work(number):
+        sums = [systolic.matmul(x, w, array=systolic.ArrayConfig(64, 64), mode=mode, threads=3).acc
+                for mode in ("cycle", "wavefront")]
+        return all((acc == -15 * 130).all() for acc in sums)
+    if __name__ == "__main__":
+        before = work(0)
+        with multiprocessing.get_context(METHOD).Pool(2) as pool:
+            inside = pool.map_async(work, range(4)).get(timeout=50)
+        print(before, inside, work(0))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_after_fork() -> None:
+    # Python 3.12 and newer warn of a fork where there are threads.
+    assert script(FORKED.replace("METHOD", "'fork'"), "-W", "ignore") == f"True {[True] * 4} True\n"
+
+
+def test_spawned(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(FORKED.replace("METHOD", "'spawn'")), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(systolic.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.stdout == f"True {[True] * 4} True\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_while_others_compute() -> None:
+    """The lock of the pool may be held, by a thread that the child has not."""
+    printed = script(
+        """
+        import os, threading, sys
+        from systolic import threads
+        stop = threading.Event()
+        def busy():
+            while not stop.is_set():
+                threads.share((lambda: None for _ in range(4)), 3)
+        others = [threading.Thread(target=busy) for _ in range(3)]
+        for other in others:
+            other.start()
+        right = 0
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                done = []
+                threads.share((lambda i=i: done.append(i) for i in range(20)), 3)
+                os._exit(0 if sorted(done) == list(range(20)) else 1)
+            right += os.waitpid(child, 0)[1] == 0
+        stop.set()
+        for other in others:
+            other.join()
+        print(right)
+        """,
+        "-W",
+        "ignore",
+    )
+    assert printed == "20\n"
+
+
+@pytest.mark.parametrize("how", ["threading.Thread(target=late).start()", "atexit.register(late)"])
+def test_calls_while_the_program_ends(how: str) -> None:
+    """A user's thread may outlive the main one; then no more threads can be started."""
+    printed = script(
+        f"""
+        import atexit, sys, threading, time
+        import numpy as np
+        import systolic
+        from systolic.machine import control
+        control._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
+        x, w = np.full((150, 130), -3, np.int8), np.full((130, 200), 5, np.int8)
+        def late():
+            time.sleep(0.5)
+            for mode in ("cycle", "wavefront"):
+                acc = systolic.matmul(x, w, array=systolic.ArrayConfig(64, 64), mode=mode, threads=3).acc
+                print((acc == -15 * 130).all())
+        {how}
+        """
+    )
+    assert printed == "True\nTrue\n"
 
 
 def test_where_no_thread_can_be_started_this_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,31 +394,5 @@ def test_where_no_thread_can_be_started_this_one_does_all(monkeypatch: pytest.Mo
     monkeypatch.setattr(threads, "_pool_size", 0)
     monkeypatch.setattr(threading.Thread, "start", start)
     done: list[int] = []
-    share((partial(done.append, i) for i in range(9)), 3)
+    threads.share((partial(done.append, i) for i in range(9)), 3)
     assert done == list(range(9))
-
-
-_OUTLIVES = """
-import threading
-import numpy as np
-import systolic
-
-def late():
-    threading.main_thread().join()
-    x = np.ones((300, 300), dtype=np.int8)
-    print((systolic.matmul(x, x, mode="wavefront", threads=3).acc == 300).all())
-
-if {before}:
-    x = np.ones((300, 300), dtype=np.int8)
-    systolic.matmul(x, x, mode="wavefront", threads=3)
-threading.Thread(target=late).start()
-"""
-
-
-@pytest.mark.parametrize("before", [False, True])
-def test_a_thread_that_outlives_the_main_thread_still_computes(before: bool) -> None:
-    # From then on Python's pools refuse work.
-    script = _OUTLIVES.format(before=before)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert result.stdout == "True\n", result.stderr
-    assert not result.stderr
