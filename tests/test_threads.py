@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,7 @@ def test_set_threads(operands) -> None:
                 assert threads.thread_count() == count and threads.thread_count(3) == 3
                 result = systolic.matmul(x, w, array=ARRAY, mode="wavefront")
                 np.testing.assert_array_equal(result.acc, expected)
-                assert seen == {count}
+                assert seen == ({count} if count > 1 else set())
                 seen.clear()
         finally:
             systolic.set_threads(None)
