@@ -123,7 +123,7 @@ class OnnxNode(HostLayer):
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return what the reference evaluator gives, one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
-        run = evaluator(self.node.tobytes(), tuple(self.reads), tuple(self.opsets))
+        run = evaluator(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
         try:
             with np.errstate(all="ignore"):
                 results = run.run(None, dict(zip(self.reads, inputs, strict=True)))
@@ -197,13 +197,17 @@ def infer(
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def evaluator(data: bytes, reads: tuple[str, ...], opsets: tuple[tuple[str, int], ...]) -> Any:
-    """Return a ReferenceEvaluator of one node; ValueError if onnx has no implementation of it."""
+def evaluator(
+    data: bytes, reads: Sequence[str], dtypes: Sequence[str], opsets: Sequence[tuple[str, int]]
+) -> Any:
+    """Return a ReferenceEvaluator of one node, all arguments tuples; ValueError if onnx cannot make one."""
     node = parse(data)
     from onnx.reference import ReferenceEvaluator
 
+    # Types, because what some operators are written out as depends on them.
+    types = dict(zip(reads, dtypes, strict=True))
     try:
-        return ReferenceEvaluator(_model(node, reads, dict(opsets)), new_ops=[loop_operator()])
+        return ReferenceEvaluator(_model(node, reads, dict(opsets), types), new_ops=[loop_operator()])
     except Exception as error:
         # A dozen kinds, some its own, for operators without an implementation.
         raise ValueError(f"onnx cannot evaluate {node.op_type}: {type(error).__name__}: {error}") from error
@@ -220,9 +224,9 @@ def _model(
     inputs = []
     for name in reads:
         value = onnx.ValueInfoProto(name=name)
-        if dtypes is not None and shapes is not None:
+        if dtypes is not None:
             kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtypes[name]))
-            shape = shapes.get(name)
+            shape = None if shapes is None else shapes.get(name)
             value = onnx.helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))
         inputs.append(value)
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
