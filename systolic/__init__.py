@@ -11,6 +11,8 @@
 try:
     from systolic import _core as _core
 except ImportError as error:
+    if str(error).startswith("SYSTOLIC_ISA="):  # the setting is wrong, not the installation
+        raise
     raise ImportError(
         "systolic's compiled core is missing or does not fit this Python. Installed: reinstall with "
         '"pip install --force-reinstall systolic". In a source checkout: build it with '

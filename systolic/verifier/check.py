@@ -141,9 +141,10 @@ def _refuse(**given: Any) -> None:
     """Raise if an option that goes with a model is given without one."""
     names = [name for name, value in given.items() if value is not None]
     if names:
+        verb = "says" if len(names) == 1 else "say"
         raise ValueError(
-            f"{' and '.join(names)} say how a model is run and checked; without a model, random cases draw "
-            "their own arrays and are checked in every mode"
+            f"{' and '.join(names)} {verb} how a model is run and checked; without a model, random cases "
+            "draw their own arrays and are checked in every mode"
         )
 
 

@@ -64,14 +64,15 @@ class OnnxNode(HostLayer):
     def __post_init__(self) -> None:
         if not isinstance(self.operator, str) or not self.operator:
             raise TypeError(f"operator must be a name, not {_check.kind(self.operator)}")
-        node = np.array(self.node)
+        node = np.array(_check.as_array(self.node, "node"))
         if node.dtype != np.uint8 or node.ndim != 1:
             raise TypeError(f"node must be bytes as uint8, not {node.dtype} {_check.shape(node.shape)}")
         node.flags.writeable = False
         object.__setattr__(self, "node", node)
         for name in ("reads", "read_dtypes", "write_dtypes"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            if not listed or not all(isinstance(item, str) for item in value):
                 raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
             object.__setattr__(self, name, tuple(value))
         if len(self.reads) != len(self.read_dtypes) or not self.reads:
@@ -81,6 +82,10 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
+        if not isinstance(self.opsets, Sequence) or not all(
+            isinstance(item, Sequence) and len(item) == 2 for item in self.opsets
+        ):
+            raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
         opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)
         object.__setattr__(self, "opsets", opsets)
 
