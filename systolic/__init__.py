@@ -12,7 +12,7 @@ try:
     from systolic import _core as _core
     from systolic import _host as _host
 except ImportError as error:
-    if "SYSTOLIC_ISA" in str(error):  # it says what to do
+    if str(error).startswith("SYSTOLIC_ISA="):  # the setting is wrong, not the installation
         raise
     raise ImportError(
         "systolic's compiled core is missing or does not fit this Python. Installed: reinstall with "

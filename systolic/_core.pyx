@@ -43,7 +43,7 @@ from libc.stdint cimport int32_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from threading import local
+from threading import local as _local
 
 import numpy as np
 
@@ -463,7 +463,7 @@ cdef void _clock_strip(
                  bottom.strides[1] // <Py_ssize_t>sizeof(int32_t), sums, cycles, valid)
 
 
-_kept = local()
+_kept = _local()
 
 
 cdef class Streams:

@@ -42,6 +42,9 @@ VERSION = 2
 # Up to so many elements a tensor's values are followed without data: sizes, axes, indices.
 _FEW = 1024
 
+# The largest size given to an input: products of several stay within what numpy can hold.
+_MOST = 2**40
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -322,6 +325,8 @@ class Model:
 
     def _bind(self, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Shape | None]:
         """Return the inputs' shapes, None where sizes beyond the batch stay open."""
+        if shapes is not None and not isinstance(shapes, Mapping):
+            raise TypeError(f"shapes must map inputs to shapes, {{'x': (1, 4)}}, not {_check.kind(shapes)}")
         given = dict(shapes or {})
         unknown = [name for name in given if name not in self.inputs]
         if unknown:
@@ -329,9 +334,13 @@ class Model:
             raise ValueError(f"shapes are for the inputs {names}, not {', '.join(map(repr, unknown))}")
         whole: dict[str, Shape] = {}
         for name, shape in given.items():
-            self.inputs[name].check_shape(name, shape)
-            whole[name] = tuple(_check.integer(size, f"a size of {name!r}") for size in shape)
+            if not isinstance(shape, Sequence) or isinstance(shape, str):
+                raise TypeError(f"the shape of {name!r} must be a tuple of sizes, not {_check.kind(shape)}")
+            what = f"a size of {name!r}"
+            whole[name] = tuple(_check.integer(size, what, minimum=0, maximum=_MOST) for size in shape)
+            self.inputs[name].check_shape(name, whole[name])
         known = self.check_symbols(whole)
+        batch = _check.integer(batch, "batch", minimum=0, maximum=_MOST)
         for spec in self.inputs.values():
             # The batch, unless another input's shape says what it is.
             if spec.symbols and spec.symbols[0] is not None:

@@ -860,6 +860,16 @@ def test_what_does_not_fit_is_refused(folder: Path, case: Any, error: Any, messa
             "Conv1d takes int8, as its x says, not uint8",
         ),
         (
+            lambda: ConvInteger().output_shape((), ()),
+            ValueError,
+            "ConvInteger takes x with 3 to 5 axes (batch, ic, ...), not ()",
+        ),
+        (
+            lambda: Conv1d(np.ones((3, 1, 1), np.int8), x=X, w=W, y=Y, layout=np.ones(2)),  # type: ignore[arg-type]
+            ValueError,
+            "layout must be one of 'NCW', 'NWC', not array([1., 1.])",
+        ),
+        (
             lambda: ConvInteger().output_shape((1, 1), (1, 1)),
             ValueError,
             "ConvInteger takes x with 3 to 5 axes (batch, ic, ...), not (1, 1)",

@@ -55,6 +55,11 @@ ANY: dict[str, Callable[[], om.Case]] = {
     "Resize linear": lambda: om.single("Resize", [X, None, F([1, 2])], mode="linear"),
     "ReduceMean of integers": lambda: om.single("ReduceMean", [np.int32([[1, 2], [4, 4]]), i64(1)]),
     "HardSwish": lambda: om.single("HardSwish", [X]),
+    # Written out in other operators by the standard: by the types of what it reads, by its defaults.
+    "GroupNormalization": lambda: om.single(
+        "GroupNormalization", [X.reshape(1, 2, 3), F([1, 2]), F([0, 1])], num_groups=1
+    ),
+    "MeanVarianceNormalization": lambda: om.single("MeanVarianceNormalization", [X.reshape(1, 2, 3, 1)]),
 }
 
 

@@ -499,6 +499,16 @@ def test_input_without_a_shape(folder: Path) -> None:
     refused(om.save(graph, folder), ValueError, "shape")
 
 
+def test_output_without_a_shape(folder: Path) -> None:
+    # As exporters write it where they cannot tell the rank.
+    graph, feeds = graph_case([RELU], ["h"])
+    graph.graph.output[0].type.tensor_type.ClearField("shape")
+    model = load_onnx(om.save(graph, folder))
+    assert read(folder / "model.onnx").declared["h"] == ("int8", None)
+    (y,) = systolic.run(model, feeds).outputs.values()
+    np.testing.assert_array_equal(y, np.maximum(next(iter(feeds.values())), 0))
+
+
 # The walls between reading, rewriting and converting
 
 

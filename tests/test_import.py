@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,18 @@ def test_optional_packages_are_not_imported(brought: set[str]) -> None:
 
 def test_what_few_calls_need_is_not_imported(brought: set[str]) -> None:
     assert not brought & (HEAVY | LATER)
+
+
+def test_a_wrong_instruction_set_is_not_a_broken_installation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import systolic"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"SYSTOLIC_ISA": "mmx"},
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: SYSTOLIC_ISA=mmx names no instruction set")
+    assert done.returncode == 1 and "reinstall" not in done.stderr
 
 
 def test_the_modules_named_here_exist_and_would_be_seen() -> None:

@@ -360,6 +360,17 @@ K = np.zeros((4, 2, 3, 3), np.int8)
             "stride must be a positive integer, not 0",
         ),
         (
+            lambda: Conv2d(K, x=ONE, w=ONE, y=ONE, stride=2**70).output_shape((1, 2, 5, 5)),
+            ValueError,
+            "stride along the height must be at most 1,048,576, not 1,180,591,620,717,411,303,424",
+        ),
+        (
+            # The only tap of its kernel is nowhere dilated, but C would still be told so.
+            lambda: Conv2d(K[..., :1, :1], x=ONE, w=ONE, y=ONE, dilation=2**62).output_shape((1, 2, 5, 5)),
+            ValueError,
+            "dilation along the height must be at most 1,048,576, not 4,611,686,018,427,387,904",
+        ),
+        (
             lambda: Conv2d(K, x=ONE, w=ONE, y=ONE, padding="full"),
             ValueError,
             "padding must be one of 'same', 'same_lower', 'valid', not 'full'",

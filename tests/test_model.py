@@ -347,6 +347,38 @@ def test_symbolic_sizes_are_bound_at_run_time() -> None:
         model.input_shapes(shapes={"z": (2, 4)})
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"shapes": 5}, TypeError, "shapes must map inputs to shapes, {'x': (1, 4)}, not int 5"),
+        ({"shapes": "x"}, TypeError, "shapes must map inputs to shapes, {'x': (1, 4)}, not str 'x'"),
+        ({"shapes": {"x": 5}}, TypeError, "the shape of 'x' must be a tuple of sizes, not int 5"),
+        ({"shapes": {"x": "24"}}, TypeError, "the shape of 'x' must be a tuple of sizes, not str '24'"),
+        ({"shapes": {"x": (2.5, 4)}}, TypeError, "a size of 'x' must be an integer, not float 2.5"),
+        ({"shapes": {"x": (-2, 4)}}, ValueError, "a size of 'x' must be a non-negative integer, not -2"),
+        (
+            {"shapes": {"x": (2**41, 4)}},
+            ValueError,
+            "a size of 'x' must be an integer of at most 1099511627776, not 2199023255552",
+        ),
+        ({"batch": -1}, ValueError, "batch must be a non-negative integer, not -1"),
+        (
+            {"batch": 2**70},
+            ValueError,
+            "batch must be an integer of at most 1099511627776, not 1180591620717411303424",
+        ),
+        ({"batch": True}, TypeError, "batch must be an integer, not True"),
+    ],
+)
+@pytest.mark.parametrize("call", [Model.input_shapes, Model.summary, Model.table, estimate])
+def test_shapes_that_are_no_shapes(call, given, error: type[Exception], message: str) -> None:
+    model = Model([Relu()], inputs={"x": ((None, 4), "int8")})
+    with raises(error, message):
+        call(model, **given)
+    most = {"batch": 2**40} if "batch" in given else {"shapes": {"x": (2**40, 4)}}
+    call(model, **most)
+
+
 def test_shapes_that_depend_on_values() -> None:
     nodes = [
         Node(Relu(), "x", "h"),

@@ -144,6 +144,21 @@ def test_a_bias_with_a_zero_point_stays_as_written(tmp_path: Path) -> None:
     assert len(rewritten(tmp_path, lambda n: fill(n, 5)).operators) == 5
 
 
+@pytest.mark.parametrize("x_scale", (0, np.inf, np.nan, 3e38))
+@pytest.mark.parametrize("w_scale", (0, np.inf, np.nan, 3e38))
+@pytest.mark.parametrize("float_bias", (False, True))
+def test_scales_that_are_none_are_refused(
+    tmp_path: Path, x_scale: float, w_scale: float, float_bias: bool
+) -> None:
+    # Warnings would be errors here, of another class.
+    net = Net()
+    x, w = net.codes(IMAGE, (x_scale, 0, "int8")), net.weight(KERNEL, (w_scale, 0, "int8"))
+    bias = net.const(np.ones(4, F)) if float_bias else net.bias(4, 0.05 * 0.02)
+    outputs = [net.q(net.op("Conv", x, w, bias), Y)]
+    with pytest.raises(ValueError, match="scale"):
+        systolic.load_onnx(om.save(om.model(net.nodes, net.inputs, outputs, net.constants), tmp_path))
+
+
 def test_a_clip_of_old_opsets_has_attributes(tmp_path: Path) -> None:
     def fill(n: Net, most: float) -> list[str]:
         tensor = n.op("Conv", n.codes(IMAGE), n.weight(KERNEL))

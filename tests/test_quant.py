@@ -493,6 +493,18 @@ def test_requantize_is_lean():
             "axis must be an axis of acc (2, 3), not 2",
         ),
         (
+            (np.zeros((2, 3), np.int32), [0.5, 0.5], 0),
+            {"axis": 1.5},
+            TypeError,
+            "axis must be an integer, not float 1.5",
+        ),
+        (
+            (np.ma.masked_array(np.int32([1]), mask=True), 0.5, 0),
+            {},
+            TypeError,
+            "acc must be a plain array, but is a masked one; fill it: acc.filled(0)",
+        ),
+        (
             (np.int32([1]), 0.5, 0),
             {"rounding": "floor"},
             ValueError,

@@ -597,6 +597,7 @@ PER_CHANNEL = QuantParams([1.0, 2.0], axis=0)
         (lambda: QLinearMul(P, P, P).output_shape((2,), (3,)), ValueError, "broadcast together"),
         (lambda: QLinearSoftmax(P, P, axis=2).apply(Q8), ValueError, "has axis 2, but an input \\(2, 4\\)"),
         (lambda: QLinearAveragePool((2,), P, P, padding=((2, 0),)), ValueError, "smaller than the kernel"),
+        (lambda: QLinearAveragePool((2,), P, P, padding=1), TypeError, "for each of 1 axes, not int 1"),  # type: ignore[arg-type]
         (lambda: QLinearAveragePool((2,), P, P, padding=((1,),)), ValueError, "1 pairs"),  # type: ignore[arg-type]
         (lambda: QLinearAveragePool((2, 2), P, P, stride=(1,)), ValueError, "stride must hold 2 integers"),
         (lambda: QLinearAveragePool((2,), P, P).output_shape((1, 2)), ValueError, "1 spatial axes"),

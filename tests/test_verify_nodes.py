@@ -201,6 +201,9 @@ def test_floats_within(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found is not None and found.max_ulp == 1 and found.relative == report.within and found.count == 4
     assert "integers and cycles equal, floats within" in str(report)
     assert f"output 'sum' is float, within the tolerance of {FLOAT_TOLERANCE:g}" in " ".join(report.notes)
+    # Which node, how far, and why.
+    (begins,) = [note for note in report.notes if note.startswith("the first float tensor")]
+    assert f"'sum' of node 'adds' (Add), {found}: ONNX fixes neither" in begins
     # Every bit, if it is asked for.
     report = verify(path, feeds, against="onnxruntime", node_by_node=True, tolerance=0)
     first, *others = report.mismatches

@@ -67,7 +67,7 @@ def estimate(
         return estimate_gemm(work, config)
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
-    bound = work.input_shapes(_check.integer(batch, "batch", minimum=0), shapes=shapes)
+    bound = work.input_shapes(batch, shapes=shapes)
     known = work.trace(bound)
     gemms = _products(work, known)
     writers = {tensor: node for node in work.nodes for tensor in node.outputs}

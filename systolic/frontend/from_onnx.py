@@ -55,8 +55,8 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     Returns
     -------
     Model
-        Initializers become layers' weights and parameters. Sizes of an input may be symbolic; the
-        model then takes any.
+        Initializers become layers' weights and parameters, also those that the file lists among its
+        inputs: other values cannot be fed. Sizes of an input may be symbolic; the model then takes any.
 
     Raises
     ------

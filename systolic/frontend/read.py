@@ -56,12 +56,31 @@ def _load(path: str | os.PathLike[str]) -> Any:
         model = inline(model)
         check_model(model)
         read_external(model, os.path.dirname(name))
-        onnx.checker.check_model(model)
+        _check_standard(model)
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
     return model
+
+
+def _check_standard(model: Any) -> None:
+    """Let the onnx package check a model, except that outputs need not declare a shape.
+
+    Exporters leave it out where they cannot tell even the rank, and nothing here depends on it.
+    """
+    import onnx
+
+    bare = [
+        output.type.tensor_type
+        for output in model.graph.output
+        if output.type.WhichOneof("value") == "tensor_type" and not output.type.tensor_type.HasField("shape")
+    ]
+    for tensor in bare:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(model)
+    for tensor in bare:
+        tensor.ClearField("shape")
 
 
 def _content(name: str) -> bytes:

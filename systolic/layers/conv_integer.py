@@ -79,7 +79,8 @@ class ConvInteger(ArrayLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        return (shapes[0][0], shapes[1][0], *self._span(shapes).out)
+        out = self._span(shapes).out
+        return (shapes[0][0], shapes[1][0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""

@@ -49,7 +49,9 @@ class _Conv(ArrayLayer):
         put("dilation", spatial.sizes(self.dilation, "dilation", rank))
         put("padding", spatial.paddings(self.padding, rank))
         put("groups", _check.integer(self.groups, "groups", minimum=1))
-        put("layout", _check.choice(self.layout or next(iter(self.layouts)), "layout", tuple(self.layouts)))
+        unnamed = isinstance(self.layout, str) and not self.layout
+        layout = next(iter(self.layouts)) if unnamed else self.layout
+        put("layout", _check.choice(layout, "layout", tuple(self.layouts)))
         if oc % self.groups:
             raise ValueError(
                 f"{kind}: weight has {oc} output channels, which {self.groups} groups do not divide"

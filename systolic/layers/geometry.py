@@ -125,6 +125,9 @@ def along(
 
     `name` is what errors call the axis.
     """
+    if max(step, dilation) > _MOST_PIXELS:
+        what, value = ("stride", step) if step > _MOST_PIXELS else ("dilation", dilation)
+        raise ValueError(f"{what} along the {name} must be at most {_MOST_PIXELS:,}, not {value:,}")
     extent = (kernel - 1) * dilation + 1
     if isinstance(padding, str):
         total = 0

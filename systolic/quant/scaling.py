@@ -84,7 +84,8 @@ def requantize(
     chosen = ROUNDINGS[_check.choice(rounding, "rounding", tuple(ROUNDINGS))]
     dtype = check_dtype(dtype, EIGHT_BITS)
     zero_point = check_zero_point(zero_point, "zero_point", dtype)
-    acc = np.asarray(acc)
+    acc = _check.as_array(acc, "acc")
+    axis = _check.integer(axis, "axis")
     if acc.dtype != np.int32:
         raise TypeError(f"acc must hold int32, not {acc.dtype}; sums wrap to int32 before they are scaled")
     scale = as_multiplier(scale, rounding)

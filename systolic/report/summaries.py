@@ -78,7 +78,7 @@ def summary(
             "load_onnx and Model.load read one from a file"
         )
     machine = as_machine_config(machine)
-    bound = model._bind(_check.integer(batch, "batch", minimum=0), shapes)
+    bound = model._bind(batch, shapes)
     known = model.trace(bound)
     inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in model.inputs.items())
     nodes = tuple(_node(node, known, model.constants, machine.array) for node in model.nodes)

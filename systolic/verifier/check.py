@@ -28,6 +28,9 @@ from systolic.verifier.runtime import doubts, feeds_for, runtime_outputs, runtim
 
 AGAINST = ("reference", "numpy", "onnxruntime")
 
+UNFIXED = "ONNX fixes neither the order of float sums nor how functions such as exp and erf are approximated"
+"""Why float tensors may differ."""
+
 
 def verify(
     model: Model | str | os.PathLike[str] | None = None,
@@ -138,9 +141,10 @@ def _refuse(**given: Any) -> None:
     """Raise if an option that goes with a model is given without one."""
     names = [name for name, value in given.items() if value is not None]
     if names:
+        verb = "says" if len(names) == 1 else "say"
         raise ValueError(
-            f"{' and '.join(names)} say how a model is run and checked; without a model, random cases draw "
-            "their own arrays and are checked in every mode"
+            f"{' and '.join(names)} {verb} how a model is run and checked; without a model, random cases "
+            "draw their own arrays and are checked in every mode"
         )
 
 
@@ -259,6 +263,12 @@ def _verify_model(
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
         absent = sum(node.verdict == "not compared" for node in verdicts)
+        begins = next((node for node in verdicts if node.verdict == "float, within"), None)
+        if begins is not None:
+            notes += (
+                f"the first float tensor that differs is {begins.tensor!r} of node {begins.node!r} "
+                f"({begins.layer}), {begins.difference}: {UNFIXED}",
+            )
         if absent and against == "onnxruntime":
             notes += (f"tensors not compared, as ONNX Runtime fuses their nodes with others: {absent}",)
     return VerificationReport(tuple(mismatches), checked, against, options.seed, notes, verdicts, within)
@@ -365,7 +375,10 @@ def compare_outputs(
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
         if found is not None and found.within(tolerance):
             within = max(within, found.relative or 0.0)
-            notes.append(f"output {name!r} is float, within the tolerance of {tolerance:g}: {found}")
+            notes.append(
+                f"output {name!r} is float, within the tolerance of {tolerance:g}: {found}; {UNFIXED} "
+                "(verify --node-by-node names the first such node)"
+            )
         else:
             mismatches.append(Mismatch(case=f"output {name!r}", stage="output", **wrong))
     return OutputCheck(mismatches, (*notes, *doubts(model)), within)

@@ -21,7 +21,7 @@ def evaluated(op: Operator) -> Converted:
     """Return the layer that evaluates a node with the onnx package, for want of a layer of our own."""
     if not _known(op):
         raise op.refuse("this use of it is not supported")
-    node = _plain(op.proto)
+    node = _plain(op)
     for inner in _inner(node):
         if not _exists(inner.domain, inner.op_type, op.graph.opsets):
             raise op.refuse(
@@ -35,14 +35,14 @@ def evaluated(op: Operator) -> Converted:
     opsets = tuple(sorted(op.graph.opsets.items()))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
     data = node.SerializeToString()
+    dtypes = {name: op.dtypes[name] for name in reads}
+    _expect_types(op, dtypes, "its input")
     try:
-        run = evaluator(data, reads, opsets)
+        run = evaluator(data, reads, tuple(dtypes.values()), opsets)
     except ValueError as error:
         raise op.refuse(str(error)) from error
     if not reads:
         return _constant(op, run)
-    dtypes = {name: op.dtypes[name] for name in reads}
-    _expect_types(op, dtypes, "its input")
     shapes = {name: op.graph.shapes.get(name) for name in reads}
     values = {name: op.constants[name] for name in reads if name in op.constants}
     writes = {}
@@ -75,11 +75,21 @@ def _exists(domain: str, op_type: str, opsets: dict[str, int]) -> bool:
         return False
 
 
-def _plain(proto: Any) -> Any:
-    """Return a copy of a node whose domain is spelled as operator sets are."""
-    node = type(proto)()
-    node.CopyFrom(proto)
+def _plain(op: Operator) -> Any:
+    """Return a copy of a node whose domain is spelled as operator sets are, with its defaults written out.
+
+    Only for operators that the standard writes out in others: inferring shapes in that forgets defaults.
+    """
+    from onnx import defs
+
+    node = type(op.proto)()
+    node.CopyFrom(op.proto)
     node.domain = "" if node.domain == "ai.onnx" else node.domain
+    schema = defs.get_schema(node.op_type, op.graph.opsets.get(node.domain, 1), node.domain)
+    if schema.has_function:
+        given = {attribute.name for attribute in node.attribute}
+        missing = [a.default_value for name, a in schema.attributes.items() if name not in given]
+        node.attribute.extend(value for value in missing if value.name)
     return node
 
 

@@ -25,6 +25,9 @@ Left as written, though ONNX Runtime changes them:
 - scales per row where it expects them per column, which it takes for the latter or fails on;
 - Where between DQs and a Q, whose codes are the same either way;
 - groups within the subgraphs of If and Loop.
+
+Replaced, though ONNX Runtime leaves them in float: groups whose scales or weights are listed among the
+inputs of a file of IR version 4 or later, where a caller may feed others.
 """
 
 from __future__ import annotations

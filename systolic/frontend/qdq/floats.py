@@ -184,7 +184,9 @@ def quantize_constants(edit: Editor) -> None:
                 continue
             op, scale = _quantize_weight(edit, op, weight)
         if bias is not None:
-            _quantize_bias(edit, op, bias, (x_codes.scale.reshape(()) * scale).astype(np.float32))
+            with np.errstate(all="ignore"):
+                steps = (x_codes.scale.reshape(()) * scale).astype(np.float32)
+            _quantize_bias(edit, op, bias, steps)
 
 
 def _leads_to_q(edit: Editor, op: Operator) -> bool:

@@ -138,12 +138,14 @@ def _conv(edit: Editor, ends: _Ends) -> Operator | None:
 def _fits_bias(x: Codes, w: Codes, bias: Codes) -> bool:
     if bias.zero is not None and bias.zero.any():
         return False
-    product = x.scale.reshape(()) * w.scale.reshape(-1)
     scale = bias.scale.reshape(-1)
-    if 1 not in (product.size, scale.size) and product.size != scale.size:
+    if 1 not in (w.scale.size, scale.size) and w.scale.size != scale.size:
         return False
     relative, absolute = _BIAS_TOLERANCE
-    return bool(np.all(np.abs(scale - product) <= absolute + relative * np.abs(product)))
+    # Scales that are none, which no operator takes, are refused where they are used.
+    with np.errstate(all="ignore"):
+        product = x.scale.reshape(()) * w.scale.reshape(-1)
+        return bool(np.all(np.abs(scale - product) <= absolute + relative * np.abs(product)))
 
 
 def _matmul(edit: Editor, ends: _Ends) -> Operator | None:

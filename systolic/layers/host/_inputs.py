@@ -98,6 +98,18 @@ def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> N
             )
 
 
+def pad_pairs(value: Any, rank: int) -> tuple[tuple[Any, ...], ...]:
+    """Return a padding of (before, after) for each axis as tuples, sizes unchecked; None is no padding."""
+    if value is None:
+        return ((0, 0),) * rank
+    listed = Sequence | np.ndarray
+    if not isinstance(value, listed) or not all(isinstance(pads, listed) for pads in value):
+        raise TypeError(
+            f"padding must hold (before, after) for each of {rank} axes, not {_check.kind(value)}"
+        )
+    return tuple(map(tuple, value))
+
+
 def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
     """Put a field that is None or a list of integers into its stored form, a tuple."""
     value = getattr(layer, name)

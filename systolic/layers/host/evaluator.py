@@ -64,14 +64,15 @@ class OnnxNode(HostLayer):
     def __post_init__(self) -> None:
         if not isinstance(self.operator, str) or not self.operator:
             raise TypeError(f"operator must be a name, not {_check.kind(self.operator)}")
-        node = np.array(self.node)
+        node = np.array(_check.as_array(self.node, "node"))
         if node.dtype != np.uint8 or node.ndim != 1:
             raise TypeError(f"node must be bytes as uint8, not {node.dtype} {_check.shape(node.shape)}")
         node.flags.writeable = False
         object.__setattr__(self, "node", node)
         for name in ("reads", "read_dtypes", "write_dtypes"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            if not listed or not all(isinstance(item, str) for item in value):
                 raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
             object.__setattr__(self, name, tuple(value))
         if len(self.reads) != len(self.read_dtypes) or not self.reads:
@@ -81,6 +82,10 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
+        if not isinstance(self.opsets, Sequence) or not all(
+            isinstance(item, Sequence) and len(item) == 2 for item in self.opsets
+        ):
+            raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
         opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)
         object.__setattr__(self, "opsets", opsets)
 
@@ -123,7 +128,7 @@ class OnnxNode(HostLayer):
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return what the reference evaluator gives, one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
-        run = evaluator(self.node.tobytes(), tuple(self.reads), tuple(self.opsets))
+        run = evaluator(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
         try:
             with np.errstate(all="ignore"):
                 results = run.run(None, dict(zip(self.reads, inputs, strict=True)))
@@ -197,13 +202,17 @@ def infer(
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def evaluator(data: bytes, reads: tuple[str, ...], opsets: tuple[tuple[str, int], ...]) -> Any:
-    """Return a ReferenceEvaluator of one node; ValueError if onnx has no implementation of it."""
+def evaluator(
+    data: bytes, reads: Sequence[str], dtypes: Sequence[str], opsets: Sequence[tuple[str, int]]
+) -> Any:
+    """Return a ReferenceEvaluator of one node, all arguments tuples; ValueError if onnx cannot make one."""
     node = parse(data)
     from onnx.reference import ReferenceEvaluator
 
+    # Types, because what some operators are written out as depends on them.
+    types = dict(zip(reads, dtypes, strict=True))
     try:
-        return ReferenceEvaluator(_model(node, reads, dict(opsets)), new_ops=[loop_operator()])
+        return ReferenceEvaluator(_model(node, reads, dict(opsets), types), new_ops=[loop_operator()])
     except Exception as error:
         # A dozen kinds, some its own, for operators without an implementation.
         raise ValueError(f"onnx cannot evaluate {node.op_type}: {type(error).__name__}: {error}") from error
@@ -220,9 +229,9 @@ def _model(
     inputs = []
     for name in reads:
         value = onnx.ValueInfoProto(name=name)
-        if dtypes is not None and shapes is not None:
+        if dtypes is not None:
             kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtypes[name]))
-            shape = shapes.get(name)
+            shape = None if shapes is None else shapes.get(name)
             value = onnx.helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))
         inputs.append(value)
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]

@@ -13,7 +13,7 @@ import numpy as np
 from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, along
-from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._inputs import expect_dtype, pad_pairs, take
 from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.quant import QuantParams
 
@@ -251,11 +251,11 @@ def _normalize_window(layer: Any) -> None:
     if isinstance(layer.kernel, str) or not isinstance(layer.kernel, Sequence) or not layer.kernel:
         raise ValueError(f"kernel must hold one integer per spatial axis, not {layer.kernel!r}")
     kernel = _sizes(layer.kernel, "kernel", len(layer.kernel))
-    padding = ((0, 0),) * len(kernel) if layer.padding is None else layer.padding
+    padding = layer.padding
     if isinstance(padding, str):
         _check.choice(padding, "padding", PADDING_NAMES)
     else:
-        padding = tuple(tuple(pair) for pair in padding)
+        padding = pad_pairs(padding, len(kernel))
         if [len(pair) for pair in padding] != [2] * len(kernel):
             raise ValueError(f"padding must hold {len(kernel)} pairs (before, after), not {layer.padding!r}")
         for pair, size in zip(padding, kernel, strict=True):

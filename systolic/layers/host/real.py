@@ -138,7 +138,8 @@ class FloatConv2d(HostLayer):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, oh, ow)."""
         (shape,) = take(self, shapes)
-        return (shape[0], self.weight.shape[0], *self._window(shape).out)
+        out = self._window(shape).out
+        return (shape[0], self.weight.shape[0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32", the input's type."""

@@ -327,7 +327,7 @@ class Fill(HostLayer):
     value: np.ndarray
 
     def __post_init__(self) -> None:
-        value = np.array(self.value).reshape(-1)
+        value = np.array(_check.as_array(self.value, "value")).reshape(-1)
         if value.size != 1:
             raise ValueError(f"value must hold one element, not {value.size}")
         value.flags.writeable = False

@@ -13,7 +13,7 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, Pair, along
-from systolic.layers.host._inputs import axes_field, expect_dtype, take
+from systolic.layers.host._inputs import axes_field, expect_dtype, pad_pairs, take
 from systolic.layers.host.arithmetic import FLOATS
 
 
@@ -29,6 +29,8 @@ class _Windows(HostLayer):
     def __post_init__(self) -> None:
         for name in ("kernel", "stride", "dilation"):
             axes_field(self, name, minimum=1)
+        if self.kernel is None:
+            raise TypeError("kernel must be a sequence of integers, one per axis of the window, not None")
         rank = len(self.kernel)
         if not rank:
             raise ValueError("kernel must have at least one size, one per axis of the window")
@@ -36,7 +38,7 @@ class _Windows(HostLayer):
         if isinstance(padding, str):
             _check.choice(padding, "padding", PADDING_NAMES)
         else:
-            padding = ((0, 0),) * rank if padding is None else tuple(map(tuple, padding))
+            padding = pad_pairs(padding, rank)
             pixels = [_check.integer(size, "padding", minimum=0) for pads in padding for size in pads]
             if len(padding) != rank or any(len(pads) != 2 for pads in padding):
                 raise ValueError(f"padding must hold (before, after) for each of {rank} axes, not {padding}")
