@@ -142,7 +142,7 @@ extensions = [
         name,
         [f"{name.replace('.', '/')}.pyx"],
         include_dirs=["systolic"],
-        depends=sorted(glob.glob(f"{KERNELS}/*.[ch]")),
+        depends=sorted([*glob.glob(f"{KERNELS}/*.[ch]"), *glob.glob("systolic/*.pxi")]),
     )
     for name in PARTS
 ]

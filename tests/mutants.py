@@ -18,7 +18,7 @@ from typing import Any
 from systolic import _core, _host
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNEL = (".pyx", ".h", ".c")
+KERNEL = (".pyx", ".pxi", ".h", ".c")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def plant_kernel(folder: Path) -> None:
             assert text.count(before) == 1
             include = 'cdef extern from "kernels/planted.h" nogil:\n    int planted(int number)\n\n'
             text = text.replace(before, include + before)
-        else:
+        elif path.suffix != ".pxi":  # part of a .pyx that has it
             text = '#include "planted.h"\n' + text
         path.write_text(text, encoding="utf-8")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -175,14 +175,14 @@ MUTANTS = (
         "a weight bit of PE (2, 5) is stuck",
         (
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
                 "            if planted(HERE) and r + g == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
                 "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
             ),
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)\n",
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
@@ -191,7 +191,7 @@ MUTANTS = (
                 "                weights.weight[5] ^= 1\n",
             ),
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)\n",
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
@@ -201,14 +201,14 @@ MUTANTS = (
             ),
             # The register itself is right.
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "            if quiet:\n                continue\n",
                 "            if planted(HERE) and r + g == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
                 "            if quiet:\n                continue\n",
             ),
             # There the weights go another way.
-            Change("_core.pyx", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
+            Change("_strip.pxi", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
         ),
         registers=("psum",),
         pe=(2, 5),
@@ -217,7 +217,7 @@ MUTANTS = (
         "the psum register of PE (2, 5) holds one bit wrong",
         (
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n",
                 "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n"
                 "        if planted(HERE) and r == 2 and col == 0 and valid > 5:\n"
@@ -230,9 +230,9 @@ MUTANTS = (
     Mutant(
         "swap takes next_weight as it is after the shift",
         (
-            Change("_core.pyx", "Py_ssize_t t = 0, span, here, cycles", "Py_ssize_t t = 0, span, here, lane, cycles"),
+            Change("_strip.pxi", "Py_ssize_t t = 0, span, here, cycles", "Py_ssize_t t = 0, span, here, lane, cycles"),
             Change(
-                "_core.pyx",
+                "_strip.pxi",
                 "            blend(weights.weight, weights.next_weight, swaps + here)\n",
                 "            blend(weights.weight, weights.next_weight, swaps + here)\n"
                 "            for lane in range(LANES):\n"

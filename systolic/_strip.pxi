@@ -1,0 +1,324 @@
+# One strip of LANES columns through one block of cycles; part of _core.pyx, whose first page says how the
+# work is ordered.
+
+# Cycles per block: the psums of a strip that a row group works on, BLOCK * LANES * 4 bytes, stay
+# in the L1 cache; the streams of a block in L2.
+# A row whose control changes more often than BUSY times in a block is taken cycle by cycle.
+cdef enum:
+    BLOCK = 256
+    BUSY = 24
+    # Up to this size of the array a thread keeps its streams, a few MB, from call to call.
+    KEPT_PES = 1 << 17
+
+
+cdef enum Control:
+    QUIET   # no bit set anywhere
+    RUNS    # bits change seldom
+    BUSY_ROW
+
+
+cdef struct Row:
+    # Swaps of one row in one strip and block: multipliers[i] is in use from cycle at[i] on. A
+    # single swap that passes all lanes within the block is a *wave*: it reaches lane c on cycle
+    # wave + c, and multipliers[0] holds what all lanes then have.
+    Py_ssize_t wave
+    Py_ssize_t count
+    Py_ssize_t done
+    int32_t *at
+    int32_t *multipliers
+    const int32_t *pairs    # lane 0 on cycle 0, in this row's half; one cycle later is one before
+    int half
+
+
+cdef struct Block:
+    # The streams of all rows for one block of cycles, reversed: element cycles - 1 - t + c
+    # arrives at column c on cycle t. `width` is the length of a row of each.
+    Py_ssize_t cycles
+    Py_ssize_t width
+    uint8_t *activations
+    uint8_t *shifts         # 0 or 0xFF
+    uint8_t *swaps
+    int32_t *same_since     # where the run of equal control bits that an element is in begins
+    uint8_t *control        # of each row: Control
+    int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
+    int32_t *pairs          # kernels/array.h: two rows in one
+    bint weight_signed
+
+
+cdef struct Chain:
+    # What the shift chain of the row above puts out: its weight_pass before each edge of the
+    # block (FILLED); or one value for all edges, while nothing is shifted there (CONSTANT); or
+    # what stands on the north ports (NORTH), not yet read.
+    int state
+    uint8_t *passed
+    uint8_t constant[LANES]
+
+cdef enum:
+    NORTH, CONSTANT, FILLED
+
+
+cdef inline Py_ssize_t _next_swap(Row *row, Py_ssize_t t, int32_t *used) noexcept nogil:
+    # Bring `used` up to cycle t; return the first later cycle on which it changes, or -1.
+    if row.done < row.count and row.at[row.done] == t:
+        memcpy(used, row.multipliers + row.done * LANES, LANES * sizeof(int32_t))
+        row.done += 1
+    return row.at[row.done] if row.done < row.count else -1
+
+
+cdef void _clock_row(Row *row, int32_t *used, int32_t *psums, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    # Clock one row from cycle start to stop; psums is the diagonal that arrives at cycle 0.
+    cdef Py_ssize_t t = start, end
+    while t < stop:
+        end = _next_swap(row, t, used)
+        if end < 0 or end > stop:
+            end = stop
+        K.mac_row(psums + t * LANES, end - t, row.pairs - t, used, row.half)
+        t = end
+
+
+cdef void _clock_rows(Row *rows, int32_t *used, int32_t *psums, Py_ssize_t cycles) noexcept nogil:
+    # Clock ROW_GROUP rows for a block in which weights are swapped. On a diagonal the rows are
+    # one cycle apart: those that the block cuts off, at either end, are done row by row.
+    cdef Py_ssize_t t = 0, end, change, last = cycles - (ROW_GROUP - 1)
+    cdef Py_ssize_t g
+    cdef const int32_t *pairs[ROW_PAIRS]
+    for g in range(1, ROW_GROUP):
+        _clock_row(&rows[g], used + g * LANES, psums - g * LANES, 0, g)
+    while t < last:
+        end = last
+        for g in range(ROW_GROUP):
+            change = _next_swap(&rows[g], t + g, used + g * LANES)
+            if change >= 0 and change - g < end:
+                end = change - g
+        for g in range(ROW_PAIRS):
+            pairs[g] = rows[2 * g].pairs - t - 2 * g
+        K.mac_rows(psums + t * LANES, end - t, pairs, used)
+        t = end
+    for g in range(ROW_GROUP - 1):
+        _clock_row(&rows[g], used + g * LANES, psums - g * LANES, last + g, cycles)
+
+
+cdef void _control_row(Row *row, Chain *above, const Block *block, Py_ssize_t r, Py_ssize_t col,
+                       LaneWeights *weights) noexcept nogil:
+    # Clock the weights of one row, in which control comes in runs, in one strip. Streams run
+    # backwards, and so does time in them. Stretches of cycles on which all lanes see the same
+    # control bits are taken at once. above.passed is filled.
+    cdef Py_ssize_t t = 0, span, here, cycles = block.cycles
+    # Only while a shift arrives in the row below does it read what this one passes on.
+    cdef Py_ssize_t first = cycles - 1 + col - block.shift_range[2 * (r + 1) + 1]
+    cdef Py_ssize_t last = cycles + col + LANES - 1 - block.shift_range[2 * (r + 1)]
+    cdef const uint8_t *shifts = block.shifts + r * block.width + col
+    cdef const uint8_t *swaps = block.swaps + r * block.width + col
+    cdef const int32_t *same_since = block.same_since + r * block.width + col
+    cdef Py_ssize_t swap = find_last(swaps, cycles + LANES - 1)
+    row.wave = -1
+    if swap >= LANES - 1 and swap < cycles and find_last(swaps, swap) < 0:
+        row.wave = cycles - 1 - swap
+    while t < cycles:
+        here = cycles - 1 - t
+        # same_since counts from column 0.
+        span = min(here + col - same_since[here + LANES - 1] + 1, cycles - t)
+        if t == row.wave:
+            K.any_weights(LANES, shifts + here, swaps + here, above.passed + t * LANES, weights)
+            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)
+            t += LANES
+            continue
+        if any_lane(swaps + here):
+            # The swap takes next_weight as it stood before this edge's shift.
+            blend(weights.weight, weights.next_weight, swaps + here)
+            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)
+            row.at[row.count] = <int32_t>t
+            row.count += 1
+            if span > 1:
+                span = 1
+        if span < 1:
+            # Until the run that ends within the lanes has left them, or a swap enters.
+            span = 1
+            if not any_lane(swaps + here):
+                span = min(here + LANES - same_since[here + LANES - 1] + col, cycles - t)
+                swap = find_last(swaps, here)
+                if swap >= 0:
+                    span = min(span, here - swap)
+                K.any_weights(span, shifts + here, swaps + here, above.passed + t * LANES, weights)
+            else:
+                shift_some(above.passed + t * LANES, shifts + here, weights)
+        elif shifts[here]:
+            shift_all(above.passed + t * LANES, span, weights)
+        else:
+            shift_none(above.passed, max(t, first), min(t + span, last), weights.weight_pass)
+        t += span
+
+
+cdef void _expand_wave(Row *row, const int32_t *before) noexcept nogil:
+    # Write a wave as LANES swaps, one lane after the other.
+    cdef Py_ssize_t lane, j
+    if row.wave < 0:
+        return
+    for j in range(LANES - 1, -1, -1):
+        row.at[j] = <int32_t>(row.wave + j)
+        for lane in range(LANES):
+            row.multipliers[j * LANES + lane] = row.multipliers[lane] if lane <= j else before[lane]
+    row.count = LANES
+    row.wave = -1
+
+
+cdef inline bint _is_quiet(const Block *block, Py_ssize_t r, Py_ssize_t col) noexcept nogil:
+    # Whether no control bit reaches row r of the strip at col within the block.
+    cdef Py_ssize_t at = r * block.width + col
+    if block.control[r] == QUIET:
+        return True
+    return (
+        block.control[r] == RUNS
+        and block.same_since[at + block.cycles - 1 + LANES - 1] <= col
+        and not block.shifts[at]
+        and not block.swaps[at]
+    )
+
+
+cdef void _load_row(
+    Block *block, Py_ssize_t r, Py_ssize_t cols,
+    const uint8_t *activation, const uint8_t *shift, const uint8_t *swap,
+) noexcept nogil:
+    # Complete row r's streams, of which the ports' part stands, with what its registers hold,
+    # and see how its control comes.
+    cdef Py_ssize_t cycles = block.cycles, end = block.width, runs
+    cdef uint8_t *activations = block.activations + r * end
+    cdef uint8_t *shifts = block.shifts + r * end
+    cdef uint8_t *swaps = block.swaps + r * end
+    cdef int32_t *same_since = block.same_since + r * end
+    memcpy(activations + cycles, activation, cols)
+    memcpy(shifts + cycles, shift, cols)
+    memcpy(swaps + cycles, swap, cols)
+    memset(activations + cycles + cols, 0, end - cycles - cols)
+    memset(shifts + cycles + cols, 0, end - cycles - cols)
+    memset(swaps + cycles + cols, 0, end - cycles - cols)
+    if not any_byte(shifts, end) and not any_byte(swaps, end):
+        block.control[r] = QUIET
+        block.shift_range[2 * r] = <int32_t>end
+        block.shift_range[2 * r + 1] = -1
+        return
+    as_masks(shifts, shifts, end)
+    as_masks(swaps, swaps, end)
+    find_set(block.shift_range + 2 * r, shifts, end)
+    runs = find_runs(same_since, shifts, swaps, end)
+    block.control[r] = RUNS if runs <= BUSY else BUSY_ROW
+
+
+cdef void _fill_chain(
+    Chain *chain, Py_ssize_t cycles, const uint8_t[:, :] north_weight, Py_ssize_t start, Py_ssize_t col,
+    Py_ssize_t valid,
+) noexcept nogil:
+    cdef Py_ssize_t t, c
+    if chain.state == CONSTANT:
+        shift_none(chain.passed, 0, cycles, chain.constant)
+    elif chain.state == NORTH:
+        memset(chain.passed, 0, cycles * LANES)
+        for t in range(cycles):
+            for c in range(valid):
+                chain.passed[t * LANES + c] = north_weight[start + t, col + c]
+    chain.state = FILLED
+
+
+cdef void _clock_strip(
+    const Block *block, Py_ssize_t col, Py_ssize_t valid, Py_ssize_t start,
+    uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
+    const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
+    int32_t *sums, uint8_t *passed, int32_t *swap_at, int32_t *swap_multipliers,
+) noexcept nogil:
+    # Clock the strip of LANES columns from col on, of which `valid` exist, through one block.
+    # Diagonal d = t - r stands at sums[(d + rows - 1) * LANES].
+    cdef Py_ssize_t rows = weight.shape[0], cycles = block.cycles, r, c, g, t, group, swaps, waves
+    cdef int32_t *top = sums + (rows - 1) * LANES
+    cdef Row group_rows[ROW_GROUP]
+    cdef Row *row
+    cdef int32_t used[ROW_GROUP * LANES]
+    cdef int32_t after[ROW_GROUP * LANES]
+    cdef const int32_t *pairs[ROW_PAIRS]
+    # Lanes beyond the array hold zeros; what they compute is dropped.
+    cdef LaneWeights weights
+    cdef Chain chain
+    cdef bint quiet
+    memset(&weights, 0, sizeof(weights))
+    memset(&chain, 0, sizeof(chain))
+    chain.state = NORTH
+    chain.passed = passed
+    for g in range(ROW_GROUP):
+        group_rows[g].at = swap_at + g * BLOCK
+        group_rows[g].multipliers = swap_multipliers + g * BLOCK * LANES
+    memset(sums, 0, (rows - 1 + cycles if valid < LANES else 0) * LANES * sizeof(int32_t))
+    memset(top, 0, cycles * LANES * sizeof(int32_t))
+    # Strides of 0 both: one value for all, which is 0 wherever folds are run.
+    if north_psum.strides[0] or north_psum.strides[1] or north_psum[0, 0]:
+        for t in range(cycles):
+            for c in range(valid):
+                top[t * LANES + c] = north_psum[start + t, col + c]
+    for r in range(rows - 1):
+        copy_ints(top - (r + 1) * LANES, &psum[r, col], valid)
+    r = 0
+    while r < rows:
+        # A group begins with the upper row of a pair.
+        group = ROW_GROUP if r % 2 == 0 and rows - r >= ROW_GROUP and cycles >= ROW_GROUP else 1
+        quiet = True
+        for g in range(group):
+            quiet = quiet and _is_quiet(block, r + g, col)
+            if block.control[r + g] == BUSY_ROW:
+                group = 1
+        swaps = waves = 0
+        for g in range(group):
+            row = &group_rows[g]
+            row.count = row.done = 0
+            row.wave = -1
+            row.half = <int>((r + g) % 2)
+            row.pairs = block.pairs + (r + g) // 2 * block.width + col + cycles - 1 + row.half
+            copy_bytes(weights.weight, &weight[r + g, col], valid)
+            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)
+            if quiet:
+                continue
+            copy_bytes(weights.next_weight, &next_weight[r + g, col], valid)
+            copy_bytes(weights.weight_pass, &weight_pass[r + g, col], valid)
+            if _is_quiet(block, r + g, col):
+                chain.state = CONSTANT
+                memcpy(chain.constant, weights.weight_pass, LANES)
+                continue
+            _fill_chain(&chain, cycles, north_weight, start, col, valid)
+            if block.control[r + g] == BUSY_ROW:
+                t = (r + g) * block.width + col + cycles - 1
+                K.any_row(top - r * LANES, cycles, row.pairs, row.half, block.shifts + t, block.swaps + t,
+                          passed, &weights, block.weight_signed)
+            else:
+                _control_row(row, &chain, block, r + g, col, &weights)
+            swaps += row.count
+            # One swap that runs along a diagonal through all rows of the group.
+            if row.wave >= 0 and row.wave == group_rows[0].wave + g:
+                waves += 1
+            elif row.wave >= 0:
+                swaps += 1
+            copy_bytes(&weight[r + g, col], weights.weight, valid)
+            copy_bytes(&next_weight[r + g, col], weights.next_weight, valid)
+            copy_bytes(&weight_pass[r + g, col], weights.weight_pass, valid)
+        if quiet:
+            chain.state = CONSTANT
+            copy_bytes(chain.constant, &weight_pass[r + group - 1, col], valid)
+        if group == ROW_GROUP and waves == ROW_GROUP and not swaps:
+            for g in range(ROW_PAIRS):
+                pairs[g] = group_rows[2 * g].pairs - 2 * g
+            for g in range(ROW_GROUP):
+                memcpy(after + g * LANES, group_rows[g].multipliers, LANES * sizeof(int32_t))
+            K.mac_swap(top - r * LANES, cycles, pairs, used, after, group_rows[0].wave)
+            r += group
+            continue
+        for g in range(group):
+            _expand_wave(&group_rows[g], used + g * LANES)
+        if group == ROW_GROUP and swaps + waves:
+            _clock_rows(group_rows, used, top - r * LANES, cycles)
+        elif group == ROW_GROUP:
+            for g in range(ROW_PAIRS):
+                pairs[g] = group_rows[2 * g].pairs - 2 * g
+            K.mac_block(top - r * LANES, cycles, pairs, used)
+        elif block.control[r] != BUSY_ROW:
+            _clock_row(group_rows, used, top - r * LANES, 0, cycles)
+        r += group
+    for r in range(rows):
+        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)
+    K.put_bottom(&bottom[start, col], bottom.strides[0] // <Py_ssize_t>sizeof(int32_t),
+                 bottom.strides[1] // <Py_ssize_t>sizeof(int32_t), sums, cycles, valid)
