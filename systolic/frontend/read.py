@@ -56,7 +56,7 @@ def _load(path: str | os.PathLike[str]) -> Any:
         model = inline(model)
         check_model(model)
         read_external(model, os.path.dirname(name))
-        _check_standard(model)
+        check_standard(model)
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -64,7 +64,7 @@ def _load(path: str | os.PathLike[str]) -> Any:
     return model
 
 
-def _check_standard(model: Any) -> None:
+def check_standard(model: Any) -> None:
     """Let the onnx package check a model, except that outputs need not declare a shape.
 
     Exporters leave it out where they cannot tell even the rank, and nothing here depends on it.

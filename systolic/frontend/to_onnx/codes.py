@@ -1,4 +1,16 @@
-# One writer per kind of layer
+"""Writers of layers on codes, and of those between codes and real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, operator, window
+from systolic.model import Node
+
+_CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
 
 
 def _write_dense(out: Writer, node: Node) -> None:
@@ -19,7 +31,7 @@ def _write_dense(out: Writer, node: Node) -> None:
             "put a Flatten or Reshape before it",
         )
     bias = "" if layer.bias is None else out.constant(node, "bias", layer.bias)
-    out.node(node, "QGemm", (*read, bias, *out.params(node, "y", layer.y)), _MICROSOFT)
+    out.node(node, "QGemm", (*read, bias, *out.params(node, "y", layer.y)), MICROSOFT)
 
 
 def _write_conv(out: Writer, node: Node) -> None:
@@ -36,22 +48,10 @@ def _write_conv(out: Writer, node: Node) -> None:
         "" if layer.bias is None else out.constant(node, "bias", layer.bias),
     )  # fmt: skip
     out.node(
-        node, "QLinearConv", read, _MICROSOFT if last else "",
+        node, "QLinearConv", read, MICROSOFT if last else "",
         channels_last=1 if last else None, group=layer.groups, kernel_shape=list(layer.weight.shape[2:]),
-        **_window(layer),
+        **window(layer),
     )  # fmt: skip
-
-
-def _window(layer: Any) -> dict[str, Any]:
-    """Return a window's attributes."""
-    found: dict[str, Any] = {"strides": list(layer.stride)}
-    if getattr(layer, "dilation", None) is not None:
-        found["dilations"] = list(layer.dilation)
-    if isinstance(layer.padding, str):
-        found["auto_pad"] = _AUTO_PAD[layer.padding]
-    else:
-        found["pads"] = [before for before, _ in layer.padding] + [after for _, after in layer.padding]
-    return found
 
 
 def _write_add(out: Writer, node: Node) -> None:
@@ -66,7 +66,7 @@ def _write_add(out: Writer, node: Node) -> None:
             a, *out.params(node, "a", layer.a), b, *out.params(node, "b", layer.b),
             *out.params(node, "y", layer.y),
         ),
-        _MICROSOFT,
+        MICROSOFT,
     )  # fmt: skip
 
 
@@ -74,39 +74,17 @@ def _write_average(out: Writer, node: Node) -> None:
     layer: Any = node.layer
     out.node(
         node, "QLinearAveragePool",
-        (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y)), _MICROSOFT,
+        (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y)), MICROSOFT,
         kernel_shape=list(layer.kernel), ceil_mode=int(layer.ceil_mode),
         count_include_pad=int(layer.count_include_pad), channels_last=int(layer.layout == "NHWC"),
-        **_window(layer),
+        **window(layer),
     )  # fmt: skip
 
 
 def _write_global_average(out: Writer, node: Node) -> None:
     layer: Any = node.layer
     read = (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y))
-    out.node(node, "QLinearGlobalAveragePool", read, _MICROSOFT, channels_last=int(layer.layout == "NHWC"))
-
-
-def _write_max_pool(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    if layer.layout != "NCHW":
-        raise out.refuse(node, "ONNX's MaxPool takes images NCHW, not NHWC")
-    out.node(
-        node, "MaxPool", node.inputs,
-        kernel_shape=list(layer.kernel), ceil_mode=int(layer.ceil_mode), **_window(layer),
-    )  # fmt: skip
-
-
-def _write_relu(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    dtype = out.dtype(node.inputs[0])
-    if layer.zero_point or dtype == "uint8":
-        raise out.refuse(
-            node,
-            f"ONNX's Relu is of int8, int32 or float32 around 0, not of {dtype} around {layer.zero_point}; "
-            "let the layer before it saturate there, by a zero point of y at the smallest code",
-        )
-    out.node(node, "Relu", node.inputs)
+    out.node(node, "QLinearGlobalAveragePool", read, MICROSOFT, channels_last=int(layer.layout == "NHWC"))
 
 
 def _write_quantize(out: Writer, node: Node) -> None:
@@ -119,54 +97,157 @@ def _write_dequantize(out: Writer, node: Node) -> None:
     out.node(node, "DequantizeLinear", (node.inputs[0], *out.params(node, "x", layer.x)), axis=layer.x.axis)
 
 
-def _write_reshape(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    sizes = out.constant(node, "shape", np.array(layer.shape, np.int64))
-    out.node(node, "Reshape", (node.inputs[0], sizes), allowzero=1 if layer.allowzero else None)
-
-
-def _write_flatten(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    out.node(node, "Flatten", node.inputs, axis=layer.axis)
-
-
-def _write_identity(out: Writer, node: Node) -> None:
-    out.node(node, "Identity", node.inputs)
-
-
 def _write_matmul(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    if len(node.inputs) != 2 or layer.y is None or layer.transpose_x or layer.transpose_w:
-        raise out.refuse(node, "QLinearMatMul has no bias, no transposed operand and gives codes")
-    x, w = node.inputs
+    x, w, *bias = node.inputs
     read = (x, *out.params(node, "x", layer.x), w, *out.params(node, "w", layer.w))
-    out.node(node, "QLinearMatMul", (*read, *out.params(node, "y", layer.y)))
+    transposed = {"transA": layer.transpose_x or None, "transB": layer.transpose_w or None}
+    if not bias and layer.y is not None and not any(transposed.values()):
+        out.node(node, "QLinearMatMul", (*read, *out.params(node, "y", layer.y)))
+        return
+    _expect_matrices(out, node, x, w)
+    bias = bias or [""]
+    out.node(node, "QGemm", (*read, *bias, *out.params(node, "y", layer.y)), MICROSOFT, **transposed)
 
 
-def _as_is(op: str, domain: str = "") -> Callable[[Writer, Node], None]:
-    """Return the writer of a layer that reads what the operator reads, and has no fields."""
-    return lambda out, node: out.node(node, op, node.inputs, domain)
+def _write_qlinear_matmul(out: Writer, node: Node) -> None:
+    layer: Any = node.layer
+    options = {
+        "alpha": layer.alpha if layer.alpha != 1 else None,
+        "transA": layer.transpose_x or None,
+        "transB": layer.transpose_w or None,
+    }
+    if len(node.inputs) == 8 and not any(options.values()):
+        out.node(node, "QLinearMatMul", node.inputs)
+        return
+    _expect_matrices(out, node, node.inputs[0], node.inputs[3])
+    # The layer reads the bias last, as what may be missing.
+    read, last = node.inputs[:6], node.inputs[6:]
+    y, bias = (last[:2], last[2:]) if len(last) > 1 else ((), last)
+    out.node(node, "QGemm", (*read, *(bias or ("",)), *y), MICROSOFT, **options)
 
 
-WRITERS: dict[str, Callable[[Writer, Node], None]] = {
+def _expect_matrices(out: Writer, node: Node, *tensors: str) -> None:
+    for name in tensors:
+        shape = out.shape(name)
+        if shape is None or len(shape) != 2:
+            what = "an unknown shape" if shape is None else f"{len(shape)} axes"
+            raise out.refuse(
+                node,
+                "with a bias, a transposed operand, an alpha, or without y, it is a QGemm, which takes "
+                f"matrices, and {name!r} has {what}",
+            )
+
+
+def _write_conv_of_tensors(op: str) -> Callable[[Writer, Node], None]:
+    def write(out: Writer, node: Node) -> None:
+        layer: Any = node.layer
+        shape = out.shape(node.inputs[0])
+        if shape is None:
+            raise out.refuse(node, "only a run can tell how many axes its input has; use Model.save")
+        out.node(node, op, node.inputs, group=layer.groups, **window(layer, len(shape) - 2))
+
+    return write
+
+
+def _write_quantize_linear(out: Writer, node: Node) -> None:
+    from onnx import helper
+
+    layer: Any = node.layer
+    wanted = None
+    if len(node.inputs) < 3 and layer.dtype != "uint8":
+        wanted = helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    block = layer.block_size or None
+    out.node(node, "QuantizeLinear", node.inputs, axis=layer.axis, block_size=block, output_dtype=wanted)
+
+
+def _write_dequantize_linear(out: Writer, node: Node) -> None:
+    from onnx import helper
+
+    layer: Any = node.layer
+    wanted = None if layer.dtype is None else helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    block = layer.block_size or None
+    out.node(node, "DequantizeLinear", node.inputs, axis=layer.axis, block_size=block, output_dtype=wanted)
+
+
+def _on_codes(op: str, *read: str, **fields: str) -> Callable[[Writer, Node], None]:
+    """Return the writer of ONNX Runtime's operator whose inputs have the parameters of these fields."""
+
+    def write(out: Writer, node: Node) -> None:
+        layer: Any = node.layer
+        # What stands before them has none.
+        names = list(node.inputs[: len(node.inputs) - len(read)])
+        for name, field in zip(node.inputs[len(names) :], read, strict=True):
+            names += [name, *out.params(node, field, getattr(layer, field))]
+        given = {attribute: getattr(layer, field) for attribute, field in fields.items()}
+        out.node(node, op, (*names, *out.params(node, "y", layer.y)), MICROSOFT, **given)
+
+    return write
+
+
+def _write_qlinear_concat(out: Writer, node: Node) -> None:
+    layer: Any = node.layer
+    names = [*out.params(node, "y", layer.y)]
+    for number, (name, params) in enumerate(zip(node.inputs, layer.x, strict=True)):
+        names += [name, *out.params(node, f"x{number}", params)]
+    out.node(node, "QLinearConcat", names, MICROSOFT, axis=layer.axis)
+
+
+def _write_qlinear_softmax(out: Writer, node: Node) -> None:
+    layer: Any = node.layer
+    read = (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y))
+    # By this the operator knows whether the axes from its own on count as one.
+    opset = 12 if layer.flatten else 13
+    out.node(node, "QLinearSoftmax", read, MICROSOFT, axis=layer.axis, opset=opset)
+
+
+def _write_qlinear_average(out: Writer, node: Node) -> None:
+    layer: Any = node.layer
+    out.node(
+        node, "QLinearAveragePool",
+        (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y)), MICROSOFT,
+        kernel_shape=layer.kernel, ceil_mode=layer.ceil_mode, count_include_pad=layer.count_include_pad,
+        channels_last=layer.channels_last, **window(layer),
+    )  # fmt: skip
+
+
+def _write_qlinear_global_average(out: Writer, node: Node) -> None:
+    layer: Any = node.layer
+    shape = out.shape(node.inputs[0])
+    if shape is not None and len(shape) == 4:
+        # Of a tensor declared to be images it would come back as a GlobalAveragePool2d.
+        out.undeclared.add(node.inputs[0])
+    read = (node.inputs[0], *out.params(node, "x", layer.x), *out.params(node, "y", layer.y))
+    out.node(node, "QLinearGlobalAveragePool", read, MICROSOFT, channels_last=layer.channels_last)
+
+
+CODES: dict[str, Callable[[Writer, Node], None]] = {
     "Add": _write_add,
     "AveragePool2d": _write_average,
     "Conv1d": _write_conv,
     "Conv2d": _write_conv,
     "Conv3d": _write_conv,
+    "ConvInteger": _write_conv_of_tensors("ConvInteger"),
     "Dense": _write_dense,
     "DepthwiseConv2d": _write_conv,
     "Dequantize": _write_dequantize,
-    "DynamicQuantize": _as_is("DynamicQuantizeLinear"),
-    "Flatten": _write_flatten,
+    "DequantizeLinear": _write_dequantize_linear,
+    "DynamicQuantize": operator("DynamicQuantizeLinear"),
     "GlobalAveragePool2d": _write_global_average,
-    "Identity": _write_identity,
     "MatMul": _write_matmul,
-    "MatMulInteger": _as_is("MatMulInteger"),
-    "MatMulIntegerToFloat": _as_is("MatMulIntegerToFloat", _MICROSOFT),
-    "MaxPool2d": _write_max_pool,
+    "MatMulInteger": operator("MatMulInteger"),
+    "MatMulIntegerToFloat": operator("MatMulIntegerToFloat", MICROSOFT),
+    "QLinearAveragePool": _write_qlinear_average,
+    "QLinearConcat": _write_qlinear_concat,
+    "QLinearConv": _write_conv_of_tensors("QLinearConv"),
+    "QLinearGlobalAveragePool": _write_qlinear_global_average,
+    "QLinearLeakyRelu": _on_codes("QLinearLeakyRelu", "x", alpha="alpha"),
+    "QLinearMatMul": _write_qlinear_matmul,
+    "QLinearMul": _on_codes("QLinearMul", "a", "b"),
+    "QLinearSigmoid": _on_codes("QLinearSigmoid", "x"),
+    "QLinearSoftmax": _write_qlinear_softmax,
+    "QLinearWhere": _on_codes("QLinearWhere", "a", "b"),
     "Quantize": _write_quantize,
-    "Relu": _write_relu,
-    "Reshape": _write_reshape,
+    "QuantizeLinear": _write_quantize_linear,
 }
 """Writers by the name of the layer's class."""

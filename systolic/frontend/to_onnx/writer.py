@@ -1,0 +1,206 @@
+"""What a layer's writer writes to: nodes and initializers, in an operator set that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from systolic.frontend.operators import UnsupportedOperator
+from systolic.layers.base import Shape
+from systolic.model import Model, Node
+from systolic.quant import QuantParams
+
+MICROSOFT = "com.microsoft"
+_NEWEST = 1 << 16
+_AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER", "valid": "VALID"}
+_TYPES = {"float32": "float", "float64": "double"}
+
+
+class Writer:
+    """Nodes and initializers as they come, and what is known of the model's tensors.
+
+    Attributes
+    ----------
+    nodes, tensors : list
+        NodeProtos and TensorProtos.
+    opsets : dict of str to int
+        Version of each domain's operator set; that of the standard one, "", is a proposal.
+    least, most : (int, Node or None)
+        The versions of the standard operator set that have all nodes, and which node asks for it.
+    undeclared : set of str
+        Tensors that the file must not declare a shape of.
+    """
+
+    def __init__(self, model: Model, opsets: dict[str, int]) -> None:
+        self.nodes: list[Any] = []
+        self.tensors: list[Any] = []
+        self.opsets = dict(opsets)
+        self.least: tuple[int, Node | None] = (1, None)
+        self.most: tuple[int, Node | None] = (_NEWEST, None)
+        self.undeclared: set[str] = set()
+        self._names = {*model.inputs, *model.constants, *(t for node in model.nodes for t in node.outputs)}
+        # What differs between two sizes for what is open is open too.
+        self._traces = _traces(model)
+        self._dtypes = {name: dtype for name, (_, dtype) in self._traces[0].items()}
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return self.opsets[""]
+
+    def shape(self, tensor: str) -> Shape | None:
+        """Return a tensor's shape for some size of what is open, None if only a run can tell."""
+        return self._traces[0][tensor][0]
+
+    def dtype(self, tensor: str) -> str:
+        """Return a tensor's type, an initializer's too."""
+        return self._dtypes[tensor]
+
+    def output(self, tensor: str) -> tuple[str, list[int | str | None] | None]:
+        """Return type and sizes of an output as a file declares them, None for an unknown number."""
+        few, many = (trace[tensor][0] for trace in self._traces)
+        if few is None or many is None or len(few) != len(many):
+            return self.dtype(tensor), None
+        return self.dtype(tensor), [a if a == b else None for a, b in zip(few, many, strict=True)]
+
+    def constant(self, node: Node, what: str, value: Any) -> str:
+        """Store an initializer, and return its name."""
+        name = stem = f"{next(filter(None, node.outputs))}.{what}"
+        count = 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}{count}"
+        array = np.asarray(value)
+        self._names.add(name)
+        self._dtypes[name] = array.dtype.name
+        self.tensors.append(tensor(name, array))
+        return name
+
+    def params(self, node: Node, what: str, params: QuantParams | None) -> tuple[str, ...]:
+        """Store scale and zero point, and return their names."""
+        if params is None:
+            return "", ""
+        return (
+            self.constant(node, f"{what}_scale", params.scales),
+            self.constant(node, f"{what}_zero_point", params.zero_points),
+        )
+
+    def node(
+        self, node: Node, op: str, inputs: Iterable[str], domain: str = "", /, **attributes: Any
+    ) -> None:
+        """Write a node; attributes that are None are left out, flags are numbers, tuples lists."""
+        from onnx import helper
+
+        read = list(inputs)
+        while read and not read[-1]:
+            read.pop()
+        given = {name: plain(value) for name, value in attributes.items() if value is not None}
+        outputs = list(node.outputs)
+        while len(outputs) > 1 and not outputs[-1]:
+            outputs.pop()
+        if domain:
+            self.opsets.setdefault(domain, 1)
+        else:
+            self.since(node, self._first(node, op, read, set(given)))
+        self.nodes.append(helper.make_node(op, read, outputs, node.name, domain=domain, **given))
+
+    def since(self, node: Node, version: int) -> None:
+        """Note that a node means what it does from a version of the standard operator set on."""
+        if version > self.least[0]:
+            self.least = version, node
+
+    def until(self, node: Node, version: int) -> None:
+        """Note that a node means what it does up to a version of the standard operator set."""
+        if version < self.most[0]:
+            self.most = version, node
+
+    def _first(self, node: Node, op: str, inputs: list[str], attributes: set[str]) -> int:
+        """Return the first version, from the proposed one on, with these attributes and types of inputs."""
+        from onnx import defs
+
+        types = [
+            f"tensor({_TYPES.get(self.dtype(name), self.dtype(name))})" if name else "" for name in inputs
+        ]
+        versions = sorted(
+            (s for s in defs.get_all_schemas_with_history() if s.name == op and not s.domain),
+            key=lambda schema: schema.since_version,
+        )
+        older = [schema for schema in versions if schema.since_version <= self.opset][-1:]
+        for schema in (*older, *(schema for schema in versions if schema.since_version > self.opset)):
+            formal = [schema.inputs[min(i, len(schema.inputs) - 1)].types for i in range(len(types))]
+            if len(types) > schema.max_input or schema.deprecated or attributes - set(schema.attributes):
+                continue
+            if all(not type_ or type_ in taken for type_, taken in zip(types, formal, strict=True)):
+                return schema.since_version
+        raise self.refuse(
+            node,
+            f"ONNX's {op} ({', '.join(sorted(attributes))}) takes no {', '.join(filter(None, types))} "
+            "as far as the installed onnx package knows; use Model.save",
+        )
+
+    @staticmethod
+    def refuse(node: Node, why: str) -> UnsupportedOperator:
+        """Return the error that a node cannot be written."""
+        return UnsupportedOperator(f"node {node.name!r} ({type(node.layer).__name__}): {why}")
+
+
+def tensor(name: str, array: np.ndarray) -> Any:
+    """Return an array as a TensorProto."""
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+
+def plain(value: Any) -> Any:
+    """Return a field as an attribute's value."""
+    if isinstance(value, bool):
+        return int(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def window(layer: Any, rank: int = 0) -> dict[str, Any]:
+    """Return a window's attributes; `rank` is the number of axes where the layer's integers hold for all."""
+
+    def each(value: Any) -> list[Any]:
+        return list(value) if isinstance(value, tuple) else [value] * rank
+
+    found: dict[str, Any] = {"strides": each(layer.stride)}
+    if getattr(layer, "dilation", None) is not None:
+        found["dilations"] = each(layer.dilation)
+    if isinstance(layer.padding, str):
+        found["auto_pad"] = _AUTO_PAD[layer.padding]
+    else:
+        pairs = layer.padding if isinstance(layer.padding, tuple) else ((layer.padding,) * 2,) * rank
+        found["pads"] = [before for before, _ in pairs] + [after for _, after in pairs]
+    return found
+
+
+def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, Node], None]:
+    """Return the writer of a layer that reads what the operator reads; `fields` are attributes' fields."""
+
+    def write(out: Writer, node: Node) -> None:
+        given = {attribute: getattr(node.layer, field) for attribute, field in fields.items()}
+        out.node(node, op, node.inputs, domain, **given)
+
+    return write
+
+
+def _traces(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:
+    """Return shapes and types for two sizes in place of every open one; the same twice if one alone fits."""
+    batch_only = not any(None in spec.shape[1:] for spec in model.inputs.values())
+    found: list[dict[str, tuple[Shape | None, str]]] = []
+    # load_onnx tries a batch of 1; other sizes may have to be larger, as kernels are.
+    for size in (1, 2) if batch_only else (2, 3, *range(4, 65), 1):
+        shapes = {n: tuple(size if s is None else s for s in spec.shape) for n, spec in model.inputs.items()}
+        try:
+            found.append(model.trace(shapes))
+        except ValueError as error:
+            if batch_only and not found:
+                raise UnsupportedOperator(f"a batch of 1 does not fit: {error}; say the batch") from error
+        if len(found) == 2:
+            return found
+    if not found:
+        raise UnsupportedOperator("no size from 1 to 64 fits the open ones; say more of the inputs' shapes")
+    return found * 2
