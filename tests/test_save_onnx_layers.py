@@ -13,6 +13,8 @@ from strategies import raises
 
 onnx = pytest.importorskip("onnx")
 
+import onnx_models as om  # noqa: E402
+
 import systolic  # noqa: E402
 from systolic import (  # noqa: E402
     Model,
@@ -180,6 +182,30 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
     assert (node.inputs, node.outputs) == (model.nodes[0].inputs, model.nodes[0].outputs)
 
 
+# Those that sum no floats, take no function of a library's own, and that ONNX Runtime has for these types.
+EXACT = (
+    "QLinearMul", "QLinearConcat", "QLinearWhere", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax",
+    "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "ArgMax",
+    "MaxPoolIndices", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "Expand", "ReshapeTo",
+    "ShapeOf", "Fill", "Pad", "Resize", "OnnxNode", "DynamicQuantize", "MatMulInteger",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_onnxruntime_gives_the_same(tmp_path: Path, name: str) -> None:
+    (layer,) = (layer for layer in EXAMPLES if type(layer).__name__ == name)
+    reads, _ = READS[name]
+    model = of_one(SUMS if name == "OnnxNode" else spelled(layer), reads)
+    feeds = {
+        n: drawn(name, spec, place) for place, (n, spec) in enumerate(zip(model.inputs, reads, strict=True))
+    }
+    save_onnx(model, tmp_path / "m.onnx")
+    ours = systolic.run(model, feeds, mode="wavefront").outputs.values()
+    for array, theirs in zip(ours, om.onnxruntime_outputs(tmp_path / "m.onnx", feeds), strict=True):
+        assert array.dtype == theirs.dtype
+        np.testing.assert_array_equal(array, theirs)
+
+
 def test_every_layer_is_written_or_says_why() -> None:
     kinds = {
         name
@@ -267,6 +293,15 @@ def test_an_evaluated_node_by_other_names(tmp_path: Path) -> None:
     # Now they are named as in the file, which comes back as it is.
     save_onnx(loaded, tmp_path / "again.onnx")
     assert load_onnx(tmp_path / "again.onnx") == loaded
+
+
+def test_an_evaluated_node_beside_microsofts(tmp_path: Path) -> None:
+    """The domain of the other node is no part of what the evaluated one means."""
+    nodes = [Node(SUMS, ("x", "axis"), "y0"), Node(layers.Quantize(P), ("y0",), "q"),
+             Node(layers.QLinearSigmoid(P, Q), ("q",), "y")]  # fmt: skip
+    model = Model(nodes, inputs={"x": ((2, 3), F32), "axis": ((), "int64")})
+    save_onnx(model, tmp_path / "m.onnx")
+    assert load_onnx(tmp_path / "m.onnx") == model
 
 
 def test_an_output_of_unknown_shape(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def evaluated(op: Operator) -> Converted:
         # The evaluator looks at the largest of these alone, and takes negative ones for 0.
         if scan.op_type == "Scan" and any(any(a.ints) for a in scan.attribute if a.name.startswith("scan_")):
             raise op.refuse("a Scan along other axes than the first, or backwards, is not supported")
-    opsets = tuple(sorted(op.graph.opsets.items()))
+    # Those in use alone: what else a file names is no part of what the node means.
+    used = {"", node.domain, *(inner.domain for inner in _inner(node))}
+    opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
     data = node.SerializeToString()
     dtypes = {name: op.dtypes[name] for name in reads}
