@@ -340,6 +340,10 @@ def run(
             f"model must be a Model, not {type(model).__name__}; "
             "load_onnx and Model.load read one from a file"
         )
+    if observe is not None and not callable(observe):
+        raise TypeError(
+            f"observe must be a function of (node, inputs, output), or None, not {_check.kind(observe)}"
+        )
     machine = as_machine_config(machine)
     recorder = recorder_for(trace, mode)
     traced = _traced_layer(model, recorder)

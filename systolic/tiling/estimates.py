@@ -153,7 +153,11 @@ def _sizes(
 ) -> tuple[_Sizes, tuple[int, ...]]:
     """Return checked arguments and how they cut x and w, and the shape they broadcast to."""
     given = {"m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups}
-    sizes = {name: _check.integers(value, name, "int64") for name, value in given.items()}
+    sizes = {name: _check.as_array(value, name) for name, value in given.items()}
+    for name, size in sizes.items():
+        if size.dtype.kind == "b":
+            raise TypeError(f"{name} must hold integers, not {_check.kind(given[name])}")
+    sizes = {name: _check.integers(size, name, "int64") for name, size in sizes.items()}
     for name, size in sizes.items():
         least = 0 if name in "mkn" else 1
         if size.size and size.min() < least:

@@ -16,11 +16,9 @@ from systolic._files import replacing
 from systolic._show.table import Table
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
-from systolic.quant import QuantParams
+from systolic.model import files
 
 if TYPE_CHECKING:
-    import zipfile
-
     from systolic.report import Summary
 
 LAYERS: dict[str, type[Layer]] = {
@@ -35,9 +33,6 @@ DTYPES = (
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
 )  # fmt: skip
 """Types that a model's tensors may have."""
-
-FORMAT = "systolic.Model"
-VERSION = 2
 
 # Up to so many elements a tensor's values are followed without data: sizes, axes, indices.
 _FEW = 1024
@@ -148,9 +143,11 @@ class Node:
     ) -> None:
         if not isinstance(layer, Layer):
             raise TypeError(f"a node holds a Layer, not {type(layer).__name__}")
+        if not isinstance(name, str):
+            raise TypeError(f"a node's name must be a str, not {_check.kind(name)}")
         object.__setattr__(self, "layer", layer)
-        object.__setattr__(self, "inputs", (inputs,) if isinstance(inputs, str) else tuple(inputs))
-        object.__setattr__(self, "outputs", (output,) if isinstance(output, str) else tuple(output))
+        object.__setattr__(self, "inputs", _names(inputs, "inputs"))
+        object.__setattr__(self, "outputs", _names(output, "output"))
         for verb, names, count in (
             ("writes", self.outputs, layer.outputs),
             ("reads", self.inputs, layer.inputs),
@@ -223,9 +220,16 @@ class Model:
     ) -> None:
         if not isinstance(inputs, Mapping) or not inputs:
             raise ValueError('inputs must name at least one tensor, such as {"x": ((None, 4), "int8")}')
+        if isinstance(nodes, str) or not isinstance(nodes, Iterable):
+            raise TypeError(f"nodes must be layers or Nodes in a list, not {_check.kind(nodes)}")
+        if constants is not None and not isinstance(constants, Mapping):
+            raise TypeError(f"constants must be arrays by name, in a dict, not {_check.kind(constants)}")
+        for tensor in (*inputs, *(constants or {})):
+            if not isinstance(tensor, str):
+                raise TypeError(f"a tensor's name must be a str, not {_check.kind(tensor)}")
         self.name = name
         self.inputs = {name: _spec(name, spec) for name, spec in inputs.items()}
-        self.constants = {n: np.array(a, order="C") for n, a in (constants or {}).items()}
+        self.constants = {n: _constant(n, a) for n, a in (constants or {}).items()}
         for constant, array in self.constants.items():
             if array.dtype.name not in DTYPES:
                 raise TypeError(
@@ -248,9 +252,7 @@ class Model:
                 known.add(tensor)
             last = node.output
             self.nodes += (node,)
-        if outputs is None or isinstance(outputs, str):
-            outputs = (last if outputs is None else outputs,)
-        self.outputs = tuple(outputs)
+        self.outputs = (last,) if outputs is None else _names(outputs, "outputs")
         for tensor in self.outputs:
             if tensor not in known:
                 raise ValueError(f"output {tensor!r} is not a tensor of the model")
@@ -370,15 +372,15 @@ class Model:
 
         arrays: list[np.ndarray] = []
         content = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": files.FORMAT,
+            "version": files.VERSION,
             "name": self.name,
             "inputs": {
                 n: {"shape": list(s.shape), "dtype": s.dtype, "symbols": list(s.symbols)}
                 for n, s in self.inputs.items()
             },
             "outputs": list(self.outputs),
-            "constants": {n: _encode(a, arrays) for n, a in self.constants.items()},
+            "constants": {n: files.encode(a, arrays) for n, a in self.constants.items()},
             "nodes": [
                 {
                     "layer": type(node.layer).__name__,
@@ -386,7 +388,7 @@ class Model:
                     "inputs": list(node.inputs),
                     "outputs": list(node.outputs),
                     "fields": {
-                        f.name: _encode(getattr(node.layer, f.name), arrays)
+                        f.name: files.encode(getattr(node.layer, f.name), arrays)
                         for f in fields(node.layer)  # type: ignore[arg-type]
                     },
                 }
@@ -395,11 +397,11 @@ class Model:
         }
         with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             # Entries carry zip's earliest date, so that equal models make equal files.
-            archive.writestr(_entry("model.json"), json.dumps(content, indent=1))
+            archive.writestr(files.entry("model.json"), json.dumps(content, indent=1))
             for number, array in enumerate(arrays):
                 data = io.BytesIO()
                 np.lib.format.write_array(data, array, allow_pickle=False)
-                archive.writestr(_entry(f"{number}.npy"), data.getvalue())
+                archive.writestr(files.entry(f"{number}.npy"), data.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
@@ -424,16 +426,16 @@ class Model:
         try:
             with zipfile.ZipFile(file) as archive:
                 content = json.loads(archive.read("model.json"))
-                if content["format"] != FORMAT:
+                if content["format"] != files.FORMAT:
                     raise KeyError("format")
-                if content["version"] > VERSION:
+                if content["version"] > files.VERSION:
                     raise ValueError(
                         f"{name} is of version {content['version']}; this systolic reads up to "
-                        f"{VERSION}: install a newer one"
+                        f"{files.VERSION}: install a newer one"
                     )
 
                 def decode(value: Any) -> Any:
-                    return _decode(value, archive)
+                    return files.decode(value, archive)
 
                 return cls(
                     [
@@ -454,7 +456,7 @@ class Model:
                     constants={n: decode(v) for n, v in content["constants"].items()},
                     name=content["name"],
                 )
-        except _damaged() as error:
+        except files.damaged() as error:
             raise ValueError(
                 f"{name} is not a systolic model, or is damaged "
                 f"({type(error).__name__}: {error}); Model.save writes such files, load_onnx reads ONNX"
@@ -514,6 +516,22 @@ class Model:
         return self.table().html()
 
 
+def _names(names: Any, what: str) -> tuple[str, ...]:
+    """Return one tensor's name or several as a tuple; TypeError for anything else."""
+    several = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    for name in several:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} must be a tensor's name, or a tuple of names, not {_check.kind(name)}")
+    return several
+
+
+def _constant(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.array(value, order="C")
+    except ValueError as error:
+        raise ValueError(f"constant {name!r} must be an array, its rows of one length: {error}") from error
+
+
 def _spec(name: str, spec: Any) -> TensorSpec:
     if isinstance(spec, TensorSpec):
         return spec
@@ -547,54 +565,3 @@ def _infer(
             if value is not None:
                 values[node.output] = value
     return {name: (tuple(sizes[name]), dtype) for name, dtype in dtypes.items()}
-
-
-def _damaged() -> tuple[type[Exception], ...]:
-    """Return what reading a zip, its JSON, its arrays and the layers they make can raise."""
-    import json
-    import zipfile
-    import zlib
-
-    return (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        MemoryError,
-        OverflowError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-    )
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    import zipfile
-
-    entry = zipfile.ZipInfo(name)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    return entry
-
-
-def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return {"array": f"{len(arrays) - 1}.npy"}
-    if isinstance(value, QuantParams):
-        return {"quant": value.to_dict()}
-    if isinstance(value, tuple):
-        return [_encode(item, arrays) for item in value]
-    return value
-
-
-def _decode(value: Any, archive: zipfile.ZipFile) -> Any:
-    if isinstance(value, dict) and set(value) == {"array"}:
-        return np.lib.format.read_array(io.BytesIO(archive.read(value["array"])), allow_pickle=False)
-    if isinstance(value, dict) and set(value) == {"quant"}:
-        return QuantParams.from_dict(value["quant"])
-    if isinstance(value, list):
-        return tuple(_decode(item, archive) for item in value)
-    return value
