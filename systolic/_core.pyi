@@ -29,33 +29,3 @@ def multiply(
     a: NDArray[np.uint8], b: NDArray[np.uint8], acc: NDArray[np.int32], *, a_signed: bool, b_signed: bool
 ) -> None: ...
 def _use(name: str | None = None) -> None: ...
-
-class Streams:
-    def __init__(self, rows: int, cols: int, cycles: int) -> None: ...
-    def load(
-        self,
-        west_activation: NDArray[np.uint8],
-        west_shift: NDArray[np.uint8],
-        west_swap: NDArray[np.uint8],
-        activation: NDArray[np.uint8],
-        shift: NDArray[np.uint8],
-        swap: NDArray[np.uint8],
-        *,
-        activation_signed: bool,
-        first_row: int,
-        last_row: int,
-    ) -> None: ...
-    def clock(
-        self,
-        weight: NDArray[np.uint8],
-        next_weight: NDArray[np.uint8],
-        weight_pass: NDArray[np.uint8],
-        psum: NDArray[np.int32],
-        north_weight: NDArray[np.uint8],
-        north_psum: NDArray[np.int32],
-        bottom: NDArray[np.int32],
-        *,
-        weight_signed: bool,
-        first_col: int,
-        last_col: int,
-    ) -> None: ...

@@ -142,170 +142,86 @@ def _use(str name=None) -> None:
 
 include "_strip.pxi"
 
+cdef class _Streams:
+    # What arrives from the left in all rows in one block of cycles, as the inner loops read it.
+
+    cdef Py_ssize_t rows, cols, cycles
+    cdef uint8_t[:, :, ::1] bytes       # activations, shifts, swaps
+    cdef int32_t[:, ::1] same_since
+    cdef int32_t[:, ::1] pairs
+    cdef uint8_t[::1] control
+    cdef int32_t[:, ::1] shift_range
+
+    def __init__(self, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
+        self.rows, self.cols, self.cycles = rows, cols, cycles
+        width = cycles + (cols + LANES - 1) // LANES * LANES
+        self.bytes = np.empty((3, rows, width), dtype=np.uint8)
+        self.same_since = np.empty((rows, width), dtype=np.int32)
+        self.pairs = np.empty(((rows + 1) // 2, width), dtype=np.int32)
+        self.control = np.empty(rows, dtype=np.uint8)
+        self.shift_range = np.empty((rows + 1, 2), dtype=np.int32)
+
+    cdef Block load(
+        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
+        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
+        bint is_signed, Py_ssize_t start, Py_ssize_t cycles,
+    ) noexcept nogil:
+        # Read cycles start..start + cycles - 1; bring the registers that travel right to their end.
+        cdef Py_ssize_t rows = self.rows, cols = self.cols, r
+        cdef Block block
+        block.cycles = cycles
+        block.width = cycles + (cols + LANES - 1) // LANES * LANES
+        block.activations = &self.bytes[0, 0, 0]
+        block.shifts = &self.bytes[1, 0, 0]
+        block.swaps = &self.bytes[2, 0, 0]
+        block.same_since = &self.same_since[0, 0]
+        block.pairs = &self.pairs[0, 0]
+        block.control = &self.control[0]
+        block.shift_range = &self.shift_range[0, 0]
+        block.weight_signed = False
+        _reverse(block.activations, &block, west_activation, start)
+        _reverse(block.shifts, &block, west_shift, start)
+        _reverse(block.swaps, &block, west_swap, start)
+        for r in range(rows):
+            _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
+        # Below the last row nothing reads.
+        block.shift_range[2 * rows] = <int32_t>block.width
+        block.shift_range[2 * rows + 1] = -1
+        for r in range(0, rows, 2):
+            K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
+                      block.activations + (r + 1) * block.width if r + 1 < rows else NULL, block.width, is_signed)
+        for r in range(rows):
+            memcpy(&activation[r, 0], block.activations + r * block.width, cols)
+            as_bits(&shift[r, 0], block.shifts + r * block.width, cols)
+            as_bits(&swap[r, 0], block.swaps + r * block.width, cols)
+        return block
+
+
+# Memory that is new to a process costs more than what small calls compute in it: each thread keeps
+# what it used last, up to a few MB.
 _kept = _local()
 
 
-cdef class Streams:
-    """What arrives from the left in all rows for up to `span` cycles, as the inner loops read it.
-
-    Threads share one: each loads some of the rows; when all are loaded, each clocks some of the
-    columns.
-
-    Parameters
-    ----------
-    rows, cols : int
-        Size of the array.
-    cycles : int
-        At most how many are loaded at a time.
-    """
-
-    cdef Py_ssize_t rows, cols, cycles, padded, blocks
-    # Of each block of cycles; 0: activations, 1: shifts, 2: swaps.
-    cdef uint8_t[:, :, :, ::1] bytes
-    cdef int32_t[:, :, ::1] same_since
-    cdef int32_t[:, :, ::1] pairs
-    cdef uint8_t[:, ::1] control
-    cdef int32_t[:, :, ::1] shift_range
-    cdef int32_t[::1] work      # of the one thread that keeps these streams
-
-    def __init__(self, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
-        if rows < 1 or cols < 1 or cycles < 1:
-            raise ValueError(f"rows, cols and cycles must be positive, not {rows}, {cols} and {cycles}")
-        self.rows, self.cols, self.cycles = rows, cols, cycles
-        self.padded = (cols + LANES - 1) // LANES * LANES
-        self.blocks = (cycles + BLOCK - 1) // BLOCK
-        blocks, width = self.blocks, min(cycles, BLOCK) + self.padded
-        self.bytes = np.empty((blocks, 3, rows, width), dtype=np.uint8)
-        self.same_since = np.empty((blocks, rows, width), dtype=np.int32)
-        self.pairs = np.empty((blocks, (rows + 1) // 2, width), dtype=np.int32)
-        self.control = np.empty((blocks, rows), dtype=np.uint8)
-        self.shift_range = np.empty((blocks, rows + 1, 2), dtype=np.int32)
-
-    cdef Block block(self, Py_ssize_t index, Py_ssize_t cycles) noexcept nogil:
-        # One block of so many cycles in all.
-        cdef Block block
-        block.cycles = min(BLOCK, cycles - index * BLOCK)
-        block.width = block.cycles + self.padded
-        block.activations = &self.bytes[index, 0, 0, 0]
-        block.shifts = &self.bytes[index, 1, 0, 0]
-        block.swaps = &self.bytes[index, 2, 0, 0]
-        block.same_since = &self.same_since[index, 0, 0]
-        block.pairs = &self.pairs[index, 0, 0]
-        block.control = &self.control[index, 0]
-        block.shift_range = &self.shift_range[index, 0, 0]
-        block.weight_signed = False
-        return block
-
-    cdef void load_rows(
-        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
-        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
-        bint is_signed, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t first, Py_ssize_t last,
-    ) noexcept nogil:
-        cdef Py_ssize_t index, r
-        cdef Block block
-        for index in range((cycles + BLOCK - 1) // BLOCK):
-            block = self.block(index, cycles)
-            _reverse(block.activations, &block, west_activation, start, first, last)
-            _reverse(block.shifts, &block, west_shift, start, first, last)
-            _reverse(block.swaps, &block, west_swap, start, first, last)
-            for r in range(first, last):
-                _load_row(&block, r, self.cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
-            if last == self.rows:
-                # Below the last row nothing reads.
-                block.shift_range[2 * last] = <int32_t>block.width
-                block.shift_range[2 * last + 1] = -1
-            for r in range(first, last, 2):
-                K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
-                          block.activations + (r + 1) * block.width if r + 1 < last else NULL, block.width, is_signed)
-            for r in range(first, last):
-                memcpy(&activation[r, 0], block.activations + r * block.width, self.cols)
-                as_bits(&shift[r, 0], block.shifts + r * block.width, self.cols)
-                as_bits(&swap[r, 0], block.swaps + r * block.width, self.cols)
-            start += block.cycles
-
-    cdef void clock_columns(
-        self, uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
-        const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
-        bint weight_signed, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t first, Py_ssize_t last, int32_t *work,
-    ) noexcept nogil:
-        cdef Py_ssize_t index, col
-        cdef int32_t *swap_at = work
-        cdef int32_t *swap_multipliers = swap_at + ROW_GROUP * BLOCK
-        cdef uint8_t *passed = <uint8_t *>(swap_multipliers + ROW_GROUP * BLOCK * LANES)
-        cdef int32_t *sums = <int32_t *>(passed + BLOCK * LANES)
-        cdef Block block
-        # Psums begin on a cache line.
-        sums += (-<uintptr_t>sums & 63) // sizeof(int32_t)
-        for index in range((cycles + BLOCK - 1) // BLOCK):
-            block = self.block(index, cycles)
-            block.weight_signed = weight_signed
-            col = first
-            while col < last:
-                _clock_strip(&block, col, min(LANES, last - col), start, weight, next_weight, weight_pass, psum,
-                             north_weight, north_psum, bottom, sums, passed, swap_at, swap_multipliers)
-                col += LANES
-            start += block.cycles
-
-    def load(
-        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
-        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
-        *, bint activation_signed, Py_ssize_t first_row, Py_ssize_t last_row,
-    ):
-        """Read what the west ports bring to rows first_row..last_row-1; first_row is even.
-
-        The registers that travel right, (rows, cols), are brought to the end of these cycles in
-        these rows; they depend on the ports alone. last_row is even or the number of rows.
-        """
-        cdef Py_ssize_t cycles = west_activation.shape[0]
-        if first_row % 2 or last_row % 2 and last_row != self.rows or not 0 <= first_row <= last_row <= self.rows:
-            raise ValueError(f"rows {first_row}..{last_row} are not whole pairs of {self.rows}")
-        if cycles > self.cycles:
-            raise ValueError(f"{cycles} cycles, but there is room for {self.cycles}")
-        with nogil:
-            self.load_rows(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
-                           0, cycles, first_row, last_row)
-
-    def clock(
-        self, uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
-        const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
-        *, bint weight_signed, Py_ssize_t first_col, Py_ssize_t last_col,
-    ):
-        """Clock columns first_col..last_col-1 through the cycles that were loaded, as :func:`run`."""
-        cdef Py_ssize_t cycles = north_weight.shape[0]
-        _check_columns(first_col, last_col, self.cols)
-        if cycles > self.cycles:
-            raise ValueError(f"{cycles} cycles, but there is room for {self.cycles}")
-        cdef int32_t[::1] work = _work(self.rows)
-        with nogil:
-            self.clock_columns(weight, next_weight, weight_pass, psum, north_weight, north_psum, bottom,
-                               weight_signed, 0, cycles, first_col, last_col, &work[0])
-
-
-cdef Streams _streams_of_this_thread(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
-    # Memory that is new to a process costs more than what small calls compute in it.
-    cdef Streams streams = getattr(_kept, "streams", None)
+cdef _Streams _kept_streams(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
+    # This thread's own, for arrays of this size and at least so many cycles.
+    cdef _Streams streams = getattr(_kept, "streams", None)
     if streams is None or streams.rows != rows or streams.cols != cols or streams.cycles < cycles:
-        streams = Streams(rows, cols, cycles)
-        streams.work = _work(rows)
+        streams = _Streams(rows, cols, cycles)
         _kept.streams = streams if rows * cols <= KEPT_PES else None
     return streams
 
 
-cdef object _check_columns(Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols):
-    if first % LANES or not 0 <= first <= last <= cols:
-        raise ValueError(f"columns {first}..{last} do not start on a strip of {LANES} within {cols}")
-
-
-cdef int32_t[::1] _work(Py_ssize_t rows):
+cdef object _kept_work(Py_ssize_t rows):
     # What the strip at hand needs: swaps and their multipliers, the chain, psums on a cache line.
-    return np.empty(ROW_GROUP * BLOCK * (1 + LANES) + BLOCK * LANES // 4 + (BLOCK + rows) * LANES + 16, dtype=np.int32)
+    size = ROW_GROUP * BLOCK * (1 + LANES) + BLOCK * LANES // 4 + (BLOCK + rows) * LANES + 16
+    work = getattr(_kept, "work", None)
+    if work is None or work.size < size:
+        work = _kept.work = np.empty(size, dtype=np.int32)
+    return work
 
 
-cdef void _reverse(uint8_t *to, const Block *block, const uint8_t[:, :] ports, Py_ssize_t start, Py_ssize_t first,
-                   Py_ssize_t last) noexcept nogil:
-    if first < last:
-        K.reverse_ports(to + first * block.width, block.width, &ports[start, first], ports.strides[0],
-                        ports.strides[1], block.cycles, last - first)
+cdef void _reverse(uint8_t *to, const Block *block, const uint8_t[:, :] ports, Py_ssize_t start) noexcept nogil:
+    K.reverse_ports(to, block.width, &ports[start, 0], ports.strides[0], ports.strides[1], block.cycles, ports.shape[1])
 
 
 def run(
@@ -322,8 +238,9 @@ def run(
     their signedness beside them, bools as bytes 0 and 1.
 
     Registers that travel down (weight, next_weight, weight_pass, psum) are brought up to date in
-    the given columns only; those that travel right (activation, shift, swap) in all. Threads use
-    :class:`Streams`.
+    the given columns only; those that travel right (activation, shift, swap) in all, since every
+    column's depend on the ports alone. So threads may each clock their own columns over private
+    copies of the latter three.
 
     Parameters
     ----------
@@ -333,20 +250,30 @@ def run(
         Columns to clock; first_col is a multiple of `lanes`.
     """
     cdef Py_ssize_t rows = weight.shape[0], cols = weight.shape[1]
-    cdef Py_ssize_t total = west_activation.shape[0], start = 0, cycles
-    _check_columns(first_col, last_col, cols)
+    cdef Py_ssize_t total = west_activation.shape[0], start = 0, col
+    if first_col % LANES or not 0 <= first_col <= last_col <= cols:
+        raise ValueError(f"columns {first_col}..{last_col} do not start on a strip of {LANES} within {cols}")
     if total == 0:
         return
-    cdef Streams streams = _streams_of_this_thread(rows, cols, min(total, BLOCK))
-    cdef int32_t[::1] work = streams.work
+    cdef _Streams streams = _kept_streams(rows, cols, min(total, BLOCK))
+    cdef int32_t[::1] work = _kept_work(rows)
+    cdef int32_t *swap_at = &work[0]
+    cdef int32_t *swap_multipliers = swap_at + ROW_GROUP * BLOCK
+    cdef uint8_t *passed = <uint8_t *>(swap_multipliers + ROW_GROUP * BLOCK * LANES)
+    cdef int32_t *sums = <int32_t *>(passed + BLOCK * LANES)
+    cdef Block block
+    sums += (-<uintptr_t>sums & 63) // sizeof(int32_t)
     with nogil:
         while start < total:
-            cycles = min(BLOCK, total - start)
-            streams.load_rows(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
-                              start, cycles, 0, rows)
-            streams.clock_columns(weight, next_weight, weight_pass, psum, north_weight, north_psum, bottom,
-                                  weight_signed, start, cycles, first_col, last_col, &work[0])
-            start += cycles
+            block = streams.load(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
+                                 start, min(BLOCK, total - start))
+            block.weight_signed = weight_signed
+            col = first_col
+            while col < last_col:
+                _clock_strip(&block, col, min(LANES, last_col - col), start, weight, next_weight, weight_pass, psum,
+                             north_weight, north_psum, bottom, sums, passed, swap_at, swap_multipliers)
+                col += LANES
+            start += block.cycles
 
 
 def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :] acc,

@@ -247,8 +247,8 @@ MUTANTS = (
         (
             Change(
                 "_core.pyx",
-                "            start += cycles\n",
-                "            start += cycles\n"
+                "            start += block.cycles\n",
+                "            start += block.cycles\n"
                 "            if planted(HERE) and start < total and rows > 4:\n"
                 "                psum[3, first_col] = 0\n",
             ),

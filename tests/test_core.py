@@ -5,7 +5,6 @@ Every test runs with each instruction set that the machine has.
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
 from typing import NamedTuple
 
@@ -349,69 +348,6 @@ def test_run_a_then_run_b_equals_run_a_plus_b(case, data: st.DataObject) -> None
     middle, first = kernel(state, ports.cut(0, at))
     end, second = kernel(middle, ports.cut(at, cycles))
     check_same(kernel(state, ports), (end, np.concatenate([first, second])))
-
-
-@examples(20)
-@given(cases(max_rows=24, max_cols=90, max_cycles=700), st.data())
-def test_shared_among_threads_equals_the_whole(case, data: st.DataObject) -> None:
-    """Rows loaded and columns clocked in any pieces, in any order, through several spans of cycles."""
-    state, ports = case
-    after = {name: np.ascontiguousarray(values).copy() for name, values in state.items()}
-    (rows, cols), cycles = state["psum"].shape, len(ports.psum)
-    bottom = np.zeros((cycles, cols), dtype=np.int32)
-    raw = {name: values.view(np.uint8) for name, values in after.items() if name != "psum"}
-    west = [np.ascontiguousarray(values).view(np.uint8) for values in ports[:3]]
-
-    def pieces(size: int, step: int) -> list[tuple[int, int]]:
-        edges = data.draw(st.lists(st.integers(0, (size - 1) // step), max_size=3))
-        edges = [0, *sorted(step * edge for edge in edges), size]
-        return data.draw(st.permutations(list(itertools.pairwise(edges))))
-
-    span = data.draw(st.sampled_from([cycles, BLOCK, 2 * BLOCK]) | st.integers(1, cycles))
-    streams = _core.Streams(rows, cols, span)
-    for start in range(0, cycles, span):
-        here = slice(start, start + span)
-        for first, last in pieces(rows, 2):
-            streams.load(
-                *(values[here] for values in west),
-                *(raw[name] for name in RIGHT),
-                activation_signed=state["activation"].dtype == np.int8,
-                first_row=first,
-                last_row=last,
-            )
-        for first, last in pieces(cols, LANES):
-            streams.clock(
-                *(raw[name] for name in DOWN),
-                after["psum"],
-                ports.weight[here].view(np.uint8),
-                ports.psum[here],
-                bottom[here],
-                weight_signed=state["weight"].dtype == np.int8,
-                first_col=first,
-                last_col=last,
-            )
-    check_same((after, bottom), kernel(state, ports))
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 5), (0, 3), (-2, 5), (0, 6), (4, 2)])
-def test_rows_are_loaded_in_pairs(first: int, last: int) -> None:
-    state, ports = case(0, 5, 20, 3)
-    with pytest.raises(ValueError, match=rf"^rows {first}\.\.{last} are not whole pairs of 5$"):
-        load(_core.Streams(5, 20, 3), state, ports, first, last)
-
-
-def test_no_more_cycles_than_there_is_room_for() -> None:
-    state, ports = case(0, 5, 20, 4)
-    with pytest.raises(ValueError, match="^4 cycles, but there is room for 3$"):
-        load(_core.Streams(5, 20, 3), state, ports, 0, 5)
-    with pytest.raises(ValueError, match="^rows, cols and cycles must be positive, not 5, 0 and 3$"):
-        _core.Streams(5, 0, 3)
-
-
-def load(streams: _core.Streams, state: State, ports: PortValues, first: int, last: int) -> None:
-    west = [np.ascontiguousarray(values).view(np.uint8) for values in ports[:3]]
-    moving = [np.ascontiguousarray(state[name]).view(np.uint8) for name in RIGHT]
-    streams.load(*west, *moving, activation_signed=True, first_row=first, last_row=last)
 
 
 @examples(20)

@@ -506,48 +506,35 @@ def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarr
     """Clock the registers in `arrays`, in place, threads sharing the columns."""
     rows, cols = arrays["psum"].shape
     weight, next_weight, weight_pass, activation, shift, swap = (_bytes(arrays[name]) for name in _BYTES)
-    psum = arrays["psum"]
     west_activation, west_shift, west_swap = map(_bytes, (ports.activation, ports.shift, ports.swap))
-    north_weight, north_psum = _bytes(ports.weight), ports.psum
-    activation_signed = arrays["activation"].dtype.kind == "i"
-    weight_signed = arrays["weight"].dtype.kind == "i"
-    cycles = len(west_activation)
-    workers = min(workers, -(-cols // _core.lanes))
-    if workers == 1 or cycles * rows * cols < _WORTH_A_THREAD:
+    north_weight = _bytes(ports.weight)
+
+    def clock(part: slice, activation: np.ndarray, shift: np.ndarray, swap: np.ndarray) -> None:
         _core.run(
-            weight, next_weight, weight_pass, activation, psum, shift, swap,
-            west_activation, west_shift, west_swap, north_weight, north_psum, bottom,
-            activation_signed=activation_signed, weight_signed=weight_signed, first_col=0, last_col=cols,
+            weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
+            west_activation, west_shift, west_swap, north_weight, ports.psum, bottom,
+            activation_signed=arrays["activation"].dtype.kind == "i",
+            weight_signed=arrays["weight"].dtype.kind == "i",
+            first_col=part.start, last_col=part.stop,
         )  # fmt: skip
+
+    if workers == 1 or len(west_activation) * rows * cols < _WORTH_A_THREAD:
+        clock(slice(0, cols), activation, shift, swap)
         return
-    streams = _core.Streams(rows, cols, min(cycles, _SPAN_CYCLES))
-
-    def load(span: slice, part: slice) -> None:
-        streams.load(
-            west_activation[span], west_shift[span], west_swap[span], activation, shift, swap,
-            activation_signed=activation_signed, first_row=part.start, last_row=part.stop,
-        )  # fmt: skip
-
-    def clock(span: slice, part: slice) -> None:
-        streams.clock(
-            weight, next_weight, weight_pass, psum, north_weight[span], north_psum[span], bottom[span],
-            weight_signed=weight_signed, first_col=part.start, last_col=part.stop,
-        )  # fmt: skip
-
-    for start in range(0, cycles, _SPAN_CYCLES):
-        span = slice(start, min(start + _SPAN_CYCLES, cycles))
-        share((partial(load, span, part) for part in cut(rows, workers, 2)), workers)
-        share((partial(clock, span, part) for part in cut(cols, workers, _core.lanes)), workers)
+    # Each thread moves its own copy of what travels right, the first one the registers themselves;
+    # sharing it would save its preparation and cost more, as lines wander from core to core.
+    tasks = [
+        partial(clock, part, *((v.copy() if part.start else v) for v in (activation, shift, swap)))
+        for part in cut(cols, workers, _core.lanes)
+    ]
+    share(tasks, workers)
 
 
 # Registers that the kernel sees as bytes.
 _BYTES = ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
 
-# Cycles between two meetings of the threads: their streams stay in the L2 cache.
-_SPAN_CYCLES = 1024
-
 # Below this many PE-cycles, starting threads costs more than they save.
-_WORTH_A_THREAD = 1 << 23
+_WORTH_A_THREAD = 1 << 25
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
