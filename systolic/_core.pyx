@@ -146,8 +146,8 @@ def _use(str name=None) -> None:
 cdef enum:
     BLOCK = 256
     BUSY = 24
-    # Up to this size of the array a thread keeps its streams, a few MB, from call to call.
-    KEPT_PES = 1 << 17
+    # Up to this many elements of each stream a thread keeps its streams, a few MB, from call to call.
+    KEPT_ELEMENTS = 1 << 19
 
 
 cdef enum Control:
@@ -608,7 +608,7 @@ cdef Streams _streams_of_this_thread(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_
     if streams is None or streams.rows != rows or streams.cols != cols or streams.cycles < cycles:
         streams = Streams(rows, cols, cycles)
         streams.work = _work(rows)
-        _kept.streams = streams if rows * cols <= KEPT_PES else None
+        _kept.streams = streams if rows * (BLOCK + streams.padded) <= KEPT_ELEMENTS else None
     return streams
 
 
