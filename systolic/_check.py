@@ -7,6 +7,7 @@ thing is a ``TypeError``, a wrong *value* of the right kind a ``ValueError``.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,10 @@ def operand_dtype(value: Any, name: str) -> str:
 
 def as_array(array: Any, name: str) -> np.ndarray:
     """Return `array` as an ndarray; ragged lists and masked arrays are refused."""
-    if isinstance(array, np.ma.MaskedArray):
+    # Nobody has a masked array before numpy.ma is imported; to name it here would import it, in whichever
+    # thread comes first, and a fork meanwhile leaves the child with half a module.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(array, masked):
         raise TypeError(f"{name} must be a plain array, but is a masked one; fill it: {name}.filled(0)")
     try:
         return np.asarray(array)

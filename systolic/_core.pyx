@@ -207,7 +207,7 @@ cdef _Streams _kept_streams(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles)
     cdef _Streams streams = getattr(_kept, "streams", None)
     if streams is None or streams.rows != rows or streams.cols != cols or streams.cycles < cycles:
         streams = _Streams(rows, cols, cycles)
-        _kept.streams = streams if rows * cols <= KEPT_PES else None
+        _kept.streams = streams if rows * (BLOCK + cols + LANES) <= KEPT_ELEMENTS else None
     return streams
 
 

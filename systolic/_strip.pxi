@@ -7,8 +7,8 @@
 cdef enum:
     BLOCK = 256
     BUSY = 24
-    # Up to this size of the array a thread keeps its streams, a few MB, from call to call.
-    KEPT_PES = 1 << 17
+    # Up to this many elements of each stream a thread keeps its streams, a few MB, from call to call.
+    KEPT_ELEMENTS = 1 << 19
 
 
 cdef enum Control:

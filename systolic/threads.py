@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
-from threading import Condition, Event, Lock
-from typing import TYPE_CHECKING
+from threading import Condition, Event, Thread
 
 from systolic import _check
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
 _threads: int | None = None
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_pool_lock = Lock()
+# Threads that help, and what waits for one. Not concurrent.futures: its import, which a package does not want
+# when it is imported, cannot be had later without harm to a fork that comes in between; and its pools take
+# nothing once the main thread has ended.
+_helpers = 0
+_waiting: deque[Callable[[], None]] = deque()
+_wake = Condition()
 
 # Beyond any use; it keeps a slip from starting threads until the system refuses.
 _MOST_THREADS = 1024
@@ -53,7 +53,7 @@ def thread_count(threads: int | None = None) -> int:
 def share(tasks: Iterable[Callable[[], object]], workers: int) -> None:
     """Run tasks in this thread and at most ``workers - 1`` others, each taking the next one.
 
-    The others come from one pool for the whole process. While other callers keep it busy, this
+    The others are threads of one pool for the whole process. While other callers keep it busy, this
     thread does the tasks by itself: however many threads of a user call at once, the package adds
     no more than the pool's. After a fork the child makes a pool of its own.
 
@@ -107,35 +107,41 @@ def share(tasks: Iterable[Callable[[], object]], workers: int) -> None:
 
 
 def _submit(work: Callable[[], None], count: int) -> None:
-    """Give work `count` times to the process's pool, which grows to as many threads.
+    """Have work called by at most `count` threads of the process, which are started as they are needed.
 
-    Fewer times, or not at all, where no thread can be started: at a limit of the operating system, or once
-    the main thread has ended, after which Python's pools take nothing while other threads may run on.
+    By fewer where no thread can be started (at a limit of the operating system, while the interpreter
+    ends), and where as much work waits already as there are threads: the caller does it too.
     """
-    global _pool, _pool_size
-    with _pool_lock:
+    global _helpers
+    with _wake:
         try:
-            from concurrent.futures import ThreadPoolExecutor
-
-            if _pool is None or _pool_size < count:
-                # A smaller pool finishes what it was given, then its threads end.
-                if _pool is not None:
-                    _pool.shutdown(wait=False)
-                _pool_size = max(count, thread_count() - 1)
-                _pool = ThreadPoolExecutor(_pool_size, thread_name_prefix="systolic")
-            for _ in range(count):
-                _pool.submit(work)
+            while _helpers < count:
+                # One that has nothing to do does not keep the program from ending.
+                Thread(target=_help, name=f"systolic_{_helpers}", daemon=True).start()
+                _helpers += 1
         except RuntimeError:
-            # It keeps what it took before it raised, and threads it has still run that; the next call
-            # makes another, so that nothing piles up in one without threads.
-            _pool = None
+            pass
+        count = min(count, _helpers - len(_waiting))
+        if count > 0:
+            _waiting.extend([work] * count)
+            _wake.notify(count)
 
 
-def _forget_pool() -> None:
-    # A forked child has the pool but not its threads; and perhaps the lock, held.
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, Lock()
+def _help() -> None:
+    while True:
+        with _wake:
+            while not _waiting:
+                _wake.wait()
+            work = _waiting.popleft()
+        work()
+        del work  # and the operands it holds
+
+
+def _forget_helpers() -> None:
+    # A forked child has none of the threads; and perhaps the lock, held.
+    global _waiting, _wake, _helpers
+    _waiting, _wake, _helpers = deque(), Condition(), 0
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_helpers)

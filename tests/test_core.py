@@ -5,6 +5,7 @@ Every test runs with each instruction set that the machine has.
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import cache
 from typing import NamedTuple
 
@@ -397,6 +398,19 @@ def stepped_case(seed: int, rows: int, cols: int, cycles: int, density: float | 
 def test_full_size_equals_numpy_stepping(seed: int, rows: int, cols: int, cycles: int, density: str) -> None:
     one, expected = stepped_case(seed, rows, cols, cycles, density)
     check_same(kernel(*one, arrangement="skewed"), expected)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1 << 14, 1), (1, 1 << 14), (600, 600)])
+def test_what_a_thread_keeps_from_call_to_call_is_small(rows: int, cols: int) -> None:
+    # Streams are as long as a block of cycles, however few the columns.
+    one = case(0, rows, cols, 256, density=0.0)
+    tracemalloc.start()
+    try:
+        kernel(*one)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 8 << 20
 
 
 def test_no_cycles_change_nothing() -> None:

@@ -10,7 +10,6 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +114,7 @@ def test_many_threads_call_at_once(operands, mode: str) -> None:
     for caller in callers:
         caller.join(LIMIT)
     assert not wrong and not any(caller.is_alive() for caller in callers)
-    assert len(helpers()) <= max(threads._pool_size, 1)
+    assert len(helpers()) <= max(threads._helpers, 1)
     np.testing.assert_array_equal(systolic.matmul(x, w, array=ARRAY, mode=mode).acc, expected)
 
 
@@ -385,15 +384,3 @@ def test_calls_while_the_program_ends(how: str) -> None:
         """
     )
     assert printed == "True\nTrue\n"
-
-
-def test_where_no_thread_can_be_started_this_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threads, "_pool", None)
-    monkeypatch.setattr(threads, "_pool_size", 0)
-    monkeypatch.setattr(threading.Thread, "start", start)
-    done: list[int] = []
-    threads.share((partial(done.append, i) for i in range(9)), 3)
-    assert done == list(range(9))
