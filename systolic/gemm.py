@@ -125,8 +125,9 @@ def cut(size: int, parts: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + length, size))
 
 
-# dtype.name takes microseconds.
-_OPERANDS = {"b": "int8", "B": "uint8"}
+def operand_name(values: np.ndarray) -> str:
+    """Return "int8" or "uint8"; dtype.name takes microseconds."""
+    return "int8" if values.dtype.char == "b" else "uint8"
 
 
 class DenseProduct:
@@ -152,7 +153,7 @@ class DenseProduct:
     def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
         (m, k), n = x.shape, w.shape[1]
         self.x, self.w, self.gemm = x, w, Gemm(m, k, n)
-        self.activation_dtype, self.weight_dtype = _OPERANDS[x.dtype.char], _OPERANDS[w.dtype.char]
+        self.activation_dtype, self.weight_dtype = operand_name(x), operand_name(w)
         # Every sum is stored, unless there is nothing to add.
         self.acc = (np.empty if k else np.zeros)((m, n), dtype=np.int32)
 

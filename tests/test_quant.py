@@ -91,11 +91,12 @@ def test_params_per_channel():
     assert QuantParams(1, dtype="int32").qmax == 2**31 - 1
 
 
-def test_params_arrays_are_not_shared():
-    p = QuantParams([1.0, 2.0], axis=0)
-    p.scales[0] = 5
-    p.zero_points[0] = 5
-    assert p.scales[0] == 1 and p.zero_points[0] == 0
+def test_params_arrays_are_read_only() -> None:
+    params = QuantParams([0.5, 0.25], [1, 2], axis=0)
+    for array in (params.scales, params.zero_points):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7
+    assert (params.scale, params.zero_point) == ((0.5, 0.25), (1, 2))
 
 
 @FEW

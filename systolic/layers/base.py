@@ -98,7 +98,6 @@ class HostLayer(Layer):
         """Whether applying it may take any time, whatever the sizes."""
         return False
 
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")

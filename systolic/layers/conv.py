@@ -150,6 +150,10 @@ class Conv2d(ArrayLayer):
         _, icg, kh, kw = self.weight.shape
         return finish.constant_term(sums, icg * kh * kw, self.x, self.w, self.bias)
 
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        return finish.channel_scales(self.x, self.w, self.y, self.weight.shape[0])
+
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
             raise ValueError(
@@ -195,8 +199,9 @@ class Conv2d(ArrayLayer):
             if axis == 1:
                 row_sums = row_sums.transpose(0, 3, 1, 2)
         return finish.finish_sums(
-            product, self._constant, row_sums, self.x, self.w, self.y, axis=axis, rounding=self.rounding
-        )
+            product, self._constant, row_sums, self.x, self.w, self.y, axis=axis, rounding=self.rounding,
+            scale=self._scale,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -71,6 +71,10 @@ class Dense(ArrayLayer):
         sums = self.weight.sum(axis=0, dtype=np.int64)
         return finish.constant_term(sums, self.weight.shape[0], self.x, self.w, self.bias)
 
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        return finish.channel_scales(self.x, self.w, self.y, self.weight.shape[1])
+
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""
         (shape,) = shapes
@@ -106,6 +110,7 @@ class Dense(ArrayLayer):
         assert isinstance(product, DenseProduct)
         row_sums = product.row_sums() if finish.has_zero_point(self.w) else None
         y = finish.finish_sums(
-            product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding
-        )
+            product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding,
+            scale=self._scale,
+        )  # fmt: skip
         return y.reshape(self.output_shape(inputs[0].shape))

@@ -104,6 +104,7 @@ def constant_term(
 def finish_sums(
     product: Product, constant: np.ndarray, row_sums: np.ndarray | None,
     x: QuantParams, w: QuantParams, y: QuantParams | None, axis: int, rounding: str = "half_even",
+    scale: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Return the layer's output from the raw sums in ``product.acc``.
 
@@ -118,6 +119,8 @@ def finish_sums(
     rounding : str
         How codes are rounded; see :func:`systolic.requantize`. "half_even" is compiled, the others
         use up the sums.
+    scale : ndarray of float32, (channels,), optional
+        :func:`channel_scales` of the same, where a layer keeps it.
 
     Notes
     -----
@@ -154,15 +157,21 @@ def finish_sums(
             "row_sums": matrix(np.ascontiguousarray(row_sums)),
             "weight_zero": each(w.zero_points, np.int32),
         }
+    if scale is None:
+        scale = channel_scales(x, w, y, channels)
     if y is None:
         real = np.empty(acc.shape, dtype=np.float32)
-        scale = each(np.asarray(x.scales * w.scales, dtype=np.float32), np.float32)
         _host.scale_sums(matrix(acc), matrix(real), scale, **options)
         return real
     codes = np.empty(acc.shape, dtype=y.dtype)
-    scale = each(multiplier(x, w, y), np.float32)
     _host.requantize(matrix(acc), matrix(codes), scale, int(y.zero_points), **options)
     return codes
+
+
+def channel_scales(x: QuantParams, w: QuantParams, y: QuantParams | None, channels: int) -> np.ndarray:
+    """Return what each channel's sums are scaled by, to codes or (no y) to numbers, (channels,) float32."""
+    scale = np.asarray(x.scales * w.scales, dtype=np.float32) if y is None else multiplier(x, w, y)
+    return np.ascontiguousarray(np.broadcast_to(scale.astype(np.float32), (channels,)))
 
 
 def has_zero_point(params: QuantParams) -> bool:

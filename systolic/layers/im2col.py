@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from systolic import _host
-from systolic.gemm import Gemm, Piece, cut
+from systolic.gemm import Gemm, Piece, cut, operand_name
 from systolic.layers.geometry import Window
 
 # Patches lowered at a time in wavefront mode: they stay in the L2 cache.
@@ -51,7 +51,7 @@ class ConvProduct:
         oh, ow = window.out
         batch = x.shape[0]
         self.gemm = Gemm(batch * oh * ow, icg * kh * kw, oc // groups, groups=groups)
-        self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
+        self.activation_dtype, self.weight_dtype = operand_name(x), operand_name(w)
         self._window, self._channels, self._layout, self._pad_value = window, icg, layout, pad_value
         self._kernels = np.ascontiguousarray(w).reshape(groups, oc // groups, icg * kh * kw)
         self._w = self._kernels.reshape(oc, icg * kh * kw).T

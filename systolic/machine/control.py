@@ -128,7 +128,7 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
 _PIECE_MACS = 1 << 32
 
 # Below this many MACs, other threads cost more than they save.
-_WORTH_A_THREAD = 1 << 26
+_WORTH_A_THREAD = 1 << 25
 
 
 def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:

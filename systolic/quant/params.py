@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -99,15 +99,24 @@ class QuantParams:
         """Whether there is one scale or zero point per channel."""
         return self.axis is not None
 
-    @property
+    @cached_property
     def scales(self) -> np.ndarray:
-        """The scales, a new float32 array: 0-d, or (C,) when per channel."""
-        return np.full(self._shape, self.scale, np.float32)
+        """The scales, a read-only float32 array: 0-d, or (C,) when per channel."""
+        return self._array(self.scale, "float32")
 
-    @property
+    @cached_property
     def zero_points(self) -> np.ndarray:
-        """The zero points, a new array of `dtype`: 0-d, or (C,) when per channel."""
-        return np.full(self._shape, self.zero_point, self.dtype)
+        """The zero points, a read-only array of `dtype`: 0-d, or (C,) when per channel."""
+        return self._array(self.zero_point, self.dtype)
+
+    def _array(self, value: Any, dtype: str) -> np.ndarray:
+        array = np.full(self._shape, value, dtype)
+        array.flags.writeable = False
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What follows from the fields is made anew.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def qmin(self) -> int:
