@@ -180,10 +180,22 @@ cdef class _Streams:
         block.shift_range = &self.shift_range[0, 0]
         block.weight_signed = False
         _reverse(block.activations, &block, west_activation, start)
-        _reverse(block.shifts, &block, west_shift, start)
-        _reverse(block.swaps, &block, west_swap, start)
-        for r in range(rows):
-            _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
+        # What folds put on the control ports is the same for all rows, but for the skew: a row's
+        # bits lie side by side, and most rows have none in most blocks.
+        if 0 <= west_shift.strides[0] <= 1 and 0 <= west_swap.strides[0] <= 1:
+            for r in range(rows):
+                if (_is_zero(west_shift, start, cycles, r) and _is_zero(west_swap, start, cycles, r)
+                        and not any_byte(&shift[r, 0], cols) and not any_byte(&swap[r, 0], cols)):
+                    _load_quiet_row(&block, r, cols, &activation[r, 0])
+                    continue
+                _reverse(block.shifts + r * block.width, &block, west_shift[:, r:r + 1], start)
+                _reverse(block.swaps + r * block.width, &block, west_swap[:, r:r + 1], start)
+                _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
+        else:
+            _reverse(block.shifts, &block, west_shift, start)
+            _reverse(block.swaps, &block, west_swap, start)
+            for r in range(rows):
+                _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
         # Below the last row nothing reads.
         block.shift_range[2 * rows] = <int32_t>block.width
         block.shift_range[2 * rows + 1] = -1
@@ -192,8 +204,9 @@ cdef class _Streams:
                       block.activations + (r + 1) * block.width if r + 1 < rows else NULL, block.width, is_signed)
         for r in range(rows):
             memcpy(&activation[r, 0], block.activations + r * block.width, cols)
-            as_bits(&shift[r, 0], block.shifts + r * block.width, cols)
-            as_bits(&swap[r, 0], block.swaps + r * block.width, cols)
+            if block.control[r] != QUIET:
+                as_bits(&shift[r, 0], block.shifts + r * block.width, cols)
+                as_bits(&swap[r, 0], block.swaps + r * block.width, cols)
         return block
 
 

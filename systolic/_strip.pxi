@@ -175,6 +175,21 @@ cdef inline bint _is_quiet(const Block *block, Py_ssize_t r, Py_ssize_t col) noe
     )
 
 
+cdef inline bint _is_zero(const uint8_t[:, :] ports, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t r) noexcept nogil:
+    # Whether nothing is set on row r's port, whose values lie side by side in memory or are one.
+    return not any_byte(&ports[start, r], cycles if ports.strides[0] else 1)
+
+
+cdef void _load_quiet_row(Block *block, Py_ssize_t r, Py_ssize_t cols, const uint8_t *activation) noexcept nogil:
+    # _load_row where no control bit stands anywhere: nobody reads its streams of control bits.
+    cdef uint8_t *activations = block.activations + r * block.width
+    memcpy(activations + block.cycles, activation, cols)
+    memset(activations + block.cycles + cols, 0, block.width - block.cycles - cols)
+    block.control[r] = QUIET
+    block.shift_range[2 * r] = <int32_t>block.width
+    block.shift_range[2 * r + 1] = -1
+
+
 cdef void _load_row(
     Block *block, Py_ssize_t r, Py_ssize_t cols,
     const uint8_t *activation, const uint8_t *shift, const uint8_t *swap,
@@ -182,20 +197,15 @@ cdef void _load_row(
     # Complete row r's streams, of which the ports' part stands, with what its registers hold,
     # and see how its control comes.
     cdef Py_ssize_t cycles = block.cycles, end = block.width, runs
-    cdef uint8_t *activations = block.activations + r * end
     cdef uint8_t *shifts = block.shifts + r * end
     cdef uint8_t *swaps = block.swaps + r * end
     cdef int32_t *same_since = block.same_since + r * end
-    memcpy(activations + cycles, activation, cols)
     memcpy(shifts + cycles, shift, cols)
     memcpy(swaps + cycles, swap, cols)
-    memset(activations + cycles + cols, 0, end - cycles - cols)
     memset(shifts + cycles + cols, 0, end - cycles - cols)
     memset(swaps + cycles + cols, 0, end - cycles - cols)
+    _load_quiet_row(block, r, cols, activation)
     if not any_byte(shifts, end) and not any_byte(swaps, end):
-        block.control[r] = QUIET
-        block.shift_range[2 * r] = <int32_t>end
-        block.shift_range[2 * r + 1] = -1
         return
     as_masks(shifts, shifts, end)
     as_masks(swaps, swaps, end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ fma3 = pytest.mark.skipif(
     not (X86 and "avx2" in cpu_flags() and "fma" in cpu_flags()),
     reason="ONNX Runtime has no fused steps here",
 )
+
+# Before release 1.32 ONNX Runtime's conversions overflow where ours saturate.
+OVERFLOWS = tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 32)
 
 types = st.sampled_from(EIGHT_BITS)
 # Quotients of these are ties; the last ones are decimals as quantizers write them.
@@ -164,6 +168,8 @@ def test_quantize_linear(
     if zero is None and dtype != "uint8":
         attributes = {**attributes, "output_dtype": {"int8": INT8, "int16": INT16, "uint16": UINT16}[dtype]}
     x = reals(rng, SHAPE, spread(scale, attributes), real)
+    if OVERFLOWS and (real == "float16" or "block_size" in attributes):
+        x = np.clip(np.nan_to_num(x), -6e4, 6e4).astype(real)
     moving = (0, 1, 2) if given_zero else (0, 1)
     case = om.single("QuantizeLinear", [x, scale, zero], moving if computed else (0,), **attributes)
     assert check(folder, case).dtype == dtype
@@ -191,6 +197,8 @@ def test_dequantize_linear(
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("scale", (0.0, -0.5, np.inf, np.nan, 6e-8))
 def test_computed_scales_may_be_anything(folder: Path, scale: float, dtype: str, real: str) -> None:
+    if OVERFLOWS and real == "float16":
+        pytest.skip("ONNX Runtime before 1.32 lets float16 quotients overflow int32")
     x = np.array([-3, -0.5, 0, 0.25, 1, 7, 6e4, np.inf, -np.inf, np.nan], real)
     zero = np.array(np.iinfo(dtype).max // 2, dtype)
     moving = (0, 1, 2)
@@ -408,6 +416,7 @@ def softmax(x: np.ndarray, sx: Any, zx: Any, sy: Any, zy: Any, **attributes: int
 )  # fmt: skip
 def test_softmax(folder: Path, drawn: Any, count: int, sy: float, factor: float, seed: int) -> None:
     (dtype, (sx, zx, _, zy)), rng = drawn, np.random.default_rng(seed)
+    assume(not OVERFLOWS or count > 0.02 / sy)  # else the product with 1 / sy may be infinite
     x = draw_codes(rng, dtype, (4, count))
     check(folder, softmax(x, F(sx * F(factor)), zx, F(sy), zy, axis=-1, opset=13))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -128,10 +127,8 @@ def quantize_linear(
 
     Notes
     -----
-    float16 is divided in float32 too. There, and with blocks along another axis than the last, what
-    exceeds int32 (infinities among it) becomes the smallest int32 before the zero point is added,
-    wrapping, and the sum saturates: found by trying ONNX Runtime 1.31, which leaves MLAS's kernel in
-    these cases.
+    float16 is divided in float32 too. ONNX Runtime before release 1.32 lets what exceeds int32 overflow,
+    there and with blocks along another axis than the last; here, as from then on, it saturates.
 
     Examples
     --------
@@ -142,8 +139,6 @@ def quantize_linear(
     """
     x, zero_point = _reals(x), np.asarray(zero_point)
     limits = np.iinfo(zero_point.dtype)
-    inner = math.prod(x.shape[axis % x.ndim + 1 :]) if block_size and axis is not None and x.ndim else 1
-    converted = x.dtype == np.float16 or inner > 1
     out = np.empty(x.shape, zero_point.dtype)
 
     def block(
@@ -152,11 +147,6 @@ def quantize_linear(
         np.copyto(work, source, casting="same_kind")
         np.divide(work, scale, out=work)
         np.rint(work, out=work)
-        if converted:
-            inside = np.where(np.abs(work) < 2.0**31, work, -(2.0**31))
-            sums = (inside.astype(np.int64) + zero).astype(np.int32)
-            np.copyto(target, np.clip(sums, limits.min, limits.max), casting="unsafe")
-            return
         # int32 bounds are no float32 numbers; narrower ones are, and their sums with a zero point.
         codes = work.astype(np.float64) if target.dtype.itemsize == 4 else work
         # fmax, not maximum: NaN loses against the lower bound.

@@ -49,10 +49,6 @@ def _quantize_linear(
     zeros = _spread(layer, x.shape, zero[0]).astype(np.int64) if zero else np.int64(0)
     with np.errstate(all="ignore"):
         steps = np.rint(x.astype(_F) / _spread(layer, x.shape, scale).astype(_F)).astype(np.float64)
-        inside = layer.block_size and math.prod(x.shape[layer.axis % x.ndim + 1 :]) > 1
-        if x.dtype == np.float16 == scale.dtype or inside:
-            steps = np.where(np.abs(steps) < 2.0**31, steps, -(2.0**31))
-            steps = (steps + zeros + 2.0**31) % 2.0**32 - 2.0**31 - zeros
         codes = np.clip(steps + zeros, limits.min, limits.max)
     return np.where(np.isnan(codes), limits.min, codes).astype(layer.dtype)
 
@@ -108,13 +104,7 @@ def _softmax(layer: layers.QLinearSoftmax, q: np.ndarray) -> np.ndarray:
         total = total + terms[..., column]
     with np.errstate(all="ignore"):
         wide = np.rint(terms * np.floor(_F(1) / y.scales) / total[..., None]).astype(np.float64)
-    zero = int(y.zero_points)
-    if y.dtype == "uint8":
-        codes = (np.where(wide < 2.0**63, wide, 0) % 2.0**32 + zero) % 2.0**32
-    else:
-        codes = np.where(np.abs(wide) < 2.0**31, wide, -(2.0**31)) + zero
-        codes = (codes + 2.0**31) % 2.0**32 - 2.0**31
-    result = np.clip(codes, y.qmin, y.qmax).astype(y.dtype)
+    result = np.clip(wide + int(y.zero_points), y.qmin, y.qmax).astype(y.dtype)
     return result.reshape(q.shape) if layer.flatten else np.moveaxis(result, -1, axis)
 
 

@@ -30,8 +30,7 @@ class QLinearSoftmax(HostLayer):
         y     = sat(rne(f32(f32(e * floor(f32(1 / y.scale))) / s)) + y.zero)
 
     The largest exponentials are about L / n / 148: with `n` of 1 and a y.scale of 1/256 the product
-    overflows float32, and the conversion of infinity to an integer gives what it gives on x86: 0 for
-    uint8, -2^31 (plus y.zero, wrapping) for int8.
+    overflows float32, and saturates.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class QLinearSoftmax(HostLayer):
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearSoftmax (onnxruntime/contrib_ops/cpu/quantization/
-    qlinear_softmax.cc; release 1.31 saturates int8, earlier ones wrap it). The table's exponentials
+    qlinear_softmax.cc; as of release 1.32; earlier ones wrap what overflows). The table's exponentials
     are those of the C library; where two libraries differ in the last bit of float64, they can differ
     in the last bit of a float32.
 
@@ -120,14 +119,9 @@ class QLinearSoftmax(HostLayer):
         return out
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
-        """Return rounded quotients as codes, float to integer as x86 converts."""
-        (zero,) = self.y.zero_points.reshape(1).tolist()
-        if self.y.dtype == "uint8":
-            # To 64 bits, of which the lower 32 are kept.
-            integers = np.where(values < 2.0**63, values, 0).astype(np.uint64) % (1 << 32) + np.uint64(zero)
-            return np.minimum(integers % (1 << 32), 255).astype(np.uint8)
-        integers = np.where(np.abs(values) < 2.0**31, values, -(2.0**31)).astype(np.int64) + zero
-        return np.clip(integers.astype(np.int32), -128, 127).astype(np.int8)
+        """Return rounded quotients as codes."""
+        codes = values.astype(np.float64) + int(self.y.zero_points)
+        return np.fmin(np.fmax(codes, self.y.qmin), self.y.qmax).astype(self.y.dtype)
 
 
 def _exponentials(scale: float, count: int) -> np.ndarray:
