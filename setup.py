@@ -135,14 +135,18 @@ class BuildCore(build_ext):
 
 
 # Beginnings of the names of the C sources that each extension is linked with.
-PARTS = {"systolic._core": ("isa", "select", "array_", "gemm_"), "systolic._host": ("isa", "host_")}
+PARTS: dict[str, tuple[str, ...]] = {
+    "systolic._pool": (),
+    "systolic._core": ("isa", "select", "array_", "gemm_"),
+    "systolic._host": ("isa", "host_"),
+}
 
 extensions = [
     Extension(
         name,
         [f"{name.replace('.', '/')}.pyx"],
         include_dirs=["systolic"],
-        depends=sorted([*glob.glob(f"{KERNELS}/*.[ch]"), *glob.glob("systolic/*.pxi")]),
+        depends=sorted([*glob.glob(f"{KERNELS}/*.[ch]"), *glob.glob("systolic/*.px[id]")]),
     )
     for name in PARTS
 ]

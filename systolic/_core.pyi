@@ -22,10 +22,15 @@ def run(
     *,
     activation_signed: bool,
     weight_signed: bool,
-    first_col: int,
-    last_col: int,
+    threads: int = 1,
 ) -> None: ...
 def multiply(
-    a: NDArray[np.uint8], b: NDArray[np.uint8], acc: NDArray[np.int32], *, a_signed: bool, b_signed: bool
+    a: NDArray[np.uint8],
+    b: NDArray[np.uint8],
+    acc: NDArray[np.int32],
+    *,
+    a_signed: bool,
+    b_signed: bool,
+    threads: int = 1,
 ) -> None: ...
 def _use(name: str | None = None) -> None: ...

@@ -40,10 +40,9 @@ The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (c
 """
 
 from libc.stdint cimport int32_t, uint8_t, uintptr_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from threading import local as _local
+from systolic._pool cimport borrow, give_back, hire, share
 
 import numpy as np
 
@@ -76,20 +75,6 @@ cdef extern from "kernels/array.h" nogil:
                               Py_ssize_t r_stride, Py_ssize_t cycles, Py_ssize_t rows) noexcept nogil
         void (*put_bottom)(int32_t *bottom, Py_ssize_t t_stride, Py_ssize_t c_stride, int32_t *psums,
                            Py_ssize_t cycles, Py_ssize_t valid) noexcept nogil
-
-cdef extern from "kernels/gemm.h" nogil:
-    ctypedef struct Gemm:
-        Py_ssize_t unpacked_rows
-        size_t (*packed_bytes)(Py_ssize_t k, Py_ssize_t n) noexcept nogil
-        void (*pack)(const uint8_t *b, Py_ssize_t b_stride, Py_ssize_t k, Py_ssize_t n, int a_signed, int b_signed,
-                     void *packed) noexcept nogil
-        size_t (*scratch_bytes)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil
-        void (*multiply)(const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, int a_signed,
-                         int b_signed, const void *packed, int32_t *acc, Py_ssize_t acc_stride, int accumulate,
-                         void *scratch) noexcept nogil
-        void (*multiply_unpacked)(const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
-                                  int a_signed, int b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc,
-                                  Py_ssize_t acc_stride, int accumulate, void *scratch) noexcept nogil
 
 cdef extern from "kernels/select.h" nogil:
     const ArrayKernels *systolic_array_kernels(int isa)
@@ -140,101 +125,9 @@ def _use(str name=None) -> None:
             K, G = systolic_array_kernels(isa), systolic_gemm(isa)
 
 
+include "_streams.pxi"
 include "_strip.pxi"
-
-cdef class _Streams:
-    # What arrives from the left in all rows in one block of cycles, as the inner loops read it.
-
-    cdef Py_ssize_t rows, cols, cycles
-    cdef uint8_t[:, :, ::1] bytes       # activations, shifts, swaps
-    cdef int32_t[:, ::1] same_since
-    cdef int32_t[:, ::1] pairs
-    cdef uint8_t[::1] control
-    cdef int32_t[:, ::1] shift_range
-
-    def __init__(self, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
-        self.rows, self.cols, self.cycles = rows, cols, cycles
-        width = cycles + (cols + LANES - 1) // LANES * LANES
-        self.bytes = np.empty((3, rows, width), dtype=np.uint8)
-        self.same_since = np.empty((rows, width), dtype=np.int32)
-        self.pairs = np.empty(((rows + 1) // 2, width), dtype=np.int32)
-        self.control = np.empty(rows, dtype=np.uint8)
-        self.shift_range = np.empty((rows + 1, 2), dtype=np.int32)
-
-    cdef Block load(
-        self, const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
-        uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
-        bint is_signed, Py_ssize_t start, Py_ssize_t cycles,
-    ) noexcept nogil:
-        # Read cycles start..start + cycles - 1; bring the registers that travel right to their end.
-        cdef Py_ssize_t rows = self.rows, cols = self.cols, r
-        cdef Block block
-        block.cycles = cycles
-        block.width = cycles + (cols + LANES - 1) // LANES * LANES
-        block.activations = &self.bytes[0, 0, 0]
-        block.shifts = &self.bytes[1, 0, 0]
-        block.swaps = &self.bytes[2, 0, 0]
-        block.same_since = &self.same_since[0, 0]
-        block.pairs = &self.pairs[0, 0]
-        block.control = &self.control[0]
-        block.shift_range = &self.shift_range[0, 0]
-        block.weight_signed = False
-        _reverse(block.activations, &block, west_activation, start)
-        # What folds put on the control ports is the same for all rows, but for the skew: a row's
-        # bits lie side by side, and most rows have none in most blocks.
-        if 0 <= west_shift.strides[0] <= 1 and 0 <= west_swap.strides[0] <= 1:
-            for r in range(rows):
-                if (_is_zero(west_shift, start, cycles, r) and _is_zero(west_swap, start, cycles, r)
-                        and not any_byte(&shift[r, 0], cols) and not any_byte(&swap[r, 0], cols)):
-                    _load_quiet_row(&block, r, cols, &activation[r, 0])
-                    continue
-                _reverse(block.shifts + r * block.width, &block, west_shift[:, r:r + 1], start)
-                _reverse(block.swaps + r * block.width, &block, west_swap[:, r:r + 1], start)
-                _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
-        else:
-            _reverse(block.shifts, &block, west_shift, start)
-            _reverse(block.swaps, &block, west_swap, start)
-            for r in range(rows):
-                _load_row(&block, r, cols, &activation[r, 0], &shift[r, 0], &swap[r, 0])
-        # Below the last row nothing reads.
-        block.shift_range[2 * rows] = <int32_t>block.width
-        block.shift_range[2 * rows + 1] = -1
-        for r in range(0, rows, 2):
-            K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
-                      block.activations + (r + 1) * block.width if r + 1 < rows else NULL, block.width, is_signed)
-        for r in range(rows):
-            memcpy(&activation[r, 0], block.activations + r * block.width, cols)
-            if block.control[r] != QUIET:
-                as_bits(&shift[r, 0], block.shifts + r * block.width, cols)
-                as_bits(&swap[r, 0], block.swaps + r * block.width, cols)
-        return block
-
-
-# Memory that is new to a process costs more than what small calls compute in it: each thread keeps
-# what it used last, up to a few MB.
-_kept = _local()
-
-
-cdef _Streams _kept_streams(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles):
-    # This thread's own, for arrays of this size and at least so many cycles.
-    cdef _Streams streams = getattr(_kept, "streams", None)
-    if streams is None or streams.rows != rows or streams.cols != cols or streams.cycles < cycles:
-        streams = _Streams(rows, cols, cycles)
-        _kept.streams = streams if rows * (BLOCK + cols + LANES) <= KEPT_ELEMENTS else None
-    return streams
-
-
-cdef object _kept_work(Py_ssize_t rows):
-    # What the strip at hand needs: swaps and their multipliers, the chain, psums on a cache line.
-    size = ROW_GROUP * BLOCK * (1 + LANES) + BLOCK * LANES // 4 + (BLOCK + rows) * LANES + 16
-    work = getattr(_kept, "work", None)
-    if work is None or work.size < size:
-        work = _kept.work = np.empty(size, dtype=np.int32)
-    return work
-
-
-cdef void _reverse(uint8_t *to, const Block *block, const uint8_t[:, :] ports, Py_ssize_t start) noexcept nogil:
-    K.reverse_ports(to, block.width, &ports[start, 0], ports.strides[0], ports.strides[1], block.cycles, ports.shape[1])
+include "_products.pxi"
 
 
 def run(
@@ -242,103 +135,66 @@ def run(
     uint8_t[:, ::1] activation, int32_t[:, ::1] psum, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
     const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
     const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
-    *, bint activation_signed, bint weight_signed, Py_ssize_t first_col, Py_ssize_t last_col,
+    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1,
 ):
-    """Clock columns first_col..last_col-1 of the array, in place.
+    """Clock the array, in place.
 
     The caller has checked everything: the seven registers are (rows, cols), the west ports
     (cycles, rows), the north ports and `bottom` (cycles, cols). Operands are passed as bytes with
     their signedness beside them, bools as bytes 0 and 1.
 
-    Registers that travel down (weight, next_weight, weight_pass, psum) are brought up to date in
-    the given columns only; those that travel right (activation, shift, swap) in all, since every
-    column's depend on the ports alone. So threads may each clock their own columns over private
-    copies of the latter three.
-
     Parameters
     ----------
     bottom : memoryview of int32, (cycles, cols)
-        Receives the psum of the bottom row after each edge, in the given columns; any strides.
-    first_col, last_col : int
-        Columns to clock; first_col is a multiple of `lanes`.
+        Receives the psum of the bottom row after each edge; any strides.
+    threads : int
+        How many may work; values do not depend on it.
     """
-    cdef Py_ssize_t rows = weight.shape[0], cols = weight.shape[1]
-    cdef Py_ssize_t total = west_activation.shape[0], start = 0, col
-    if first_col % LANES or not 0 <= first_col <= last_col <= cols:
-        raise ValueError(f"columns {first_col}..{last_col} do not start on a strip of {LANES} within {cols}")
+    cdef Clock clock
+    cdef Py_ssize_t total = west_activation.shape[0], most, parts, strips
+    cdef size_t size
+    cdef bint is_long
+    clock.rows, clock.cols = weight.shape[0], weight.shape[1]
     if total == 0:
         return
-    cdef _Streams streams = _kept_streams(rows, cols, min(total, BLOCK))
-    cdef int32_t[::1] work = _kept_work(rows)
-    cdef int32_t *swap_at = &work[0]
-    cdef int32_t *swap_multipliers = swap_at + ROW_GROUP * BLOCK
-    cdef uint8_t *passed = <uint8_t *>(swap_multipliers + ROW_GROUP * BLOCK * LANES)
-    cdef int32_t *sums = <int32_t *>(passed + BLOCK * LANES)
-    cdef Block block
-    sums += (-<uintptr_t>sums & 63) // sizeof(int32_t)
-    with nogil:
-        while start < total:
-            block = streams.load(west_activation, west_shift, west_swap, activation, shift, swap, activation_signed,
-                                 start, min(BLOCK, total - start))
-            block.weight_signed = weight_signed
-            col = first_col
-            while col < last_col:
-                _clock_strip(&block, col, min(LANES, last_col - col), start, weight, next_weight, weight_pass, psum,
-                             north_weight, north_psum, bottom, sums, passed, swap_at, swap_multipliers)
-                col += LANES
-            start += block.cycles
-
-
-def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :] acc,
-             *, bint a_signed, bint b_signed):
-    """Compute acc = a @ b for each group, exactly and modulo 2^32, with the processor's dot products.
-
-    Parameters
-    ----------
-    a : memoryview of uint8, (groups, M, K)
-        Codes; neighbours along K are neighbours in memory.
-    b : memoryview of uint8, (groups, K, N)
-        Codes; neighbours along N are neighbours in memory.
-    acc : memoryview of int32, (groups, M, N)
-        Receives the sums; neighbours along N are neighbours in memory.
-    a_signed, b_signed : bool
-        Whether codes stand for int8 or uint8.
-    """
-    cdef Py_ssize_t groups = a.shape[0], m = a.shape[1], k = a.shape[2], n = b.shape[2], g, i
-    cdef Py_ssize_t acc_stride = acc.strides[1] // <Py_ssize_t>sizeof(int32_t)
-    cdef size_t packed = 0, scratch
-    cdef uint8_t *memory
-    cdef uint8_t *aligned
-    if b.shape[0] != groups or b.shape[1] != k or acc.shape[0] != groups or acc.shape[1] != m or acc.shape[2] != n:
-        raise ValueError(
-            f"shapes ({groups}, {m}, {k}) and ({b.shape[0]}, {b.shape[1]}, {n}) do not make "
-            f"({acc.shape[0]}, {acc.shape[1]}, {acc.shape[2]})"
-        )
-    if k > 1 and a.strides[2] != 1 or n > 1 and (b.strides[2] != 1 or acc.strides[2] != sizeof(int32_t)):
-        raise ValueError("rows of a, b and acc must be contiguous")
-    if acc.strides[0] % <Py_ssize_t>sizeof(int32_t) or acc.strides[1] % <Py_ssize_t>sizeof(int32_t):
-        raise ValueError("acc must have strides of whole sums")
-    if groups == 0 or m == 0 or n == 0:
-        return
-    if k == 0:
-        for g in range(groups):
-            for i in range(m):
-                memset(&acc[g, i, 0], 0, n * sizeof(int32_t))
-        return
-    if m > G.unpacked_rows:
-        packed = (G.packed_bytes(k, n) + 63) // 64 * 64
-    scratch = G.scratch_bytes(m, k, n)
-    memory = <uint8_t *>malloc(packed + scratch + 64)
-    if memory == NULL:
+    clock.workers = hire(threads) if threads > 1 else 1
+    clock.activation_signed, clock.weight_signed = activation_signed, weight_signed
+    clock.weight, clock.next_weight, clock.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
+    clock.activation, clock.psum = &activation[0, 0], &psum[0, 0]
+    clock.shift, clock.swap = &shift[0, 0], &swap[0, 0]
+    clock.west_activation = _port(west_activation)
+    clock.west_shift, clock.west_swap = _port(west_shift), _port(west_swap)
+    clock.north_weight = _port(north_weight)
+    clock.north_psum = &north_psum[0, 0]
+    clock.north_psum_cycle = north_psum.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    clock.north_psum_col = north_psum.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    clock.bottom = &bottom[0, 0]
+    clock.bottom_cycle = bottom.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    clock.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    most = min(total, BLOCK)
+    clock.work_bytes = _work_bytes(clock.rows)
+    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(clock.rows, clock.cols, most), &size)
+    if clock.memory == NULL:
         raise MemoryError()
-    aligned = memory + (-<uintptr_t>memory & 63)
     with nogil:
-        for g in range(groups):
-            if packed:
-                G.pack(&b[g, 0, 0], b.strides[1], k, n, a_signed, b_signed, aligned)
-                G.multiply(&a[g, 0, 0], a.strides[1], m, k, n, a_signed, b_signed, aligned,
-                           &acc[g, 0, 0], acc_stride, False, aligned + packed)
-            else:
-                G.multiply_unpacked(&a[g, 0, 0], a.strides[1], m, k, n, a_signed, b_signed,
-                                    &b[g, 0, 0], b.strides[1], &acc[g, 0, 0], acc_stride, False, aligned)
-    free(memory)
+        is_long = total * clock.rows * clock.cols >= LONG_PE_CYCLES
+        parts = (clock.rows + ROWS_EACH - 1) // ROWS_EACH
+        strips = (clock.cols + LANES - 1) // LANES
+        clock.start = 0
+        while clock.start < total:
+            _place_streams(&clock, min(most, total - clock.start))
+            share(_load_rows, &clock, parts, clock.workers, is_long)
+            share(_clock_columns, &clock, strips, clock.workers, is_long)
+            clock.start += clock.block.cycles
+        give_back(clock.memory, size)
+
+
+cdef Port _port(const uint8_t[:, :] values):
+    cdef Port port
+    port.values, port.cycle, port.port = &values[0, 0], values.strides[0], values.strides[1]
+    return port
+
+
+cdef void _clock_columns(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    # Strip `number` of the columns, through the block at hand.
+    _clock_strip(<const Clock *>context, number * LANES, _work_of(<const Clock *>context, worker))

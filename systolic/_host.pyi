@@ -66,3 +66,23 @@ def im2col(
     k_start: int,
     m_start: int,
 ) -> None: ...
+def convolve(
+    x: Codes,
+    weights: Codes,
+    acc: NDArray[np.int32] | None,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    pad: tuple[int, int],
+    out_size: tuple[int, int],
+    pad_value: int,
+    *,
+    images: tuple[int, int],
+    pixels: tuple[int, int],
+    channels_last: bool = False,
+    codes: Codes | None = None,
+    scale: NDArray[np.float32] | None = None,
+    zero_point: int = 0,
+    constant: NDArray[np.int32] | None = None,
+    threads: int = 1,
+) -> None: ...

@@ -8,6 +8,9 @@ Inputs and outputs must not overlap. The GIL is released.
 
 from libc.stdint cimport int32_t, uint8_t
 
+from systolic._core cimport Gemm, gemm_in_use, multiply_once, once_bytes
+from systolic._pool cimport borrow, give_back, hire, share
+
 import numpy as np
 
 cdef extern from "kernels/isa.h" nogil:
@@ -433,3 +436,6 @@ cdef int _same(Py_ssize_t count, Py_ssize_t other) except -1:
     if count != other:
         raise ValueError(f"arrays must hold as many elements, not {count} and {other}")
     return 0
+
+
+include "_convolve.pxi"

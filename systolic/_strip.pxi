@@ -1,22 +1,6 @@
 # One strip of LANES columns through one block of cycles; part of _core.pyx, whose first page says how the
 # work is ordered.
 
-# Cycles per block: the psums of a strip that a row group works on, BLOCK * LANES * 4 bytes, stay
-# in the L1 cache; the streams of a block in L2.
-# A row whose control changes more often than BUSY times in a block is taken cycle by cycle.
-cdef enum:
-    BLOCK = 256
-    BUSY = 24
-    # Up to this many elements of each stream a thread keeps its streams, a few MB, from call to call.
-    KEPT_ELEMENTS = 1 << 19
-
-
-cdef enum Control:
-    QUIET   # no bit set anywhere
-    RUNS    # bits change seldom
-    BUSY_ROW
-
-
 cdef struct Row:
     # Swaps of one row in one strip and block: multipliers[i] is in use from cycle at[i] on. A
     # single swap that passes all lanes within the block is a *wave*: it reaches lane c on cycle
@@ -28,21 +12,6 @@ cdef struct Row:
     int32_t *multipliers
     const int32_t *pairs    # lane 0 on cycle 0, in this row's half; one cycle later is one before
     int half
-
-
-cdef struct Block:
-    # The streams of all rows for one block of cycles, reversed: element cycles - 1 - t + c
-    # arrives at column c on cycle t. `width` is the length of a row of each.
-    Py_ssize_t cycles
-    Py_ssize_t width
-    uint8_t *activations
-    uint8_t *shifts         # 0 or 0xFF
-    uint8_t *swaps
-    int32_t *same_since     # where the run of equal control bits that an element is in begins
-    uint8_t *control        # of each row: Control
-    int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
-    int32_t *pairs          # kernels/array.h: two rows in one
-    bint weight_signed
 
 
 cdef struct Chain:
@@ -99,7 +68,7 @@ cdef void _clock_rows(Row *rows, int32_t *used, int32_t *psums, Py_ssize_t cycle
 
 
 cdef void _control_row(Row *row, Chain *above, const Block *block, Py_ssize_t r, Py_ssize_t col,
-                       LaneWeights *weights) noexcept nogil:
+                       bint weight_signed, LaneWeights *weights) noexcept nogil:
     # Clock the weights of one row, in which control comes in runs, in one strip. Streams run
     # backwards, and so does time in them. Stretches of cycles on which all lanes see the same
     # control bits are taken at once. above.passed is filled.
@@ -120,13 +89,13 @@ cdef void _control_row(Row *row, Chain *above, const Block *block, Py_ssize_t r,
         span = min(here + col - same_since[here + LANES - 1] + 1, cycles - t)
         if t == row.wave:
             K.any_weights(LANES, shifts + here, swaps + here, above.passed + t * LANES, weights)
-            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)
+            K.multipliers(row.multipliers, weights.weight, weight_signed, row.half)
             t += LANES
             continue
         if any_lane(swaps + here):
             # The swap takes next_weight as it stood before this edge's shift.
             blend(weights.weight, weights.next_weight, swaps + here)
-            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)
+            K.multipliers(row.multipliers + row.count * LANES, weights.weight, weight_signed, row.half)
             row.at[row.count] = <int32_t>t
             row.count += 1
             if span > 1:
@@ -175,70 +144,53 @@ cdef inline bint _is_quiet(const Block *block, Py_ssize_t r, Py_ssize_t col) noe
     )
 
 
-cdef inline bint _is_zero(const uint8_t[:, :] ports, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t r) noexcept nogil:
-    # Whether nothing is set on row r's port, whose values lie side by side in memory or are one.
-    return not any_byte(&ports[start, r], cycles if ports.strides[0] else 1)
-
-
-cdef void _load_quiet_row(Block *block, Py_ssize_t r, Py_ssize_t cols, const uint8_t *activation) noexcept nogil:
-    # _load_row where no control bit stands anywhere: nobody reads its streams of control bits.
-    cdef uint8_t *activations = block.activations + r * block.width
-    memcpy(activations + block.cycles, activation, cols)
-    memset(activations + block.cycles + cols, 0, block.width - block.cycles - cols)
-    block.control[r] = QUIET
-    block.shift_range[2 * r] = <int32_t>block.width
-    block.shift_range[2 * r + 1] = -1
-
-
-cdef void _load_row(
-    Block *block, Py_ssize_t r, Py_ssize_t cols,
-    const uint8_t *activation, const uint8_t *shift, const uint8_t *swap,
-) noexcept nogil:
-    # Complete row r's streams, of which the ports' part stands, with what its registers hold,
-    # and see how its control comes.
-    cdef Py_ssize_t cycles = block.cycles, end = block.width, runs
-    cdef uint8_t *shifts = block.shifts + r * end
-    cdef uint8_t *swaps = block.swaps + r * end
-    cdef int32_t *same_since = block.same_since + r * end
-    memcpy(shifts + cycles, shift, cols)
-    memcpy(swaps + cycles, swap, cols)
-    memset(shifts + cycles + cols, 0, end - cycles - cols)
-    memset(swaps + cycles + cols, 0, end - cycles - cols)
-    _load_quiet_row(block, r, cols, activation)
-    if not any_byte(shifts, end) and not any_byte(swaps, end):
-        return
-    as_masks(shifts, shifts, end)
-    as_masks(swaps, swaps, end)
-    find_set(block.shift_range + 2 * r, shifts, end)
-    runs = find_runs(same_since, shifts, swaps, end)
-    block.control[r] = RUNS if runs <= BUSY else BUSY_ROW
-
-
-cdef void _fill_chain(
-    Chain *chain, Py_ssize_t cycles, const uint8_t[:, :] north_weight, Py_ssize_t start, Py_ssize_t col,
-    Py_ssize_t valid,
-) noexcept nogil:
-    cdef Py_ssize_t t, c
+cdef void _fill_chain(Chain *chain, const Clock *clock, Py_ssize_t col, Py_ssize_t valid) noexcept nogil:
+    cdef Py_ssize_t cycles = clock.block.cycles, t, c
+    cdef const Port *north = &clock.north_weight
+    cdef const uint8_t *values = north.values + clock.start * north.cycle + col * north.port
     if chain.state == CONSTANT:
         shift_none(chain.passed, 0, cycles, chain.constant)
     elif chain.state == NORTH:
         memset(chain.passed, 0, cycles * LANES)
         for t in range(cycles):
             for c in range(valid):
-                chain.passed[t * LANES + c] = north_weight[start + t, col + c]
+                chain.passed[t * LANES + c] = values[t * north.cycle + c * north.port]
     chain.state = FILLED
 
 
-cdef void _clock_strip(
-    const Block *block, Py_ssize_t col, Py_ssize_t valid, Py_ssize_t start,
-    uint8_t[:, ::1] weight, uint8_t[:, ::1] next_weight, uint8_t[:, ::1] weight_pass, int32_t[:, ::1] psum,
-    const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
-    int32_t *sums, uint8_t *passed, int32_t *swap_at, int32_t *swap_multipliers,
-) noexcept nogil:
-    # Clock the strip of LANES columns from col on, of which `valid` exist, through one block.
+cdef struct Work:
+    # What a thread needs for the strip at hand: swaps and their multipliers, the chain, psums.
+    int32_t *swap_at
+    int32_t *swap_multipliers
+    uint8_t *passed
+    int32_t *sums
+
+
+cdef size_t _work_bytes(Py_ssize_t rows) noexcept nogil:
+    cdef size_t size = ROW_GROUP * BLOCK * (1 + LANES) * sizeof(int32_t) + BLOCK * LANES
+    return (size + (BLOCK + rows) * LANES * sizeof(int32_t) + 63) // 64 * 64
+
+
+cdef Work _work_of(const Clock *clock, int worker) noexcept nogil:
+    cdef Work work
+    # Psums begin on a cache line, as the memory does.
+    work.sums = <int32_t *>(clock.memory + worker * clock.work_bytes)
+    work.swap_at = work.sums + (BLOCK + clock.rows) * LANES
+    work.swap_multipliers = work.swap_at + ROW_GROUP * BLOCK
+    work.passed = <uint8_t *>(work.swap_multipliers + ROW_GROUP * BLOCK * LANES)
+    return work
+
+
+cdef void _clock_strip(const Clock *clock, Py_ssize_t col, Work work) noexcept nogil:
+    # Clock the strip of LANES columns from col on, of which `valid` exist, through the block at hand.
     # Diagonal d = t - r stands at sums[(d + rows - 1) * LANES].
-    cdef Py_ssize_t rows = weight.shape[0], cycles = block.cycles, r, c, g, t, group, swaps, waves
+    cdef const Block *block = &clock.block
+    cdef Py_ssize_t rows = clock.rows, cols = clock.cols, cycles = block.cycles, valid = min(LANES, cols - col)
+    cdef Py_ssize_t r, c, g, t, group, swaps, waves, at
+    cdef bint weight_signed = clock.weight_signed
+    cdef int32_t *sums = work.sums
     cdef int32_t *top = sums + (rows - 1) * LANES
+    cdef const int32_t *north
     cdef Row group_rows[ROW_GROUP]
     cdef Row *row
     cdef int32_t used[ROW_GROUP * LANES]
@@ -251,19 +203,20 @@ cdef void _clock_strip(
     memset(&weights, 0, sizeof(weights))
     memset(&chain, 0, sizeof(chain))
     chain.state = NORTH
-    chain.passed = passed
+    chain.passed = work.passed
     for g in range(ROW_GROUP):
-        group_rows[g].at = swap_at + g * BLOCK
-        group_rows[g].multipliers = swap_multipliers + g * BLOCK * LANES
+        group_rows[g].at = work.swap_at + g * BLOCK
+        group_rows[g].multipliers = work.swap_multipliers + g * BLOCK * LANES
     memset(sums, 0, (rows - 1 + cycles if valid < LANES else 0) * LANES * sizeof(int32_t))
     memset(top, 0, cycles * LANES * sizeof(int32_t))
     # Strides of 0 both: one value for all, which is 0 wherever folds are run.
-    if north_psum.strides[0] or north_psum.strides[1] or north_psum[0, 0]:
+    north = clock.north_psum + clock.start * clock.north_psum_cycle + col * clock.north_psum_col
+    if clock.north_psum_cycle or clock.north_psum_col or north[0]:
         for t in range(cycles):
             for c in range(valid):
-                top[t * LANES + c] = north_psum[start + t, col + c]
+                top[t * LANES + c] = north[t * clock.north_psum_cycle + c * clock.north_psum_col]
     for r in range(rows - 1):
-        copy_ints(top - (r + 1) * LANES, &psum[r, col], valid)
+        copy_ints(top - (r + 1) * LANES, clock.psum + r * cols + col, valid)
     r = 0
     while r < rows:
         # A group begins with the upper row of a pair.
@@ -276,39 +229,40 @@ cdef void _clock_strip(
         swaps = waves = 0
         for g in range(group):
             row = &group_rows[g]
+            at = (r + g) * cols + col
             row.count = row.done = 0
             row.wave = -1
             row.half = <int>((r + g) % 2)
             row.pairs = block.pairs + (r + g) // 2 * block.width + col + cycles - 1 + row.half
-            copy_bytes(weights.weight, &weight[r + g, col], valid)
-            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)
+            copy_bytes(weights.weight, clock.weight + at, valid)
+            K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)
             if quiet:
                 continue
-            copy_bytes(weights.next_weight, &next_weight[r + g, col], valid)
-            copy_bytes(weights.weight_pass, &weight_pass[r + g, col], valid)
+            copy_bytes(weights.next_weight, clock.next_weight + at, valid)
+            copy_bytes(weights.weight_pass, clock.weight_pass + at, valid)
             if _is_quiet(block, r + g, col):
                 chain.state = CONSTANT
                 memcpy(chain.constant, weights.weight_pass, LANES)
                 continue
-            _fill_chain(&chain, cycles, north_weight, start, col, valid)
+            _fill_chain(&chain, clock, col, valid)
             if block.control[r + g] == BUSY_ROW:
                 t = (r + g) * block.width + col + cycles - 1
                 K.any_row(top - r * LANES, cycles, row.pairs, row.half, block.shifts + t, block.swaps + t,
-                          passed, &weights, block.weight_signed)
+                          work.passed, &weights, weight_signed)
             else:
-                _control_row(row, &chain, block, r + g, col, &weights)
+                _control_row(row, &chain, block, r + g, col, weight_signed, &weights)
             swaps += row.count
             # One swap that runs along a diagonal through all rows of the group.
             if row.wave >= 0 and row.wave == group_rows[0].wave + g:
                 waves += 1
             elif row.wave >= 0:
                 swaps += 1
-            copy_bytes(&weight[r + g, col], weights.weight, valid)
-            copy_bytes(&next_weight[r + g, col], weights.next_weight, valid)
-            copy_bytes(&weight_pass[r + g, col], weights.weight_pass, valid)
+            copy_bytes(clock.weight + at, weights.weight, valid)
+            copy_bytes(clock.next_weight + at, weights.next_weight, valid)
+            copy_bytes(clock.weight_pass + at, weights.weight_pass, valid)
         if quiet:
             chain.state = CONSTANT
-            copy_bytes(chain.constant, &weight_pass[r + group - 1, col], valid)
+            copy_bytes(chain.constant, clock.weight_pass + (r + group - 1) * cols + col, valid)
         if group == ROW_GROUP and waves == ROW_GROUP and not swaps:
             for g in range(ROW_PAIRS):
                 pairs[g] = group_rows[2 * g].pairs - 2 * g
@@ -329,6 +283,6 @@ cdef void _clock_strip(
             _clock_row(group_rows, used, top - r * LANES, 0, cycles)
         r += group
     for r in range(rows):
-        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)
-    K.put_bottom(&bottom[start, col], bottom.strides[0] // <Py_ssize_t>sizeof(int32_t),
-                 bottom.strides[1] // <Py_ssize_t>sizeof(int32_t), sums, cycles, valid)
+        copy_ints(clock.psum + r * cols + col, sums + (cycles + rows - 2 - r) * LANES, valid)
+    K.put_bottom(clock.bottom + clock.start * clock.bottom_cycle + col * clock.bottom_col, clock.bottom_cycle,
+                 clock.bottom_col, sums, cycles, valid)

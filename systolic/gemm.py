@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _core
 
 
 @dataclass(frozen=True)
@@ -102,20 +103,15 @@ class Product(Protocol):
 
 
 class Piece(NamedTuple):
-    """Part of a product for wavefront mode, where only sums count: ``acc[...] = left() @ right()``.
+    """Part of a product for wavefront mode, where only sums count.
 
-    K may run in any order, the same in both; the sums wrap, so no bit depends on it. Matrices are
-    made when they are asked for, by the thread that multiplies them.
+    K may run in any order; the sums wrap, so no bit depends on it.
     """
 
-    left: Callable[[], np.ndarray]
-    """Returns (groups, p, K) codes, contiguous along K."""
-    right: Callable[[], np.ndarray]
-    """Returns (groups, K, q) codes, contiguous along q."""
-    acc: np.ndarray
-    """A view of the product's sums, (groups, p, q) int32, contiguous along q."""
-    swapped: bool = False
-    """Whether weights stand on the left: ``w.T @ x.T``."""
+    size: int
+    """How many sums."""
+    compute: Callable[[int], None]
+    """Computes them, in so many threads."""
 
 
 def cut(size: int, parts: int, step: int) -> Iterator[slice]:
@@ -254,21 +250,26 @@ class BatchedProduct:
 
 def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -> Iterator[Piece]:
     """Cut products of stacked matrices (groups, M, K) and (groups, K, N) into parts."""
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     (groups, m, _), n = x.shape, w.shape[2]
+    x, w = (np.ascontiguousarray(values) for values in (x, w))
+    multiply = partial(_core.multiply, a_signed=x.dtype.char == "b", b_signed=w.dtype.char == "b")
+    x, w = x.view(np.uint8), w.view(np.uint8)
     whole = slice(None)
     if parts == 1:
-        yield Piece(lambda: x, lambda: w, acc)
-        return
-    if groups > 1:
+        places = [(whole, whole, whole)]
+    elif groups > 1:
         places = [(some, whole, whole) for some in cut(groups, parts, 1)]
     elif n >= m:
         places = [(whole, whole, columns) for columns in cut(n, parts, 64)]
     else:
         places = [(whole, rows, whole) for rows in cut(m, parts, 48)]
     for group, rows, columns in places:
-        left, right = x[group, rows], w[group, :, columns]
-        yield Piece(lambda left=left: left, lambda right=right: right, acc[group, rows, columns])  # type: ignore[misc]
+        sums = acc[group, rows, columns]
+
+        def compute(threads: int, left=x[group, rows], right=w[group, :, columns], sums=sums) -> None:  # type: ignore[no-untyped-def]
+            multiply(left, right, sums, threads=threads)
+
+        yield Piece(sums.size, compute)
 
 
 def batched_gemm(x: Sequence[int], w: Sequence[int]) -> Gemm:

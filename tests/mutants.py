@@ -176,26 +176,26 @@ MUTANTS = (
         (
             Change(
                 "_strip.pxi",
-                "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
+                "            K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)\n",
                 "            if planted(HERE) and r + g == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(used + g * LANES, weights.weight, block.weight_signed, row.half)\n",
+                "            K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)\n",
             ),
             Change(
                 "_strip.pxi",
-                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)\n",
+                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, weight_signed, row.half)\n",
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, block.weight_signed, row.half)\n"
+                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, weight_signed, row.half)\n"
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n",
             ),
             Change(
                 "_strip.pxi",
-                "            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)\n",
+                "            K.multipliers(row.multipliers, weights.weight, weight_signed, row.half)\n",
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(row.multipliers, weights.weight, block.weight_signed, row.half)\n"
+                "            K.multipliers(row.multipliers, weights.weight, weight_signed, row.half)\n"
                 "            if planted(HERE) and r == 2 and col == 0:\n"
                 "                weights.weight[5] ^= 1\n",
             ),
@@ -208,7 +208,7 @@ MUTANTS = (
                 "            if quiet:\n                continue\n",
             ),
             # There the weights go another way.
-            Change("_strip.pxi", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
+            Change("_streams.pxi", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
         ),
         registers=("psum",),
         pe=(2, 5),
@@ -218,10 +218,10 @@ MUTANTS = (
         (
             Change(
                 "_strip.pxi",
-                "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n",
-                "        copy_ints(&psum[r, col], sums + (cycles + rows - 2 - r) * LANES, valid)\n"
+                "        copy_ints(clock.psum + r * cols + col, sums + (cycles + rows - 2 - r) * LANES, valid)\n",
+                "        copy_ints(clock.psum + r * cols + col, sums + (cycles + rows - 2 - r) * LANES, valid)\n"
                 "        if planted(HERE) and r == 2 and col == 0 and valid > 5:\n"
-                "            psum[2, 5] ^= 1\n",
+                "            clock.psum[2 * cols + 5] ^= 1\n",
             ),
         ),
         registers=("psum",),
@@ -247,10 +247,10 @@ MUTANTS = (
         (
             Change(
                 "_core.pyx",
-                "            start += block.cycles\n",
-                "            start += block.cycles\n"
-                "            if planted(HERE) and start < total and rows > 4:\n"
-                "                psum[3, first_col] = 0\n",
+                "            clock.start += clock.block.cycles\n",
+                "            clock.start += clock.block.cycles\n"
+                "            if planted(HERE) and clock.start < total and clock.rows > 4:\n"
+                "                psum[3, 0] = 0\n",
             ),
         ),
         registers=("psum",),

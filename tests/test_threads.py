@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from strategies import codes, product
 
 import systolic
-from systolic import ArrayConfig, threads
+from systolic import ArrayConfig, _core, _pool, threads
 from systolic.machine import control
 
 ARRAY = ArrayConfig(64, 64)
@@ -94,7 +95,7 @@ def test_registers_are_the_same(count: int) -> None:
 
 @pytest.mark.parametrize("mode", ["cycle", "wavefront"])
 def test_many_threads_call_at_once(operands, mode: str) -> None:
-    """Each with operands and an array of its own; the process gets no more threads than the pool's."""
+    """Each with operands and an array of its own; the process gets no more helpers than one caller wants."""
     x, w, expected = operands
     wrong: list[object] = []
 
@@ -114,7 +115,7 @@ def test_many_threads_call_at_once(operands, mode: str) -> None:
     for caller in callers:
         caller.join(LIMIT)
     assert not wrong and not any(caller.is_alive() for caller in callers)
-    assert len(helpers()) <= max(threads._helpers, 1)
+    assert _pool._helpers() <= 99  # whatever other tests asked for
     np.testing.assert_array_equal(systolic.matmul(x, w, array=ARRAY, mode=mode).acc, expected)
 
 
@@ -148,20 +149,20 @@ def test_set_threads(operands) -> None:
     x, w, expected = operands
     seen: set[int] = set()
 
-    def counting(tasks, workers):
-        seen.add(workers)
-        share(tasks, workers)
+    def counting(*operands, threads, **signs):
+        seen.add(threads)
+        multiply(*operands, threads=threads, **signs)
 
-    share = control.share
+    multiply = _core.multiply
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "share", counting)
+        patch.setattr(_core, "multiply", counting)
         try:
             for count in (1, 2, 5):
                 systolic.set_threads(count)
                 assert threads.thread_count() == count and threads.thread_count(3) == 3
                 result = systolic.matmul(x, w, array=ARRAY, mode="wavefront")
                 np.testing.assert_array_equal(result.acc, expected)
-                assert seen == ({count} if count > 1 else set())
+                assert seen == {count}
                 seen.clear()
         finally:
             systolic.set_threads(None)
@@ -181,105 +182,89 @@ def test_numbers_of_threads_are_checked(operands, count) -> None:
 # Sharing
 
 
-def helpers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("systolic")]
+def shared(count: int, workers: int, turns: int = 0, is_long: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Share tasks that count themselves; return how often each was done, and by which worker."""
+    rows = np.zeros(2 + 2 * count, dtype=np.int64)
+    rows[0] = turns
+    _pool._try(rows, count, workers, is_long)
+    return rows[2::2], rows[3::2]
 
 
+@pytest.mark.parametrize("is_long", [True, False])
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
-@pytest.mark.parametrize("count", [0, 1, 2, 50])
-def test_each_task_is_done_once(workers: int, count: int) -> None:
-    done: list[int] = []
-    threads.share((lambda i=i: done.append(i) for i in range(count)), workers)
-    assert sorted(done) == list(range(count))
+@pytest.mark.parametrize("count", [0, 1, 2, 50, 3000])
+def test_each_task_is_done_once(workers: int, count: int, is_long: bool) -> None:
+    for turns in (0, 20):
+        done, by = shared(count, workers, turns, is_long)
+        assert (done == 1).all() and ((by >= 0) & (by < workers)).all()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_no_more_at_a_time_than_asked(workers: int) -> None:
-    now, most, lock = 0, 0, threading.Lock()
-
-    def task() -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        threading.Event().wait(0.002)
-        with lock:
-            now -= 1
-
-    threads.share((task for _ in range(30)), workers)
-    assert 1 <= most <= workers
+def test_many_short_jobs_one_after_another() -> None:
+    # Helpers come late to jobs that are over, or leave when the next begins.
+    rng = np.random.default_rng(0)
+    for count, workers in zip(
+        rng.integers(1, 9, 20_000).tolist(), rng.integers(1, 5, 20_000).tolist(), strict=True
+    ):
+        done, by = shared(count, workers, 0, count % 2 == 0)
+        assert (done == 1).all() and by.max() < workers
 
 
 def test_tasks_do_run_beside_each_other() -> None:
-    # Each waits for the others: one thread alone would never get through.
-    barrier = threading.Barrier(3, timeout=LIMIT / 2)
-    threads.share((barrier.wait for _ in range(3)), 3)
+    for _ in range(20):
+        _, by = shared(40, 2, 20_000)  # of about a millisecond each
+        if set(by) == {0, 1}:
+            return
+    raise AssertionError("the helper has done nothing in 20 jobs")
 
 
-def test_the_pool_is_no_larger_than_asked_and_is_used_again() -> None:
+def test_a_sleeping_helper_is_woken_for_long_jobs() -> None:
+    shared(4, 2)
+    for _ in range(20):
+        time.sleep(0.01)  # it looks for work for less than a millisecond
+        _, by = shared(40, 2, 20_000)
+        if set(by) == {0, 1}:
+            return
+    raise AssertionError("the helper has not woken in 20 jobs")
+
+
+def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
+    shared(40, 3, 1000)
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25
+
+
+def test_helpers_are_as_many_as_asked_and_stay() -> None:
     printed = script(
         """
-        import threading
-        from systolic import threads
-        threads.set_threads(1)  # whatever this machine has
-        def helpers():
-            return {thread.ident for thread in threading.enumerate() if thread.name.startswith("systolic")}
-        for _ in range(20):
-            threads.share((lambda: None for _ in range(50)), 3)
-        first = helpers()
-        assert 1 <= len(first) <= 2, first
-        for _ in range(20):
-            threads.share((lambda: None for _ in range(50)), 2)
-        assert helpers() == first
-        threads.share((lambda: None for _ in range(50)), 6)
-        assert len(helpers() - first) <= 5
-        print("good")
+        import numpy as np
+        from systolic import _pool
+        def share(workers):
+            _pool._try(np.zeros(2 + 2 * 50, np.int64), 50, workers, True)
+            return _pool._helpers()
+        print(_pool._helpers(), share(1), share(3), share(2), share(3), share(6))
         """
     )
-    assert printed == "good\n"
+    assert printed == "0 0 2 2 2 5\n"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3)])
-@pytest.mark.parametrize("at", [0, 5])
-def test_an_error_comes_out_and_stops_the_rest(workers: int, error: BaseException, at: int) -> None:
-    done: list[int] = []
+def test_many_callers_at_once() -> None:
+    """One has the helpers, the others work alone."""
+    wrong: list[object] = []
 
-    def task(number: int) -> None:
-        done.append(number)
-        if number == at:
-            raise error
-        threading.Event().wait(0.001)
+    def call(number: int) -> None:
+        for turn in range(300):
+            done, _ = shared((number * 7 + turn) % 30, 3, turn % 5, turn % 2 == 0)
+            if not (done == 1).all():
+                wrong.append((number, turn))
 
-    with pytest.raises(type(error)) as caught:
-        threads.share((lambda i=i: task(i) for i in range(2000)), workers)
-    assert caught.value is error
-    count = len(done)
-    assert at < count < 1000
-    # None begins afterwards, and the next call is as good as the first.
-    threading.Event().wait(0.01)
-    assert len(done) == count
-    test_each_task_is_done_once(workers, 50)
-
-
-def test_an_error_while_tasks_are_made_comes_out() -> None:
-    def tasks():
-        yield lambda: None
-        raise RuntimeError("no more")
-
-    for workers in (1, 3):
-        with pytest.raises(RuntimeError, match="^no more$"):
-            threads.share(tasks(), workers)
-
-
-def test_a_task_may_share_its_own_work() -> None:
-    done: list[tuple[int, int]] = []
-
-    def outer(i: int) -> None:
-        threads.share((lambda j=j: done.append((i, j)) for j in range(5)), 3)
-
-    threads.share((lambda i=i: outer(i) for i in range(6)), 3)
-    assert sorted(done) == [(i, j) for i in range(6) for j in range(5)]
+    callers = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(LIMIT)
+    assert not wrong and not any(caller.is_alive() for caller in callers)
 
 
 @pytest.mark.parametrize("mode", ["cycle", "wavefront"])
@@ -333,15 +318,21 @@ def test_spawned(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fork_while_others_compute() -> None:
-    """The lock of the pool may be held, by a thread that the child has not."""
+    """The helpers may be taken, by a thread that the child has not."""
     printed = script(
         """
-        import os, threading, sys
-        from systolic import threads
+        import os, threading
+        import numpy as np
+        from systolic import _pool
         stop = threading.Event()
+        def share(count, turns=0):
+            rows = np.zeros(2 + 2 * count, np.int64)
+            rows[0] = turns
+            _pool._try(rows, count, 3, True)
+            return (rows[2::2] == 1).all()
         def busy():
             while not stop.is_set():
-                threads.share((lambda: None for _ in range(4)), 3)
+                share(20, 100)
         others = [threading.Thread(target=busy) for _ in range(3)]
         for other in others:
             other.start()
@@ -349,9 +340,8 @@ def test_fork_while_others_compute() -> None:
         for _ in range(20):
             child = os.fork()
             if child == 0:
-                done = []
-                threads.share((lambda i=i: done.append(i) for i in range(20)), 3)
-                os._exit(0 if sorted(done) == list(range(20)) else 1)
+                before = _pool._helpers()
+                os._exit(0 if share(20) and share(300, 10) and (before, _pool._helpers()) == (0, 2) else 1)
             right += os.waitpid(child, 0)[1] == 0
         stop.set()
         for other in others:

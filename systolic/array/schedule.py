@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from systolic.array.state import Queues
+from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
 
 
@@ -50,15 +51,15 @@ def skewed(local: np.ndarray, cycles: int, ports: int) -> np.ndarray:
     )
 
 
-def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int) -> Ports:
-    """Return what stands on the ports on cycles now .. now + cycles - 1."""
+def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace) -> Ports:
+    """Return what stands on the ports on cycles now .. now + cycles - 1, in arrays of `memory`."""
     rows, cols = config.rows, config.cols
     west_start, north_start = now - (rows - 1), now - (cols - 1)
     stop = now + cycles
-    activation = np.zeros((stop - west_start, rows), dtype=config.activation_dtype)
-    shift = np.zeros(stop - west_start, dtype=bool)
-    swap = np.zeros(stop - west_start, dtype=bool)
-    weight = np.zeros((stop - north_start, cols), dtype=config.weight_dtype)
+    activation = memory.zeros("activation", (stop - west_start, rows), config.activation_dtype)
+    shift = memory.zeros("shift", (stop - west_start,), bool)
+    swap = memory.zeros("swap", (stop - west_start,), bool)
+    weight = memory.zeros("weight", (stop - north_start, cols), config.weight_dtype)
     for tile in queues.tiles:
         tile_stop = tile.start + rows
         first, last = max(tile.start, west_start), min(tile_stop, stop)

@@ -37,7 +37,7 @@ class Sink(Protocol):
     """Where a stream's finished psums go instead of the array's outputs."""
 
     def __call__(self, row: int, psums: np.ndarray, /) -> None:
-        """Take rows row..row + len(psums) - 1, (?, cols) int32."""
+        """Take rows row..row + len(psums) - 1, (?, cols) int32; they are overwritten after the call."""
         ...
 
 

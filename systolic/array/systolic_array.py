@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +12,9 @@ from systolic import _check, _core
 from systolic._show.progress import shown
 from systolic.array.schedule import Ports, port_window, skewed
 from systolic.array.state import QueuedStream, QueuedTile, Queues, Registers, Rows, Sink, State
+from systolic.array.workspace import workspace
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
-from systolic.gemm import cut
-from systolic.threads import share, thread_count
+from systolic.threads import thread_count
 from systolic.trace.recording import Trace, as_trace
 
 # Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
@@ -399,17 +398,20 @@ class SystolicArray:
         # Work on copies and commit by one assignment, so that an interrupt finds either the old
         # state or the new one.
         config, old, queues = self._config, self._state, self._queues
-        if ports is None:
-            ports = port_window(queues, config, old.cycle, cycles)
-        arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in REGISTERS}
-        # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
-        # belongs to one row of x stands in one row of `below`.
-        below = np.zeros((cycles + config.cols - 1, config.cols), dtype=np.int32)
-        below[: config.cols - 1] = queues.below
-        _clock_columns(arrays, ports, skewed(below, cycles, config.cols), workers)
-        first = old.cycle - (config.rows - 1) - (config.cols - 1)
-        queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
-        queues = replace(queues, below=below[cycles:].copy())
+        cols = config.cols
+        with workspace() as memory:
+            if ports is None:
+                ports = port_window(queues, config, old.cycle, cycles, memory)
+            arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in REGISTERS}
+            # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
+            # belongs to one row of x stands in one row of `below`.
+            below = memory.empty("below", (cycles + cols - 1, cols), np.int32)
+            below[: cols - 1] = queues.below
+            below[max(cycles, cols - 1) :] = 0  # what is not yet due
+            _clock_columns(arrays, ports, skewed(below, cycles, cols), workers)
+            first = old.cycle - (config.rows - 1) - (cols - 1)
+            queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
+            queues = replace(queues, below=below[cycles:].copy())
         for values in arrays.values():
             values.flags.writeable = False
         self._state = State(**arrays, cycle=old.cycle + cycles, queues=queues)
@@ -426,8 +428,7 @@ class SystolicArray:
                 if stream.sink is not None:
                     stream.sink(start - stream.start, rows)
                 else:
-                    # A view of this chunk's psums, which nobody writes again.
-                    stream = replace(stream, done=(*stream.done, rows))
+                    stream = replace(stream, done=(*stream.done, rows.copy()))
             if stream.stop <= last:
                 if stream.sink is None:
                     output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
@@ -504,37 +505,22 @@ class SystolicArray:
 
 def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarray, workers: int) -> None:
     """Clock the registers in `arrays`, in place, threads sharing the columns."""
-    rows, cols = arrays["psum"].shape
     weight, next_weight, weight_pass, activation, shift, swap = (_bytes(arrays[name]) for name in _BYTES)
     west_activation, west_shift, west_swap = map(_bytes, (ports.activation, ports.shift, ports.swap))
-    north_weight = _bytes(ports.weight)
-
-    def clock(part: slice, activation: np.ndarray, shift: np.ndarray, swap: np.ndarray) -> None:
-        _core.run(
-            weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
-            west_activation, west_shift, west_swap, north_weight, ports.psum, bottom,
-            activation_signed=arrays["activation"].dtype.kind == "i",
-            weight_signed=arrays["weight"].dtype.kind == "i",
-            first_col=part.start, last_col=part.stop,
-        )  # fmt: skip
-
-    if workers == 1 or len(west_activation) * rows * cols < _WORTH_A_THREAD:
-        clock(slice(0, cols), activation, shift, swap)
-        return
-    # Each thread moves its own copy of what travels right, the first one the registers themselves;
-    # sharing it would save its preparation and cost more, as lines wander from core to core.
-    tasks = [
-        partial(clock, part, *((v.copy() if part.start else v) for v in (activation, shift, swap)))
-        for part in cut(cols, workers, _core.lanes)
-    ]
-    share(tasks, workers)
+    _core.run(
+        weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
+        west_activation, west_shift, west_swap, _bytes(ports.weight), ports.psum, bottom,
+        activation_signed=arrays["activation"].dtype.kind == "i",
+        weight_signed=arrays["weight"].dtype.kind == "i",
+        threads=workers if len(west_activation) * weight.size >= _WORTH_A_THREAD else 1,
+    )  # fmt: skip
 
 
 # Registers that the kernel sees as bytes.
 _BYTES = ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
 
-# Below this many PE-cycles, starting threads costs more than they save.
-_WORTH_A_THREAD = 1 << 25
+# Below this many PE-cycles, other threads cost more than they save.
+_WORTH_A_THREAD = 1 << 21
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def direct_run(x: np.ndarray, w: np.ndarray, config: ArrayConfig) -> Callable[[]
         _core.run(
             registers[0], registers[1], registers[2], registers[3], psum, registers[4], registers[5],
             west[0], west[1], west[2], weights, psums, bottom,
-            activation_signed=x_signed, weight_signed=w_signed, first_col=0, last_col=cols,
+            activation_signed=x_signed, weight_signed=w_signed,
         )  # fmt: skip
         return bottom
 

@@ -416,6 +416,8 @@ def _run_layer(
         return layer.apply(*inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
+    if mode == "wavefront":
+        layer.fuse(product)
     started = time.perf_counter()
     stats = clock(product, config, mode, workers, report, trace)
     seconds_on_array = time.perf_counter() - started

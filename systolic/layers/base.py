@@ -121,6 +121,13 @@ class ArrayLayer(Layer):
         """Return the product to run, checked against the layer, with room for its sums."""
         raise TypeError(f"{type(self).__name__} does not define lower")
 
+    def fuse(self, product: Product) -> None:
+        """Let the product give the layer's output piece by piece, if it can: for wavefront mode.
+
+        :meth:`finish` then has nothing left to do. Called after :meth:`lower`; a layer that cannot leaves
+        the product as it is.
+        """
+
     def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the output from the raw sums: zero-point corrections, bias, requantization.
 

@@ -189,12 +189,24 @@ class Conv2d(ArrayLayer):
             pad_value=int(self.x.zero_points),
         )  # fmt: skip
 
+    @cached_property
+    def _needs_row_sums(self) -> bool:
+        return finish.has_zero_point(self.w)
+
+    def fuse(self, product: Product) -> None:
+        """Let the product requantize its sums, unless these need more than constants or another rounding."""
+        assert isinstance(product, ConvProduct)
+        if self.y is not None and self.rounding == "half_even" and not self._needs_row_sums:
+            product.finish_with(self._constant, self._scale, int(self.y.zero_points), self.y.dtype)
+
     def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
         """Return the output, in the layer's layout."""
         assert isinstance(product, ConvProduct)
+        if product.codes is not None:
+            return product.codes
         axis = 1 if self.layout == "NCHW" else 3
         row_sums = None
-        if finish.has_zero_point(self.w):
+        if self._needs_row_sums:
             row_sums = product.row_sums()  # one per group
             if axis == 1:
                 row_sums = row_sums.transpose(0, 3, 1, 2)

@@ -8,7 +8,8 @@ machine asks for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -16,9 +17,6 @@ from numpy.lib.stride_tricks import as_strided
 from systolic import _host
 from systolic.gemm import Gemm, Piece, cut, operand_name
 from systolic.layers.geometry import Window
-
-# Patches lowered at a time in wavefront mode: they stay in the L2 cache.
-_PIECE_BYTES = 1 << 18
 
 
 class ConvProduct:
@@ -40,8 +38,6 @@ class ConvProduct:
     Attributes
     ----------
     gemm : Gemm
-    acc : ndarray of int32, (batch, oc, oh, ow) or (batch, oh, ow, oc)
-        Where :meth:`store` puts the sums.
     """
 
     def __init__(
@@ -57,12 +53,43 @@ class ConvProduct:
         self._w = self._kernels.reshape(oc, icg * kh * kw).T
         # (batch, ic, ih, iw) in whichever order the bytes lie.
         self._x = x if layout == "NCHW" else x.transpose(0, 3, 1, 2)
-        size = (batch, oc, oh, ow) if layout == "NCHW" else (batch, oh, ow, oc)
+        self._size = (batch, oc, oh, ow) if layout == "NCHW" else (batch, oh, ow, oc)
+        self._finish: dict[str, Any] | None = None
+
+    @cached_property
+    def acc(self) -> np.ndarray:
+        """Where :meth:`store` puts the sums, int32: (batch, oc, oh, ow) or (batch, oh, ow, oc)."""
         # Every sum is stored, unless there is nothing to add.
-        self.acc = (np.empty if self.gemm.k else np.zeros)(size, dtype=np.int32)
-        # (batch, pixels, channels) whichever way the channels lie.
-        flat = self.acc.reshape(batch, oc, oh * ow).transpose(0, 2, 1) if layout == "NCHW" else None
-        self._sums = self.acc.reshape(batch, oh * ow, oc) if flat is None else flat
+        return (np.empty if self.gemm.k else np.zeros)(self._size, dtype=np.int32)
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
+        """The sums as (batch, pixels, channels), whichever way the channels lie."""
+        batch, pixels = self._x.shape[0], self._window.out[0] * self._window.out[1]
+        if self._layout == "NCHW":
+            return self.acc.reshape(batch, -1, pixels).transpose(0, 2, 1)
+        return self.acc.reshape(batch, pixels, -1)
+
+    def finish_with(self, constant: np.ndarray, scale: np.ndarray, zero_point: int, dtype: str) -> None:
+        """Have :meth:`pieces` put codes into `codes`, piece by piece, instead of sums into `acc`.
+
+        Parameters
+        ----------
+        constant : ndarray of int32, (oc,)
+            Added to the sums.
+        scale : ndarray of float32, (oc,)
+            Multiplier of each channel, for rounding half to even.
+        zero_point, dtype
+            Of the codes.
+        """
+        if self.gemm.macs:
+            codes = np.empty(self._size, dtype=dtype)
+            self._finish = {"codes": codes, "scale": scale, "zero_point": zero_point, "constant": constant}
+
+    @property
+    def codes(self) -> np.ndarray | None:
+        """The layer's output, where :meth:`finish_with` asked for it."""
+        return None if self._finish is None else self._finish["codes"]
 
     @cached_property
     def _image(self) -> np.ndarray:
@@ -83,61 +110,30 @@ class ConvProduct:
         )
 
     def pieces(self, parts: int) -> Iterator[Piece]:
-        """Return products of kernels with patches, cut so that the patches of one stay in cache.
+        """Return convolutions of some images or some of an image's pixels; patches are made in cache."""
+        batch, pixels = self._x.shape[0], self._window.out[0] * self._window.out[1]
+        channels = self.gemm.groups * self.gemm.n
+        images = list(cut(batch, parts, 1))
+        for some in images:
+            for part in cut(pixels, -(-parts // len(images)), 64):
+                size = (some.stop - some.start) * (part.stop - part.start) * channels
+                yield Piece(size, partial(self._convolve, (some.start, some.stop), (part.start, part.stop)))
 
-        In layout NCHW the kernels stand on the left, so that sums come out as they lie: one line
-        of memory per channel.
-        """
-        gemm, (oh, ow) = self.gemm, self._window.out
-        batch = self._x.shape[0]
-        pixels = oh * ow
-        # Groups by the block, where those of one are small; else pixels, and where these are few,
-        # kernels, so that every thread has some.
-        groups = min(max(_PIECE_BYTES // (gemm.k * pixels), 1), -(-gemm.groups // parts))
-        length = max(_PIECE_BYTES // (gemm.k * groups) // 64, 1) * 64
-        columns = list(cut(pixels, max(-(-pixels // length), 1), 64))
-        blocks = batch * len(columns) * -(-gemm.groups // groups)
-        kernels = list(cut(gemm.n, -(-parts // blocks), 12))
-        for image in range(batch):
-            for first in range(0, gemm.groups, groups):
-                block = slice(first, min(first + groups, gemm.groups))
-                for part in columns:
-                    for some in kernels:
-                        yield self._piece(image, block, part, some)
+    def _convolve(self, images: tuple[int, int], pixels: tuple[int, int], threads: int) -> None:
+        window, finish = self._window, self._finish
+        pad = (window.pads[0][0], window.pads[1][0])
+        _host.convolve(
+            self._x, self._weights, self.acc if finish is None else None, window.kernel, window.stride,
+            window.dilation, pad, window.out, self._pad_value, images=images, pixels=pixels,
+            channels_last=self._layout == "NHWC", threads=threads, **(finish or {}),
+        )  # fmt: skip
 
-    def _piece(self, image: int, groups: slice, pixels: slice, kernels: slice) -> Piece:
-        """Return the product of some kernels of some groups with the patches of some pixels."""
-        gemm, channels = self.gemm, self._channels
-        count, length = groups.stop - groups.start, pixels.stop - pixels.start
-        x = self._x[image : image + 1, groups.start * channels : groups.stop * channels]
-        window = self._window
-        options = (window.kernel, window.stride, window.dilation, (window.pads[0][0], window.pads[1][0]),
-                   window.out, self._pad_value, 0, pixels.start)  # fmt: skip
-        weights = self._kernels[groups, kernels]
-
-        def patches() -> np.ndarray:
-            if pointwise and x.flags.c_contiguous:
-                return x.reshape(count, channels, -1)[:, :, pixels]
-            columns = np.empty((count * gemm.k, length), dtype=x.dtype)
-            _host.im2col_transposed(x, columns, *options)
-            return columns.reshape(count, gemm.k, length)
-
-        def patch_rows() -> np.ndarray:
-            rows = np.empty((length, count * gemm.k), dtype=x.dtype)
-            _host.im2col(x, rows, *options)
-            return rows.reshape(length, count, gemm.k).transpose(1, 0, 2)
-
-        pointwise = window.kernel == (1, 1) == window.stride and not np.any(window.pads)
-        oc = gemm.groups * gemm.n
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """(groups, n, k), or (groups, k, n) where channels lie innermost."""
         if self._layout == "NCHW":
-            sums = self.acc[image].reshape(gemm.groups, gemm.n, -1)
-            return Piece(lambda: weights, patches, sums[groups, kernels, pixels], swapped=True)
-        sums = self.acc[image].reshape(-1, oc)[pixels].reshape(length, gemm.groups, gemm.n).transpose(1, 0, 2)
-        return Piece(
-            patch_rows,
-            lambda: np.ascontiguousarray(weights.transpose(0, 2, 1)),
-            sums[groups, :, kernels],
-        )
+            return self._kernels
+        return np.ascontiguousarray(self._kernels.transpose(0, 2, 1))
 
     def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
         """Return some rows and columns of a group's im2col matrix."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
-from threading import Lock
 
 import numpy as np
 
-from systolic import _core
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig
-from systolic.gemm import Piece, Product, Progress
+from systolic.gemm import Product, Progress
 from systolic.machine.accumulators import Accumulators
 from systolic.machine.one_fold import is_small, run_one_fold
-from systolic.threads import share
 from systolic.tiling import Fold, Folds, estimate_gemm
 from systolic.trace.recording import Trace
 
@@ -128,32 +124,16 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
 _PIECE_MACS = 1 << 32
 
 # Below this many MACs, other threads cost more than they save.
-_WORTH_A_THREAD = 1 << 25
+_WORTH_A_THREAD = 1 << 21
 
 
 def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
     gemm = product.gemm
     if gemm.macs < _WORTH_A_THREAD:
         workers = 1
-    x_signed, w_signed = product.activation_dtype == "int8", product.weight_dtype == "int8"
-    done = 0
-
-    def multiply(piece: Piece) -> None:
-        nonlocal done
-        left, right = piece.left(), piece.right()
-        left_signed, right_signed = (w_signed, x_signed) if piece.swapped else (x_signed, w_signed)
-        _core.multiply(
-            left.view(np.uint8), right.view(np.uint8), piece.acc, a_signed=left_signed, b_signed=right_signed
-        )
+    done, total = 0, gemm.groups * gemm.m * gemm.n
+    for piece in product.pieces(max(1, gemm.macs // _PIECE_MACS)):
+        piece.compute(workers)
         if report is not None:
-            with lock:
-                done += piece.acc.size
-                report(done, product.acc.size)
-
-    lock = Lock()
-    pieces = product.pieces(max(workers, gemm.macs // _PIECE_MACS))
-    if workers == 1:
-        for piece in pieces:
-            multiply(piece)
-    else:
-        share((partial(multiply, piece) for piece in pieces), workers)
+            done += piece.size
+            report(done, total)

@@ -58,7 +58,6 @@ def run_one_fold(product: Product, config: ArrayConfig, cycles: int) -> int:
         np.ndarray(north_shape, np.int32, below, 4 * (cols - 1) * cols, (4 * cols, 4 * (1 - cols))),
         activation_signed=product.activation_dtype == "int8",
         weight_signed=product.weight_dtype == "int8",
-        first_col=0, last_col=cols,
     )  # fmt: skip
     # The sum (i, c) leaves column c's bottom PE on edge rows + i + rows - 1 + c.
     start = cols - 1 + 2 * rows - 1

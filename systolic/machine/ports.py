@@ -11,6 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic.array.schedule import port_window, skewed
 from systolic.array.state import QueuedStream, QueuedTile, Queues
+from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import Gemm
 from systolic.tiling import Folds, estimate_gemm
@@ -124,6 +125,7 @@ def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Ite
     # A psum of local time tau is written at column c on the edge of cycle tau + rows + c.
     reach = rows + max(rows, cols)
     passed = 0  # folds that have left all ports
+    memory = Workspace()
     for start in range(0, total, _WINDOW):
         cycles = min(_WINDOW, total - start)
         oldest = start - rows - (cols - 1)
@@ -151,7 +153,7 @@ def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Ite
                 window[1] = i // k_tiles % 2
                 window[2] = np.arange(first - fold.swap_cycle, last - fold.swap_cycle)[:, None]
                 window[3] = fold.k_start == 0
-        values = port_window(queues, config, start, cycles)
+        values = port_window(queues, config, start, cycles, memory)
         write, half, row, overwrite = (skewed(field, cycles, cols) for field in below)
         for t in range(cycles):
             activation, shift, swap, weight, psum = (port[t].copy() for port in values)

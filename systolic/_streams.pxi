@@ -1,0 +1,162 @@
+# What arrives from the left in one block of cycles, as the inner loops read it; part of _core.pyx.
+
+# Cycles per block: the psums of a strip that a row group works on, BLOCK * LANES * 4 bytes, stay
+# in the L1 cache; the streams of a block in L2.
+# A row whose control changes more often than BUSY times in a block is taken cycle by cycle.
+cdef enum:
+    BLOCK = 256
+    BUSY = 24
+    ROWS_EACH = 16          # rows that a thread loads at a time; even, for pairs
+    LONG_PE_CYCLES = 1 << 22
+
+
+cdef enum Control:
+    QUIET   # no bit set anywhere
+    RUNS    # bits change seldom
+    BUSY_ROW
+
+
+cdef struct Block:
+    # The streams of all rows for one block of cycles, reversed: element cycles - 1 - t + c
+    # arrives at column c on cycle t. `width` is the length of a row of each.
+    Py_ssize_t cycles
+    Py_ssize_t width
+    uint8_t *activations
+    uint8_t *shifts         # 0 or 0xFF
+    uint8_t *swaps
+    int32_t *same_since     # where the run of equal control bits that an element is in begins
+    uint8_t *control        # of each row: Control
+    int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
+    int32_t *pairs          # kernels/array.h: two rows in one
+
+
+cdef struct Port:
+    # Values on ports: that of port p on cycle t stands at values[t * cycle + p * port].
+    const uint8_t *values
+    Py_ssize_t cycle, port
+
+
+cdef struct Clock:
+    # One call of run(), as all its threads see it: registers (rows, cols), ports, the block at hand.
+    Py_ssize_t rows, cols
+    uint8_t *weight
+    uint8_t *next_weight
+    uint8_t *weight_pass
+    uint8_t *activation
+    int32_t *psum
+    uint8_t *shift
+    uint8_t *swap
+    bint activation_signed, weight_signed
+    Port west_activation, west_shift, west_swap, north_weight
+    const int32_t *north_psum
+    Py_ssize_t north_psum_cycle, north_psum_col
+    int32_t *bottom
+    Py_ssize_t bottom_cycle, bottom_col
+    Py_ssize_t start        # the first cycle of the block
+    Block block
+    int workers
+    uint8_t *memory         # what every worker needs for a strip, then the streams
+    size_t work_bytes
+
+
+cdef size_t _stream_bytes(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles) noexcept nogil:
+    cdef size_t width = cycles + (cols + LANES - 1) // LANES * LANES
+    return (rows * 4 + (rows + 1) // 2 * 4 + 3 * rows) * width + 8 * (rows + 1) + rows
+
+
+cdef void _place_streams(Clock *clock, Py_ssize_t cycles) noexcept nogil:
+    # Begin a block. Below the last row nothing reads a chain.
+    cdef Py_ssize_t rows = clock.rows
+    cdef Block *block = &clock.block
+    cdef int32_t *ints = <int32_t *>(clock.memory + clock.workers * clock.work_bytes)
+    block.cycles = cycles
+    block.width = cycles + (clock.cols + LANES - 1) // LANES * LANES
+    block.same_since = ints
+    block.pairs = ints + rows * block.width
+    block.shift_range = block.pairs + (rows + 1) // 2 * block.width
+    block.activations = <uint8_t *>(block.shift_range + 2 * (rows + 1))
+    block.shifts = block.activations + rows * block.width
+    block.swaps = block.shifts + rows * block.width
+    block.control = block.swaps + rows * block.width
+    block.shift_range[2 * rows] = <int32_t>block.width
+    block.shift_range[2 * rows + 1] = -1
+
+
+cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    # Read the ports of ROWS_EACH rows for a block; bring the registers that travel right to its end.
+    cdef Clock *clock = <Clock *>context
+    cdef Block *block = &clock.block
+    cdef Py_ssize_t first = number * ROWS_EACH, rows = min(ROWS_EACH, clock.rows - first), r, at
+    # What folds put on the control ports is the same for all rows, but for the skew: a row's
+    # bits lie side by side, and most rows have none in most blocks.
+    cdef bint may_be_quiet = 0 <= clock.west_shift.cycle <= 1 and 0 <= clock.west_swap.cycle <= 1
+    _reverse(block.activations, clock, clock.west_activation, first, rows)
+    if not may_be_quiet:
+        _reverse(block.shifts, clock, clock.west_shift, first, rows)
+        _reverse(block.swaps, clock, clock.west_swap, first, rows)
+    for r in range(first, first + rows):
+        at = r * clock.cols
+        if may_be_quiet:
+            if (_is_zero(clock.west_shift, clock.start, block.cycles, r)
+                    and _is_zero(clock.west_swap, clock.start, block.cycles, r)
+                    and not any_byte(clock.shift + at, clock.cols) and not any_byte(clock.swap + at, clock.cols)):
+                _load_quiet_row(block, r, clock.cols, clock.activation + at)
+                continue
+            _reverse(block.shifts, clock, clock.west_shift, r, 1)
+            _reverse(block.swaps, clock, clock.west_swap, r, 1)
+        _load_row(block, r, clock.cols, clock.activation + at, clock.shift + at, clock.swap + at)
+    for r in range(first, first + rows, 2):
+        K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
+                  block.activations + (r + 1) * block.width if r + 1 < clock.rows else NULL, block.width,
+                  clock.activation_signed)
+    for r in range(first, first + rows):
+        at = r * clock.cols
+        memcpy(clock.activation + at, block.activations + r * block.width, clock.cols)
+        if block.control[r] != QUIET:
+            as_bits(clock.shift + at, block.shifts + r * block.width, clock.cols)
+            as_bits(clock.swap + at, block.swaps + r * block.width, clock.cols)
+
+
+cdef void _reverse(uint8_t *streams, const Clock *clock, Port port, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    K.reverse_ports(streams + first * clock.block.width, clock.block.width,
+                    port.values + clock.start * port.cycle + first * port.port, port.cycle, port.port,
+                    clock.block.cycles, rows)
+
+
+cdef inline bint _is_zero(Port port, Py_ssize_t start, Py_ssize_t cycles, Py_ssize_t r) noexcept nogil:
+    # Whether nothing is set on row r's port, whose values lie side by side in memory or are one.
+    return not any_byte(port.values + start * port.cycle + r * port.port, cycles if port.cycle else 1)
+
+
+cdef void _load_quiet_row(Block *block, Py_ssize_t r, Py_ssize_t cols, const uint8_t *activation) noexcept nogil:
+    # _load_row where no control bit stands anywhere: nobody reads its streams of control bits.
+    cdef uint8_t *activations = block.activations + r * block.width
+    memcpy(activations + block.cycles, activation, cols)
+    memset(activations + block.cycles + cols, 0, block.width - block.cycles - cols)
+    block.control[r] = QUIET
+    block.shift_range[2 * r] = <int32_t>block.width
+    block.shift_range[2 * r + 1] = -1
+
+
+cdef void _load_row(
+    Block *block, Py_ssize_t r, Py_ssize_t cols,
+    const uint8_t *activation, const uint8_t *shift, const uint8_t *swap,
+) noexcept nogil:
+    # Complete row r's streams, of which the ports' part stands, with what its registers hold,
+    # and see how its control comes.
+    cdef Py_ssize_t cycles = block.cycles, end = block.width, runs
+    cdef uint8_t *shifts = block.shifts + r * end
+    cdef uint8_t *swaps = block.swaps + r * end
+    cdef int32_t *same_since = block.same_since + r * end
+    memcpy(shifts + cycles, shift, cols)
+    memcpy(swaps + cycles, swap, cols)
+    memset(shifts + cycles + cols, 0, end - cycles - cols)
+    memset(swaps + cycles + cols, 0, end - cycles - cols)
+    _load_quiet_row(block, r, cols, activation)
+    if not any_byte(shifts, end) and not any_byte(swaps, end):
+        return
+    as_masks(shifts, shifts, end)
+    as_masks(swaps, swaps, end)
+    find_set(block.shift_range + 2 * r, shifts, end)
+    runs = find_runs(same_since, shifts, swaps, end)
+    block.control[r] = RUNS if runs <= BUSY else BUSY_ROW

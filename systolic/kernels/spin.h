@@ -1,0 +1,82 @@
+/* What threads need that wait for one another for microseconds: atomic words, a pause, a clock.
+ *
+ * Every atomic operation is sequentially consistent. Where the compiler has none that this file
+ * knows, ATOMIC_WORDS is 0: then nothing may be shared, and one thread does all the work.
+ */
+#ifndef SYSTOLIC_SPIN_H
+#define SYSTOLIC_SPIN_H
+
+#include <stdint.h>
+#include <time.h>
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
+#include <sched.h>
+#endif
+
+typedef int64_t Word;
+
+#if defined(__GNUC__)
+#define ATOMIC_WORDS 1
+static inline Word word_load(Word *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+static inline void word_store(Word *word, Word value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
+static inline Word word_exchange(Word *word, Word value) { return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST); }
+static inline Word word_add(Word *word, Word value) { return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST); }
+static inline int word_replace(Word *word, Word expected, Word value) {
+    return __atomic_compare_exchange_n(word, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+#elif defined(_MSC_VER) && defined(_WIN64)
+#define ATOMIC_WORDS 1
+#include <intrin.h>
+static inline Word word_load(Word *word) { return _InterlockedCompareExchange64(word, 0, 0); }
+static inline void word_store(Word *word, Word value) { (void)_InterlockedExchange64(word, value); }
+static inline Word word_exchange(Word *word, Word value) { return _InterlockedExchange64(word, value); }
+static inline Word word_add(Word *word, Word value) { return _InterlockedExchangeAdd64(word, value); }
+static inline int word_replace(Word *word, Word expected, Word value) {
+    return _InterlockedCompareExchange64(word, value, expected) == expected;
+}
+#else
+#define ATOMIC_WORDS 0
+static inline Word word_load(Word *word) { return *word; }
+static inline void word_store(Word *word, Word value) { *word = value; }
+static inline Word word_exchange(Word *word, Word value) {
+    const Word before = *word;
+    *word = value;
+    return before;
+}
+static inline Word word_add(Word *word, Word value) { return word_exchange(word, *word + value); }
+static inline int word_replace(Word *word, Word expected, Word value) {
+    return *word == expected ? (*word = value, 1) : 0;
+}
+#endif
+
+/* Tell the processor that this thread only waits: the other one of its core goes faster. */
+static inline void spin_pause(void) {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#elif defined(_WIN32)
+    YieldProcessor();
+#endif
+}
+
+/* Let another thread that could run have the core. */
+static inline void spin_yield(void) {
+#if defined(_WIN32)
+    SwitchToThread();
+#else
+    sched_yield();
+#endif
+}
+
+/* Nanoseconds on a clock that may be set while it is read: what waits by it must bear that. */
+static inline int64_t spin_clock(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+#endif
