@@ -180,9 +180,10 @@ def run(
         is_long = total * clock.rows * clock.cols >= LONG_PE_CYCLES
         parts = (clock.rows + ROWS_EACH - 1) // ROWS_EACH
         strips = (clock.cols + LANES - 1) // LANES
+        _place_streams(&clock, most)
         clock.start = 0
         while clock.start < total:
-            _place_streams(&clock, min(most, total - clock.start))
+            _begin(&clock, min(most, total - clock.start))
             share(_load_rows, &clock, parts, clock.workers, is_long)
             share(_clock_columns, &clock, strips, clock.workers, is_long)
             clock.start += clock.block.cycles

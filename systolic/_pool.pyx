@@ -1,9 +1,10 @@
 """Threads that help the compiled functions: one pool for the whole process, below the GIL.
 
-Work comes in *tasks*, numbered from 0; each thread takes the next number until there is none left.
-The caller works too, so that nothing depends on whether helpers come. Helpers are threads of the
-operating system that never touch Python: they need no GIL, and nothing has to be ended with the
-interpreter.
+Work comes in *tasks*, numbered from 0. Each thread has a part of the numbers to itself, the same one in
+each job of that size, so that what it has in its caches is what it needs; when it is through, it takes
+what others have left. The caller works too, so that nothing depends on whether helpers come. Helpers are
+threads of the operating system that never touch Python: they need no GIL, and nothing has to be ended
+with the interpreter.
 
 A helper that has finished looks for more work for a moment before it sleeps (SPIN_NANOSECONDS):
 waking a sleeping core takes tens of microseconds, a good part of what a layer of a network takes.
@@ -13,11 +14,11 @@ The pool serves one caller at a time. Another one that comes meanwhile does its 
 however many threads of a user call at once, the package adds no more than the pool's helpers. A
 forked child has no helpers and starts its own.
 
-How a job is passed on. The *ticket* holds the job's number and how many seats are left. A helper that
-sees a seat takes it by one compare-and-exchange, which fails if the job has changed meanwhile; the
-caller takes back the seats left when the tasks are all taken, so that it knows whom to wait for.
-Helper and caller each write first and look at the other's word then (`asleep`, `ticket`), so that one of
-them sees the other: a helper goes to sleep only if no seat is offered, or it is rung.
+How a job is passed on. The *ticket* holds the job's number, for how many helpers it is, and how many of
+them have not come. One that is meant takes itself off by a compare-and-exchange, which fails if the job
+has changed meanwhile; the caller closes the ticket when all tasks are taken, and so knows for how many it
+has to wait. Helper and caller each write first and look at the other's word then (`asleep`, `ticket`), so that one of
+them sees the other: a helper sleeps only if no job is there for it, and is rung if one comes then.
 """
 
 from libc.stdint cimport uint8_t, uintptr_t
@@ -47,7 +48,9 @@ cdef extern from "kernels/spin.h" nogil:
 
 cdef enum:
     MOST_HELPERS = 1023
-    SEATS = 0xFFFF              # the ticket's lower bits; above them is the job's number
+    COUNT = 0xFFFF              # of the ticket: who has not come; above it: who is meant; above that: which job
+    MEANT = 16
+    NUMBER = 32
     SPIN_NANOSECONDS = 300000
     AWAY_NANOSECONDS = 50000    # much more than it takes from one look at the clock to the next
     PAUSES = 64                 # between two looks at the clock
@@ -57,15 +60,22 @@ cdef struct Helper:
     PyThread_type_lock bell     # held, so that who takes it sleeps; released to wake it
     Word asleep
 
+    Word last                   # job
+
+cdef struct Part:
+    # Of the tasks of a job: the next one, and a cache line for it.
+    Word next
+    char rest[56]
+
 cdef struct Job:
     Task task
     void *context
     Py_ssize_t count
-    int seats
-    Word next                   # task
-    Word finished               # helpers that took a seat and are through
+    int workers
+    Word finished               # helpers that came and are through
 
 cdef Helper each[MOST_HELPERS]
+cdef Part parts[MOST_HELPERS + 1]
 cdef int helpers = 0
 cdef Job job
 cdef Word ticket = 0
@@ -73,21 +83,32 @@ cdef Word taken = 0             # whether a caller has the pool
 cdef PyThread_type_lock never = NULL
 
 
+cdef Py_ssize_t _begin_of(int part) noexcept nogil:
+    return part * job.count // job.workers
+
+
 cdef void _work(int worker) noexcept nogil:
-    cdef Py_ssize_t number = word_add(&job.next, 1)
-    while number < job.count:
-        job.task(job.context, number, worker)
-        number = word_add(&job.next, 1)
+    cdef Py_ssize_t number, end
+    cdef int i, part
+    for i in range(job.workers):
+        part = (worker + i) % job.workers
+        end = _begin_of(part + 1)
+        number = word_add(&parts[part].next, 1)
+        while number < end:
+            job.task(job.context, number, worker)
+            number = word_add(&parts[part].next, 1)
 
 
 cdef bint _look(Helper *me) noexcept nogil:
-    # Take a seat and work; False where none is offered.
+    # Work if there is a job that we are meant for; False if there is none.
     cdef Word seen = word_load(&ticket)
-    if not seen & SEATS:
+    cdef int worker = <int>(me - each) + 1
+    if not seen & COUNT or worker > (seen >> MEANT & COUNT) or seen >> NUMBER == me.last:
         return False
     if word_replace(&ticket, seen, seen - 1):
         # The caller waits for us from here on: the job stands still.
-        _work(job.seats - <int>(seen & SEATS) + 1)
+        me.last = seen >> NUMBER
+        _work(worker)
         word_add(&job.finished, 1)
     return True
 
@@ -111,8 +132,8 @@ cdef void _help(void *argument) noexcept nogil:
                 break
             looked = now
         word_store(&me.asleep, 1)
-        # Unless work has come meanwhile, and the caller, if it saw us asleep, has not rung.
-        if not (word_load(&ticket) & SEATS and word_exchange(&me.asleep, 0)):
+        # Unless work has come meanwhile; then the caller may have rung as well.
+        if not _look(me) or not word_exchange(&me.asleep, 0):
             PyThread_acquire_lock(me.bell, 1)
 
 
@@ -122,7 +143,7 @@ cdef int hire(Py_ssize_t workers) except -1:
     cdef Helper *new
     while helpers < workers - 1 and helpers < MOST_HELPERS and ATOMIC_WORDS:
         new = &each[helpers]
-        new.asleep = 0
+        new.asleep, new.last = 0, -1
         new.bell = PyThread_allocate_lock()
         if new.bell == NULL:
             break
@@ -139,25 +160,28 @@ cdef void share(Task task, void *context, Py_ssize_t count, int workers, bint is
     global taken
     cdef Py_ssize_t number
     cdef Word mine
-    cdef int i, joined, naps = 0
+    cdef int i, came, naps = 0
     if workers > count:
         workers = <int>count
     if workers <= 1 or word_exchange(&taken, 1):
         for number in range(count):
             task(context, number, 0)
         return
-    job.task, job.context, job.count, job.seats = task, context, count, workers - 1
-    word_store(&job.next, 0)
+    job.task, job.context, job.count, job.workers = task, context, count, workers
+    for i in range(workers):
+        word_store(&parts[i].next, _begin_of(i))
     word_store(&job.finished, 0)
-    mine = (word_load(&ticket) | SEATS) + 1
-    word_store(&ticket, mine | job.seats)
+    # The number wraps after 2^31 jobs: only a helper that slept through all of them could be misled.
+    mine = (word_load(&ticket) >> NUMBER) + 1 & 0x7FFFFFFF
+    mine = mine << NUMBER | <Word>(workers - 1) << MEANT
+    word_store(&ticket, mine | workers - 1)
     if is_long:
-        for i in range(job.seats):
+        for i in range(workers - 1):
             if word_load(&each[i].asleep) and word_exchange(&each[i].asleep, 0):
                 PyThread_release_lock(each[i].bell)
     _work(0)
-    joined = job.seats - <int>(word_exchange(&ticket, mine) & SEATS)
-    while word_load(&job.finished) < joined:
+    came = workers - 1 - <int>(word_exchange(&ticket, mine) & COUNT)
+    while word_load(&job.finished) < came:
         naps += 1
         if naps < 20 * PAUSES:
             spin_pause()
@@ -251,7 +275,7 @@ def _forget() -> None:
     """Forget the helpers, which a forked child has not, and whom they worked for."""
     global helpers, taken
     helpers = 0
-    word_store(&ticket, (word_load(&ticket) | SEATS) + 1)
+    word_store(&ticket, word_load(&ticket) & ~COUNT)
     word_store(&taken, 0)
 
 

@@ -27,6 +27,8 @@ cdef struct Block:
     int32_t *same_since     # where the run of equal control bits that an element is in begins
     uint8_t *control        # of each row: Control
     int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
+    int32_t *swap_range     # likewise
+    bint no_control         # nothing is set on any control port, as most of the time
     int32_t *pairs          # kernels/array.h: two rows in one
 
 
@@ -61,25 +63,42 @@ cdef struct Clock:
 
 cdef size_t _stream_bytes(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles) noexcept nogil:
     cdef size_t width = cycles + (cols + LANES - 1) // LANES * LANES
-    return (rows * 4 + (rows + 1) // 2 * 4 + 3 * rows) * width + 8 * (rows + 1) + rows
+    return (rows * 4 + (rows + 1) // 2 * 4 + 3 * rows) * width + 16 * (rows + 1) + rows
 
 
 cdef void _place_streams(Clock *clock, Py_ssize_t cycles) noexcept nogil:
-    # Begin a block. Below the last row nothing reads a chain.
-    cdef Py_ssize_t rows = clock.rows
+    # Say where streams stand, for blocks of at most so many cycles: what is said of a row stays from block to block.
+    cdef Py_ssize_t rows = clock.rows, width = cycles + (clock.cols + LANES - 1) // LANES * LANES
     cdef Block *block = &clock.block
     cdef int32_t *ints = <int32_t *>(clock.memory + clock.workers * clock.work_bytes)
+    block.same_since = ints
+    block.pairs = ints + rows * width
+    block.shift_range = block.pairs + (rows + 1) // 2 * width
+    block.swap_range = block.shift_range + 2 * (rows + 1)
+    block.activations = <uint8_t *>(block.swap_range + 2 * (rows + 1))
+    block.shifts = block.activations + rows * width
+    block.swaps = block.shifts + rows * width
+    block.control = block.swaps + rows * width
+
+
+cdef void _begin(Clock *clock, Py_ssize_t cycles) noexcept nogil:
+    cdef Block *block = &clock.block
     block.cycles = cycles
     block.width = cycles + (clock.cols + LANES - 1) // LANES * LANES
-    block.same_since = ints
-    block.pairs = ints + rows * block.width
-    block.shift_range = block.pairs + (rows + 1) // 2 * block.width
-    block.activations = <uint8_t *>(block.shift_range + 2 * (rows + 1))
-    block.shifts = block.activations + rows * block.width
-    block.swaps = block.shifts + rows * block.width
-    block.control = block.swaps + rows * block.width
-    block.shift_range[2 * rows] = <int32_t>block.width
-    block.shift_range[2 * rows + 1] = -1
+    # Below the last row nothing reads a chain.
+    block.shift_range[2 * clock.rows] = <int32_t>block.width
+    block.shift_range[2 * clock.rows + 1] = -1
+    # What folds put on the control ports is the same for all rows, but for the skew: then all of it lies side by
+    # side, the last row's first.
+    block.no_control = _none_set(clock, clock.west_shift, cycles) and _none_set(clock, clock.west_swap, cycles)
+
+
+cdef bint _none_set(const Clock *clock, Port port, Py_ssize_t cycles) noexcept nogil:
+    # Whether that is so and no bit is set.
+    return (
+        port.cycle == 1 and port.port == -1
+        and not any_byte(port.values + clock.start - (clock.rows - 1), cycles + clock.rows - 1)
+    )
 
 
 cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogil:
@@ -87,19 +106,21 @@ cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogi
     cdef Clock *clock = <Clock *>context
     cdef Block *block = &clock.block
     cdef Py_ssize_t first = number * ROWS_EACH, rows = min(ROWS_EACH, clock.rows - first), r, at
-    # What folds put on the control ports is the same for all rows, but for the skew: a row's
-    # bits lie side by side, and most rows have none in most blocks.
-    cdef bint may_be_quiet = 0 <= clock.west_shift.cycle <= 1 and 0 <= clock.west_swap.cycle <= 1
+    # A row's own bits lie side by side.
+    cdef bint side_by_side = 0 <= clock.west_shift.cycle <= 1 and 0 <= clock.west_swap.cycle <= 1
+    cdef bint was_quiet
     _reverse(block.activations, clock, clock.west_activation, first, rows)
-    if not may_be_quiet:
+    if not side_by_side:
         _reverse(block.shifts, clock, clock.west_shift, first, rows)
         _reverse(block.swaps, clock, clock.west_swap, first, rows)
     for r in range(first, first + rows):
         at = r * clock.cols
-        if may_be_quiet:
-            if (_is_zero(clock.west_shift, clock.start, block.cycles, r)
-                    and _is_zero(clock.west_swap, clock.start, block.cycles, r)
-                    and not any_byte(clock.shift + at, clock.cols) and not any_byte(clock.swap + at, clock.cols)):
+        if side_by_side:
+            was_quiet = clock.start > 0 and block.control[r] == QUIET
+            if ((block.no_control or _is_zero(clock.west_shift, clock.start, block.cycles, r)
+                    and _is_zero(clock.west_swap, clock.start, block.cycles, r))
+                    and (was_quiet or not any_byte(clock.shift + at, clock.cols)
+                         and not any_byte(clock.swap + at, clock.cols))):
                 _load_quiet_row(block, r, clock.cols, clock.activation + at)
                 continue
             _reverse(block.shifts, clock, clock.west_shift, r, 1)
@@ -158,5 +179,6 @@ cdef void _load_row(
     as_masks(shifts, shifts, end)
     as_masks(swaps, swaps, end)
     find_set(block.shift_range + 2 * r, shifts, end)
+    find_set(block.swap_range + 2 * r, swaps, end)
     runs = find_runs(same_since, shifts, swaps, end)
     block.control[r] = RUNS if runs <= BUSY else BUSY_ROW

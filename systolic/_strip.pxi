@@ -79,9 +79,14 @@ cdef void _control_row(Row *row, Chain *above, const Block *block, Py_ssize_t r,
     cdef const uint8_t *shifts = block.shifts + r * block.width + col
     cdef const uint8_t *swaps = block.swaps + r * block.width + col
     cdef const int32_t *same_since = block.same_since + r * block.width + col
-    cdef Py_ssize_t swap = find_last(swaps, cycles + LANES - 1)
+    cdef Py_ssize_t swap = block.swap_range[2 * r + 1] - col, earlier = block.swap_range[2 * r] - col
     row.wave = -1
-    if swap >= LANES - 1 and swap < cycles and find_last(swaps, swap) < 0:
+    if earlier < swap:
+        swap = find_last(swaps, cycles + LANES - 1)
+        earlier = find_last(swaps, swap) if swap > 0 else -1
+        if earlier < 0:
+            earlier = swap
+    if earlier == swap and LANES - 1 <= swap < cycles:
         row.wave = cycles - 1 - swap
     while t < cycles:
         here = cycles - 1 - t

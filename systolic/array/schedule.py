@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from systolic.array.state import Queues
 from systolic.array.workspace import Workspace
@@ -43,12 +42,9 @@ def skewed(local: np.ndarray, cycles: int, ports: int) -> np.ndarray:
     """
     time_stride = local.strides[0]
     port_stride = local.strides[1] if local.ndim == 2 else 0
-    return as_strided(
-        local[ports - 1 :],
-        shape=(cycles, ports),
-        strides=(time_stride, port_stride - time_stride),
-        writeable=True,
-    )
+    # as_strided does the same in ten times as long.
+    strides = (time_stride, port_stride - time_stride)
+    return np.ndarray((cycles, ports), local.dtype, local, (ports - 1) * time_stride, strides)
 
 
 def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace) -> Ports:
@@ -56,34 +52,34 @@ def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memo
     rows, cols = config.rows, config.cols
     west_start, north_start = now - (rows - 1), now - (cols - 1)
     stop = now + cycles
-    activation = memory.zeros("activation", (stop - west_start, rows), config.activation_dtype)
     shift = memory.zeros("shift", (stop - west_start,), bool)
     swap = memory.zeros("swap", (stop - west_start,), bool)
-    weight = memory.zeros("weight", (stop - north_start, cols), config.weight_dtype)
+    beats: list[tuple[int, np.ndarray]] = []
     for tile in queues.tiles:
         tile_stop = tile.start + rows
         first, last = max(tile.start, west_start), min(tile_stop, stop)
         if first < last:
             shift[first - west_start : last - west_start] = True
         # The tile enters bottom row first: its row i stands at local time tile_stop - 1 - i.
-        depth, width = tile.w.shape
-        first, last = max(tile_stop - depth, north_start), min(tile_stop, stop)
+        first, last = max(tile_stop - tile.w.shape[0], north_start), min(tile_stop, stop)
         if first < last:
-            beats = tile.w[tile_stop - last : tile_stop - first][::-1]
-            weight[first - north_start : last - north_start, :width] = beats
+            beats.append((first - north_start, tile.w[tile_stop - last : tile_stop - first][::-1]))
+    lines: list[tuple[int, np.ndarray]] = []
     for stream in queues.streams:
         first, last = max(stream.start, west_start), min(stream.stop, stop)
         if first < last:
-            k = stream.x.shape[1]
-            activation[first - west_start : last - west_start, :k] = stream.x[
-                first - stream.start : last - stream.start
-            ]
+            lines.append((first - west_start, stream.x[first - stream.start : last - stream.start]))
             if stream.swap and first == stream.start:
                 swap[first - west_start] = True
+    activation = memory.laid("activation", (stop - west_start, rows), config.activation_dtype, lines)
+    weight = memory.laid("weight", (stop - north_start, cols), config.weight_dtype, beats)
     return Ports(
         skewed(activation, cycles, rows),
         skewed(shift, cycles, rows),
         skewed(swap, cycles, rows),
         skewed(weight, cycles, cols),
-        np.broadcast_to(np.int32(0), (cycles, cols)),
+        np.ndarray((cycles, cols), np.int32, _ZERO, 0, (0, 0)),
     )
+
+
+_ZERO = np.zeros(1, dtype=np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,7 +107,12 @@ class Queues:
     @classmethod
     def empty(cls, cols: int, now: int = 0) -> Queues:
         """Return queues with nothing in them at cycle `now`."""
-        return cls(np.zeros((cols - 1, cols), dtype=np.int32), shift_stop=now, swap_at=now, stream_stop=now)
+        return cls(no_psums(cols), shift_stop=now, swap_at=now, stream_stop=now)
+
+
+def no_psums(cols: int) -> np.ndarray:
+    """Return what is below an array of so many columns when no stream is under way."""
+    return np.broadcast_to(np.int32(0), (cols - 1, cols))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -210,12 +216,14 @@ class State:
     queues: Queues | None = field(default=None)
 
     @classmethod
+    @lru_cache(maxsize=16)
     def idle(cls, config: ArrayConfig) -> State:
         """Return the state after reset: all registers 0, nothing queued."""
         size = (config.rows, config.cols)
-        registers: dict[str, Any] = {n: np.zeros(size, dtype=d) for n, d in register_dtypes(config).items()}
-        for values in registers.values():
-            values.flags.writeable = False
+        # Nobody writes to a state: one zero serves all PEs.
+        registers: dict[str, Any] = {
+            n: np.broadcast_to(np.zeros((), dtype=d), size) for n, d in register_dtypes(config).items()
+        }
         return cls(**registers, queues=Queues.empty(config.cols))
 
     @property

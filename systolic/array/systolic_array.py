@@ -11,9 +11,19 @@ import numpy as np
 from systolic import _check, _core
 from systolic._show.progress import shown
 from systolic.array.schedule import Ports, port_window, skewed
-from systolic.array.state import QueuedStream, QueuedTile, Queues, Registers, Rows, Sink, State
+from systolic.array.state import (
+    QueuedStream,
+    QueuedTile,
+    Queues,
+    Registers,
+    Rows,
+    Sink,
+    State,
+    no_psums,
+)
 from systolic.array.workspace import workspace
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
+from systolic.gemm import operand_name
 from systolic.threads import thread_count
 from systolic.trace.recording import Trace, as_trace
 
@@ -236,7 +246,7 @@ class SystolicArray:
 
     @staticmethod
     def _check_type(values: np.ndarray, name: str, dtype: str, field: str) -> None:
-        if values.dtype.name != dtype:
+        if operand_name(values) != dtype:
             raise TypeError(
                 f"{name} must hold {dtype}, as the array's config says, not {values.dtype}; "
                 f"make the array with ArrayConfig({field}={values.dtype.name!r})"
@@ -404,14 +414,18 @@ class SystolicArray:
                 ports = port_window(queues, config, old.cycle, cycles, memory)
             arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in REGISTERS}
             # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
-            # belongs to one row of x stands in one row of `below`.
-            below = memory.empty("below", (cycles + cols - 1, cols), np.int32)
+            # belongs to one row of x stands in one row of `below`. Outputs are views of it.
+            keep = any(stream.sink is None for stream in queues.streams)
+            shape = (cycles + cols - 1, cols)
+            below = np.empty(shape, np.int32) if keep else memory.empty("below", shape, np.int32)
             below[: cols - 1] = queues.below
             below[max(cycles, cols - 1) :] = 0  # what is not yet due
             _clock_columns(arrays, ports, skewed(below, cycles, cols), workers)
             first = old.cycle - (config.rows - 1) - (cols - 1)
             queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
-            queues = replace(queues, below=below[cycles:].copy())
+            # Nobody asks for psums of no stream.
+            kept = below[cycles:].copy() if queues.streams else no_psums(cols)
+            queues = replace(queues, below=kept)
         for values in arrays.values():
             values.flags.writeable = False
         self._state = State(**arrays, cycle=old.cycle + cycles, queues=queues)
@@ -428,7 +442,7 @@ class SystolicArray:
                 if stream.sink is not None:
                     stream.sink(start - stream.start, rows)
                 else:
-                    stream = replace(stream, done=(*stream.done, rows.copy()))
+                    stream = replace(stream, done=(*stream.done, rows))
             if stream.stop <= last:
                 if stream.sink is None:
                     output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
@@ -510,8 +524,8 @@ def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarr
     _core.run(
         weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
         west_activation, west_shift, west_swap, _bytes(ports.weight), ports.psum, bottom,
-        activation_signed=arrays["activation"].dtype.kind == "i",
-        weight_signed=arrays["weight"].dtype.kind == "i",
+        activation_signed=arrays["activation"].dtype.char == "b",
+        weight_signed=arrays["weight"].dtype.char == "b",
         threads=workers if len(west_activation) * weight.size >= _WORTH_A_THREAD else 1,
     )  # fmt: skip
 

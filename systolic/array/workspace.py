@@ -24,6 +24,8 @@ class Workspace:
 
     def __init__(self) -> None:
         self._memory: dict[str, np.ndarray] = {}
+        # Of `laid` arrays: their shape and type, and where something else than zeros stands.
+        self._laid: dict[str, tuple[tuple[int, int], np.dtype, list[tuple[int, int, int]]]] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return an array of this shape, with any values."""
@@ -40,6 +42,26 @@ class Workspace:
         """Return an array of this shape, filled with zeros."""
         array = self.empty(name, shape, dtype)
         array.fill(0)
+        return array
+
+    def laid(
+        self, name: str, shape: tuple[int, int], dtype: Any, matrices: list[tuple[int, np.ndarray]]
+    ) -> np.ndarray:
+        """Return an array with these matrices at their lines, from column 0 on, and zeros everywhere else.
+
+        Asked for the same shape again, it zeroes only what it laid before; nobody else may write to it.
+        """
+        places = [(line, line + len(matrix), matrix.shape[1]) for line, matrix in matrices]
+        array, dtype = self.empty(name, shape, dtype), np.dtype(dtype)
+        before = self._laid.pop(name, None)
+        if before is None or before[:2] != (shape, dtype):
+            array.fill(0)
+        elif before[2] != places:
+            for first, last, _ in before[2]:
+                array[first:last] = 0
+        for (first, last, width), (_, matrix) in zip(places, matrices, strict=True):
+            array[first:last, :width] = matrix
+        self._laid[name] = (shape, dtype, places)
         return array
 
     @property
