@@ -91,6 +91,8 @@ def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -
     Any layout is taken: non-contiguous, read-only. `axes` names the axes in messages,
     such as ``"(M, K)"``.
     """
+    if type(array) is np.ndarray and array.dtype.char in "bB" and array.ndim == ndim:
+        return array  # the usual case
     result = as_array(array, name)
     if result.dtype.char not in "bB":  # int8, uint8; dtype.name takes microseconds
         if result.dtype.kind in "OUS":

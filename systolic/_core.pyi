@@ -1,5 +1,9 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+Codes = NDArray[np.int8] | NDArray[np.uint8] | NDArray[Any]
 
 lanes: int
 instruction_set: str
@@ -24,13 +28,5 @@ def run(
     weight_signed: bool,
     threads: int = 1,
 ) -> None: ...
-def multiply(
-    a: NDArray[np.uint8],
-    b: NDArray[np.uint8],
-    acc: NDArray[np.int32],
-    *,
-    a_signed: bool,
-    b_signed: bool,
-    threads: int = 1,
-) -> None: ...
+def multiply(a: Codes, b: Codes, acc: NDArray[np.int32], *, threads: int = 1) -> None: ...
 def _use(name: str | None = None) -> None: ...

@@ -39,12 +39,11 @@ The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (c
 ``kernels/gemm.h`` (products) say what each promises, ``kernels/isa.h`` which is used.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uintptr_t
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from systolic._pool cimport borrow, give_back, hire, share
-
-import numpy as np
 
 cdef extern from "kernels/isa.h" nogil:
     unsigned systolic_isa_available()

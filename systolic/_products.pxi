@@ -77,54 +77,88 @@ cdef void multiply_once(
         gemm.multiply_unpacked(a, a_stride, m, k, n, a_signed, b_signed, b, b_stride, acc, acc_stride, False, memory)
 
 
-def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :] acc,
-             *, bint a_signed, bint b_signed, Py_ssize_t threads=1):
-    """Compute acc = a @ b for each group, exactly and modulo 2^32, with the processor's dot products.
+cdef struct Matrices:
+    # A stack of matrices, as a buffer describes it; a plain matrix is a stack of one.
+    char *at
+    Py_ssize_t groups, rows, cols, group, row, col      # sizes, and bytes from one to the next
+    char kind                                           # format character
+    Py_ssize_t itemsize
+
+
+cdef Matrices _matrices(const Py_buffer *view) noexcept:
+    cdef Matrices m
+    cdef const char *format = view.format
+    cdef int i = view.ndim - 2
+    m.at, m.kind, m.itemsize = <char *>view.buf, format[0] if format[1] == 0 else 0, view.itemsize
+    m.groups, m.group = 1, 0
+    if i:
+        m.groups, m.group = view.shape[0], view.strides[0]
+    m.rows, m.row, m.cols, m.col = view.shape[i], view.strides[i], view.shape[i + 1], view.strides[i + 1]
+    return m
+
+
+def multiply(a, b, acc, *, Py_ssize_t threads=1):
+    """Compute acc = a @ b, exactly and modulo 2^32, with the processor's dot products.
 
     Parameters
     ----------
-    a : memoryview of uint8, (groups, M, K)
-        Codes; neighbours along K are neighbours in memory.
-    b : memoryview of uint8, (groups, K, N)
-        Codes; neighbours along N are neighbours in memory.
-    acc : memoryview of int32, (groups, M, N)
+    a : ndarray of int8 or uint8, (M, K) or (groups, M, K)
+        Neighbours along K are neighbours in memory.
+    b : ndarray of int8 or uint8, (K, N) or (groups, K, N)
+        Neighbours along N are neighbours in memory.
+    acc : ndarray of int32, (M, N) or (groups, M, N)
         Receives the sums; neighbours along N are neighbours in memory.
-    a_signed, b_signed : bool
-        Whether codes stand for int8 or uint8.
     threads : int
         How many may work; sums do not depend on it.
     """
+    # Buffers, not memoryviews: those take longer to make than a small product.
+    cdef Py_buffer[3] views
+    cdef int opened = 0, i
+    try:
+        for i, values in enumerate((a, b, acc)):
+            PyObject_GetBuffer(values, &views[i], PyBUF_FORMAT | (PyBUF_STRIDED if i == 2 else PyBUF_STRIDED_RO))
+            opened += 1
+            if not 2 <= views[i].ndim <= 3 or views[i].ndim != views[0].ndim:
+                raise ValueError("a, b and acc must be matrices or stacks of them")
+        _multiply(_matrices(&views[0]), _matrices(&views[1]), _matrices(&views[2]), threads)
+    finally:
+        for i in range(opened):
+            PyBuffer_Release(&views[i])
+
+
+cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) except -1:
     cdef Product p
-    cdef Py_ssize_t groups = a.shape[0], g, i, down = 1, across = 1
+    cdef Py_ssize_t g, i, down = 1, across = 1
     cdef int workers
     cdef size_t packed = 0, size
     cdef uint8_t *memory
     cdef bint is_long
-    p.m, p.k, p.n = a.shape[1], a.shape[2], b.shape[2]
-    if (b.shape[0] != groups or b.shape[1] != p.k or acc.shape[0] != groups or acc.shape[1] != p.m
-            or acc.shape[2] != p.n):
+    p.m, p.k, p.n = a.rows, a.cols, b.cols
+    if a.kind not in (c'b', c'B') or b.kind not in (c'b', c'B') or acc.kind not in (c'i', c'l') or acc.itemsize != 4:
+        raise ValueError("a and b must hold int8 or uint8, and acc int32")
+    if (b.groups != a.groups or b.rows != p.k or acc.groups != a.groups or acc.rows != p.m or acc.cols != p.n):
         raise ValueError(
-            f"shapes ({groups}, {p.m}, {p.k}) and ({b.shape[0]}, {b.shape[1]}, {p.n}) do not make "
-            f"({acc.shape[0]}, {acc.shape[1]}, {acc.shape[2]})"
+            f"shapes ({a.groups}, {p.m}, {p.k}) and ({b.groups}, {b.rows}, {p.n}) do not make "
+            f"({acc.groups}, {acc.rows}, {acc.cols})"
         )
-    if p.k > 1 and a.strides[2] != 1 or p.n > 1 and (b.strides[2] != 1 or acc.strides[2] != sizeof(int32_t)):
+    if p.k > 1 and a.col != 1 or p.n > 1 and (b.col != 1 or acc.col != sizeof(int32_t)):
         raise ValueError("rows of a, b and acc must be contiguous")
-    if acc.strides[0] % <Py_ssize_t>sizeof(int32_t) or acc.strides[1] % <Py_ssize_t>sizeof(int32_t):
+    if acc.group % <Py_ssize_t>sizeof(int32_t) or acc.row % <Py_ssize_t>sizeof(int32_t):
         raise ValueError("acc must have strides of whole sums")
-    if groups == 0 or p.m == 0 or p.n == 0:
-        return
+    if a.groups == 0 or p.m == 0 or p.n == 0:
+        return 0
     if p.k == 0:
-        for g in range(groups):
+        for g in range(a.groups):
             for i in range(p.m):
-                memset(&acc[g, i, 0], 0, p.n * sizeof(int32_t))
-        return
+                memset(acc.at + g * acc.group + i * acc.row, 0, p.n * sizeof(int32_t))
+        return 0
     workers = hire(threads) if threads > 1 else 1
-    p.gemm, p.a_signed, p.b_signed = G, a_signed, b_signed
-    p.a, p.b, p.acc = &a[0, 0, 0], &b[0, 0, 0], &acc[0, 0, 0]
-    p.a_group, p.a_stride, p.b_group, p.b_stride = a.strides[0], a.strides[1], b.strides[0], b.strides[1]
-    p.acc_group = acc.strides[0] // <Py_ssize_t>sizeof(int32_t)
-    p.acc_stride = acc.strides[1] // <Py_ssize_t>sizeof(int32_t)
-    if workers == 1 or groups >= 2 * workers:
+    p.gemm, p.a_signed, p.b_signed = G, a.kind == c'b', b.kind == c'b'
+    p.a, p.b, p.acc = <const uint8_t *>a.at, <const uint8_t *>b.at, <int32_t *>acc.at
+    p.a_group, p.a_stride, p.b_group, p.b_stride = a.group, a.row, b.group, b.row
+    p.acc_group = acc.group // <Py_ssize_t>sizeof(int32_t)
+    p.acc_stride = acc.row // <Py_ssize_t>sizeof(int32_t)
+    if workers == 1 or a.groups >= 2 * workers:
         p.scratch_each = once_bytes(G, p.m, p.k, p.n)
     else:
         # Rows first: what is done once per row of a is then done once.
@@ -143,11 +177,11 @@ def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :
     with nogil:
         p.packed = memory if packed else NULL
         p.scratch = memory + packed
-        is_long = groups * p.m * p.n >= LONG_MACS // p.k
-        if workers == 1 or groups >= 2 * workers:
-            share(_multiply_group, &p, groups, workers, is_long)
+        is_long = a.groups * p.m * p.n >= LONG_MACS // p.k
+        if workers == 1 or a.groups >= 2 * workers:
+            share(_multiply_group, &p, a.groups, workers, is_long)
         else:
-            for g in range(groups):
+            for g in range(a.groups):
                 if packed:
                     share(_pack_piece, &p, across, workers, is_long)
                 share(_multiply_piece, &p, down * across, workers, is_long)
@@ -155,3 +189,4 @@ def multiply(const uint8_t[:, :, :] a, const uint8_t[:, :, :] b, int32_t[:, :, :
                 p.b += p.b_group
                 p.acc += p.acc_group
         give_back(memory, size)
+    return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -38,8 +37,9 @@ class Gemm:
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        sizes = (self.m, self.k, self.n, self.groups)
-        if all(type(size) is int for size in sizes) and min(sizes) >= 0 < self.groups:
+        m, k, n, groups = self.m, self.k, self.n, self.groups
+        # Written out, since small products take microseconds.
+        if type(m) is type(k) is type(n) is type(groups) is int and m >= 0 and k >= 0 and n >= 0 < groups:
             return
         for name, minimum in (("m", 0), ("k", 0), ("n", 0), ("groups", 1)):
             object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=minimum))
@@ -48,6 +48,11 @@ class Gemm:
     def macs(self) -> int:
         """Multiply-accumulates: groups * m * k * n."""
         return self.groups * self.m * self.k * self.n
+
+    @property
+    def sums(self) -> int:
+        """Outputs: groups * m * n."""
+        return self.groups * self.m * self.n
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sizes as a dict that JSON can hold."""
@@ -97,16 +102,20 @@ class Product(Protocol):
         """Put finished int32 sums at acc[m_start:, n_start:] of a group."""
         ...
 
+    def compute(self, threads: int) -> None:
+        """Compute all sums as plain products, for wavefront mode, where only sums count.
+
+        K may run in any order; the sums wrap, so no bit depends on it.
+        """
+        ...
+
     def pieces(self, parts: int) -> Iterator[Piece]:
-        """Return the same sums as plain products, at least `parts` of them where sizes allow."""
+        """Return the same in parts, at least so many where sizes allow: for progress and Ctrl-C."""
         ...
 
 
 class Piece(NamedTuple):
-    """Part of a product for wavefront mode, where only sums count.
-
-    K may run in any order; the sums wrap, so no bit depends on it.
-    """
+    """Part of what :meth:`Product.compute` does."""
 
     size: int
     """How many sums."""
@@ -160,6 +169,10 @@ class DenseProduct:
     def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
         """Return w[k_start:k_stop, n_start:n_stop]."""
         return self.w[k_start:k_stop, n_start:n_stop]
+
+    def compute(self, threads: int) -> None:
+        """Compute all sums."""
+        _core.multiply(np.ascontiguousarray(self.x), np.ascontiguousarray(self.w), self.acc, threads=threads)
 
     def pieces(self, parts: int) -> Iterator[Piece]:
         """Return products of all rows with some columns, or of some rows with all columns."""
@@ -234,6 +247,11 @@ class BatchedProduct:
         target = self._sums[np.unravel_index(group, self._batch)]
         target[m_start : m_start + m, n_start : n_start + n] = sums
 
+    def compute(self, threads: int) -> None:
+        """Compute all sums."""
+        for piece in self.pieces(1):
+            piece.compute(threads)
+
     def pieces(self, parts: int) -> Iterator[Piece]:
         """Return products of some of the groups, or of parts of the only one."""
         x, w = (values.reshape(-1, *values.shape[-2:]) for values in (self._x, self._w))
@@ -251,9 +269,7 @@ class BatchedProduct:
 def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -> Iterator[Piece]:
     """Cut products of stacked matrices (groups, M, K) and (groups, K, N) into parts."""
     (groups, m, _), n = x.shape, w.shape[2]
-    x, w = (np.ascontiguousarray(values) for values in (x, w))
-    multiply = partial(_core.multiply, a_signed=x.dtype.char == "b", b_signed=w.dtype.char == "b")
-    x, w = x.view(np.uint8), w.view(np.uint8)
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     whole = slice(None)
     if parts == 1:
         places = [(whole, whole, whole)]
@@ -264,10 +280,10 @@ def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -
     else:
         places = [(whole, rows, whole) for rows in cut(m, parts, 48)]
     for group, rows, columns in places:
-        sums = acc[group, rows, columns]
+        left, right, sums = x[group, rows], w[group, :, columns], acc[group, rows, columns]
 
-        def compute(threads: int, left=x[group, rows], right=w[group, :, columns], sums=sums) -> None:  # type: ignore[no-untyped-def]
-            multiply(left, right, sums, threads=threads)
+        def compute(threads: int, operands: tuple[np.ndarray, ...] = (left, right, sums)) -> None:
+            _core.multiply(*operands, threads=threads)
 
         yield Piece(sums.size, compute)
 

@@ -23,9 +23,7 @@ EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 31, 32, 33, 63, 6
 def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Multiply (M, K) by (K, N), or stacks of them."""
     out = np.full((*x.shape[:-1], w.shape[-1]), -1, dtype=np.int32) if out is None else out
-    x_stack, w_stack, out_stack = (array[np.newaxis] if array.ndim == 2 else array for array in (x, w, out))
-    signs = {"a_signed": x.dtype == np.int8, "b_signed": w.dtype == np.int8}
-    _core.multiply(x_stack.view(np.uint8), w_stack.view(np.uint8), out_stack, **signs)
+    _core.multiply(x, w, out)
     return out
 
 
@@ -219,7 +217,7 @@ def test_other_types_are_refused() -> None:
     x, out = np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.int32)
     for operands in ((x.astype(np.int16), x, out), (x, x, out.astype(np.int64)), (x, x, out.astype(np.uint32))):
         with pytest.raises(ValueError):
-            _core.multiply(*operands, a_signed=True, b_signed=True)
+            _core.multiply(*operands)
     out.flags.writeable = False
     with pytest.raises(ValueError):
-        _core.multiply(x, x, out, a_signed=True, b_signed=True)
+        _core.multiply(x, x, out)

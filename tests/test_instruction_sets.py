@@ -215,5 +215,5 @@ def test_use_refuses_other_names_and_changes_nothing() -> None:
         _core._use("avx1024")
     x = np.full((1, 2, 3), 5, np.uint8)
     out = np.zeros((1, 2, 2), np.int32)
-    _core.multiply(x, x.reshape(1, 3, 2), out, a_signed=True, b_signed=True)
+    _core.multiply(x, x.reshape(1, 3, 2), out)
     assert (out == 75).all()

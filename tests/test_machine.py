@@ -50,9 +50,13 @@ class GroupedProduct:
     def pieces(self, parts: int) -> Iterator[Piece]:
         for group in range(self.gemm.groups):
             for some in cut(self.gemm.m, parts, 1):
-                yield Piece(self.acc[group, some].size, partial(self.compute, group, some))
+                yield Piece(self.acc[group, some].size, partial(self.part, group, some))
 
-    def compute(self, group: int, some: slice, threads: int) -> None:
+    def compute(self, threads: int) -> None:
+        for piece in self.pieces(2):
+            piece.compute(threads)
+
+    def part(self, group: int, some: slice, threads: int) -> None:
         self.acc[group, some] = product(self.x[group, some], self.w[group])
 
     def expected(self) -> np.ndarray:
@@ -176,7 +180,9 @@ def check_pieces(product: Product, parts: int, threads: int) -> None:
         assert np.count_nonzero(touched) == piece.size
         sums[touched], times = whole[touched], times + touched
     assert (times == 1).all()
-    whole[...] = sums
+    whole[...] = untouched
+    product.compute(threads)
+    np.testing.assert_array_equal(whole, sums)
 
 
 @examples(40)
@@ -301,21 +307,22 @@ def test_two_derivations_of_fold_times_are_compared(monkeypatch: pytest.MonkeyPa
         run_product(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4), mode="cycle", workers=1)
 
 
-def test_an_error_in_a_piece_stops_the_rest() -> None:
+def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     class Failing(GroupedProduct):
-        def compute(self, group: int, some: slice, threads: int) -> None:
+        def part(self, group: int, some: slice, threads: int) -> None:
             calls.append(group)
             if group == 3:
                 raise KeyboardInterrupt
-            super().compute(group, some, threads)
+            super().part(group, some, threads)
 
     rng = np.random.default_rng(0)
     work = Failing(codes(rng, (50, 8, 8), "int8"), codes(rng, (50, 8, 8), "int8"))
+    monkeypatch.setattr(control, "_PIECE_MACS", 1 << 14)
     with pytest.raises(KeyboardInterrupt):
         run_product(work, ArrayConfig(4, 4), mode="wavefront", workers=2)
-    assert calls == [0, 1, 2, 3]
+    assert calls == [0, 1, 2, 3]  # a piece each
 
 
 def test_long_products_are_cut_so_that_an_interrupt_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,9 @@ def test_set_threads(operands) -> None:
     x, w, expected = operands
     seen: set[int] = set()
 
-    def counting(*operands, threads, **signs):
+    def counting(*operands, threads):
         seen.add(threads)
-        multiply(*operands, threads=threads, **signs)
+        multiply(*operands, threads=threads)
 
     multiply = _core.multiply
     with pytest.MonkeyPatch.context() as patch:

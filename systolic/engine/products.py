@@ -13,7 +13,7 @@ from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.gemm import DenseProduct, Gemm, Product, Progress
 from systolic.layers import lower_conv2d
-from systolic.machine.control import MODES, run_product
+from systolic.machine.control import MODES, run_product, run_wavefront
 from systolic.machine.ports import check_product
 from systolic.stats import Stats
 from systolic.threads import thread_count
@@ -269,6 +269,8 @@ def _result(
 
 def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
     """Check mode and trace together."""
+    if trace is None and mode in MODES:
+        return None
     _check.choice(mode, "mode", MODES)
     recorder = as_trace(trace)
     if recorder is not None and mode != "cycle":
@@ -285,8 +287,11 @@ def clock(
     trace: Trace | None = None,
 ) -> Stats:
     """Run a product; its cycles are those counted, the rest follows from its sizes."""
-    cycles = run_product(product, config, mode=mode, workers=workers, report=report, trace=trace)
     estimated = estimate_gemm(product.gemm, config)
+    if mode == "wavefront":
+        run_wavefront(product, workers, report)
+        return estimated
+    cycles = run_product(product, config, mode=mode, workers=workers, report=report, trace=trace)
     if cycles == estimated.cycles:
         return estimated
     return replace(estimated, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)

@@ -71,7 +71,7 @@ class ConvProduct:
         return self.acc.reshape(batch, pixels, -1)
 
     def finish_with(self, constant: np.ndarray, scale: np.ndarray, zero_point: int, dtype: str) -> None:
-        """Have :meth:`pieces` put codes into `codes`, piece by piece, instead of sums into `acc`.
+        """Have :meth:`compute` put codes into `codes` instead of sums into `acc`.
 
         Parameters
         ----------
@@ -109,8 +109,13 @@ class ConvProduct:
             writeable=False,
         )
 
+    def compute(self, threads: int) -> None:
+        """Convolve: compute all sums, or codes; patches are made in cache."""
+        oh, ow = self._window.out
+        self._convolve((0, self._x.shape[0]), (0, oh * ow), threads)
+
     def pieces(self, parts: int) -> Iterator[Piece]:
-        """Return convolutions of some images or some of an image's pixels; patches are made in cache."""
+        """Return convolutions of some images or some of an image's pixels."""
         batch, pixels = self._x.shape[0], self._window.out[0] * self._window.out[1]
         channels = self.gemm.groups * self.gemm.n
         images = list(cut(batch, parts, 1))

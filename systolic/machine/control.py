@@ -47,13 +47,12 @@ def run_product(
     trace : Trace, optional
         Records the array; only in cycle mode.
     """
-    gemm = product.gemm
-    if 0 in (gemm.m, gemm.k, gemm.n):
-        return 0  # sums are zeros from the start
-    cycles = estimate_gemm(gemm, config).cycles
+    cycles = estimate_gemm(product.gemm, config).cycles
     if mode == "wavefront":
-        _run_wavefront(product, workers, report)
+        run_wavefront(product, workers, report)
         return cycles
+    if cycles == 0:
+        return 0  # nothing to add: sums are zeros from the start
     if report is None and trace is None and is_small(product, config, cycles):
         return run_one_fold(product, config, cycles)
     return _run_cycles(product, config, workers, report, trace)
@@ -127,13 +126,18 @@ _PIECE_MACS = 1 << 32
 _WORTH_A_THREAD = 1 << 21
 
 
-def _run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
-    gemm = product.gemm
-    if gemm.macs < _WORTH_A_THREAD:
-        workers = 1
-    done, total = 0, gemm.groups * gemm.m * gemm.n
-    for piece in product.pieces(max(1, gemm.macs // _PIECE_MACS)):
+def run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
+    """Compute a product's sums as plain products: :func:`run_product` where cycles are known."""
+    macs = product.gemm.macs
+    if macs <= _PIECE_MACS:
+        if macs:
+            product.compute(workers if macs >= _WORTH_A_THREAD else 1)
+        if report is not None:
+            report(product.gemm.sums, product.gemm.sums)
+        return
+    done = 0
+    for piece in product.pieces(macs // _PIECE_MACS):
         piece.compute(workers)
         if report is not None:
             done += piece.size
-            report(done, total)
+            report(done, product.gemm.sums)
