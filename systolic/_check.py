@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,12 @@ def operand_dtype(value: Any, name: str) -> str:
         raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}") from None
     if dtype.name not in OPERAND_DTYPES:
         raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
+    return dtype.name
+
+
+@cache
+def dtype_name(dtype: np.dtype) -> str:
+    """Return ``dtype.name``, which numpy takes microseconds to make."""
     return dtype.name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,10 +170,11 @@ class LayerRun:
 
 def parameters(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[int, int]:
     """Return elements and bytes of the arrays that a node holds and of the constants that it reads."""
-    held = [getattr(node.layer, f.name) for f in fields(node.layer)]  # type: ignore[arg-type]
-    arrays = [value for value in held if isinstance(value, np.ndarray)]
-    arrays += [constants[tensor] for tensor in dict.fromkeys(node.inputs) if tensor in constants]
-    return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+    elements, size = node.layer.held
+    for tensor in dict.fromkeys(node.inputs):
+        if tensor in constants:
+            elements, size = elements + constants[tensor].size, size + constants[tensor].nbytes
+    return elements, size
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -352,12 +353,14 @@ def run(
     known = model.trace({name: value.shape for name, value in tensors.items()})
     tensors |= model.constants
     readers = _count_readers(model)
-    # What depends on values adds to the total once it has run.
-    gemms = _products(model, known)
-    total = _total(gemms, machine.array).cycles
-    done = 0
+    done = total = 0
+    gemms: dict[str, Gemm | None] = {}
     rows: list[LayerRun] = []
     with shown(progress, "cycles") as report:
+        if report is not None:
+            # What depends on values adds to the total once it has run.
+            gemms = _products(model, known)
+            total = _total(gemms, machine.array).cycles
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
@@ -368,9 +371,8 @@ def run(
             )
             wall = time.perf_counter() - started
             done += stats.cycles
-            if gemm is not None and gemms[node.output] is None:
-                total += stats.cycles
             if report is not None and gemm is not None:
+                total += stats.cycles if gemms[node.output] is None else 0
                 report(done, total)
             if observe is not None:
                 observe(node, read, output)
@@ -382,7 +384,7 @@ def run(
                     node.name,
                     kind,
                     first.shape,
-                    first.dtype.name,
+                    _check.dtype_name(first.dtype),
                     gemm,
                     stats,
                     wall,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,6 +39,13 @@ class Layer:
     def kind(self) -> str:
         """What tables call the layer: its class's name, unless one class does several operators' work."""
         return type(self).__name__
+
+    @cached_property
+    def held(self) -> tuple[int, int]:
+        """Elements and bytes of the arrays among the fields."""
+        values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+        return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
 
     def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
         """Return the output's shape for inputs of these shapes.

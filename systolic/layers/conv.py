@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -50,6 +50,7 @@ def lower_conv2d(
     return ConvProduct(x, w, view, groups=groups, layout=layout, pad_value=int(zero_point))
 
 
+@lru_cache(maxsize=1024)
 def conv_window(
     x: Shape, w: Shape, stride: Pair, dilation: Pair, padding: str | Pads, groups: int, layout: str
 ) -> Window:
