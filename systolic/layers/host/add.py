@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._pairs import of_pairs
 from systolic.quant import QuantParams
-
-# From this many elements on, a table over all pairs of codes (65536) is cheaper.
-_TABLE_FROM = 1 << 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,21 +121,7 @@ class Add(HostLayer):
             each = (a_params, b_params, self.y)
             _host.add(a, b, out, [float(p.scales) for p in each], [int(p.zero_points) for p in each])
             return out
-        if out.size < _TABLE_FROM:
-            out[...] = _add_codes(a, b, a_params, b_params, self.y)
-            return out
-        # Every pair of codes, as bytes: row A, column B.
-        codes = np.arange(256, dtype=np.uint8).view(dtype)
-        table = _add_codes(codes[:, None], codes, a_params, b_params, self.y).astype(dtype).reshape(-1)
-        pairs = np.empty(shape, np.uint16)
-        np.left_shift(a.view(np.uint8), 8, out=pairs, dtype=np.uint16)
-        np.bitwise_or(pairs, b.view(np.uint8), out=pairs)
-        # Piece by piece, for take() widens its indices to 8 bytes; "wrap" spares it a checked copy.
-        flat_pairs, flat_out = pairs.reshape(-1), out.reshape(-1)
-        for start in range(0, out.size, _TABLE_FROM):
-            piece = slice(start, start + _TABLE_FROM)
-            np.take(table, flat_pairs[piece], out=flat_out[piece], mode="wrap")
-        return out
+        return of_pairs(partial(_add_codes, a_params=a_params, b_params=b_params, y=self.y), a, b, out)
 
 
 def _first_is_broadcast(a: Shape, b: Shape) -> bool:
@@ -158,27 +144,7 @@ def _add_codes(
     """Return the formula of :class:`Add` on codes, as float32 integers within y's type."""
     with np.errstate(under="ignore"):
         ra, rb = a_params.scales / y.scales, b_params.scales / y.scales
-        inner = _fma(ra, a_params.zero_points, rb * b_params.zero_points.astype(np.float32))
+        inner = fma(ra, a_params.zero_points, rb * b_params.zero_points.astype(np.float32))
         c0 = y.zero_points.astype(np.float32) - inner
-        total = _fma(ra, a, _fma(rb, b, c0))
+        total = fma(ra, a, fma(rb, b, c0))
         return np.clip(np.rint(total), y.qmin, y.qmax)
-
-
-def _fma(scale: np.ndarray, code: np.ndarray, term: np.ndarray) -> np.ndarray:
-    """Return f32(scale * code + term), rounded once; scale and term float32, code 8-bit.
-
-    The product is exact in float64 (24 + 8 bits). The sum may not be: it is rounded to odd, which a
-    second rounding to float32 cannot spoil (Boldo and Melquiond, "Emulation of FMA and correctly
-    rounded sums: proved algorithms using rounding to odd", IEEE Trans. Computers 57(4), 2008).
-    """
-    product = np.asarray(scale.astype(np.float64) * code.astype(np.float64))
-    addend = term.astype(np.float64)
-    total = np.asarray(product + addend)
-    # What the sum lost (Knuth's TwoSum).
-    back = total - product
-    lost = (product - (total - back)) + (addend - back)
-    bits = total.view(np.int64)
-    even = (lost != 0) & (bits & 1 == 0)
-    # One step towards what was lost makes the last bit odd; bits grow with the magnitude.
-    step = np.where((lost > 0) == (total > 0), 1, -1)
-    return (bits + even * step).view(np.float64).astype(np.float32)

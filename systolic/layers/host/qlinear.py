@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,11 +11,9 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
-from systolic.layers.host.qlinear_table import all_codes, expect_one_type, look_up, requantize_table
+from systolic.layers.host._pairs import of_pairs
+from systolic.layers.host.qlinear_table import expect_one_type, look_up, requantize_table
 from systolic.quant import QuantParams
-
-# From this many elements on, a table over all pairs of codes (65536) is cheaper.
-_TABLE_FROM = 1 << 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,10 +82,7 @@ class QLinearMul(HostLayer):
         """Return the product of two tensors of codes."""
         a, b = take(self, inputs)
         out = np.empty(self.output_shape(a.shape, b.shape), self.output_dtype(a.dtype, b.dtype))
-        if out.size < _TABLE_FROM:
-            out[...] = self._products(a, b)
-            return out
-        return _by_pairs(self._products, a, b, out)
+        return of_pairs(self._products, a, b, out)
 
     def _multiplier(self) -> np.ndarray:
         return np.asarray(self.a.scales * self.b.scales / self.y.scales)
@@ -257,20 +252,3 @@ def _broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:
             f"{type(layer).__name__} takes shapes that broadcast together, not "
             f"{' and '.join(map(_check.shape, shapes))}; from the last axis on sizes must be equal or 1"
         ) from None
-
-
-def _by_pairs(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray, out: np.ndarray
-) -> np.ndarray:
-    """Fill `out` from a table of the function over every pair of codes, piece by piece."""
-    codes = all_codes(out.dtype.name)
-    table = function(codes[:, None], codes).astype(out.dtype).reshape(-1)
-    pairs = np.empty(out.shape, np.uint16)
-    np.left_shift(a.view(np.uint8), 8, out=pairs, dtype=np.uint16)
-    np.bitwise_or(pairs, b.view(np.uint8), out=pairs)
-    flat_pairs, flat_out = pairs.reshape(-1), out.reshape(-1)
-    for start in range(0, out.size, _TABLE_FROM):
-        piece = slice(start, start + _TABLE_FROM)
-        # "wrap" spares a checked copy; no index is out of range.
-        np.take(table, flat_pairs[piece], out=flat_out[piece], mode="wrap")
-    return out

@@ -8,6 +8,7 @@ import numpy as np
 
 from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
+from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.quant import QuantParams
 
@@ -170,25 +171,7 @@ def logistic(x: np.ndarray) -> np.ndarray:
         square = x * x
         above, below = (np.full_like(x, series[0]) for series in (_ABOVE, _BELOW))
         for coefficient in _ABOVE[1:]:
-            above = _fma(above, square, np.float32(coefficient))
+            above = fma(above, square, np.float32(coefficient))
         for coefficient in _BELOW[1:]:
-            below = _fma(below, square, np.float32(coefficient))
+            below = fma(below, square, np.float32(coefficient))
         return np.maximum(x * above / below + np.float32(0.5), np.float32(0))
-
-
-def _fma(a: np.ndarray, b: np.ndarray, c: np.float32) -> np.ndarray:
-    """Return f32(a * b + c) of float32, rounded once.
-
-    The product is exact in float64, and so is what its sum with c loses (Knuth's TwoSum). A float64
-    sum rounded to odd can be rounded again to float32 without harm (Boldo and Melquiond, "Emulation
-    of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
-    Computers 57(4), 2008).
-    """
-    product = a.astype(np.float64) * b
-    total = product + np.float64(c)
-    back = total - product
-    lost = (product - (total - back)) + (np.float64(c) - back)
-    bits = total.view(np.int64)
-    even = (lost != 0) & (bits & 1 == 0)
-    # One step towards what was lost makes the last bit odd; bits grow with the magnitude.
-    return (bits + even * np.where((lost > 0) == (total > 0), 1, -1)).view(np.float64).astype(np.float32)

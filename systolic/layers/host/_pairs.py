@@ -1,0 +1,37 @@
+"""Functions of two codes: element by element, or from a table over all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from systolic.layers.host.qlinear_table import all_codes
+
+# From this many elements on, a table over all pairs of codes (65536) is cheaper.
+_TABLE_FROM = 1 << 16
+
+
+def of_pairs(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray, out: np.ndarray
+) -> np.ndarray:
+    """Fill `out` with a function of two tensors of its 8-bit type that broadcast to its shape; return it.
+
+    The function takes two arrays that broadcast together and gives numbers within out's type.
+    """
+    if out.size < _TABLE_FROM:
+        out[...] = function(a, b)
+        return out
+    # Every pair of codes, as bytes: row A, column B.
+    codes = all_codes(out.dtype.name)
+    table = function(codes[:, None], codes).astype(out.dtype).reshape(-1)
+    pairs = np.empty(out.shape, np.uint16)
+    np.left_shift(a.view(np.uint8), 8, out=pairs, dtype=np.uint16)
+    np.bitwise_or(pairs, b.view(np.uint8), out=pairs)
+    # Piece by piece, for take() widens its indices to 8 bytes; "wrap" spares it a checked copy, and no
+    # index is out of range.
+    flat_pairs, flat_out = pairs.reshape(-1), out.reshape(-1)
+    for start in range(0, out.size, _TABLE_FROM):
+        piece = slice(start, start + _TABLE_FROM)
+        np.take(table, flat_pairs[piece], out=flat_out[piece], mode="wrap")
+    return out
