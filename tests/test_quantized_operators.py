@@ -566,6 +566,15 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
          {"kernel_shape": [1, 1], "strides": [1, 3], "auto_pad": "SAME_UPPER"}),
         UnsupportedOperator, "auto_pad SAME_UPPER",
     ),
+    **{
+        f"{len(pads)} pads, {name}": ((op, inputs, {"kernel_shape": [2] * 3, "pads": pads}), UnsupportedOperator, "; supported are 6, none")
+        for name, op, inputs in (
+            ("codes", MS + "QLinearAveragePool", [np.zeros((1,) * 5, np.int8), S, Z, S, Z]),
+            ("means", "AveragePool", [np.zeros((1,) * 5, F)]),
+            ("maxima", "MaxPool", [np.zeros((1,) * 5, np.int8)]),
+        )
+        for pads in ([0, 0], [0, 0, 0, 0, -1, 0])
+    },
     "four axes": (
         (MS + "QLinearAveragePool", [np.zeros((1,) * 6, np.int8), S, Z, S, Z], {"kernel_shape": [1] * 4}),
         UnsupportedOperator, "a window of 4 dimensions",

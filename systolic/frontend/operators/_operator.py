@@ -209,20 +209,21 @@ class Operator:
             raise self.refuse(f"a window of {len(sizes)} dimensions; supported are 2")
         return sizes[0], sizes[1]
 
-    def window(self) -> dict[str, Any]:
-        """Return stride, padding and dilation of a window, as layers take them."""
+    def window(self, rank: int) -> dict[str, Any]:
+        """Return stride, padding and dilation of a window over `rank` axes, as layers take them."""
         auto = self.attribute("auto_pad", "NOTSET")
         names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
-        pads = self.integers("pads", (0, 0, 0, 0))
+        pads = self.integers("pads", (0,) * 2 * rank)
         if auto not in ("NOTSET", "", *names):
             raise self.refuse(f"auto_pad {auto!r}")
-        if len(pads) != 4 or min(pads) < 0:
-            raise self.refuse(f"pads {list(pads)}; supported are [top, left, bottom, right], none negative")
-        top, left, bottom, right = pads
+        if len(pads) != 2 * rank or min(pads, default=0) < 0:
+            raise self.refuse(
+                f"pads {list(pads)}; supported are {2 * rank}, none negative, first those before each axis"
+            )
         return {
-            "stride": self.integers("strides", (1, 1)),
-            "padding": names.get(auto, ((top, bottom), (left, right))),
-            "dilation": self.integers("dilations", (1, 1)),
+            "stride": self.integers("strides", (1,) * rank),
+            "padding": names.get(auto, tuple(zip(pads[:rank], pads[rank:], strict=True))),
+            "dilation": self.integers("dilations", (1,) * rank),
         }
 
 

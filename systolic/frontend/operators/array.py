@@ -94,22 +94,12 @@ def _expect_kernel(op: Operator, weight: tuple[int, ...]) -> None:
 
 
 def conv_window(op: Operator, rank: int) -> dict[str, Any]:
-    """Return stride, padding and dilation of a window over `rank` axes."""
-    auto = op.attribute("auto_pad", "NOTSET")
-    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
-    pads = op.integers("pads", (0,) * 2 * rank)
-    strides, dilations = op.integers("strides", (1,) * rank), op.integers("dilations", (1,) * rank)
-    if auto not in ("NOTSET", "", *names):
-        raise op.refuse(f"auto_pad {auto!r}")
-    if len(pads) != 2 * rank or min(pads) < 0:
-        raise op.refuse(
-            f"pads {list(pads)}; supported are {2 * rank}, none negative, first those before each axis"
-        )
-    for name, values in (("strides", strides), ("dilations", dilations)):
+    """Return stride, padding and dilation of a window, with one stride and dilation for each of its axes."""
+    window = op.window(rank)
+    for name, values in (("strides", window["stride"]), ("dilations", window["dilation"])):
         if len(values) != rank:
             raise ValueError(f"{name} must hold {rank} numbers, one per spatial axis, not {list(values)}")
-    explicit = tuple(zip(pads[:rank], pads[rank:], strict=True))
-    return {"stride": strides, "padding": names.get(auto, explicit), "dilation": dilations}
+    return window
 
 
 def _qlinear_matmul(op: Operator) -> Converted:

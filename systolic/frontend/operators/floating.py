@@ -27,8 +27,7 @@ def _max_pool(op: Operator) -> Converted:
         order = "column" if op.attribute("storage_order", 0) else "row"
         return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
     if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:
-        layer = layers.MaxPool2d(op.kernel(), ceil_mode=bool(op.attribute("ceil_mode", 0)), **op.window())
-        return layer, op.inputs[:1]
+        return layers.MaxPool2d(op.kernel(), **_window(op, 2)), op.inputs[:1]
     return layers.MaxPool(kernel, **_window(op, len(kernel))), op.inputs[:1]
 
 
@@ -40,22 +39,7 @@ def _average_pool(op: Operator) -> Converted:
 
 
 def _window(op: Operator, rank: int) -> dict[str, Any]:
-    """Return stride, padding, dilation and ceil_mode of a window of any rank."""
-    auto = op.attribute("auto_pad", "NOTSET")
-    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
-    pads = op.integers("pads", (0,) * 2 * rank)
-    if auto not in ("NOTSET", "", *names):
-        raise op.refuse(f"auto_pad {auto!r}")
-    if len(pads) != 2 * rank or min(pads, default=0) < 0:
-        raise op.refuse(
-            f"pads {list(pads)}; supported are {2 * rank}, before and behind each axis, none negative"
-        )
-    return {
-        "stride": op.integers("strides", (1,) * rank),
-        "padding": names.get(auto, tuple(zip(pads[:rank], pads[rank:], strict=True))),
-        "dilation": op.integers("dilations", (1,) * rank),
-        "ceil_mode": bool(op.attribute("ceil_mode", 0)),
-    }
+    return {**op.window(rank), "ceil_mode": bool(op.attribute("ceil_mode", 0))}
 
 
 def _global_average_pool(op: Operator) -> Converted:

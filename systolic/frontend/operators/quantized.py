@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from systolic import layers
@@ -136,10 +134,16 @@ def _qlinear_average_pool(op: Operator) -> Converted:
     kernel = op.integers("kernel_shape", ())
     if not 1 <= len(kernel) <= 3:
         raise op.refuse(f"a window of {len(kernel)} dimensions; supported are 1 to 3")
+    window, auto = op.window(len(kernel)), op.attribute("auto_pad", "NOTSET")
+    strides = window["stride"]
+    if auto.startswith("SAME") and any(step > size + 1 for step, size in zip(strides, kernel, strict=False)):
+        # The padding that its formula gives is negative: ONNX Runtime crops, others do not.
+        raise op.refuse(f"auto_pad {auto} with strides {list(strides)} far beyond the window {list(kernel)}")
     options = {
         "count_include_pad": bool(op.attribute("count_include_pad", 0)),
         "ceil_mode": bool(op.attribute("ceil_mode", 0)),
-        **_window(op, kernel),
+        "stride": strides,
+        "padding": window["padding"],
     }
     last = bool(op.attribute("channels_last", 0))
     if len(kernel) == 2:
@@ -147,22 +151,6 @@ def _qlinear_average_pool(op: Operator) -> Converted:
         return layers.AveragePool2d(kernel, *_several(op, 1, 3), layout=layout, **options), op.inputs[:1]
     layer = layers.QLinearAveragePool(kernel, *_several(op, 1, 3), channels_last=last, **options)
     return layer, op.inputs[:1]
-
-
-def _window(op: Operator, kernel: tuple[int, ...]) -> dict[str, Any]:
-    """Return stride and padding of an undilated window."""
-    rank, strides = len(kernel), op.integers("strides", (1,) * len(kernel))
-    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
-    auto, pads = op.attribute("auto_pad", "NOTSET"), op.integers("pads", (0,) * 2 * rank)
-    if auto not in ("NOTSET", "", *names):
-        raise op.refuse(f"auto_pad {auto!r}")
-    if len(pads) != 2 * rank or min(pads) < 0:
-        raise op.refuse(f"pads {list(pads)}; supported are {2 * rank}, none negative")
-    if auto.startswith("SAME") and any(step > size + 1 for step, size in zip(strides, kernel, strict=False)):
-        # The padding that its formula gives is negative: ONNX Runtime crops, others do not.
-        raise op.refuse(f"auto_pad {auto} with strides {list(strides)} far beyond the window {list(kernel)}")
-    explicit = tuple(zip(pads[:rank], pads[rank:], strict=True))
-    return {"stride": strides, "padding": names.get(auto, explicit)}
 
 
 QUANTIZED: dict[tuple[str, str], Converter] = {
