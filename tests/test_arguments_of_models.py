@@ -27,6 +27,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "an output": (lambda: model(outputs=[3]), "outputs must be a tensor's name, or a tuple of names, not int 3"),
     "input's name": (lambda: model(inputs={3: ((2,), "int8")}), "a tensor's name must be a str, not int 3"),
     "constant's name": (lambda: model(constants={3: np.ones(1)}), "a tensor's name must be a str, not int 3"),
+    "name": (lambda: model(name=3), "a model's name must be a str, not int 3"),
+    "no name": (lambda: model(name=None), "a model's name must be a str, not NoneType None"),
     "node reads": (lambda: Node(Relu(), 3, "y"), "inputs must be a tensor's name, or a tuple of names, not int 3"),  # type: ignore[arg-type]
     "node reads one of": (lambda: Node(Relu(), (3,), "y"), "inputs must be a tensor's name, or a tuple of names, not int 3"),  # type: ignore[arg-type]
     "node writes": (lambda: Node(Relu(), "x", 3), "output must be a tensor's name, or a tuple of names, not int 3"),  # type: ignore[arg-type]

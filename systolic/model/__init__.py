@@ -229,6 +229,8 @@ class Model:
             if not isinstance(tensor, str):
                 raise TypeError(f"a tensor's name must be a str, not {_check.kind(tensor)}")
         self._traced: tuple[Any, tuple[Any, ...], dict[str, tuple[Shape | None, str]]] | None = None
+        if not isinstance(name, str):
+            raise TypeError(f"a model's name must be a str, not {_check.kind(name)}")
         self.name = name
         self.inputs = {name: _spec(name, spec) for name, spec in inputs.items()}
         self.constants = {n: _constant(n, a) for n, a in (constants or {}).items()}
