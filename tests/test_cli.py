@@ -442,6 +442,7 @@ def test_info(capsys: Capture) -> None:
         (["verify", "--against", "torch"], "'reference'"),
         (["verify", "--against", "onnxruntime"], "pass the path of an .onnx file"),
         (["verify", "--input", "x.npy"], "--input goes with a MODEL"),
+        (["verify", "m.zip", "--case", "0"], "systolic verify: --case names a random case: leave out MODEL"),
         (["run", "--input", "x.npy"], "--input goes with a MODEL"),
         (["verify", "m.zip", "--tolerance", "1"], "must be a number from 0 to below 1, not '1'"),
         (["verify", "m.zip", "--tolerance", "nan"], "must be a number from 0 to below 1, not 'nan'"),

@@ -136,6 +136,8 @@ def verify_command(options: argparse.Namespace) -> int:
     """Check random cases or a model."""
     if options.model is None and options.input is not None:
         raise ValueError("--input goes with a MODEL")
+    if options.model is not None and options.case is not None:
+        raise ValueError("--case names a random case: leave out MODEL to check it, or --case to check MODEL")
     report: VerificationReport = verify(
         options.model,
         None if options.input is None else load_input(options.input),
