@@ -13,6 +13,17 @@ try:
     from systolic import _host as _host
 except ImportError as error:
     if str(error).startswith("SYSTOLIC_ISA="):  # the setting is wrong, not the installation
+        import os
+        import sys
+
+        # The shell's command cannot catch this: Python imports the package before the command's module.
+        started = getattr(sys, "argv", None) or [""]
+        name = os.path.splitext(os.path.basename(started[0]))[0]
+        if name == "-m":  # Python is still finding what to run: it stands before the arguments
+            name = sys.orig_argv[-len(started)].removeprefix("-m")
+        if name == "systolic":
+            print(f"systolic: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         raise
     raise ImportError(
         "systolic's compiled core is missing or does not fit this Python. Installed: reinstall with "

@@ -620,6 +620,22 @@ def test_python_m() -> None:
     assert done.returncode == 2 and b"3y4" in done.stderr and done.stdout == b""
 
 
+@pytest.mark.parametrize("started", ("script", "-m systolic", "-msystolic"))
+@pytest.mark.parametrize("arguments", ([], ["info"], ["info", "--json"]), ids=" ".join)
+def test_a_wrong_instruction_set(started: str, arguments: list[str], tmp_path: Path) -> None:
+    """One line, as of other bad usage; from Python it is an ImportError: see test_import.py."""
+    # As installers write it.
+    (tmp_path / "systolic").write_text("import sys\nfrom systolic.cli import main\nsys.exit(main())\n")
+    first = [str(tmp_path / "systolic")] if started == "script" else started.split()
+    done = subprocess.run(
+        [sys.executable, *first, *arguments],
+        env=variables(SYSTOLIC_ISA="nonsense"), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("systolic: SYSTOLIC_ISA=nonsense names no instruction set")
+
+
 def test_version() -> None:
     assert shell("--version").stdout.decode().strip() == f"systolic {systolic.__version__}"
 

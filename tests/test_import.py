@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import systolic
 
 # Packages that extras or users bring.
 OPTIONAL = {
@@ -66,6 +69,23 @@ def test_a_wrong_instruction_set_is_not_a_broken_installation() -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: SYSTOLIC_ISA=mmx names no instruction set")
     assert done.returncode == 1 and "reinstall" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", (["tool.py"], ["-m", "tool"], ["-m", "package", "systolic"]), ids=" ".join)
+def test_programs_that_import_the_package_can_catch_it(arguments: list[str], tmp_path: Path) -> None:
+    """Only the shell's command ends with a line and status 2 instead."""
+    code = "try:\n    import systolic\nexcept ImportError as error:\n    print(error)\n"
+    (tmp_path / "tool.py").write_text(code)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text(code)
+    (tmp_path / "package" / "__main__.py").write_text("")
+    root = str(Path(systolic.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tmp_path, env=os.environ | {"SYSTOLIC_ISA": "mmx", "PYTHONPATH": root}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("SYSTOLIC_ISA=mmx names no instruction set")
 
 
 def test_the_modules_named_here_exist_and_would_be_seen() -> None:
