@@ -28,11 +28,30 @@ def scale_sums(
     weight_zero: NDArray[np.int32] | None = None,
     row_sums: NDArray[np.int32] | None = None,
 ) -> None: ...
-def quantize(x: NDArray[np.float32], out: Codes, scale: float, zero_point: int) -> None: ...
-def dequantize(q: Codes, out: NDArray[np.float32], scale: float, zero_point: int) -> None: ...
-def add(a: Codes, b: Codes, out: Codes, scales: Sequence[float], zero_points: Sequence[int]) -> None: ...
-def mul(a: Codes, b: Codes, out: Codes, scales: Sequence[float], zero_points: Sequence[int]) -> None: ...
-def maximum(x: Codes, out: Codes, least: int) -> None: ...
+def quantize(
+    x: NDArray[np.float32], out: Codes, scale: float, zero_point: int, *, threads: int = 1
+) -> None: ...
+def dequantize(
+    q: Codes, out: NDArray[np.float32], scale: float, zero_point: int, *, threads: int = 1
+) -> None: ...
+def add(
+    a: Codes,
+    b: Codes,
+    out: Codes,
+    scales: Sequence[float],
+    zero_points: Sequence[int],
+    *,
+    threads: int = 1,
+) -> None: ...
+def mul(
+    a: Codes,
+    b: Codes,
+    out: Codes,
+    scales: Sequence[float],
+    zero_points: Sequence[int],
+    *,
+    threads: int = 1,
+) -> None: ...
 def sum_rows(x: Codes, out: NDArray[np.int32]) -> None: ...
 def max_pool(
     x: Codes,
@@ -41,6 +60,8 @@ def max_pool(
     stride: tuple[int, int],
     dilation: tuple[int, int],
     pad: tuple[int, int],
+    *,
+    threads: int = 1,
 ) -> None: ...
 def im2col_transposed(
     x: Codes,

@@ -9,7 +9,7 @@ Inputs and outputs must not overlap. The GIL is released.
 from libc.stdint cimport int32_t, uint8_t
 
 from systolic._core cimport Gemm, gemm_in_use, multiply_once, once_bytes
-from systolic._pool cimport borrow, give_back, hire, share
+from systolic._pool cimport Task, borrow, give_back, hire, share
 
 import numpy as np
 
@@ -49,7 +49,6 @@ cdef extern from "kernels/host.h" nogil:
                     const int32_t *) noexcept nogil
         void (*mul)(const uint8_t *, const uint8_t *, uint8_t *, Py_ssize_t, const float *, int,
                     const int32_t *) noexcept nogil
-        void (*maximum)(const uint8_t *, uint8_t *, Py_ssize_t, uint8_t, int) noexcept nogil
         void (*sum_rows)(const uint8_t *, int32_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
         void (*max_pool)(const HostWindow *, uint8_t *, uint8_t *, int) noexcept nogil
         void (*im2col_transposed)(const HostWindow *, uint8_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -219,83 +218,118 @@ def scale_sums(acc, out, scale, *, constant=None, weight_zero=None, row_sums=Non
     _finish(acc, out, scale, 0, constant, weight_zero, row_sums, False, 1)
 
 
-def quantize(x, out, float scale, zero_point) -> None:
+cdef enum:
+    CHUNK = 1 << 15             # elements that a thread takes at a time
+    LONG_COUNT = 1 << 18
+
+
+cdef struct Each:
+    # An operator on elements: `count` of them, from codes or numbers, to codes or numbers.
+    const HostKernels *table
+    const void *a
+    const uint8_t *b
+    void *out
+    Py_ssize_t count
+    float scale[3]
+    int32_t zero[3]
+    int is_signed
+
+
+cdef void _quantize_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    cdef const Each *e = <const Each *>context
+    cdef Py_ssize_t at = number * CHUNK
+    e.table.quantize(<const float *>e.a + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale[0], e.is_signed,
+                     e.zero[0])
+
+
+cdef void _dequantize_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    cdef const Each *e = <const Each *>context
+    cdef Py_ssize_t at = number * CHUNK
+    e.table.dequantize(<const uint8_t *>e.a + at, <float *>e.out + at, min(CHUNK, e.count - at), e.scale[0],
+                       e.is_signed, e.zero[0])
+
+
+cdef void _add_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    cdef const Each *e = <const Each *>context
+    cdef Py_ssize_t at = number * CHUNK
+    e.table.add(<const uint8_t *>e.a + at, e.b + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale,
+                e.is_signed, e.zero)
+
+
+cdef void _mul_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    cdef const Each *e = <const Each *>context
+    cdef Py_ssize_t at = number * CHUNK
+    e.table.mul(<const uint8_t *>e.a + at, e.b + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale,
+                e.is_signed, e.zero)
+
+
+cdef int _each(Task task, Each *e, Py_ssize_t threads) except -1:
+    cdef Py_ssize_t chunks = (e.count + CHUNK - 1) // CHUNK
+    cdef int workers = hire(threads) if threads > 1 and chunks > 1 else 1
+    e.table = kernels
+    with nogil:
+        share(task, e, chunks, workers, e.count >= LONG_COUNT)
+    return 0
+
+
+def quantize(x, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None:
     """Put float32 numbers as codes into `out`, both of any one shape and C-contiguous."""
-    cdef int is_signed = _is_signed(out)
-    cdef int32_t zero = _zero(zero_point, is_signed)
+    cdef Each e
     cdef const float[::1] source = _flat(x)
     cdef uint8_t[::1] target = _codes(out)
-    cdef Py_ssize_t count = source.shape[0]
-    _same(count, target.shape[0])
-    if count:
-        with nogil:
-            kernels.quantize(&source[0], &target[0], count, scale, is_signed, zero)
+    e.is_signed = _is_signed(out)
+    e.scale[0], e.zero[0], e.count = scale, _zero(zero_point, e.is_signed), source.shape[0]
+    _same(e.count, target.shape[0])
+    if e.count:
+        e.a, e.out = &source[0], &target[0]
+        _each(_quantize_chunk, &e, threads)
 
 
-def dequantize(q, out, float scale, zero_point) -> None:
+def dequantize(q, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None:
     """Put codes as float32 numbers into `out`, both of any one shape and C-contiguous."""
-    cdef int is_signed = _is_signed(q)
-    cdef int32_t zero = _zero(zero_point, is_signed)
+    cdef Each e
     cdef const uint8_t[::1] source = _codes(q)
     cdef float[::1] target = _flat(out)
-    cdef Py_ssize_t count = source.shape[0]
-    _same(count, target.shape[0])
-    if count:
-        with nogil:
-            kernels.dequantize(&source[0], &target[0], count, scale, is_signed, zero)
+    e.is_signed = _is_signed(q)
+    e.scale[0], e.zero[0], e.count = scale, _zero(zero_point, e.is_signed), source.shape[0]
+    _same(e.count, target.shape[0])
+    if e.count:
+        e.a, e.out = &source[0], &target[0]
+        _each(_dequantize_chunk, &e, threads)
 
 
-def add(a, b, out, scales, zero_points) -> None:
+def add(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
     """Put the sum of codes into `out`, as ONNX Runtime's QLinearAdd; one type, one shape, C-contiguous.
 
     `scales` and `zero_points` are those of a, b and out.
     """
-    _combine(a, b, out, scales, zero_points, False)
+    _combine(_add_chunk, a, b, out, scales, zero_points, threads)
 
 
-def mul(a, b, out, scales, zero_points) -> None:
+def mul(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
     """Put the product of codes into `out`, as ONNX Runtime's QLinearMul; arguments as of :func:`add`."""
-    _combine(a, b, out, scales, zero_points, True)
+    _combine(_mul_chunk, a, b, out, scales, zero_points, threads)
 
 
-cdef int _combine(a, b, out, scales, zero_points, bint is_product) except -1:
-    cdef int is_signed = _is_signed(out), i
+cdef int _combine(Task task, a, b, out, scales, zero_points, Py_ssize_t threads) except -1:
+    cdef Each e
+    cdef int i
     cdef const uint8_t[::1] first = _codes(a), second = _codes(b)
     cdef uint8_t[::1] target = _codes(out)
-    cdef Py_ssize_t count = target.shape[0]
-    cdef float scale[3]
-    cdef int32_t zero[3]
-    if _is_signed(a) != is_signed or _is_signed(b) != is_signed:
+    e.is_signed, e.count = _is_signed(out), target.shape[0]
+    if _is_signed(a) != e.is_signed or _is_signed(b) != e.is_signed:
         raise ValueError(f"a, b and out must have one type, not {a.dtype}, {b.dtype} and {out.dtype}")
     if len(scales) != 3 or len(zero_points) != 3:
         raise ValueError("scales and zero_points must be those of a, b and out")
     for i in range(3):
-        scale[i] = scales[i]
-        zero[i] = _zero(zero_points[i], is_signed)
-    _same(first.shape[0], count)
-    _same(second.shape[0], count)
-    if count:
-        with nogil:
-            if is_product:
-                kernels.mul(&first[0], &second[0], &target[0], count, scale, is_signed, zero)
-            else:
-                kernels.add(&first[0], &second[0], &target[0], count, scale, is_signed, zero)
+        e.scale[i] = scales[i]
+        e.zero[i] = _zero(zero_points[i], e.is_signed)
+    _same(first.shape[0], e.count)
+    _same(second.shape[0], e.count)
+    if e.count:
+        e.a, e.b, e.out = &first[0], &second[0], &target[0]
+        _each(task, &e, threads)
     return 0
-
-
-def maximum(x, out, least) -> None:
-    """Put max(x, least) into `out`: codes of one type and shape, C-contiguous."""
-    cdef int is_signed = _is_signed(out)
-    cdef uint8_t floor_ = <uint8_t>(_zero(least, is_signed) & 0xFF)
-    cdef const uint8_t[::1] source = _codes(x)
-    cdef uint8_t[::1] target = _codes(out)
-    cdef Py_ssize_t count = source.shape[0]
-    _same(count, target.shape[0])
-    if _is_signed(x) != is_signed:
-        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
-    if count:
-        with nogil:
-            kernels.maximum(&source[0], &target[0], count, floor_, is_signed)
 
 
 def sum_rows(x, int32_t[::1] out) -> None:
@@ -313,7 +347,24 @@ def sum_rows(x, int32_t[::1] out) -> None:
             kernels.sum_rows(&source[0, 0], &out[0], rows, cols, source.strides[0], is_signed)
 
 
-def max_pool(x, out, kernel, stride, dilation, pad) -> None:
+cdef struct Pool:
+    const HostKernels *table
+    HostWindow window
+    uint8_t *out
+    uint8_t *work               # of every worker: a line
+    int is_signed
+
+
+cdef void _pool_channel(void *context, Py_ssize_t number, int worker) noexcept nogil:
+    cdef const Pool *p = <const Pool *>context
+    cdef HostWindow window = p.window
+    window.pixels += number // window.channels * window.batch_stride + number % window.channels * window.channel_stride
+    window.batch = window.channels = 1
+    p.table.max_pool(&window, p.out + number * window.out[0] * window.out[1], p.work + worker * window.image[1],
+                     p.is_signed)
+
+
+def max_pool(x, out, kernel, stride, dilation, pad, *, Py_ssize_t threads=1) -> None:
     """Put the largest code of each window into `out`; outside the image lies the type's smallest.
 
     Parameters
@@ -324,22 +375,27 @@ def max_pool(x, out, kernel, stride, dilation, pad) -> None:
     kernel, stride, dilation : (int, int)
     pad : (top, left)
     """
-    cdef int is_signed = _is_signed(out)
-    cdef HostWindow window
+    cdef Pool p
     cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
     cdef uint8_t[:, :, :, ::1] target = out.view(np.uint8)
-    cdef uint8_t[::1] work = np.empty(max(x.shape[3], 1), np.uint8)
-    if _is_signed(x) != is_signed:
+    cdef uint8_t[::1] work
+    cdef Py_ssize_t planes = image.shape[0] * image.shape[1], size = out.size
+    cdef int workers
+    p.is_signed = _is_signed(out)
+    if _is_signed(x) != p.is_signed:
         raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
     if target.shape[0] != image.shape[0] or target.shape[1] != image.shape[1]:
         raise ValueError(f"out must have x's batch and channels, but x is {x.shape} and out {out.shape}")
     if image.shape[3] > 1 and image.strides[3] != 1:
         raise ValueError("lines of x must be contiguous")
-    if out.size == 0:
+    if size == 0:
         return
-    _window(&window, image, kernel, stride, dilation, pad, (out.shape[2], out.shape[3]))
+    _window(&p.window, image, kernel, stride, dilation, pad, (out.shape[2], out.shape[3]))
+    workers = hire(threads) if threads > 1 else 1
+    work = np.empty(workers * max(image.shape[3], 1), np.uint8)
+    p.table, p.out, p.work = kernels, &target[0, 0, 0, 0], &work[0]
     with nogil:
-        kernels.max_pool(&window, &target[0, 0, 0, 0], &work[0], is_signed)
+        share(_pool_channel, &p, planes, workers, size >= LONG_COUNT)
 
 
 def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import local
 
 from systolic import _check
 
 _threads: int | None = None
+_here = local()  # .threads: what calls use within using()
 
 # Beyond any use; it keeps a slip from starting threads until the system refuses.
 _MOST_THREADS = 1024
@@ -34,8 +38,22 @@ def thread_count(threads: int | None = None) -> int:
     """Return how many threads a call with this `threads` argument uses."""
     if threads is not None:
         return _check.integer(threads, "threads", minimum=1, maximum=_MOST_THREADS)
+    here: int | None = getattr(_here, "threads", None)
+    if here is not None:
+        return here
     if _threads is not None:
         return _threads
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     return min(os.cpu_count() or 1, _MOST_THREADS)
+
+
+@contextmanager
+def using(threads: int) -> Iterator[None]:
+    """Let calls from this thread that are not told use so many threads: a run's operators use the run's."""
+    before = getattr(_here, "threads", None)
+    _here.threads = threads
+    try:
+        yield
+    finally:
+        _here.threads = before

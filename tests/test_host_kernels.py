@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from systolic import Add, MaxPool2d, QuantParams, _host, quant
 
 DTYPES = ("int8", "uint8")
+CHUNK = 1 << 15  # elements that a thread takes at a time
 F = np.float32
 INT32 = np.iinfo(np.int32)
 seeds = st.integers(0, 2**32 - 1)
@@ -328,15 +329,6 @@ def test_mul_rounds_the_product_before_the_zero_point():
     assert set(out.tolist()) == {0}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_maximum_all_codes(dtype):
-    x, least = every_pair(dtype)
-    for value in np.unique(least)[::5]:
-        out = np.empty(x.shape, dtype)
-        _host.maximum(x, out, int(value))
-        np.testing.assert_array_equal(out, np.maximum(x, value))
-
-
 # ------------------------------------------------------------------- images
 
 
@@ -434,12 +426,45 @@ def test_max_pool(window):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ceil_mode", [False, True])
-def test_max_pool_equals_the_layer(dtype, ceil_mode):
+def test_max_pool_equals_the_layer_in_numpy(dtype, ceil_mode):
     x = some_codes(np.random.default_rng(0), dtype, 2, 3, 29, 112)
-    expected = MaxPool2d(3, stride=2, padding=1, ceil_mode=ceil_mode).apply(x)
+    # In the other layout the layer takes numpy's maxima.
+    layer = MaxPool2d(3, stride=2, padding=1, ceil_mode=ceil_mode, layout="NHWC")
+    expected = layer.apply(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     out = np.empty(expected.shape, dtype)
     _host.max_pool(x, out, (3, 3), (2, 2), (1, 1), (1, 1))
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
+def test_threads_share_elements(dtype, count):
+    rng = np.random.default_rng(count)
+    a, b = some_codes(rng, dtype, count), some_codes(rng, dtype, count)
+    x = rng.normal(0, 50, count).astype(np.float32)
+    scales, zeros = [0.5, 0.25, 0.3], [3, 4, 5]
+    for threads in (2, 3):
+        for function, arguments, result in (
+            (_host.add, (scales, zeros), dtype),
+            (_host.mul, (scales, zeros), dtype),
+        ):
+            one, other = np.empty(count, result), np.empty(count, result)
+            function(a, b, one, *arguments)
+            function(a, b, other, *arguments, threads=threads)
+            np.testing.assert_array_equal(one, other)
+        for function, source, result in ((_host.quantize, x, dtype), (_host.dequantize, a, np.float32)):
+            one, other = np.empty(count, result), np.empty(count, result)
+            function(source, one, 0.7, 3)
+            function(source, other, 0.7, 3, threads=threads)
+            np.testing.assert_array_equal(one, other)
+
+
+def test_threads_share_images():
+    x = some_codes(np.random.default_rng(0), "int8", 3, 5, 19, 23)
+    one, other = np.empty((3, 5, 10, 12), np.int8), np.empty((3, 5, 10, 12), np.int8)
+    _host.max_pool(x, one, (3, 3), (2, 2), (1, 1), (1, 1))
+    _host.max_pool(x, other, (3, 3), (2, 2), (1, 1), (1, 1), threads=3)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_empty_images():
@@ -497,8 +522,6 @@ WINDOW = ((2, 2), (2, 2), (1, 1), (0, 0))
         "add types": lambda: _host.add(CODES, CODES.view(np.uint8), CODES, (1, 1, 1), (0, 0, 0)),
         "add scales": lambda: _host.add(CODES, CODES, CODES.copy(), (1, 1), (0, 0, 0)),
         "mul": lambda: _host.mul(CODES[:1], CODES, CODES, (1, 1, 1), (0, 0, 0)),
-        "maximum": lambda: _host.maximum(CODES, CODES[:1], 0),
-        "maximum least": lambda: _host.maximum(CODES, CODES.copy(), -129),
         "sum_rows": lambda: _host.sum_rows(CODES[0], np.zeros(2, np.int32)),
         "sum_rows gaps": lambda: _host.sum_rows(CODES[0, :, ::2], np.zeros(3, np.int32)),
         "pool batch": lambda: _host.max_pool(IMAGE, np.zeros((2, 1, 2, 2), np.int8), *WINDOW),

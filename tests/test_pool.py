@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from functools import partial
 
 import pytest
-
-from systolic import threads
-from systolic.threads import share
 
 
 def printed(script: str) -> str:
@@ -25,35 +20,23 @@ def printed(script: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
-def test_an_error_is_raised_here_after_the_others_are_over(where: str) -> None:
-    here, raised, over = threading.current_thread(), threading.Event(), threading.Event()
-    began = threading.Barrier(2, timeout=60)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit that threads meet")
+def test_where_no_thread_can_be_started_this_one_does_all() -> None:
+    script = """
+import resource
+import numpy as np
+from systolic import _pool
 
-    def task() -> None:
-        began.wait()
-        if (threading.current_thread() is here) == (where == "here"):
-            raised.set()
-            raise ValueError(where)
-        assert raised.wait(60)
-        over.set()
-
-    with pytest.raises(ValueError, match=f"^{where}$"):
-        share([task, task], 2)
-    assert over.is_set()
-
-
-def test_where_no_thread_can_be_started_this_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threads, "_helpers", 0)
-    monkeypatch.setattr(threading.Thread, "start", start)
-    done: list[int] = []
-    share((partial(done.append, i) for i in range(9)), 3)
-    assert done == list(range(9))
-    # What nobody will take is not kept.
-    assert not threads._waiting
+rows = np.zeros(2 + 2 * 9, np.int64)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20), resource.RLIM_INFINITY))  # less than a thread's stack
+_pool._try(rows, 9, 3, True)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(_pool._helpers(), rows[2::2].tolist(), rows[3::2].tolist())
+_pool._try(rows, 9, 3, True)
+print(_pool._helpers(), rows[2::2].tolist())
+"""
+    assert printed(script) == f"0 {[1] * 9} {[0] * 9}\n2 {[2] * 9}\n"
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -75,27 +58,6 @@ if {before}:
 threading.Thread(target=late).start()
 """
     assert printed(script) == "True\n"
-
-
-def test_work_does_not_pile_up_while_others_keep_the_threads() -> None:
-    free, began = threading.Event(), threading.Barrier(3, timeout=60)
-
-    def hold() -> None:
-        began.wait()
-        assert free.wait(60)
-
-    holder = threading.Thread(target=share, args=([hold, hold], 2))
-    holder.start()
-    began.wait()
-    try:
-        for _ in range(50):
-            done: list[int] = []
-            share((partial(done.append, i) for i in range(3)), 2)
-            assert done == [0, 1, 2] or threads._helpers > 1
-            assert len(threads._waiting) <= threads._helpers
-    finally:
-        free.set()
-        holder.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -20,7 +20,7 @@ from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
-from systolic.threads import thread_count
+from systolic.threads import thread_count, using
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
@@ -356,7 +356,7 @@ def run(
     done = total = 0
     gemms: dict[str, Gemm | None] = {}
     rows: list[LayerRun] = []
-    with shown(progress, "cycles") as report:
+    with shown(progress, "cycles") as report, using(workers):
         if report is not None:
             # What depends on values adds to the total once it has run.
             gemms = _products(model, known)

@@ -70,9 +70,6 @@ typedef struct {
     void (*mul)(const uint8_t *a, const uint8_t *b, uint8_t *out, ptrdiff_t count, const float scales[3],
                 int is_signed, const int32_t zeros[3]);
 
-    /* out = max(x, least). */
-    void (*maximum)(const uint8_t *x, uint8_t *out, ptrdiff_t count, uint8_t least, int is_signed);
-
     /* out[r] = sum of row r of x, (rows, cols), whose rows lie `stride` apart. */
     void (*sum_rows)(const uint8_t *x, int32_t *out, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride,
                      int is_signed);

@@ -282,17 +282,6 @@ INLINE uint8_t larger(uint8_t x, uint8_t y, int is_signed) {
     return (uint8_t)((p > q ? p : q) ^ flip);
 }
 
-INLINE void maximum_by_sign(const uint8_t *RESTRICT x, uint8_t *RESTRICT out, ptrdiff_t count, uint8_t least,
-                            int is_signed) {
-    ptrdiff_t i;
-    for (i = 0; i < count; ++i)
-        out[i] = larger(x[i], least, is_signed);
-}
-
-static void maximum(const uint8_t *x, uint8_t *out, ptrdiff_t count, uint8_t least, int is_signed) {
-    BY_SIGN(is_signed, maximum_by_sign(x, out, count, least, SIGNED));
-}
-
 INLINE void sum_rows_by_sign(const uint8_t *RESTRICT x, int32_t *RESTRICT out, ptrdiff_t rows, ptrdiff_t cols,
                              ptrdiff_t stride, int is_signed) {
     ptrdiff_t r, c;
@@ -315,5 +304,5 @@ static void sum_rows(const uint8_t *x, int32_t *out, ptrdiff_t rows, ptrdiff_t c
 
 const HostKernels HOST_TABLE = {
     HOST_NAME, requantize, scale_sums, quantize,  dequantize,        add,
-    mul,       maximum,    sum_rows,   max_pool, im2col_transposed, im2col,
+    mul,       sum_rows,   max_pool, im2col_transposed, im2col,
 };

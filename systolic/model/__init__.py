@@ -273,7 +273,7 @@ class Model:
         TypeError, ValueError
             If a layer does not take what reaches it; the message names the node.
         """
-        # The same shapes as last time give the same; nodes and constants may have been put in place of others.
+        # The same shapes as last time give the same, unless nodes or constants were put in place of others.
         key = (self.nodes, *self.constants.values(), *self.inputs.values())
         given = {name: shape if shape is None else tuple(shape) for name, shape in shapes.items()}
         if self._traced is not None:

@@ -14,6 +14,7 @@ from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.quant import QuantParams
+from systolic.threads import thread_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +120,8 @@ class Add(HostLayer):
             a, b, a_params, b_params = b, a, b_params, a_params
         if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
             each = (a_params, b_params, self.y)
-            _host.add(a, b, out, [float(p.scales) for p in each], [int(p.zero_points) for p in each])
+            scales, zero_points = [float(p.scales) for p in each], [int(p.zero_points) for p in each]
+            _host.add(a, b, out, scales, zero_points, threads=thread_count())
             return out
         return of_pairs(partial(_add_codes, a_params=a_params, b_params=b_params, y=self.y), a, b, out)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _check, quant
+from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
 from systolic.layers.host._inputs import expect_dtype, expect_images, image_axes, replace_image, take
 from systolic.quant import QuantParams
+from systolic.threads import thread_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +76,11 @@ class MaxPool2d(HostLayer):
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype)
         win = _window(self, x.shape)
+        if x.dtype.char in "bB" and self.layout == "NCHW" and x.flags.c_contiguous:
+            out = np.empty((*x.shape[:2], *win.out), x.dtype)
+            pad = (win.pads[0][0], win.pads[1][0])
+            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, pad, threads=thread_count())
+            return out
         # A maximum over a window is one over its columns, then one over its rows.
         for direction, axis in enumerate(image_axes(self.layout)):
             x = _max_along(x, axis, win, direction)
@@ -261,9 +267,14 @@ class GlobalAveragePool2d(HostLayer):
 def _mean_of_image(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, layout: str) -> np.ndarray:
     axes = image_axes(layout)
     pixels = x.shape[axes[0]] * x.shape[axes[1]]
-    zeros = np.int64(pixels) * x_params.zero_points
-    # int64 sums cannot overflow on the way; the cast wraps to int32 as an accumulator does.
-    acc = (x.sum(axis=axes, keepdims=True, dtype=np.int64) - zeros).astype(np.int32)
+    if layout == "NCHW" and x.flags.c_contiguous:
+        sums = np.empty(x.shape[0] * x.shape[1], np.int32)
+        _host.sum_rows(x.reshape(len(sums), pixels), sums)
+        sums = sums.reshape(*x.shape[:2], 1, 1)
+    else:
+        sums = x.sum(axis=axes, keepdims=True, dtype=np.int64)
+    # The cast wraps to int32 as an accumulator does.
+    acc = (sums - np.int64(pixels) * x_params.zero_points).astype(np.int32)
     with np.errstate(over="ignore", under="ignore"):
         m = x_params.scales / (y_params.scales * np.float32(pixels))
     (zero_point,) = y_params.zero_points.reshape(1).tolist()

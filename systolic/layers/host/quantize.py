@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from systolic import _check, quant
+from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.quant import QuantParams
+from systolic.threads import thread_count
 
 CODES = ("int8", "uint8", "int16", "uint16", "int32")
 """Types of codes that ONNX dequantizes; it quantizes to all but the last."""
@@ -59,6 +60,10 @@ class Quantize(HostLayer):
         (x,) = take(self, inputs)
         self.output_shape(x.shape)
         self.output_dtype(x.dtype)
+        if x.dtype == np.float32 and _is_plain(x, self.y):
+            codes = np.empty(x.shape, self.y.dtype)
+            _host.quantize(x, codes, float(self.y.scales), int(self.y.zero_points), threads=thread_count())
+            return codes
         return quant.quantize(x, self.y)
 
 
@@ -104,7 +109,16 @@ class Dequantize(HostLayer):
         (q,) = take(self, inputs)
         self.output_shape(q.shape)
         self.output_dtype(q.dtype)
+        if _is_plain(q, self.x):
+            real = np.empty(q.shape, np.float32)
+            _host.dequantize(q, real, float(self.x.scales), int(self.x.zero_points), threads=thread_count())
+            return real
         return quant.dequantize(q, self.x)
+
+
+def _is_plain(values: np.ndarray, params: QuantParams) -> bool:
+    """Whether one scale and zero point of 8-bit codes are for values that lie side by side."""
+    return not params.per_channel and params.dtype in _check.OPERAND_DTYPES and values.flags.c_contiguous
 
 
 def _expect_channels(layer: HostLayer, shape: Shape, params: QuantParams) -> Shape:
