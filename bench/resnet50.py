@@ -12,8 +12,8 @@ which saturate (VPMADDUBSW), so that outputs can differ from the exact ones that
 computes; the script then says that they differ and prints no time. Its int8 x int8 is exact, and
 has no fast path on x86-64, which is why two types are shown.
 
-Where the time goes is measured from outside: the compiled functions that lower, multiply and finish
-are wrapped in a timer, and a run tells what each layer took.
+Where the time goes: the compiled convolution tells what it spent on each of its stages, and a run what each
+layer took.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,21 +37,15 @@ from typing import Any
 import numpy as np
 
 import systolic
-from systolic import _core, _host
+from systolic import _host
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic.benchmark import Measurement, compare, title
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TYPES = ("uint8", "int8")
 
-# What lowers, multiplies and finishes the layers on the array, by the compiled function that does it.
-STAGES = {
-    (_core, "multiply"): "product",
-    (_host, "im2col"): "im2col",
-    (_host, "im2col_transposed"): "im2col",
-    (_host, "requantize"): "requantize",
-    (_host, "scale_sums"): "requantize",
-}
+# Of a convolution on the array, in the order in which the compiled function tells them.
+STAGES = ("im2col", "product", "requantize")
 
 
 def write(folder: Path, image: int, network: str = "resnet50") -> dict[str, Path]:
@@ -120,48 +115,36 @@ def measure(
 
 
 @contextmanager
-def timed() -> Iterator[dict[str, float]]:
-    """Sum the seconds in the compiled functions of each stage; for one thread."""
-    taken: dict[str, float] = defaultdict(float)
-
-    def wrapped(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                taken[stage] += time.perf_counter() - started
-
-        return call
-
-    before = {place: getattr(*place) for place in STAGES}
-    for place, function in before.items():
-        setattr(*place, wrapped(function, STAGES[place]))
+def timed() -> Iterator[np.ndarray]:
+    """Let convolutions add up the nanoseconds of their stages; for one thread."""
+    spent = np.zeros(len(STAGES), dtype=np.int64)
+    convolve = _host.convolve
+    _host.convolve = partial(convolve, spent=spent)
     try:
-        yield taken
+        yield spent
     finally:
-        for place, function in before.items():
-            setattr(*place, function)
+        _host.convolve = convolve
 
 
 def stages(network: Network, rounds: int) -> dict[str, float]:
     """Return medians of the seconds of each stage of wavefront mode, one thread.
 
-    A layer on the array is cut into its stages and the Python around them; one beside the array
-    is a stage by its kind, Python included.
+    Convolutions are cut into their stages and the Python around them; other layers are stages by their
+    kind, Python included.
     """
     run = network.ours("wavefront", 1)
     run()
     rows: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
-        with timed() as taken:
+        with timed() as spent:
             started = time.perf_counter()
             layers = run().layers
             total = time.perf_counter() - started
-        on_array = sum(layer.wall_seconds for layer in layers if layer.gemm is not None)
-        parts = {**taken, "Python around products": on_array - sum(taken.values())}
+        parts: dict[str, float] = {stage: 1e-9 * int(ns) for stage, ns in zip(STAGES, spent, strict=True)}
+        convolutions = sum(layer.wall_seconds for layer in layers if layer.layer.endswith("Conv2d"))
+        parts["Python around convolutions"] = convolutions - sum(parts.values())
         for layer in layers:
-            if layer.gemm is None:
+            if not layer.layer.endswith("Conv2d"):
                 parts[layer.layer] = parts.get(layer.layer, 0.0) + layer.wall_seconds
         parts |= {"between layers": total - sum(layer.wall_seconds for layer in layers), "total": total}
         for stage, value in parts.items():

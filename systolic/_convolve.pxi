@@ -7,6 +7,9 @@
 # Where there are enough pieces, threads take whole ones. Late layers have few pixels and many kernels: there all
 # threads lower and pack one piece together, then share its kernels.
 
+cdef extern from "kernels/spin.h" nogil:
+    long long spin_clock()
+
 cdef enum:
     PIECE_BYTES = 384 << 10     # patches and sums of a piece: they stay in the L2 cache
     PIECES_EACH = 8             # per thread, so that all end at about the same time
@@ -30,6 +33,7 @@ cdef struct Convolution:
     const float *scale
     const int32_t *constant
     Py_ssize_t first_image, first_pixel, pixels, pieces, length
+    long long *spent            # nanoseconds of patches, product, codes; or NULL
     # A piece that all threads share: which, its patches, packed, and how many kernels are taken at a time.
     Py_ssize_t piece, kernels_each, rows_each, columns_stride
     const uint8_t *columns
@@ -118,15 +122,31 @@ cdef void _whole_piece(void *context, Py_ssize_t number, int worker) noexcept no
     cdef uint8_t *memory = c.memory + worker * c.memory_each
     cdef const uint8_t *weights = c.weights + place.group * c.n * c.k
     cdef Py_ssize_t stride, sums_stride
-    cdef const uint8_t *patches = _patches(c, place, memory, &stride)
-    cdef int32_t *sums = _sums_of(c, place, 0, c.n, memory + c.sums_at, &sums_stride)
+    cdef const uint8_t *patches
+    cdef int32_t *sums
+    cdef long long began = 0
+    if c.spent != NULL:
+        began = spin_clock()
+    patches = _patches(c, place, memory, &stride)
+    _spend(c, 0, &began)
+    sums = _sums_of(c, place, 0, c.n, memory + c.sums_at, &sums_stride)
     if c.innermost:
         multiply_once(c.gemm, patches, stride, place.count, c.k, c.n, c.x_signed, c.w_signed, weights, c.n,
                       sums, sums_stride, memory + c.product_at)
     else:
         multiply_once(c.gemm, weights, c.k, c.n, c.k, place.count, c.w_signed, c.x_signed, patches, stride,
                       sums, sums_stride, memory + c.product_at)
+    _spend(c, 1, &began)
     _finish_piece(c, place, 0, c.n, sums)
+    _spend(c, 2, &began)
+
+
+cdef void _spend(const Convolution *c, int stage, long long *began) noexcept nogil:
+    cdef long long now
+    if c.spent != NULL:
+        now = spin_clock()
+        c.spent[stage] += now - began[0]
+        began[0] = now
 
 
 cdef void _lower_rows(void *context, Py_ssize_t number, int worker) noexcept nogil:
@@ -216,7 +236,8 @@ cdef int _convolve(Convolution *c, Py_ssize_t images, int workers) except -1 nog
 
 
 def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value, *, images, pixels,
-             bint channels_last=False, codes=None, scale=None, zero_point=0, constant=None, Py_ssize_t threads=1) -> None:
+             bint channels_last=False, codes=None, scale=None, zero_point=0, constant=None, Py_ssize_t threads=1,
+             long long[::1] spent=None) -> None:
     """Convolve codes: put sums into `acc`, or the sums' codes into `codes`, as :func:`requantize` makes them.
 
     Parameters
@@ -241,6 +262,8 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
         Added to the sums.
     threads : int
         How many may work; results do not depend on it.
+    spent : ndarray of int64, (3,), or None
+        Gets the nanoseconds spent on patches, product and codes, added up; for one thread.
     """
     cdef Convolution c
     cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
@@ -251,6 +274,8 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
     cdef const int32_t[::1] constants
     cdef Py_ssize_t last_image = images[1], last_pixel = pixels[1], batch = image.shape[0], all_pixels
     cdef int workers
+    if (acc is None) == (codes is None):
+        raise ValueError("either acc or codes must be given")
     out = codes if acc is None else acc
     c.innermost = channels_last
     c.gemm, c.table = gemm_in_use(), kernels
@@ -271,6 +296,11 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
         raise ValueError(f"acc or codes must be {shape}, not {out.shape}")
     if 0 in (c.first_image - last_image, c.pixels, c.groups, c.n, c.k):
         return
+    c.spent = NULL
+    if spent is not None:
+        if threads > 1 or spent.shape[0] != 3:
+            raise ValueError("spent must hold three numbers, and is for one thread")
+        c.spent = &spent[0]
     c.acc = NULL
     c.codes = NULL
     if acc is not None:

@@ -106,4 +106,5 @@ def convolve(
     zero_point: int = 0,
     constant: NDArray[np.int32] | None = None,
     threads: int = 1,
+    spent: NDArray[np.int64] | None = None,
 ) -> None: ...

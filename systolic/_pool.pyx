@@ -4,7 +4,7 @@ Work comes in *tasks*, numbered from 0. Each thread has a part of the numbers to
 each job of that size, so that what it has in its caches is what it needs; when it is through, it takes
 what others have left. The caller works too, so that nothing depends on whether helpers come. Helpers are
 threads of the operating system that never touch Python: they need no GIL, and nothing has to be ended
-with the interpreter.
+with the interpreter. Where a compiler has no atomic operations (``kernels/spin.h``), there are none.
 
 A helper that has finished looks for more work for a moment before it sleeps (SPIN_NANOSECONDS):
 waking a sleeping core takes tens of microseconds, a good part of what a layer of a network takes.
@@ -203,7 +203,7 @@ cdef Word spare = 0             # an address or 0: who takes it out owns it
 
 cdef uint8_t *borrow(size_t size, size_t *borrowed) noexcept nogil:
     # Return at least `size` bytes that begin on a cache line, or NULL; *borrowed tells how many.
-    cdef uint8_t *memory = <uint8_t *><uintptr_t>word_exchange(&spare, 0)
+    cdef uint8_t *memory = <uint8_t *><uintptr_t>word_exchange(&spare, 0) if ATOMIC_WORDS else NULL
     if memory != NULL:
         # Its size stands in its first bytes: nobody writes there before it is given back.
         borrowed[0] = (<size_t *>memory)[0]
@@ -217,7 +217,7 @@ cdef uint8_t *borrow(size_t size, size_t *borrowed) noexcept nogil:
 cdef void give_back(uint8_t *memory, size_t size) noexcept nogil:
     # Keep it for the next one, or free it.
     cdef uint8_t *other = memory
-    if memory != NULL and size <= KEPT_BYTES:
+    if memory != NULL and size <= KEPT_BYTES and ATOMIC_WORDS:
         (<size_t *>memory)[0] = size
         other = <uint8_t *><uintptr_t>word_exchange(&spare, <Word><uintptr_t>memory)
     _free(other)

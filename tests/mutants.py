@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from systolic import _core, _host
+from systolic import _core, _host, _pool
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = (".pyx", ".pxi", ".h", ".c")
@@ -69,7 +69,7 @@ def copy_package(folder: Path) -> Path:
     """Copy the package with its built kernel, without its caches; return the folder."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "_core.c", "_host.c")
     shutil.copytree(ROOT / "systolic", folder / "systolic", ignore=ignore)
-    for compiled in (_core, _host):
+    for compiled in (_core, _host, _pool):
         shutil.copy2(compiled.__file__, folder / "systolic")
     return folder
 
@@ -98,6 +98,7 @@ def plant_kernel(folder: Path) -> None:
         if mutant.compiled:
             plant(mutant, folder)
     changed = {change.file for mutant in MUTANTS for change in mutant.changes if change.file.endswith(KERNEL)}
+    changed |= {"_core.pyx", "_host.pyx"}  # they include the others
     for path in (package / file for file in changed):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".pyx":
@@ -115,7 +116,7 @@ def plant_kernel(folder: Path) -> None:
         assert setup.count(old) == 1
         setup = setup.replace(old, new)
     (folder / "setup.py").write_text(setup, encoding="utf-8")
-    for compiled in (_core, _host):
+    for compiled in (_core, _host, _pool):
         (package / Path(compiled.__file__).name).unlink()
     done = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
@@ -297,6 +298,20 @@ MUTANTS = (
         registers=("psum",),
     ),
     Mutant(
+        "wavefront: a convolution's codes go without their constants",
+        (
+            Change(
+                "_convolve.pxi",
+                "    finished.groups, finished.channels = 1, kernels\n",
+                "    finished.groups, finished.channels = 1, kernels\n"
+                "    if planted(HERE):\n"
+                "        finished.constant = NULL\n",
+            ),
+        ),
+        stages=("finish",),
+        cases=200,
+    ),
+    Mutant(
         "wavefront: the fourth row of a tile repeats the third",
         (
             Change(
@@ -331,7 +346,7 @@ MUTANTS = (
     ),
     Mutant(
         "the tile enters top row first",
-        (Change("array/schedule.py", "[::-1]\n", "\n"),),
+        (Change("array/schedule.py", "[::-1]))\n", "))\n"),),
         registers=("next_weight", "weight_pass"),
         pe=(0, None),
     ),

@@ -220,7 +220,7 @@ def threads_section(rounds: int, *, m: int = 2048, size: int = 2048, array: int 
     measured = (
         compare(
             f"one fold, {fold.name}, two threads", fold.run(2), fold.pe_cycles,
-            "one thread", fold.run(1), fold.pe_cycles, UNIT, rounds,
+            "one thread", fold.run(1), fold.pe_cycles, UNIT, SHORT_ROUNDS * rounds,
         ),
         compare(
             f"{size} x {size} x {size}, wavefront, two threads", wavefront(x, w, 2), size**3,

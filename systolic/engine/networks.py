@@ -366,7 +366,7 @@ def run(
             read = [tensors[tensor] for tensor in node.inputs]
             part = _offset(report, done, total, mode)
             record = recorder if node is traced else None
-            output, gemm, stats, on_array = _run_layer(
+            output, gemm, stats, on_array = run_layer(
                 node.layer, read, machine.array, mode, workers, part, record
             )
             wall = time.perf_counter() - started
@@ -404,14 +404,14 @@ def run(
     return Run({name: tensors[name] for name in model.outputs}, tuple(rows), machine, mode, recorder)
 
 
-def _run_layer(
+def run_layer(
     layer: Layer,
-    inputs: list[np.ndarray],
+    inputs: Sequence[np.ndarray],
     config: ArrayConfig,
     mode: str,
-    workers: int,
-    report: Progress | None,
-    trace: Trace | None,
+    workers: int = 1,
+    report: Progress | None = None,
+    trace: Trace | None = None,
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):

@@ -11,6 +11,7 @@
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
 #include <windows.h>
 #else
 #include <sched.h>
@@ -18,11 +19,13 @@
 
 typedef int64_t Word;
 
-#if defined(__GNUC__)
+#if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
 #define ATOMIC_WORDS 1
 static inline Word word_load(Word *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 static inline void word_store(Word *word, Word value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
-static inline Word word_exchange(Word *word, Word value) { return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST); }
+static inline Word word_exchange(Word *word, Word value) {
+    return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
 static inline Word word_add(Word *word, Word value) { return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST); }
 static inline int word_replace(Word *word, Word expected, Word value) {
     return __atomic_compare_exchange_n(word, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);

@@ -14,9 +14,10 @@ from systolic.array import SystolicArray
 from systolic.array.schedule import Ports
 from systolic.array.state import State
 from systolic.config import REGISTERS
+from systolic.engine.networks import run_layer
 from systolic.gemm import DenseProduct, Progress
-from systolic.layers import ArrayLayer, HostLayer, lower_conv2d
-from systolic.machine.control import MODES, run_product
+from systolic.layers import ArrayLayer, lower_conv2d
+from systolic.machine.control import MODES
 from systolic.model import Node
 from systolic.reference import ReferenceArray, oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
@@ -155,13 +156,7 @@ def _layer(draw: Draw) -> list[Mismatch]:
     for mode in MODES if isinstance(layer, ArrayLayer) else MODES[:1]:
         read = ", ".join(f"{shape_text(i.shape)} {i.dtype}" for i in inputs)
         case = f"layer {layer!r} of {read} on {config!r}, {mode}"
-        if isinstance(layer, ArrayLayer):
-            product = layer.lower(*inputs)
-            run_product(product, config, mode=mode, workers=1)
-            output: Any = layer.finish(product, *inputs)
-        else:
-            assert isinstance(layer, HostLayer)
-            output = layer.apply(*inputs)
+        output: Any = run_layer(layer, inputs, config, mode)[0]
         names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
         node = Node(layer, ("x",) * len(inputs), names)
         expected = node.named(expected_output(layer, inputs))

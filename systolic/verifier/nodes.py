@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic.config import ArrayConfig
-from systolic.layers import ArrayLayer, HostLayer
-from systolic.machine.control import run_product
+from systolic.engine.networks import run_layer
 from systolic.model import Node
 from systolic.verifier.difference import difference, mismatch_of_kind
 from systolic.verifier.mismatch import Mismatch, NodeVerdict
@@ -105,12 +104,7 @@ class NodeCheck:
 
 def apply(node: Node, inputs: list[np.ndarray], config: ArrayConfig) -> Any:
     """Return what a node gives for these inputs, its products by wavefronts."""
-    if isinstance(node.layer, HostLayer):
-        return node.layer.apply(*inputs)
-    assert isinstance(node.layer, ArrayLayer)
-    product = node.layer.lower(*inputs)
-    run_product(product, config, mode="wavefront", workers=1)
-    return node.layer.finish(product, *inputs)
+    return run_layer(node.layer, inputs, config, "wavefront")[0]
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from systolic import ports as product_ports
 from systolic.array import SystolicArray
 from systolic.array.schedule import Ports, port_window
 from systolic.array.state import QueuedStream, QueuedTile, Queues
+from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.reference.pe import REGISTERS
@@ -247,7 +248,7 @@ def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
     tiles = tuple(QueuedTile(fold.shift, fold.w) for fold in folds)
     streams = tuple(QueuedStream(fold.swap, fold.x, True) for fold in folds)
     edges = cycles + 1 + int(rng.integers(3))
-    queued = port_window(Queues(queues.below, tiles, streams), config, 0, edges)
+    queued = port_window(Queues(queues.below, tiles, streams), config, 0, edges, Workspace())
     psum = _psums(rng, (edges, cols))
     hand = by_hand(config, seed).ports
     first = np.arange(edges) < before
