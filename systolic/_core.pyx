@@ -33,7 +33,8 @@ diagonals of a block of cycles for a strip of LANES columns and takes the rows f
 ROW_GROUP at a time; each step computes one PE's psum of one cycle. At the end of the block the
 diagonals hold the psum register of each row and what left the bottom row on each cycle. Control is
 taken as it comes, bit by bit: in stretches where it is alike for many cycles, else cycle by cycle,
-so no assumption is made about folds.
+so no assumption is made about folds. Threads share the rows while the streams of a block are made, then
+the strips.
 
 The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (cycle mode) and
 ``kernels/gemm.h`` (products) say what each promises, ``kernels/isa.h`` which is used.

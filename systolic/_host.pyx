@@ -1,4 +1,4 @@
-"""The compiled operators beside the array: sums to codes, codes to codes, patches, pools.
+"""The compiled operators beside the array: sums to codes, codes to codes, patches, pools; whole convolutions.
 
 What each function computes stands in ``kernels/host.h``, where the arithmetic is described; the numpy
 functions of `quant` and `layers` are its slow twins. Callers check arguments and speak to users;

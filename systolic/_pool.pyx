@@ -74,6 +74,8 @@ cdef struct Job:
     int workers
     Word finished               # helpers that came and are through
 
+# Of more threads than cores, each one that looks for work keeps another from working.
+cdef int cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 cdef Helper each[MOST_HELPERS]
 cdef Part parts[MOST_HELPERS + 1]
 cdef int helpers = 0
@@ -128,7 +130,7 @@ cdef void _help(void *argument) noexcept nogil:
             now = spin_clock()
             # Someone else had this core meanwhile, perhaps the caller itself: a thread that never sleeps may
             # stay on a busy core for long, one that is woken is put on an idle one.
-            if not 0 <= now - looked < AWAY_NANOSECONDS or now - since > SPIN_NANOSECONDS:
+            if now - looked > AWAY_NANOSECONDS or now - since > SPIN_NANOSECONDS or helpers >= cores:
                 break
             looked = now
         word_store(&me.asleep, 1)
@@ -289,7 +291,7 @@ cdef void _keep_pages() noexcept:
     # Arrays come and go through malloc. That of glibc gives every block from 128 kB on back to the system, and
     # fetches new pages for the next one, until it has seen a larger one freed: from then on it keeps blocks up to
     # that size. Programs that use numpy on large arrays come to that by themselves; one that begins with this
-    # package would spend a third of a fold's time on pages. So it is shown a block of the largest size that it
+    # package would spend a quarter of a fold's time on pages. So it is shown a block of the largest size that it
     # learns from, 32 MB with its header, of which no page is touched. MALLOC_MMAP_THRESHOLD_ in the environment
     # keeps it from learning.
     cdef Word shown = 0

@@ -192,6 +192,22 @@ def test_shapes_that_do_not_fit(a, b, acc) -> None:
     assert (out == 7).all()
 
 
+@pytest.mark.parametrize("threads", [2, 3, 5])
+@pytest.mark.parametrize(
+    "shape",
+    # Blocks of 264 rows, of whole panels of columns; groups by the piece, groups one by one; less than threads.
+    [(1100, 33, 300), (700, 17, 9), (40, 70, 1500), (3, 50, 4096), (1, 1, 1), (300, 8, 200, 2), (9, 20, 31, 64)],
+)
+def test_threads_share_sums(shape: tuple[int, ...], threads: int) -> None:
+    rng = np.random.default_rng(threads)
+    m, k, n, *groups = shape
+    for types in SIGN_MIXES:
+        x, w = codes(rng, (*groups, m, k), types[0]), codes(rng, (*groups, k, n), types[1])
+        out = np.full((*groups, m, n), -1, np.int32)
+        _core.multiply(x, w, out, threads=threads)
+        np.testing.assert_array_equal(out, product_by_float(x, w))
+
+
 def test_rows_with_gaps_inside_are_refused() -> None:
     x, w, out = np.zeros((2, 8), np.int8), np.zeros((4, 6), np.int8), np.zeros((2, 6), np.int32)
     for operands in (

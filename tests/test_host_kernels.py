@@ -460,11 +460,13 @@ def test_threads_share_elements(dtype, count):
 
 
 def test_threads_share_images():
-    x = some_codes(np.random.default_rng(0), "int8", 3, 5, 19, 23)
-    one, other = np.empty((3, 5, 10, 12), np.int8), np.empty((3, 5, 10, 12), np.int8)
+    x = some_codes(np.random.default_rng(0), "int8", 3, 25, 119, 123)
+    one, other = np.empty((3, 25, 60, 62), np.int8), np.empty((3, 25, 60, 62), np.int8)
     _host.max_pool(x, one, (3, 3), (2, 2), (1, 1), (1, 1))
-    _host.max_pool(x, other, (3, 3), (2, 2), (1, 1), (1, 1), threads=3)
-    np.testing.assert_array_equal(one, other)
+    for _ in range(5):  # some of it by another thread, sooner or later
+        other[...] = 0
+        _host.max_pool(x, other, (3, 3), (2, 2), (1, 1), (1, 1), threads=3)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_empty_images():

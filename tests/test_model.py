@@ -713,3 +713,22 @@ def test_flipped_bits_are_rejected_or_harmless(tmp_path: Path) -> None:
         if result is not None:
             wrong[at] = result
     assert not wrong, sorted(set(wrong.values()))
+
+
+def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> None:
+    q = QuantParams(0.5)
+
+    def dense(n: int) -> Dense:
+        return Dense(np.ones((4, n), dtype=np.int8), x=q, w=q, y=q)
+
+    model = Model([Node(dense(3), "x", "y"), Node(Add(), ("c", "c"), "d")], inputs={"x": ((None, 4), "int8")},
+                  constants={"c": np.zeros(2, np.int32)}, outputs=["y", "d"])  # fmt: skip
+    for batch in (1, 2, 1):
+        known = model.trace({"x": (batch, 4)})
+        assert (known["y"], known["d"]) == (((batch, 3), "int8"), ((2,), "int32"))
+        known.clear()  # the caller's own
+    other = Model([Node(dense(5), "x", "y")], inputs={"x": ((None, 4), "int8")})
+    model.nodes = (*other.nodes, model.nodes[1])
+    model.constants["c"] = np.zeros((6, 7), np.int32)
+    known = model.trace({"x": (1, 4)})
+    assert (known["y"], known["d"]) == (((1, 5), "int8"), ((6, 7), "int32"))

@@ -18,7 +18,7 @@ import pytest
 from strategies import codes, product
 
 import systolic
-from systolic import ArrayConfig, _core, _pool, threads
+from systolic import ArrayConfig, _core, _host, _pool, threads
 from systolic.machine import control
 
 ARRAY = ArrayConfig(64, 64)
@@ -168,6 +168,17 @@ def test_set_threads(operands) -> None:
             systolic.set_threads(None)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     assert threads.thread_count() == len(allowed)
+
+
+def test_operators_beside_the_array_use_as_many_as_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, shape, seen = systolic.QuantParams(1.0), (1, 2, 8, 8), []
+    add = _host.add
+    monkeypatch.setattr(_host, "add", lambda *given, threads: (seen.append(threads), add(*given, threads=threads)))
+    node = systolic.Node(systolic.Add(one, one, one), ("x", "x"), "y")
+    model = systolic.Model([node], inputs={"x": (shape, "int8")})
+    for count in (1, 3, None):
+        systolic.run(model, np.ones(shape, np.int8), threads=count)
+    assert seen == [1, 3, threads.thread_count()]
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])

@@ -1,7 +1,7 @@
 """Memory for what a run needs for a moment only, kept from call to call.
 
 Pages that are new to a process cost more to touch than many cycles cost to clock: a fold of 2048 rows on
-256 x 256 spent a third of its time on them.
+256 x 256 spent a quarter of its time on them.
 """
 
 from __future__ import annotations

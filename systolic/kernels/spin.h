@@ -7,7 +7,6 @@
 #define SYSTOLIC_SPIN_H
 
 #include <stdint.h>
-#include <time.h>
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -15,6 +14,7 @@
 #include <windows.h>
 #else
 #include <sched.h>
+#include <time.h>
 #endif
 
 typedef int64_t Word;
@@ -75,11 +75,18 @@ static inline void spin_yield(void) {
 #endif
 }
 
-/* Nanoseconds on a clock that may be set while it is read: what waits by it must bear that. */
+/* Nanoseconds from some moment on. */
 static inline int64_t spin_clock(void) {
+#if defined(_WIN32)
+    LARGE_INTEGER count, each;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&each);
+    return (int64_t)((double)count.QuadPart * 1e9 / (double)each.QuadPart);
+#else
     struct timespec now;
-    timespec_get(&now, TIME_UTC);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#endif
 }
 
 #endif
