@@ -7,14 +7,10 @@
 # Where there are enough pieces, threads take whole ones. Late layers have few pixels and many kernels: there all
 # threads lower and pack one piece together, then share its kernels.
 
-cdef extern from "kernels/spin.h" nogil:
-    long long spin_clock()
-
 cdef enum:
     PIECE_BYTES = 384 << 10     # patches and sums of a piece: they stay in the L2 cache
     PIECES_EACH = 8             # per thread, so that all end at about the same time
     ROWS_OF_TILES = 12          # kernels are shared out in multiples of the products' tiles
-    LONG_MACS = 1 << 24
 
 
 cdef struct Convolution:
@@ -178,11 +174,6 @@ cdef void _some_kernels(void *context, Py_ssize_t number, int worker) noexcept n
     _finish_piece(c, place, kernel, kernels, sums)
 
 
-cdef size_t _lines(size_t size) noexcept nogil:
-    # Whole cache lines.
-    return (size + 63) // 64 * 64
-
-
 cdef int _convolve(Convolution *c, Py_ssize_t images, int workers) except -1 nogil:
     cdef Py_ssize_t blocks = images * c.groups, each = c.n, number, count, rows
     cdef Py_ssize_t size = c.k + (4 * c.n if c.acc == NULL else 0)
@@ -198,14 +189,14 @@ cdef int _convolve(Convolution *c, Py_ssize_t images, int workers) except -1 nog
         each = (c.n + PIECES_EACH * workers // 2 - 1) // (PIECES_EACH * workers // 2)
         each = (each + ROWS_OF_TILES - 1) // ROWS_OF_TILES * ROWS_OF_TILES
         c.kernels_each = each
-        lowered = 0 if c.direct else _lines(c.k * c.length)
-        shared = lowered + _lines(c.gemm.packed_bytes(c.k, c.length))
+        lowered = 0 if c.direct else whole_lines(c.k * c.length)
+        shared = lowered + whole_lines(c.gemm.packed_bytes(c.k, c.length))
         c.sums_at = 0
-        c.product_at = _lines(4 * each * c.length if c.acc == NULL else 0)
-        c.memory_each = c.product_at + _lines(c.gemm.scratch_bytes(each, c.k, c.length))
+        c.product_at = whole_lines(4 * each * c.length if c.acc == NULL else 0)
+        c.memory_each = c.product_at + whole_lines(c.gemm.scratch_bytes(each, c.k, c.length))
     else:
-        c.sums_at = 0 if c.direct else _lines(c.k * c.length)
-        c.product_at = c.sums_at + _lines(4 * c.n * c.length if c.acc == NULL else 0)
+        c.sums_at = 0 if c.direct else whole_lines(c.k * c.length)
+        c.product_at = c.sums_at + whole_lines(4 * c.n * c.length if c.acc == NULL else 0)
         if c.innermost:
             c.memory_each = c.product_at + once_bytes(c.gemm, c.length, c.k, c.n)
         else:
@@ -272,7 +263,7 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
     cdef uint8_t[:, :, :, ::1] finished
     cdef const float[::1] scales
     cdef const int32_t[::1] constants
-    cdef Py_ssize_t last_image = images[1], last_pixel = pixels[1], batch = image.shape[0], all_pixels
+    cdef Py_ssize_t last_image = images[1], last_pixel = pixels[1], batch = image.shape[0], all_pixels, values
     cdef int workers
     if (acc is None) == (codes is None):
         raise ValueError("either acc or codes must be given")
@@ -319,6 +310,8 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
         and c.window.line_stride == c.window.pixel_stride * c.window.image[1]
         and (c.window.channel_stride if c.innermost else c.window.pixel_stride) == 1
     )
-    workers = hire(threads) if threads > 1 else 1
+    # At least some microseconds for each.
+    values = (last_image - c.first_image) * c.groups * c.pixels * (c.k + c.n + c.k * c.n // 256)
+    workers = hire(min(threads, 1 + values // 1024))
     with nogil:
         _convolve(&c, last_image - c.first_image, workers)

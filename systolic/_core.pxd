@@ -16,6 +16,9 @@ cdef extern from "kernels/gemm.h" nogil:
                                   int a_signed, int b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc,
                                   Py_ssize_t acc_stride, int accumulate, void *scratch) noexcept nogil
 
+cdef enum:
+    LONG_MACS = 1 << 24     # a tenth of a millisecond or more: worth waking a thread for
+
 cdef const Gemm *gemm_in_use() noexcept nogil
 cdef size_t once_bytes(const Gemm *gemm, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil
 cdef void multiply_once(

@@ -44,7 +44,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuf
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy, memset
 
-from systolic._pool cimport borrow, give_back, hire, share
+from systolic._pool cimport borrow, give_back, hire, share, whole_lines
 
 cdef extern from "kernels/isa.h" nogil:
     unsigned systolic_isa_available()
@@ -157,7 +157,9 @@ def run(
     clock.rows, clock.cols = weight.shape[0], weight.shape[1]
     if total == 0:
         return
-    clock.workers = hire(threads) if threads > 1 else 1
+    parts = (clock.rows + ROWS_EACH - 1) // ROWS_EACH
+    strips = (clock.cols + LANES - 1) // LANES
+    clock.workers = hire(min(threads, max(parts, strips)))
     clock.activation_signed, clock.weight_signed = activation_signed, weight_signed
     clock.weight, clock.next_weight, clock.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
     clock.activation, clock.psum = &activation[0, 0], &psum[0, 0]
@@ -178,8 +180,6 @@ def run(
         raise MemoryError()
     with nogil:
         is_long = total * clock.rows * clock.cols >= LONG_PE_CYCLES
-        parts = (clock.rows + ROWS_EACH - 1) // ROWS_EACH
-        strips = (clock.cols + LANES - 1) // LANES
         _place_streams(&clock, most)
         clock.start = 0
         while clock.start < total:

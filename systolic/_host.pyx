@@ -8,8 +8,8 @@ Inputs and outputs must not overlap. The GIL is released.
 
 from libc.stdint cimport int32_t, uint8_t
 
-from systolic._core cimport Gemm, gemm_in_use, multiply_once, once_bytes
-from systolic._pool cimport Task, borrow, give_back, hire, share
+from systolic._core cimport LONG_MACS, Gemm, gemm_in_use, multiply_once, once_bytes
+from systolic._pool cimport Task, borrow, give_back, hire, share, spin_clock, whole_lines
 
 import numpy as np
 
@@ -265,7 +265,7 @@ cdef void _mul_chunk(void *context, Py_ssize_t number, int worker) noexcept nogi
 
 cdef int _each(Task task, Each *e, Py_ssize_t threads) except -1:
     cdef Py_ssize_t chunks = (e.count + CHUNK - 1) // CHUNK
-    cdef int workers = hire(threads) if threads > 1 and chunks > 1 else 1
+    cdef int workers = hire(min(threads, chunks))
     e.table = kernels
     with nogil:
         share(task, e, chunks, workers, e.count >= LONG_COUNT)
@@ -391,7 +391,7 @@ def max_pool(x, out, kernel, stride, dilation, pad, *, Py_ssize_t threads=1) -> 
     if size == 0:
         return
     _window(&p.window, image, kernel, stride, dilation, pad, (out.shape[2], out.shape[3]))
-    workers = hire(threads) if threads > 1 else 1
+    workers = hire(min(threads, 1 + size // CHUNK))
     work = np.empty(workers * max(image.shape[3], 1), np.uint8)
     p.table, p.out, p.work = kernels, &target[0, 0, 0, 0], &work[0]
     with nogil:

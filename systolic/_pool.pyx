@@ -29,6 +29,7 @@ import os
 cdef extern from "Python.h" nogil:
     ctypedef void *PyThread_type_lock
     PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait)
     int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible)
     void PyThread_release_lock(PyThread_type_lock lock)
@@ -37,6 +38,7 @@ cdef extern from "Python.h" nogil:
 cdef extern from "kernels/spin.h" nogil:
     enum: ATOMIC_WORDS
     ctypedef long long Word
+    void spin_block_signals()
     Word word_load(Word *word)
     void word_store(Word *word, Word value)
     Word word_exchange(Word *word, Word value)
@@ -44,7 +46,6 @@ cdef extern from "kernels/spin.h" nogil:
     bint word_replace(Word *word, Word expected, Word value)
     void spin_pause()
     void spin_yield()
-    long long spin_clock()
 
 cdef enum:
     MOST_HELPERS = 1023
@@ -82,6 +83,7 @@ cdef int helpers = 0
 cdef Job job
 cdef Word ticket = 0
 cdef Word taken = 0             # whether a caller has the pool
+cdef Word hiring = 0            # whether someone starts helpers
 cdef PyThread_type_lock never = NULL
 
 
@@ -119,6 +121,7 @@ cdef void _help(void *argument) noexcept nogil:
     cdef Helper *me = <Helper *>argument
     cdef long long since, looked, now
     cdef int i
+    spin_block_signals()
     while True:
         since = looked = spin_clock()
         while True:
@@ -143,6 +146,8 @@ cdef int hire(Py_ssize_t workers) except -1:
     # Have workers - 1 helpers, or as many as the system gives; return how many may work at once.
     global helpers
     cdef Helper *new
+    if helpers >= workers - 1 or word_exchange(&hiring, 1):
+        return <int>min(workers, helpers + 1)
     while helpers < workers - 1 and helpers < MOST_HELPERS and ATOMIC_WORDS:
         new = &each[helpers]
         new.asleep, new.last = 0, -1
@@ -151,15 +156,16 @@ cdef int hire(Py_ssize_t workers) except -1:
             break
         PyThread_acquire_lock(new.bell, 1)
         if PyThread_start_new_thread(_help, new) == <unsigned long>-1:
+            PyThread_free_lock(new.bell)
             break
         helpers += 1
+    word_store(&hiring, 0)
     return <int>min(workers, helpers + 1)
 
 
 cdef void share(Task task, void *context, Py_ssize_t count, int workers, bint is_long) noexcept nogil:
     # Do all tasks in this thread and in at most workers - 1 helpers; workers is what hire() returned.
     # Sleeping helpers are rung only for what is long (a tenth of a millisecond or more).
-    global taken
     cdef Py_ssize_t number
     cdef Word mine
     cdef int i, came, naps = 0
@@ -198,7 +204,7 @@ cdef void share(Task task, void *context, Py_ssize_t count, int workers, bint is
 # megabytes is kept for the next who asks.
 cdef enum:
     KEPT_BYTES = 1 << 23
-    SHOWN_BYTES = (1 << 25) - 8192
+    SHOWN_BYTES = 1 << 22
 
 cdef Word spare = 0             # an address or 0: who takes it out owns it
 
@@ -275,8 +281,11 @@ def _try(long long[::1] rows, Py_ssize_t count, Py_ssize_t workers, bint is_long
 
 def _forget() -> None:
     """Forget the helpers, which a forked child has not, and whom they worked for."""
-    global helpers, taken
+    global helpers, never
     helpers = 0
+    never = PyThread_allocate_lock()  # another thread may have been at the old one
+    PyThread_acquire_lock(never, 1)
+    word_store(&hiring, 0)
     word_store(&ticket, word_load(&ticket) & ~COUNT)
     word_store(&taken, 0)
 
@@ -291,9 +300,8 @@ cdef void _keep_pages() noexcept:
     # Arrays come and go through malloc. That of glibc gives every block from 128 kB on back to the system, and
     # fetches new pages for the next one, until it has seen a larger one freed: from then on it keeps blocks up to
     # that size. Programs that use numpy on large arrays come to that by themselves; one that begins with this
-    # package would spend a quarter of a fold's time on pages. So it is shown a block of the largest size that it
-    # learns from, 32 MB with its header, of which no page is touched. MALLOC_MMAP_THRESHOLD_ in the environment
-    # keeps it from learning.
+    # package would spend a quarter of a fold's time on pages. So it is shown a block as large as a run's largest,
+    # of which no page is touched. MALLOC_MMAP_THRESHOLD_ in the environment keeps it from learning.
     cdef Word shown = 0
     word_store(&shown, <Word><uintptr_t>malloc(SHOWN_BYTES))  # a compiler may drop what nobody can see
     free(<void *><uintptr_t>word_load(&shown))

@@ -7,7 +7,6 @@ cdef const Gemm *gemm_in_use() noexcept nogil:
 cdef enum:
     TASKS_EACH = 4          # pieces per thread: one that is held up takes fewer
     LEAST_COLS = 128        # of a piece, so that what is done once per row of a counts little
-    LONG_MACS = 1 << 24     # a tenth of a millisecond or more
 
 
 cdef struct Product:
@@ -59,8 +58,8 @@ cdef void _multiply_group(void *context, Py_ssize_t number, int worker) noexcept
 
 
 cdef size_t once_bytes(const Gemm *gemm, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil:
-    cdef size_t packed = (gemm.packed_bytes(k, n) + 63) // 64 * 64 if m > gemm.unpacked_rows else 0
-    return packed + (gemm.scratch_bytes(m, k, n) + 63) // 64 * 64
+    cdef size_t packed = whole_lines(gemm.packed_bytes(k, n)) if m > gemm.unpacked_rows else 0
+    return packed + whole_lines(gemm.scratch_bytes(m, k, n))
 
 
 cdef void multiply_once(
@@ -70,7 +69,7 @@ cdef void multiply_once(
 ) noexcept nogil:
     cdef size_t packed
     if m > gemm.unpacked_rows:
-        packed = (gemm.packed_bytes(k, n) + 63) // 64 * 64
+        packed = whole_lines(gemm.packed_bytes(k, n))
         gemm.pack(b, b_stride, k, n, a_signed, b_signed, memory)
         gemm.multiply(a, a_stride, m, k, n, a_signed, b_signed, memory, acc, acc_stride, False, memory + packed)
     else:
@@ -132,7 +131,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
     cdef int workers
     cdef size_t packed = 0, size
     cdef uint8_t *memory
-    cdef bint is_long
+    cdef bint is_long, whole
     p.m, p.k, p.n = a.rows, a.cols, b.cols
     if a.kind not in (c'b', c'B') or b.kind not in (c'b', c'B') or acc.kind not in (c'i', c'l') or acc.itemsize != 4:
         raise ValueError("a and b must hold int8 or uint8, and acc int32")
@@ -152,25 +151,29 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
             for i in range(p.m):
                 memset(acc.at + g * acc.group + i * acc.row, 0, p.n * sizeof(int32_t))
         return 0
-    workers = hire(threads) if threads > 1 else 1
     p.gemm, p.a_signed, p.b_signed = G, a.kind == c'b', b.kind == c'b'
     p.a, p.b, p.acc = <const uint8_t *>a.at, <const uint8_t *>b.at, <int32_t *>acc.at
     p.a_group, p.a_stride, p.b_group, p.b_stride = a.group, a.row, b.group, b.row
     p.acc_group = acc.group // <Py_ssize_t>sizeof(int32_t)
     p.acc_stride = acc.row // <Py_ssize_t>sizeof(int32_t)
-    if workers == 1 or a.groups >= 2 * workers:
+    whole = threads == 1 or a.groups >= 2 * threads
+    if whole:
+        workers = hire(min(threads, a.groups))
         p.scratch_each = once_bytes(G, p.m, p.k, p.n)
     else:
         # Rows first: what is done once per row of a is then done once.
         down = (p.m + G.unpacked_rows - 1) // G.unpacked_rows
-        across = max(1, min(p.n // LEAST_COLS, (TASKS_EACH * workers + down - 1) // down))
+        across = max(1, min(p.n // LEAST_COLS, (TASKS_EACH * threads + down - 1) // down))
+        if down * across < threads:
+            across = min((threads + down - 1) // down, (p.n + G.panel_cols - 1) // G.panel_cols)
         p.rows_each = (p.m + down - 1) // down
         p.cols_each = ((p.n + across - 1) // across + G.panel_cols - 1) // G.panel_cols * G.panel_cols
         down = (p.m + p.rows_each - 1) // p.rows_each
         across = (p.n + p.cols_each - 1) // p.cols_each
+        workers = hire(min(threads, down * across))
         if p.m > G.unpacked_rows:
-            packed = (G.packed_bytes(p.k, p.n) + 63) // 64 * 64
-        p.scratch_each = (G.scratch_bytes(p.rows_each, p.k, p.cols_each) + 63) // 64 * 64
+            packed = whole_lines(G.packed_bytes(p.k, p.n))
+        p.scratch_each = whole_lines(G.scratch_bytes(p.rows_each, p.k, p.cols_each))
     memory = borrow(packed + workers * p.scratch_each, &size)
     if memory == NULL:
         raise MemoryError()
@@ -178,7 +181,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
         p.packed = memory if packed else NULL
         p.scratch = memory + packed
         is_long = a.groups * p.m * p.n >= LONG_MACS // p.k
-        if workers == 1 or a.groups >= 2 * workers:
+        if whole:
             share(_multiply_group, &p, a.groups, workers, is_long)
         else:
             for g in range(a.groups):

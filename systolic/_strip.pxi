@@ -173,7 +173,7 @@ cdef struct Work:
 
 cdef size_t _work_bytes(Py_ssize_t rows) noexcept nogil:
     cdef size_t size = ROW_GROUP * BLOCK * (1 + LANES) * sizeof(int32_t) + BLOCK * LANES
-    return (size + (BLOCK + rows) * LANES * sizeof(int32_t) + 63) // 64 * 64
+    return whole_lines(size + (BLOCK + rows) * LANES * sizeof(int32_t))
 
 
 cdef Work _work_of(const Clock *clock, int worker) noexcept nogil:

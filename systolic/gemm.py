@@ -102,6 +102,11 @@ class Product(Protocol):
         """Put finished int32 sums at acc[m_start:, n_start:] of a group."""
         ...
 
+    @property
+    def work(self) -> int:
+        """What :meth:`compute` has to do, as so many MACs of a large product."""
+        ...
+
     def compute(self, threads: int) -> None:
         """Compute all sums as plain products, for wavefront mode, where only sums count.
 
@@ -110,7 +115,7 @@ class Product(Protocol):
         ...
 
     def pieces(self, parts: int) -> Iterator[Piece]:
-        """Return the same in parts, at least so many where sizes allow: for progress and Ctrl-C."""
+        """Return the same in about so many parts: for progress and Ctrl-C."""
         ...
 
 
@@ -169,6 +174,11 @@ class DenseProduct:
     def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
         """Return w[k_start:k_stop, n_start:n_stop]."""
         return self.w[k_start:k_stop, n_start:n_stop]
+
+    @property
+    def work(self) -> int:
+        """The MACs."""
+        return self.gemm.macs
 
     def compute(self, threads: int) -> None:
         """Compute all sums."""
@@ -247,6 +257,11 @@ class BatchedProduct:
         target = self._sums[np.unravel_index(group, self._batch)]
         target[m_start : m_start + m, n_start : n_start + n] = sums
 
+    @property
+    def work(self) -> int:
+        """The MACs."""
+        return self.gemm.macs
+
     def compute(self, threads: int) -> None:
         """Compute all sums."""
         for piece in self.pieces(1):
@@ -271,14 +286,12 @@ def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -
     (groups, m, _), n = x.shape, w.shape[2]
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     whole = slice(None)
-    if parts == 1:
-        places = [(whole, whole, whole)]
-    elif groups > 1:
-        places = [(some, whole, whole) for some in cut(groups, parts, 1)]
-    elif n >= m:
-        places = [(whole, whole, columns) for columns in cut(n, parts, 64)]
+    inside = -(-parts // groups)
+    if n >= m:
+        within = [(whole, columns) for columns in cut(n, inside, 64)]
     else:
-        places = [(whole, rows, whole) for rows in cut(m, parts, 48)]
+        within = [(rows, whole) for rows in cut(m, inside, 48)]
+    places = [(some, *part) for some in cut(groups, parts, 1) for part in within]
     for group, rows, columns in places:
         left, right, sums = x[group, rows], w[group, :, columns], acc[group, rows, columns]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import local
 
 from systolic import _check
 
 _threads: int | None = None
-_here = local()  # .threads: what calls use within using()
+_here = local()  # .threads: use_here()
 
 # Beyond any use; it keeps a slip from starting threads until the system refuses.
 _MOST_THREADS = 1024
@@ -48,12 +46,11 @@ def thread_count(threads: int | None = None) -> int:
     return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
-@contextmanager
-def using(threads: int) -> Iterator[None]:
-    """Let calls from this thread that are not told use so many threads: a run's operators use the run's."""
-    before = getattr(_here, "threads", None)
+def use_here(threads: int | None) -> int | None:
+    """Let calls from this thread that are not told use so many threads; return how many it was before.
+
+    A run does so for each operator beside the array, and takes it back.
+    """
+    before: int | None = getattr(_here, "threads", None)
     _here.threads = threads
-    try:
-        yield
-    finally:
-        _here.threads = before
+    return before

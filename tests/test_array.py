@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from strategies import array_configs, codes, dtypes, examples, product, raises, 
 
 from systolic import ArrayConfig, MachineConfig, State, SystolicArray
 from systolic.array import systolic_array as module
+from systolic.array.workspace import Workspace
 from systolic.config import REGISTERS
 from systolic.reference import ReferenceArray
 
@@ -837,6 +839,31 @@ def test_what_is_not_yet_due_below_the_array_is_zero() -> None:
         rows, cols = np.indices(below.shape)
         assert not below[rows + cols > 38].any()
         assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("wanted", ["activation", "weight"])
+def test_an_interrupt_while_ports_are_laid_out_leaves_nothing_behind(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New memory holds anything: what was said of the old one must be gone."""
+    rng = np.random.default_rng(0)
+    config, w = ArrayConfig(8, 8), codes(rng, (3, 3), "int8")
+    short, long = codes(rng, (20, 3), "int8"), codes(rng, (900, 3), "int8")
+    empty = Workspace.empty
+
+    def interrupted(self: Workspace, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        array = empty(self, name, shape, dtype)
+        if name == wanted and len(array) > 900:
+            array.fill(99)
+            raise KeyboardInterrupt
+        return array
+
+    expected = SystolicArray(config).fold(w, short).run().state()
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "empty", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            SystolicArray(config).fold(w, long).run()
+    assert SystolicArray(config).fold(w, short).run().state() == expected
 
 
 def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from strategies import around, codes, examples, problems, product, seeds, sign_m
 from test_tiling import naive_cycles, naive_folds
 
 from systolic import ArrayConfig, Gemm
-from systolic.gemm import DenseProduct, Piece, Product, cut
-from systolic.layers import im2col
+from systolic.gemm import BatchedProduct, DenseProduct, Piece, Product, cut
+from systolic.layers import im2col, lower_conv2d
 from systolic.layers.geometry import window
 from systolic.machine import control, run_product
 from systolic.machine.accumulators import Accumulators
@@ -51,6 +51,10 @@ class GroupedProduct:
         for group in range(self.gemm.groups):
             for some in cut(self.gemm.m, parts, 1):
                 yield Piece(self.acc[group, some].size, partial(self.part, group, some))
+
+    @property
+    def work(self) -> int:
+        return self.gemm.macs
 
     def compute(self, threads: int) -> None:
         for piece in self.pieces(2):
@@ -208,6 +212,16 @@ def test_pieces_of_a_dense_product_make_up_the_whole(
     np.testing.assert_array_equal(work.acc, product(x, w))
 
 
+@examples(30)
+@given(st.integers(1, 4), around(64, 90), around(4, 9), around(64, 90), st.integers(1, 9), st.integers(1, 3), seeds)
+def test_pieces_of_a_batched_product_make_up_the_whole(groups, m, k, n, parts, threads, seed) -> None:
+    rng = np.random.default_rng(seed)
+    x, w = codes(rng, (groups, m, k), "int8"), codes(rng, (groups, k, n), "uint8")
+    work = BatchedProduct(x, w)
+    check_pieces(work, parts, threads)
+    np.testing.assert_array_equal(work.acc, np.stack([product(*each) for each in zip(x, w, strict=True)]))
+
+
 @examples(40)
 @given(
     st.integers(1, 2),
@@ -319,14 +333,24 @@ def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> 
 
     rng = np.random.default_rng(0)
     work = Failing(codes(rng, (50, 8, 8), "int8"), codes(rng, (50, 8, 8), "int8"))
-    monkeypatch.setattr(control, "_PIECE_MACS", 1 << 14)
+    monkeypatch.setattr(control, "_PIECE_WORK", 1 << 14)
     with pytest.raises(KeyboardInterrupt):
         run_product(work, ArrayConfig(4, 4), mode="wavefront", workers=2)
-    assert calls == [0, 1, 2, 3]  # a piece each
+    assert sorted(set(calls)) == [0, 1, 2, 3] and calls[-1] == 3 and calls.count(3) == 1
+
+
+def test_small_kernels_are_as_much_work_as_their_patches() -> None:
+    """A depthwise convolution has few MACs for what it takes."""
+    x, w = np.zeros((1, 256, 112, 112), np.int8), np.zeros((256, 1, 3, 3), np.int8)
+    deep = lower_conv2d(x, w, stride=1, padding=1, dilation=1, groups=256, layout="NCHW", pad_value=0)
+    calls: list[tuple[int, int]] = []
+    assert deep.gemm.macs < 1 << 25 < deep.work
+    control.run_wavefront(deep, 1, lambda *call: calls.append(call))
+    assert len(calls) > 3 and calls[-1] == (deep.gemm.sums, deep.gemm.sums)
 
 
 def test_long_products_are_cut_so_that_an_interrupt_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_PIECE_MACS", 1 << 15)
+    monkeypatch.setattr(control, "_PIECE_WORK", 1 << 15)
     rng = np.random.default_rng(0)
     x, w = codes(rng, (300, 64), "int8"), codes(rng, (64, 200), "int8")
     work = DenseProduct(x, w)

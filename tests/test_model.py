@@ -727,8 +727,19 @@ def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> Non
         known = model.trace({"x": (batch, 4)})
         assert (known["y"], known["d"]) == (((batch, 3), "int8"), ((2,), "int32"))
         known.clear()  # the caller's own
+    known = model.trace({"x": (1, 4)})
+    model.constants["c"].flags.writeable = True  # then its values, too, may change
+    assert model.trace({"x": (1, 4)}) == known
     other = Model([Node(dense(5), "x", "y")], inputs={"x": ((None, 4), "int8")})
     model.nodes = (*other.nodes, model.nodes[1])
     model.constants["c"] = np.zeros((6, 7), np.int32)
     known = model.trace({"x": (1, 4)})
     assert (known["y"], known["d"]) == (((1, 5), "int8"), ((6, 7), "int32"))
+
+
+def test_constants_may_change_places() -> None:
+    model = Model([Node(Add(), ("a", "a"), "y")], inputs={"x": ((1,), "int32")},
+                  constants={"a": np.zeros(2, np.int32), "b": np.zeros(3, np.int32)})  # fmt: skip
+    assert model.trace({"x": (1,)})["y"] == ((2,), "int32")
+    model.constants = {"b": model.constants["a"], "a": model.constants["b"]}
+    assert model.trace({"x": (1,)})["y"] == ((3,), "int32")

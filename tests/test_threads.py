@@ -260,6 +260,27 @@ def test_helpers_are_as_many_as_asked_and_stay() -> None:
     assert printed == "0 0 2 2 2 5\n"
 
 
+def test_no_more_helpers_than_there_are_tasks() -> None:
+    printed = script(
+        """
+        import numpy as np
+        import systolic
+        from systolic import _core, _host, _pool
+        x, w = np.ones((30, 40), np.int8), np.ones((40, 50), np.int8)
+        _core.multiply(x, w, np.empty((30, 50), np.int32), threads=64)
+        array = systolic.SystolicArray(systolic.ArrayConfig(40, 33)).fold(np.ones((40, 33), np.int8), x)
+        from systolic.array import systolic_array
+        systolic_array._WORTH_A_THREAD = 0
+        array.run(threads=64)
+        image = np.ones((1, 2, 9, 9), np.int8)
+        _host.max_pool(image, np.empty((1, 2, 8, 8), np.int8), (2, 2), (1, 1), (1, 1), (0, 0), threads=64)
+        systolic.conv2d(image, np.ones((3, 2, 2, 2), np.int8), mode="wavefront", threads=64)
+        print(_pool._helpers())
+        """
+    )
+    assert int(printed) <= 3
+
+
 def test_many_callers_at_once() -> None:
     """One has the helpers, the others work alone."""
     wrong: list[object] = []

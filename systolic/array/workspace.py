@@ -52,8 +52,9 @@ class Workspace:
         Asked for the same shape again, it zeroes only what it laid before; nobody else may write to it.
         """
         places = [(line, line + len(matrix), matrix.shape[1]) for line, matrix in matrices]
-        array, dtype = self.empty(name, shape, dtype), np.dtype(dtype)
+        # First of all: an interrupt may come anywhere, and what stands in new memory is not known.
         before = self._laid.pop(name, None)
+        array, dtype = self.empty(name, shape, dtype), np.dtype(dtype)
         if before is None or before[:2] != (shape, dtype):
             array.fill(0)
         elif before[2] != places:

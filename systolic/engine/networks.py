@@ -20,7 +20,7 @@ from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
-from systolic.threads import thread_count, using
+from systolic.threads import thread_count, use_here
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
@@ -356,7 +356,7 @@ def run(
     done = total = 0
     gemms: dict[str, Gemm | None] = {}
     rows: list[LayerRun] = []
-    with shown(progress, "cycles") as report, using(workers):
+    with shown(progress, "cycles") as report:
         if report is not None:
             # What depends on values adds to the total once it has run.
             gemms = _products(model, known)
@@ -415,7 +415,11 @@ def run_layer(
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        return layer.apply(*inputs), None, Stats(), 0.0
+        before = use_here(workers)
+        try:
+            return layer.apply(*inputs), None, Stats(), 0.0
+        finally:
+            use_here(before)
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
     if mode == "wavefront":

@@ -14,10 +14,15 @@
 #include <windows.h>
 #else
 #include <sched.h>
+#include <signal.h>
 #include <time.h>
 #endif
 
+#if defined(__GNUC__)
+typedef int64_t Word __attribute__((aligned(8))); /* 32-bit processors, too, are to take it whole */
+#else
 typedef int64_t Word;
+#endif
 
 #if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
 #define ATOMIC_WORDS 1
@@ -72,6 +77,15 @@ static inline void spin_yield(void) {
     SwitchToThread();
 #else
     sched_yield();
+#endif
+}
+
+/* Leave the process's signals to its other threads. */
+static inline void spin_block_signals(void) {
+#if !defined(_WIN32)
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
 #endif
 }
 

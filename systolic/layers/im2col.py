@@ -18,6 +18,9 @@ from systolic import _host
 from systolic.gemm import Gemm, Piece, cut, operand_name
 from systolic.layers.geometry import Window
 
+# About as many MACs take as long as to put one value of a patch, or one output, in its place.
+_VALUE_MACS = 512
+
 
 class ConvProduct:
     """A (grouped) convolution lowered to products, one per group; a :class:`~systolic.gemm.Product`.
@@ -59,6 +62,8 @@ class ConvProduct:
     @cached_property
     def acc(self) -> np.ndarray:
         """Where :meth:`store` puts the sums, int32: (batch, oc, oh, ow) or (batch, oh, ow, oc)."""
+        if self._finish is not None:
+            raise RuntimeError("finish_with() has asked for codes: there are no sums")
         # Every sum is stored, unless there is nothing to add.
         return (np.empty if self.gemm.k else np.zeros)(self._size, dtype=np.int32)
 
@@ -108,6 +113,12 @@ class ConvProduct:
             strides=(b, h * sh, line * sw, c, h * dh, line * dw),
             writeable=False,
         )
+
+    @property
+    def work(self) -> int:
+        """The MACs, and what patches and outputs cost, in MACs."""
+        gemm = self.gemm
+        return gemm.macs + _VALUE_MACS * gemm.groups * gemm.m * (gemm.k + gemm.n)
 
     def compute(self, threads: int) -> None:
         """Convolve: compute all sums, or codes; patches are made in cache."""

@@ -119,24 +119,24 @@ def _queue(array: SystolicArray, product: Product, fold: Fold, half: int, accumu
         raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")
 
 
-# MACs between two looks at progress and Ctrl-C: a tenth of a second or less.
-_PIECE_MACS = 1 << 32
+# Work between two looks at progress and Ctrl-C, as `Product.work` counts it: a tenth of a second or less.
+_PIECE_WORK = 1 << 32
 
-# Below this many MACs, other threads cost more than they save.
+# Below this much work, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
 
 
 def run_wavefront(product: Product, workers: int, report: Progress | None) -> None:
     """Compute a product's sums as plain products: :func:`run_product` where cycles are known."""
-    macs = product.gemm.macs
-    if macs <= _PIECE_MACS:
-        if macs:
-            product.compute(workers if macs >= _WORTH_A_THREAD else 1)
+    work = product.work
+    if work <= _PIECE_WORK:
+        if work:
+            product.compute(workers if work >= _WORTH_A_THREAD else 1)
         if report is not None:
             report(product.gemm.sums, product.gemm.sums)
         return
     done = 0
-    for piece in product.pieces(macs // _PIECE_MACS):
+    for piece in product.pieces(-(-work // _PIECE_WORK)):
         piece.compute(workers)
         if report is not None:
             done += piece.size

@@ -275,10 +275,11 @@ class Model:
         """
         # The same shapes as last time give the same, unless nodes or constants were put in place of others.
         key = (self.nodes, *self.constants.values(), *self.inputs.values())
+        names = (*self.constants, *self.inputs)
         given = {name: shape if shape is None else tuple(shape) for name, shape in shapes.items()}
         if self._traced is not None:
             last, of, known = self._traced
-            if last == given and len(of) == len(key) and all(map(operator.is_, of, key)):
+            if last == (given, names) and all(map(operator.is_, of, key)):
                 return dict(known)
         missing = [name for name in self.inputs if name not in shapes]
         if missing:
@@ -291,7 +292,8 @@ class Model:
                 known |= _infer(node, known, values)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"node {node.name!r}: {error}") from error
-        self._traced = given, key, dict(known)
+        if not any(array.flags.writeable for array in self.constants.values()):
+            self._traced = (given, names), key, dict(known)
         return known
 
     def check_symbols(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

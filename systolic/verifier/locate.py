@@ -126,7 +126,7 @@ class _Spy:
         self.acc = product.acc
         self.activation_dtype, self.weight_dtype = product.activation_dtype, product.weight_dtype
         self.rows, self.tile = product.rows, product.tile
-        self.compute, self.pieces = product.compute, product.pieces
+        self.work, self.compute, self.pieces = product.work, product.compute, product.pieces
 
     def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
         g, m, n = self._place

@@ -24,7 +24,7 @@ def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
 
 def expect_dtype(layer: Layer, dtype: str, expected: Sequence[str], hint: str = "") -> str:
     """Return the name of `dtype` if it is one of the expected; TypeError otherwise."""
-    name = dtype if type(dtype) is str else _check.dtype_name(np.dtype(dtype))
+    name = dtype if isinstance(dtype, str) and dtype in expected else _check.dtype_name(np.dtype(dtype))
     if name not in expected:
         raise TypeError(f"{type(layer).__name__} takes {' or '.join(expected)}, not {name}{hint}")
     return name
