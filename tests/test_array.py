@@ -824,6 +824,36 @@ def test_an_interrupt_leaves_a_state_that_can_be_run_on(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(array.outputs[0], Y)
 
 
+def test_states_are_equal_however_the_run_was_cut() -> None:
+    rng = np.random.default_rng(0)
+    x, w = codes(rng, (90, 30), "int8"), codes(rng, (30, 40), "int8")
+
+    def after(*cycles: int) -> State:
+        array = SystolicArray(ArrayConfig(32, 40)).fold(w, x)
+        for count in cycles:
+            array.run(count)
+        return array.state()
+
+    # Some psums have left, others not.
+    whole = after(160)
+    assert after(100, 60) == after(80, 40, 40) == whole
+    assert after(159) != whole
+
+
+def test_outputs_do_not_keep_more_than_they_are() -> None:
+    array = SystolicArray(ArrayConfig(8, 64))
+    x, w = np.ones((1, 8), np.int8), np.ones((8, 64), np.int8)
+    for _ in range(5):
+        array.fold(w, x).run()
+    array.fold(w, np.ones((50, 8), np.int8)).run(until=lambda array: len(array.outputs) == 6)
+    for output in array.outputs:
+        held = output if output.base is None else output.base
+        assert held.nbytes <= 3 * output.nbytes
+    array.fold(w, np.ones((300, 8), np.int8)).run(until=lambda array: array.cycle == 700)
+    (stream,) = array.state().queues.streams
+    assert len(stream.done) > 20 and all(rows.base is None for rows in stream.done)
+
+
 def test_what_is_not_yet_due_below_the_array_is_zero() -> None:
     # The memory may hold anything: two states that are reached alike are equal.
     rng = np.random.default_rng(0)

@@ -121,6 +121,9 @@ def _same(a: Any, b: Any) -> bool:
         return isinstance(b, np.ndarray) and np.array_equal(a, b)
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, QueuedStream) and isinstance(b, QueuedStream):
+        # However a run was cut into chunks.
+        a, b = (replace(s, done=(np.concatenate(s.done),) if s.done else ()) for s in (a, b))
     if isinstance(a, Queues | QueuedTile | QueuedStream):
         return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return bool(a == b)

@@ -442,7 +442,9 @@ class SystolicArray:
                 if stream.sink is not None:
                     stream.sink(start - stream.start, rows)
                 else:
-                    stream = replace(stream, done=(*stream.done, rows))
+                    # A view keeps all of a chunk's psums; a few rows are better off without them.
+                    kept = rows if 2 * len(rows) > len(psums) + self._config.cols else rows.copy()
+                    stream = replace(stream, done=(*stream.done, kept))
             if stream.stop <= last:
                 if stream.sink is None:
                     output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)

@@ -164,7 +164,9 @@ def _import_seconds(rounds: int) -> tuple[float, float]:
         for number in range(rounds + 1):
             for name, taken in zip(("systolic", "numpy"), times, strict=True):
                 started = time.perf_counter()
-                subprocess.run([sys.executable, "-c", f"import {name}"], check=True, env=variables)
+                # Elsewhere: this folder may be a checkout whose sources are not built.
+                command = [sys.executable, "-c", f"import {name}"]
+                subprocess.run(command, check=True, env=variables, cwd=folder)
                 if number:  # the first one writes it
                     taken.append(time.perf_counter() - started)
     return median(times[0]), median(times[1])

@@ -269,7 +269,7 @@ def _result(
 
 def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
     """Check mode and trace together."""
-    if trace is None and mode in MODES:
+    if trace is None and isinstance(mode, str) and mode in MODES:
         return None
     _check.choice(mode, "mode", MODES)
     recorder = as_trace(trace)
