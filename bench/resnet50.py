@@ -106,11 +106,12 @@ def measure(
             what = f"{name} x int8, {_threads(count)}"
             beside = (f"ONNX Runtime {what}", network.onnxruntime(count), 1)
             ours = network.ours("wavefront", count)
-            measured.append(compare(f"wavefront mode, {what}", ours, 1, *beside, "runs/s", rounds))
+            name = f"wavefront mode, {what}"
+            measured.append(compare(name, ours, 1, *beside, "runs/s", rounds, settle=True))
     network = networks["int8"]
     what, ours = f"cycle mode, int8 x int8, {_threads(cycle_threads)}", network.ours("cycle", cycle_threads)
     beside = ("ONNX Runtime int8 x int8, one thread", network.onnxruntime(1), 1)
-    measured.append(compare(what, ours, 1, *beside, "runs/s", rounds))
+    measured.append(compare(what, ours, 1, *beside, "runs/s", rounds, settle=True))
     return measured
 
 
@@ -204,7 +205,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
     time_of, its_time = Column("time", format=seconds), Column("its time", format=seconds)
     ratio = Column("times as long", format=".2f")
     columns: list[str | Column] = ["measured", time_of, "beside", its_time, ratio]
-    footer = "medians of runs in turn; the last is the median pair by pair"
+    footer = "medians of runs in turn, each after an untimed one; the last is the median pair by pair"
     result = [Table(columns, times, title="Whole network", footer=footer)]
     if results["peak_megabytes"]:
         rows = [(name, f"{value:.0f} MB") for name, value in results["peak_megabytes"].items()]

@@ -284,12 +284,15 @@ def test_thin_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyP
 def test_threads_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "thread_count", lambda: 1)
     section = products.threads_section(2, m=5, size=9, array=4)
-    assert [m.baseline for m in section.measurements] == ["one thread"] * 2
-    assert section.notes and "one core" in section.notes[0]
-    folds, sums = (row["results"] for row in untimed)
+    assert [m.baseline for m in section.measurements] == ["one thread"] * 3
+    assert section.notes and "one core" in section.notes[1]
+    folds, kernels, sums = (row["results"] for row in untimed)
     np.testing.assert_array_equal(folds[0].outputs[0], folds[1].outputs[0])
+    for kernel in kernels:
+        np.testing.assert_array_equal(kernel, folds[0].outputs[0])
     np.testing.assert_array_equal(*sums)
-    assert untimed[0]["amounts"] == (16 * (3 * 4 + 5 - 2),) * 2 and untimed[1]["amounts"] == (729, 729)
+    assert untimed[0]["amounts"] == untimed[1]["amounts"] == (16 * (3 * 4 + 5 - 2),) * 2
+    assert untimed[2]["amounts"] == (729, 729)
 
 
 def test_direct_run_clocks_the_same_product() -> None:
@@ -407,6 +410,14 @@ def test_rows_of_one_array_take_no_extent(
 ) -> None:
     assert cli.main(["bench", *array, *more]) == 2
     assert "choose other rows" in capsys.readouterr().err
+
+
+def test_each_is_called_once_more_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(timing, "_timed", lambda work, count: (work(), calls.append("timed"), 1.0)[-1])
+    timing.compare("a", lambda: calls.append("a"), 1, "b", lambda: calls.append("b"), 1, "x/s", 2, settle=True)
+    assert calls == ["a", "b", *["a", "a", "timed", "b", "b", "timed"] * 2]
+
 
 
 # bench/resnet50.py

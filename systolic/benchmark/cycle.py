@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from systolic import _check, _core, engine
 from systolic.array import SystolicArray
-from systolic.array.schedule import Ports
+from systolic.array.schedule import Ports, port_window, skewed
+from systolic.array.state import State
+from systolic.array.systolic_array import _clock_columns
+from systolic.array.workspace import Workspace
 from systolic.benchmark.timing import Measurement, Section, Work, compare, instruction_sets, using
-from systolic.config import ArrayConfig
+from systolic.config import REGISTERS, ArrayConfig
 
 UNIT = "PE-cycles/s"
 STEPPING = "numpy stepping"
@@ -52,12 +57,33 @@ class Fold:
         self.x = rng.integers(-128, 128, (m, rows), dtype=np.int8)
         self.w = rng.integers(-128, 128, (rows, cols), dtype=np.int8)
         self.name = f"m = {m}, {rows} x {cols}"
-        self.pe_cycles = rows * cols * SystolicArray(self.config).fold(self.w, self.x).run().cycle
+        self.cycles = SystolicArray(self.config).fold(self.w, self.x).run().cycle
+        self.pe_cycles = rows * cols * self.cycles
         self.stepping = (STEPPING, NumpyStepping(self.x, self.w).run, rows * cols * m)
 
     def run(self, threads: int) -> Work:
         """Return what runs the fold from reset to its last psum."""
         return lambda: SystolicArray(self.config).fold(self.w, self.x).run(threads=threads)
+
+    def kernel(self, threads: int) -> Callable[[], np.ndarray]:
+        """Return what clocks the fold's cycles with its values on the ports, nothing prepared around it.
+
+        It returns what left the bottom PEs, as rows of x; registers go on from where they are.
+        """
+        rows, cols = self.config.rows, self.config.cols
+        queues = SystolicArray(self.config).fold(self.w, self.x)._queues
+        ports = port_window(queues, self.config, 0, self.cycles, Workspace())
+        idle = State.idle(self.config)
+        arrays = {name: getattr(idle, name).copy() for name in REGISTERS}
+        below = np.zeros((self.cycles + cols - 1, cols), dtype=np.int32)
+        # The first row of x is swapped in at local time `rows` and leaves rows - 1 cycles later.
+        first = cols - 1 + 2 * rows - 1
+
+        def work() -> np.ndarray:
+            _clock_columns(arrays, ports, skewed(below, self.cycles, cols), threads)
+            return below[first : first + len(self.x)]
+
+        return work
 
 
 def random_control(config: ArrayConfig, cycles: int) -> Work:

@@ -223,12 +223,18 @@ def threads_section(rounds: int, *, m: int = 2048, size: int = 2048, array: int 
             "one thread", fold.run(1), fold.pe_cycles, UNIT, SHORT_ROUNDS * rounds,
         ),
         compare(
+            f"one fold, {fold.name}, the kernel, two threads", fold.kernel(2), fold.pe_cycles,
+            "one thread", fold.kernel(1), fold.pe_cycles, UNIT, SHORT_ROUNDS * rounds,
+        ),
+        compare(
             f"{size} x {size} x {size}, wavefront, two threads", wavefront(x, w, 2), size**3,
             "one thread", wavefront(x, w, 1), size**3, MACS, rounds,
         ),
     )  # fmt: skip
-    notes = () if thread_count() > 1 else ("this process may use one core, so two threads gain nothing",)
-    return Section("Two threads beside one", measured, notes)
+    notes = ["the kernel clocks what stands on the ports; a fold is queued, laid out and collected besides"]
+    if thread_count() == 1:
+        notes.append("this process may use one core, so two threads gain nothing")
+    return Section("Two threads beside one", measured, tuple(notes))
 
 
 def _threads(threads: int) -> str:

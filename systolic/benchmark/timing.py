@@ -79,7 +79,7 @@ def _timed(work: Work, calls: int) -> float:
 def compare(
     name: str, work: Work, amount: float,
     baseline: str, base_work: Work, base_amount: float,
-    unit: str, rounds: int, *, least_seconds: float = 0.0,
+    unit: str, rounds: int, *, least_seconds: float = 0.0, settle: bool = False,
 ) -> Measurement:  # fmt: skip
     """Time two things in turn, `rounds` times after one warm-up, and return rates and their ratio.
 
@@ -90,11 +90,18 @@ def compare(
     least_seconds : float
         What takes less is called so often in a round that it takes about as long: a single call
         of microseconds would time the clock.
+    settle : bool
+        Before each is timed it is called once more: threads of the other, which look for work for some
+        milliseconds before they sleep, are not to be on its cores.
     """
     calls = [_calls(work, least_seconds), _calls(base_work, least_seconds)]
     rates, base_rates = [], []
     for _ in range(rounds):
+        if settle:
+            work()
         rates.append(amount / _timed(work, calls[0]))
+        if settle:
+            base_work()
         base_rates.append(base_amount / _timed(base_work, calls[1]))
     ratio = median(a / b for a, b in zip(rates, base_rates, strict=True))
     return Measurement(name, baseline, unit, median(rates), median(base_rates), ratio)
