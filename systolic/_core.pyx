@@ -42,7 +42,7 @@ The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (c
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from systolic._pool cimport borrow, give_back, hire, share, whole_lines
 
@@ -175,12 +175,12 @@ def run(
     clock.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
     most = min(total, BLOCK)
     clock.work_bytes = _work_bytes(clock.rows)
-    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(clock.rows, clock.cols, most), &size)
+    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(clock.rows, clock.cols, most, total), &size)
     if clock.memory == NULL:
         raise MemoryError()
     with nogil:
         is_long = total * clock.rows * clock.cols >= LONG_PE_CYCLES
-        _place_streams(&clock, most)
+        _place_streams(&clock, most, total)
         clock.start = 0
         while clock.start < total:
             _begin(&clock, min(most, total - clock.start))

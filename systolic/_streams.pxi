@@ -6,6 +6,7 @@
 cdef enum:
     BLOCK = 256
     BUSY = 24
+    BLOCKS_KEPT = 6         # windows that a row of pairs holds one before the other
     ROWS_EACH = 16          # rows that a thread loads at a time; even, for pairs
     LONG_PE_CYCLES = 1 << 22
 
@@ -29,7 +30,11 @@ cdef struct Block:
     int32_t *shift_range    # of each row: the first and last element of `shifts` that is set
     int32_t *swap_range     # likewise
     bint no_control         # nothing is set on any control port, as most of the time
-    int32_t *pairs          # kernels/array.h: two rows in one
+    # kernels/array.h: two rows in one. A block's window lies before the one of the block before, whose newest
+    # elements are its oldest: only what is new is written, in lines that no other core has read lately.
+    int32_t *pairs
+    Py_ssize_t pairs_stride # from two rows to the next two
+    const int32_t *moved    # where the window lay, if it had to begin anew at the end of the memory; else NULL
 
 
 cdef struct Port:
@@ -56,24 +61,34 @@ cdef struct Clock:
     Py_ssize_t bottom_cycle, bottom_col
     Py_ssize_t start        # the first cycle of the block
     Block block
+    int32_t *pairs          # where its memory begins
     int workers
     uint8_t *memory         # what every worker needs for a strip, then the streams
     size_t work_bytes
 
 
-cdef size_t _stream_bytes(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles) noexcept nogil:
+cdef Py_ssize_t _pairs_stride(Py_ssize_t cols, Py_ssize_t cycles, Py_ssize_t total) noexcept nogil:
+    # An odd number of cache lines, to spread rows over L1's sets.
+    cdef Py_ssize_t held = min(BLOCKS_KEPT * cycles, total) + (cols + LANES - 1) // LANES * LANES
+    return (held + 15) // 16 * 16 | 16
+
+
+cdef size_t _stream_bytes(Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t cycles, Py_ssize_t total) noexcept nogil:
     cdef size_t width = cycles + (cols + LANES - 1) // LANES * LANES
-    return (rows * 4 + (rows + 1) // 2 * 4 + 3 * rows) * width + 16 * (rows + 1) + rows
+    cdef size_t pairs = (rows + 1) // 2 * _pairs_stride(cols, cycles, total)
+    return (rows * 4 + 3 * rows) * width + 4 * pairs + 16 * (rows + 1) + rows
 
 
-cdef void _place_streams(Clock *clock, Py_ssize_t cycles) noexcept nogil:
+cdef void _place_streams(Clock *clock, Py_ssize_t cycles, Py_ssize_t total) noexcept nogil:
     # Say where streams stand, for blocks of at most so many cycles: what is said of a row stays from block to block.
     cdef Py_ssize_t rows = clock.rows, width = cycles + (clock.cols + LANES - 1) // LANES * LANES
     cdef Block *block = &clock.block
     cdef int32_t *ints = <int32_t *>(clock.memory + clock.workers * clock.work_bytes)
     block.same_since = ints
-    block.pairs = ints + rows * width
-    block.shift_range = block.pairs + (rows + 1) // 2 * width
+    block.pairs_stride = _pairs_stride(clock.cols, cycles, total)
+    clock.pairs = ints + rows * width
+    block.pairs = NULL
+    block.shift_range = clock.pairs + (rows + 1) // 2 * block.pairs_stride
     block.swap_range = block.shift_range + 2 * (rows + 1)
     block.activations = <uint8_t *>(block.swap_range + 2 * (rows + 1))
     block.shifts = block.activations + rows * width
@@ -85,6 +100,12 @@ cdef void _begin(Clock *clock, Py_ssize_t cycles) noexcept nogil:
     cdef Block *block = &clock.block
     block.cycles = cycles
     block.width = cycles + (clock.cols + LANES - 1) // LANES * LANES
+    block.moved = NULL
+    if block.pairs == NULL or block.pairs - clock.pairs < cycles:
+        block.moved = block.pairs
+        block.pairs = clock.pairs + block.pairs_stride - block.width
+    else:
+        block.pairs -= cycles
     # Below the last row nothing reads a chain.
     block.shift_range[2 * clock.rows] = <int32_t>block.width
     block.shift_range[2 * clock.rows + 1] = -1
@@ -127,9 +148,13 @@ cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogi
             _reverse(block.swaps, clock, clock.west_swap, r, 1)
         _load_row(block, r, clock.cols, clock.activation + at, clock.shift + at, clock.swap + at)
     for r in range(first, first + rows, 2):
-        K.pair_up(block.pairs + r // 2 * block.width, block.activations + r * block.width,
-                  block.activations + (r + 1) * block.width if r + 1 < clock.rows else NULL, block.width,
-                  clock.activation_signed)
+        at = r // 2 * block.pairs_stride
+        if block.moved != NULL:
+            memmove(block.pairs + at + block.cycles, block.moved + at, (block.width - block.cycles) * sizeof(int32_t))
+        # The last pair of what is new has an old element in its upper row.
+        K.pair_up(block.pairs + at, block.activations + r * block.width,
+                  block.activations + (r + 1) * block.width if r + 1 < clock.rows else NULL,
+                  block.cycles + 1 if clock.start > 0 else block.width, clock.activation_signed)
     for r in range(first, first + rows):
         at = r * clock.cols
         memcpy(clock.activation + at, block.activations + r * block.width, clock.cols)

@@ -238,7 +238,7 @@ cdef void _clock_strip(const Clock *clock, Py_ssize_t col, Work work) noexcept n
             row.count = row.done = 0
             row.wave = -1
             row.half = <int>((r + g) % 2)
-            row.pairs = block.pairs + (r + g) // 2 * block.width + col + cycles - 1 + row.half
+            row.pairs = block.pairs + (r + g) // 2 * block.pairs_stride + col + cycles - 1 + row.half
             copy_bytes(weights.weight, clock.weight + at, valid)
             K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)
             if quiet:

@@ -265,6 +265,16 @@ def test_long_runs_equal_the_reference(rows: int, cols: int, cycles: int, densit
     check_same(kernel(*one), expected)
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(5, 20), (1, 1), (2, 300), (18, 33)])
+@pytest.mark.parametrize("cycles", [6 * BLOCK, 6 * BLOCK + 1, 13 * BLOCK + 9])
+@pytest.mark.parametrize("density", ["bursts", 0.0])
+def test_very_long_runs_equal_numpy_stepping(rows: int, cols: int, cycles: int, density) -> None:
+    # Streams of several blocks lie one before the other, and begin anew after some.
+    one, expected = stepped_case(rows + cycles, rows, cols, cycles, density)
+    for threads in (1, 2):
+        check_same(kernel(*one, threads=threads), expected)
+
+
 @pytest.mark.parametrize("cycles", [1, 7, 8, 63, 64, 65, 130])
 def test_64_by_64_equals_the_reference(cycles: int) -> None:
     one, expected = checked_case(cycles, 64, 64, cycles, "mixed")
