@@ -60,7 +60,6 @@ cdef enum:
 cdef struct Helper:
     PyThread_type_lock bell     # held, so that who takes it sleeps; released to wake it
     Word asleep
-
     Word last                   # job
 
 cdef struct Part:
