@@ -266,8 +266,8 @@ def test_no_more_helpers_than_there_are_tasks() -> None:
         import numpy as np
         import systolic
         from systolic import _core, _host, _pool
-        x, w = np.ones((30, 40), np.int8), np.ones((40, 50), np.int8)
-        _core.multiply(x, w, np.empty((30, 50), np.int32), threads=64)
+        x, w = np.ones((30, 40), np.int8), np.ones((40, 8), np.int8)  # columns of one panel
+        _core.multiply(x, w, np.empty((30, 8), np.int32), threads=64)
         array = systolic.SystolicArray(systolic.ArrayConfig(40, 33)).fold(np.ones((40, 33), np.int8), x)
         from systolic.array import systolic_array
         systolic_array._WORTH_A_THREAD = 0
