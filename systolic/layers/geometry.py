@@ -70,6 +70,11 @@ class Window:
     image: Pair
     out: Pair
 
+    @property
+    def before(self) -> Pair:
+        """Padding above and to the left."""
+        return self.pads[0][0], self.pads[1][0]
+
 
 def window(
     image: Pair,

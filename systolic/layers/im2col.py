@@ -137,10 +137,9 @@ class ConvProduct:
 
     def _convolve(self, images: tuple[int, int], pixels: tuple[int, int], threads: int) -> None:
         window, finish = self._window, self._finish
-        pad = (window.pads[0][0], window.pads[1][0])
         _host.convolve(
             self._x, self._weights, self.acc if finish is None else None, window.kernel, window.stride,
-            window.dilation, pad, window.out, self._pad_value, images=images, pixels=pixels,
+            window.dilation, window.before, window.out, self._pad_value, images=images, pixels=pixels,
             channels_last=self._layout == "NHWC", threads=threads, **(finish or {}),
         )  # fmt: skip
 

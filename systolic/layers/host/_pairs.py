@@ -1,4 +1,4 @@
-"""Functions of two codes: element by element, or from a table over all pairs."""
+"""Functions of two codes: by the compiled loops, element by element, or from a table over all pairs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from collections.abc import Callable
 import numpy as np
 
 from systolic.layers.host.qlinear_table import all_codes
+from systolic.quant import QuantParams
+from systolic.threads import thread_count
 
 # From this many elements on, a table over all pairs of codes (65536) is cheaper.
 _TABLE_FROM = 1 << 16
 
 
 def of_pairs(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray, out: np.ndarray
+    compiled: Callable[..., None],
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    params: tuple[QuantParams, QuantParams, QuantParams],
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray,
 ) -> np.ndarray:
     """Fill `out` with a function of two tensors of its 8-bit type that broadcast to its shape; return it.
 
-    The function takes two arrays that broadcast together and gives numbers within out's type.
+    `compiled`, of ``_host``, takes what lies alike, with the parameters of a, b and out. `function` is the
+    same in numpy: it takes two arrays that broadcast together and gives numbers within out's type.
     """
+    if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
+        scales, zero_points = [float(p.scales) for p in params], [int(p.zero_points) for p in params]
+        compiled(a, b, out, scales, zero_points, threads=thread_count())
+        return out
     if out.size < _TABLE_FROM:
         out[...] = function(a, b)
         return out

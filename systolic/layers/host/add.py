@@ -14,7 +14,6 @@ from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.quant import QuantParams
-from systolic.threads import thread_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,12 +117,8 @@ class Add(HostLayer):
         a_params, b_params = self.a, self.b
         if _first_is_broadcast(a.shape, b.shape):
             a, b, a_params, b_params = b, a, b_params, a_params
-        if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
-            each = (a_params, b_params, self.y)
-            scales, zero_points = [float(p.scales) for p in each], [int(p.zero_points) for p in each]
-            _host.add(a, b, out, scales, zero_points, threads=thread_count())
-            return out
-        return of_pairs(partial(_add_codes, a_params=a_params, b_params=b_params, y=self.y), a, b, out)
+        function = partial(_add_codes, a_params=a_params, b_params=b_params, y=self.y)
+        return of_pairs(_host.add, function, (a_params, b_params, self.y), a, b, out)
 
 
 def _first_is_broadcast(a: Shape, b: Shape) -> bool:

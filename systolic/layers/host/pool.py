@@ -78,8 +78,7 @@ class MaxPool2d(HostLayer):
         win = _window(self, x.shape)
         if x.dtype.char in "bB" and self.layout == "NCHW" and x.flags.c_contiguous:
             out = np.empty((*x.shape[:2], *win.out), x.dtype)
-            pad = (win.pads[0][0], win.pads[1][0])
-            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, pad, threads=thread_count())
+            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
             return out
         # A maximum over a window is one over its columns, then one over its rows.
         for direction, axis in enumerate(image_axes(self.layout)):

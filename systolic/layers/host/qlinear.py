@@ -14,7 +14,6 @@ from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host.qlinear_table import expect_one_type, look_up, requantize_table
 from systolic.quant import QuantParams
-from systolic.threads import thread_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,12 +82,7 @@ class QLinearMul(HostLayer):
         """Return the product of two tensors of codes."""
         a, b = take(self, inputs)
         out = np.empty(self.output_shape(a.shape, b.shape), self.output_dtype(a.dtype, b.dtype))
-        if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
-            each = (self.a, self.b, self.y)
-            scales, zero_points = [float(p.scales) for p in each], [int(p.zero_points) for p in each]
-            _host.mul(a, b, out, scales, zero_points, threads=thread_count())
-            return out
-        return of_pairs(self._products, a, b, out)
+        return of_pairs(_host.mul, self._products, (self.a, self.b, self.y), a, b, out)
 
     def _multiplier(self) -> np.ndarray:
         return np.asarray(self.a.scales * self.b.scales / self.y.scales)
