@@ -8,7 +8,7 @@ import numpy as np
 
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.layers.host import OnnxNode
-from systolic.layers.host.evaluator import evaluator, infer
+from systolic.layers.host.evaluator import alone, evaluator, infer
 from systolic.model import DTYPES, Node
 
 
@@ -40,11 +40,11 @@ def evaluated(op: Operator) -> Converted:
     dtypes = {name: op.dtypes[name] for name in reads}
     _expect_types(op, dtypes, "its input")
     try:
-        run = evaluator(data, reads, tuple(dtypes.values()), opsets)
+        evaluator(data, reads, tuple(dtypes.values()), opsets)
     except ValueError as error:
         raise op.refuse(str(error)) from error
     if not reads:
-        return _constant(op, run)
+        return _constant(op, data, opsets)
     shapes = {name: op.graph.shapes.get(name) for name in reads}
     values = {name: op.constants[name] for name in reads if name in op.constants}
     writes = {}
@@ -105,13 +105,14 @@ def _inner(node: Any) -> list[Any]:
     return found
 
 
-def _constant(op: Operator, run: Any) -> np.ndarray:
+def _constant(op: Operator, data: bytes, opsets: tuple[tuple[str, int], ...]) -> np.ndarray:
     """Return what a node without inputs gives."""
     if op.op_type.startswith("Random") or len(op.outputs) != 1:
         raise op.refuse("it reads nothing, so that every run would have the same numbers; store them instead")
-    (value,) = run.run(None, {})
-    if not isinstance(value, np.ndarray):
-        raise op.refuse("it gives no tensor; sequences, optionals and maps are not supported")
+    try:
+        value = alone(data, opsets)
+    except ValueError as error:
+        raise op.refuse(str(error)) from error
     _expect_types(op, {op.outputs[0]: value.dtype.name}, "its output")
     return value
 

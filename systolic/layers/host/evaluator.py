@@ -22,6 +22,10 @@ _SHAPING_BYTES = 1 << 16
 # Of processor time for the shapes of one node, which take a fraction of a millisecond.
 _SECONDS = 1.0
 
+# What evaluating a node on constants may take: a file may ask for any number of steps.
+_FOLD_SECONDS = 1.5
+_FOLD_BYTES_PER_SECOND = 1 << 22
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxNode(HostLayer):
@@ -157,6 +161,18 @@ class OnnxNode(HostLayer):
             arrays.append(np.array(result, dtype=dtype))
         return tuple(arrays)
 
+    def fold(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
+        size = sum(array.nbytes for array in inputs)
+        arrays = _isolated.call(
+            self.apply,
+            *inputs,
+            seconds=_FOLD_SECONDS + size / _FOLD_BYTES_PER_SECOND,
+            what=f"{self.kind}, on constants, by onnx's reference evaluator,",
+            modules=("onnx.reference",),
+        )
+        return tuple(arrays)
+
     def _expect(self, values: Sequence[Any]) -> None:
         if len(values) != len(self.reads):
             raise TypeError(f"{self.kind} takes {len(self.reads)} inputs, not {len(values)}")
@@ -211,6 +227,25 @@ def infer(
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         found[value.name] = dtype, tuple(sizes) if tensor.HasField("shape") else None
     return found
+
+
+def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Return the output of a node that reads nothing; ValueError if that is no tensor or takes too long."""
+    return _isolated.call(  # type: ignore[no-any-return]
+        _alone,
+        data,
+        opsets,
+        seconds=_FOLD_SECONDS,
+        what="it, by onnx's reference evaluator,",
+        modules=("onnx.reference",),
+    )
+
+
+def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    (value,) = evaluator(data, (), (), opsets).run(None, {})
+    if not isinstance(value, np.ndarray):
+        raise ValueError("it gives no tensor; sequences, optionals and maps are not supported")
+    return value
 
 
 def inferred(model: Any, seconds: float, what: str, *, strict: bool) -> Any:
