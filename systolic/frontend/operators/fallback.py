@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.attributes import check_attributes, check_scan
 from systolic.layers.host import OnnxNode
 from systolic.layers.host.evaluator import alone, evaluator, infer
 from systolic.model import DTYPES, Node
@@ -21,6 +22,7 @@ def evaluated(op: Operator) -> Converted:
     """Return the layer that evaluates a node with the onnx package, for want of a layer of our own."""
     if not _known(op):
         raise op.refuse("this use of it is not supported")
+    check_attributes(op)
     node = _plain(op)
     for inner in _inner(node):
         if not _exists(inner.domain, inner.op_type, op.graph.opsets):
@@ -32,6 +34,10 @@ def evaluated(op: Operator) -> Converted:
         # The evaluator looks at the largest of these alone, and takes negative ones for 0.
         if scan.op_type == "Scan" and any(any(a.ints) for a in scan.attribute if a.name.startswith("scan_")):
             raise op.refuse("a Scan along other axes than the first, or backwards, is not supported")
+        if scan.op_type == "Scan":
+            scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
+            body = next((len(a.g.input) for a in scan.attribute if a.name == "body"), 0)
+            check_scan(len(scan.input), body, scanned)
     # Those in use alone: what else a file names is no part of what the node means.
     used = {"", node.domain, *(inner.domain for inner in _inner(node))}
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
