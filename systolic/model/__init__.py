@@ -240,7 +240,7 @@ class Model:
                     f"constant {constant!r} must hold one of {', '.join(DTYPES)}, not {array.dtype}"
                 )
             array.flags.writeable = False
-        self.nodes: tuple[Node, ...] = ()
+        listed: list[Node] = []
         known = {*self.inputs, *self.constants}
         if len(known) < len(self.inputs) + len(self.constants):
             raise ValueError("inputs and constants must have different names")
@@ -255,7 +255,8 @@ class Model:
                     raise ValueError(f"{node.name!r} writes {tensor!r}, which is there already")
                 known.add(tensor)
             last = node.output
-            self.nodes += (node,)
+            listed.append(node)
+        self.nodes = tuple(listed)
         self.outputs = (last,) if outputs is None else _names(outputs, "outputs")
         for tensor in self.outputs:
             if tensor not in known:
