@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,15 +253,67 @@ def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
         loaded(tmp_path, with_function([om.node("mine.Twice", ["a"], "b")]))
 
 
-def test_functions_that_grow_beyond_bounds_are_refused(tmp_path: Path) -> None:
+def doubling(levels: int, overload: str = "") -> Any:
+    """A model whose functions call each other twice per level."""
     graph = with_function([om.node("Relu", ["a"], "b")], "f0")
     opsets = [onnx.helper.make_opsetid("", om.OPSET), onnx.helper.make_opsetid("mine", 1)]
-    for level in range(1, 40):
+    for level in range(1, levels):
         body = [om.node(f"mine.f{level - 1}", ["a"], "t"), om.node(f"mine.f{level - 1}", ["t"], "b")]
         graph.functions.append(onnx.helper.make_function("mine", f"f{level}", ["a"], ["b"], body, opsets))
-    graph.graph.node[0].op_type = "f39"
-    with pytest.raises(ValueError, match="more than 1,048,576 nodes"):
+    graph.graph.node[0].op_type = f"f{levels - 1}"
+    for function in graph.functions:
+        function.overload = overload
+        for node in function.node:
+            node.overload = overload if node.domain else ""
+    graph.graph.node[0].overload = overload
+    return graph
+
+
+@pytest.mark.parametrize("levels", [15, 18, 40])
+@pytest.mark.parametrize("overload", ["", "other"])
+def test_functions_that_grow_beyond_bounds_are_refused(tmp_path: Path, levels: int, overload: str) -> None:
+    graph = doubling(levels, overload)
+    if overload:
+        # Another function of the name, which is not called.
+        last = onnx.FunctionProto.FromString(graph.functions[0].SerializeToString())
+        last.name, last.overload = f"f{levels - 1}", ""
+        graph.functions.append(last)
+    assert graph.ByteSize() < 8000
+    started = time.monotonic()
+    with pytest.raises(
+        ValueError, match="written out are more than [12][0-9],[0-9]{3} nodes, the most for a file"
+    ):
         loaded(tmp_path, graph)
+    assert time.monotonic() - started < 1
+
+
+def test_functions_are_written_out_up_to_the_bound(tmp_path: Path) -> None:
+    assert len(loaded(tmp_path, doubling(10)).nodes) == 2**9
+
+
+def test_functions_that_multiply_bytes_are_refused(tmp_path: Path) -> None:
+    large = onnx.numpy_helper.from_array(np.zeros(2**18, F))
+    graph = doubling(12)
+    graph.functions[0].node.insert(0, om.node("Constant", [], "c", value=large))
+    with pytest.raises(ValueError, match="written out are more than [0-9,]+ bytes"):
+        loaded(tmp_path, graph)
+    # By an attribute of the one call.
+    graph = doubling(12)
+    for function in graph.functions:
+        function.attribute.append("value")
+        for node in function.node:
+            if node.domain:
+                node.attribute.add(name="value", ref_attr_name="value", type=onnx.AttributeProto.TENSOR)
+    constant = om.node("Constant", [], "c")
+    constant.attribute.add(name="value", ref_attr_name="value", type=onnx.AttributeProto.TENSOR)
+    graph.functions[0].node.insert(0, constant)
+    graph.graph.node[0].attribute.append(onnx.helper.make_attribute("value", large))
+    with pytest.raises(ValueError, match="written out are more than [0-9,]+ bytes"):
+        loaded(tmp_path, graph)
+
+
+def test_functions_too_deep_are_refused(tmp_path: Path) -> None:
+    opsets = [onnx.helper.make_opsetid("", om.OPSET), onnx.helper.make_opsetid("mine", 1)]
     chain = with_function([om.node("Relu", ["a"], "b")], "f0")
     for level in range(1, 200):
         body = [om.node(f"mine.f{level - 1}", ["a"], "b")]
