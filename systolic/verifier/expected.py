@@ -179,6 +179,7 @@ UNCHECKED: frozenset[type[Layer]] = frozenset(
         layers.FloatDense,
         layers.ArgMax,
         layers.AveragePool,
+        layers.BatchNormalization,
         layers.Binary,
         layers.Cast,
         layers.Clip,
