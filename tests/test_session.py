@@ -22,7 +22,7 @@ import onnx_models as om  # noqa: E402
 from onnx_models import F  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import OnnxNode, _isolated, UnsupportedOperator, load_onnx  # noqa: E402
+from systolic import OnnxNode, UnsupportedOperator, _isolated, load_onnx  # noqa: E402
 from systolic.layers.host import session  # noqa: E402
 
 X = F([[1, -2, 3], [0.5, 5, -6]])

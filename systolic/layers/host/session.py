@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+# What it says where it does not have an operator.
+_MISSING = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
+
 
 class NoKernel(ValueError):
     """ONNX Runtime is not installed, or does not have the operator for these types and this version."""
@@ -61,8 +64,7 @@ def create(model: bytes, what: str) -> Any:
     except Exception as error:
         # Its classes have no common base, and the same case comes as several of them.
         text = " ".join(str(error).split())
-        missing = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
-        kind = NoKernel if any(words in text for words in missing) else ValueError
+        kind = NoKernel if any(words in text for words in _MISSING) else ValueError
         raise kind(f"ONNX Runtime {runtime.__version__} does not take {what}: {text}") from error
 
 
