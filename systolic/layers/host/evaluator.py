@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _isolated
 from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
 
 Call = Callable[[dict[str, np.ndarray]], list[Any]]
 """From the tensors that a node reads, by name, to those that it writes."""
+
+Inferred = dict[str, tuple[str | None, tuple[int | None, ...] | None]]
+"""Type and shape by a tensor's name, None for what is unknown."""
 
 ONNX_RUNTIME, ONNX = "ONNX Runtime", "onnx"
 """What `delegate` says."""
@@ -32,6 +35,12 @@ _KEPT = 128
 
 # The oldest version of the file format with everything used here; old releases read it too.
 _IR_VERSION = 8
+
+# Shape inference looks at sizes and axes, not at the values of weights.
+_SHAPING_BYTES = 1 << 16
+
+# Of processor time for the shapes of one node, which take a fraction of a millisecond.
+_SECONDS = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +145,11 @@ class OnnxNode(HostLayer):
         known = {n: v for n, v in zip(self.reads, values, strict=True) if v is not None}
         types = dict(zip(self.reads, self.read_dtypes, strict=True))
         found = infer(parse(self.node.tobytes()), types, dims, known, dict(self.opsets))
+        if len(found) != len(self.write_dtypes):
+            raise ValueError(
+                f"write_dtypes must name a type for each output of the node ({self.kind}) in use, "
+                f"{', '.join(map(repr, found)) or 'none'}, not {self.write_dtypes}"
+            )
         result = []
         for _, shape in found.values():
             if shape is None or None in shape:
@@ -192,28 +206,33 @@ def infer(
     shapes: Mapping[str, Sequence[int | None] | None],
     values: Mapping[str, np.ndarray],
     opsets: Mapping[str, int],
-) -> dict[str, tuple[str | None, tuple[int | None, ...] | None]]:
+) -> Inferred:
     """Return type and shape of each of a node's outputs in use, as far as they can be inferred.
 
     onnx infers them for standard operators, ONNX Runtime for others. A type is None where it is none of a
     tensor that numpy knows; ValueError if what the node reads does not fit.
     """
     onnx = _onnx()
-    from onnx import shape_inference
-
     graph = _model(node, tuple(dtypes), opsets, dtypes, shapes)
-    graph.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in values.items())
+    graph.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name)
+        for name, value in values.items()
+        if value.nbytes <= _SHAPING_BYTES
+    )
     if node.domain not in STANDARD:
-        return session.describe(session.create(graph.SerializeToString(), node.op_type))
+        found: Inferred = _isolated.call(
+            _described, graph.SerializeToString(), node.op_type,
+            seconds=_SECONDS, what="ONNX Runtime's shape inference", modules=("onnxruntime",),
+        )  # fmt: skip
+        return found
     try:
-        done = shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
+        done = inferred(graph, _SECONDS, "onnx's shape inference", strict=True)
+    except ValueError as error:
         if node.op_type in WITH_SUBGRAPHS and any(shape is not None for shape in shapes.values()):
             # A branch that is not taken need not fit: then only a run can tell the shape.
             return infer(node, dtypes, {}, {}, opsets)
-        text = " ".join(str(error).split())
-        raise ValueError(f"{node.op_type} does not take what reaches it: {text}") from error
-    found: dict[str, tuple[str | None, tuple[int | None, ...] | None]] = {}
+        raise ValueError(f"{node.op_type} does not take what reaches it: {error}") from error
+    found = {}
     for value in done.graph.output:
         tensor = value.type.tensor_type
         dtype = None
@@ -222,6 +241,38 @@ def infer(
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         found[value.name] = dtype, tuple(sizes) if tensor.HasField("shape") else None
     return found
+
+
+def inferred(model: Any, seconds: float, what: str, *, strict: bool) -> Any:
+    """Return a ModelProto with the shapes that onnx infers; ValueError if its parts do not fit.
+
+    Attributes out of range end the process of onnx's native code in places, or make it run forever:
+    it runs in a helper process, for at most so many seconds.
+    """
+    data = _isolated.call(
+        _inferred,
+        model.SerializeToString(),
+        strict,
+        seconds=seconds,
+        what=what,
+        modules=("onnx.shape_inference",),
+    )
+    return type(model).FromString(data)
+
+
+def _inferred(data: bytes, strict: bool) -> bytes:
+    from onnx import shape_inference
+
+    try:
+        done = shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True)
+    except shape_inference.InferenceError as error:
+        # Its own class is not for the other process.
+        raise ValueError(" ".join(str(error).split())) from error
+    return bytes(done.SerializeToString())
+
+
+def _described(data: bytes, operator: str) -> Inferred:
+    return session.describe(session.create(data, operator))
 
 
 class Runner:
@@ -328,6 +379,12 @@ def _model(
     shapes: Mapping[str, Sequence[int | None] | None] | None = None,
 ) -> Any:
     onnx = _onnx()
+    unread = [name for name in node.input if name and name not in reads]
+    if unread:
+        # onnx's native code ends the process if an input has neither type nor value.
+        raise ValueError(
+            f"reads must name all inputs of the node ({node.op_type}); {', '.join(map(repr, unread))} missing"
+        )
     inputs = []
     for name in reads:
         value = onnx.ValueInfoProto(name=name)
