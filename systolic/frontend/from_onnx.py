@@ -221,7 +221,7 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
     known = [value for value in values if value is not None]
     if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
         room.take(sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found))
-        for tensor, array in node.named(layer.apply(*known)).items():
+        for tensor, array in node.named(layer.fold(*known)).items():
             _put(graph, tensor, array)
         return True
     graph.shapes |= found

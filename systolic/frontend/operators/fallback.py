@@ -8,8 +8,9 @@ import numpy as np
 
 from systolic import _isolated
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.attributes import check_attributes, check_scan
 from systolic.layers.host import OnnxNode, session
-from systolic.layers.host.evaluator import STANDARD, delegate, infer, value_of
+from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
 from systolic.model import DTYPES, Node
 
 # Processor time for one node while a model is loaded; it takes milliseconds.
@@ -25,6 +26,7 @@ def evaluated(op: Operator) -> Converted:
     """Return the layer that leaves a node to ONNX Runtime or to onnx's reference evaluator."""
     if not _known(op):
         raise op.refuse("this use of it is not supported")
+    check_attributes(op)
     node = _plain(op)
     for inner in _inner(node):
         if not _exists(inner.domain, inner.op_type, op.graph.opsets):
@@ -32,6 +34,11 @@ def evaluated(op: Operator) -> Converted:
                 f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which neither "
                 "the onnx package nor ONNX Runtime knows"
             )
+    for scan in (node, *_inner(node)):
+        if scan.op_type == "Scan":
+            scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
+            body = next((len(a.g.input) for a in scan.attribute if a.name == "body"), 0)
+            check_scan(len(scan.input), body, scanned)
     # Those in use alone: what else a file names is no part of what the node means.
     used = {"", node.domain, *(inner.domain for inner in _inner(node))}
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
@@ -117,14 +124,9 @@ def _constant(op: Operator, data: bytes, opsets: tuple[tuple[str, int], ...]) ->
     if op.op_type.startswith("Random") or len(op.outputs) != 1:
         raise op.refuse("it reads nothing, so that every run would have the same numbers; store them instead")
     try:
-        value = _isolated.call(
-            value_of, data, opsets,
-            seconds=_SECONDS, what=f"evaluating {op.op_type}", modules=("onnx", "onnxruntime"),
-        )  # fmt: skip
+        value = alone(data, opsets)
     except ValueError as error:
         raise op.refuse(str(error)) from error
-    if not isinstance(value, np.ndarray):
-        raise op.refuse("it gives no tensor; sequences, optionals and maps are not supported")
     _expect_types(op, {op.outputs[0]: value.dtype.name}, "its output")
     return value
 

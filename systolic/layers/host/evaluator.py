@@ -42,6 +42,13 @@ _SHAPING_BYTES = 1 << 16
 # Of processor time for the shapes of one node, which take a fraction of a millisecond.
 _SECONDS = 1.0
 
+# Imported before its time begins.
+_FOREIGN = ("onnx.reference", "onnxruntime")
+
+# What evaluating a node on constants may take: a file may ask for any number of steps.
+_FOLD_SECONDS = 1.5
+_FOLD_BYTES_PER_SECOND = 1 << 22
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxNode(HostLayer):
@@ -178,6 +185,18 @@ class OnnxNode(HostLayer):
         """Return the fields: a session cannot be copied or pickled, and is made again where it is needed."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def fold(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
+        size = sum(array.nbytes for array in inputs)
+        arrays = _isolated.call(
+            self.apply,
+            *inputs,
+            seconds=_FOLD_SECONDS + size / _FOLD_BYTES_PER_SECOND,
+            what=f"{self.kind}, on constants,",
+            modules=_FOREIGN,
+        )
+        return tuple(arrays)
+
     def _expect(self, values: Sequence[Any]) -> None:
         if len(values) != len(self.reads):
             raise TypeError(f"{self.kind} takes {len(self.reads)} inputs, not {len(values)}")
@@ -243,6 +262,25 @@ def infer(
     return found
 
 
+def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Return the output of a node that reads nothing; ValueError if that is no tensor or takes too long."""
+    return _isolated.call(  # type: ignore[no-any-return]
+        _alone,
+        data,
+        opsets,
+        seconds=_FOLD_SECONDS,
+        what="it",
+        modules=_FOREIGN,
+    )
+
+
+def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    (value,) = runner(data, (), (), opsets).call({})
+    if not isinstance(value, np.ndarray):
+        raise ValueError("it gives no tensor; sequences, optionals and maps are not supported")
+    return value
+
+
 def inferred(model: Any, seconds: float, what: str, *, strict: bool) -> Any:
     """Return a ModelProto with the shapes that onnx infers; ValueError if its parts do not fit.
 
@@ -294,6 +332,7 @@ class Runner:
         ------
         ValueError
             If the node does not take these values.
+        MemoryError
         """
         try:
             results = self.call(dict(zip(self.reads, inputs, strict=True)))
@@ -301,6 +340,8 @@ class Runner:
             # Whatever foreign code raises, on data that it does not take.
             text = " ".join(str(error).split())
             who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
+            if isinstance(error, MemoryError) or any(words in text for words in session.NO_MEMORY):
+                raise MemoryError(f"{self.operator}, by {who}, needs more memory than there is") from error
             raise ValueError(f"{self.operator}, by {who}: {type(error).__name__}: {text}") from error
         arrays = []
         for result, dtype in zip(results, dtypes, strict=True):
@@ -346,12 +387,6 @@ def delegate(
 ) -> str:
     """Return who computes a node; errors as for :func:`runner`."""
     return runner(data, reads, dtypes, opsets).delegate
-
-
-def value_of(data: bytes, opsets: Sequence[tuple[str, int]]) -> Any:
-    """Return what a node without inputs gives; errors as for :func:`runner`."""
-    (value,) = runner(data, (), (), opsets).call({})
-    return value
 
 
 @functools.lru_cache(maxsize=_KEPT)

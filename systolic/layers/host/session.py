@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+NO_MEMORY = ("std::bad_alloc", "Failed to allocate memory")
+"""What ONNX Runtime says where there is no memory: it has no class of errors for that."""
+
 # What it says where it does not have an operator.
 _MISSING = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
 
