@@ -95,6 +95,11 @@ class OnnxNode(HostLayer):
         return self.operator
 
     @property
+    def delegate(self) -> str:
+        """The onnx package, by its reference evaluator."""
+        return "onnx"
+
+    @property
     def may_loop(self) -> bool:
         """Whether the node has subgraphs, whose work no size tells."""
         return self.operator in ("If", "Loop", "Scan")
