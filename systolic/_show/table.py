@@ -167,6 +167,15 @@ class Table:
             lines += [rule, *self.footer.splitlines()]
         return "\n".join(lines)
 
+    def without(self, name: str) -> Table:
+        """Return the table without a column."""
+        kept = [i for i, column in enumerate(self.columns) if column.name != name]
+        footer = self.footer
+        if isinstance(footer, tuple):
+            footer = tuple(footer[i] for i in kept)
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table([self.columns[i] for i in kept], rows, title=self.title, footer=footer)
+
     def html(self) -> str:
         """Return the table as one self-contained, escaped ``<table>``."""
         from html import escape
