@@ -407,6 +407,83 @@ def test_reports_of_nodes_are_values(om: Any, tmp_path: Path, monkeypatch: pytes
         verify(float_model(om, tmp_path), FEEDS, against="onnxruntime", node_by_node=True, raises=True)
 
 
+# What ONNX Runtime computes for us
+
+
+def delegated_model(om: Any, *outputs: str) -> Any:
+    """An operator left to others between two of ours."""
+    nodes = [
+        om.node("Neg", ["x"], "minus", name="ours"),
+        om.node("CumSum", ["minus", "axis"], "sums", name="theirs"),
+        om.node("Abs", ["sums"], "y", name="ours too"),
+        om.node("CumSum", ["x", "axis"], "z", name="theirs alone"),
+    ]
+    return om.typed(om.model(nodes, {"x": ("float32", ("n", 4))}, outputs, {"axis": np.array(1)}))
+
+
+def test_what_onnxruntime_computes_is_not_counted_as_equal_to_it(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(systolic.OnnxNode, "delegate", "ONNX Runtime")
+    path = om.save(delegated_model(om, "y", "z"), tmp_path)
+    report = verify(path, against="onnxruntime", node_by_node=True)
+    assert report.passed and report.checked == {"layer": 2, "output": 1}
+    assert [node.verdict for node in report.nodes] == [
+        "equal", "delegated, not checked", "equal", "delegated, not checked",
+    ]  # fmt: skip
+    assert [(node.node, node.delegate) for node in report.not_checked] == [
+        ("theirs", "ONNX Runtime"), ("theirs alone", "ONNX Runtime"),
+    ]  # fmt: skip
+    assert "delegated to ONNX Runtime, not checked: CumSum x 2" in str(report).splitlines()[1]
+    assert cli.main(["run", str(path), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "(2 layers); delegated to ONNX Runtime, not checked: CumSum x 2" in text
+    assert "bit for bit, but for those delegated to it, not checked: z (version" in text
+    # Nothing of ours in it: nothing was checked.
+    path = om.save(delegated_model(om, "z"), tmp_path)
+    model = systolic.load_onnx(path)
+    only = om.save(
+        om.typed(
+            om.model(
+                [om.node("CumSum", ["x", "axis"], "z", name="alone")], {"x": ("float32", ("n", 4))}, ["z"],
+                {"axis": np.array(1)},
+            )
+        ),
+        tmp_path,
+        "only.onnx",
+    )  # fmt: skip
+    assert model.outputs == ("z",)
+    report = verify(only, against="onnxruntime", node_by_node=True)
+    assert not report.passed and not report.mismatches and report.cases == 0
+    assert cli.main(["verify", str(only), "--against", "onnxruntime", "--quiet"]) == 1
+    assert "nothing was checked" in capsys.readouterr().out
+    assert cli.main(["run", str(only), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "numpy        nothing was checked (0 layers)" in text
+    assert "nothing was checked: ONNX Runtime computed the outputs here too" in text
+    assert cli.main(["run", str(only), "--quiet", "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)["verdict"]
+    assert verdict["numpy"]["passed"] is None is verdict["onnxruntime"]["passed"]
+
+
+def test_a_fault_in_the_comparison_hides_nothing(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*arguments: Any, **options: Any) -> Any:
+        raise ZeroDivisionError("in the comparison")
+
+    path = float_model(om, tmp_path)
+    monkeypatch.setattr("systolic.verifier.nodes.difference", fault)
+    monkeypatch.setattr("systolic.verifier.nodes.mismatch_of_kind", fault)
+    report = verify(path, FEEDS, against="onnxruntime", node_by_node=True)
+    assert {node.verdict for node in report.nodes} == {"not compared"} and report.passed
+    assert "the check failed: ZeroDivisionError: in the comparison" in str(report)
+    monkeypatch.setattr("systolic.cli.models.compare_outputs", fault)
+    assert cli.main(["run", str(path), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "outputs were not compared: ZeroDivisionError: in the comparison" in text and "quantizes" in text
+
+
 # ONNX Runtime's own tensors
 
 

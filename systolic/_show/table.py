@@ -139,7 +139,7 @@ class Table:
         ----------
         width : int, optional
             Characters per line to aim at: text columns are clipped in the middle (names
-            often differ at their ends), the widest first; numbers never are.
+            often differ at their ends), the widest first; numbers never are. So is the title.
         """
         head = [_one_line(c.name) for c in self.columns]
         body = [self._cells(row) for row in self.rows]
@@ -159,7 +159,8 @@ class Table:
             return _GAP.join(padded).rstrip()
 
         rule = _RULE * (sum(widths) + len(_GAP) * (len(head) - 1))
-        lines = [_one_line(self.title)] if self.title else []
+        title = _one_line(self.title or "")
+        lines = [title if width is None else _clip(title, width)] if title else []
         lines += [line(head), rule, *map(line, body)]
         if last:
             lines += [rule, line(last)]

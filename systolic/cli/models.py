@@ -256,6 +256,9 @@ _DISPENSABLE = (
     "product",
 )  # fmt: skip
 
+# Characters of a clipped name.
+_NAME = 20
+
 # Lines of a terminal beside the rows of a table: heads, rules, totals, the prompt.
 _FRAME = 8
 
@@ -266,15 +269,26 @@ def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) ->
         return str(found)
     rows = top if top is not None else max(terminal.lines - _FRAME, _FRAME)
     table = found.table(top=rows)
+    hidden = len(found.nodes) - len(table.rows)
+    more = (
+        f"\n{hidden:,} of {len(found.nodes):,} nodes are not shown: --all shows every one" if hidden else ""
+    )
     if terminal is None:
-        return str(table)
+        return f"{table}{more}"
 
     def fits(table: Table) -> bool:
-        body = table.text(terminal.columns).splitlines()[1:]
-        return max(map(len, body)) <= terminal.columns
+        # Names may be clipped, as far as they can still be told apart; numbers and sizes are not.
+        rest = table.without("node").without("layer")
+        names = sum(min(_NAME, max(len(row[i]) for row in table.rows)) + 2 for i in _places(table))
+        return max(map(len, rest.text().splitlines()[1:])) + names <= terminal.columns
 
     for name in _DISPENSABLE:
-        if fits(table):
+        if not table.rows or fits(table):
             break
         table = table.without(name)
-    return table.text(terminal.columns)
+    return table.text(terminal.columns) + more
+
+
+def _places(table: Table) -> list[int]:
+    """Return where the columns of names stand."""
+    return [i for i, column in enumerate(table.columns) if column.name in ("node", "layer")]

@@ -82,7 +82,7 @@ def _reason(
     if isinstance(layer, ArrayLayer):
         return None
     if layer.delegate is not None:
-        return f"computed by {layer.delegate}" if layer.kind in _MULTIPLIES else None
+        return f"computed by {layer.delegate}" if _multiplies(layer) else None
     if not isinstance(layer, _FLOAT):
         return None
     for tensor in node.inputs[:2]:
@@ -91,6 +91,21 @@ def _reason(
             return f"its operands are {codes} codes, the array takes int8 and uint8"
     dtype = known[node.inputs[0]][1]
     return f"its operands are {dtype}: quantize the model first"
+
+
+def _multiplies(layer: Any) -> bool:
+    """Whether an operator left to others, or one in its subgraphs, multiplies matrices."""
+    if not layer.may_loop:
+        return layer.kind in _MULTIPLIES
+    from systolic.layers.host.evaluator import parse
+
+    nodes = [parse(layer.node.tobytes())]
+    while nodes:
+        node = nodes.pop()
+        if node.op_type in _MULTIPLIES:
+            return True
+        nodes += [inner for attribute in node.attribute for inner in attribute.g.node]
+    return False
 
 
 def _codes_before(

@@ -221,8 +221,6 @@ class Summary(Report):
         least = "total" if total["complete"] else "total of what is known"
         if top is not None:
             order = sorted(range(len(rows)), key=lambda i: _rank(self.nodes[i]))
-            if top < len(rows):
-                least += f" ({len(rows) - top} of {len(rows)} rows not shown)"
             rows = [rows[i] for i in order[:top]]
         footer = (
             None, least, None, None, None, None, None, None, total["macs"], total["cycles"],

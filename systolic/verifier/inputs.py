@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import layers
+from systolic import _check, layers
 from systolic.layers.base import Shape
 from systolic.model import Model, Node
 
@@ -62,7 +62,15 @@ def random_inputs(
         If a size stays open.
     """
     rng = np.random.default_rng(seed)
-    bound = model.input_shapes(batch, shapes=shapes)
+    bound: dict[str, Shape] = {}
+    for name, shape in model._bind(batch, shapes).items():
+        if shape is None:
+            has = _check.shape(model.inputs[name].shape)
+            raise ValueError(
+                f"input {name!r} has the shape {has}; sizes beyond the batch must be given: by an input array, as shapes={{{name!r}: (...)}}, or in the shell by "
+                f"--shape {name}=..."
+            )
+        bound[name] = shape
     known = model.trace(bound)
     readers: dict[str, list[tuple[Node, int]]] = {}
     for node in model.nodes:

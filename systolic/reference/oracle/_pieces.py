@@ -49,7 +49,7 @@ def gather(x: Any, indices: Any, axis: int) -> np.ndarray:
     before: Any = (slice(None),) * axis
     for place, index in enumerate(indices.ravel().tolist()):
         y[(*before, place)] = x[(*before, index)]
-    return y.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return y.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def expand(x: Any, shape: Sequence[int]) -> np.ndarray:
