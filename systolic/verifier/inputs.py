@@ -67,8 +67,8 @@ def random_inputs(
         if shape is None:
             has = _check.shape(model.inputs[name].shape)
             raise ValueError(
-                f"input {name!r} has the shape {has}; sizes beyond the batch must be given: by an input array, as shapes={{{name!r}: (...)}}, or in the shell by "
-                f"--shape {name}=..."
+                f"input {name!r} has the shape {has}; sizes beyond the batch must be given: by an input "
+                f"array, as shapes={{{name!r}: (...)}}, or in the shell by --shape {name}=..."
             )
         bound[name] = shape
     known = model.trace(bound)
