@@ -133,8 +133,11 @@ class OnnxNode(HostLayer):
 
     @property
     def delegate(self) -> str:
-        """Who computes it: "ONNX Runtime", or "onnx" for its reference evaluator."""
-        return self._runner.delegate
+        """Who computes it: "ONNX Runtime", also where only that could, or "onnx", its reference evaluator."""
+        try:
+            return self._runner.delegate
+        except (ImportError, ValueError):
+            return ONNX_RUNTIME
 
     @property
     def may_loop(self) -> bool:
