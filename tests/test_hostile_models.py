@@ -207,7 +207,7 @@ def test_work_on_constants_is_bounded(tmp_path: Path, op: str) -> None:
     try:
         load_onnx(path)
     except ValueError as error:
-        words = rf"node 'the_node' \({op}\): {op}, on constants, .* (did not finish within|needs more memory)"
+        words = rf"node 'the_node' \({op}\): {op}, on constants, .*(did not finish within|needs more memory)"
         assert re.search(words, str(error)), error
     assert time.monotonic() - started < 20
 

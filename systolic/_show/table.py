@@ -139,7 +139,7 @@ class Table:
         ----------
         width : int, optional
             Characters per line to aim at: text columns are clipped in the middle (names
-            often differ at their ends), the widest first; numbers never are.
+            often differ at their ends), the widest first; numbers never are. So is the title.
         """
         head = [_one_line(c.name) for c in self.columns]
         body = [self._cells(row) for row in self.rows]
@@ -159,13 +159,23 @@ class Table:
             return _GAP.join(padded).rstrip()
 
         rule = _RULE * (sum(widths) + len(_GAP) * (len(head) - 1))
-        lines = [_one_line(self.title)] if self.title else []
+        title = _one_line(self.title or "")
+        lines = [title if width is None else _clip(title, width)] if title else []
         lines += [line(head), rule, *map(line, body)]
         if last:
             lines += [rule, line(last)]
         elif isinstance(self.footer, str):
             lines += [rule, *self.footer.splitlines()]
         return "\n".join(lines)
+
+    def without(self, name: str) -> Table:
+        """Return the table without a column."""
+        kept = [i for i, column in enumerate(self.columns) if column.name != name]
+        footer = self.footer
+        if isinstance(footer, tuple):
+            footer = tuple(footer[i] for i in kept)
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table([self.columns[i] for i in kept], rows, title=self.title, footer=footer)
 
     def html(self) -> str:
         """Return the table as one self-contained, escaped ``<table>``."""

@@ -327,6 +327,9 @@ def run(
     TypeError, ValueError
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
         Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
+        What a layer raises names its node and operator.
+    MemoryError, RuntimeError
+        If a layer needs more memory than there is, or fails in another way.
 
     Examples
     --------
@@ -366,9 +369,15 @@ def run(
             read = [tensors[tensor] for tensor in node.inputs]
             part = _offset(report, done, total, mode)
             record = recorder if node is traced else None
-            output, gemm, stats, on_array = run_layer(
-                node.layer, read, machine.array, mode, workers, part, record
-            )
+            try:
+                output, gemm, stats, on_array = run_layer(
+                    node.layer, read, machine.array, mode, workers, part, record
+                )
+            except Exception as error:
+                named = _of_node(error, node)
+                if named is None:
+                    raise
+                raise named from error
             wall = time.perf_counter() - started
             done += stats.cycles
             if report is not None and gemm is not None:
@@ -402,6 +411,22 @@ def run(
                 if not readers[tensor]:
                     del tensors[tensor]
     return Run({name: tensors[name] for name in model.outputs}, tuple(rows), machine, mode, recorder)
+
+
+def _of_node(error: Exception, node: Node) -> Exception | None:
+    """Return what a layer raised as an error that names its node and operator.
+
+    None for what names it already, and for what is not Python's or numpy's own: a caller's progress function
+    may raise what it will catch.
+    """
+    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
+        return None
+    if str(error).startswith(f"node {node.name!r}"):
+        return None
+    kinds = (MemoryError, ImportError, TypeError, ValueError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+    what = str(error) if str(error) and kind is not RuntimeError else f"{type(error).__name__}: {error}"
+    return kind(f"node {node.name!r} ({node.layer.kind}): {what}")
 
 
 def run_layer(

@@ -40,6 +40,11 @@ class Layer:
         """What tables call the layer: its class's name, unless one class does several operators' work."""
         return type(self).__name__
 
+    @property
+    def delegate(self) -> str | None:
+        """Who computes the layer, if not this package: "ONNX Runtime" or "onnx"; None for our own code."""
+        return None
+
     @cached_property
     def held(self) -> tuple[int, int]:
         """Elements and bytes of the arrays among the fields."""
