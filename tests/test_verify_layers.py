@@ -276,6 +276,8 @@ def test_no_oracle_passes_a_wrong_element(layer: Layer) -> None:
     check = ModelCheck(TPU_V1, "wavefront")
     names = tuple(f"x{i}" for i in range(len(arrays)))
     result: Any = expected.expected_output(layer, arrays)
+    if layer.outputs == 1 and not result.size:
+        return  # nothing to be wrong
     wrong = changed(result) if layer.outputs == 1 else tuple(map(changed, result))
     outputs: Any = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(result)))
     check(Node(layer, names, outputs), arrays, wrong)

@@ -448,10 +448,7 @@ class OutputCheck(NamedTuple):
 
     def explained_by(self, nodes: NodeCheck) -> Rounding | None:
         """Return the float rounding because of which outputs differ; None if there is none or they do not."""
-        values = [mismatch for mismatch in self.mismatches if not mismatch.note]
-        if not self.mismatches:
-            return nodes.explanation(self.largest) if nodes.rounded else None
-        return nodes.explanation(self.largest) if len(values) == len(self.mismatches) else None
+        return nodes.explanation(self.largest) if self.mismatches or nodes.rounded else None
 
 
 def compare_outputs(
@@ -479,8 +476,8 @@ def compare_outputs(
         if wrong is None:
             continue
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
-        if found is not None:
-            largest[name] = found.max_abs
+        # Of another shape, where it depends on values: by no number.
+        largest[name] = float("inf") if found is None else found.max_abs
         if found is not None and found.within(tolerance):
             within = max(within, found.relative or 0.0)
             notes.append(
