@@ -1,4 +1,4 @@
-"""Nodes that onnx's reference evaluator runs, subgraphs, functions; and sizes of one name."""
+"""Nodes left to ONNX Runtime or onnx's reference evaluator, subgraphs, functions; and sizes of one name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnx_models import F  # noqa: E402
 import systolic  # noqa: E402
 from systolic import Model, Node, OnnxNode, TensorSpec, UnsupportedOperator, load_onnx  # noqa: E402
 from systolic.layers.base import UnknownShape  # noqa: E402
-from systolic.layers.host.evaluator import evaluator, parse  # noqa: E402
+from systolic.layers.host.evaluator import parse  # noqa: E402
 
 
 def i64(*values: int) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused_before_the_run(tmp_path: Path) -> None:
 def test_data_that_do_not_fit_name_the_node(tmp_path: Path) -> None:
     graph, feeds = om.single("CumSum", [X, np.array(5)], (0, 1))
     model = loaded(tmp_path, graph)
-    with pytest.raises(ValueError, match="CumSum, by onnx's reference evaluator: AxisError"):
+    with pytest.raises(ValueError, match="CumSum, by ONNX Runtime: .*axis 5 is not in valid range"):
         systolic.run(model, feeds)
 
 
@@ -216,8 +216,9 @@ def test_scans(tmp_path: Path) -> None:
         inputs = {"start": ("float32", (3,)), "xs": ("float32", (2, 3))}
         return om.model([node], inputs, ["end", "all"], {"c": F([2])}, opset=17)
 
-    compared(tmp_path, scan(), {"start": F([1, 2, 3]), "xs": X})
-    refused(tmp_path, scan(scan_input_directions=[1]), "'s' (Scan)", "backwards")
+    feeds = {"start": F([1, 2, 3]), "xs": X}
+    compared(tmp_path, scan(), feeds)
+    compared(tmp_path, scan(scan_input_directions=[1]), feeds)
 
 
 def test_an_unknown_operator_in_a_subgraph_is_refused(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_an_unknown_operator_in_a_subgraph_is_refused(tmp_path: Path) -> None:
     graph.graph.node[2].attribute[0].g.node[0].domain = "some.where"
     graph.opset_import.append(onnx.helper.make_opsetid("some.where", 1))
     with pytest.raises(
-        UnsupportedOperator, match="'choice' .If.: its subgraph holds the operator some.where.Foo"
+        UnsupportedOperator, match="'choice' .If.: its subgraph holds the operator some.where.Foo, which neither"
     ):
         loaded(tmp_path, graph)
 
@@ -396,7 +397,7 @@ def test_bad_bytes_and_inputs() -> None:
     with pytest.raises(TypeError, match="takes 2 inputs, not 1"):
         cumsum().apply(X)
     proto = onnx.helper.make_node("Foo", ["x", "axis"], ["y"])
-    with pytest.raises(ValueError, match="onnx cannot evaluate Foo"):
+    with pytest.raises(ValueError, match="onnx cannot evaluate Foo|Foo.*is not used"):
         cumsum(node=np.frombuffer(proto.SerializeToString(), np.uint8)).apply(X, np.array(0))
 
 
@@ -436,13 +437,6 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "systolic[onnx]"' in done.stdout
-
-
-def test_evaluators_are_kept() -> None:
-    evaluator.cache_clear()
-    for _ in range(3):
-        cumsum().apply(X, np.array(0))
-    assert evaluator.cache_info().misses == 1
 
 
 # Sizes of one name

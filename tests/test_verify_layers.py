@@ -73,6 +73,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.GlobalAveragePool: [((2, 3, 4, 5), X)],
     layers.GlobalAveragePool2d: [((2, 3, 4, 5), X)],
     layers.Identity: [((2, 3), X)],
+    layers.BatchNormalization: [((2, 3, 4), X), *[((3,), X)] * 4],
     layers.LayerNormalization: [((2, 3, 4), X), ((3, 4), X), ((4,), X)],
     layers.MatMul: [((2, 4, 3), X), ((5, 4), "int8")],
     layers.MatMulInteger: [((3, 4), X), ((4, 5), "int8")],

@@ -115,6 +115,13 @@ class HostLayer(Layer):
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")
 
+    def fold(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does, for constants of a model that nobody has run yet.
+
+        A layer that runs foreign code overrides this: its time and memory are bounded.
+        """
+        return self.apply(*inputs)
+
     def value_of(self, *shapes: Shape) -> np.ndarray | None:
         """Return the output where the inputs' shapes alone decide it, as for ONNX Shape; None elsewhere."""
         return None

@@ -570,7 +570,7 @@ def _infer(
         there = [array for array in read if array is not None]
         elements = sum(array.size for array in there) + sum(math.prod(shape) for shape in sizes.values())
         if len(there) == len(read) and elements <= _FEW and not layer.may_loop:
-            values |= node.named(layer.apply(*there))
+            values |= node.named(layer.fold(*there))
         else:
             value = layer.value_of(*shapes)
             if value is not None:

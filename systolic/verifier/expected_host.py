@@ -190,6 +190,11 @@ def _layer_normalization(
     return oracle.layer_normalization(x, scale, bias, axes, layer.epsilon)
 
 
+def _batch_normalization(layer: layers.BatchNormalization, *inputs: np.ndarray) -> np.ndarray:
+    x, scale, bias, mean, variance = inputs
+    return oracle.batch_normalization(x, scale, bias, mean, variance, layer.epsilon)
+
+
 # Pieces
 
 
@@ -279,6 +284,7 @@ def _resize(layer: layers.Resize, x: np.ndarray, target: np.ndarray) -> np.ndarr
 HOST: dict[type[Layer], Callable[..., Any]] = {
     layers.ArgMax: lambda layer, x: oracle.arg_max(x, layer.axis % x.ndim, layer.keepdims, layer.last),
     layers.AveragePool: _average_pool,
+    layers.BatchNormalization: _batch_normalization,
     layers.Binary: lambda layer, a, b: oracle.binary(layer.operation, a, b),
     layers.Cast: _cast,
     layers.Clip: _clip,

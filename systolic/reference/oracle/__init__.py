@@ -27,6 +27,7 @@ from systolic.reference.oracle._products import conv2d, conv_integer, matmul, ma
 from systolic.reference.oracle._reals import (
     arg_max,
     average_windows,
+    batch_normalization,
     binary,
     conv,
     conv_transpose,
@@ -48,6 +49,7 @@ from systolic.reference.oracle._scaled import (
 __all__ = [
     "arg_max",
     "average_windows",
+    "batch_normalization",
     "binary",
     "concat",
     "conv",

@@ -205,6 +205,27 @@ def layer_normalization(
         return y.astype(x.dtype), mean.astype(np.float32), inverse.astype(np.float32)
 
 
+def batch_normalization(x: Any, scale: Any, bias: Any, mean: Any, var: Any, epsilon: float) -> np.ndarray:
+    """Return ``x * s + (bias - mean * s)`` with ``s = scale * (1 / sqrt(var + epsilon))`` per channel.
+
+    Every operation is rounded to float32, by way of float64: it has more than twice the digits, so that
+    rounding again changes nothing (Figueroa, 1995).
+    """
+    y = np.empty_like(x)
+    for channel in range(x.shape[1]):
+
+        def rounded(value: Any) -> Any:
+            return np.asarray(value, np.float64).astype(np.float32).astype(np.float64)
+
+        with np.errstate(all="ignore"):
+            gain, offset, center, spread = (np.float64(a[channel]) for a in (scale, bias, mean, var))
+            root = rounded(np.sqrt(rounded(spread + rounded(epsilon))))
+            factor = rounded(gain * rounded(1 / root))
+            shift = rounded(offset - rounded(center * factor))
+            y[:, channel] = rounded(rounded(x[:, channel].astype(np.float64) * factor) + shift)
+    return y
+
+
 def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
