@@ -255,6 +255,30 @@ def test_a_node_that_is_wrong_on_any_inputs(om: Any, tmp_path: Path, monkeypatch
     assert report.nodes[1].difference is not None and report.nodes[1].difference.max_abs == 3
 
 
+@pytest.mark.parametrize("step, passed", ((0, True), (1, False)))
+def test_a_quantizer_behind_a_fused_float_may_differ_by_one(
+    step: int, passed: bool, om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ONNX Runtime has no such float tensor, ours goes on; by more than one it is no rounding."""
+
+    def fewer(*arguments: Any) -> dict[str, np.ndarray]:
+        found = runtime.runtime_tensors(*arguments)
+        del found["sum"]
+        return found
+
+    monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fewer)
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostAdd, Quantize}))
+    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Quantize, "apply", lambda y: y + np.int8(step))
+    feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
+    report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
+    assert report.passed is passed
+    assert [node.verdict for node in report.nodes][:2] == ["not compared", "rounding" if passed else "differs"]
+    if passed:
+        assert report.rounding is not None and report.rounding.node == "quantizes"
+        assert (report.rounding.count, report.rounding.nodes_equal) == (1, 2)
+
+
 def rounding_model(om: Any, before: str) -> Any:
     """A float operator, whose last two columns are 2.5 and -0.5, then integers: two products and a sum."""
     rng = np.random.default_rng(2)

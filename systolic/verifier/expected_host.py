@@ -205,7 +205,7 @@ def _transpose(layer: layers.Transpose, x: np.ndarray) -> np.ndarray:
 def _same_elements(layer: Any, *inputs: np.ndarray) -> np.ndarray:
     x = inputs[0]
     shape = layer.output_shape_from(inputs, *(array.shape for array in inputs))
-    return np.fromiter(x.flat, x.dtype, x.size).reshape(shape)
+    return np.array(x.flat, dtype=x.dtype).reshape(shape)
 
 
 def _split(layer: layers.Split, x: np.ndarray) -> tuple[np.ndarray, ...]:

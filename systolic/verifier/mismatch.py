@@ -182,7 +182,7 @@ class Rounding:
     max_abs : int
         By how much at most.
     outputs : dict of str to (int or float)
-        The largest difference of each of the model's outputs that differs.
+        The largest difference of each of the model's outputs that differs; infinite where shapes do.
 
     Examples
     --------
@@ -212,7 +212,8 @@ class Rounding:
 
     def __str__(self) -> str:
         most = max(self.outputs.values(), default=0)
-        then = f"outputs therefore differ by at most {most:.3g}"
+        by_what = "in shape" if math.isinf(most) else f"by at most {most:.3g}"
+        then = f"outputs therefore differ {by_what}"
         if not self.node:
             return (
                 f"{_count(self.nodes_equal, 'node')} equal, floats of {_count(self.nodes_within, 'node')} "
