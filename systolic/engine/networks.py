@@ -20,7 +20,7 @@ from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
-from systolic.threads import thread_count, use_here
+from systolic.threads import thread_count, with_threads
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
@@ -415,11 +415,7 @@ def run_layer(
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        before = use_here(workers)
-        try:
-            return layer.apply(*inputs), None, Stats(), 0.0
-        finally:
-            use_here(before)
+        return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
     if mode == "wavefront":

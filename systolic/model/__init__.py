@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic._files import replacing
+from systolic._files import write_zip
 from systolic._show.table import Table
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.model import files
 
 if TYPE_CHECKING:
+    import zipfile
+
     from systolic.report import Summary
 
 LAYERS: dict[str, type[Layer]] = {
@@ -379,7 +381,6 @@ class Model:
         The file is complete or absent: it is written under another name and renamed.
         """
         import json
-        import zipfile
 
         arrays: list[np.ndarray] = []
         content = {
@@ -406,13 +407,16 @@ class Model:
                 for node in self.nodes
             ],
         }
-        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def write(archive: zipfile.ZipFile) -> None:
             # Entries carry zip's earliest date, so that equal models make equal files.
             archive.writestr(files.entry("model.json"), json.dumps(content, indent=1))
             for number, array in enumerate(arrays):
                 data = io.BytesIO()
                 np.lib.format.write_array(data, array, allow_pickle=False)
                 archive.writestr(files.entry(f"{number}.npy"), data.getvalue())
+
+        write_zip(path, write)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:

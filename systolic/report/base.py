@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from systolic._files import folder_of, replacing
+from systolic._files import folder_of, write_file
 from systolic._show.table import Table
 from systolic.gemm import Gemm
 
@@ -124,6 +124,5 @@ def sizes_text(shape: Sequence[int]) -> str:
 
 def _written(path: str | os.PathLike[str] | None, text: str) -> str:
     if path is not None:
-        with replacing(path, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        write_file(path, lambda file: file.write(text), "w", encoding="utf-8", newline="")
     return text

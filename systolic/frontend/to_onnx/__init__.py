@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic._files import replacing
+from systolic._files import write_file
 from systolic.frontend.read import check_standard
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS
@@ -93,8 +93,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
             f"the model takes {size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; use Model.save"
         )
     check_standard(proto)
-    with replacing(path) as file:
-        file.write(proto.SerializeToString())
+    write_file(path, lambda file: file.write(proto.SerializeToString()))
 
 
 def _proto(model: Model) -> Any:
