@@ -6,6 +6,7 @@ The writers are functions that call the user's, not context managers: an interru
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +102,5 @@ def _write(
 
 
 def _discard(temporary: str, remove: Callable[[str], None]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it has not been made, or has its name already
         remove(temporary)
-    except OSError:  # it has not been made, or has its name already
-        pass

@@ -12,7 +12,8 @@ from systolic import _check
 _threads: int | None = None
 _here: ContextVar[int | None] = ContextVar("threads", default=None)
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 # Beyond any use; it keeps a slip from starting threads until the system refuses.
 _MOST_THREADS = 1024

@@ -12,6 +12,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import Column, Table, percent, seconds
+from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
@@ -271,10 +272,10 @@ class Run:
         return self.table().to_frame()
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{n} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items())
+        outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]
         stats = self.stats
         return (
-            f"<Run {outputs}: {stats.cycles:,} cycles "
+            f"<Run {', '.join(outputs)}: {stats.cycles:,} cycles "
             f"({seconds(self.seconds)} at {self.machine.clock_mhz:g} MHz), "
             f"utilization {percent(stats.utilization)}>"
         )
@@ -290,6 +291,7 @@ Observer = Callable[[Node, list[np.ndarray], Any], None]
 """Called after each layer with its node, its inputs and its :data:`Output`."""
 
 
+@printable_errors
 def run(
     model: Model,
     x: np.ndarray | Mapping[str, np.ndarray],
@@ -434,7 +436,7 @@ def _traced_layer(model: Model, trace: Trace | None) -> Node | None:
     for node in nodes:
         if trace.layer in (None, node.name):
             return node
-    names = ", ".join(node.name for node in nodes) or "none"
+    names = ", ".join(printable(node.name) for node in nodes) or "none"
     raise ValueError(f"no layer {trace.layer!r} runs on the array; those that do are {names}")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from systolic import _check, layers
 from systolic._files import write_zip
 from systolic._show.table import Table
+from systolic._text import printable, printable_errors
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.model import files
@@ -419,6 +420,7 @@ class Model:
         write_zip(path, write)
 
     @classmethod
+    @printable_errors
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """Read a model that :meth:`save` wrote.
 
@@ -525,7 +527,8 @@ class Model:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in self.inputs.items())
-        return f"<Model {self.name!r}: {len(self.nodes)} layers, {inputs} -> {', '.join(self.outputs)}>"
+        flow = printable(f"{inputs} -> {', '.join(self.outputs)}")
+        return f"<Model {self.name!r}: {len(self.nodes)} layers, {flow}>"
 
     def _repr_html_(self) -> str:
         return self.table().html()

@@ -8,6 +8,7 @@ from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic._show.table import Column, Table, card, seconds
+from systolic._text import printable
 from systolic.tiling import Fold
 from systolic.verifier.difference import Difference
 
@@ -108,7 +109,7 @@ class Mismatch:
             )
         if self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -268,9 +269,8 @@ class VerificationReport:
         return f"FAILED: {len(self.mismatches)} mismatches in {what}"
 
     def __str__(self) -> str:
-        return "\n".join(
-            [self._verdict(), *map(str, self.mismatches[:10]), *(f"note: {note}" for note in self.notes)]
-        )
+        notes = [f"note: {printable(note)}" for note in self.notes]
+        return "\n".join([self._verdict(), *map(str, self.mismatches[:10]), *notes])
 
     def __repr__(self) -> str:
         return f"<VerificationReport {self._verdict()}>"

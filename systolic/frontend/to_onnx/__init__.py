@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic._files import write_file
+from systolic._text import printable_errors
 from systolic.frontend.read import check_standard
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS
@@ -30,6 +31,7 @@ LEFT_OUT: dict[str, str] = {
 """Layers that have no form in ONNX that load_onnx reads as the same layer, and what to write instead."""
 
 
+@printable_errors
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file: codes in the QOperator form, the rest as standard operators.
 
