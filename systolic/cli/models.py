@@ -10,6 +10,7 @@ from typing import Any
 
 from systolic import engine
 from systolic._show.table import Table, percent
+from systolic._text import printable
 from systolic.cli.files import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of
 from systolic.config import MachineConfig
@@ -107,7 +108,7 @@ def run_command(options: argparse.Namespace) -> int:
         for mismatch in mismatches:
             print(mismatch)
         for note in notes:
-            print(f"note         {note}")
+            print(f"note         {printable(note)}")
     return 1 if mismatches else 0
 
 

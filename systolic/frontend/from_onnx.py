@@ -12,6 +12,7 @@ import os
 
 import numpy as np
 
+from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
     Converter,
@@ -40,6 +41,7 @@ QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
 """What becomes of float operators between DequantizeLinear and QuantizeLinear."""
 
 
+@printable_errors
 def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a quantized ONNX model.
 

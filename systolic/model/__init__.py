@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic._files import replacing
+from systolic._files import write_zip
 from systolic._show.table import Table
+from systolic._text import printable, printable_errors
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.model import files
 
 if TYPE_CHECKING:
+    import zipfile
+
     from systolic.report import Summary
 
 LAYERS: dict[str, type[Layer]] = {
@@ -380,7 +383,6 @@ class Model:
         The file is complete or absent: it is written under another name and renamed.
         """
         import json
-        import zipfile
 
         arrays: list[np.ndarray] = []
         content = {
@@ -407,7 +409,8 @@ class Model:
                 for node in self.nodes
             ],
         }
-        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def write(archive: zipfile.ZipFile) -> None:
             # Entries carry zip's earliest date, so that equal models make equal files.
             archive.writestr(files.entry("model.json"), json.dumps(content, indent=1))
             for number, array in enumerate(arrays):
@@ -415,7 +418,10 @@ class Model:
                 np.lib.format.write_array(data, array, allow_pickle=False)
                 archive.writestr(files.entry(f"{number}.npy"), data.getvalue())
 
+        write_zip(path, write)
+
     @classmethod
+    @printable_errors
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """Read a model that :meth:`save` wrote.
 
@@ -522,7 +528,8 @@ class Model:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in self.inputs.items())
-        return f"<Model {self.name!r}: {len(self.nodes)} layers, {inputs} -> {', '.join(self.outputs)}>"
+        flow = printable(f"{inputs} -> {', '.join(self.outputs)}")
+        return f"<Model {self.name!r}: {len(self.nodes)} layers, {flow}>"
 
     def _repr_html_(self) -> str:
         return self.table().html()

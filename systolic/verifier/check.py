@@ -13,6 +13,7 @@ import numpy as np
 
 from systolic import _check, engine
 from systolic._show.progress import shown
+from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.placement import off_array
 from systolic.frontend import load_onnx
@@ -41,6 +42,7 @@ UNFIXED = "ONNX fixes neither the order of float sums nor how functions such as 
 """Why float tensors may differ."""
 
 
+@printable_errors
 def verify(
     model: Model | str | os.PathLike[str] | None = None,
     x: np.ndarray | Mapping[str, np.ndarray] | None = None,

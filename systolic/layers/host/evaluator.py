@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check, _isolated
+from systolic._text import printable
 from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
@@ -128,8 +129,8 @@ class OnnxNode(HostLayer):
 
     @property
     def kind(self) -> str:
-        """The operator."""
-        return self.operator
+        """The operator, in printable text."""
+        return printable(self.operator)
 
     @property
     def delegate(self) -> str:
