@@ -28,8 +28,10 @@ from systolic.reference.oracle._scaled import (
     quantize_linear,
     requantize,
 )
+from systolic.reference.oracle._windows import auto_pads
 
 __all__ = [
+    "auto_pads",
     "conv2d",
     "conv_integer",
     "dequantize_linear",
