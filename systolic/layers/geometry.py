@@ -56,7 +56,7 @@ class Window:
     kernel, stride, dilation : (int, int)
         Height and width.
     pads : ((top, bottom), (left, right))
-        Padding in pixels.
+        Padding in pixels; a negative number crops the image.
     image : (int, int)
         ih, iw before padding.
     out : (int, int)
@@ -75,6 +75,13 @@ class Window:
         """Padding above and to the left."""
         return self.pads[0][0], self.pads[1][0]
 
+    def taps(self, axis: int) -> dict[int, tuple[slice, slice]]:
+        """Return :func:`taps` along height (0) or width (1)."""
+        return taps(
+            self.image[axis], self.kernel[axis], self.stride[axis], self.dilation[axis],
+            self.before[axis], self.out[axis],
+        )  # fmt: skip
+
 
 def window(
     image: Pair,
@@ -84,14 +91,18 @@ def window(
     padding: str | Pads = ((0, 0), (0, 0)),
     *,
     ceil_mode: bool = False,
+    pool: bool = False,
 ) -> Window:
-    """Resolve the padding and the output size, axis by axis, as ONNX defines them.
+    """Resolve the padding and the output size, axis by axis, as ONNX Runtime does.
 
     The effective kernel is ``e = (k - 1) * dilation + 1`` and the output
-    ``floor((in + p0 + p1 - e) / stride) + 1``; ``"same"`` (ONNX SAME_UPPER) and
-    ``"same_lower"`` give ``ceil(in / stride)`` outputs, an odd padding element at the end or
-    at the beginning. With `ceil_mode` the division rounds up, without a last window that
-    would start in the padding at the end.
+    ``floor((in + p0 + p1 - e) / stride) + 1``; ``"same"`` (ONNX SAME_UPPER) and ``"same_lower"`` pad by
+    ``p = (ceil(in / stride) - 1) * stride + e - in``, which gives ``ceil(in / stride)`` outputs. An odd
+    element goes to the end or to the beginning. Where the stride exceeds the kernel, p may be negative:
+    the image is cropped, at the beginning by ``(p + 1) / 2`` rounded towards 0 (``(p + 2) / 2`` for
+    ``"same_lower"``), at the end by the rest. For a `pool` these are ``p / 2`` and ``(p + 1) / 2``, and p
+    is that of a kernel without dilation. With `ceil_mode` the division rounds up, without a last window
+    that would start in the padding at the end.
 
     Raises
     ------
@@ -108,6 +119,7 @@ def window(
                 dilation[axis],
                 padding if isinstance(padding, str) else padding[axis],
                 ceil_mode=ceil_mode,
+                pool=pool,
             )
             for axis in (0, 1)
         ),
@@ -125,6 +137,7 @@ def along(
     padding: str | Pair,
     *,
     ceil_mode: bool = False,
+    pool: bool = False,
 ) -> tuple[Pair, int]:
     """Return the padding before and after one axis and the outputs along it, as :func:`window` does.
 
@@ -135,11 +148,12 @@ def along(
         raise ValueError(f"{what} along the {name} must be at most {_MOST_PIXELS:,}, not {value:,}")
     extent = (kernel - 1) * dilation + 1
     if isinstance(padding, str):
-        total = 0
+        before = after = 0
         if padding != "valid":
-            total = max((-(-size // step) - 1) * step + extent - size, 0)
-        less, more = total // 2, total - total // 2
-        before, after = (more, less) if padding == "same_lower" else (less, more)
+            total = (-(-size // step) - 1) * step + (kernel if pool else extent) - size
+            doubled = total + (padding == "same_lower") + (total < 0 and not pool)
+            before = doubled // 2 if doubled >= 0 else -(-doubled // 2)
+            after = total - before
     else:
         before, after = padding
     if size + before + after > _MOST_PIXELS:
@@ -148,12 +162,38 @@ def along(
             f"at most {_MOST_PIXELS:,} are supported"
         )
     room = size + before + after - extent
-    if room < 0:
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if count < 1:
         raise ValueError(
             f"the kernel spans {extent} pixels of the {name}, more than the "
             f"padded image's {size + before + after}; use a smaller kernel or more padding"
         )
-    count = (-(-room // step) if ceil_mode else room // step) + 1
     if ceil_mode and (count - 1) * step >= size + before:
         count -= 1
     return (before, after), count
+
+
+def taps(
+    size: int, kernel: int, step: int, dilation: int, before: int, outputs: int
+) -> dict[int, tuple[slice, slice]]:
+    """Return, by tap of the kernel along an axis, the outputs that see it inside the image, and its elements.
+
+    What lies in the padding is in no slice: so windows are summed or compared without a padded copy. Taps
+    that lie in the padding for every output are left out.
+
+    Examples
+    --------
+    >>> taps(4, 2, 3, 1, 1, 2)
+    {0: (slice(1, 2, None), slice(2, 3, 3)), 1: (slice(0, 2, None), slice(0, 4, 3))}
+    """
+    found = {}
+    for tap in range(max(before - (outputs - 1) * step, 0) // dilation, kernel):
+        start = tap * dilation - before
+        if start >= size:
+            break
+        first = max(-(start // step), 0)
+        stop = min((size - 1 - start) // step + 1, outputs)
+        if first < stop:
+            at = start + first * step
+            found[tap] = slice(first, stop), slice(at, at + (stop - 1 - first) * step + 1, step)
+    return found

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic._memory import require_array
 from systolic.layers.base import Shape
-from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along
+from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along, taps
 
 AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """What the axes of a window are called, by their number."""
@@ -146,15 +147,30 @@ def images(x: np.ndarray, span: Span, pad_value: int) -> np.ndarray:
         return x[:, :, np.newaxis, :]
     if x.ndim == 4:
         return x
-    batch, ic, _, height, width = x.shape
-    before, after = span.pads[0]
-    if before or after:
-        x = np.pad(x, ((0, 0), (0, 0), (before, after), (0, 0), (0, 0)), constant_values=pad_value)
-    out, kernel, stride, dilation = span.out[0], span.kernel[0], span.stride[0], span.dilation[0]
-    planes = np.arange(out)[:, np.newaxis] * stride + np.arange(kernel) * dilation
-    # (batch, ic, od, kd, ih, iw), then output planes beside the batch.
-    taken = x[:, :, planes].transpose(0, 2, 1, 3, 4, 5)
+    batch, ic, depth, height, width = x.shape
+    out, kernel = span.out[0], span.kernel[0]
+    places = np.arange(out)[:, np.newaxis] * span.stride[0] + np.arange(kernel) * span.dilation[0]
+    places -= span.pads[0][0]
+    shape = (batch, out, ic, kernel, height, width)
+    require_array(shape, x.dtype, "Conv3d: the planes of each output plane,")
+    taken = np.full(shape, pad_value, dtype=x.dtype)
+    for plane, tap in np.argwhere((places >= 0) & (places < depth)):
+        taken[:, plane, :, tap] = x[:, :, places[plane, tap]]
     return taken.reshape(batch * out, ic * kernel, height, width)
+
+
+def tap_places(span: Span, lines: slice) -> list[dict[int, tuple[slice, slice]]]:
+    """Return :func:`~systolic.layers.geometry.taps` along each axis.
+
+    Of the first axis only the outputs `lines` count, from 0 again.
+    """
+    found = []
+    for axis, kernel in enumerate(span.kernel):
+        first, count = (lines.start, lines.stop - lines.start) if axis == 0 else (0, span.out[axis])
+        step, dilation = span.stride[axis], span.dilation[axis]
+        before = span.pads[axis][0] - first * step
+        found.append(taps(span.image[axis], kernel, step, dilation, before, count))
+    return found
 
 
 def kernels(w: np.ndarray) -> np.ndarray:
