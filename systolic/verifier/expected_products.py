@@ -120,12 +120,14 @@ def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operand
 # Convolutions over 1 to 3 axes, as convolutions of images
 
 
-def _pads(padding: Any, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Any:
-    """Return (before, after) for each axis, "same" resolved as ONNX Runtime does."""
+def _pads(
+    padding: Any, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, *, pool: bool = False
+) -> Any:
+    """Return (before, after) for each axis, "same" resolved as ONNX Runtime does: for a pool undilated."""
     if not isinstance(padding, str):
         return tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
     return tuple(
-        oracle.auto_pads(padding, size, (k - 1) * d + 1, step)
+        oracle.auto_pads(padding, size, k if pool else (k - 1) * d + 1, step, pool=pool)
         for size, k, step, d in zip(image, kernel, stride, dilation, strict=True)
     )
 
