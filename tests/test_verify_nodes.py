@@ -490,6 +490,18 @@ def test_what_onnxruntime_computes_is_not_counted_as_equal_to_it(
     assert verdict["numpy"]["passed"] is None is verdict["onnxruntime"]["passed"]
 
 
+def test_what_another_evaluator_computes_is_compared_with_onnxruntime(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systolic.OnnxNode, "delegate", "onnx")
+    path = om.save(delegated_model(om, "y", "z"), tmp_path)
+    report = verify(path, against="onnxruntime", node_by_node=True)
+    assert {node.verdict for node in report.nodes} == {"equal"} and report.not_checked == ()
+    report = verify(path)
+    assert [node.node for node in report.not_checked] == ["theirs", "theirs alone"]
+    assert "delegated to onnx, not checked: CumSum x 2" in str(report)
+
+
 def test_a_fault_in_the_comparison_hides_nothing(
     om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -252,6 +252,8 @@ def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
     return (*notes, *failed[:_FAULTS], *more)
 
 
+_DELEGATED = "delegated, not checked"
+
 # Failed checks that notes tell one by one.
 _FAULTS = 5
 
@@ -334,6 +336,12 @@ def _verify_model(
     notes: tuple[str, ...] = (*doubted, *check.notes)
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+        if against == "onnxruntime":
+            # What another evaluator than ONNX Runtime computed was compared with it here.
+            compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
+            skipped = [
+                node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
+            ]
         skipped += nodes.not_checked
         notes += notes_on(nodes.not_checked)
         absent = sum(node.verdict == "not compared" for node in verdicts)
