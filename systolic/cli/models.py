@@ -129,10 +129,11 @@ def _against_onnxruntime(
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
     rounding = nodes = None
+    why: tuple[str, ...] = ()
     try:
         check = compare_outputs(path, model, x, run, qdq=options.qdq)
         if check.mismatches:
-            nodes = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
+            nodes, why = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
             rounding = None if nodes is None else check.explained_by(nodes)
     except Exception as error:  # whatever the comparison does, the run's own result is told
         return None, [], [f"outputs were not compared: {_told(error)}"]
@@ -150,7 +151,7 @@ def _against_onnxruntime(
     if rounding is not None:
         # The sentence as people read it; the fields are for programs.
         verdict["says"] = str(rounding)
-    return verdict, wrong, list(check.notes)
+    return verdict, wrong, [*check.notes, *why]
 
 
 def _told(error: Exception) -> str:

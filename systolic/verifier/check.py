@@ -326,7 +326,8 @@ def _verify_model(
         wrong, doubted, within = found.mismatches, found.notes, max(within, found.within)
         seen = nodes
         if wrong and seen is None:
-            seen = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            seen, why = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            doubted += why
         first = [] if seen is None or seen.first is None else [seen.first]
         rounding = None if seen is None else found.explained_by(seen)
         checked["output"] = len(found.compared)
@@ -388,19 +389,19 @@ def follow_outputs(
     machine: MachineConfig,
     tolerance: float = FLOAT_TOLERANCE,
     qdq: str = "integer",
-) -> NodeCheck | None:
+) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
-    The model runs again, by wavefronts; None if that gives other outputs, or ONNX Runtime does not give
-    its tensors.
+    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
     """
     try:
         nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
         again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError):
-        return None
-    same = all(first_difference(again.outputs[name], run.outputs[name]) is None for name in run.outputs)
-    return nodes if same else None
+    except Exception as error:  # that outputs differ is to be told all the same
+        return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
+    if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
+        return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
+    return nodes, ()
 
 
 def reproduce_line(
