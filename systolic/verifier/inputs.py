@@ -99,6 +99,8 @@ def _drawn(
         low, high = max(use.low for use in ranges), min(use.high for use in ranges)
         return rng.integers(low, max(low, high), shape, endpoint=True).astype(dtype)
     choices = [use.choices for use in uses if use.choices]
+    if choices and choices[0] == (0, 1):
+        return _mask(rng, shape).astype(dtype)
     if choices:
         return np.asarray(rng.choice(np.array(choices[0]), shape)).astype(dtype)
     if "mask" in name.lower() and dtype.name not in ("int8", "uint8", "int16", "uint16"):
@@ -257,7 +259,7 @@ def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
     if operator == "OneHot" and at == 0:
         classes = model.constants.get(node.inputs[1])
         return Use(high=1 if classes is None else max(0, int(classes.ravel()[0]) - 1))
-    if operator in ("LSTM", "GRU", "RNN") and at == 4:
+    if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and at == 4:
         layout = int(attributes["layout"].i) if "layout" in attributes else 0
         return Use(low=1, high=1 if first is None else max(1, first[1 if layout else 0]))
     sizes_at = {
