@@ -267,7 +267,7 @@ _FRAME = 8
 def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) -> str:
     """Return a summary's table, cut to a terminal's columns and lines if there is one."""
     if everything or (top is None and terminal is None):
-        return str(found)
+        return str(found.table())
     rows = top if top is not None else max(terminal.lines - _FRAME, _FRAME)
     table = found.table(top=rows)
     hidden = len(found.nodes) - len(table.rows)
