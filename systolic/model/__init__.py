@@ -275,7 +275,7 @@ class Model:
         Raises
         ------
         TypeError, ValueError
-            If a layer does not take what reaches it; the message names the node.
+            If a layer does not take what reaches it; the message names the node and its operator.
         """
         # The same shapes as last time give the same, unless nodes or constants were put in place of others.
         key = (self.nodes, *self.constants.values(), *self.inputs.values())
@@ -295,7 +295,11 @@ class Model:
             try:
                 known |= _infer(node, known, values)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"node {node.name!r}: {error}") from error
+                told = any(name in str(error) for name in (node.layer.kind, type(node.layer).__name__))
+                which = "" if told else f" ({node.layer.kind})"
+                raise type(error)(f"node {node.name!r}{which}: {error}") from error
+            except MemoryError as error:
+                raise MemoryError(f"node {node.name!r} ({node.layer.kind}): {error}") from error
         if not any(array.flags.writeable for array in self.constants.values()):
             self._traced = (given, names), key, dict(known)
         return known

@@ -254,6 +254,8 @@ def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
     return (*notes, *failed[:_FAULTS], *more)
 
 
+_DELEGATED = "delegated, not checked"
+
 # Failed checks that notes tell one by one.
 _FAULTS = 5
 
@@ -326,7 +328,8 @@ def _verify_model(
         wrong, doubted, within = found.mismatches, found.notes, max(within, found.within)
         seen = nodes
         if wrong and seen is None:
-            seen = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            seen, why = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            doubted += why
         first = [] if seen is None or seen.first is None else [seen.first]
         rounding = None if seen is None else found.explained_by(seen)
         checked["output"] = len(found.compared)
@@ -336,6 +339,12 @@ def _verify_model(
     notes: tuple[str, ...] = (*doubted, *check.notes)
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+        if against == "onnxruntime":
+            # What another evaluator than ONNX Runtime computed was compared with it here.
+            compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
+            skipped = [
+                node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
+            ]
         skipped += nodes.not_checked
         notes += notes_on(nodes.not_checked)
         absent = sum(node.verdict == "not compared" for node in verdicts)
@@ -382,19 +391,19 @@ def follow_outputs(
     machine: MachineConfig,
     tolerance: float = FLOAT_TOLERANCE,
     qdq: str = "integer",
-) -> NodeCheck | None:
+) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
-    The model runs again, by wavefronts; None if that gives other outputs, or ONNX Runtime does not give
-    its tensors.
+    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
     """
     try:
         nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
         again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError):
-        return None
-    same = all(first_difference(again.outputs[name], run.outputs[name]) is None for name in run.outputs)
-    return nodes if same else None
+    except Exception as error:  # that outputs differ is to be told all the same
+        return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
+    if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
+        return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
+    return nodes, ()
 
 
 def reproduce_line(
