@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written under another name, then renamed.
+"""Files and folders that are complete or absent, written under another name, then renamed; and plain files.
 
 The writers are functions that call the user's, not context managers: an interrupt between a context manager's
 ``__enter__`` or ``__exit__`` and its caller would leave the temporary file behind.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +23,18 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to")
     return target.parent
+
+
+def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
+    """Return a file's status; ValueError, with what is read instead, if it is a folder, pipe or device.
+
+    Opening a pipe waits for a writer, and a device may never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        raise ValueError(f"{os.fspath(path)} is {kind}; {what}")
+    return status
 
 
 def write_file(

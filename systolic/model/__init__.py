@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic._files import write_zip
+from systolic._files import check_plain, write_zip
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.layers import HostLayer, Layer
@@ -435,54 +435,58 @@ class Model:
             If there is no such file.
         ValueError
             If the file is not a systolic model, is damaged, or is of a later version.
+        MemoryError
+            If its arrays take more memory than there is.
         """
         # Not to be opened is the caller's matter, an OSError; what follows is the file's.
-        with open(os.fspath(path), "rb") as file:
-            return cls._read(file, os.fspath(path))
+        name = os.fspath(path)
+        check_plain(name, "Model.load reads what Model.save wrote")
+        with open(name, "rb") as file:
+            return cls._read(file, name)
 
     @classmethod
     def _read(cls, file: Any, name: str) -> Model:
-        import json
-        import zipfile
-
         try:
-            with zipfile.ZipFile(file) as archive:
-                content = json.loads(archive.read("model.json"))
-                if content["format"] != files.FORMAT:
-                    raise KeyError("format")
-                if content["version"] > files.VERSION:
-                    raise ValueError(
-                        f"{name} is of version {content['version']}; this systolic reads up to "
-                        f"{files.VERSION}: install a newer one"
-                    )
-
-                def decode(value: Any) -> Any:
-                    return files.decode(value, archive)
-
-                return cls(
-                    [
-                        Node(
-                            LAYERS[node["layer"]](**{n: decode(v) for n, v in node["fields"].items()}),
-                            tuple(node["inputs"]),
-                            # Version 1 knew one output.
-                            node["output"] if "output" in node else tuple(node["outputs"]),
-                            node["name"],
-                        )
-                        for node in content["nodes"]
-                    ],
-                    inputs={
-                        n: TensorSpec(tuple(s["shape"]), s["dtype"], tuple(s.get("symbols", ())))
-                        for n, s in content["inputs"].items()
-                    },
-                    outputs=content["outputs"],
-                    constants={n: decode(v) for n, v in content["constants"].items()},
-                    name=content["name"],
-                )
-        except files.damaged() as error:
+            with files.Reader(file, name) as reader:
+                content = reader.content()
+                later = content["version"] > files.VERSION
+                model = None if later else cls._decoded(content, reader)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Of a dozen kinds, by what is damaged: zip, JSON, an array's header, a layer's fields.
             raise ValueError(
                 f"{name} is not a systolic model, or is damaged "
                 f"({type(error).__name__}: {error}); Model.save writes such files, load_onnx reads ONNX"
             ) from error
+        if model is None:
+            raise ValueError(
+                f"{name} is of version {content['version']}; this systolic reads up to "
+                f"{files.VERSION}: install a newer one"
+            )
+        return model
+
+    @classmethod
+    def _decoded(cls, content: Any, reader: files.Reader) -> Model:
+        return cls(
+            [
+                Node(
+                    LAYERS[node["layer"]](**{n: reader.decode(v) for n, v in node["fields"].items()}),
+                    tuple(node["inputs"]),
+                    # Version 1 knew one output.
+                    node["output"] if "output" in node else tuple(node["outputs"]),
+                    node["name"],
+                )
+                for node in content["nodes"]
+            ],
+            inputs={
+                n: TensorSpec(tuple(s["shape"]), s["dtype"], tuple(s.get("symbols", ())))
+                for n, s in content["inputs"].items()
+            },
+            outputs=content["outputs"],
+            constants={n: reader.decode(v) for n, v in content["constants"].items()},
+            name=content["name"],
+        )
 
     # Looking at it
 
