@@ -65,6 +65,16 @@ def positive_real(value: Any, name: str) -> float:
     return result
 
 
+def real(value: Any, name: str) -> float:
+    """Return `value` as a ``float``, infinite or NaN too."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, not {kind(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that a float holds, not {kind(value)}") from None
+
+
 def operand_dtype(value: Any, name: str) -> str:
     """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
     try:

@@ -288,7 +288,7 @@ class LayerNormalization(HostLayer):
         epsilon = self.epsilon
         if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.number) or not epsilon >= 0:
             raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(epsilon)}")
-        object.__setattr__(self, "epsilon", float(epsilon))
+        object.__setattr__(self, "epsilon", _check.real(epsilon, "epsilon"))
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape, Shape]:
         """Return the shapes of y (the input's), of the means and of the inverse deviations."""
