@@ -17,9 +17,23 @@ if TYPE_CHECKING:
     from zipfile import ZipFile
 
 
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path as text; TypeError if it is none, ValueError if no file can have it."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__} {path!r:.60}")
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        valid = False
+    if not valid or not text:
+        raise ValueError(f"path must be the name of a file, not {text!r}")
+    return text
+
+
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """Return the folder that a file is to be written to; FileNotFoundError if there is none."""
-    target = Path(path)
+    target = Path(path_text(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to")
     return target.parent
@@ -57,6 +71,8 @@ def write_file(
         with open(temporary, mode.replace("w", "x"), **options) as file:
             write(file)
 
+    if os.path.isdir(path_text(path)):
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; name a file in it")
     _write(path, make, os.replace, os.unlink)
 
 
@@ -96,7 +112,7 @@ def _write(
     rename: Callable[[str, str], None],
     remove: Callable[[str], None],
 ) -> None:
-    target = os.fspath(path)
+    target = path_text(path)
     # The name is known before the file is there, and nobody else has it. os.urandom serves the purpose
     # without tempfile, which makes files that only their owner may read.
     name = f"{os.path.basename(target)[:40]}.{os.urandom(8).hex()}.tmp"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ Pads = tuple[Pair, Pair]
 
 def pair(value: Any, name: str, *, minimum: int = 1) -> Pair:
     """Return an int or a pair (height, width) of ints as a pair."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _check.is_listed(value):
         if len(value) != 2:
             raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}")
         first, second = value
@@ -34,7 +33,7 @@ def padding_spec(value: Any) -> str | Pads:
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
     try:
-        if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+        if _check.is_listed(value) and len(value) == 2 and all(map(_check.is_listed, value)):
             return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
         height, width = pair(value, "padding", minimum=0)
         return (height, height), (width, width)
@@ -109,22 +108,19 @@ def window(
     ValueError
         If the kernel is larger than the padded image.
     """
-    (top, left), (oh, ow) = zip(
-        *(
-            along(
-                ("height", "width")[axis],
-                image[axis],
-                kernel[axis],
-                stride[axis],
-                dilation[axis],
-                padding if isinstance(padding, str) else padding[axis],
-                ceil_mode=ceil_mode,
-                pool=pool,
-            )
-            for axis in (0, 1)
-        ),
-        strict=True,
-    )
+    (top, oh), (left, ow) = [
+        along(
+            ("height", "width")[axis],
+            image[axis],
+            kernel[axis],
+            stride[axis],
+            dilation[axis],
+            padding if isinstance(padding, str) else padding[axis],
+            ceil_mode=ceil_mode,
+            pool=pool,
+        )
+        for axis in (0, 1)
+    ]
     return Window(kernel, stride, dilation, (top, left), image, (oh, ow))
 
 

@@ -28,7 +28,7 @@ AxisPads = tuple[Pair, ...]
 
 def sizes(value: Any, name: str, rank: int) -> Sizes:
     """Return an int or `rank` ints as a tuple of ints of at least 1."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _check.is_listed(value):
         if len(value) != rank:
             raise ValueError(f"{name} must be an integer or {rank} of them, not {value!r}")
         each: Sequence[Any] = value
@@ -41,13 +41,13 @@ def paddings(value: Any, rank: int) -> str | AxisPads:
     """Return a padding argument as a name or as (before, after) for each axis."""
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
-    each = value if isinstance(value, Sequence) else (value,) * rank
-    if len(each) != rank or any(isinstance(pads, Sequence) and len(pads) != 2 for pads in each):
+    each = value if _check.is_listed(value) else (value,) * rank
+    if len(each) != rank or any(_check.is_listed(pads) and len(pads) != 2 for pads in each):
         raise ValueError(
             f"padding must be an int, {rank} of them or of (before, after), 'same', 'same_lower' or 'valid', "
             f"not {value!r}"
         )
-    pairs = [tuple(pads) if isinstance(pads, Sequence) else (pads, pads) for pads in each]
+    pairs = [tuple(pads) if _check.is_listed(pads) else (pads, pads) for pads in each]
     return tuple(
         (_check.integer(before, "padding", minimum=0), _check.integer(after, "padding", minimum=0))
         for before, after in pairs

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check, engine
+from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
@@ -135,9 +136,11 @@ def verify(
     _check.choice(against, "against", AGAINST)
     against = "reference" if against == "numpy" else against
     seed = _check.integer(seed, "seed", minimum=0)
-    numbers = (
-        range(_check.integer(cases, "cases", minimum=1)) if not isinstance(cases, Iterable) else list(cases)
-    )
+    numbers: Sequence[int]
+    if isinstance(cases, Iterable) and not isinstance(cases, str | bytes | bytearray | memoryview):
+        numbers = [_check.integer(case, "cases", minimum=0) for case in cases]
+    else:
+        numbers = range(_check.integer(cases, "cases", minimum=1))
     started = time.perf_counter()
     if model is None and x is not None:
         raise ValueError("x is the input of a model: pass the model too")
@@ -282,7 +285,7 @@ def _verify_model(
     path = None
     machine, mode, against = options.machine, options.mode, options.against
     if not isinstance(model, Model):
-        path = Path(model)
+        path = Path(path_text(model))
         if against == "onnxruntime" and path.suffix.lower() != ".onnx":
             raise ValueError(f"against='onnxruntime' needs an .onnx file, not {path}")
     elif against == "onnxruntime":
@@ -434,7 +437,7 @@ def reproduce_line(
 
 def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
-    if Path(path).suffix.lower() == ".onnx":
+    if Path(path_text(path)).suffix.lower() == ".onnx":
         return load_onnx(path, qdq=qdq)
     return Model.load(path)
 

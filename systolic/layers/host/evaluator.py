@@ -109,7 +109,7 @@ class OnnxNode(HostLayer):
         object.__setattr__(self, "node", node)
         for name in ("reads", "read_dtypes", "write_dtypes"):
             value = getattr(self, name)
-            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            listed = _check.is_listed(value)
             if not listed or not all(isinstance(item, str) for item in value):
                 raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
             object.__setattr__(self, name, tuple(value))
@@ -120,8 +120,8 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
-        if not isinstance(self.opsets, Sequence) or not all(
-            isinstance(item, Sequence) and len(item) == 2 for item in self.opsets
+        if not _check.is_listed(self.opsets) or not all(
+            _check.is_listed(item) and len(item) == 2 for item in self.opsets
         ):
             raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
         opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)

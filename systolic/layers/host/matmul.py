@@ -52,10 +52,7 @@ class FloatMatMul(HostLayer):
         for name in ("transpose_a", "transpose_b"):
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
         for name in ("alpha", "beta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                raise TypeError(f"{name} must be a number, not {_check.kind(value)}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, _check.real(getattr(self, name), name))
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the product's shape; ValueError if the matrices do not fit."""

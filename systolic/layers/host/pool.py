@@ -150,7 +150,8 @@ class AveragePool2d(HostLayer):
         include = _check.flag(self.count_include_pad, "count_include_pad")
         object.__setattr__(self, "count_include_pad", include)
         with np.errstate(over="ignore"):
-            reach = self.x.scales * np.float32(256 * math.prod(pair(self.kernel, "kernel")))
+            pixels = math.prod(pair(self.kernel, "kernel"))
+            reach = self.x.scales * np.float32(_check.real(256 * pixels, "256 times the pixels of kernel"))
         if not np.isfinite(reach):
             raise ValueError(
                 f"x.scale must keep the sum of a window finite in float32, but {self.x.scale} does not; "

@@ -235,14 +235,14 @@ def _mean_of_all(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, ax
 
 def _sizes(value: Any, name: str, count: int) -> tuple[int, ...]:
     sizes = (1,) * count if value is None else value
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != count:
+    if not _check.is_listed(sizes) or len(sizes) != count:
         raise ValueError(f"{name} must hold {count} integers, one per spatial axis, not {value!r}")
     return tuple(_check.integer(size, f"{name}[{i}]", minimum=1) for i, size in enumerate(sizes))
 
 
 def _normalize_window(layer: Any) -> None:
     """Put the fields that describe the window into their stored form."""
-    if isinstance(layer.kernel, str) or not isinstance(layer.kernel, Sequence) or not layer.kernel:
+    if not _check.is_listed(layer.kernel) or not layer.kernel:
         raise ValueError(f"kernel must hold one integer per spatial axis, not {layer.kernel!r}")
     kernel = _sizes(layer.kernel, "kernel", len(layer.kernel))
     padding = layer.padding
