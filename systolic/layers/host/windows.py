@@ -85,13 +85,17 @@ class _Windows(HostLayer):
             for axis in range(rank)
         ]
 
-    def _taps(self, shape: Shape) -> list[dict[int, tuple[slice, slice]]]:
-        """Return :func:`~systolic.layers.geometry.taps` along each axis of the window."""
+    def _taps(self, shape: Shape, *, cropped: bool = False) -> list[dict[int, tuple[slice, slice]]]:
+        """Return :func:`~systolic.layers.geometry.taps` along each axis.
+
+        With `cropped`, without what the padding crops at the end; windows reach it with `ceil_mode` alone.
+        """
         strides, dilations = self.stride or (), self.dilation or ()
-        return [
-            taps(shape[axis + 2], self.kernel[axis], strides[axis], dilations[axis], before, outputs)
-            for axis, ((before, _), outputs) in enumerate(self._windows(shape))
-        ]
+        found = []
+        for axis, ((before, after), outputs) in enumerate(self._windows(shape)):
+            size = shape[axis + 2] + (min(after, 0) if cropped else 0)
+            found.append(taps(size, self.kernel[axis], strides[axis], dilations[axis], before, outputs))
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -260,14 +264,14 @@ class AveragePool(_Windows):
         for axis, ((before, after), outputs) in enumerate(self._windows(x.shape)):
             size, step, dilation = x.shape[axis + 2], (self.stride or ())[axis], (self.dilation or ())[axis]
             starts = np.arange(outputs) * step - before
-            low, high = (-before, size + after) if self.count_include_pad else (0, size)
+            low, high = (-before, size + after) if self.count_include_pad else (0, min(size, size + after))
             # How many elements of each window lie before the first that counts, and before the last's end.
             first, last = (-((starts - end) // dilation) for end in (low, high))
             inside = np.clip(last, 0, self.kernel[axis]) - np.clip(first, 0, self.kernel[axis])
             counts = np.multiply.outer(counts, inside)
         sums = np.zeros(self.output_shape(x.shape), np.float64)
         with np.errstate(all="ignore"):
-            for parts in itertools.product(*(found.values() for found in self._taps(x.shape))):
+            for parts in itertools.product(*(found.values() for found in self._taps(x.shape, cropped=True))):
                 outs, elements = zip(*parts, strict=True)
                 sums[(slice(None), slice(None), *outs)] += x[(slice(None), slice(None), *elements)]
             return np.divide(sums, counts, out=sums).astype(x.dtype)
