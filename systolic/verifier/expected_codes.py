@@ -69,10 +69,16 @@ def _mul(layer: layers.QLinearMul, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     product = (a.astype(np.int64) - int(layer.a.zero_points)) * (
         b.astype(np.int64) - int(layer.b.zero_points)
     )
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         m = _F(_F(layer.a.scales * layer.b.scales) / y.scales)
         real = product.astype(_F) * m + y.zero_points.astype(_F)
-    return np.asarray(np.clip(np.rint(real), y.qmin, y.qmax)).astype(y.dtype)
+    return _converted(real, y)
+
+
+def _converted(real: np.ndarray, y: QuantParams) -> np.ndarray:
+    """Return codes by way of int32, which holds its smallest number for what it cannot hold."""
+    held = np.isfinite(real) & (np.abs(real) < _F(2**31))
+    return np.where(held, np.clip(np.rint(real), y.qmin, y.qmax), y.qmin).astype(y.dtype)
 
 
 def _concat(layer: layers.QLinearConcat, *inputs: np.ndarray) -> np.ndarray:
@@ -146,13 +152,13 @@ def _average_pool(layer: layers.QLinearAveragePool, x: np.ndarray) -> np.ndarray
         low = [p * step + start for p, step, start in zip(place, stride, starts, strict=True)]
         spans = [range(max(a, 0), min(a + k, size)) for a, k, size in zip(low, kernel, sizes, strict=True)]
         total = np.zeros(moved.shape[:2], _F)
-        element: Any
-        for element in itertools.product(*spans):
-            total = total + real[(slice(None), slice(None), *element)]
         count = math.prod(kernel if layer.count_include_pad else map(len, spans))
-        with np.errstate(over="ignore", under="ignore"):
-            value = np.rint(total / _F(count) / layer.y.scales + layer.y.zero_points.astype(_F))
-        out[(slice(None), slice(None), *place)] = np.clip(value, layer.y.qmin, layer.y.qmax)
+        element: Any
+        with np.errstate(all="ignore"):
+            for element in itertools.product(*spans):
+                total = total + real[(slice(None), slice(None), *element)]
+            value = total / _F(count) / layer.y.scales + layer.y.zero_points.astype(_F)
+        out[(slice(None), slice(None), *place)] = _converted(value, layer.y)
     return np.moveaxis(out, 1, -1) if layer.channels_last else out
 
 
