@@ -188,6 +188,32 @@ def test_quantize_linear(
     assert check(folder, case).dtype == dtype
 
 
+@pytest.mark.skipif(OVERFLOWS, reason="another arithmetic in ONNX Runtime")
+@examples(60)
+@given(
+    granularity(), st.sampled_from(NARROW), st.tuples(*[st.sampled_from(["float16", "float32"])] * 2),
+    st.sampled_from([None, FLOAT, FLOAT16]), st.booleans(), seeds,
+)  # fmt: skip
+def test_quantize_linear_in_a_precision(
+    folder: Path, parts: Any, dtype: str, reals_: Any, precision: int | None, computed: bool, seed: int
+) -> None:
+    """From opset 23 on x is divided in the type of the scale, unless `precision` says another."""
+    rng, (shape, attributes), (real, of_scale) = np.random.default_rng(seed), parts, reals_
+    scale = rng.choice([0.5, 0.1, 0.0359, 2.0, 1e-3], shape).astype(of_scale)
+    zero = rng.integers(0, 99, shape).astype(dtype)
+    x = reals(rng, SHAPE, spread(scale, attributes), real)
+    attributes = attributes if precision is None else {**attributes, "precision": precision}
+    moving = (0, 1) if computed and shape in ((), (1,)) else (0,)
+    check(folder, om.single("QuantizeLinear", [x, scale, zero], moving, opset=23, **attributes))
+
+
+@pytest.mark.parametrize(("opset", "code"), ((21, 17), (23, 18)))
+def test_quotients_of_float16(folder: Path, opset: int, code: int) -> None:
+    """127.75 / 7.3 is 17.499 in float32; in float16 it is 17.5, a tie that goes to 18."""
+    x, scale = np.float16([127.75]), np.float16(7.3)
+    assert check(folder, om.single("QuantizeLinear", [x, scale], opset=opset)).tolist() == [code]
+
+
 @examples(60)
 @given(
     granularity(), st.sampled_from([*NARROW, "int32"]), st.sampled_from(["float32", "float16"]), st.booleans(),
@@ -621,7 +647,7 @@ Q8 = np.zeros((2, 4), np.int8)
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "output_dtype": (("QuantizeLinear", [X, S], {"output_dtype": 22}), UnsupportedOperator, "output_dtype 22"),
     "two output types": (("QuantizeLinear", [X, S, Z], {"output_dtype": 5}), ValueError, "output_dtype int16, but"),
-    "precision": (("QuantizeLinear", [X, S, Z], {"precision": 10, "opset": 23}), UnsupportedOperator, "precision 10"),
+    "precision": (("QuantizeLinear", [X, S, Z], {"precision": 16, "opset": 23}), UnsupportedOperator, "precision 16"),
     "scale of 0": (("QuantizeLinear", [X, F(0), Z], {}), ValueError, "above zero"),
     "16-bit, scale of 0": (("QuantizeLinear", [X, F(0), np.int16(0)], {}), ValueError, "above zero"),
     "NaN": (("DequantizeLinear", [Q8, F(np.nan), Z], {}), ValueError, "finite"),
