@@ -46,7 +46,7 @@ def evaluated(op: Operator) -> Converted:
     if not reads:
         return _constant(op, run)
     shapes = {name: op.graph.shapes.get(name) for name in reads}
-    values = {name: op.constants[name] for name in reads if name in op.constants}
+    values = {name: op.graph.constants[name] for name in reads if name in op.graph.constants}
     writes = {}
     for name, (dtype, _) in infer(node, dtypes, shapes, values, op.graph.opsets).items():
         declared = op.graph.declared.get(name, (None, None))[0]
@@ -86,7 +86,13 @@ def _plain(op: Operator) -> Any:
 
     node = type(op.proto)()
     node.CopyFrom(op.proto)
-    node.domain = "" if node.domain == "ai.onnx" else node.domain
+    # What is empty and what is not there are the same.
+    if node.domain == "ai.onnx":
+        node.ClearField("domain")
+    if not node.name:
+        node.ClearField("name")
+    if op.graph.noted:
+        return node
     schema = defs.get_schema(node.op_type, op.graph.opsets.get(node.domain, 1), node.domain)
     if schema.has_function:
         given = {attribute.name for attribute in node.attribute}

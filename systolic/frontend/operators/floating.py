@@ -23,7 +23,7 @@ _PLAIN_TYPES = ("float32", "int32", "int8", "uint8")
 def _max_pool(op: Operator) -> Converted:
     op.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
     kernel = op.integers("kernel_shape", ())
-    if len(op.outputs) > 1 and op.outputs[1]:
+    if len(op.outputs) > 1 and (op.outputs[1] or op.graph.noted):
         order = "column" if op.attribute("storage_order", 0) else "row"
         return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
     if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from systolic._files import replacing
-from systolic.frontend.read import check_standard
+from systolic.frontend.check import check_model, label
+from systolic.frontend.from_onnx import model_of
+from systolic.frontend.notes import Notes, fresh, guarded, write_notes
+from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS
 from systolic.frontend.to_onnx.writer import Writer, tensor
@@ -33,8 +37,9 @@ LEFT_OUT: dict[str, str] = {
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file: codes in the QOperator form, the rest as standard operators.
 
-    ``load_onnx`` of the file gives the model back; ONNX Runtime gives the same outputs, bit for bit,
-    where ``load_onnx`` promises it.
+    ``load_onnx`` of the file gives the model back, with either `qdq`; ONNX Runtime, with any level of
+    optimization, gives the same outputs, bit for bit where ``load_onnx`` promises it. One model
+    always makes the same file.
 
     Parameters
     ----------
@@ -46,8 +51,8 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UnsupportedOperator
-        If a layer, or a use of one, has no form in ONNX: names the node and says why. So has a
-        layer whose rounding is not "half_even", ONNX's.
+        If a layer, or a use of one, has no form in ONNX, or none that ``load_onnx`` reads as that layer:
+        names the node and says why. So has a layer whose rounding is not "half_even", ONNX's.
     FileNotFoundError
         If there is no such folder.
     ImportError
@@ -59,12 +64,23 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     has it; and, where the standard has none on codes, of ONNX Runtime's com.microsoft: QGemm and all
     QLinear operators but QLinearConv and QLinearMatMul, and QLinearConv of images NHWC.
 
-    Where two layers are one operator, the one for less comes back: parameters per channel hold a zero
-    point for each, those of a single channel are per tensor; a convolution with a group for each input
-    channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; what reads constants that
-    another layer holds, such as a shape, a weight or a scale, is that layer, and what reads constants
-    alone is a constant. Numbers that operators keep as float32 are rounded to it; a window's integer
-    that holds for all axes comes back as one for each.
+    What a graph cannot say is in the file's metadata, under "systolic": which initializers are the model's
+    constants, so that no others come back as such and nothing is computed from them at load; names of
+    nodes that other nodes have too, for in a file they must differ; outputs that nobody uses. It holds for
+    the nodes that it was written for: where another program changed them, ``load_onnx`` reads the file
+    like any other.
+
+    A Max of a single tensor behind a DequantizeLinear changes nothing, and is no layer of the model. It
+    keeps ONNX Runtime from making an integer operator of what is a float one here.
+
+    Where two layers mean the same and are one operator, the one for less comes back: parameters per
+    channel hold a zero point for each, those of a single channel are per tensor; a convolution with a
+    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``. Numbers
+    that operators keep as float32 are rounded to it; a window's integer that holds for all axes comes back
+    as one for each. What comes from ``load_onnx`` has this form already.
+
+    An output whose number of axes only a run can tell has no shape in the file, which onnx.checker asks
+    for and nothing else needs.
 
     Examples
     --------
@@ -92,7 +108,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"the model takes {size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; use Model.save"
         )
-    check_standard(proto)
+    _check_reload(model, proto)
     with replacing(path) as file:
         file.write(proto.SerializeToString())
 
@@ -121,7 +137,64 @@ def _proto(model: Model) -> Any:
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in writer.opsets.items()]
     version = max(IR_VERSION, helper.find_min_ir_version_for(opsets, True))
-    return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="systolic")
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="systolic")
+    _infer_outputs(proto, writer.undeclared)
+    nodes = guarded(proto.graph.node, model.outputs, writer.names)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    names = _name_nodes(proto.graph.node)
+    write_notes(proto, Notes(tuple(model.constants), names, tuple(writer.unused), not model.name))
+    return proto
+
+
+def _infer_outputs(proto: Any, undeclared: set[str]) -> None:
+    """Declare outputs whose sizes only a run can tell as far as onnx can: its checker asks for it."""
+    import onnx
+
+    bare = [value.name for value in proto.graph.output if not value.type.tensor_type.HasField("shape")]
+    if not set(bare) - undeclared:
+        return
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(proto).graph.output}
+    for value in proto.graph.output:
+        if value.name in bare and value.name not in undeclared:
+            value.CopyFrom(inferred[value.name])
+
+
+def _name_nodes(nodes: Any) -> dict[str, str]:
+    """Give every node a name that no other has, as ONNX Runtime expects; return the renamed ones' own."""
+    taken = {node.name for node in nodes}
+    seen, renamed = {""}, {}
+    for node in nodes:
+        if node.name in seen:
+            name = fresh(label(node), taken)
+            renamed[name] = node.name
+            node.name = name
+        seen.add(node.name)
+    return renamed
+
+
+def _check_reload(model: Model, proto: Any) -> None:
+    """Raise if load_onnx would not read the model back, or one that is written the same."""
+    import onnx
+
+    try:
+        check_model(proto)
+        check_standard(proto)
+        loaded = model_of(graph_of(proto, "model"), "the file")
+    except (TypeError, ValueError, onnx.checker.ValidationError) as error:
+        raise UnsupportedOperator(f"load_onnx would not read the file: {error}; use Model.save") from error
+    if loaded == model:
+        return
+    again = _proto(loaded)
+    if again == proto:
+        return
+    for node, other, one, two in zip(
+        model.nodes, loaded.nodes, _written(model).nodes, _written(loaded).nodes, strict=False
+    ):
+        if one != two:
+            raise Writer.refuse(node, f"load_onnx would read it as a {other.layer.kind}; use Model.save")
+    node, other = next((a, b) for a, b in zip(model.nodes, loaded.nodes, strict=False) if a != b)
+    raise Writer.refuse(node, f"load_onnx would read it as {other.layer}; use Model.save")
 
 
 def _written(model: Model) -> Writer:
