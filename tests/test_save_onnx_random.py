@@ -218,6 +218,15 @@ def test_a_moved_output_is_not_quantized(path: Path) -> None:
     check_runtime(model, {"a": F([[0.1, 100], [-200, 0.3]])}, path)
 
 
+@pytest.mark.parametrize("dtype", ("float16", "float64", "int64"))
+def test_a_relu_of_other_types(path: Path, dtype: str) -> None:
+    """It is a Clip, whose bound is of the type."""
+    source = om.model([om.node("Relu", ["x"], "y")], {"x": (dtype, (2,))}, ["y"])
+    source.graph.output[0].CopyFrom(om.value("y", dtype, (2,)))
+    om.save(source, path.parent, "source.onnx")
+    saved(load_onnx(path.parent / "source.onnx"), path)
+
+
 def test_tensors_stay_tensors(path: Path) -> None:
     """Constants that a layer could hold, that a node could be folded to, and that nobody reads."""
     nodes = [

@@ -50,7 +50,7 @@ def _global_average_pool(op: Operator) -> Converted:
 def _relu(op: Operator) -> Converted:
     op.only()
     if op.dtypes[op.inputs[0]] not in _PLAIN_TYPES:
-        return layers.Clip(0), op.inputs[:1]
+        return layers.Clip(0.0 if op.dtypes[op.inputs[0]] in FLOATS else 0), op.inputs[:1]
     return layers.Relu(), op.inputs[:1]
 
 
