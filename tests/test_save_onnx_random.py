@@ -343,3 +343,88 @@ def test_a_name_that_a_subgraph_has_too(path: Path) -> None:
     ):
         save_onnx(model, path)
     assert not path.exists()
+
+
+def test_names_within_a_subgraph_are_taken(path: Path) -> None:
+    """A parameter of the Quantize would have the name of the subgraph's tensor."""
+    inner = "q.y_scale"
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["x"], [inner])], "body", [],
+        [onnx.helper.make_tensor_value_info(inner, onnx.TensorProto.FLOAT, [2])],
+    )  # fmt: skip
+    proto = onnx.helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    data = np.frombuffer(proto.SerializeToString(), np.uint8)
+    layer = OnnxNode("If", data, ("c", "x"), ("bool", "float32"), ("float32",), (("", 17),))
+    nodes = [Node(layer, ("c", "x"), "y"), Node(layers.Quantize(CODES), ("y",), "q")]
+    model = Model(nodes, inputs={"c": ((), "bool"), "x": ((2,), "float32")})
+    saved(model, path)
+    check_runtime(model, {"c": np.array(True), "x": F([1, -2])}, path)
+
+
+def identity(output: str = "y", name: str = "", **options: Any) -> Model:
+    options.setdefault("inputs", {"x": ((2,), "int8")})
+    return Model([Node(layers.Identity(), (next(iter(options["inputs"])),), output, name)], **options)
+
+
+SURROGATE = "the name '\\ud800' holds a lone surrogate, which no file can; rename it"
+NO_FORM: dict[str, tuple[Model, str]] = {
+    "an input without a name": (
+        identity(inputs={"": ((2,), "int8")}),
+        "load_onnx would not read the file: an input has no name; use Model.save",
+    ),
+    "an output twice": (
+        identity(outputs=["y", "y"]), "load_onnx would not read the file: it has two outputs 'y'; use Model.save"
+    ),
+    "a symbol without a name": (
+        identity(inputs={"x": systolic.TensorSpec((None, None), "int8", ("", "n"))}, name="m"),
+        "load_onnx would read the inputs as {'x': TensorSpec(shape=(None, None), dtype='int8', symbols=(None, 'n'))}, "
+        "not {'x': TensorSpec(shape=(None, None), dtype='int8', symbols=('', 'n'))}; use Model.save",
+    ),
+    "a surrogate in a tensor's name": (identity("\ud800"), f"node '\\ud800': {SURROGATE}"),
+    "a surrogate in a node's name": (identity(name="\ud800"), f"node '\\ud800': {SURROGATE}"),
+    "no axes": (
+        Model([Node(layers.Reduce("ReduceMax", ()), ("x",), "y")], inputs={"x": ((2,), "float32")}),
+        "node 'y' (Reduce): ONNX's ReduceMax without axes is over all; put an Identity in its place",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_FORM)
+def test_what_has_no_form(tmp_path: Path, case: str) -> None:
+    model, message = NO_FORM[case]
+    with raises(UnsupportedOperator, message):
+        save_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+OTHERS: dict[str, tuple[Any, Any, tuple[int, ...], str]] = {
+    "a channel of its own": (
+        layers.Quantize(QuantParams([0.5], [3], axis=0)), layers.Quantize(QuantParams(0.5, 3)), (1, 2), "float32"
+    ),
+    "one zero point": (
+        layers.Quantize(QuantParams([0.5, 1], 3, axis=0)), layers.Quantize(QuantParams([0.5, 1], [3, 3], axis=0)),
+        (2, 2), "float32",
+    ),
+    "a window's integers": (
+        layers.MaxPool((2, 2, 2)), layers.MaxPool((2, 2, 2), stride=(1,) * 3, padding=((0, 0),) * 3, dilation=(1,) * 3),
+        (1, 1, 2, 2, 2), "int8",
+    ),
+    "a pool of images": (layers.MaxPool((2, 2)), layers.MaxPool2d((2, 2), stride=1), (1, 1, 2, 2), "int8"),
+    "bounds": (layers.Clip(0, 0.1), layers.Clip(0.0, float(F(0.1))), (2,), "float32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_two_layers_of_one_operator(path: Path, case: str) -> None:
+    layer, other, shape, dtype = OTHERS[case]
+    inputs = {"x": (shape, dtype)}
+    save_onnx(Model([Node(layer, ("x",), "y")], inputs=inputs), path)
+    assert load_onnx(path).nodes[0].layer == other
+    saved(load_onnx(path), path)
+
+
+def test_a_constant_of_the_other_byte_order(path: Path) -> None:
+    model = Model([Node(layers.Identity(), ("c",), "y")], inputs={"x": ((2,), "int8")},
+                  constants={"c": np.array([1, 2], ">i4")})  # fmt: skip
+    save_onnx(model, path)
+    assert load_onnx(path).constants["c"].tolist() == [1, 2]

@@ -75,9 +75,11 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
 
     Where two layers mean the same and are one operator, the one for less comes back: parameters per
     channel hold a zero point for each, those of a single channel are per tensor; a convolution with a
-    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``. Numbers
-    that operators keep as float32 are rounded to it; a window's integer that holds for all axes comes back
-    as one for each. What comes from ``load_onnx`` has this form already.
+    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; pools
+    over two axes are those of images, ``MaxPool2d`` and the like; a ``Binary("Add")`` is an ``Add`` where
+    that takes the types. Numbers that operators keep as float32 are rounded to it, bounds of a ``Clip``
+    are of the tensor's type; a window's integer that holds for all axes comes back as one for each. What
+    comes from ``load_onnx`` has this form already.
 
     An output whose number of axes only a run can tell has no shape in the file, which onnx.checker asks
     for and nothing else needs.
@@ -102,6 +104,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise ImportError('save_onnx needs the onnx package: pip install "systolic[onnx]"') from error
+    _check_names(model)
     proto = _proto(model)
     size = proto.ByteSize()
     if size > _MOST_BYTES:
@@ -188,13 +191,32 @@ def _check_reload(model: Model, proto: Any) -> None:
     again = _proto(loaded)
     if again == proto:
         return
-    for node, other, one, two in zip(
-        model.nodes, loaded.nodes, _written(model).nodes, _written(loaded).nodes, strict=False
-    ):
-        if one != two:
-            raise Writer.refuse(node, f"load_onnx would read it as a {other.layer.kind}; use Model.save")
-    node, other = next((a, b) for a, b in zip(model.nodes, loaded.nodes, strict=False) if a != b)
-    raise Writer.refuse(node, f"load_onnx would read it as {other.layer}; use Model.save")
+    pairs = [(a, b) for a, b in zip(model.nodes, loaded.nodes, strict=False) if a != b]
+    if not pairs:
+        raise UnsupportedOperator(
+            f"load_onnx would read the inputs as {loaded.inputs}, not {model.inputs}; use Model.save"
+        )
+    # Those that are only spelled otherwise have the same node in both files.
+    nodes = {node.output: written for node, written in zip(loaded.nodes, _written(loaded).nodes, strict=True)}
+    for node, written in zip(model.nodes, _written(model).nodes, strict=True):
+        other = next((b for a, b in pairs if a is node), None)
+        if other is not None and written != nodes.get(node.output):
+            raise Writer.refuse(node, f"load_onnx would read it as {other.layer}; use Model.save")
+    raise Writer.refuse(pairs[0][0], f"load_onnx would read it as {pairs[0][1].layer}; use Model.save")
+
+
+def _check_names(model: Model) -> None:
+    """Raise if a name cannot be stored: a file holds UTF-8."""
+    names = [(f"node {node.name!r}", name) for node in model.nodes for name in (node.name, *node.outputs)]
+    names += [("the model", name) for name in (model.name, *model.inputs, *model.constants)]
+    names += [("the model", symbol or "") for spec in model.inputs.values() for symbol in spec.symbols]
+    for where, name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UnsupportedOperator(
+                f"{where}: the name {name!r} holds a lone surrogate, which no file can; rename it"
+            ) from None
 
 
 def _written(model: Model) -> Writer:

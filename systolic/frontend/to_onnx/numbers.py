@@ -77,6 +77,8 @@ def _write_squeeze(op: str) -> Callable[[Writer, Node], None]:
 def _with_axes(out: Writer, node: Node, op: str, since: int, **attributes: Any) -> None:
     """Write an operator whose axes were an attribute, and are an input since some operator set."""
     axes = node.layer.axes  # type: ignore[attr-defined]
+    if axes == ():
+        raise out.refuse(node, f"ONNX's {op} without axes is over all; put an Identity in its place")
     if axes is None:
         out.node(node, op, node.inputs, **attributes)
     elif out.opset < since:

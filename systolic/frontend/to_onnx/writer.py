@@ -93,9 +93,13 @@ class Writer:
         """Store scale and zero point, and return their names."""
         if params is None:
             return "", ""
+        scales, zeros = params.scales, params.zero_points
+        if scales.size == 1:
+            # Per channel of a single one is per tensor.
+            scales, zeros = scales.reshape(()), zeros.reshape(())
         return (
-            self.constant(node, f"{what}_scale", params.scales),
-            self.constant(node, f"{what}_zero_point", params.zero_points),
+            self.constant(node, f"{what}_scale", scales),
+            self.constant(node, f"{what}_zero_point", zeros),
         )
 
     def node(
@@ -175,7 +179,8 @@ def tensor(name: str, array: np.ndarray) -> Any:
     """Return an array as a TensorProto."""
     from onnx import numpy_helper
 
-    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return numpy_helper.from_array(native.reshape(array.shape), name)
 
 
 def plain(value: Any) -> Any:
