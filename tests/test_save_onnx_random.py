@@ -21,6 +21,7 @@ from onnx_models import F  # noqa: E402
 from oracle_cases import cpu_flags  # noqa: E402
 from qdq_models import CASES, Net, session, types  # noqa: E402
 from random_models import random_model  # noqa: E402
+from real_networks import NETWORKS  # noqa: E402
 from test_qdq_onnxruntime import networks  # noqa: E402
 
 import systolic  # noqa: E402
@@ -145,6 +146,18 @@ def test_random_networks(path: Path, source: Any, qdq: str, nodes: str, tensors:
     optimized = path.with_suffix(".optimized.onnx")
     session(path, optimized=optimized, level="EXTENDED")
     assert not integer(types(onnx.load(optimized).graph.node)) - integer(types(onnx.load(path).graph.node))
+
+
+@pytest.mark.parametrize("qdq", ("integer", "float"))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_real_networks(path: Path, name: str, qdq: str) -> None:
+    source, feeds = NETWORKS[name]()
+    om.save(source, path.parent, "source.onnx")
+    saved(load_onnx(path.parent / "source.onnx", qdq=qdq), path)
+    level = "ALL" if qdq == "integer" else "NONE"
+    expected = session(path.parent / "source.onnx", level=level).run(None, feeds)
+    for theirs, ours in zip(expected, session(path, level=level).run(None, feeds), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def written_out() -> Any:
