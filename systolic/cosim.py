@@ -106,6 +106,7 @@ class Scoreboard:
             If a register is unknown or its values have another shape.
         """
         rows, cols = self.config.rows, self.config.cols
+        compared = 0
         for name, values in registers.items():
             _check.choice(name, "register", REGISTERS)
             dtype = register_dtypes(self.config)[name]
@@ -129,7 +130,8 @@ class Scoreboard:
                     int(expected[row, col]),
                     len(wrong),
                 )
-            self.compared += got.size
+            compared += got.size
+        self.compared += compared
 
 
 def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:

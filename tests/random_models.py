@@ -490,8 +490,11 @@ def moves(g: Grown) -> None:
 def others(g: Grown) -> None:
     x = g.tensor(["float32"], [2, 3, 4])
     shape = g.shape(x)
-    kind = g.size(4, 0)
-    if kind == 0:
+    kind = g.size(5, 0)
+    if kind == 5:
+        of = [g.given(np.abs(g.data(shape[1:2], "float32")) + F(0.5)) for _ in range(4)]
+        g.add(layers.BatchNormalization(0.5), [x, *of])
+    elif kind == 0:
         pads = g.given(np.int64([1] * len(shape) + [0] * len(shape)), constant=g.flip(0.8))
         g.add(layers.Pad(g.pick(["constant", "edge", "reflect"])), [x, pads])
     elif kind == 1:

@@ -105,6 +105,17 @@ def f32(*values: float) -> np.ndarray:
     return np.array(values, F)
 
 
+def normalized(*image: int, factor: float = 1, opset: int = om.OPSET, **attributes: Any) -> Maker:
+    """BatchNormalization with statistics of its own; one channel without variance."""
+
+    def make(rng: np.random.Generator) -> Case:
+        statistics = [real(rng, 3), real(rng, 3), real(rng, 3) * F(factor), np.abs(real(rng, 3)) * f32(1, 0, 5)]
+        x = real(rng, 2, 3, *image) * F(factor)
+        return om.single("BatchNormalization", [x, *statistics], opset=opset, **attributes)
+
+    return make
+
+
 EXACT: dict[str, Maker] = {
     **{f"{op} on floats": unary(op) for op in ("Abs", "Ceil", "Floor", "Neg", "Reciprocal", "Round", "Sqrt", "Relu")},
     "Not": lambda r: om.single("Not", [real(r, 9) > 0]),
@@ -213,6 +224,10 @@ EXACT: dict[str, Maker] = {
     "Resize uint8": lambda r: om.single("Resize", [whole(r, "uint8", 1, 2, 3, 3), None, f32(1, 1, 2, 2)], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
     "Resize, opset 10": moved("Resize", f32(1, 2, 3), opset=10, mode="nearest"),
     "Resize down, opset 10": moved("Resize", f32(1, 0.5, 0.6), opset=10, mode="nearest"),
+    "BatchNormalization": normalized(4, 5),
+    **{f"BatchNormalization, opset {opset}": normalized(7, opset=opset, epsilon=0.1) for opset in (10, 12, 13, 14)},
+    "BatchNormalization of a matrix": normalized(),
+    "BatchNormalization of large numbers": normalized(3, 4, factor=1e4),
     "MatMul int32": both("MatMul", ints("int32", 3, 4), ints("int32", 4, 2)),
 }  # fmt: skip
 

@@ -72,7 +72,8 @@ def _load(path: str | os.PathLike[str]) -> Any:
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
+        text = " ".join(str(error).split())
+        raise ValueError(f"{name} is not a valid ONNX model: {text}") from error
     return model
 
 

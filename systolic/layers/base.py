@@ -40,6 +40,11 @@ class Layer:
         """What tables call the layer: its class's name, unless one class does several operators' work."""
         return type(self).__name__
 
+    @property
+    def delegate(self) -> str | None:
+        """Who computes the layer, if not this package: "ONNX Runtime" or "onnx"; None for our own code."""
+        return None
+
     @cached_property
     def held(self) -> tuple[int, int]:
         """Elements and bytes of the arrays among the fields."""
@@ -109,6 +114,13 @@ class HostLayer(Layer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")
+
+    def fold(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does, for constants of a model that nobody has run yet.
+
+        A layer that runs foreign code overrides this: its time and memory are bounded.
+        """
+        return self.apply(*inputs)
 
     def value_of(self, *shapes: Shape) -> np.ndarray | None:
         """Return the output where the inputs' shapes alone decide it, as for ONNX Shape; None elsewhere."""

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic._files import replacing
+from systolic._files import write_zip
 from systolic._show.table import Table
+from systolic._text import printable, printable_errors
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.model import files
 
 if TYPE_CHECKING:
+    import zipfile
+
     from systolic.report import Summary
 
 LAYERS: dict[str, type[Layer]] = {
@@ -240,7 +243,7 @@ class Model:
                     f"constant {constant!r} must hold one of {', '.join(DTYPES)}, not {array.dtype}"
                 )
             array.flags.writeable = False
-        self.nodes: tuple[Node, ...] = ()
+        listed: list[Node] = []
         known = {*self.inputs, *self.constants}
         if len(known) < len(self.inputs) + len(self.constants):
             raise ValueError("inputs and constants must have different names")
@@ -255,7 +258,8 @@ class Model:
                     raise ValueError(f"{node.name!r} writes {tensor!r}, which is there already")
                 known.add(tensor)
             last = node.output
-            self.nodes += (node,)
+            listed.append(node)
+        self.nodes = tuple(listed)
         self.outputs = (last,) if outputs is None else _names(outputs, "outputs")
         for tensor in self.outputs:
             if tensor not in known:
@@ -379,7 +383,6 @@ class Model:
         The file is complete or absent: it is written under another name and renamed.
         """
         import json
-        import zipfile
 
         arrays: list[np.ndarray] = []
         content = {
@@ -406,7 +409,8 @@ class Model:
                 for node in self.nodes
             ],
         }
-        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def write(archive: zipfile.ZipFile) -> None:
             # Entries carry zip's earliest date, so that equal models make equal files.
             archive.writestr(files.entry("model.json"), json.dumps(content, indent=1))
             for number, array in enumerate(arrays):
@@ -414,7 +418,10 @@ class Model:
                 np.lib.format.write_array(data, array, allow_pickle=False)
                 archive.writestr(files.entry(f"{number}.npy"), data.getvalue())
 
+        write_zip(path, write)
+
     @classmethod
+    @printable_errors
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """Read a model that :meth:`save` wrote.
 
@@ -521,7 +528,8 @@ class Model:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in self.inputs.items())
-        return f"<Model {self.name!r}: {len(self.nodes)} layers, {inputs} -> {', '.join(self.outputs)}>"
+        flow = printable(f"{inputs} -> {', '.join(self.outputs)}")
+        return f"<Model {self.name!r}: {len(self.nodes)} layers, {flow}>"
 
     def _repr_html_(self) -> str:
         return self.table().html()
@@ -570,7 +578,7 @@ def _infer(
         there = [array for array in read if array is not None]
         elements = sum(array.size for array in there) + sum(math.prod(shape) for shape in sizes.values())
         if len(there) == len(read) and elements <= _FEW and not layer.may_loop:
-            values |= node.named(layer.apply(*there))
+            values |= node.named(layer.fold(*there))
         else:
             value = layer.value_of(*shapes)
             if value is not None:

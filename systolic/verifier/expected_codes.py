@@ -89,6 +89,11 @@ def _leaky_relu(layer: layers.QLinearLeakyRelu, q: np.ndarray) -> np.ndarray:
         return _codes(np.where(real < 0, real * _F(layer.alpha), real), layer.y)
 
 
+def _sigmoid(layer: layers.QLinearSigmoid, q: np.ndarray) -> np.ndarray:
+    x, y = layer.x, layer.y
+    return oracle.qlinear_sigmoid(q, x.scales, x.zero_points, y.scales, y.zero_points)
+
+
 def _softmax(layer: layers.QLinearSoftmax, q: np.ndarray) -> np.ndarray:
     if not q.size:
         return q.copy()
@@ -165,8 +170,9 @@ CODES: dict[type[Layer], Callable[..., Any]] = {
     layers.QLinearGlobalAveragePool: _global_pool,
     layers.QLinearLeakyRelu: _leaky_relu,
     layers.QLinearMul: _mul,
+    layers.QLinearSigmoid: _sigmoid,
     layers.QLinearSoftmax: _softmax,
     layers.QLinearWhere: _where,
     layers.QuantizeLinear: _quantize_linear,
 }
-"""Expectations by the class of layer; QLinearSigmoid, whose bits are one kernel's, has none."""
+"""Expectations by the class of layer."""

@@ -173,6 +173,16 @@ def _layer_normalization(op: Operator) -> Converted:
     return layer, tuple(name for name in op.inputs if name)
 
 
+def _batch_normalization(op: Operator) -> Converted:
+    op.only("epsilon", "momentum", "spatial", "training_mode")
+    # Before opset 14 it is training that asks for the other outputs.
+    training = op.attribute("training_mode", 0) or any(op.outputs[1:])
+    rank = op.shape(0)
+    if training or {op.dtypes[name] for name in op.inputs} != {"float32"} or (rank and len(rank) < 2):
+        return evaluated(op)
+    return layers.BatchNormalization(op.attribute("epsilon", 1e-5)), op.inputs[:5]
+
+
 def _matmul(op: Operator) -> Converted:
     op.only()
     return layers.FloatMatMul(), op.inputs[:2]
@@ -268,6 +278,7 @@ FLOATING: dict[tuple[str, str], Converter] = {
     **{("", name): _reduce for name in REDUCE},
     ("", "ArgMax"): _arg_max,
     ("", "AveragePool"): _average_pool,
+    ("", "BatchNormalization"): _batch_normalization,
     ("", "Cast"): _cast,
     ("", "Clip"): _clip,
     ("", "Constant"): _constant,

@@ -285,10 +285,7 @@ class LayerNormalization(HostLayer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        epsilon = self.epsilon
-        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.number) or not epsilon >= 0:
-            raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(epsilon)}")
-        object.__setattr__(self, "epsilon", float(epsilon))
+        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape, Shape]:
         """Return the shapes of y (the input's), of the means and of the inverse deviations."""
@@ -330,3 +327,75 @@ class LayerNormalization(HostLayer):
             if bias:
                 wide += bias[0]
             return wide.astype(x.dtype), mean.astype(np.float32), inverse.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNormalization(HostLayer):
+    """``(x - mean) / sqrt(variance + epsilon) * scale + bias`` per channel, with stored statistics.
+
+    Reads x (batch, channel, ...), then scale, bias, mean and variance, one number per channel each.
+
+    Parameters
+    ----------
+    epsilon : float
+
+    Notes
+    -----
+    ONNX operator BatchNormalization at inference, in float32 and in the order of ONNX Runtime: with
+    ``s = scale * (1 / sqrt(variance + epsilon))`` it is ``x * s + (bias - mean * s)``, each operation
+    rounded by itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import BatchNormalization
+    >>> x, one, zero = np.float32([[1, 2]]), np.float32([1, 1]), np.float32([0, 0])
+    >>> BatchNormalization(epsilon=0.0).apply(x, one, zero, one, 4 * one)
+    array([[0. , 0.5]], dtype=float32)
+    """
+
+    inputs: ClassVar[int] = 5
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return x's shape."""
+        shape, *rest = take_some(self, shapes, 5, 5)
+        if len(shape) < 2:
+            raise ValueError(f"BatchNormalization takes x (batch, channel, ...), not {_check.shape(shape)}")
+        for name, other in zip(("scale", "bias", "mean", "variance"), rest, strict=True):
+            if tuple(other) != (shape[1],):
+                raise ValueError(
+                    f"BatchNormalization takes a {name} of {shape[1]} channels, as x {_check.shape(shape)} "
+                    f"has, not {_check.shape(other)}"
+                )
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return float32, the type of everything it reads."""
+        for dtype in take_some(self, dtypes, 5, 5):
+            expect_dtype(self, dtype, ("float32",))
+        return "float32"
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the normalized x."""
+        self.output_shape(*(array.shape for array in inputs))
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        x, *rest = inputs
+        scale, bias, mean, variance = (
+            array.reshape(-1, *[1] * (x.ndim - 2)).astype(np.float32) for array in rest
+        )
+        with np.errstate(all="ignore"):
+            scale = scale * (np.float32(1) / np.sqrt(variance + np.float32(self.epsilon)))
+            y = x * scale
+            y += bias - mean * scale
+        return y
+
+
+def _epsilon(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+        raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
+    return float(value)
