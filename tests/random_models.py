@@ -161,8 +161,13 @@ class Grown:
         return Model(self.nodes, inputs=inputs, outputs=outputs, constants=self.constants, name=name)
 
 
-def window(g: Grown, rank: int, *, auto: bool = True) -> dict[str, Any]:
-    """Stride and padding of a window over so many axes."""
+def window(g: Grown, rank: int, *, auto: bool = True, ceil: bool = False) -> dict[str, Any]:
+    """Stride and padding of a window over so many axes.
+
+    None where sizes are rounded up: onnx's shape inference counts a last window that begins in the padding.
+    """
+    if ceil:
+        return {"stride": tuple(g.size(2) for _ in range(rank)), "padding": ((0, 0),) * rank}
     padding: Any = tuple((g.size(1, 0), g.size(1, 0)) for _ in range(rank))
     if auto and g.flip(0.3):
         padding = g.pick(["same", "same_lower", "valid"])
@@ -332,7 +337,8 @@ def pool_of_codes(g: Grown) -> None:
         else:
             g.add(layers.QLinearGlobalAveragePool(*of, channels_last=last), [x])
         return
-    options = {**window(g, rank), "count_include_pad": g.flip(), "ceil_mode": g.flip(0.3)}
+    ceil = g.flip(0.3)
+    options = {**window(g, rank, ceil=ceil), "count_include_pad": g.flip(), "ceil_mode": ceil}
     if rank == 2:
         g.add(layers.AveragePool2d((2, 2), *of, layout="NHWC" if last else "NCHW", **options), [x])
     else:
@@ -342,7 +348,8 @@ def pool_of_codes(g: Grown) -> None:
 def pool(g: Grown) -> None:
     rank = g.pick([1, 2, 2, 3])
     x = g.tensor(["float32", "int8", "uint8"], [rank + 2])
-    options = {**window(g, rank), "dilation": (1,) * rank, "ceil_mode": g.flip(0.3)}
+    ceil = g.flip(0.3)
+    options = {**window(g, rank, ceil=ceil), "dilation": (1,) * rank, "ceil_mode": ceil}
     kind = g.size(3, 0)
     if kind == 0:
         g.add(layers.MaxPoolIndices((2,) * rank, order=g.pick(["row", "column"]), **options), [x], 2)
