@@ -53,7 +53,8 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     qdq : {"integer", "float"}
         What float operators between DequantizeLinear and QuantizeLinear mean. "integer": one integer
         operator for each group that ONNX Runtime replaces by one, with its arithmetic; the products
-        run on the array. "float": what is written, in float32, beside the array.
+        run on the array. "float": what is written, in float32, beside the array. A file of ``save_onnx``
+        says itself what is meant.
 
     Returns
     -------
@@ -100,12 +101,18 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """
     _check.choice(qdq, "qdq", tuple(QDQ))
     graph = read(path)
-    for rewrite in (*REWRITES, *QDQ[qdq]):
-        rewrite(graph)
+    if not graph.noted:
+        for rewrite in (*REWRITES, *QDQ[qdq]):
+            rewrite(graph)
+    return model_of(graph, os.fspath(path))
+
+
+def model_of(graph: Graph, path: str) -> Model:
+    """Convert a graph; `path` is for messages, errors as for :func:`load_onnx`."""
     converters = [find(operator) for operator in graph.operators]
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
     if unknown:
-        raise UnsupportedOperator(_refusal(graph, unknown, os.fspath(path)))
+        raise UnsupportedOperator(_refusal(graph, unknown, path))
     return _convert(graph, [converter for converter in converters if converter is not None])
 
 
@@ -135,15 +142,19 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     for tensor, spec in graph.inputs.items():
         graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []
-    room = _Room(_ROOM + _GROWTH * sum(array.nbytes for array in graph.constants.values()))
+    size = sum(array.nbytes for array in graph.constants.values())
+    room = None if graph.noted else _Room(_ROOM + _GROWTH * size)
     for operator, converter in zip(graph.operators, converters, strict=True):
         nodes += _convert_operator(operator, converter, room)
-    read = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
+    if graph.noted:
+        kept = graph.constants.keys() - graph.parameters.keys()
+    else:
+        kept = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
     model = Model(
         nodes,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        constants={tensor: array for tensor, array in graph.constants.items() if tensor in read},
+        constants={tensor: array for tensor, array in graph.constants.items() if tensor in kept},
         name=graph.name,
     )
     # Where no size but the batch is open, what does not fit together is found out now.
@@ -167,8 +178,11 @@ class _Room:
         self.left -= size
 
 
-def _convert_operator(operator: Operator, convert: Converter, room: _Room) -> list[Node]:
-    """Return an operator's nodes; those that read constants alone become constants. Errors name the node."""
+def _convert_operator(operator: Operator, convert: Converter, room: _Room | None) -> list[Node]:
+    """Return an operator's nodes; with room, those that read constants alone become constants.
+
+    Errors name the node.
+    """
     try:
         if not any(operator.outputs):
             raise ValueError("it has no output")

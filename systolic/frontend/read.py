@@ -12,6 +12,7 @@ from systolic._files import check_plain, path_text
 from systolic.frontend.check import captured, check_model, domain_of, label
 from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
+from systolic.frontend.notes import read_notes, restored
 from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
 from systolic.model import DTYPES, TensorSpec
 
@@ -21,19 +22,30 @@ _MOST_BYTES = 2**31 - 1
 
 def read(path: str | os.PathLike[str]) -> Graph:
     """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``."""
-    model = _load(path)
-    source = model.graph
+    return graph_of(_load(path), Path(path).stem)
+
+
+def graph_of(model: Any, name: str) -> Graph:
+    """Return the graph of a ModelProto that was checked; `name` is for one without a name."""
+    source, notes = model.graph, read_notes(model)
     constants = {tensor.name: _array(tensor) for tensor in source.initializer}
+    inputs = [value for value in source.input if value.name not in constants]
+    nodes, parameters = source.node, constants
+    if notes is not None:
+        nodes = restored(nodes, notes)
+        parameters = {tensor: constants[tensor] for tensor in constants.keys() - set(notes.constants)}
     graph = Graph(
-        name=source.name or Path(path).stem,
+        name="" if notes is not None and notes.unnamed else source.name or name,
         operators=[],
-        inputs={value.name: _spec(value) for value in source.input if value.name not in constants},
+        inputs={value.name: _spec(value, any_symbol=notes is not None) for value in inputs},
         outputs=tuple(value.name for value in source.output),
         constants=constants,
+        parameters=parameters,
+        noted=notes is not None,
         opsets={domain_of(entry): entry.version for entry in model.opset_import},
         declared={value.name: _hint(value) for value in (*source.value_info, *source.output)},
     )
-    graph.operators += [_operator(node, graph) for node in source.node]
+    graph.operators += [_operator(node, graph) for node in nodes]
     return graph
 
 
@@ -124,7 +136,7 @@ def _array(tensor: Any) -> np.ndarray:
         raise ValueError(f"initializer {tensor.name!r} cannot be read: {error}") from error
 
 
-def _spec(value: Any) -> TensorSpec:
+def _spec(value: Any, *, any_symbol: bool) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ValueError(f"input {value.name!r} is not a tensor but a {kind or 'value without a type'}")
@@ -135,15 +147,17 @@ def _spec(value: Any) -> TensorSpec:
     if sizes is None:
         raise ValueError(f"input {value.name!r} has no shape; declare one, symbolic sizes are allowed")
     try:
-        return TensorSpec(sizes, dtype, _symbols(value))
+        return TensorSpec(sizes, dtype, _symbols(value, any_symbol))
     except ValueError as error:
         raise ValueError(f"input {value.name!r}: {error}") from error
 
 
-def _symbols(value: Any) -> tuple[str | None, ...]:
-    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing."""
+def _symbols(value: Any, any_symbol: bool) -> tuple[str | None, ...]:
+    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing, unless any is one."""
     names = [d.dim_param for d in value.type.tensor_type.shape.dim]
-    return tuple(name if name.isidentifier() and name != "None" else None for name in names)
+    return tuple(
+        name if name and (any_symbol or (name.isidentifier() and name != "None")) else None for name in names
+    )
 
 
 def _declared(value: Any) -> tuple[str | None, Sizes | None]:

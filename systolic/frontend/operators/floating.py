@@ -23,7 +23,7 @@ _PLAIN_TYPES = ("float32", "int32", "int8", "uint8")
 def _max_pool(op: Operator) -> Converted:
     op.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
     kernel = op.integers("kernel_shape", ())
-    if len(op.outputs) > 1 and op.outputs[1]:
+    if len(op.outputs) > 1 and (op.outputs[1] or op.graph.noted):
         order = "column" if op.attribute("storage_order", 0) else "row"
         return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
     if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:
@@ -50,7 +50,7 @@ def _global_average_pool(op: Operator) -> Converted:
 def _relu(op: Operator) -> Converted:
     op.only()
     if op.dtypes[op.inputs[0]] not in _PLAIN_TYPES:
-        return layers.Clip(0), op.inputs[:1]
+        return layers.Clip(0.0 if op.dtypes[op.inputs[0]] in FLOATS else 0), op.inputs[:1]
     return layers.Relu(), op.inputs[:1]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import Writer, operator, tensor, window
+from systolic.frontend.to_onnx.writer import Writer, inner_names, operator, tensor, window
 from systolic.model import Node
 
 
@@ -77,6 +77,8 @@ def _write_squeeze(op: str) -> Callable[[Writer, Node], None]:
 def _with_axes(out: Writer, node: Node, op: str, since: int, **attributes: Any) -> None:
     """Write an operator whose axes were an attribute, and are an input since some operator set."""
     axes = node.layer.axes  # type: ignore[attr-defined]
+    if axes == ():
+        raise out.refuse(node, f"ONNX's {op} without axes is over all; put an Identity in its place")
     if axes is None:
         out.node(node, op, node.inputs, **attributes)
     elif out.opset < since:
@@ -253,6 +255,11 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
     if any(a.HasField("g") or a.graphs for a in proto.attribute) and any(k != v for k, v in names.items()):
         raise out.refuse(
             node, f"its subgraphs know its inputs as {', '.join(layer.reads)}; name them so in the model"
+        )
+    twice = sorted(inner_names(layer) & out.model_names)
+    if twice:
+        raise out.refuse(
+            node, f"its subgraphs have a tensor {twice[0]!r} of their own, and so has the model; rename that"
         )
     used = iter(node.outputs)
     inputs = [names.get(name, name) for name in proto.input]
