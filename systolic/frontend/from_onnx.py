@@ -104,7 +104,10 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
     if unknown:
         raise UnsupportedOperator(_refusal(graph, unknown, os.fspath(path)))
-    return _convert(graph, [converter for converter in converters if converter is not None])
+    try:
+        return _convert(graph, [converter for converter in converters if converter is not None])
+    except (TypeError, ValueError, MemoryError) as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
 def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
@@ -182,11 +185,14 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room) -> li
             a.HasField("g") or a.graphs for a in operator.proto.attribute
         )
         return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
-    except UnsupportedOperator:
+    except (UnsupportedOperator, ImportError):
         raise
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"node {operator.label!r} ({operator.op_type}): {error}") from error
+    except Exception as error:
+        # A damaged file may ask for anything, which each operator finds out in its own way.
+        kinds = (kind for kind in (TypeError, MemoryError) if isinstance(error, kind))
+        kind = next(kinds, ValueError)
+        text = str(error) if isinstance(error, (kind, LookupError)) else f"{type(error).__name__}: {error}"
+        raise kind(f"node {operator.label!r} ({operator.op_type}): {text}") from error
 
 
 def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:
