@@ -22,7 +22,7 @@ def interrupted(call: Callable[[], Any], at: int, within: str = "") -> bool:
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
-        if within not in frame.f_code.co_filename:
+        if within not in frame.f_code.co_filename or finalizing(frame):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
@@ -43,6 +43,13 @@ def interrupted(call: Callable[[], Any], at: int, within: str = "") -> bool:
     finally:
         sys.settrace(before)
     return left < 0
+
+
+def finalizing(frame: FrameType | None) -> bool:
+    """Whether a frame runs for a ``__del__``: Python drops what is raised there, interrupts too."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def every_interrupt(call: Callable[[], Any], within: str = "", step: int = 1) -> Iterator[int]:

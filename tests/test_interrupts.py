@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from interrupts import every_interrupt, interrupted
 
-from systolic import ArrayConfig, Scoreboard, SystolicArray, Trace
+import systolic
+from systolic import ArrayConfig, Model, Relu, Scoreboard, SystolicArray, Trace, write_vectors
+from systolic.cli.files import save_outputs
+from systolic.threads import thread_count
+
+# An interrupt between the opening of a file and its `with` leaves it to be closed when it is freed.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 X = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
 W = np.array([[7, -8, 9], [10, 11, -12]], dtype=np.int8)
 CONFIG = ArrayConfig(2, 3)
+MODEL = Model([Relu()], inputs={"x": ((None, 4), "int8")})
 
 TRACES: dict[str, Callable[[], Trace]] = {
     "everything": Trace,
@@ -39,19 +48,25 @@ def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
     array = traced(TRACES[kind]()).run(3)
     before = array.state()
 
+    def run() -> None:
+        array.run(1)
+
+    def restore() -> None:
+        array.restore(before).run(1)
+
     def check() -> None:
         assert values(array.trace) == HISTORIES[kind][array.cycle]
 
     cycles = set()
-    for _ in every_interrupt(lambda: array.run(2), "systolic_array", 2):
+    for _ in every_interrupt(run, "systolic_array"):
         check()
         cycles.add(array.cycle)
         # Run on from where it stopped, and from the state before: what was half done leaves no mark.
-        array.run(until=6)
+        array.run(until=5)
         check()
         array = traced(TRACES[kind]()).run(3)
-    assert cycles == {3, 4, 5}
-    for _ in every_interrupt(lambda: array.restore(before).run(1), "recording"):
+    assert cycles == {3, 4}
+    for _ in every_interrupt(restore, "recording"):
         check()
         array = traced(TRACES[kind]()).run(3)
     for _ in every_interrupt(array.reset):
@@ -120,6 +135,85 @@ def test_a_scoreboard_counts_a_comparison_once() -> None:
     board = Scoreboard(CONFIG)
     board.edge(activation=[3, 0])
     activation = board.expected.activation
-    for _ in every_interrupt(lambda: board.compare(activation=activation, psum=0)):
+    for _ in every_interrupt(lambda: board.compare(activation=activation, psum=0), "cosim.py"):
         assert board.compared in (0, 12)
         board.compared = 0
+
+
+# Threads
+
+
+@pytest.mark.parametrize("within, step", [("networks.py", 1), ("threads.py", 1), ("host", 3)])
+def test_set_threads_holds_after_an_interrupted_run(within: str, step: int) -> None:
+    x = np.zeros((1, 4), np.int8)
+    try:
+        for _ in every_interrupt(lambda: systolic.run(MODEL, x, threads=3), within, step):
+            systolic.set_threads(5)
+            assert thread_count() == 5
+            systolic.set_threads(7)
+            assert thread_count() == 7
+    finally:
+        systolic.set_threads(None)
+
+
+# Saving
+
+
+def save_onnx(path: Path) -> None:
+    pytest.importorskip("onnx")
+    systolic.save_onnx(MODEL, path)
+
+
+def save_vcd(path: Path) -> None:
+    pytest.importorskip("vcd")
+    traced(Trace(registers="psum")).run(2).trace.to_vcd(path)
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "Model.save": MODEL.save,
+    "save_onnx": save_onnx,
+    "Trace.to_vcd": save_vcd,
+    "report": lambda path: MODEL.summary().to_csv(path),
+    "--output": lambda path: save_outputs(os.fspath(path), {"y": X, "z": W}),
+    "write_vectors": lambda path: write_vectors(X[:1], W, path, array=CONFIG),
+}
+
+
+@pytest.mark.parametrize("within, step", [("_files.py", 1), ("zipfile", 5), ("", 2003)])
+@pytest.mark.parametrize("name", WRITERS)
+# zipfile.ZipFile.__del__ complains of an interrupt in __init__.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_save_leaves_the_file_or_nothing(tmp_path: Path, name: str, within: str, step: int) -> None:
+    write, there = WRITERS[name], tmp_path / "there"
+    write(there)
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    umask = os.umask(0o022)
+    try:
+        for _ in every_interrupt(lambda: write(target), within, step):
+            left = os.listdir(target.parent)
+            assert left in ([], ["target"])
+            assert os.umask(0o022) == 0o022
+            if left and there.is_file():
+                assert len(target.read_bytes()) == len(there.read_bytes())
+                target.unlink()
+            elif left:
+                assert sorted(os.listdir(target)) == sorted(os.listdir(there))
+                target.rename(tmp_path / f"{len(os.listdir(tmp_path))}")
+    finally:
+        os.umask(umask)
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_an_interrupt_while_an_error_is_cleaned_up(tmp_path: Path) -> None:
+    from systolic._files import write_file
+
+    def fail(file: Any) -> None:
+        raise ValueError("disk full")
+
+    def call() -> None:
+        with pytest.raises(ValueError, match="^disk full$"):
+            write_file(tmp_path / "target", fail)
+
+    for _ in every_interrupt(call, "_files.py"):
+        assert os.listdir(tmp_path) == []

@@ -260,6 +260,22 @@ def test_trace_names_the_node() -> None:
         model.trace({"x": (1, 4)})
 
 
+def test_trace_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the message itself does not, as those about windows."""
+    weight = np.ones((1, 1, 5, 5), np.int8)
+    conv = Conv2d(weight, x=QuantParams(0.5), w=QuantParams(0.5), y=QuantParams(0.5))
+    model = Model([Node(conv, "x", "y", "wide")], inputs={"x": ((1, 1, 3, 9), "int8")})
+    with pytest.raises(ValueError, match=r"^node 'wide' \(Conv2d\): the kernel spans 5 pixels of the height"):
+        model.trace({"x": (1, 1, 3, 9)})
+
+    def large(self: Relu, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        raise MemoryError("9 GiB")
+
+    monkeypatch.setattr(Relu, "output_shape", large)
+    with pytest.raises(MemoryError, match=r"^node 't0' \(Relu\): 9 GiB"):
+        Model([Relu()], inputs=SPEC).trace({"x": (1, 4)})
+
+
 def halves_model() -> Model:
     """Several outputs, one of them unused, and any number of inputs."""
     nodes = [

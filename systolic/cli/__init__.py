@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from systolic._text import printable
 from systolic.cli.parser import build_parser
 
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone
         return 0
     except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        print(f"systolic {options.command}: {error}", file=sys.stderr)
+        print(f"systolic {options.command}: {printable(str(error))}", file=sys.stderr)
         return 2
 
 

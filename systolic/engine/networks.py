@@ -12,6 +12,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import Column, Table, percent, seconds
+from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
@@ -20,7 +21,7 @@ from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
-from systolic.threads import thread_count, use_here
+from systolic.threads import thread_count, with_threads
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
@@ -271,10 +272,10 @@ class Run:
         return self.table().to_frame()
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{n} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items())
+        outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]
         stats = self.stats
         return (
-            f"<Run {outputs}: {stats.cycles:,} cycles "
+            f"<Run {', '.join(outputs)}: {stats.cycles:,} cycles "
             f"({seconds(self.seconds)} at {self.machine.clock_mhz:g} MHz), "
             f"utilization {percent(stats.utilization)}>"
         )
@@ -290,6 +291,7 @@ Observer = Callable[[Node, list[np.ndarray], Any], None]
 """Called after each layer with its node, its inputs and its :data:`Output`."""
 
 
+@printable_errors
 def run(
     model: Model,
     x: np.ndarray | Mapping[str, np.ndarray],
@@ -440,11 +442,7 @@ def run_layer(
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        before = use_here(workers)
-        try:
-            return layer.apply(*inputs), None, Stats(), 0.0
-        finally:
-            use_here(before)
+        return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
     if mode == "wavefront":
@@ -463,7 +461,7 @@ def _traced_layer(model: Model, trace: Trace | None) -> Node | None:
     for node in nodes:
         if trace.layer in (None, node.name):
             return node
-    names = ", ".join(node.name for node in nodes) or "none"
+    names = ", ".join(printable(node.name) for node in nodes) or "none"
     raise ValueError(f"no layer {trace.layer!r} runs on the array; those that do are {names}")
 
 
@@ -477,7 +475,7 @@ def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str,
         x = {next(iter(model.inputs)): x}
     if set(x) != set(model.inputs):
         raise ValueError(f"the model's inputs are {names}, not {', '.join(map(repr, x)) or 'none'}")
-    arrays = {name: np.asarray(value) for name, value in x.items()}
+    arrays = {name: _check.as_array(value, f"input {name!r}") for name, value in x.items()}
     for name, spec in model.inputs.items():
         spec.check(name, arrays[name])
     model.check_symbols({name: array.shape for name, array in arrays.items()})

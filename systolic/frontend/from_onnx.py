@@ -12,6 +12,8 @@ import os
 
 import numpy as np
 
+from systolic import _check
+from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
     Converter,
@@ -40,6 +42,7 @@ QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
 """What becomes of float operators between DequantizeLinear and QuantizeLinear."""
 
 
+@printable_errors
 def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a quantized ONNX model.
 
@@ -95,8 +98,7 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
-    if qdq not in QDQ:
-        raise ValueError(f"qdq must be one of {', '.join(map(repr, QDQ))}, not {qdq!r}")
+    _check.choice(qdq, "qdq", tuple(QDQ))
     graph = read(path)
     for rewrite in (*REWRITES, *QDQ[qdq]):
         rewrite(graph)

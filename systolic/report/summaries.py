@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic._show.table import Column, Table, percent, seconds, si
+from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.networks import parameters
 from systolic.engine.placement import OffArray, off_array, off_array_lines
@@ -271,12 +272,16 @@ class Summary(Report):
         ]
         return page("What the model holds and would cost", pairs, charts, [self.table()])
 
+    def __str__(self) -> str:
+        first = [] if self.off_array is None else off_array_lines(self.off_array)
+        return "\n".join([*first, str(self.table())])
+
     def __repr__(self) -> str:
         total = self.totals
         at_least = "" if total["complete"] else "at least "
         return (
-            f"<Summary {self.title}: {at_least}{total['macs']:,} MACs, {total['cycles']:,} cycles, "
-            f"{total['parameters']:,} parameters>"
+            f"<Summary {printable(self.title)}: {at_least}{total['macs']:,} MACs, "
+            f"{total['cycles']:,} cycles, {total['parameters']:,} parameters>"
         )
 
 

@@ -157,10 +157,7 @@ def _first(layer: layers.QLinearAveragePool, size: int, kernel: int, step: int, 
     """Return where the first window begins along an axis; before the tensor, it is negative."""
     if not isinstance(layer.padding, str):
         return -layer.padding[axis][0] if layer.padding else 0
-    if layer.padding == "valid":
-        return 0
-    total = max((-(-size // step) - 1) * step + kernel - size, 0)
-    return -(total // 2) if layer.padding == "same" else -(total - total // 2)
+    return -oracle.auto_pads(layer.padding, size, kernel, step, pool=True)[0]
 
 
 CODES: dict[type[Layer], Callable[..., Any]] = {

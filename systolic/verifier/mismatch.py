@@ -10,6 +10,7 @@ from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic._show.table import Column, Table, card, seconds
+from systolic._text import printable
 from systolic.engine.placement import OffArray, off_array_lines
 from systolic.tiling import Fold
 from systolic.verifier.difference import Difference
@@ -111,7 +112,7 @@ class Mismatch:
             )
         if self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Rounding:
     max_abs : int
         By how much at most.
     outputs : dict of str to (int or float)
-        The largest difference of each of the model's outputs that differs.
+        The largest difference of each of the model's outputs that differs; infinite where shapes do.
 
     Examples
     --------
@@ -212,7 +213,8 @@ class Rounding:
 
     def __str__(self) -> str:
         most = max(self.outputs.values(), default=0)
-        then = f"outputs therefore differ by at most {most:.3g}"
+        by_what = "in shape" if math.isinf(most) else f"by at most {most:.3g}"
+        then = f"outputs therefore differ {by_what}"
         if not self.node:
             return (
                 f"{_count(self.nodes_equal, 'node')} equal, floats of {_count(self.nodes_within, 'node')} "
@@ -413,8 +415,9 @@ class VerificationReport:
 
     def __str__(self) -> str:
         first = [] if self.off_array is None else off_array_lines(self.off_array)
-        notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([*first, self._verdict(), *map(str, self.mismatches[:10]), *notes])
+        notes = [f"note: {printable(note)}" for note in self.notes]
+        head = map(printable, [*first, self._verdict()])
+        return "\n".join([*head, *map(str, self.mismatches[:10]), *notes])
 
     def __repr__(self) -> str:
         return f"<VerificationReport {self._verdict()}>"

@@ -1,19 +1,461 @@
-"""What onnx's reference evaluator may compute: only what has been compared with ONNX Runtime."""
+"""Which nodes onnx's reference evaluator may compute: those that a test has compared with ONNX Runtime.
+
+``tests/test_fallback_compared.py`` draws nodes of every operator in :data:`COMPARED`, in every version of it
+from operator set 10 on, and compares the evaluator with ONNX Runtime 1.32 wherever :func:`refusal` allows the
+node. For every rule and remark here it also finds a node that the evaluator of onnx 1.23 computes otherwise,
+so that what onnx mends can be deleted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-# Operators that it computes wrong, and how.
-_WRONG = {
-    "GlobalMaxPool": "it reduces four axes only",
-    "GRU": "it ignores sequence lengths, clips and activations",
-    "LRN": "it sums over other channels than the standard says",
-    "LSTM": "it ignores sequence lengths, clips and activations",
-    "RNN": "it knows few activations",
-}
+NEWEST = {"": 28, "ai.onnx.ml": 5}
+"""The newest operator sets that were compared, by domain."""
+
+_DOUBLES = ("float32", "float64")
+_REALS = (*_DOUBLES, "float16")
 
 
-def refusal(node: Any, opset: int) -> str | None:
-    """Return why the evaluator must not compute a node (a NodeProto); None if it may."""
-    return _WRONG.get(node.op_type)
+class Refused(ValueError):
+    """The evaluator must not compute a node, and nothing else can."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A node, the version of its operator set, and what is known of the tensors it reads."""
+
+    node: Any
+    opset: int
+    dtypes: Mapping[str, str]
+    shapes: Mapping[str, Sequence[int | None] | None]
+
+    def value(self, name: str) -> Any:
+        """Return the value of an attribute, None if it is not given."""
+        from onnx import helper
+
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                value = helper.get_attribute_value(attribute)
+                return value.decode(errors="replace") if isinstance(value, bytes) else value
+        return None
+
+    def values(self, name: str) -> Sequence[Any]:
+        """Return the values of an attribute that is a list, none if it is not given."""
+        value = self.value(name)
+        return value if isinstance(value, list) else ()
+
+    def reads(self, place: int) -> bool:
+        """Whether an input is given."""
+        return place < len(self.node.input) and bool(self.node.input[place])
+
+    def writes(self, place: int) -> bool:
+        """Whether an output is in use."""
+        return place < len(self.node.output) and bool(self.node.output[place])
+
+    def dtype(self, place: int) -> str | None:
+        """Return the type of an input, None if unknown."""
+        return self.dtypes.get(self.node.input[place]) if self.reads(place) else None
+
+    def shape(self, place: int) -> Sequence[int | None] | None:
+        """Return the shape of an input, None if its rank is unknown."""
+        return self.shapes.get(self.node.input[place]) if self.reads(place) else None
+
+    def rank(self, place: int) -> int | None:
+        """Return the rank of an input, None if unknown."""
+        shape = self.shape(place)
+        return None if shape is None else len(shape)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Uses of an operator that the evaluator computes otherwise than ONNX Runtime, or not at all.
+
+    Those that were not compared if ``tried`` is False.
+    """
+
+    where: str
+    holds: Callable[[Use], Any]
+    tried: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operator that was compared.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+        What is refused because it differs.
+    untried : str
+        Attributes and inputs with which it was not compared; refused too.
+    until : int, optional
+        The last version of the operator that ONNX Runtime has.
+    finite, bounded, filled : bool
+        Whether the two agree only without infinities and NaN, without integers that overflow, and on tensors
+        that have elements.
+    raises : str
+        Values and sizes for which the evaluator raises an error instead of computing.
+    by : str
+        Where the numbers to compare with are from: ONNX Runtime, or onnx's own tests of nodes.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    untried: str = ""
+    until: int | None = None
+    finite: bool = False
+    bounded: bool = False
+    filled: bool = False
+    raises: str = ""
+    by: str = "ONNX Runtime"
+
+
+def _below(opset: int) -> Rule:
+    return Rule(f"below operator set {opset}", lambda use: use.opset < opset)
+
+
+def _unless(name: str, *values: Any) -> Rule:
+    """Refuse an attribute that is given with another value."""
+    listed = " or ".join(map(str, values))
+    return Rule(f"where {name} is not {listed}", lambda use: use.value(name) not in (None, *values))
+
+
+def _needs(name: str, *values: Any) -> Rule:
+    """Refuse an attribute with another value, its default too."""
+    listed = " or ".join(map(str, values))
+    return Rule(f"where {name} is not {listed}", lambda use: use.value(name) not in values)
+
+
+def _given(name: str) -> Rule:
+    return Rule(f"where {name} is given", lambda use: use.value(name) is not None)
+
+
+def _each(name: str, number: int) -> Rule:
+    """Refuse a list with another number in it."""
+    return Rule(f"where {name} are not {number}", lambda use: any(n != number for n in use.values(name)))
+
+
+def _reads(place: int, name: str) -> Rule:
+    return Rule(f"where {name} is given", lambda use: use.reads(place))
+
+
+def _lacks(place: int, name: str) -> Rule:
+    return Rule(f"where {name} is missing", lambda use: not use.reads(place))
+
+
+def _writes(place: int, name: str) -> Rule:
+    return Rule(f"where {name} is an output", lambda use: use.writes(place))
+
+
+def _types(*dtypes: str, place: int = 0) -> Rule:
+    """Refuse other types, and those that are not known."""
+    return Rule(f"for types other than {', '.join(dtypes)}", lambda use: use.dtype(place) not in dtypes)
+
+
+def _differ(use: Use) -> bool:
+    shapes = [use.shape(place) for place in range(len(use.node.input))]
+    return None in shapes or any(tuple(shape or ()) != tuple(shapes[0] or ()) for shape in shapes)
+
+
+_SCALAR = Rule("for a tensor without axes", lambda use: not use.rank(0))
+_SEVERAL_AXES = Rule(
+    "for several axes below operator set 13", lambda use: use.opset < 13 and len(use.values("axes")) > 1
+)
+_RECURRENT = (_reads(4, "sequence_lens"), _given("activations"), _given("clip"))
+_WINDOW = (_unless("auto_pad", "NOTSET"), _each("dilations", 1))
+_POOL = (*_WINDOW, _unless("ceil_mode", 0))
+
+# Every attribute, and every type that ONNX Runtime has.
+_PLAIN = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    BlackmanWindow CausalConvWithState Ceil Celu CenterCropPad Col2Im Compress Concat ConstantOfShape Conv
+    ConvInteger Cos Cosh DFT DeformConv DepthToSpace Div Einsum Elu Equal Erf Exp Expand EyeLike Floor
+    Gather GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization HammingWindow
+    HannWindow HardSigmoid HardSwish Identity If InstanceNormalization IsInf IsNaN LeakyRelu Less
+    LessOrEqual LinearAttention Log Loop MatMul Max MelWeightMatrix Min Mish Mod Mul Neg
+    NegativeLogLikelihoodLoss Not Or QLinearConv RMSNormalization Range Reciprocal Relu Reshape
+    ReverseSequence RotaryEmbedding Round STFT ScatterElements ScatterND Selu Sigmoid Sin Sinh Size Softplus
+    SpaceToDepth Split Sqrt Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu
+    Where Xor
+"""
+_ML = "ai.onnx.ml"
+
+COMPARED: dict[tuple[str, str], Row] = {
+    **{("", name): Row() for name in _PLAIN.split()},
+    ("", "AffineGrid"): Row((_unless("align_corners", 0),)),
+    ("", "ArgMax"): Row(finite=True),
+    ("", "ArgMin"): Row(finite=True),
+    ("", "Attention"): Row(
+        (
+            _writes(3, "qk_matmul_output"),
+            Rule(
+                "where is_causal is set and past_key given",
+                lambda use: use.value("is_causal") and use.reads(4),
+            ),
+        ),
+        untried="nonpad_kv_seqlen left_window_size right_window_size softmax_precision",
+    ),
+    ("", "AveragePool"): Row(_POOL),
+    ("", "BatchNormalization"): Row(
+        (
+            _below(14),
+            Rule(
+                "of float16 in training mode",
+                lambda use: use.value("training_mode") and use.dtype(0) not in _DOUBLES,
+            ),
+        ),
+    ),
+    ("", "Cast"): Row(
+        (
+            Rule(
+                # 8 is strings; bfloat16 and smaller types come after 13.
+                "to a type that numpy lacks",
+                lambda use: use.value("to") not in {*range(1, 8), *range(9, 14)},
+                tried=False,
+            ),
+        ),
+        untried="round_mode",
+    ),
+    ("", "CastLike"): Row(untried="round_mode"),
+    ("", "Clip"): Row(finite=True),
+    ("", "Constant"): Row(untried="sparse_value value_string value_strings"),
+    ("", "ConvTranspose"): Row(
+        (_unless("group", 1), _unless("auto_pad", "NOTSET", "VALID")), untried="output_shape"
+    ),
+    ("", "CumProd"): Row(raises="an axis given as a vector of one"),
+    ("", "CumSum"): Row(raises="an axis given as a vector of one"),
+    ("", "DequantizeLinear"): Row((_below(19),), until=25, untried="output_dtype"),
+    ("", "Det"): Row((_types(*_DOUBLES),)),
+    ("", "Dropout"): Row(
+        (
+            Rule(
+                "where the mask is an output, below operator set 12",
+                lambda use: use.opset < 12 and use.writes(1),
+            ),
+        ),
+        untried="seed training_mode",
+    ),
+    ("", "Flatten"): Row(filled=True),
+    ("", "GRU"): Row(_RECURRENT, untried="activation_alpha activation_beta"),
+    ("", "GatherElements"): Row(raises="fewer indices than data along another axis"),
+    ("", "GlobalMaxPool"): Row(
+        (Rule("for tensors of other ranks than 4", lambda use: use.rank(0) != 4),)
+    ),
+    ("", "GridSample"): Row(
+        (
+            _below(20),
+            _types(*_DOUBLES, place=1),
+            Rule(
+                "where mode is cubic and padding_mode border",
+                lambda use: (use.value("mode"), use.value("padding_mode")) == ("cubic", "border"),
+            ),
+        ),
+        raises="reflection at an axis of one",
+    ),
+    ("", "Hardmax"): Row((_below(13),), finite=True),
+    ("", "LSTM"): Row((*_RECURRENT, _unless("input_forget", 0)), untried="activation_alpha activation_beta"),
+    ("", "LayerNormalization"): Row(
+        (
+            Rule(
+                "of float16 where Mean or InvStdDev is an output",
+                lambda use: (use.writes(1) or use.writes(2)) and use.dtype(0) not in _DOUBLES,
+            ),
+        ),
+    ),
+    ("", "LpNormalization"): Row((_unless("p", 2),)),
+    ("", "LpPool"): Row(_POOL),
+    ("", "MatMulInteger"): Row(filled=True),
+    ("", "MaxPool"): Row((_writes(1, "Indices"), _types(*_REALS), _each("pads", 0), *_WINDOW)),
+    ("", "MaxUnpool"): Row((_reads(2, "output_shape"),), untried="pads"),
+    ("", "Mean"): Row((Rule("for inputs of different shapes", _differ),)),
+    ("", "MeanVarianceNormalization"): Row((_types(*_DOUBLES),)),
+    ("", "NonMaxSuppression"): Row(
+        (_lacks(2, "max_output_boxes_per_class"), _lacks(3, "iou_threshold"))
+    ),
+    ("", "NonZero"): Row((_SCALAR,)),
+    ("", "OneHot"): Row(raises="a depth given as a vector of one"),
+    ("", "PRelu"): Row(finite=True),
+    ("", "Pad"): Row(raises="negative pads"),
+    ("", "Pow"): Row(bounded=True, raises="integers to negative integer powers"),
+    ("", "QLinearMatMul"): Row(filled=True),
+    ("", "QuantizeLinear"): Row(until=25, untried="output_dtype precision saturate", finite=True),
+    ("", "RNN"): Row(_RECURRENT, untried="activation_alpha activation_beta"),
+    ("", "ReduceL1"): Row(bounded=True),
+    ("", "ReduceL2"): Row(bounded=True),
+    ("", "ReduceLogSum"): Row((_types(*_REALS),)),
+    ("", "ReduceLogSumExp"): Row((_types(*_REALS), _SCALAR), finite=True, filled=True),
+    ("", "ReduceMax"): Row(finite=True),
+    ("", "ReduceMean"): Row(bounded=True, filled=True),
+    ("", "ReduceMin"): Row(finite=True),
+    ("", "ReduceProd"): Row(bounded=True),
+    ("", "ReduceSum"): Row(bounded=True),
+    ("", "ReduceSumSquare"): Row(bounded=True),
+    ("", "Resize"): Row(
+        (
+            _below(11),
+            _types(*_REALS),
+            _needs("mode", "linear", "cubic"),
+            _unless("coordinate_transformation_mode", "half_pixel", "half_pixel_symmetric", "asymmetric"),
+        ),
+        untried="axes",
+    ),
+    ("", "RoiAlign"): Row((_below(16),), until=16),
+    ("", "Scan"): Row(
+        (_given("scan_input_directions"), _given("scan_output_directions")),
+        untried="scan_input_axes scan_output_axes",
+    ),
+    ("", "Shape"): Row((_given("end"),)),
+    ("", "Shrink"): Row((_types(*_REALS),)),
+    ("", "Sign"): Row(finite=True),
+    ("", "Slice"): Row((_reads(4, "steps"),)),
+    ("", "Softmax"): Row((_below(13),)),
+    ("", "SoftmaxCrossEntropyLoss"): Row((_types(*_DOUBLES),)),
+    ("", "Softsign"): Row((_SCALAR,)),
+    ("", "Squeeze"): Row((_SEVERAL_AXES,)),
+    ("", "SwiGLU"): Row(by="onnx's own tests of nodes"),
+    ("", "Unique"): Row((_unless("sorted", 1),)),
+    ("", "Unsqueeze"): Row((_SEVERAL_AXES,)),
+    **{(_ML, name): Row() for name in ("ArrayFeatureExtractor", "Binarizer", "FeatureVectorizer", "Imputer")},
+    (_ML, "LabelEncoder"): Row(
+        # The first version is of strings.
+        (Rule("below operator set 2", lambda use: use.opset < 2, tried=False),),
+        untried="classes_strings default_string default_tensor keys_strings keys_tensor values_strings "
+        "values_tensor",
+    ),
+    (_ML, "LinearClassifier"): Row(
+        (_unless("post_transform", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"),),
+        untried="classlabels_strings",
+    ),
+    (_ML, "LinearRegressor"): Row(
+        (
+            _unless("post_transform", "NONE"),
+            Rule("where intercepts are missing", lambda use: not use.values("intercepts")),
+        )
+    ),
+    (_ML, "Normalizer"): Row((_types(*_DOUBLES), _needs("norm", "L1", "L2"))),
+    (_ML, "OneHotEncoder"): Row((_types("int32", "int64"),), untried="cats_strings"),
+    (_ML, "SVMRegressor"): Row((_unless("post_transform", "NONE"),)),
+    (_ML, "Scaler"): Row((_types(*_DOUBLES),)),
+    (_ML, "TreeEnsemble"): Row(
+        (_unless("post_transform", 0), _unless("aggregate_function", 1)),
+        untried="membership_values nodes_hitrates nodes_missing_value_tracks_true",
+    ),
+    (_ML, "TreeEnsembleRegressor"): Row(
+        (_unless("post_transform", "NONE"), _unless("aggregate_function", "SUM"), _given("base_values")),
+        untried="base_values_as_tensor nodes_hitrates_as_tensor nodes_values_as_tensor "
+        "target_weights_as_tensor",
+    ),
+}  # fmt: skip
+"""Operators that the evaluator may compute, by (domain, name)."""
+
+DIFFERENT: dict[tuple[str, str], str] = {
+    ("", "DynamicQuantizeLinear"): "it gives another scale for zeros",
+    ("", "GlobalLpPool"): "it has none",
+    ("", "LRN"): "it computes another function",
+    ("", "LogSoftmax"): "it gives infinities where values lie far apart",
+    ("", "MaxRoiPool"): "it has none",
+    ("", "Scatter"): "it has none",
+    (_ML, "SVMClassifier"): "it gives other scores",
+    (_ML, "TreeEnsembleClassifier"): "it gives other scores and classes",
+}  # fmt: skip
+"""Operators that it computes otherwise than ONNX Runtime, or not at all, with the reason."""
+
+UNCOMPARED: dict[tuple[str, str], str] = {
+    ("", "ImageDecoder"): "ONNX Runtime has none",
+    **dict.fromkeys(
+        [("", name) for name in (
+            "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+            "RandomUniformLike",
+        )],
+        "its numbers are random",
+    ),
+    **dict.fromkeys(
+        [("", name) for name in (
+            "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "SequenceAt",
+            "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
+            "SequenceMap", "SplitToSequence",
+        )],
+        "it is of sequences or optionals",
+    ),
+    **dict.fromkeys(
+        [
+            *(("", name) for name in (
+                "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"
+            )),
+            *((_ML, name) for name in ("CastMap", "CategoryMapper", "DictVectorizer", "ZipMap")),
+        ],
+        "it is of strings or maps",
+    ),
+}  # fmt: skip
+"""Operators that were not compared, with the reason."""
+
+
+def refusal(
+    node: Any,
+    opsets: Mapping[str, int],
+    dtypes: Mapping[str, str] | None = None,
+    shapes: Mapping[str, Sequence[int | None] | None] | None = None,
+) -> str | None:
+    """Return why onnx's reference evaluator must not compute a node; None if it may.
+
+    Parameters
+    ----------
+    node : NodeProto
+        The node; those of its subgraphs are looked at too.
+    opsets : mapping of str to int
+        Versions of the operator sets, by domain.
+    dtypes, shapes : mapping
+        Types and shapes, as far as known, of the tensors that the node and its subgraphs read, by name.
+        A node that may be computed for some types or ranks only is refused where they are not known.
+    """
+    from onnx import defs
+
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    key, opset = (domain, node.op_type), opsets.get(domain, 1)
+    if key in DIFFERENT:
+        return f"onnx's reference evaluator differs from ONNX Runtime for {node.op_type}: {DIFFERENT[key]}"
+    row = COMPARED.get(key)
+    if row is None:
+        why = UNCOMPARED.get(key, "no test draws it")
+        return f"{node.op_type} of onnx's reference evaluator was not compared with ONNX Runtime: {why}"
+    if not defs.has(node.op_type, opset, domain):
+        return f"operator set {opset} has no {node.op_type}"
+    schema = defs.get_schema(node.op_type, opset, domain)
+    newest = NEWEST[domain] if row.until is None else row.until
+    if schema.since_version > newest or (not domain and opset < 10):
+        return (
+            f"{node.op_type} of onnx's reference evaluator was compared with ONNX Runtime up to version "
+            f"{newest} of its operator set, not in version {schema.since_version}"
+        )
+    use = Use(node, opset, dtypes or {}, shapes or {})
+    for rule in row.rules:
+        if rule.holds(use):
+            what = "differs from" if rule.tried else "was not compared with"
+            return f"onnx's reference evaluator {what} ONNX Runtime for {node.op_type} {rule.where}"
+    inputs = zip(node.input, schema.inputs, strict=False)
+    given = {attribute.name for attribute in node.attribute} | {value.name for name, value in inputs if name}
+    untried = sorted(given & set(row.untried.split()))
+    if untried:
+        return (
+            f"{node.op_type} of onnx's reference evaluator was not compared with ONNX Runtime with "
+            f"{' and '.join(untried)}"
+        )
+    return _inner_refusal(use, opsets)
+
+
+def _inner_refusal(use: Use, opsets: Mapping[str, int]) -> str | None:
+    """Return why the evaluator must not compute a node in one of a node's subgraphs, None if it may."""
+    for attribute in use.node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            # A name of the subgraph's own is no tensor of the graph around it.
+            own = {value.name for value in (*graph.input, *graph.initializer)}
+            own |= {name for inner in graph.node for name in inner.output}
+            dtypes = {name: dtype for name, dtype in use.dtypes.items() if name not in own}
+            shapes = {name: shape for name, shape in use.shapes.items() if name not in own}
+            for inner in graph.node:
+                why = refusal(inner, opsets, dtypes, shapes)
+                if why is not None:
+                    return f"its subgraph holds the node {inner.name or inner.output[:1]!r}: {why}"
+    return None

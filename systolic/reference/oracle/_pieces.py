@@ -38,7 +38,7 @@ def transpose(x: Any, perm: Sequence[int]) -> np.ndarray:
         along = [1] * len(perm)
         along[place] = -1
         flat = flat + (np.arange(x.shape[axis]) * step).reshape(along)
-    return x.reshape(-1)[flat]
+    return np.asarray(x.reshape(-1)[flat])
 
 
 def gather(x: Any, indices: Any, axis: int) -> np.ndarray:

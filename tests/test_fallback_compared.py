@@ -1,0 +1,343 @@
+"""onnx's reference evaluator beside ONNX Runtime, on random nodes of every operator and operator set.
+
+Where ``refusal`` allows a node, the two agree; what it refuses, and what the table remarks, is real.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from fallback_cases import CASES, Case, Source, kind  # noqa: E402
+from onnx import defs, helper  # noqa: E402
+
+from systolic.frontend.operators import OPERATORS  # noqa: E402
+from systolic.layers.host import compared  # noqa: E402
+from systolic.layers.host.compared import COMPARED, DIFFERENT, NEWEST, UNCOMPARED, Row, Rule, Use  # noqa: E402
+from systolic.layers.host.evaluator import evaluator  # noqa: E402
+
+# Of these the table speaks; others have other faults.
+LISTED = onnx.__version__.startswith("1.23") and ort.__version__.startswith("1.32")
+listed = pytest.mark.skipif(not LISTED, reason="the table is of onnx 1.23 and ONNX Runtime 1.32")
+
+LONG = os.environ.get("SYSTOLIC_HYPOTHESIS") == "long"
+# Nodes compared per operator and operator set, and what a known difference may take to be found.
+WANTED, TRIED = (400, 4000) if LONG else (8, 120)
+SEED = int(os.environ.get("SYSTOLIC_FUZZ_SEED", "0")) if LONG else 0
+KNOWN = 1500
+
+# Largest errors, relative to the largest magnitude.
+TOLERANCE = {"float16": 6e-3, "float32": 1e-5, "float64": 1e-5}
+
+BY_RUNTIME = [key for key, row in COMPARED.items() if row.by == "ONNX Runtime"]
+
+
+def name_of(value: Any) -> str:
+    return ".".join(filter(None, value)) if isinstance(value, tuple) else value if isinstance(value, str) else ""
+
+
+def opsets(key: tuple[str, str]) -> list[int]:
+    """Operator sets to try an operator in: each that changes it, and for the standard ones 10, 13 and the newest."""
+    domain, name = key
+    found = {s.since_version for s in defs.get_all_schemas_with_history() if (s.domain, s.name) == key}
+    if not domain:
+        found = {version for version in found if version > 10} | {10, 13, NEWEST[""]}
+    return sorted(
+        version
+        for version in found
+        if version <= NEWEST[domain]
+        and defs.has(name, version, domain)
+        and not defs.get_schema(name, version, domain).deprecated
+    )
+
+
+def draws(key: tuple[str, str], version: int, count: int, **narrow: bool) -> Iterator[Case]:
+    domain, name = key
+    for seed in range(count):
+        rng = np.random.default_rng([zlib.crc32(name.encode()), version, SEED, seed])
+        try:
+            yield Source(name, domain, version, rng, **narrow).draw(CASES[key])
+        except LookupError:
+            # The version has none of the types that the generator is for.
+            continue
+
+
+def narrowed(row: Row) -> dict[str, bool]:
+    return {"finite": row.finite, "bounded": row.bounded, "filled": row.filled}
+
+
+def refusal(case: Case) -> str | None:
+    shapes = {name: x.shape for name, x in case.feeds.items()}
+    return compared.refusal(case.node, case.opsets, case.dtypes, shapes)
+
+
+@functools.cache
+def options() -> Any:
+    chosen = ort.SessionOptions()
+    chosen.intra_op_num_threads = chosen.inter_op_num_threads = 1
+    chosen.log_severity_level = 4
+    return chosen
+
+
+def by_runtime(case: Case) -> list[np.ndarray] | None:
+    """What ONNX Runtime computes; None if it has no kernel for the node or does not take its inputs."""
+    inputs = [helper.make_tensor_value_info(n, kind(x.dtype), list(x.shape)) for n, x in case.feeds.items()]
+    outputs = [onnx.ValueInfoProto(name=name) for name in case.node.output if name]
+    imports = [helper.make_opsetid(domain, version) for domain, version in case.opsets.items()]
+    graph = helper.make_graph([case.node], "node", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options(), providers=["CPUExecutionProvider"])
+        return session.run(None, case.feeds)
+    except Exception:
+        # Its kinds have no common base of their own.
+        return None
+
+
+def by_evaluator(case: Case) -> list[np.ndarray]:
+    types = tuple(case.dtypes.values())
+    run = evaluator(case.node.SerializeToString(), tuple(case.feeds), types, tuple(case.opsets.items()))
+    with np.errstate(all="ignore"):
+        return run.run(None, case.feeds)
+
+
+def difference(ours: Any, theirs: np.ndarray) -> str | None:
+    if not isinstance(ours, np.ndarray | np.generic):
+        return f"{type(ours).__name__} instead of a tensor"
+    with np.errstate(all="ignore"):
+        # As OnnxNode does: the evaluator is loose about types.
+        ours = np.asarray(ours).astype(theirs.dtype)
+    if ours.shape != theirs.shape:
+        return f"shape {ours.shape} instead of {theirs.shape}"
+    if theirs.dtype.kind != "f":
+        return None if np.array_equal(ours, theirs) else f"{ours.tolist()} instead of {theirs.tolist()}"
+    finite = np.isfinite(theirs)
+    same = np.array_equal(np.where(np.isfinite(ours), 0, ours), np.where(finite, 0, theirs), equal_nan=True)
+    tolerance = TOLERANCE[theirs.dtype.name]
+    ours_, theirs_ = ours[finite].astype(np.float64), theirs[finite].astype(np.float64)
+    if same and np.abs(ours_ - theirs_).max(initial=0) <= tolerance * (np.abs(theirs_).max(initial=0) + 0.1):
+        return None
+    return f"{ours.tolist()} instead of {theirs.tolist()}"
+
+
+def verdict(case: Case) -> str | None:
+    """How the evaluator differs from ONNX Runtime, "" if it does not; None if ONNX Runtime does not compute it."""
+    theirs = by_runtime(case)
+    if theirs is None:
+        return None
+    try:
+        ours = by_evaluator(case)
+    except Exception as error:
+        return f"raises {type(error).__name__}: {error}"
+    found = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return "; ".join(text for text in found if text)
+
+
+def text_of(case: Case) -> str:
+    feeds = {name: (x.dtype.name, x.shape, x.tolist()) for name, x in case.feeds.items()}
+    return f"operator sets {case.opsets}\n{helper.printable_node(case.node)}\n{feeds}"
+
+
+@listed
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
+def test_nodes_that_are_allowed_are_equal_to_onnxruntime(key: tuple[str, str]) -> None:
+    row = COMPARED[key]
+    counts: dict[int, list[int]] = {}
+    for version in opsets(key):
+        # Versions that are allowed but have no kernel in one operator set may have it in another.
+        count = counts.setdefault(defs.get_schema(key[1], version, key[0]).since_version, [0, 0])
+        equal = 0
+        for case in draws(key, version, TRIED, **narrowed(row)):
+            if equal >= WANTED:
+                break
+            if refusal(case):
+                continue
+            count[0] += 1
+            found = verdict(case)
+            if found is None or (row.raises and found.startswith("raises")):
+                continue
+            assert not found, f"{found}\n{text_of(case)}"
+            equal += 1
+        count[1] += equal
+    for version, (allowed, equal) in counts.items():
+        assert equal >= min(allowed, 3), f"only {equal} nodes of {allowed} allowed compared in version {version}"
+    assert any(equal for _, equal in counts.values())
+
+
+def known() -> Iterator[tuple[tuple[str, str], str, Rule | None]]:
+    """Yield what the table says is different: rules, remarks, and whole operators."""
+    for key, row in COMPARED.items():
+        for rule in row.rules:
+            if rule.tried:
+                yield key, rule.where, rule
+        for remark in ("finite", "bounded", "filled", "raises"):
+            if getattr(row, remark):
+                yield key, remark, None
+    for key, why in DIFFERENT.items():
+        yield key, why, None
+
+
+def only(case: Case, key: tuple[str, str], rule: Rule) -> bool:
+    """Whether a node is refused by this rule and by no other."""
+    shapes = {name: x.shape for name, x in case.feeds.items()}
+    use = Use(case.node, case.opsets[key[0]], case.dtypes, shapes)
+    return [r.where for r in COMPARED[key].rules if r.holds(use)] == [rule.where]
+
+
+@listed
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("key", "what", "rule"), list(known()), ids=name_of)
+def test_what_differs_is_real(key: tuple[str, str], what: str, rule: Rule | None) -> None:
+    """One that is not found any more was mended: delete it."""
+    for version in opsets(key):
+        for case in draws(key, version, KNOWN // len(opsets(key))):
+            if rule is None and key in COMPARED and refusal(case):
+                continue
+            if rule is not None and not only(case, key, rule):
+                continue
+            found = verdict(case)
+            if found and (what != "raises" or found.startswith("raises")):
+                return
+    pytest.fail(f"no node differs: {key[1]} {what}")
+
+
+# Coverage
+
+
+def standard() -> dict[tuple[str, str], list[Any]]:
+    """Every operator of the two domains, with its versions in use from operator set 10 on."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for schema in defs.get_all_schemas_with_history():
+        if schema.domain in NEWEST:
+            found.setdefault((schema.domain, schema.name), []).append(schema)
+    kept = {}
+    for key, schemas in found.items():
+        schemas.sort(key=lambda schema: schema.since_version)
+        first = 0
+        if not key[0]:
+            first = max([i for i, s in enumerate(schemas) if s.since_version <= 10], default=0)
+        live = [schema for schema in schemas[first:] if not schema.deprecated]
+        if live:
+            kept[key] = live
+    return kept
+
+
+@listed
+def test_every_operator_is_in_the_table() -> None:
+    """Also those that have layers of ours: in subgraphs the evaluator computes them."""
+    listed_ = [*COMPARED, *DIFFERENT, *UNCOMPARED]
+    assert len(set(listed_)) == len(listed_)
+    assert set(listed_) == set(standard())
+    assert {key for key in OPERATORS if key[0] in NEWEST} <= set(listed_)
+    assert {*BY_RUNTIME, *DIFFERENT} <= set(CASES)
+
+
+@listed
+@pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
+def test_draws_use_every_attribute_and_input(key: tuple[str, str]) -> None:
+    """Or the table refuses those that they do not use."""
+    names: set[str] = set()
+    for schema in standard()[key]:
+        names |= {*schema.attributes, *(value.name for value in schema.inputs)}
+    used: set[str] = set()
+    for version in opsets(key):
+        inputs = [value.name for value in defs.get_schema(key[1], version, key[0]).inputs]
+        for case in draws(key, version, 60):
+            used |= {attribute.name for attribute in case.node.attribute}
+            used |= {name for name, given in zip(inputs, case.node.input, strict=False) if given}
+    untried = set(COMPARED[key].untried.split())
+    assert names - used == untried
+
+
+# Single answers
+
+
+def test_versions_that_were_not_compared_are_refused() -> None:
+    node = helper.make_node("Neg", ["x"], ["y"])
+    assert compared.refusal(node, {"": 21}) is None
+    assert compared.refusal(node, {"": 9}, {}).endswith("not in version 6")
+    node = helper.make_node("RoiAlign", ["x", "r", "b"], ["y"])
+    assert compared.refusal(node, {"": 16}) is None
+    assert "up to version 16 of its operator set, not in version 22" in compared.refusal(node, {"": 22})
+    assert "has no RoiAlign" in compared.refusal(node, {"": 9})
+    node = helper.make_node("Nobody", ["x"], ["y"], domain="some.where")
+    assert "no test draws it" in compared.refusal(node, {"": 21, "some.where": 1})
+
+
+def test_refusals_say_where() -> None:
+    node = helper.make_node("LpNormalization", ["x"], ["y"], p=1)
+    assert compared.refusal(node, {"": 13}) == (
+        "onnx's reference evaluator differs from ONNX Runtime for LpNormalization where p is not 2"
+    )
+    node = helper.make_node("GlobalMaxPool", ["x"], ["y"])
+    assert "for tensors of other ranks than 4" in compared.refusal(node, {"": 13})
+    assert compared.refusal(node, {"": 13}, {"x": "float32"}, {"x": (None, 3, None, None)}) is None
+    node = helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.BFLOAT16)
+    assert "was not compared with ONNX Runtime for Cast to a type that numpy lacks" in compared.refusal(node, {"": 13})
+    node = helper.make_node("Dropout", ["x", "", "training"], ["y"])
+    assert compared.refusal(node, {"": 13}).endswith("with training_mode")
+
+
+def test_nodes_of_subgraphs_are_looked_at() -> None:
+    def branch(*nodes: Any, inner: str = "o") -> Any:
+        return helper.make_graph(nodes, "branch", [], [helper.make_tensor_value_info("o", 1, None)], [
+            onnx.numpy_helper.from_array(np.float32([[1]]), "own")
+        ])  # fmt: skip
+
+    def choice(*nodes: Any) -> Any:
+        other = branch(helper.make_node("Identity", ["x"], ["o"]))
+        return helper.make_node("If", ["c"], ["y"], then_branch=branch(*nodes), else_branch=other)
+
+    def why(*nodes: Any) -> str | None:
+        shapes = {"x": (2, 3), "own": (2, 3)}
+        return compared.refusal(choice(*nodes), {"": 17}, {"x": "float32", "c": "bool", "own": "float32"}, shapes)
+
+    assert why(helper.make_node("Relu", ["x"], ["o"])) is None
+    lrn = helper.make_node("LRN", ["x"], ["o"], size=3, name="inner")
+    assert "holds the node 'inner': onnx's reference evaluator differs" in why(lrn)
+    assert "holds the node" in why(choice(lrn))
+    # What is known of the graph around: of a name that the subgraph has of its own, nothing.
+    assert why(helper.make_node("NonZero", ["x"], ["o"])) is None
+    assert "without axes" in why(helper.make_node("NonZero", ["own"], ["o"]))
+    assert "without axes" in why(helper.make_node("Relu", ["x"], ["r"]), helper.make_node("NonZero", ["r"], ["o"]))
+
+
+# Operators that ONNX Runtime does not have
+
+
+@listed
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("key", [key for key in COMPARED if key not in BY_RUNTIME], ids=name_of)
+def test_operators_that_onnxruntime_lacks_pass_onnx_own_tests(key: tuple[str, str]) -> None:
+    import importlib
+
+    import onnx.backend.test.case.node as node_cases
+
+    importlib.import_module(f"onnx.backend.test.case.node.{key[1].lower()}")
+    count = 0
+    for test in node_cases._NodeTestCases:
+        nodes = test.model.graph.node
+        if len(nodes) != 1 or (nodes[0].domain, nodes[0].op_type) != key:
+            continue
+        sets = {entry.domain: entry.version for entry in test.model.opset_import}
+        assert max(sets.values()) <= NEWEST[key[0]]
+        for inputs, outputs in test.data_sets:
+            feeds = {v.name: np.asarray(x) for v, x in zip(test.model.graph.input, inputs, strict=True)}
+            case = Case(nodes[0], feeds, sets)
+            if refusal(case):
+                continue
+            assert by_runtime(case) is None, "ONNX Runtime has it"
+            for ours, theirs in zip(by_evaluator(case), outputs, strict=True):
+                assert difference(ours, np.asarray(theirs)) is None, test.name
+                count += 1
+    assert count >= 2
