@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 from systolic import _check
+from systolic._memory import available_bytes
 from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
@@ -161,13 +162,12 @@ class _Room:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def take(self, size: int) -> None:
+    def has(self, size: int) -> bool:
+        """Whether so many are left; they are taken if so."""
         if size > self.left:
-            raise ValueError(
-                f"it makes {size:,} bytes of constants alone, and {self.left:,} are left of what a model of "
-                "this size may make while it is loaded; give what it reads as an input"
-            )
+            return False
         self.left -= size
+        return True
 
 
 def _convert_operator(operator: Operator, convert: Converter, room: _Room) -> list[Node]:
@@ -227,12 +227,21 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
     except UnknownShape:
         return False
     known = [value for value in values if value is not None]
+    graph.shapes |= found
     if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
-        room.take(sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found))
+        size = sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found)
+        if not room.has(size):
+            there = available_bytes()
+            if there is not None and size > there:
+                raise ValueError(
+                    f"it makes {size:,} bytes of constants alone, and {there:,} are available; give what it "
+                    "reads as an input"
+                )
+            # Small constants stay as they are, such as int8 weights; runs make the large ones of them.
+            return False
         for tensor, array in node.named(layer.fold(*known)).items():
             _put(graph, tensor, array)
         return True
-    graph.shapes |= found
     return False
 
 
