@@ -208,7 +208,7 @@ def test_quantize_layers_refuse():
         Dequantize(ONE).output_dtype("uint8")
     for layer in (Quantize(per_channel), Dequantize(per_channel)):
         name = type(layer).__name__
-        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3)"):
+        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3); they fit axis=0"):
             layer.output_shape((2, 3))
         with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,)"):
             layer.output_shape((2,))
