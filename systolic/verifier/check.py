@@ -134,7 +134,7 @@ def verify(
         if model is None:
             found = verify_cases(numbers, seed, report)
         else:
-            options = _Options(machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq)
+            options = _Options(machine, "cycle" if mode is None else mode, threads, seed, against, node_by_node, tolerance, qdq)
             found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
