@@ -134,7 +134,8 @@ def verify(
         if model is None:
             found = verify_cases(numbers, seed, report)
         else:
-            options = _Options(machine, "cycle" if mode is None else mode, threads, seed, against, node_by_node, tolerance, qdq)
+            mode = "cycle" if mode is None else mode
+            options = _Options(machine, mode, threads, seed, against, node_by_node, tolerance, qdq)
             found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
