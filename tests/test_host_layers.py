@@ -208,9 +208,9 @@ def test_quantize_layers_refuse():
         Dequantize(ONE).output_dtype("uint8")
     for layer in (Quantize(per_channel), Dequantize(per_channel)):
         name = type(layer).__name__
-        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3)"):
+        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3); they fit axis=0"):
             layer.output_shape((2, 3))
-        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,)"):
+        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,); they fit axis=0"):
             layer.output_shape((2,))
     with raises(TypeError, "y must be a QuantParams of int8 or uint8, not int32"):
         Quantize(QuantParams(1.0, dtype="int32"))

@@ -321,7 +321,7 @@ def test_quantize_inverts_dequantize(data):
         (
             lambda: quantize(np.ones((2, 3)), QuantParams([1.0, 1.0], axis=1)),
             ValueError,
-            "x must have 2 channels along axis 1, one per scale, not 3 (2, 3)",
+            "x must have 2 channels along axis 1, one per scale, not 3 (2, 3); they fit axis=0",
         ),
         (
             lambda: quantize(np.ones((2, 3)), QuantParams([1.0, 1.0], axis=-3)),
@@ -479,7 +479,7 @@ def test_requantize_is_lean():
             (np.zeros((2, 3), np.int32), [0.5, 0.5], 0),
             {},
             ValueError,
-            "acc must have 2 channels along axis 1, one per scale, not 3 (2, 3)",
+            "acc must have 2 channels along axis 1, one per scale, not 3 (2, 3); they fit axis=0",
         ),
         (
             (np.zeros((2, 3), np.int32), [0.5, 0.5], 0),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.gemm import BatchedProduct, Gemm, Product, batched_gemm
 from systolic.layers import finish, zero_points
 from systolic.layers.base import ArrayLayer, Shape
@@ -23,6 +23,7 @@ def product_shape(layer: str, x: Shape, w: Shape) -> Shape:
         raise ValueError(
             f"{layer}: operands {_check.shape(x)} and {_check.shape(w)} do not fit: "
             f"x has {x[-1]} columns, w {k} rows"
+            f"{_hints.other_product(x, w)}"
         )
     try:
         batch = np.broadcast_shapes(x[:-2], w[:-2])

@@ -162,8 +162,9 @@ def verify(
         if model is None:
             found = verify_cases(numbers, seed, report)
         else:
+            mode = "cycle" if mode is None else mode
             options = _Options(
-                machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
+                machine, mode, threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
                 x_file,
             )  # fmt: skip
             found = _verify_model(model, x, options, report)
