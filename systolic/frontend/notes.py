@@ -138,10 +138,12 @@ def fresh(stem: str, taken: set[str]) -> str:
     return name
 
 
-def restored(nodes: Sequence[Any], notes: Notes) -> list[Any]:
-    """Return a file's nodes with their own names, without guards and unused outputs."""
+def restored(nodes: Sequence[Any], outputs: Sequence[str], notes: Notes) -> list[Any]:
+    """Return a graph's nodes with their own names, without guards and unused outputs."""
     unused = set(notes.unused)
-    readers = Counter(name for node in nodes for name in node.input)
+    readers = Counter(outputs)
+    for node in nodes:
+        readers.update((*node.input, *captured(node)))
     behind: dict[str, str] = {}
     result: list[Any] = []
     for place, node in enumerate(nodes):
