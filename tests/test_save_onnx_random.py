@@ -316,6 +316,7 @@ def test_notes_hold_for_the_nodes_they_were_made_for(path: Path) -> None:
         lambda content: json.dumps({**content, "digest": "0"}),
         lambda content: json.dumps({**content, "constants": "w"}),
         lambda content: json.dumps({**content, "names": {"y": 1}}),
+        lambda content: json.dumps({**content, "names": {"y": "\ud800"}}),
         lambda content: json.dumps({**content, "unused": None}),
     ],
 )

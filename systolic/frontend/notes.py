@@ -72,9 +72,14 @@ def read_notes(model: Any) -> Notes | None:
     constants, unused, names = (content.get(key) for key in ("constants", "unused", "names"))
     if not isinstance(constants, list) or not isinstance(unused, list) or not isinstance(names, dict):
         return None
-    if not all(isinstance(name, str) for name in (*constants, *unused, *names.values())):
+    if not all(map(_is_name, (*constants, *unused, *names.values()))):
         return None
     return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is text that a file can hold, which JSON's \\ud800 is not."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> list[Any]:
