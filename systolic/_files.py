@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written under another name, then renamed.
+"""Files and folders that are complete or absent, written under another name, then renamed; and plain files.
 
 The writers are functions that call the user's, not context managers: an interrupt between a context manager's
 ``__enter__`` or ``__exit__`` and its caller would leave the temporary file behind.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,12 +17,38 @@ if TYPE_CHECKING:
     from zipfile import ZipFile
 
 
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path as text; TypeError if it is none, ValueError if no file can have it."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__} {path!r:.60}")
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        valid = False
+    if not valid or not text:
+        raise ValueError(f"path must be the name of a file, not {text!r}")
+    return text
+
+
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """Return the folder that a file is to be written to; FileNotFoundError if there is none."""
-    target = Path(path)
+    target = Path(path_text(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to")
     return target.parent
+
+
+def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
+    """Return a file's status; ValueError, with what is read instead, if it is a folder, pipe or device.
+
+    Opening a pipe waits for a writer, and a device may never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        raise ValueError(f"{os.fspath(path)} is {kind}; {what}")
+    return status
 
 
 def write_file(
@@ -44,6 +71,8 @@ def write_file(
         with open(temporary, mode.replace("w", "x"), **options) as file:
             write(file)
 
+    if os.path.isdir(path_text(path)):
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; name a file in it")
     _write(path, make, os.replace, os.unlink)
 
 
@@ -83,7 +112,7 @@ def _write(
     rename: Callable[[str, str], None],
     remove: Callable[[str], None],
 ) -> None:
-    target = os.fspath(path)
+    target = path_text(path)
     # The name is known before the file is there, and nobody else has it. os.urandom serves the purpose
     # without tempfile, which makes files that only their owner may read.
     name = f"{os.path.basename(target)[:40]}.{os.urandom(8).hex()}.tmp"

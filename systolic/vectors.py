@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic._files import write_folder
+from systolic._files import path_text, write_folder
 from systolic._version import __version__
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig, as_array_config
@@ -79,7 +79,7 @@ def write_vectors(
             f"x {_check.shape(x.shape)} and w {_check.shape(w.shape)} make an empty product, "
             "which takes no cycle"
         )
-    target = Path(out)
+    target = Path(path_text(out))
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder that does not")
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)

@@ -411,7 +411,8 @@ def test_a_summary_fits_the_terminal(capsys: Capture, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     for columns, lines in ((80, 24), (60, 15), (120, 50)):
         monkeypatch.setattr(
-            "shutil.get_terminal_size", lambda columns=columns, lines=lines: os.terminal_size((columns, lines))
+            "shutil.get_terminal_size",
+            lambda columns=columns, lines=lines: os.terminal_size((columns, lines)),
         )
         text = output(capsys, "summary", path).splitlines()
         assert max(map(len, text)) <= columns and len(text) < lines
@@ -649,6 +650,20 @@ def test_bad_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> No
     for length in (10, 150, len(whole) - 10):
         (tmp_path / "bad.npz").write_bytes(whole[:length])
         assert "bad.npz is not an .npy or .npz file of numbers" in message(tmp_path / "bad.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files")
+def test_pipes_do_not_block(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> None:
+    for name in ("pipe.onnx", "pipe.zip", "pipe.npy"):
+        os.mkfifo(tmp_path / name)
+    for arguments in (
+        ["run", str(tmp_path / "pipe.onnx")],
+        ["verify", str(tmp_path / "pipe.onnx")],
+        ["run", str(tmp_path / "pipe.zip")],
+        ["summary", str(tmp_path / "pipe.zip")],
+        ["run", str(model), "--input", str(tmp_path / "pipe.npy")],
+    ):
+        assert "is not a plain file" in refused(capsys, *arguments)
 
 
 def test_damaged_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> None:

@@ -144,6 +144,18 @@ def test_a_bias_with_a_zero_point_stays_as_written(tmp_path: Path) -> None:
     assert len(rewritten(tmp_path, lambda n: fill(n, 5)).operators) == 5
 
 
+def test_a_gemm_without_zero_points_keeps_its_bias(tmp_path: Path) -> None:
+    """30000 * 0.0007 / 0.3 = 70; read with x.scale * w.scale it would be 200."""
+    net = Net(17)
+    x = net.op("DequantizeLinear", net.input("uint8", (1, 2)), net.const(F(0.1)))
+    w = net.dq(net.const(np.int8([[1], [1]])), W8)
+    bias = net.op("DequantizeLinear", net.const(np.int32([30000])), net.const(F(0.0007)))
+    y = net.q(net.op("Gemm", x, w, bias), (0.3, 0, "uint8"))
+    path = om.save(om.model(net.nodes, net.inputs, [y], net.constants, opset=17), tmp_path)
+    run = systolic.run(systolic.load_onnx(path), {net.nodes[0].input[0]: np.uint8([[0, 0]])}, mode="wavefront")
+    assert run.outputs[y].tolist() == [[70]]
+
+
 @pytest.mark.parametrize("x_scale", (0, np.inf, np.nan, 3e38))
 @pytest.mark.parametrize("w_scale", (0, np.inf, np.nan, 3e38))
 @pytest.mark.parametrize("float_bias", (False, True))
@@ -168,6 +180,22 @@ def test_a_clip_of_old_opsets_has_attributes(tmp_path: Path) -> None:
         "QLinearConv"
     ]
     assert len(rewritten(tmp_path, lambda n: fill(n, 12.0), 10).operators) == 5
+
+
+@pytest.mark.parametrize("opset", (10, 17))
+def test_a_relu_in_front_of_a_clip_is_part_of_it(tmp_path: Path, opset: int) -> None:
+    """Clip(-1, 200) behind a Relu is Clip(0, 200), which uint8 codes imply without a zero point."""
+
+    def fill(n: Net) -> list[str]:
+        x = n.op("DequantizeLinear", n.input("uint8", (2, 3)), n.const(F(0.5)))
+        tensor, bounds = n.op("Relu", n.op("LeakyRelu", x)), (F(-1), F(200))
+        if opset == 10:
+            tensor = n.op("Clip", tensor, min=float(bounds[0]), max=float(bounds[1]))
+        else:
+            tensor = n.op("Clip", tensor, *map(n.const, bounds))
+        return [n.op("QuantizeLinear", tensor, n.const(F(0.5)))]
+
+    assert [op.op_type for op in rewritten(tmp_path, fill, opset).operators] == ["QLinearLeakyRelu"]
 
 
 def test_computed_parameters_stay_as_written(tmp_path: Path) -> None:

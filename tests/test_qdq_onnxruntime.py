@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,37 +19,23 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import onnx_models as om  # noqa: E402
 from onnx_models import F  # noqa: E402
 from oracle_cases import cpu_flags, exact_u8s8  # noqa: E402
-from qdq_models import CASES, Net, Params, fused_types, random_feeds, session, types  # noqa: E402
+from qdq_models import CASES, Net, Params, fused_types, integer, made_types, random_feeds, session  # noqa: E402
 from strategies import examples  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic.frontend.qdq import to_integers  # noqa: E402
-from systolic.frontend.read import read  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
-    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 31),
-    reason="which groups become integer operators differs from release to release; ours are those of 1.31",
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32),
+    reason="which groups become integer operators differs from release to release; ours are those of 1.32",
 )
 
 FLOAT_SUMS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearSoftmax", "AveragePool", "GlobalAveragePool"}
 """Operators whose floats are summed in an order of ONNX Runtime's own."""
 
 
-def integer(made: Counter[str]) -> Counter[str]:
-    """The integer operators among these."""
-    integer = ("QLinear", "QGemm", "MatMulInteger")
-    return Counter({op: count for op, count in made.items() if op.startswith(integer)})
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
-
-
-def ours(path: Path) -> Counter[str]:
-    graph = read(path)
-    to_integers(graph)
-    return types(graph.operators)
 
 
 def check(model: Any, folder: Path, seed: int = 0, *, single: bool = True) -> None:
@@ -59,13 +44,13 @@ def check(model: Any, folder: Path, seed: int = 0, *, single: bool = True) -> No
     A code that is off by one there is more than one off behind the next layers.
     """
     path = om.save(model, folder)
-    made = ours(path)
+    made = made_types(path)
     theirs = fused_types(path)
     if not single:
         # What fusions of floats and neighbouring moves make of the others does not matter.
         made, theirs = integer(made), integer(theirs)
     assert made == theirs
-    exact = FLOAT_SUMS.isdisjoint(ours(path))
+    exact = FLOAT_SUMS.isdisjoint(made_types(path))
     if not exact and not single:
         return
     feeds = random_feeds(model, seed)

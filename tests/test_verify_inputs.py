@@ -83,6 +83,17 @@ def test_a_rate_is_one_of_those_it_is_compared_with() -> None:
     assert set(rate.tolist()) <= {8000, 16000}
 
 
+def test_tokens_that_are_compared_with_padding_are_indices_all_the_same() -> None:
+    nodes = [
+        Node(layers.Binary("Equal"), ("ids", "padding"), "padded"),
+        Node(layers.Gather(0), ("table", "ids"), "y"),
+    ]
+    ids = drawn(nodes, {"padding": np.int64(1), "table": np.zeros((7, 3), F)}, ids=((60,), "int64"))["ids"]
+    assert set(ids.tolist()) == set(range(7))
+    mask = drawn(nodes[:1], {"padding": np.int64(0)}, ids=((60,), "int64"))["ids"]
+    assert set(mask.tolist()) == {0, 1}
+
+
 def test_codes_take_all_values_and_wide_integers_few() -> None:
     codes = drawn([Node(Relu(), "x", "y")], x=((3000,), "uint8"))["x"]
     assert codes.min() == 0 and codes.max() == 255

@@ -273,7 +273,10 @@ def test_a_quantizer_behind_a_fused_float_may_differ_by_one(
     feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
     assert report.passed is passed
-    assert [node.verdict for node in report.nodes][:2] == ["not compared", "rounding" if passed else "differs"]
+    assert [node.verdict for node in report.nodes][:2] == [
+        "not compared",
+        "rounding" if passed else "differs",
+    ]
     if passed:
         assert report.rounding is not None and report.rounding.node == "quantizes"
         assert (report.rounding.count, report.rounding.nodes_equal) == (1, 2)
@@ -488,6 +491,53 @@ def test_what_onnxruntime_computes_is_not_counted_as_equal_to_it(
     assert cli.main(["run", str(only), "--quiet", "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)["verdict"]
     assert verdict["numpy"]["passed"] is None is verdict["onnxruntime"]["passed"]
+
+
+def test_what_another_evaluator_computes_is_compared_with_onnxruntime(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systolic.OnnxNode, "delegate", "onnx")
+    path = om.save(delegated_model(om, "y", "z"), tmp_path)
+    report = verify(path, against="onnxruntime", node_by_node=True)
+    assert {node.verdict for node in report.nodes} == {"equal"} and report.not_checked == ()
+    report = verify(path)
+    assert [node.node for node in report.not_checked] == ["theirs", "theirs alone"]
+    assert "delegated to onnx, not checked: CumSum x 2" in str(report)
+
+
+def test_outputs_differ_though_nodes_cannot_be_compared(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*arguments: Any) -> Any:
+        raise OSError("no space")
+
+    path = float_model(om, tmp_path)
+    spoil(monkeypatch, HostRelu, "apply", lambda y: y ^ np.int8(1))
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fault)
+    told = "nodes were not compared with ONNX Runtime's: OSError: no space"
+    report = verify(path, FEEDS, against="onnxruntime")
+    assert [mismatch.case for mismatch in report.mismatches] == ["output 'y'"] and told in report.notes
+    assert cli.main(["run", str(path), "--quiet"]) == 1
+    text = capsys.readouterr().out
+    assert told in text and "FAILED against ONNX Runtime" in text
+
+
+def test_a_mistake_of_one_mode_is_no_rounding(
+    om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes are run again by wavefronts, which may be right where the run was not."""
+    calls = []
+
+    def once(y: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return y ^ np.int8(1) if len(calls) == 1 else y
+
+    spoil(monkeypatch, HostRelu, "apply", once)
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    report = verify(float_model(om, tmp_path), FEEDS, against="onnxruntime")
+    assert not report.passed and report.rounding is None
+    assert "a second run gave other outputs" in str(report)
 
 
 def test_a_fault_in_the_comparison_hides_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic._files import write_zip
+from systolic._files import check_plain, write_zip
 
 SCHEMA = 1
 """Version of what ``--json`` prints."""
@@ -18,6 +18,7 @@ SCHEMA = 1
 
 def load_input(path: str) -> Any:
     """Read --input: an .npy array, or an .npz with an array per input."""
+    check_plain(path, "--input takes an .npy or .npz file")
     with open(path, "rb") as file:
         try:
             loaded = np.load(file, allow_pickle=False)

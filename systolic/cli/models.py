@@ -130,10 +130,11 @@ def _against_onnxruntime(
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
     rounding = nodes = None
+    why: tuple[str, ...] = ()
     try:
         check = compare_outputs(path, model, x, run, qdq=options.qdq)
         if check.mismatches:
-            nodes = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
+            nodes, why = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
             rounding = None if nodes is None else check.explained_by(nodes)
     except Exception as error:  # whatever the comparison does, the run's own result is told
         return None, [], [f"outputs were not compared: {_told(error)}"]
@@ -151,7 +152,7 @@ def _against_onnxruntime(
     if rounding is not None:
         # The sentence as people read it; the fields are for programs.
         verdict["says"] = str(rounding)
-    return verdict, wrong, list(check.notes)
+    return verdict, wrong, [*check.notes, *why]
 
 
 def _told(error: Exception) -> str:
@@ -267,7 +268,7 @@ _FRAME = 8
 def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) -> str:
     """Return a summary's table, cut to a terminal's columns and lines if there is one."""
     if everything or (top is None and terminal is None):
-        return str(found)
+        return str(found.table())
     rows = top if top is not None else max(terminal.lines - _FRAME, _FRAME)
     table = found.table(top=rows)
     hidden = len(found.nodes) - len(table.rows)

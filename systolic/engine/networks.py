@@ -475,7 +475,7 @@ def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str,
         x = {next(iter(model.inputs)): x}
     if set(x) != set(model.inputs):
         raise ValueError(f"the model's inputs are {names}, not {', '.join(map(repr, x)) or 'none'}")
-    arrays = {name: np.asarray(value) for name, value in x.items()}
+    arrays = {name: _check.as_array(value, f"input {name!r}") for name, value in x.items()}
     for name, spec in model.inputs.items():
         spec.check(name, arrays[name])
     model.check_symbols({name: array.shape for name, array in arrays.items()})

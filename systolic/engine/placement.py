@@ -29,7 +29,7 @@ _LINES = 4
 
 @dataclass(frozen=True)
 class OffArray:
-    """A node that multiplies matrices and does not run on the array.
+    """A node that multiplies matrices, and why no MAC of it runs on the array.
 
     Attributes
     ----------
@@ -56,7 +56,9 @@ class OffArray:
 def off_array(
     model: Model, known: Mapping[str, tuple[Shape | None, str]] | None = None
 ) -> tuple[OffArray, ...]:
-    """Return the nodes that multiply matrices beside the array.
+    """Return why no MAC runs on the array: the nodes that multiply matrices elsewhere, or nothing.
+
+    Of a model of which some run there, this says nothing.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def _reason(
 ) -> str | None:
     layer = node.layer
     if isinstance(layer, ArrayLayer):
-        return None
+        return "its product is empty"
     if layer.delegate is not None:
         return f"computed by {layer.delegate}" if _multiplies(layer) else None
     if not isinstance(layer, _FLOAT):

@@ -12,6 +12,7 @@ import os
 
 import numpy as np
 
+from systolic import _check
 from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
@@ -98,8 +99,7 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
-    if qdq not in QDQ:
-        raise ValueError(f"qdq must be one of {', '.join(map(repr, QDQ))}, not {qdq!r}")
+    _check.choice(qdq, "qdq", tuple(QDQ))
     graph = read(path)
     if not graph.noted:
         for rewrite in (*REWRITES, *QDQ[qdq]):

@@ -165,8 +165,9 @@ class MatMul(ArrayLayer):
                 sums += inputs[2]
         if self.y is None:
             # f32(f32(acc) * f32(xs * ws)), as Dense does.
-            scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
-            return (acc.astype(np.float32) * scale).reshape(shape)
+            with np.errstate(all="ignore"):
+                scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
+                return (acc.astype(np.float32) * scale).reshape(shape)
         scale = multiplier(self.x, self.w, self.y, self.rounding)
         zero_point = int(self.y.zero_points)
         y = requantize(acc, scale, zero_point, dtype=self.y.dtype, rounding=self.rounding)

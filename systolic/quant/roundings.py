@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from systolic import _check
+
 Columns = tuple[np.ndarray, ...]
 
 # What a left shift of the fixed-point multiplier and of "shift" may be: 1 << 31 is no int32.
@@ -73,7 +75,7 @@ def fixed_point(scale: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     >>> q.tolist(), exponent.tolist()
     ([1073741824, 1717986918, 1610612736], [0, -3, 2])
     """
-    scale = np.asarray(scale, np.float64)
+    scale = _check.as_array(scale, "scale").astype(np.float64)
     if not (np.isfinite(scale) & (scale >= 0)).all():
         wrong = scale[~(np.isfinite(scale) & (scale >= 0))][0]
         raise ValueError(f"scale must be finite and not negative, not {float(wrong)}")
@@ -99,7 +101,7 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     ::
 
         v = f32(f32(acc) * m)                           # int32 -> float32 rounds above 2^24
-        v = min(max(v, qmin - zero_point), qmax - zero_point)
+        v = min(max(v, qmin - zero_point), qmax - zero_point)   # NaN becomes the lower bound
         y = int(rne(v)) + zero_point
 
     Notes
@@ -119,7 +121,9 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     low, high = _bounds(out, zero_point)
     np.copyto(work, acc, casting="same_kind")
     np.multiply(work, scale, out=work)
-    np.clip(work, low, high, out=work)
+    # fmax, not maximum: NaN, which 0 times an infinite multiplier is, loses against the lower bound.
+    np.fmax(work, np.float32(low), out=work)
+    np.fmin(work, np.float32(high), out=work)
     np.rint(work, out=work)
     np.add(work, zero_point, out=work)
     np.copyto(out, work, casting="unsafe")

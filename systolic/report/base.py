@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from systolic._files import folder_of, write_file
+from systolic._files import folder_of, path_text, write_file
 from systolic._show.table import Table
 from systolic._text import printable
 from systolic.gemm import Gemm
@@ -105,7 +105,7 @@ class Report:
 
 def check_path(path: str | os.PathLike[str]) -> str:
     """Return the suffix of a file that :meth:`Report.save` can write; raise if it cannot."""
-    suffix = Path(path).suffix.lower()
+    suffix = Path(path_text(path)).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"a report's file must end in {', '.join(SUFFIXES)}, not {os.fspath(path)!r}")
     folder_of(path)

@@ -272,6 +272,10 @@ class Summary(Report):
         ]
         return page("What the model holds and would cost", pairs, charts, [self.table()])
 
+    def __str__(self) -> str:
+        first = [] if self.off_array is None else off_array_lines(self.off_array)
+        return "\n".join([*first, str(self.table())])
+
     def __repr__(self) -> str:
         total = self.totals
         at_least = "" if total["complete"] else "at least "

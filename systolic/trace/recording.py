@@ -195,7 +195,7 @@ class Trace:
 
     def __getitem__(self, register: str) -> np.ndarray:
         """Return a register's values: (edges, rows, cols), or (edges, PEs) if PEs were chosen."""
-        if register not in self.registers:
+        if not isinstance(register, str) or register not in self.registers:
             raise KeyError(f"{register!r} was not recorded; recorded are {', '.join(self.registers)}")
         edges = self._edges.whole()
         if not edges:
@@ -286,9 +286,13 @@ class Trace:
 
         if self.pes is not None:
             raise ValueError("plot_wave draws the whole array: record all PEs, leave pes out")
-        values = self[register]
+        values = self[_check.choice(register, "register", self.registers)]
         frames = list(zip(self.cycles.tolist(), values, strict=True))
-        return plot_wave(frames, register=register, cycles=None if cycles is None else list(cycles))
+        if cycles is not None:
+            if not isinstance(cycles, Iterable):
+                raise TypeError(f"cycles must be numbers of cycles, not {_check.kind(cycles)}")
+            cycles = [_check.integer(cycle, "cycles", minimum=0) for cycle in cycles]
+        return plot_wave(frames, register=register, cycles=cycles)
 
     def __repr__(self) -> str:
         what = "all PEs" if self.pes is None else f"{len(self.pes)} PEs"
@@ -354,6 +358,8 @@ def _pairs(pes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 def _window(cycles: Any) -> tuple[int, int]:
     try:
+        if isinstance(cycles, bytes | bytearray | memoryview):
+            raise TypeError
         start, stop = cycles
     except (TypeError, ValueError):
         raise ValueError(f"cycles must be (start, stop), not {cycles!r}") from None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check, engine
+from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
@@ -135,9 +136,11 @@ def verify(
     _check.choice(against, "against", AGAINST)
     against = "reference" if against == "numpy" else against
     seed = _check.integer(seed, "seed", minimum=0)
-    numbers = (
-        range(_check.integer(cases, "cases", minimum=1)) if not isinstance(cases, Iterable) else list(cases)
-    )
+    numbers: Sequence[int]
+    if isinstance(cases, Iterable) and not isinstance(cases, str | bytes | bytearray | memoryview):
+        numbers = [_check.integer(case, "cases", minimum=0) for case in cases]
+    else:
+        numbers = range(_check.integer(cases, "cases", minimum=1))
     started = time.perf_counter()
     if model is None and x is not None:
         raise ValueError("x is the input of a model: pass the model too")
@@ -254,6 +257,8 @@ def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
     return (*notes, *failed[:_FAULTS], *more)
 
 
+_DELEGATED = "delegated, not checked"
+
 # Failed checks that notes tell one by one.
 _FAULTS = 5
 
@@ -280,7 +285,7 @@ def _verify_model(
     path = None
     machine, mode, against = options.machine, options.mode, options.against
     if not isinstance(model, Model):
-        path = Path(model)
+        path = Path(path_text(model))
         if against == "onnxruntime" and path.suffix.lower() != ".onnx":
             raise ValueError(f"against='onnxruntime' needs an .onnx file, not {path}")
     elif against == "onnxruntime":
@@ -326,7 +331,8 @@ def _verify_model(
         wrong, doubted, within = found.mismatches, found.notes, max(within, found.within)
         seen = nodes
         if wrong and seen is None:
-            seen = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            seen, why = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            doubted += why
         first = [] if seen is None or seen.first is None else [seen.first]
         rounding = None if seen is None else found.explained_by(seen)
         checked["output"] = len(found.compared)
@@ -336,6 +342,12 @@ def _verify_model(
     notes: tuple[str, ...] = (*doubted, *check.notes)
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+        if against == "onnxruntime":
+            # What another evaluator than ONNX Runtime computed was compared with it here.
+            compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
+            skipped = [
+                node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
+            ]
         skipped += nodes.not_checked
         notes += notes_on(nodes.not_checked)
         absent = sum(node.verdict == "not compared" for node in verdicts)
@@ -382,19 +394,19 @@ def follow_outputs(
     machine: MachineConfig,
     tolerance: float = FLOAT_TOLERANCE,
     qdq: str = "integer",
-) -> NodeCheck | None:
+) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
-    The model runs again, by wavefronts; None if that gives other outputs, or ONNX Runtime does not give
-    its tensors.
+    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
     """
     try:
         nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
         again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError):
-        return None
-    same = all(first_difference(again.outputs[name], run.outputs[name]) is None for name in run.outputs)
-    return nodes if same else None
+    except Exception as error:  # that outputs differ is to be told all the same
+        return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
+    if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
+        return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
+    return nodes, ()
 
 
 def reproduce_line(
@@ -425,7 +437,7 @@ def reproduce_line(
 
 def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
-    if Path(path).suffix.lower() == ".onnx":
+    if Path(path_text(path)).suffix.lower() == ".onnx":
         return load_onnx(path, qdq=qdq)
     return Model.load(path)
 

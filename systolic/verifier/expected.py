@@ -25,20 +25,16 @@ Pads = tuple[Pair, Pair]
 
 
 def explicit_pads(
-    padding: str | Pads, image: Pair, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)
+    padding: str | Pads, image: Pair, kernel: Pair, stride: Pair, dilation: Pair | None = (1, 1)
 ) -> Pads:
-    """Return a window's padding in pixels, "same" resolved as ONNX's auto_pad says."""
+    """Return a window's padding in pixels, "same" resolved as ONNX Runtime does; no dilation: of a pool."""
     if not isinstance(padding, str):
         return padding
-    if padding == "valid":
-        return (0, 0), (0, 0)
-    pads = []
-    for size, k, step, d in zip(image, kernel, stride, dilation, strict=True):
-        out = (size + step - 1) // step
-        total = max((out - 1) * step + (k - 1) * d + 1 - size, 0)
-        half = total // 2
-        pads.append((half, total - half) if padding == "same" else (total - half, half))
-    return pads[0], pads[1]
+    top, left = (
+        oracle.auto_pads(padding, size, (k - 1) * d + 1, step, pool=dilation is None)
+        for size, k, step, d in zip(image, kernel, stride, dilation or (1, 1), strict=True)
+    )
+    return top, left
 
 
 def _image(x: np.ndarray, layout: str) -> tuple[int, int]:
@@ -102,7 +98,7 @@ def _max_pool(layer: layers.MaxPool2d, x: np.ndarray) -> np.ndarray:
     if x.dtype.name not in ("int8", "uint8"):
         return max_pool_2d(layer, x)
     kernel, stride, dilation, padding = cast(Any, (layer.kernel, layer.stride, layer.dilation, layer.padding))
-    pads = explicit_pads(padding, _image(x, layer.layout), kernel, stride, dilation)
+    pads = explicit_pads(padding, _image(x, layer.layout), kernel, stride, None)
     return oracle.max_pool(
         x,
         kernel=kernel,
@@ -118,7 +114,7 @@ def _average_pool(layer: layers.AveragePool2d, x: np.ndarray) -> np.ndarray:
     kernel, stride, padding = cast(Any, (layer.kernel, layer.stride, layer.padding))
     return oracle.qlinear_average_pool(
         x, *_scales(layer.x), *_scales(layer.y), kernel=kernel, stride=stride,
-        pads=explicit_pads(padding, _image(x, layer.layout), kernel, stride),
+        pads=explicit_pads(padding, _image(x, layer.layout), kernel, stride, None),
         count_include_pad=layer.count_include_pad, ceil_mode=layer.ceil_mode, layout=layer.layout,
     )  # fmt: skip
 

@@ -23,12 +23,12 @@ def _normal(axes: Any, rank: int) -> Sizes:
 # Windows
 
 
-def window_pads(layer: Any, image: Sizes, kernel: Sizes) -> tuple[Sizes, Sizes, Any]:
+def window_pads(layer: Any, image: Sizes, kernel: Sizes, *, pool: bool = False) -> tuple[Sizes, Sizes, Any]:
     """Return stride, dilation and (before, after) of a layer's window along each axis."""
     rank = len(image)
     stride, dilation = (_each(value or 1, rank) for value in (layer.stride, layer.dilation))
     padding = layer.padding if isinstance(layer.padding, str) else _each(layer.padding or 0, rank)
-    return tuple(stride), tuple(dilation), _pads(padding, image, kernel, stride, dilation)
+    return tuple(stride), tuple(dilation), _pads(padding, image, kernel, stride, dilation, pool=pool)
 
 
 def _before(pads: Any) -> Sizes:
@@ -37,14 +37,14 @@ def _before(pads: Any) -> Sizes:
 
 def _max_pool(layer: layers.MaxPool, x: np.ndarray) -> np.ndarray:
     kernel = tuple(layer.kernel)
-    stride, dilation, pads = window_pads(layer, x.shape[2:], kernel)
+    stride, dilation, pads = window_pads(layer, x.shape[2:], kernel, pool=True)
     out = layers.MaxPool.output_shape(layer, x.shape)[2:]
     return oracle.max_windows(x, out, kernel, stride, dilation, _before(pads))[0]
 
 
 def _max_pool_indices(layer: layers.MaxPoolIndices, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kernel, image = tuple(layer.kernel), x.shape[2:]
-    stride, dilation, pads = window_pads(layer, image, kernel)
+    stride, dilation, pads = window_pads(layer, image, kernel, pool=True)
     out = layer.output_shape(x.shape)[0][2:]
     # NaN counts as none: it is larger than no number, and only a first one stays.
     numbers = np.where(x != x, np.asarray(-np.inf, x.dtype), x) if x.dtype.kind == "f" else x
@@ -57,7 +57,7 @@ def _max_pool_indices(layer: layers.MaxPoolIndices, x: np.ndarray) -> tuple[np.n
 
 def _average_pool(layer: layers.AveragePool, x: np.ndarray) -> np.ndarray:
     kernel = tuple(layer.kernel)
-    stride, dilation, pads = window_pads(layer, x.shape[2:], kernel)
+    stride, dilation, pads = window_pads(layer, x.shape[2:], kernel, pool=True)
     out = layer.output_shape(x.shape)[2:]
     return oracle.average_windows(x, out, kernel, stride, dilation, pads, layer.count_include_pad)
 
@@ -70,7 +70,7 @@ def max_pool_2d(layer: layers.MaxPool2d, x: np.ndarray) -> np.ndarray:
     """Return the largest numbers of any type, of images in the layer's layout."""
     images = x if layer.layout == "NCHW" else np.moveaxis(x, -1, 1)
     kernel: Any = layer.kernel
-    stride, dilation, pads = window_pads(layer, images.shape[2:], kernel)
+    stride, dilation, pads = window_pads(layer, images.shape[2:], kernel, pool=True)
     shape = layer.output_shape(x.shape)
     out = shape[2:] if layer.layout == "NCHW" else shape[1:3]
     best, _ = oracle.max_windows(images, out, kernel, stride, dilation, _before(pads))

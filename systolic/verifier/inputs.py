@@ -92,13 +92,17 @@ def _drawn(
     for use in uses:
         if use.values and len(use.values) == np.prod(shape, dtype=np.int64):
             return np.array(use.values).astype(dtype).reshape(shape)
+    # Ranges before choices: a token that is compared with the padding's number is an index all the same.
+    ranges = [use for use in uses if not use.choices and not use.values]
+    if ranges:
+        # All readers at once: the tightest range, the least number if none is left.
+        low, high = max(use.low for use in ranges), min(use.high for use in ranges)
+        return rng.integers(low, max(low, high), shape, endpoint=True).astype(dtype)
     choices = [use.choices for use in uses if use.choices]
+    if choices and choices[0] == (0, 1):
+        return _mask(rng, shape).astype(dtype)
     if choices:
         return np.asarray(rng.choice(np.array(choices[0]), shape)).astype(dtype)
-    if uses:
-        # All readers at once: the tightest range, the least number if none is left.
-        low, high = max(use.low for use in uses), min(use.high for use in uses)
-        return rng.integers(low, max(low, high), shape, endpoint=True).astype(dtype)
     if "mask" in name.lower() and dtype.name not in ("int8", "uint8", "int16", "uint16"):
         return _mask(rng, shape).astype(dtype)
     if dtype.kind == "f":
@@ -173,7 +177,8 @@ def _use(node: Node, place: int, known: Known, model: Model) -> Use | None:
         # A model that compares its input with constants, such as a sampling rate, takes one of them.
         other = model.constants.get(node.inputs[1 - place])
         if other is not None and 0 < other.size <= 16 and other.dtype.kind in "iu":
-            return Use(tuple(sorted(set(other.ravel().tolist()))))
+            values = set(other.ravel().tolist())
+            return Use((0, 1) if values <= {0, 1} else tuple(sorted(values)))
     return None
 
 
@@ -254,7 +259,7 @@ def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
     if operator == "OneHot" and at == 0:
         classes = model.constants.get(node.inputs[1])
         return Use(high=1 if classes is None else max(0, int(classes.ravel()[0]) - 1))
-    if operator in ("LSTM", "GRU", "RNN") and at == 4:
+    if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and at == 4:
         layout = int(attributes["layout"].i) if "layout" in attributes else 0
         return Use(low=1, high=1 if first is None else max(1, first[1 if layout else 0]))
     sizes_at = {

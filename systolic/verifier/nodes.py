@@ -67,6 +67,7 @@ class NodeCheck:
         # differ from what it computed there, because floats before them may.
         self._flow: dict[str, np.ndarray] = {}
         self._soft: set[str] = set()
+        self._by_node: list[list[NodeVerdict]] = []
         self._rounded: tuple[NodeVerdict, Difference] | None = None
 
     def __call__(self, node: Node, inputs: list[np.ndarray], output: Any) -> None:
@@ -89,6 +90,7 @@ class NodeCheck:
                 _verdict(node, tensor, got, "not compared", note=reason) for tensor, got in written.items()
             ]
         self.verdicts += verdicts
+        self._by_node.append(verdicts)
 
     @property
     def rounded(self) -> bool:
@@ -99,17 +101,15 @@ class NodeCheck:
         """Return why outputs differ, by how much each, if no node is at fault; None otherwise."""
         if self.theirs is None or self.first is not None or self.not_checked:
             return None
-        verdicts: dict[str, list[str]] = {}
-        for found in self.verdicts:
-            verdicts.setdefault(found.node, []).append(found.verdict)
-        rounded = None if self._rounded is None else self._rounded[0].node
-        compared = {
-            name: kinds
-            for name, kinds in verdicts.items()
-            if name != rounded and any(kind in (*_EQUAL, "float, within") for kind in kinds)
-        }
-        within = sum("float, within" in kinds for kinds in compared.values())
-        if self._rounded is None and not within:
+        rounded = None if self._rounded is None else self._rounded[0]
+        # By node; names may be there twice.
+        compared = [
+            [verdict.verdict for verdict in verdicts]
+            for verdicts in self._by_node
+            if rounded not in verdicts and any(v.verdict in (*_EQUAL, "float, within") for v in verdicts)
+        ]
+        within = sum("float, within" in kinds for kinds in compared)
+        if rounded is None and not within:
             return None
         equal = len(compared) - within
         if self._rounded is None:

@@ -54,7 +54,7 @@ def evaluated(op: Operator) -> Converted:
     try:
         # A session is made for the first time where native code cannot end this process.
         _isolated.call(
-            delegate, data, reads, tuple(dtypes.values()), opsets,
+            delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
             seconds=_SECONDS, what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
         )  # fmt: skip
     except ValueError as error:

@@ -88,20 +88,31 @@ def _many(op: Operator) -> Converted:
 
 
 def _clip(op: Operator) -> Converted:
+    """Return the layer, or Max and Min of bounds that are computed.
+
+    A bound left out is the type's end, so that infinity becomes the largest number, as in ONNX Runtime.
+    """
     op.only("min", "max")
     given = [(1, "Max"), (2, "Min")]
+    dtype = op.dtypes[op.inputs[0]]
+    ends: list[float | None] = [None, None]
+    if dtype in FLOATS:
+        ends = [float(np.finfo(dtype).min), float(np.finfo(dtype).max)]
     if op.opset < 11 or all(op.inputs[i] in op.constants for i, _ in given if op.has(i)):
-        bounds = [op.attributes.get("min"), op.attributes.get("max")]
+        bounds = [op.attributes.get(name, end) for name, end in zip(("min", "max"), ends, strict=True)]
         for index, _ in given:
             if op.has(index):
                 bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
         return layers.Clip(*bounds), op.inputs[:1]
     nodes, last = [], op.inputs[0]
     for index, operation in given:
+        output = op.outputs[0] if index == 2 else f"{op.outputs[0]}/low"
         if op.has(index):
-            output = op.outputs[0] if index == 2 or not op.has(2) else f"{op.outputs[0]}/low"
             nodes.append(Node(layers.Binary(operation), (last, op.inputs[index]), output, op.label))
-            last = output
+        else:
+            end = {"low": ends[0]} if index == 1 else {"high": ends[1]}
+            nodes.append(Node(layers.Clip(**end), (last,), output, op.label))
+        last = output
     return nodes
 
 

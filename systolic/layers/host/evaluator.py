@@ -109,7 +109,7 @@ class OnnxNode(HostLayer):
         object.__setattr__(self, "node", node)
         for name in ("reads", "read_dtypes", "write_dtypes"):
             value = getattr(self, name)
-            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            listed = _check.is_listed(value)
             if not listed or not all(isinstance(item, str) for item in value):
                 raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
             object.__setattr__(self, name, tuple(value))
@@ -120,8 +120,8 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
-        if not isinstance(self.opsets, Sequence) or not all(
-            isinstance(item, Sequence) and len(item) == 2 for item in self.opsets
+        if not _check.is_listed(self.opsets) or not all(
+            _check.is_listed(item) and len(item) == 2 for item in self.opsets
         ):
             raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
         opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)
@@ -340,6 +340,8 @@ class Runner:
         """
         try:
             results = self.call(dict(zip(self.reads, inputs, strict=True)))
+        except compared.Refused:
+            raise
         except Exception as error:
             # Whatever foreign code raises, on data that it does not take.
             text = " ".join(str(error).split())
@@ -358,9 +360,15 @@ class Runner:
 
 
 def runner(
-    data: bytes, reads: Sequence[str], dtypes: Sequence[str], opsets: Sequence[tuple[str, int]]
+    data: bytes,
+    reads: Sequence[str],
+    dtypes: Sequence[str],
+    opsets: Sequence[tuple[str, int]],
+    shapes: Mapping[str, Sequence[int | None] | None] | None = None,
 ) -> Runner:
     """Return what computes a node: ONNX Runtime, or the evaluator for what it lacks and that is known right.
+
+    What the evaluator computes right may depend on the shapes: where they are not given, each call looks.
 
     Raises
     ------
@@ -368,18 +376,26 @@ def runner(
         If neither can; the message says why.
     """
     node, versions = parse(data), dict(opsets)
+    types = dict(zip(reads, dtypes, strict=True))
     outputs = [name for name in node.output if name]
     try:
-        model = _model(node, reads, versions, dict(zip(reads, dtypes, strict=True)))
+        model = _model(node, reads, versions, types)
         made = session.create(model.SerializeToString(), node.op_type)
         return Runner(node, reads, ONNX_RUNTIME, lambda feeds: session.run(made, feeds, outputs))
     except session.NoKernel as error:
-        why = compared.refusal(node, versions.get(node.domain, 1))
+        lacking = str(error)
+
+    def allow(sizes: Mapping[str, Sequence[int | None] | None]) -> None:
+        why = compared.refusal(node, versions, types, sizes)
         if why is not None:
-            raise ValueError(f"{error}, and onnx's reference evaluator is not used: {why}") from error
+            raise compared.Refused(f"{lacking}, and {why}")
+
+    if shapes is not None:
+        allow(shapes)
     run = evaluator(data, tuple(reads), tuple(dtypes), tuple(opsets))
 
     def evaluated(feeds: dict[str, np.ndarray]) -> list[Any]:
+        allow({name: array.shape for name, array in feeds.items()})
         with np.errstate(all="ignore"):
             return list(run.run(None, feeds))
 
@@ -387,10 +403,14 @@ def runner(
 
 
 def delegate(
-    data: bytes, reads: Sequence[str], dtypes: Sequence[str], opsets: Sequence[tuple[str, int]]
+    data: bytes,
+    reads: Sequence[str],
+    dtypes: Sequence[str],
+    opsets: Sequence[tuple[str, int]],
+    shapes: Mapping[str, Sequence[int | None] | None],
 ) -> str:
     """Return who computes a node; errors as for :func:`runner`."""
-    return runner(data, reads, dtypes, opsets).delegate
+    return runner(data, reads, dtypes, opsets, shapes).delegate
 
 
 @functools.lru_cache(maxsize=_KEPT)

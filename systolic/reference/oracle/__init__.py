@@ -45,9 +45,11 @@ from systolic.reference.oracle._scaled import (
     quantize_linear,
     requantize,
 )
+from systolic.reference.oracle._windows import auto_pads
 
 __all__ = [
     "arg_max",
+    "auto_pads",
     "average_windows",
     "batch_normalization",
     "binary",

@@ -43,8 +43,9 @@ def qlinear_global_average_pool(
         raise ValueError(f"x must have at least one pixel, not the shape {images.shape} (NCHW)")
     centred = images.astype(np.int64) - scalar(x_zero_point, "x_zero_point")
     acc = wrap_int32(centred.sum(axis=(2, 3), keepdims=True))
-    divisor = np.float32(scalar(y_scale, "y_scale")) * np.float32(pixels)
-    multiplier = np.float32(scalar(x_scale, "x_scale")) / divisor
+    with np.errstate(over="ignore", under="ignore"):
+        divisor = np.float32(scalar(y_scale, "y_scale")) * np.float32(pixels)
+        multiplier = np.float32(scalar(x_scale, "x_scale")) / divisor
     return from_nchw(requantize(acc, multiplier, y_zero_point, output_type(y_zero_point)), layout)
 
 
@@ -92,20 +93,21 @@ def qlinear_average_pool(
     if tuple(kernel) == image and not np.any(pads):
         return qlinear_global_average_pool(x, x_scale, x_zero_point, y_scale, y_zero_point, layout)
     dtype = output_type(y_zero_point)
-    out, beyond = output_size(image, kernel, stride, (1, 1), pads, ceil_mode)
+    out, pads = output_size(image, kernel, stride, (1, 1), pads, ceil_mode)
 
     values = dequantize_linear(images, x_scale, x_zero_point)
-    values = pad(pad(values, pads, 0), beyond, 0)
+    values = pad(values, pads, 0)
     members = np.ones((1, 1, *image), dtype=np.float32)
-    members = pad(pad(members, pads, int(count_include_pad)), beyond, int(count_include_pad))
+    members = pad(members, pads, int(count_include_pad))
     total = np.zeros((*images.shape[:2], *out), dtype=np.float32)
     count = np.zeros((1, 1, *out), dtype=np.float32)
-    for _, _, tap in taps(values, kernel, stride, (1, 1), out):
-        total += tap
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond float32 are infinities, or NaN
+        for _, _, tap in taps(values, kernel, stride, (1, 1), out):
+            total += tap
     for _, _, tap in taps(members, kernel, stride, (1, 1), out):
         count += tap
     sy, zy = np.float32(scalar(y_scale, "y_scale")), np.float32(scalar(y_zero_point, "y_zero_point"))
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         steps = np.rint(total / count / sy + zy)
     return from_nchw(saturate(steps, dtype), layout)
 
@@ -137,8 +139,8 @@ def max_pool(
     """
     images = to_nchw(as_codes(x, "x"), layout)
     lowest = np.iinfo(images.dtype).min
-    out, beyond = output_size(images.shape[2:], kernel, stride, dilation, pads, ceil_mode)
-    padded = pad(pad(images, pads, lowest), beyond, lowest)
+    out, pads = output_size(images.shape[2:], kernel, stride, dilation, pads, ceil_mode)
+    padded = pad(images, pads, lowest)
     largest = np.full((*images.shape[:2], *out), lowest, dtype=images.dtype)
     for _, _, tap in taps(padded, kernel, stride, dilation, out):
         np.maximum(largest, tap, out=largest)
