@@ -240,6 +240,14 @@ def test_a_relu_of_other_types(path: Path, dtype: str) -> None:
     saved(load_onnx(path.parent / "source.onnx"), path)
 
 
+@pytest.mark.parametrize("bounds", ((None, 1.0), (-1.0, None), (None, None)))
+def test_a_clip_without_a_bound(path: Path, bounds: Any) -> None:
+    """Infinity stays: what ONNX leaves out is the largest number in ONNX Runtime."""
+    model = Model([Node(layers.Clip(*bounds), ("x",), "y")], inputs={"x": ((4,), "float32")})
+    saved(model, path)
+    check_runtime(model, {"x": F([-np.inf, -2, 2, np.inf])}, path)
+
+
 def test_tensors_stay_tensors(path: Path) -> None:
     """Constants that a layer could hold, that a node could be folded to, and that nobody reads."""
     nodes = [
