@@ -240,6 +240,14 @@ def test_a_relu_of_other_types(path: Path, dtype: str) -> None:
     saved(load_onnx(path.parent / "source.onnx"), path)
 
 
+@pytest.mark.parametrize("bounds", ((None, 1.0), (-1.0, None), (None, None)))
+def test_a_clip_without_a_bound(path: Path, bounds: Any) -> None:
+    """Infinity stays: what ONNX leaves out is the largest number in ONNX Runtime."""
+    model = Model([Node(layers.Clip(*bounds), ("x",), "y")], inputs={"x": ((4,), "float32")})
+    saved(model, path)
+    check_runtime(model, {"x": F([-np.inf, -2, 2, np.inf])}, path)
+
+
 def test_tensors_stay_tensors(path: Path) -> None:
     """Constants that a layer could hold, that a node could be folded to, and that nobody reads."""
     nodes = [
@@ -316,6 +324,7 @@ def test_notes_hold_for_the_nodes_they_were_made_for(path: Path) -> None:
         lambda content: json.dumps({**content, "digest": "0"}),
         lambda content: json.dumps({**content, "constants": "w"}),
         lambda content: json.dumps({**content, "names": {"y": 1}}),
+        lambda content: json.dumps({**content, "names": {"y": "\ud800"}}),
         lambda content: json.dumps({**content, "unused": None}),
     ],
 )
@@ -329,14 +338,23 @@ def test_broken_notes_say_nothing(path: Path, change: Any) -> None:
 
 
 def test_notes_of_what_is_not_there(path: Path) -> None:
-    """Names that the graph lacks, and a used tensor called unused, change nothing."""
+    """Names that the graph lacks, and tensors in use that are called unused, change nothing."""
     model = Model([Node(layers.Identity(), ("x",), "y"), Node(layers.Relu(), ("y",), "z")],
                   inputs={"x": ((1,), "int8")})  # fmt: skip
     proto = saved(model, path)
     (entry,) = [entry for entry in proto.metadata_props if entry.key == "systolic"]
-    entry.value = json.dumps({**json.loads(entry.value), "constants": ["x", "n"], "unused": ["y", "m"], "names": {"o": "p"}})
+    content = {"constants": ["x", "n"], "unused": ["y", "z", "m"], "names": {"o": "p"}}
+    entry.value = json.dumps({**json.loads(entry.value), **content})
     om.save(proto, path.parent, path.name)
     assert load_onnx(path) == model
+
+
+@pytest.mark.parametrize("outputs", (["y"], ["x", "y"], ["t", "y"]))
+def test_an_own_maximum_stays(path: Path, outputs: list[str]) -> None:
+    """A Max that no guard is: of two tensors, or of one that is an output."""
+    nodes = [Node(layers.Dequantize(CODES), ("c",), "x"), Node(layers.Binary("Max"), ("x", "x"), "t"),
+             Node(layers.Quantize(CODES), ("t",), "y")]  # fmt: skip
+    saved(Model(nodes, inputs={"c": ((2,), "int8")}, outputs=outputs), path)
 
 
 def test_a_name_that_a_subgraph_has_too(path: Path) -> None:

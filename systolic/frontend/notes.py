@@ -72,9 +72,14 @@ def read_notes(model: Any) -> Notes | None:
     constants, unused, names = (content.get(key) for key in ("constants", "unused", "names"))
     if not isinstance(constants, list) or not isinstance(unused, list) or not isinstance(names, dict):
         return None
-    if not all(isinstance(name, str) for name in (*constants, *unused, *names.values())):
+    if not all(map(_is_name, (*constants, *unused, *names.values()))):
         return None
     return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is text that a file can hold, which JSON's \\ud800 is not."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> list[Any]:
@@ -138,10 +143,12 @@ def fresh(stem: str, taken: set[str]) -> str:
     return name
 
 
-def restored(nodes: Sequence[Any], notes: Notes) -> list[Any]:
-    """Return a file's nodes with their own names, without guards and unused outputs."""
+def restored(nodes: Sequence[Any], outputs: Sequence[str], notes: Notes) -> list[Any]:
+    """Return a graph's nodes with their own names, without guards and unused outputs."""
     unused = set(notes.unused)
-    readers = Counter(name for node in nodes for name in node.input)
+    readers = Counter(outputs)
+    for node in nodes:
+        readers.update((*node.input, *captured(node)))
     behind: dict[str, str] = {}
     result: list[Any] = []
     for place, node in enumerate(nodes):

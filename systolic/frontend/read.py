@@ -41,7 +41,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
     inputs = [value for value in source.input if value.name not in constants]
     nodes, parameters = source.node, constants
     if notes is not None:
-        nodes = restored(nodes, notes)
+        nodes = restored(nodes, [value.name for value in source.output], notes)
         parameters = {tensor: constants[tensor] for tensor in constants.keys() - set(notes.constants)}
     graph = Graph(
         name="" if notes is not None and notes.unnamed else source.name or name,

@@ -103,7 +103,9 @@ def _clip(op: Operator) -> Converted:
         for index, _ in given:
             if op.has(index):
                 bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
-        return layers.Clip(*bounds), op.inputs[:1]
+        # An infinite bound is none.
+        low, high = (None if bound == end else bound for bound, end in zip(bounds, _INFINITE, strict=True))
+        return layers.Clip(low, high), op.inputs[:1]
     nodes, last = [], op.inputs[0]
     for index, operation in given:
         output = op.outputs[0] if index == 2 else f"{op.outputs[0]}/low"
@@ -276,6 +278,8 @@ def _fill(op: Operator) -> Converted:
         raise op.refuse(f"a constant of the shape {op.constants[op.inputs[0]].tolist()}")
     return layers.Fill(value), op.inputs[:1]
 
+
+_INFINITE = -math.inf, math.inf
 
 # What a Fill of constant shape may make while a model is read.
 _MOST_FILLED = 1 << 28

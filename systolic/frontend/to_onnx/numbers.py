@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic.frontend.to_onnx.writer import Writer, inner_names, operator, tensor, window
+from systolic.layers.host.arithmetic import FLOATS
 from systolic.model import Node
 
 
@@ -39,13 +40,17 @@ def _write_binary(out: Writer, node: Node) -> None:
 
 def _write_clip(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    if out.opset < 11:
-        out.node(node, "Clip", node.inputs, min=layer.low, max=layer.high)
-        return
     dtype = out.dtype(node.inputs[0])
+    low, high = layer.low, layer.high
+    if dtype in FLOATS:
+        # A bound left out is the type's largest number in ONNX Runtime.
+        low, high = -np.inf if low is None else low, np.inf if high is None else high
+    if out.opset < 11:
+        out.node(node, "Clip", node.inputs, min=low, max=high)
+        return
     bounds = [
         "" if value is None else out.constant(node, name, np.array(value, dtype))
-        for name, value in (("min", layer.low), ("max", layer.high))
+        for name, value in (("min", low), ("max", high))
     ]
     out.node(node, "Clip", (*node.inputs, *bounds))
 
