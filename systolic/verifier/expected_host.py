@@ -142,10 +142,10 @@ def _dense(layer: layers.FloatDense, x: np.ndarray) -> np.ndarray:
 
 def _clip(layer: layers.Clip, x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        for bound, beyond in ((layer.low, np.less), (layer.high, np.greater)):
+        for bound, within in ((layer.low, np.greater_equal), (layer.high, np.less_equal)):
             if bound is not None:
                 limit = np.array(bound).astype(x.dtype)
-                x = np.where(beyond(x, limit), limit, x)
+                x = np.where(within(x, limit) | (x != x), x, limit)
     return x
 
 

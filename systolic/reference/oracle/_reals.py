@@ -187,10 +187,13 @@ def matmul_real(a: Any, b: Any) -> np.ndarray:
 
 def softmax(x: Any, axis: int) -> np.ndarray:
     """Return ``exp(x) / sum(exp(x))`` along an axis."""
-    wide = widened(np.asarray(x))
+    x = np.asarray(x)
+    if not x.size:
+        return x.copy()
+    wide = widened(x)
     with np.errstate(all="ignore"):
         power = np.exp(wide - wide.max(axis=axis, keepdims=True))
-        return (power / power.sum(axis=axis, keepdims=True)).astype(np.asarray(x).dtype)
+        return (power / power.sum(axis=axis, keepdims=True)).astype(x.dtype)
 
 
 def layer_normalization(
