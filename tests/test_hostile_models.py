@@ -252,3 +252,20 @@ def test_damage_that_one_process_does_not_survive_is_no_matter_to_the_next_file(
     ends(tmp_path, NATIVE["GatherND batch_dims"](), "GatherND")
     model = load_onnx(om.save(hostile("CumSum", [X, np.array(1)]), tmp_path))
     assert systolic.run(model, X).outputs["y"].tolist() == np.cumsum(X, 1).tolist()
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm"])
+def test_a_quantized_weight_without_axes(tmp_path: Path, op: str) -> None:
+    """With a bias that is to be quantized by the weight's scales."""
+    nodes = [
+        om.node("DequantizeLinear", ["x", "s", "z"], "xf"),
+        om.node("DequantizeLinear", ["w", "ws", "wz"], "wf", axis=0),
+        om.node(op, ["xf", "wf", "b"], "t", name="the_node"),
+        om.node("QuantizeLinear", ["t", "s", "z"], "y"),
+    ]
+    for scales in (np.float32([0.5, 0.25]), np.float32(0.5)):
+        constants = {
+            "s": np.float32(0.5), "z": np.int8(0), "w": np.int8(3), "ws": scales,
+            "wz": np.zeros(scales.shape, np.int8), "b": np.float32([1, 2]),
+        }  # fmt: skip
+        ends(tmp_path, om.model(nodes, {"x": ("int8", (1, 1, 4, 4))}, ["y"], constants), r"node '.*' \(")

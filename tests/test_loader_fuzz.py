@@ -44,7 +44,7 @@ def test_damaged_files() -> None:
     assert len(lines) == COUNT + 1
     # Every kind of damage was done, and some of it left a model that runs.
     kinds = {line.split()[2].rstrip(":") for line in lines[:-1]}
-    assert len(kinds) == min(COUNT, 19)
+    assert len(kinds) == min(COUNT, 20)
     assert "refused" in lines[-1] and "right" in lines[-1], lines[-1]
 
 
@@ -93,9 +93,11 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "the graph has a cycle: 'a' -> 'y' -> 'a'",
     ),
-    "not sorted": (
-        lambda: graph(relu("a", "y"), relu("x", "a", name="first")),
-        "node 'y' (Relu) reads 'a', which node 'first' writes only later; nodes must be sorted",
+    "a cycle, nodes out of order": (
+        lambda: graph(
+            om.node("Add", ["late", "b"], "y"), relu("b", "a"), relu("x", "late"), relu("a", "b"),
+        ),
+        "the graph has a cycle: 'b' -> 'a' -> 'b'",
     ),
     "missing initializer": (
         lambda: graph(om.node("Add", ["x", "w"], "y", name="the sum")),
@@ -181,11 +183,9 @@ def test_a_deep_graph_is_no_cycle(folder: Path) -> None:
     nodes = [relu(f"t{i}", f"t{i + 1}") for i in range(3000)]
     refused(graph(*nodes, outputs=("t3000",)), folder, f"node 't1' (Relu) reads 't0', which is {NOTHING}")
     # The search for a cycle goes all the way down, without recursion.
-    late = [om.node("Add", ["x", "t3000"], "y"), relu("x", "t0"), *nodes]
-    refused(
-        graph(*late), folder,
-        "node 'y' (Add) reads 't3000', which node 't3000' writes only later; nodes must be sorted",
-    )  # fmt: skip
+    late = [om.node("Add", ["x", "t3000"], "y"), om.node("Add", ["x", "t3000"], "t0"), *nodes]
+    with pytest.raises(ValueError, match="the graph has a cycle: 't3000' -> 't0' -> 't1' -> .*-> 't3000'$"):
+        load_onnx(om.save(graph(*late), folder))
 
 
 UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -419,8 +419,13 @@ def test_constants_that_blow_up(folder: Path, op: str, sizes: list[int]) -> None
     for tensor in [t for t in model.graph.initializer if t.name not in used]:
         model.graph.initializer.remove(tensor)
     assert len(model.SerializeToString()) < 300
-    with pytest.raises(ValueError, match="'y'"):
-        load_onnx(om.save(model, folder))
+    path = om.save(model, folder)
+    if sizes == [2**14, 2**14]:
+        # 1 GiB may be there, when it is run.
+        assert [node.output for node in load_onnx(path).nodes] == ["y"]
+    else:
+        with pytest.raises(ValueError, match="'y'"):
+            load_onnx(path)
 
 
 def test_subgraphs_are_as_deep_as_protobuf_allows(folder: Path) -> None:

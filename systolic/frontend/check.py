@@ -8,6 +8,7 @@ the file holds.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -163,22 +164,58 @@ def _first_twice(names: list[str]) -> str | None:
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
+def sort_nodes(graph: Any) -> None:
+    """Put the nodes of a graph and its subgraphs into an order in which each reads what is written before.
+
+    Nodes that are in such an order stay as they are; of those that could be next the first comes first.
+    Names that nothing writes are no matter here; nodes of a circle, and what reads them, come last.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                sort_nodes(inner)
+    nodes = list(graph.node)
+    writers = {tensor: place for place, node in enumerate(nodes) for tensor in node.output if tensor}
+    waits = [0] * len(nodes)
+    readers: dict[int, list[int]] = {}
+    unsorted = False
+    for place, node in enumerate(nodes):
+        before = {writers[tensor] for tensor in (*node.input, *captured(node)) if tensor in writers}
+        waits[place] = len(before)
+        unsorted = unsorted or max(before, default=-1) >= place
+        for writer in before:
+            readers.setdefault(writer, []).append(place)
+    if not unsorted:
+        return
+    ready = [place for place, count in enumerate(waits) if not count]
+    order = []
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for reader in readers.get(place, ()):
+            waits[reader] -= 1
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    order += [place for place, count in enumerate(waits) if count]
+    # Copies: clearing the list clears its messages.
+    kept = [type(node).FromString(node.SerializeToString()) for node in map(nodes.__getitem__, order)]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
 def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
-    """Raise if a node reads what nothing writes, what is written later, or, in a circle, by itself."""
+    """Raise if a node reads what nothing writes or, in a circle, what it leads to itself."""
     known = set(given)
     for node in graph.node:
         for tensor in filter(None, (*node.input, *captured(node))):
             if tensor in known:
                 continue
-            reads = f"node {label(node)!r} ({node.op_type}) reads {tensor!r}"
             if tensor not in writers:
-                raise ValueError(f"{reads}, which is {_NOTHING}")
-            circle = _circle(node, writers)
-            if circle:
-                raise ValueError(f"the graph has a cycle: {' -> '.join(map(repr, circle))}")
-            raise ValueError(
-                f"{reads}, which node {label(writers[tensor])!r} writes only later; nodes must be sorted"
-            )
+                raise ValueError(
+                    f"node {label(node)!r} ({node.op_type}) reads {tensor!r}, which is {_NOTHING}"
+                )
+            # Nodes are sorted, but for circles.
+            raise ValueError(f"the graph has a cycle: {' -> '.join(map(repr, _circle(node, writers)))}")
         known |= set(node.output)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from systolic._memory import require
 from systolic.frontend.check import stored_bytes, tensors
+from systolic.model import DTYPES
 
 # Two tensors may be one region (tied weights); more of it would let a small file fill the memory.
 _SHARED = 2
 
 
-def read_external(model: Any, folder: str | os.PathLike[str]) -> None:
-    """Put the data that a ModelProto keeps in other files into its tensors.
+def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the initializers of a ModelProto that lie in other files; put other tensors' data into them.
 
     Parameters
     ----------
@@ -23,37 +27,64 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> None:
     folder : path
         The folder of the model's file; nothing outside it is opened.
 
+    Returns
+    -------
+    dict of str to ndarray
+        They may be more than a message can hold. Those of types that numpy lacks are not among them.
+
     Raises
     ------
     ValueError
         If a location is absolute, leaves the folder (``..`` or a symbolic link) or is no plain file
         or none at all; if an offset or a length does not fit the file or the tensor; or if the
         tensors ask for far more than the files hold.
+    MemoryError
+        If they are more than the memory there is.
     """
-    from onnx import TensorProto, external_data_helper
+    from onnx import TensorProto, external_data_helper, helper
 
     found = [(holder, t) for holder, t in tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
     sizes: dict[Path, int] = {}
-    total = 0
-    for holder, tensor in found:
-        total += _checked(holder, tensor, Path(folder), sizes)
+    places = [_checked(holder, tensor, Path(folder), sizes) for holder, tensor in found]
+    total = sum(place.length for place in places)
     if total > _SHARED * sum(sizes.values()):
         raise ValueError(
             f"its tensors read {total:,} bytes from external files that have {sum(sizes.values()):,}; "
             f"at most {_SHARED} tensors may share data"
         )
-    for holder, tensor in found:
+    require(total, "its external data")
+    initializers = {id(tensor) for tensor in model.graph.initializer}
+    arrays = {}
+    for (holder, tensor), place in zip(found, places, strict=True):
         try:
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+            if id(tensor) in initializers and dtype.name in DTYPES:
+                arrays[tensor.name] = place.read(dtype, tuple(tensor.dims))
+                continue
             external_data_helper.load_external_data_for_tensor(tensor, os.fspath(folder) or ".")
         except Exception as error:  # the package's checks, in one of several classes
             raise ValueError(f"{holder}: its external data cannot be read: {error}") from error
         # Whether older versions of the package do this depends on the caller.
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+    return arrays
 
 
-def _checked(holder: str, tensor: Any, folder: Path, sizes: dict[Path, int]) -> int:
-    """Return how many bytes a tensor takes from its file, whose size is put into `sizes`."""
+class _Place(NamedTuple):
+    """Where a tensor's bytes are."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read(self, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        count = self.length // dtype.itemsize
+        array = np.fromfile(self.path, dtype.newbyteorder("<"), count, offset=self.offset)
+        return array.reshape(shape).astype(dtype, copy=False)
+
+
+def _checked(holder: str, tensor: Any, folder: Path, sizes: dict[Path, int]) -> _Place:
+    """Return where a tensor's bytes are; the file's size is put into `sizes`."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
         raise ValueError(f"{holder}: its external data has a key twice")
@@ -76,7 +107,7 @@ def _checked(holder: str, tensor: Any, folder: Path, sizes: dict[Path, int]) -> 
             f"{holder} reads {length} bytes at {offset or 0} of {path.name}, which has {size}; "
             "the file is truncated, or another one"
         )
-    return length
+    return _Place(path, offset or 0, length)
 
 
 def _inside(holder: str, location: str, folder: Path) -> Path:

@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 from systolic import _check
+from systolic._memory import available_bytes
 from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
@@ -113,7 +114,10 @@ def model_of(graph: Graph, path: str) -> Model:
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
     if unknown:
         raise UnsupportedOperator(_refusal(graph, unknown, path))
-    return _convert(graph, [converter for converter in converters if converter is not None])
+    try:
+        return _convert(graph, [converter for converter in converters if converter is not None])
+    except (TypeError, ValueError, MemoryError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
@@ -169,13 +173,12 @@ class _Room:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def take(self, size: int) -> None:
+    def has(self, size: int) -> bool:
+        """Whether so many are left; they are taken if so."""
         if size > self.left:
-            raise ValueError(
-                f"it makes {size:,} bytes of constants alone, and {self.left:,} are left of what a model of "
-                "this size may make while it is loaded; give what it reads as an input"
-            )
+            return False
         self.left -= size
+        return True
 
 
 def _convert_operator(operator: Operator, convert: Converter, room: _Room | None) -> list[Node]:
@@ -198,11 +201,14 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
             a.HasField("g") or a.graphs for a in operator.proto.attribute
         )
         return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
-    except UnsupportedOperator:
+    except (UnsupportedOperator, ImportError):
         raise
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"node {operator.label!r} ({operator.op_type}): {error}") from error
+    except Exception as error:
+        # A damaged file may ask for anything, which each operator finds out in its own way.
+        kinds = (kind for kind in (TypeError, MemoryError) if isinstance(error, kind))
+        kind = next(kinds, ValueError)
+        text = str(error) if isinstance(error, (kind, LookupError)) else f"{type(error).__name__}: {error}"
+        raise kind(f"node {operator.label!r} ({operator.op_type}): {text}") from error
 
 
 def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:
@@ -235,12 +241,21 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
     except UnknownShape:
         return False
     known = [value for value in values if value is not None]
+    graph.shapes |= found
     if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
-        room.take(sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found))
+        size = sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found)
+        if not room.has(size):
+            there = available_bytes()
+            if there is not None and size > there:
+                raise ValueError(
+                    f"it makes {size:,} bytes of constants alone, and {there:,} are available; give what it "
+                    "reads as an input"
+                )
+            # Small constants stay as they are, such as int8 weights; runs make the large ones of them.
+            return False
         for tensor, array in node.named(layer.fold(*known)).items():
             _put(graph, tensor, array)
         return True
-    graph.shapes |= found
     return False
 
 

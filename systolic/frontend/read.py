@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from systolic._files import check_plain, path_text
-from systolic.frontend.check import captured, check_model, domain_of, label
+from systolic.frontend.check import captured, check_model, domain_of, label, sort_nodes, tensors
 from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
 from systolic.frontend.notes import read_notes, restored
@@ -22,13 +24,20 @@ _MOST_BYTES = 2**31 - 1
 
 def read(path: str | os.PathLike[str]) -> Graph:
     """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``."""
-    return graph_of(_load(path), Path(path).stem)
+    model, external = _load(path)
+    return graph_of(model, Path(path).stem, external)
 
 
-def graph_of(model: Any, name: str) -> Graph:
-    """Return the graph of a ModelProto that was checked; `name` is for one without a name."""
+def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = MappingProxyType({})) -> Graph:
+    """Return the graph of a ModelProto that was checked.
+
+    `name` is for a graph without a name, `external` holds the initializers whose data are in other files.
+    """
     source, notes = model.graph, read_notes(model)
-    constants = {tensor.name: _array(tensor) for tensor in source.initializer}
+    constants = {
+        tensor.name: external[tensor.name] if tensor.name in external else _array(tensor)
+        for tensor in source.initializer
+    }
     inputs = [value for value in source.input if value.name not in constants]
     nodes, parameters = source.node, constants
     if notes is not None:
@@ -49,7 +58,8 @@ def graph_of(model: Any, name: str) -> Graph:
     return graph
 
 
-def _load(path: str | os.PathLike[str]) -> Any:
+def _load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Return the model of a file, and its initializers that lie in other files."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -66,21 +76,26 @@ def _load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{name} is not an ONNX model, or is truncated: {error}") from error
     try:
         model = inline(model)
+        sort_nodes(model.graph)
         check_model(model)
-        read_external(model, os.path.dirname(name))
+        external = read_external(model, os.path.dirname(name))
         check_standard(model)
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{name} is not a valid ONNX model: {text}") from error
-    return model
+    except MemoryError as error:
+        raise MemoryError(f"{name}: {error}") from error
+    return model, external
 
 
 def check_standard(model: Any) -> None:
-    """Let the onnx package check a model, except that outputs need not declare a shape.
+    """Let the onnx package check a model, without what nothing here depends on.
 
-    Exporters leave it out where they cannot tell even the rank, and nothing here depends on it.
+    Outputs need not declare a shape: exporters leave it out where they cannot tell even the rank. Data in
+    other files is not looked at; the whole would be more than a message can hold. And initializers need not
+    be inputs as well, as they must be in the third version of the format.
     """
     import onnx
 
@@ -89,11 +104,22 @@ def check_standard(model: Any) -> None:
         for output in model.graph.output
         if output.type.WhichOneof("value") == "tensor_type" and not output.type.tensor_type.HasField("shape")
     ]
-    for tensor in bare:
-        tensor.shape.SetInParent()
+    outside = [t for _, t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in outside]
+    version = model.ir_version
+    for tensor_type in bare:
+        tensor_type.shape.SetInParent()
+    for tensor in outside:
+        name, kind = tensor.name, tensor.data_type
+        tensor.Clear()
+        tensor.name, tensor.data_type, tensor.dims[:] = name, kind, [0]
+    model.ir_version = 4 if version == 3 else version
     onnx.checker.check_model(model)
-    for tensor in bare:
-        tensor.ClearField("shape")
+    model.ir_version = version
+    for tensor_type in bare:
+        tensor_type.ClearField("shape")
+    for tensor, whole in zip(outside, kept, strict=True):
+        tensor.CopyFrom(whole)
 
 
 def _content(name: str) -> bytes:
@@ -173,7 +199,9 @@ def _declared(value: Any) -> tuple[str | None, Sizes | None]:
         dtype = None
     if not tensor.HasField("shape"):
         return dtype, None
-    return dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    # -1 means any, to exporters that have no name for it.
+    known = (d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in tensor.shape.dim)
+    return dtype, tuple(known)
 
 
 def _hint(value: Any) -> tuple[str | None, Sizes | None]:

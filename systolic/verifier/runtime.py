@@ -15,6 +15,10 @@ from systolic import _check
 from systolic.layers import ArrayLayer
 from systolic.model import Model
 
+# Of external data, so many bytes are put into a model's own, which can have 2 GiB. Beyond that ONNX Runtime
+# must find them by itself, which versions before 1.21 cannot.
+_EMBEDDED_BYTES = 2**30
+
 Feeds = Mapping[str, np.ndarray]
 
 # How far ONNX Runtime optimises for each meaning of a QDQ graph.
@@ -72,15 +76,18 @@ def runtime_tensors(
         optimised = os.path.join(folder, "optimised.onnx")
         level = "ENABLE_EXTENDED" if qdq == "integer" else "DISABLE_ALL"
         _session(os.fspath(path), level=level, write=optimised)
-        graph = onnx.load(optimised)
+        graph = onnx.load(optimised, load_external_data=False)
         there = {tensor for node in graph.graph.node for tensor in node.output if tensor}
         shown = {output.name for output in graph.graph.output}
         # Without a type: the session infers it.
         graph.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name in there - shown
         )
-        onnx.save(graph, optimised)
-        return _run(_session(optimised, level="DISABLE_ALL"), feeds)
+        # Its external data stay where they were, by the file that was given.
+        source = os.path.dirname(os.path.abspath(path))
+        if _external_bytes(graph.graph) < _EMBEDDED_BYTES:
+            onnx.load_external_data_for_model(graph, source)
+        return _run(_session(graph.SerializeToString(), level="DISABLE_ALL", data=source), feeds)
 
 
 def doubts(model: Model) -> tuple[str, ...]:
@@ -141,7 +148,16 @@ def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"ONNX Runtime {version} cannot run {os.fspath(path)}: {error}") from error
 
 
-def _session(path: str, *, level: str = "ENABLE_ALL", write: str | None = None) -> Any:
+def _external_bytes(graph: Any) -> int:
+    """Return how much a graph's initializers keep in other files."""
+    entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
+    return sum(int(entry.value) for entry in entries if entry.key == "length")
+
+
+def _session(
+    model: str | bytes, *, level: str = "ENABLE_ALL", write: str | None = None, data: str | None = None
+) -> Any:
+    """Return a session of a file, or of a model's bytes whose external data lie in the folder `data`."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -153,7 +169,9 @@ def _session(path: str, *, level: str = "ENABLE_ALL", write: str | None = None) 
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if write is not None:
         options.optimized_model_filepath = write
-    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if data is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", data)
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _run(session: Any, feeds: Feeds) -> dict[str, np.ndarray]:

@@ -228,6 +228,8 @@ def _scales_channels(edit: Editor, op: Operator, w: Operator, codes: Codes, chan
     if codes.scale.size == 1:
         return True
     weight = edit.graph.constants.get(w.inputs[0])
+    if weight is not None and not weight.ndim:
+        return False
     axis = codes.axis if weight is None else codes.axis % weight.ndim
     expected = 0
     if op.op_type == "Gemm":
