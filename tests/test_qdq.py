@@ -259,6 +259,17 @@ def test_16_bits_are_moved_and_no_more(tmp_path: Path, dtype: str) -> None:
     assert len(rewritten(tmp_path, added).operators) == 4
 
 
+@pytest.mark.parametrize("zero", ([], [0]))
+def test_int32_is_carried_past_nothing(tmp_path: Path, zero: list[int]) -> None:
+    """No QuantizeLinear makes int32."""
+
+    def fill(n: Net) -> list[str]:
+        x = n.op("DequantizeLinear", n.input("int32", (2, 3)), n.const(F(0.1)), *map(n.const, np.int32(zero)))
+        return [n.op("Neg", n.reshape(x, 6))]
+
+    assert [op.op_type for op in rewritten(tmp_path, fill).operators] == ["DequantizeLinear", "Reshape", "Neg"]
+
+
 def test_a_subgraph_keeps_what_it_reads(tmp_path: Path) -> None:
     net = Net()
     identity = net.op("Identity", net.codes((2, 3)))
