@@ -28,6 +28,10 @@ Left as written, though ONNX Runtime changes them:
 - Where between DQs and a Q, whose codes are the same either way;
 - groups within the subgraphs of If and Loop.
 
+What stays in float is summed in float64 and rounded once. ONNX Runtime sums in float32, an AveragePool
+column by column, row by row, or in vectors of channels, as operator set, channels and processor have it. So
+close to a tie the quantizer behind a Conv, MatMul or AveragePool that is not replaced gives another code.
+
 Replaced, though ONNX Runtime leaves them in float: groups whose scales or weights are listed among the
 inputs of a file of IR version 4 or later, where a caller may feed others.
 """

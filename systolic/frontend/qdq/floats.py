@@ -267,7 +267,13 @@ def _quantize_bias(
         # What does not fit becomes the smallest integer, as on x86.
         fits = np.abs(steps) < 2**31
         codes = np.where(fits, np.where(fits, steps, 0).astype(np.int64), -(2**31)).astype(np.int32)
+        numbers = codes.astype(np.float32) * scale
     stem = op.inputs[2]
+    if op.op_type != "Gemm" and not np.isfinite(scale).all():
+        # A scale that no DequantizeLinear of ours takes; its numbers are infinite or NaN.
+        inputs = (*op.inputs[:2], edit.add_constant(f"{stem}.back", numbers))
+        edit.replace(op, edit.changed(op, inputs, op.outputs))
+        return
     name = edit.add_constant(f"{stem}.scale", scale)
     if computed:
         made = edit.make("Identity", (name,), (edit.name(f"{name}.computed"),), op)

@@ -66,7 +66,7 @@ def spread_forward(edit: Editor) -> None:
     """Carry the codes of a DQ past what moves its numbers, each of its readers by itself."""
     for dq in [op for op in edit.graph.operators if edit.is_dq(op)]:
         codes = edit.codes(dq)
-        if codes is None or not codes.scalar:
+        if codes is None or not codes.scalar or not codes.bits:
             continue
         behind = _moved(edit, dq.outputs[0])
         while behind:
