@@ -47,6 +47,7 @@ from systolic.layers import Add as Add
 from systolic.layers import ArgMax as ArgMax
 from systolic.layers import AveragePool as AveragePool
 from systolic.layers import AveragePool2d as AveragePool2d
+from systolic.layers import BatchNormalization as BatchNormalization
 from systolic.layers import Binary as Binary
 from systolic.layers import Cast as Cast
 from systolic.layers import Clip as Clip

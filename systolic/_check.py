@@ -56,17 +56,30 @@ def positive_real(value: Any, name: str) -> float:
     """Return `value` as a finite ``float`` above zero."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number, not {kind(value)}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = np.inf
     if not np.isfinite(result) or result <= 0:
         raise ValueError(f"{name} must be finite and above zero, not {value!r}")
     return result
 
 
+def real(value: Any, name: str) -> float:
+    """Return `value` as a ``float``, infinite or NaN too."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, not {kind(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that a float holds, not {kind(value)}") from None
+
+
 def operand_dtype(value: Any, name: str) -> str:
     """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
     try:
-        dtype = np.dtype(value if value is not None else object)
-    except TypeError:
+        dtype = np.dtype(value if isinstance(value, str | type | np.dtype) else object)
+    except (TypeError, UnicodeError):
         raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}") from None
     if dtype.name not in OPERAND_DTYPES:
         raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
@@ -79,12 +92,34 @@ def dtype_name(dtype: np.dtype) -> str:
     return dtype.name
 
 
-def as_array(array: Any, name: str) -> np.ndarray:
-    """Return `array` as an ndarray; ragged lists and masked arrays are refused."""
+def is_listed(value: Any, *, arrays: bool = False) -> bool:
+    """Return whether a value is a sequence, or an array if `arrays`, but no text, bytes or masked array."""
+    if arrays and isinstance(value, np.ndarray):
+        return not _is_masked(value)
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _is_masked(array: Any) -> bool:
     # Nobody has a masked array before numpy.ma is imported; to name it here would import it, in whichever
     # thread comes first, and a fork meanwhile leaves the child with half a module.
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
-    if masked is not None and isinstance(array, masked):
+    return masked is not None and isinstance(array, masked)
+
+
+def _holds_masked(array: Any, depth: int = 0) -> bool:
+    # numpy refuses lists deeper than 64.
+    if isinstance(array, list | tuple) and depth < 64:
+        return any(_holds_masked(item, depth + 1) for item in array)
+    return _is_masked(array)
+
+
+def as_array(array: Any, name: str) -> np.ndarray:
+    """Return `array` as an ndarray; ragged lists, masked arrays and bytes are refused."""
+    if isinstance(array, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"{name} must be an array, not {type(array).__name__}; numpy.frombuffer makes one of bytes"
+        )
+    if "numpy.ma" in sys.modules and _holds_masked(array):
         raise TypeError(f"{name} must be a plain array, but is a masked one; fill it: {name}.filled(0)")
     try:
         return np.asarray(array)

@@ -1,46 +1,135 @@
-"""Files that are complete or absent: written under another name, then renamed."""
+"""Files and folders that are complete or absent, written under another name, then renamed; and plain files.
+
+The writers are functions that call the user's, not context managers: an interrupt between a context manager's
+``__enter__`` or ``__exit__`` and its caller would leave the temporary file behind.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path as text; TypeError if it is none, ValueError if no file can have it."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__} {path!r:.60}")
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        valid = False
+    if not valid or not text:
+        raise ValueError(f"path must be the name of a file, not {text!r}")
+    return text
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """Return the folder that a file is to be written to; FileNotFoundError if there is none."""
-    target = Path(path)
+    target = Path(path_text(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to")
     return target.parent
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str], mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file that takes the place of `path` when the block ends well, and is gone if it does not.
+def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
+    """Return a file's status; ValueError, with what is read instead, if it is a folder, pipe or device.
+
+    Opening a pipe waits for a writer, and a device may never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        raise ValueError(f"{os.fspath(path)} is {kind}; {what}")
+    return status
+
+
+def write_file(
+    path: str | os.PathLike[str], write: Callable[[IO[Any]], Any], mode: str = "wb", **options: Any
+) -> None:
+    """Let `write` fill a file that then takes the place of `path`; if it fails, nothing is left.
 
     Parameters
     ----------
     path : path
-        Its folder must exist.
+        Its folder must exist. The file gets the permissions of any new one.
+    write : callable
+        Gets the open file.
     mode : {"wb", "w"}
     **options
         As for ``open``.
     """
-    import tempfile
 
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=folder_of(target), prefix=target.name, suffix=".tmp")
+    def make(temporary: str) -> None:
+        with open(temporary, mode.replace("w", "x"), **options) as file:
+            write(file)
+
+    if os.path.isdir(path_text(path)):
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; name a file in it")
+    _write(path, make, os.replace, os.unlink)
+
+
+def write_zip(path: str | os.PathLike[str], write: Callable[[ZipFile], Any]) -> None:
+    """Let `write` fill a zip, as :func:`write_file` does a file."""
+    import zipfile
+
+    def fill(file: IO[bytes]) -> None:
+        archive = None
+        try:
+            archive = zipfile.ZipFile(file, "w")
+            write(archive)
+            archive.close()
+        finally:
+            # Closing a zip amid an entry is a ValueError: without its file it does not try to, here or
+            # when it is freed.
+            if archive is not None:
+                archive.fp = None
+
+    write_file(path, fill)
+
+
+def write_folder(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a folder that is then named `path`; if it fails, nothing is left."""
+    import shutil
+
+    def make(temporary: str) -> None:
+        os.mkdir(temporary)
+        write(Path(temporary))
+
+    _write(path, make, os.rename, shutil.rmtree)
+
+
+def _write(
+    path: str | os.PathLike[str],
+    make: Callable[[str], None],
+    rename: Callable[[str, str], None],
+    remove: Callable[[str], None],
+) -> None:
+    target = path_text(path)
+    # The name is known before the file is there, and nobody else has it. os.urandom serves the purpose
+    # without tempfile, which makes files that only their owner may read.
+    name = f"{os.path.basename(target)[:40]}.{os.urandom(8).hex()}.tmp"
+    temporary = os.path.join(folder_of(target), name)
     try:
-        with os.fdopen(descriptor, mode, **options) as file:
-            yield file
-        # mkstemp lets only the owner read; a new file has what the umask leaves.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
+        try:
+            make(temporary)
+            rename(temporary, target)
+        except BaseException:
+            _discard(temporary, remove)
+            raise
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        # Once more: an interrupt may have ended the first.
+        _discard(temporary, remove)
         raise
+
+
+def _discard(temporary: str, remove: Callable[[str], None]) -> None:
+    with contextlib.suppress(OSError):  # it has not been made, or has its name already
+        remove(temporary)

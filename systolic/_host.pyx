@@ -472,7 +472,7 @@ cdef int _window(HostWindow *window, const uint8_t[:, :, :, :] image, kernel, st
     _pair(window.kernel, kernel, 1)
     _pair(window.stride, stride, 1)
     _pair(window.dilation, dilation, 1)
-    _pair(window.pad, pad, 0)
+    _pair(window.pad, pad, -MOST)
     _pair(window.out, out_size, 0)
     return 0
 

@@ -11,6 +11,9 @@ from systolic.array import Registers, SystolicArray
 from systolic.array.state import register_dtypes
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
 
+# Rows and columns of any array that is simulated as RTL.
+_MOST = 1 << 14
+
 
 class ScoreboardError(AssertionError):
     """RTL and emulator disagree in a register.
@@ -106,6 +109,7 @@ class Scoreboard:
             If a register is unknown or its values have another shape.
         """
         rows, cols = self.config.rows, self.config.cols
+        compared = 0
         for name, values in registers.items():
             _check.choice(name, "register", REGISTERS)
             dtype = register_dtypes(self.config)[name]
@@ -129,7 +133,8 @@ class Scoreboard:
                     int(expected[row, col]),
                     len(wrong),
                 )
-            self.compared += got.size
+            compared += got.size
+        self.compared += compared
 
 
 def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:
@@ -149,7 +154,14 @@ def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:
     array([[ 1, -1],
            [ 3,  4]], dtype=int8)
     """
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype if isinstance(dtype, str | type | np.dtype) else object)
+    except (TypeError, UnicodeError):
+        kind = np.dtype(object)
+    if kind.kind not in "biu":
+        raise TypeError(f"dtype must be a type of integers or bool, not {_check.kind(dtype)}")
+    rows = _check.integer(rows, "rows", minimum=1, maximum=_MOST)
+    cols = _check.integer(cols, "cols", minimum=1, maximum=_MOST)
     bits = 1 if kind.kind == "b" else 8 * kind.itemsize
     word = _check.integer(word, "word", minimum=0)
     if word >> (bits * rows * cols):

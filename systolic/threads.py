@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from threading import local
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import ParamSpec, TypeVar
 
 from systolic import _check
 
 _threads: int | None = None
-_here = local()  # .threads: use_here()
+_here: ContextVar[int | None] = ContextVar("threads", default=None)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 # Beyond any use; it keeps a slip from starting threads until the system refuses.
 _MOST_THREADS = 1024
 
 
 def set_threads(threads: int | None) -> None:
-    """Set how many threads calls use that are not told; None: the cores the process may use.
+    """Set how many threads calls use by default; None: the cores the process may use.
 
     Raises
     ------
@@ -36,7 +41,7 @@ def thread_count(threads: int | None = None) -> int:
     """Return how many threads a call with this `threads` argument uses."""
     if threads is not None:
         return _check.integer(threads, "threads", minimum=1, maximum=_MOST_THREADS)
-    here: int | None = getattr(_here, "threads", None)
+    here = _here.get()
     if here is not None:
         return here
     if _threads is not None:
@@ -46,11 +51,12 @@ def thread_count(threads: int | None = None) -> int:
     return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
-def use_here(threads: int | None) -> int | None:
-    """Let calls from this thread that are not told use so many threads; return how many it was before.
+def with_threads(threads: int, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function; what it calls without a `threads` argument uses so many.
 
-    A run does so for each operator beside the array, and takes it back.
+    A run does so for each host operator. The count is set in a copy of the context, which the call leaves
+    behind: there is nothing to take back, so no interrupt can prevent it.
     """
-    before: int | None = getattr(_here, "threads", None)
-    _here.threads = threads
-    return before
+    context = copy_context()
+    context.run(_here.set, threads)
+    return context.run(call, *args, **kwargs)

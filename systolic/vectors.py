@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic._files import folder_of
+from systolic._files import path_text, write_folder
 from systolic._version import __version__
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig, as_array_config
@@ -79,7 +79,7 @@ def write_vectors(
             f"x {_check.shape(x.shape)} and w {_check.shape(w.shape)} make an empty product, "
             "which takes no cycle"
         )
-    target = Path(out)
+    target = Path(path_text(out))
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder that does not")
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
@@ -131,19 +131,13 @@ def write_vectors(
         "convention": _CONVENTION,
     }
     import json
-    import shutil
-    import tempfile
 
-    temporary = Path(tempfile.mkdtemp(dir=folder_of(target), prefix=target.name, suffix=".tmp"))
-    try:
+    def write(folder: Path) -> None:
         for file, words in lines.items():
-            (temporary / f"{file}.mem").write_text("\n".join(words) + "\n", encoding="ascii", newline="\n")
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")
-        temporary.chmod(0o755)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            (folder / f"{file}.mem").write_text("\n".join(words) + "\n", encoding="ascii", newline="\n")
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")
+
+    write_folder(target, write)
     return manifest
 
 

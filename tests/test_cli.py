@@ -343,6 +343,87 @@ def test_summary_of_open_sizes(capsys: Capture, tmp_path: Path) -> None:
     )
 
 
+def test_sizes_of_random_inputs(capsys: Capture, tmp_path: Path) -> None:
+    """--shape with commas or as before, and --batch, for run and verify; the line shows it again."""
+    Model([Relu()], inputs={"x": ((None, None), "int8")}).save(tmp_path / "open.zip")
+    path = str(tmp_path / "open.zip")
+    common = ("--array", "8x8", "--quiet")
+    for shape in ("x=2,7", "x=2x7"):
+        assert as_json(capsys, "run", path, "--shape", shape, *common)["outputs"] == {"t0": [2, 7]}
+        assert as_json(capsys, "verify", path, "--shape", shape, *common)["passed"]
+        assert as_json(capsys, "summary", path, "--shape", shape)["nodes"][0]["writes"] == "2x7"
+    for command in ("run", "verify"):
+        assert "in the shell by --shape x=..." in refused(capsys, command, path, *common)
+        message = refused(capsys, command, path, "--shape", "x=2,7", "--input", "x.npy", *common)
+        assert "--batch and --shape are of the random input: --input has its own" in message
+    assert "--shape are of the random input" in refused(capsys, "run", "--batch", "3", "--quiet")
+    assert "batch says how a model is run" in refused(capsys, "verify", "--batch", "3", "--quiet")
+    Model([Relu()], inputs={"x": ((None, 3), "int8")}).save(tmp_path / "batch.zip")
+    values = as_json(capsys, "run", str(tmp_path / "batch.zip"), "--batch", "5", *common)
+    assert values["outputs"] == {"t0": [5, 3]}
+
+
+def test_the_reproduce_line_names_the_file_and_the_sizes(
+    model: Path, x: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = HostRelu.apply
+    monkeypatch.setattr(HostRelu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    for command in ("run", "verify"):
+        for given, words in (
+            (("--input", str(x)), f"--input {x}"),
+            (("--batch", "3"), "--seed 0 --batch 3"),
+            (("--shape", "x=1,2,6,6"), "--seed 0 --shape x=1,2,6,6"),
+        ):
+            arguments = [command, str(model), *given, "--array", "8x8", "--quiet"]
+            (mismatch,) = as_json(capsys, *arguments, status=1)["mismatches"]
+            assert f"{command} {model} {words} --array 8x8" in mismatch["reproduce"]
+            (again,) = as_json(capsys, *mismatch["reproduce"].split()[1:], "--quiet", status=1)["mismatches"]
+            assert again == mismatch
+
+
+def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path: Path) -> None:
+    weight = np.ones((4, 3), np.float32)
+    inputs: Any = {"x": ((None, 4), "float32")}
+    nodes = [systolic.Node(systolic.FloatDense(weight), "x", "y", f"dense{i}") for i in range(1)]
+    Model(nodes, inputs=inputs).save(tmp_path / "float.zip")
+    path = str(tmp_path / "float.zip")
+    told = "no MAC runs on the array: 1 FloatDense ('dense0'): its operands are float32: quantize the model first"
+    for command in (("run", "--quiet"), ("verify", "--quiet"), ("summary",)):
+        assert output(capsys, command[0], path, *command[1:]).splitlines()[0] == told
+        (node,) = as_json(capsys, command[0], path, *command[1:])["off_array"]
+        assert node == {
+            "node": "dense0", "layer": "FloatDense", "reason": "its operands are float32: quantize the model first",
+        }  # fmt: skip
+    output(capsys, "summary", path, "--report", str(tmp_path / "s.html"))
+    assert "no MAC runs on the array" in (tmp_path / "s.html").read_text()
+    # Nothing of it where MACs run.
+    values = as_json(capsys, "run", "--mode", "wavefront", "--quiet", "--no-check")
+    assert values["off_array"] is None
+
+
+def test_a_summary_fits_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(DATA / "digits.zip")
+    whole = output(capsys, "summary", path)
+    assert max(map(len, whole.splitlines())) > 140 and "logits_quant" in whole
+    top = output(capsys, "summary", path, "--top", "3").splitlines()
+    assert [line.split()[1] for line in top[3:6]] == ["depthwise_quant", "down_quant", "block1_quant"]
+    assert top[-1] == "11 of 14 nodes are not shown: --all shows every one" and "502,400" in top[-2]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for columns, lines in ((80, 24), (60, 15), (120, 50)):
+        monkeypatch.setattr(
+            "shutil.get_terminal_size",
+            lambda columns=columns, lines=lines: os.terminal_size((columns, lines)),
+        )
+        text = output(capsys, "summary", path).splitlines()
+        assert max(map(len, text)) <= columns and len(text) < lines
+        # Those on the array first, the most cycles first.
+        assert text[3].split()[0] == "depthwise_quant"
+        assert output(capsys, "summary", path, "--all") == whole
+        assert len(output(capsys, "summary", path, "--top", "2").splitlines()) == 8
+    with pytest.raises(SystemExit):
+        cli.main(["summary", path, "--all", "--top", "3"])
+
+
 def test_summary_of_bad_models(capsys: Capture, tmp_path: Path) -> None:
     assert "missing.onnx" in refused(capsys, "summary", str(tmp_path / "missing.onnx"))
     (tmp_path / "text.zip").write_text("no model")
@@ -569,6 +650,20 @@ def test_bad_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> No
     for length in (10, 150, len(whole) - 10):
         (tmp_path / "bad.npz").write_bytes(whole[:length])
         assert "bad.npz is not an .npy or .npz file of numbers" in message(tmp_path / "bad.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files")
+def test_pipes_do_not_block(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> None:
+    for name in ("pipe.onnx", "pipe.zip", "pipe.npy"):
+        os.mkfifo(tmp_path / name)
+    for arguments in (
+        ["run", str(tmp_path / "pipe.onnx")],
+        ["verify", str(tmp_path / "pipe.onnx")],
+        ["run", str(tmp_path / "pipe.zip")],
+        ["summary", str(tmp_path / "pipe.zip")],
+        ["run", str(model), "--input", str(tmp_path / "pipe.npy")],
+    ):
+        assert "is not a plain file" in refused(capsys, *arguments)
 
 
 def test_damaged_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from test_array_operators import check, run_one  # noqa: E402
 
 import systolic  # noqa: E402
 from systolic import Conv2d, Dense, MatMul, QLinearConv, QLinearMatMul, QuantParams, load_onnx  # noqa: E402
+from systolic.presets import TPU_V1  # noqa: E402
+from systolic.verifier import ModelCheck  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,11 @@ def test_scales_may_be_anything(folder: Path, scale: float, which: int) -> None:
         graph, feeds = single(op, arguments, EIGHT)
         path = om.save(om.typed(graph), folder)
         (theirs,) = om.onnxruntime_outputs(path, feeds)
-        # The oracles know finite scales alone: no check of what is run by them.
-        (codes,) = systolic.run(load_onnx(path), feeds, mode="wavefront").outputs.values()
+        oracles = ModelCheck(TPU_V1, "wavefront")
+        run = systolic.run(load_onnx(path), feeds, mode="wavefront", observe=oracles)
+        (codes,) = run.outputs.values()
         np.testing.assert_array_equal(codes, theirs)
+        assert not oracles.mismatches and not oracles.not_checked
 
 
 @pytest.mark.parametrize("which", [(1,), (4,), (6,), (1, 4, 6)])

@@ -825,3 +825,45 @@ def test_run_rejects_arguments_before_anything_runs() -> None:
     with raises(ValueError, "node 't1': Dense takes inputs (..., 5), as its weight has 5 rows, not (2, 4)"):
         run(bad, np.ones((2, 4), np.int8), observe=lambda *a: ran.append(a))
     assert not ran
+
+
+@pytest.mark.parametrize(
+    "raised, kind, words",
+    (
+        (ValueError("too far"), ValueError, "node 'n' (Relu): too far"),
+        (TypeError("no number"), TypeError, "node 'n' (Relu): no number"),
+        (MemoryError(), MemoryError, "node 'n' (Relu): MemoryError: "),
+        (np.exceptions.AxisError("axis 3"), ValueError, "node 'n' (Relu): axis 3"),
+        (ZeroDivisionError("by 0"), RuntimeError, "node 'n' (Relu): ZeroDivisionError: by 0"),
+        (KeyError("k"), RuntimeError, "node 'n' (Relu): KeyError: 'k'"),
+        (ImportError("no onnx"), ImportError, "node 'n' (Relu): no onnx"),
+        (ValueError("node 'n' is at fault"), ValueError, "node 'n' is at fault"),
+    ),
+)
+def test_what_a_layer_raises_names_node_and_operator(
+    raised: Exception, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, *inputs: np.ndarray) -> np.ndarray:
+        raise raised
+
+    monkeypatch.setattr(Relu, "apply", fail)
+    model = Model([Node(Relu(), "x", "y", "n")], inputs={"x": ((2,), "int8")})
+    with pytest.raises(kind) as caught:
+        systolic.run(model, np.int8([1, 2]))
+    assert str(caught.value) == words and type(caught.value) is kind
+
+
+def test_interrupts_and_what_a_caller_raises_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    model = Model([Node(Relu(), "x", "y", "n")], inputs={"x": ((2,), "int8")})
+    for error in (KeyboardInterrupt(), Stop("enough")):
+
+        def fail(self: object, *inputs: np.ndarray, error: BaseException = error) -> np.ndarray:
+            raise error
+
+        monkeypatch.setattr(Relu, "apply", fail)
+        with pytest.raises(type(error)) as caught:
+            systolic.run(model, np.int8([1, 2]))
+        assert caught.value is error

@@ -5,15 +5,18 @@ import stat
 
 import pytest
 
-from systolic._files import folder_of, replacing
+from systolic._files import folder_of, write_file, write_folder, write_zip
 
 
 def test_takes_the_place_of_the_old_one(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with replacing(target, "w", encoding="ascii") as file:
+
+    def write(file):
         file.write("new")
         assert target.read_text() == "old"
+
+    write_file(target, write, "w", encoding="ascii")
     assert target.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
 
 
@@ -21,17 +24,23 @@ def test_takes_the_place_of_the_old_one(tmp_path):
 def test_nothing_is_left_of_a_failure(tmp_path, error):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
-    with pytest.raises(error), replacing(target) as file:
+
+    def write(file):
         file.write(b"half")
         raise error
+
+    with pytest.raises(error):
+        write_file(target, write)
     assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
 
 
 def test_nothing_is_left_where_a_folder_stands(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inside").touch()
-    with pytest.raises(OSError), replacing(tmp_path / "folder") as file:
-        file.write(b"new")
+    with pytest.raises(OSError):
+        write_file(tmp_path / "folder", lambda file: file.write(b"new"))
+    with pytest.raises(OSError):
+        write_folder(tmp_path / "folder", lambda folder: (folder / "other").touch())
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -39,12 +48,28 @@ def test_nothing_is_left_where_a_folder_stands(tmp_path):
 def test_permissions_are_those_of_a_new_file(tmp_path):
     old = os.umask(0o027)
     try:
-        with replacing(tmp_path / "a") as file:
-            file.write(b"")
+        write_file(tmp_path / "a", lambda file: file.write(b""))
+        write_folder(tmp_path / "b", lambda folder: (folder / "c").touch())
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(old)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "b", "b/c")]
+    assert modes == [0o640, 0o750, 0o640]
+
+
+def test_the_longest_name_there_is(tmp_path):
+    write_file(tmp_path / ("x" * 255), lambda file: file.write(b"new"))
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+def test_no_process_wide_state(tmp_path, monkeypatch):
+    # Another thread would see it, and an interrupt would leave it.
+    monkeypatch.delattr("os.umask")
+    monkeypatch.delattr("os.chmod")
+    write_file(tmp_path / "a", lambda file: file.write(b""))
+    write_folder(tmp_path / "b", lambda folder: None)
+    write_zip(tmp_path / "c", lambda archive: archive.writestr("d", b""))
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
 
 
 def test_no_folder(tmp_path):

@@ -554,10 +554,19 @@ def test_max_pool_equals_onnx_runtime(window, dtype, seed):
 
 
 def test_max_pool_same_padding_with_dilation():
-    # ceil(4 / 1) outputs, the effective kernel spans 3 pixels: one pixel of padding on either side.
+    # ONNX Runtime pads as if the kernel of 2 had no dilation: one pixel, at the end.
     x = np.int8([4, 1, 2, 3]).reshape(1, 1, 4, 1)
     layer = MaxPool2d((2, 1), stride=1, dilation=(2, 1), padding="same")
-    same(run(layer, x).ravel(), np.int8([1, 4, 3, 2]))
+    same(run(layer, x).ravel(), np.int8([4, 3, 2]))
+
+
+def test_pools_count_an_incomplete_first_window_with_ceil_mode():
+    x = np.int8([3, 5]).reshape(1, 1, 1, 2)
+    for size, kernel, stride in ((2, 3, 2), (2, 5, 4)):
+        same(run(MaxPool2d((1, kernel), stride=stride, ceil_mode=True), x).ravel(), np.int8([5]))
+        same(run(AveragePool2d((1, kernel), ONE, ONE, stride=stride, ceil_mode=True), x).ravel(), np.int8([4]))
+        with pytest.raises(ValueError, match=f"spans {kernel} pixels of the width, more than the padded image's {size}"):
+            run(MaxPool2d((1, kernel), stride=stride), x)
 
 
 @pytest.mark.parametrize("padding", ["same", "same_lower"])

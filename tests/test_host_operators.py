@@ -105,6 +105,17 @@ def f32(*values: float) -> np.ndarray:
     return np.array(values, F)
 
 
+def normalized(*image: int, factor: float = 1, opset: int = om.OPSET, **attributes: Any) -> Maker:
+    """BatchNormalization with statistics of its own; one channel without variance."""
+
+    def make(rng: np.random.Generator) -> Case:
+        statistics = [real(rng, 3), real(rng, 3), real(rng, 3) * F(factor), np.abs(real(rng, 3)) * f32(1, 0, 5)]
+        x = real(rng, 2, 3, *image) * F(factor)
+        return om.single("BatchNormalization", [x, *statistics], opset=opset, **attributes)
+
+    return make
+
+
 EXACT: dict[str, Maker] = {
     **{f"{op} on floats": unary(op) for op in ("Abs", "Ceil", "Floor", "Neg", "Reciprocal", "Round", "Sqrt", "Relu")},
     "Not": lambda r: om.single("Not", [real(r, 9) > 0]),
@@ -213,6 +224,23 @@ EXACT: dict[str, Maker] = {
     "Resize uint8": lambda r: om.single("Resize", [whole(r, "uint8", 1, 2, 3, 3), None, f32(1, 1, 2, 2)], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
     "Resize, opset 10": moved("Resize", f32(1, 2, 3), opset=10, mode="nearest"),
     "Resize down, opset 10": moved("Resize", f32(1, 0.5, 0.6), opset=10, mode="nearest"),
+    "BatchNormalization": normalized(4, 5),
+    **{f"BatchNormalization, opset {opset}": normalized(7, opset=opset, epsilon=0.1) for opset in (10, 12, 13, 14)},
+    "BatchNormalization of a matrix": normalized(),
+    "BatchNormalization of large numbers": normalized(3, 4, factor=1e4),
+    "Resize axes from the end, not larger": moved("Resize", None, None, i64(7, 9), mode="nearest", axes=[1, -1], keep_aspect_ratio_policy="not_larger"),
+    "Resize to the same sizes": moved("Resize", None, f32(1.2, 1.1, 1.15), mode="nearest"),
+    "Resize just below a half": moved("Resize", None, None, i64(3, 4, 8), mode="nearest", nearest_mode="round_prefer_ceil", coordinate_transformation_mode="asymmetric", keep_aspect_ratio_policy="not_smaller", axes=[0, 1, 2]),
+    **{f"Clip infinity {bounds}": lambda r, bounds=bounds: om.single("Clip", [f32(np.inf, -np.inf, np.nan, 3e38), *bounds], [i for i, b in enumerate((0, *bounds)) if b is not None]) for bounds in ((), (F(1),), (None, F(1)))},
+    "Clip infinity, opset 10": lambda r: om.single("Clip", [f32(np.inf, -np.inf)], opset=10, min=0.0),
+    "Squeeze no axes": lambda r: om.single("Squeeze", [real(r, 1, 3, 1), i64()]),
+    "Squeeze no axes computed": lambda r: om.single("Squeeze", [real(r, 1, 3, 1), i64()], (0, 1)),
+    **{f"ArgMax beside NaN, last {last}": lambda r, last=last: om.single("ArgMax", [f32(np.nan, 5, 1, 2, np.nan, 2, np.nan, np.nan, np.nan, -np.inf, np.nan, -np.inf).reshape(4, 3)], axis=1, select_last_index=last) for last in (0, 1)},
+    **{f"{op} {dtype} beyond the type": lambda r, op=op, dtype=dtype: om.single(op, [np.array([[np.iinfo(dtype).max, 2, 1], [np.iinfo(dtype).min, 3, -1]], dtype), i64(1)], opset=18) for op in ("ReduceSum", "ReduceProd") for dtype in ("int32", "int64")},
+    **{f"{op} {dtype} of nothing": lambda r, op=op, dtype=dtype: om.single(op, [np.zeros((2, 0, 3), dtype), i64(1)], opset=20) for op in ("ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd") for dtype in ("float32", "int32")},
+    "ReduceMean of nothing": lambda r: om.single("ReduceMean", [np.zeros((2, 0), F), i64(1)]),
+    "Pow integers beyond the type": both("Pow", lambda r: np.int32([7, 11, -9, 2**31 - 1]), lambda r: np.int32([[2], [3], [9], [12]])),
+    "Pow integers beyond the type, one by one": both("Pow", lambda r: np.int64([3, 3037000500, 2**62]), lambda r: np.int64([40, 2, 3])),
     "MatMul int32": both("MatMul", ints("int32", 3, 4), ints("int32", 4, 2)),
 }  # fmt: skip
 
@@ -283,6 +311,7 @@ NEAR: dict[str, Maker] = {
     "MatMul of a stack and a vector": both("MatMul", few(2, 5, 7), few(7)),
     "Gemm": lambda r: om.single("Gemm", [real(r, 4, 7), real(r, 7, 5), real(r, 5)], alpha=0.5, beta=2.0),
     "Gemm transposed": lambda r: om.single("Gemm", [real(r, 7, 4), real(r, 5, 7), real(r, 4, 1)], (0, 1, 2), transA=1, transB=1),
+    "Gemm of infinity by 0": lambda r: om.single("Gemm", [real(r, 4, 7), real(r, 7, 5), np.full(5, np.inf, F)], beta=0.0),
     "Gemm without c": lambda r: om.single("Gemm", [real(r, 4, 7), real(r, 7, 5)], alpha=2.0),
     **{f"AveragePool {rank}-D": lambda r, rank=rank: om.single("AveragePool", [real(r, 2, 3, *(7, 6, 8)[:rank])], kernel_shape=(2, 3, 2)[:rank], strides=(2, 1, 3)[:rank], pads=[*(1, 2, 0)[:rank], *(0, 1, 1)[:rank]], count_include_pad=rank % 2) for rank in (1, 2, 3)},
     "Conv": lambda r: om.single("Conv", [real(r, 2, 4, 7, 6), real(r, 6, 2, 3, 2), real(r, 6)], (0, 1, 2), group=2, pads=[1, 0, 0, 1], strides=[2, 1]),
@@ -534,7 +563,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "axes as a number": (lambda: layers.Squeeze(1), TypeError, "axes must be a sequence"),
     "no axes": (lambda: layers.Unsqueeze().output_shape((2,)), TypeError, "needs axes"),
     "a largest of nothing": (lambda: layers.ArgMax(0).output_shape((0, 2)), ValueError, "at least one number"),
-    "a maximum of nothing": (lambda: layers.Reduce("ReduceMax").output_shape((0,)), ValueError, "at least one number"),
     "a scale too long": (lambda: layers.LayerNormalization().output_shape((2, 3), (2,)), ValueError, "scale that broadcasts"),
     "epsilon below 0": (lambda: layers.LayerNormalization(epsilon=-1), ValueError, "at least 0"),
     "matrices apart": (lambda: layers.FloatMatMul().apply(A, A), ValueError, r"\(2, 3\) and \(2, 3\)"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import codes, dtypes, examples, limits, raises, seeds, sums
 
 from systolic import ArrayConfig, Conv2d, Dense, DepthwiseConv2d, Gemm, QuantParams
-from systolic.layers.geometry import padding_spec, pair, window
+from systolic.layers.geometry import padding_spec, pair, taps, window
 from systolic.machine import run_product
 from systolic.reference import oracle
 
@@ -266,7 +266,48 @@ def test_window_sizes() -> None:
     assert with_ceil.out == (3, 3) and window((5, 5), (2, 2), (2, 2)).out == (2, 2)
     # The last window would start in the padding at the end: ONNX leaves it out.
     assert window((4, 4), (1, 1), (3, 3), padding=((0, 2), (0, 2)), ceil_mode=True).out == (2, 2)
-    assert window((6, 5), (1, 3), (4, 2), padding="same").pads == ((0, 0), (1, 1))
+    assert window((6, 5), (1, 3), (4, 2), padding="same").pads == ((0, -1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "upper", "lower"),
+    [
+        (4, 1, 2, (0, 0), (0, 0)),
+        (3, 1, 3, (0, -1), (0, 0)),
+        (4, 1, 4, (-1, -1), (0, -1)),
+        (5, 1, 5, (-1, -2), (-1, -1)),
+        (5, 2, 5, (-1, -1), (0, -1)),
+        (6, 1, 6, (-2, -2), (-1, -2)),
+        (4, 3, 2, (0, 0), (1, 1)),
+    ],
+)
+def test_same_crops_where_strides_exceed_kernels(
+    size: int, kernel: int, stride: int, upper: tuple[int, int], lower: tuple[int, int]
+) -> None:
+    # What stands before an axis, of a convolution and of a pool: as ONNX Runtime 1.32 gave them.
+    for name, (conv, pool) in (("same", upper), ("same_lower", lower)):
+        for before, is_pool in ((conv, False), (pool, True)):
+            args = (size, size), (kernel, kernel), (stride, stride), (1, 1)
+            view = window(*args, padding=name, pool=is_pool)
+            assert view.before == (before, before) and view.out == (-(-size // stride),) * 2
+            assert view.pads[0] == oracle.auto_pads(name, size, kernel, stride, pool=is_pool)
+
+
+def test_same_of_pools_ignores_the_dilation() -> None:
+    view = window((8, 8), (3, 2), (1, 2), (3, 1), padding="same", pool=True)
+    assert view.pads == ((1, 1), (0, 0)) and view.out == (4, 4)
+    assert window((8, 8), (3, 2), (1, 2), (3, 1), padding="same").out == (8, 4)
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(-4, 6), st.integers(1, 6))
+def test_taps(size: int, kernel: int, step: int, dilation: int, before: int, outputs: int) -> None:
+    seen = {}
+    for outs, elements in taps(size, kernel, step, dilation, before, outputs).values():
+        pairs = list(zip(range(outputs)[outs], range(size)[elements], strict=True))
+        assert pairs and not set(pairs) & set(seen)
+        seen |= dict.fromkeys(pairs)
+    wanted = [(o, o * step + k * dilation - before) for k in range(kernel) for o in range(outputs)]
+    assert list(seen) == [(o, at) for o, at in wanted if 0 <= at < size]
     assert pair([2, 3], "stride") == (2, 3) and pair(2, "stride") == (2, 2)
     assert padding_spec([[1, 2], (3, 4)]) == ((1, 2), (3, 4)) and padding_spec(2) == ((2, 2), (2, 2))
 

@@ -320,6 +320,19 @@ HOSTILE = {
         "is external data at 'out/secret', a symbolic link out of the model's folder; copy the file there",
     ),
     "folder": ({"location": "sub"}, "is external data at 'sub', which is no plain file"),
+    "a folder by its path": ({"location": "sub/"}, "is external data at 'sub/', which is no plain file"),
+    "the folder itself": ({"location": "."}, "is external data at '.', which is no plain file"),
+    "pipe": ({"location": "pipe"}, "is external data at 'pipe', which is no plain file"),
+    "within a file": (
+        {"location": "data/x"}, "is external data at 'data/x', which is not there; keep it by the model"
+    ),
+    "a name too long": (
+        {"location": "n" * 300}, f"is external data at '{'n' * 200}...', which cannot be opened: File name too long"
+    ),
+    "a path too long": (
+        {"location": "n/" * 3000},
+        f"is external data at '{'n/' * 100}...', which cannot be opened: File name too long",
+    ),
     "absent": ({"location": "gone"}, "is external data at 'gone', which is not there; keep it by the model"),
     "nowhere": ({"offset": "3"}, "is external data without a location"),
     "zero byte": ({"location": "a\0b"}, "is external data without a location"),
@@ -352,8 +365,20 @@ def test_external_data_refused(folder: Path, case: str) -> None:
     (folder / "data").write_bytes(bytes(16))
     (folder / "link").symlink_to(folder.parent / "secret")
     (folder / "out").symlink_to(folder.parent)
+    os.mkfifo(folder / "pipe")
     entries, message = HOSTILE[case]
     refused(with_external(folder, **entries), folder, f"initializer 'c'{' ' * (message[0] != ':')}{message}")
+
+
+def test_external_data_at_links_in_a_circle(folder: Path) -> None:
+    (folder / "round").symlink_to("circle")
+    (folder / "circle").symlink_to("round")
+    path = om.save(with_external(folder, location="round"), folder)
+    # Python 3.13 takes them for links to nothing.
+    with pytest.raises(
+        ValueError, match="'round', which (cannot be opened: its symbolic links|is not there)"
+    ):
+        load_onnx(path)
 
 
 def test_external_data_of_an_attribute(folder: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -257,6 +258,22 @@ def test_trace_names_the_node() -> None:
     model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
     with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
         model.trace({"x": (1, 4)})
+
+
+def test_trace_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the message itself does not, as those about windows."""
+    weight = np.ones((1, 1, 5, 5), np.int8)
+    conv = Conv2d(weight, x=QuantParams(0.5), w=QuantParams(0.5), y=QuantParams(0.5))
+    model = Model([Node(conv, "x", "y", "wide")], inputs={"x": ((1, 1, 3, 9), "int8")})
+    with pytest.raises(ValueError, match=r"^node 'wide' \(Conv2d\): the kernel spans 5 pixels of the height"):
+        model.trace({"x": (1, 1, 3, 9)})
+
+    def large(self: Relu, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        raise MemoryError("9 GiB")
+
+    monkeypatch.setattr(Relu, "output_shape", large)
+    with pytest.raises(MemoryError, match=r"^node 't0' \(Relu\): 9 GiB"):
+        Model([Relu()], inputs=SPEC).trace({"x": (1, 4)})
 
 
 def halves_model() -> Model:
@@ -680,13 +697,122 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
         Model.load(path)
 
 
+def entries_of(path: Path) -> dict[str, bytes]:
+    zoo().save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+HEADER = "{'descr': '|i1', 'fortran_order': False, 'shape': %s}"
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (npy(HEADER % "(4,)", bytes(3)), "is of shape (4,), 4 bytes, but holds 3"),
+        (npy(HEADER % "(4,)", bytes(5)), "is of shape (4,), 4 bytes, but holds 5"),
+        (npy(HEADER % "(1 << 40,)"), "ValueError"),
+        (npy(HEADER % f"({2**40},)"), "1,099,511,627,776 bytes, but holds 0"),
+        (npy(HEADER % "(-1, -3)", bytes(3)), "but holds 3"),
+        (npy(HEADER % f"({2**70}, 0)"), "OverflowError"),
+        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", bytes(8)), "ValueError"),
+        (npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1,)}"), "Error"),
+        (npy("{'descr': '|i1', 'fortran_order': False, 'shape': (1,)", bytes(1)), "Error"),
+        (npy("[" * 500), "Error"),
+        (npy("'" * 3), "Error"),
+        (npy("a b c"), "Error"),
+        (b"\x93NUMPY\x03\x00" + npy(HEADER % "(4,)", bytes(4))[8:], "Error"),
+        (b"\x93NUMPY", "Error"),
+        (b"", "Error"),
+    ],
+)
+def test_damaged_arrays_are_rejected(tmp_path: Path, array: bytes, words: str) -> None:
+    entries = entries_of(tmp_path / "m")
+    entries["0.npy"] = array
+    with zipfile.ZipFile(tmp_path / "m", "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(
+        ValueError, match=f"m {NOT_A_MODEL}.*{re.escape(words)}.*load_onnx reads ONNX"
+    ) as caught:
+        Model.load(tmp_path / "m")
+    assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_compression_is_rejected(tmp_path: Path, method: int) -> None:
+    entries = entries_of(tmp_path / "m")
+    with zipfile.ZipFile(tmp_path / "m", "w", method) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(
+        ValueError, match=f"{NOT_A_MODEL}.*compressed by method {method}, which Model.save does not"
+    ):
+        Model.load(tmp_path / "m")
+
+
+def test_an_array_is_not_used_twice(tmp_path: Path) -> None:
+    """A small file would fill the memory with copies of one entry."""
+    rewritten(tmp_path / "m", lambda c: c.update(constants={f"c{i}": {"array": "0.npy"} for i in range(9)}))
+    with pytest.raises(ValueError, match=f"{NOT_A_MODEL}.*its entry '0.npy' is used twice"):
+        Model.load(tmp_path / "m")
+
+
+def test_entries_on_top_of_each_other_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.npy", bytes(2**26))
+        only = archive.getinfo("0.npy")
+        for number in range(1, 500):
+            copy = zipfile.ZipInfo(f"{number}.npy")
+            for field in ("header_offset", "compress_size", "file_size", "CRC", "compress_type"):
+                setattr(copy, field, getattr(only, field))
+            archive.filelist.append(copy)
+    assert path.stat().st_size < 103_000
+    with pytest.raises(ValueError, match=f"{NOT_A_MODEL}.*its entries overlap: they are longer than its"):
+        Model.load(path)
+
+
+def test_more_than_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.json", bytes(2**27))
+    monkeypatch.setattr("systolic._memory.available_bytes", lambda: 2**26)
+    with pytest.raises(MemoryError, match="m: what it holds takes 134,217,728 bytes"):
+        Model.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": NaN}', "1" * 5000, '{"format": "systolic.Model"', ""]
+)
+def test_damaged_json_is_rejected(tmp_path: Path, text: str) -> None:
+    with zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.json", text)
+    with pytest.raises(ValueError, match=NOT_A_MODEL):
+        Model.load(tmp_path / "m")
+
+
+def test_folders_and_pipes_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; Model.load reads what Model.save wrote"):
+        Model.load(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="pipe is not a plain file; Model.load reads"):
+            Model.load(tmp_path / "pipe")
+
+
 def load_or_value_error(path: Path, data: bytes) -> str | None:
     """Load a file of these bytes; what else than a model or a ValueError came, if anything."""
     path.write_bytes(data)
     try:
         model = Model.load(path)
-    except ValueError:
-        return None
+    except ValueError as error:
+        return None if type(error) is ValueError and str(path) in str(error) else repr(error)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None if model == zoo() else "another model"

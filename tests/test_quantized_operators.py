@@ -561,11 +561,6 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "computed parameters": (
         (MS + "QLinearSigmoid", [Q8, S, Z, S, Z], {"moving": (0, 1)}), UnsupportedOperator, "must be a constant"
     ),
-    "cropping": (
-        (MS + "QLinearAveragePool", [np.zeros((1, 1, 5, 5), np.int8), S, Z, S, Z],
-         {"kernel_shape": [1, 1], "strides": [1, 3], "auto_pad": "SAME_UPPER"}),
-        UnsupportedOperator, "auto_pad SAME_UPPER",
-    ),
     **{
         f"{len(pads)} pads, {name}": ((op, inputs, {"kernel_shape": [2] * 3, "pads": pads}), UnsupportedOperator, "; supported are 6, none")
         for name, op, inputs in (

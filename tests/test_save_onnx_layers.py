@@ -54,6 +54,7 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "Reduce": ([((2, 3, 4), F32)], OPSET),
     "ArgMax": ([((2, 3, 4), F32)], OPSET),
     "Softmax": ([((2, 3, 4), F32)], 12),
+    "BatchNormalization": ([((2, 3, 4), F32), *[((3,), F32)] * 4], OPSET),
     "LayerNormalization": ([((2, 3), F32), ((3,), F32), ((3,), F32)], OPSET),
     "FloatMatMul": ([((4, 2), F32), ((3, 4), F32), ((3,), F32)], OPSET),
     "MaxPool": ([((1, 2, 5, 6, 7), "int8")], OPSET),

@@ -50,7 +50,7 @@ def test_text_is_aligned_with_rules():
         (0.5, "0.5"), (np.float32(0.1), "0.1"), (3.14159, "3.142"), (999.96, "1,000"),
         (1234567.8, "1,235,000"), (1.5e-7, "1.5e-07"), (-2e20, "-2e+20"), (math.nan, "nan"),
         (-math.inf, "-inf"), ((1, 3, 8), "(1, 3, 8)"), ("1234", "1234"),
-        ("two\nlines\tof", "two lines of"), ("\x1b[31mred", "�[31mred"),
+        ("two\nlines\tof", "two lines of"), ("\x1b[31mred", r"\x1b[31mred"),
     ],
 )  # fmt: skip
 def test_values_show_as(value, shown):

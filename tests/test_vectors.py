@@ -85,7 +85,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
         write_vectors(X[:0], W, tmp_path / "v")
     with pytest.raises(TypeError, match="x must hold int8 or uint8"):
         write_vectors(X.astype(float), W, tmp_path / "v")
-    monkeypatch.setattr("pathlib.Path.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("os.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_vectors(X, W, tmp_path / "v", array=CONFIG)
     assert [p.name for p in tmp_path.iterdir()] == ["there"]

@@ -91,9 +91,45 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
 
 def test_layers_without_an_expectation_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
-    report = verify(zero_point_model(), np.int8([[1, 2, 3, 9]]))
-    assert report.passed and report.checked["layer"] == len(zero_point_model().nodes) - 1
+    report = verify(dense_model(), np.zeros((2, 20), np.int8))
+    assert report.passed and report.checked["layer"] == len(dense_model().nodes) - 1
     assert report.notes == ("nothing to check layers of these kinds against: Relu",)
+    assert str(report).splitlines()[0].endswith("every bit and every cycle equal; not checked: Relu")
+    (relu,) = report.not_checked
+    assert report.to_dict()["not_checked"] == [relu.to_dict()] and relu.node == "t1"
+
+
+def test_a_check_of_nothing_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    report = verify(zero_point_model(), np.int8([[1, 2, 3, 9]]))
+    assert not report.passed and not report.mismatches and report.checked == {"layer": 0}
+    assert "nothing was checked: 0 layers and outputs against reference" in str(report)
+    assert "not checked: Relu" in repr(report)
+    with pytest.raises(VerificationError, match="nothing was checked"):
+        verify(zero_point_model(), np.int8([[1, 2, 3, 9]]), raises=True)
+
+
+def test_a_fault_in_a_check_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(layer: Any, x: np.ndarray) -> np.ndarray:
+        raise KeyError("oracle")
+
+    monkeypatch.setitem(expected._EXPECTED, HostRelu, fault)
+    told = "not checked: node 't1' (Relu): the check failed: KeyError: 'oracle'"
+    report = verify(dense_model(), node_by_node=True)
+    assert report.passed and report.checked == {"layer": 1} and told in report.notes
+    assert [node.verdict for node in report.nodes] == ["equal", "not compared"]
+    assert "; not checked: Relu" in str(report).splitlines()[0]
+    dense_model().save(tmp_path / "dense.zip")
+    assert cli.main(["run", str(tmp_path / "dense.zip"), "--array", "8x8", "--quiet", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["outputs"] == {"t1": [2, 13]} and told in values["notes"]
+    assert values["verdict"]["numpy"] == {"layers": 1, "passed": True}
+    assert [node["node"] for node in values["not_checked"]] == ["t1"]
+    assert cli.main(["run", str(tmp_path / "dense.zip"), "--array", "8x8", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert told in text and "bit for bit (1 layer); not checked: Relu" in text
 
 
 def test_each_of_several_outputs_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from systolic._text import printable
+
 _GAP = "  "
 _RULE = "─"
 _NARROWEST = 8  # a clipped text column keeps this many characters, so that it still says something
@@ -139,7 +141,7 @@ class Table:
         ----------
         width : int, optional
             Characters per line to aim at: text columns are clipped in the middle (names
-            often differ at their ends), the widest first; numbers never are.
+            often differ at their ends), the widest first; numbers never are. So is the title.
         """
         head = [_one_line(c.name) for c in self.columns]
         body = [self._cells(row) for row in self.rows]
@@ -159,13 +161,23 @@ class Table:
             return _GAP.join(padded).rstrip()
 
         rule = _RULE * (sum(widths) + len(_GAP) * (len(head) - 1))
-        lines = [_one_line(self.title)] if self.title else []
+        title = _one_line(self.title or "")
+        lines = [title if width is None else _clip(title, width)] if title else []
         lines += [line(head), rule, *map(line, body)]
         if last:
             lines += [rule, line(last)]
         elif isinstance(self.footer, str):
-            lines += [rule, *self.footer.splitlines()]
+            lines += [rule, *map(printable, self.footer.split("\n"))]
         return "\n".join(lines)
+
+    def without(self, name: str) -> Table:
+        """Return the table without a column."""
+        kept = [i for i, column in enumerate(self.columns) if column.name != name]
+        footer = self.footer
+        if isinstance(footer, tuple):
+            footer = tuple(footer[i] for i in kept)
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table([self.columns[i] for i in kept], rows, title=self.title, footer=footer)
 
     def html(self) -> str:
         """Return the table as one self-contained, escaped ``<table>``."""
@@ -182,15 +194,16 @@ class Table:
 
         parts = [f'<table style="{_TABLE_STYLE}">']
         if self.title:
-            parts.append(f'<caption style="{_TITLE_STYLE}">{escape(self.title)}</caption>')
-        heads = line([c.name for c in self.columns], "th", f";font-weight:600;border-bottom:{_LINE}")
+            parts.append(f'<caption style="{_TITLE_STYLE}">{escape(_one_line(self.title))}</caption>')
+        names = [_one_line(c.name) for c in self.columns]
+        heads = line(names, "th", f";font-weight:600;border-bottom:{_LINE}")
         parts.append(f"<thead>{heads}</thead>")
         parts.append(f"<tbody>{''.join(line(self._cells(row)) for row in self.rows)}</tbody>")
         last = self._last()
         if last:
             parts.append(f"<tfoot>{line(last, extra=f';font-weight:600;border-top:{_LINE}')}</tfoot>")
         elif isinstance(self.footer, str):
-            note = escape(self.footer).replace("\n", "<br>")
+            note = "<br>".join(escape(printable(words)) for words in self.footer.split("\n"))
             cell = f'<td colspan="{len(self.columns)}" style="{_NOTE_STYLE};border-top:{_LINE}">{note}</td>'
             parts.append(f"<tfoot><tr>{cell}</tr></tfoot>")
         parts.append("</table>")
@@ -237,11 +250,12 @@ def card(title: str, pairs: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> st
     from html import escape
 
     rows = "".join(
-        f'<tr><td style="{_CELL_STYLE.format("left")};opacity:.75">{escape(str(key))}</td>'
+        f'<tr><td style="{_CELL_STYLE.format("left")};opacity:.75">{escape(_one_line(str(key)))}</td>'
         f'<td style="{_CELL_STYLE.format("left")};white-space:pre-line">{escape(_show(value))}</td></tr>'
         for key, value in _pairs(pairs)
     )
-    caption = f'<caption style="{_TITLE_STYLE};border-bottom:{_LINE}">{escape(title)}</caption>'
+    head = escape(_one_line(title))
+    caption = f'<caption style="{_TITLE_STYLE};border-bottom:{_LINE}">{head}</caption>'
     return f'<table style="{_TABLE_STYLE}">{caption}<tbody>{rows}</tbody></table>'
 
 
@@ -258,7 +272,8 @@ def card_text(title: str, pairs: Mapping[str, Any] | Iterable[tuple[str, Any]]) 
     """
     shown = [(_one_line(str(key)), _show(value)) for key, value in _pairs(pairs)]
     room = max((_width(key) for key, _ in shown), default=0)
-    return "\n".join([title] + [f"  {key}{' ' * (room - _width(key))}{_GAP}{value}" for key, value in shown])
+    lines = [f"  {key}{' ' * (room - _width(key))}{_GAP}{value}" for key, value in shown]
+    return "\n".join([_one_line(title), *lines])
 
 
 def percent(x: float | None) -> str:
@@ -343,8 +358,7 @@ def _show(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    # Names come from model files: a newline or an escape sequence in one must not reach the terminal.
-    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def _width(text: str) -> int:

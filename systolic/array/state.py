@@ -155,7 +155,7 @@ class Registers(Mapping[str, np.ndarray]):
             setattr(self, name, view)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in REGISTERS:
+        if not isinstance(name, str) or name not in REGISTERS:
             raise KeyError(f"no register {name!r}; the registers are {', '.join(REGISTERS)}")
         return getattr(self, name)
 
@@ -254,7 +254,7 @@ class State:
         size = (config.rows, config.cols)
         arrays: dict[str, Any] = {}
         for name, dtype in register_dtypes(config).items():
-            value = np.asarray(getattr(self, name))
+            value = _check.as_array(getattr(self, name), f"register {name}")
             if value.shape != size:
                 raise ValueError(
                     f"register {name} must be {_check.shape(size)}, the array's size, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from systolic.array.workspace import workspace
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
 from systolic.gemm import operand_name
 from systolic.threads import thread_count
-from systolic.trace.recording import Trace, as_trace
+from systolic.trace.recording import Edges, Trace, as_trace
 
 # Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
 # kept of a chunk's port values and psums grows with its cycles and with the array's edges.
@@ -131,16 +132,13 @@ class SystolicArray:
         """
         if not isinstance(state, State):
             raise TypeError(f"restore takes a State, as state() returns it, not {type(state).__name__}")
-        self._state = state.checked(self._config)
-        if self._trace is not None:
-            self._trace.forget(self.cycle)
+        state = state.checked(self._config)
+        self._commit(state, None if self._trace is None else self._trace.without(state.cycle))
         return self
 
     def reset(self) -> SystolicArray:
         """Set registers and cycle to 0 and forget what is queued, the outputs and the trace."""
-        self._state = State.idle(self._config)
-        if self._trace is not None:
-            self._trace.forget(0)
+        self._commit(State.idle(self._config), None if self._trace is None else self._trace.without(0))
         return self
 
     # Queueing
@@ -399,14 +397,23 @@ class SystolicArray:
             stop, record = self._trace.next_stop(self.cycle, self.cycle + cycles)
             cycles = stop - self.cycle
             ports = None if ports is None else Ports(*(values[:cycles] for values in ports))
-        self._advance(cycles, workers, ports)
+        state = self._advanced(cycles, workers, ports)
+        edges = None
         if record and self._trace is not None:
-            self._trace.record(self.cycle - 1, self.registers)
+            edges = self._trace.recorded(state.cycle - 1, state.registers)
+        self._commit(state, edges)
         return cycles
 
-    def _advance(self, cycles: int, workers: int, ports: Ports | None) -> None:
-        # Work on copies and commit by one assignment, so that an interrupt finds either the old
-        # state or the new one.
+    def _commit(self, state: State, edges: Edges | None) -> None:
+        # An interrupt comes between two bytecodes. The loop over both assignments is a single one, so that
+        # it finds either the old state and the old trace or the new ones.
+        assignments: list[tuple[Any, str, Any]] = [(self, "_state", state)]
+        if edges is not None:
+            assignments.append((self._trace, "_edges", edges))
+        tuple(starmap(setattr, assignments))
+
+    def _advanced(self, cycles: int, workers: int, ports: Ports | None) -> State:
+        # Works on copies: _commit takes them over.
         config, old, queues = self._config, self._state, self._queues
         cols = config.cols
         with workspace() as memory:
@@ -428,7 +435,7 @@ class SystolicArray:
             queues = replace(queues, below=kept)
         for values in arrays.values():
             values.flags.writeable = False
-        self._state = State(**arrays, cycle=old.cycle + cycles, queues=queues)
+        return State(**arrays, cycle=old.cycle + cycles, queues=queues)
 
     def _collected(self, queues: Queues, first: int, psums: np.ndarray, now: int) -> Queues:
         # `psums` holds what the rows of local times first.. left in all columns.

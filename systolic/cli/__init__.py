@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from systolic._text import printable
 from systolic.cli.parser import build_parser
 
 
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # whoever read our output has gone
         return 0
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        print(f"systolic {options.command}: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        print(f"systolic {options.command}: {printable(str(error))}", file=sys.stderr)
         return 2
 
 

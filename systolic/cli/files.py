@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic._files import replacing
+from systolic._files import check_plain, write_zip
 
 SCHEMA = 1
 """Version of what ``--json`` prints."""
@@ -18,6 +18,7 @@ SCHEMA = 1
 
 def load_input(path: str) -> Any:
     """Read --input: an .npy array, or an .npz with an array per input."""
+    check_plain(path, "--input takes an .npy or .npz file")
     with open(path, "rb") as file:
         try:
             loaded = np.load(file, allow_pickle=False)
@@ -43,11 +44,14 @@ def check_output(path: str) -> None:
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
     """Write --output, an .npz, under another name first: it is complete or absent."""
-    # As numpy.savez does, which cannot take every name.
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+
+    def write(archive: zipfile.ZipFile) -> None:
+        # As numpy.savez does, which cannot take every name.
         for name, array in outputs.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    write_zip(path, write)
 
 
 def print_json(values: dict[str, Any]) -> None:

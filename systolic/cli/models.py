@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from systolic import engine
-from systolic._show.table import percent
+from systolic._show.table import Table, percent
+from systolic._text import printable
 from systolic.cli.files import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of
+from systolic.config import MachineConfig
+from systolic.engine.placement import off_array, off_array_lines
 from systolic.example import DATA, load_example
 from systolic.model import Model
 from systolic.report.base import check_path
+from systolic.report.summaries import Summary
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
-from systolic.verifier.check import compare_outputs, load_model, random_inputs, reproduce_line
+from systolic.verifier.check import compare_outputs, follow_outputs, load_model, reproduce_line
+from systolic.verifier.inputs import random_inputs
+from systolic.verifier.mismatch import not_checked_text
 from systolic.verifier.runtime import runtime_version
 
 
@@ -29,14 +37,17 @@ def run_command(options: argparse.Namespace) -> int:
             raise ValueError(
                 "--input goes with a MODEL; without one the bundled example runs on its own images"
             )
+        _refuse_sizes(options, "the bundled example runs on its own images")
         example = load_example()
         model, x, labels = example.model, example.images, example.labels
     else:
         model = load_model(options.model, options.qdq)
         if options.input is not None:
+            _refuse_sizes(options, "--input has its own")
             x = load_input(options.input)
         else:
-            x = random_inputs(model, options.seed)
+            batch = 2 if options.batch is None else options.batch
+            x = random_inputs(model, options.seed, batch, dict(options.shape))
             notes.append(f"no --input: ran on random numbers, seed {options.seed}")
     if options.output is not None:
         check_output(options.output)
@@ -45,8 +56,11 @@ def run_command(options: argparse.Namespace) -> int:
     check = ModelCheck(
         machine,
         options.mode,
-        reproduce_line("run", options.model, options.input, machine, options.mode, options.seed, options.qdq),
-    )
+        reproduce_line(
+            "run", options.model, options.input, machine, options.mode, options.seed, options.qdq,
+            options.batch, dict(options.shape),
+        ),
+    )  # fmt: skip
     run = engine.run(
         model, x, machine=machine, mode=options.mode, threads=options.threads, progress=not options.quiet,
         observe=None if options.no_check else check,
@@ -59,11 +73,13 @@ def run_command(options: argparse.Namespace) -> int:
     mismatches = list(check.mismatches)
     notes += check.notes
     if not options.no_check:
-        verdicts["numpy"] = {"layers": check.checked, "passed": not check.mismatches}
-        runtime, wrong, why = _against_onnxruntime(options, model, x, run)
+        passed = not check.mismatches if check.checked or check.mismatches else None
+        verdicts["numpy"] = {"layers": check.checked, "passed": passed}
+        runtime, wrong, why = _against_onnxruntime(options, machine, model, x, run)
         verdicts["onnxruntime"] = runtime
         mismatches += wrong
         notes += why
+    beside = None if run.stats.macs else off_array(model)
     if options.output is not None:
         save_outputs(options.output, run.outputs)
     if options.report is not None:
@@ -75,25 +91,35 @@ def run_command(options: argparse.Namespace) -> int:
                 "model": options.model or "digits",
                 "accuracy": accuracy,
                 "verdict": verdicts,
+                "not_checked": [node.to_dict() for node in check.not_checked],
+                "off_array": None if beside is None else [node.to_dict() for node in beside],
                 "mismatches": [mismatch.to_dict() for mismatch in mismatches],
                 "notes": notes,
             }
         )
     else:
+        if beside is not None:
+            print("\n".join(off_array_lines(beside)))
         print(run.table())
         print()
         if accuracy is not None and labels is not None:
             print(f"accuracy     {percent(accuracy)} of {len(labels)} test images")
-        _print_verdict(verdicts)
+        _print_verdict(verdicts, check)
         for mismatch in mismatches:
             print(mismatch)
         for note in notes:
-            print(f"note         {note}")
+            print(f"note         {printable(note)}")
     return 1 if mismatches else 0
 
 
+def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
+    """Raise if --batch or --shape is given where no random input is drawn."""
+    if options.batch is not None or options.shape:
+        raise ValueError(f"--batch and --shape are of the random input: {why}")
+
+
 def _against_onnxruntime(
-    options: argparse.Namespace, model: Model, x: Any, run: engine.Run
+    options: argparse.Namespace, machine: MachineConfig, model: Model, x: Any, run: engine.Run
 ) -> tuple[dict[str, Any] | None, list[Mismatch], list[str]]:
     """Compare with ONNX Runtime where it is installed and the model came as ONNX."""
     path = DATA / "digits.onnx" if options.model is None else Path(options.model)
@@ -103,12 +129,34 @@ def _against_onnxruntime(
         version = runtime_version()
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
+    rounding = nodes = None
+    why: tuple[str, ...] = ()
     try:
         check = compare_outputs(path, model, x, run, qdq=options.qdq)
-    except ValueError as error:
-        return None, [], [f"outputs were not compared: {error}"]
-    verdict = {"version": version, "passed": not check.mismatches, "within": check.within}
-    return verdict, check.mismatches, list(check.notes)
+        if check.mismatches:
+            nodes, why = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
+            rounding = None if nodes is None else check.explained_by(nodes)
+    except Exception as error:  # whatever the comparison does, the run's own result is told
+        return None, [], [f"outputs were not compared: {_told(error)}"]
+    wrong = [] if rounding is not None else list(check.mismatches)
+    if wrong and nodes is not None and nodes.first is not None:
+        wrong = [nodes.first, *wrong]
+    delegated = [name for name in model.outputs if name not in check.compared]
+    verdict = {
+        "version": version,
+        "passed": not wrong if check.compared or wrong else None,
+        "within": check.within,
+        "rounding": None if rounding is None else rounding.to_dict(),
+        "delegated": delegated,
+    }
+    if rounding is not None:
+        # The sentence as people read it; the fields are for programs.
+        verdict["says"] = str(rounding)
+    return verdict, wrong, [*check.notes, *why]
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 _NO_ONNXRUNTIME = (
@@ -116,19 +164,32 @@ _NO_ONNXRUNTIME = (
 )
 
 
-def _print_verdict(verdicts: dict[str, Any]) -> None:
+def _print_verdict(verdicts: dict[str, Any], check: ModelCheck) -> None:
     numpy, runtime = verdicts.get("numpy"), verdicts.get("onnxruntime")
     if numpy is not None:
-        verdict = (
-            "every layer's output equals numpy's, bit for bit" if numpy["passed"] else "FAILED against numpy"
-        )
-        print(f"numpy        {verdict} ({numpy['layers']} layers)")
+        layers = f"{numpy['layers']} layer{'' if numpy['layers'] == 1 else 's'}"
+        if numpy["passed"] is None:
+            verdict = "nothing was checked"
+        elif not numpy["passed"]:
+            verdict = "FAILED against numpy"
+        elif check.within:
+            verdict = f"every layer's output equals numpy's, floats within {check.within:.2g}"
+        else:
+            verdict = "every layer's output equals numpy's, bit for bit"
+        skipped = not_checked_text(check.not_checked)
+        print(f"numpy        {verdict} ({layers}){f'; {skipped}' if skipped else ''}")
     if runtime is not None:
         verdict = "outputs equal ONNX Runtime's, bit for bit"
-        if not runtime["passed"]:
+        if runtime["passed"] is None:
+            verdict = "nothing was checked: ONNX Runtime computed the outputs here too"
+        elif not runtime["passed"]:
             verdict = "FAILED against ONNX Runtime"
+        elif runtime["rounding"]:
+            verdict = runtime["says"]
         elif runtime["within"]:
             verdict = f"outputs equal ONNX Runtime's, floats within {runtime['within']:.2g}"
+        if runtime["passed"] and runtime["delegated"]:
+            verdict += f", but for those delegated to it, not checked: {', '.join(runtime['delegated'])}"
         print(f"onnxruntime  {verdict} (version {runtime['version']})")
 
 
@@ -138,6 +199,8 @@ def verify_command(options: argparse.Namespace) -> int:
         raise ValueError("--input goes with a MODEL")
     if options.model is not None and options.case is not None:
         raise ValueError("--case names a random case: leave out MODEL to check it, or --case to check MODEL")
+    if options.input is not None:
+        _refuse_sizes(options, "--input has its own")
     report: VerificationReport = verify(
         options.model,
         None if options.input is None else load_input(options.input),
@@ -151,14 +214,21 @@ def verify_command(options: argparse.Namespace) -> int:
         node_by_node=options.node_by_node,
         qdq=options.qdq,
         tolerance=options.tolerance,
+        batch=options.batch,
+        shapes=dict(options.shape) or None,
+        x_file=options.input,
     )
     if options.json:
         print_json(report.to_dict())
     else:
+        lines = str(report).splitlines()
+        first = [] if report.off_array is None else off_array_lines(report.off_array)
+        for line in first:
+            print(line)
         if report.nodes:
             print(report.nodes_table())
             print()
-        print(report)
+        print("\n".join(lines[len(first) :]))
     return 0 if report.passed else 1
 
 
@@ -175,5 +245,52 @@ def summary_command(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found.to_dict())
     else:
-        print(found)
+        if found.off_array is not None:
+            print("\n".join(off_array_lines(found.off_array)))
+        terminal = shutil.get_terminal_size() if sys.stdout.isatty() else None
+        print(_fitted(found, options.top, options.all, terminal))
     return 0
+
+
+# Columns that a narrow terminal does without, in this order.
+_DISPENSABLE = (
+    "parameters", "written", "dtype", "#", "utilization", "reads", "parameter bytes", "on", "writes",
+    "product",
+)  # fmt: skip
+
+# Characters of a clipped name.
+_NAME = 20
+
+# Lines of a terminal beside the rows of a table: heads, rules, totals, the prompt.
+_FRAME = 8
+
+
+def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) -> str:
+    """Return a summary's table, cut to a terminal's columns and lines if there is one."""
+    if everything or (top is None and terminal is None):
+        return str(found.table())
+    rows = top if top is not None else max(terminal.lines - _FRAME, _FRAME)
+    table = found.table(top=rows)
+    hidden = len(found.nodes) - len(table.rows)
+    more = (
+        f"\n{hidden:,} of {len(found.nodes):,} nodes are not shown: --all shows every one" if hidden else ""
+    )
+    if terminal is None:
+        return f"{table}{more}"
+
+    def fits(table: Table) -> bool:
+        # Names may be clipped, as far as they can still be told apart; numbers and sizes are not.
+        rest = table.without("node").without("layer")
+        names = sum(min(_NAME, max(len(row[i]) for row in table.rows)) + 2 for i in _places(table))
+        return max(map(len, rest.text().splitlines()[1:])) + names <= terminal.columns
+
+    for name in _DISPENSABLE:
+        if not table.rows or fits(table):
+            break
+        table = table.without(name)
+    return table.text(terminal.columns) + more
+
+
+def _places(table: Table) -> list[int]:
+    """Return where the columns of names stand."""
+    return [i for i, column in enumerate(table.columns) if column.name in ("node", "layer")]

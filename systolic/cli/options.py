@@ -59,10 +59,10 @@ def fraction(value: str) -> float:
 
 
 def shape_of(value: str) -> tuple[str, tuple[int, ...]]:
-    """Return an input's name and shape from text such as ``image=1x3x224x224``."""
+    """Return an input's name and shape from text such as ``image=1,3,224,224`` or ``image=1x3x224x224``."""
     name, equals, sizes = value.rpartition("=")
     try:
-        shape = tuple(int(size) for size in sizes.lower().split("x"))
+        shape = tuple(int(size) for size in sizes.lower().replace(",", "x").split("x"))
     except ValueError:
         shape = (-1,)
     if not equals or not name or min(shape) < 0:

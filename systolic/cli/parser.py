@@ -52,6 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
             help="what float operators between DequantizeLinear and QuantizeLinear mean (default: integer)",
         )  # fmt: skip
 
+    def sizes(sub: argparse.ArgumentParser, batch: int | None, what: str) -> None:
+        default = 2 if batch is None else batch
+        sub.add_argument(
+            "--batch", type=count(0), default=batch,
+            help=f"size of an open first axis{what} (default: {default})",
+        )  # fmt: skip
+        sub.add_argument(
+            "--shape", type=shape_of, action="append", default=[], metavar="NAME=1,3,224,224",
+            help=f"the whole shape of an input with other open sizes{what}; may be given again",
+        )  # fmt: skip
+
     sub = command(
         "run", run_command, "Run a quantized model on the array; without MODEL, the bundled digits network."
     )
@@ -61,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
     sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
     sub.add_argument("--seed", type=count(0), default=0, help="of the random input (default: 0)")
+    sizes(sub, None, " of the random input")
     sub.add_argument(
         "--report", metavar="FILE", help=f"write what each node cost; ends in {', '.join(SUFFIXES)}"
     )
@@ -76,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of random cases")
     sub.add_argument("--input", metavar="X.npy", help="the model's input (default: random)")
+    sizes(sub, None, " of the random input")
     meaning(sub)
     sub.add_argument("--cases", type=count(1), default=200, help="how many random cases (default: 200)")
     sub.add_argument("--case", type=count(0), metavar="N", help="only the case of this number")
@@ -100,11 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
     meaning(sub)
-    sub.add_argument("--batch", type=count(0), default=1, help="size of an open first axis (default: 1)")
-    sub.add_argument(
-        "--shape", type=shape_of, action="append", default=[], metavar="NAME=1x3x224x224",
-        help="the whole shape of an input with other open sizes; may be given again",
-    )  # fmt: skip
+    sizes(sub, 1, "")
+    rows = sub.add_mutually_exclusive_group()
+    rows.add_argument(
+        "--top", type=count(1), metavar="N", help="show the N nodes with the most cycles (default: what fits)"
+    )
+    rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
     sub.add_argument("--report", metavar="FILE", help=f"write it to a file; ends in {', '.join(SUFFIXES)}")
     machine(sub)
 

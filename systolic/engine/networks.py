@@ -12,6 +12,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import Column, Table, percent, seconds
+from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
@@ -20,7 +21,7 @@ from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
-from systolic.threads import thread_count, use_here
+from systolic.threads import thread_count, with_threads
 from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
 
@@ -271,10 +272,10 @@ class Run:
         return self.table().to_frame()
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{n} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items())
+        outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]
         stats = self.stats
         return (
-            f"<Run {outputs}: {stats.cycles:,} cycles "
+            f"<Run {', '.join(outputs)}: {stats.cycles:,} cycles "
             f"({seconds(self.seconds)} at {self.machine.clock_mhz:g} MHz), "
             f"utilization {percent(stats.utilization)}>"
         )
@@ -290,6 +291,7 @@ Observer = Callable[[Node, list[np.ndarray], Any], None]
 """Called after each layer with its node, its inputs and its :data:`Output`."""
 
 
+@printable_errors
 def run(
     model: Model,
     x: np.ndarray | Mapping[str, np.ndarray],
@@ -327,6 +329,9 @@ def run(
     TypeError, ValueError
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
         Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
+        What a layer raises names its node and operator.
+    MemoryError, RuntimeError
+        If a layer needs more memory than there is, or fails in another way.
 
     Examples
     --------
@@ -366,9 +371,15 @@ def run(
             read = [tensors[tensor] for tensor in node.inputs]
             part = _offset(report, done, total, mode)
             record = recorder if node is traced else None
-            output, gemm, stats, on_array = run_layer(
-                node.layer, read, machine.array, mode, workers, part, record
-            )
+            try:
+                output, gemm, stats, on_array = run_layer(
+                    node.layer, read, machine.array, mode, workers, part, record
+                )
+            except Exception as error:
+                named = _of_node(error, node)
+                if named is None:
+                    raise
+                raise named from error
             wall = time.perf_counter() - started
             done += stats.cycles
             if report is not None and gemm is not None:
@@ -404,6 +415,22 @@ def run(
     return Run({name: tensors[name] for name in model.outputs}, tuple(rows), machine, mode, recorder)
 
 
+def _of_node(error: Exception, node: Node) -> Exception | None:
+    """Return what a layer raised as an error that names its node and operator.
+
+    None for what names it already, and for what is not Python's or numpy's own: a caller's progress function
+    may raise what it will catch.
+    """
+    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
+        return None
+    if str(error).startswith(f"node {node.name!r}"):
+        return None
+    kinds = (MemoryError, ImportError, TypeError, ValueError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+    what = str(error) if str(error) and kind is not RuntimeError else f"{type(error).__name__}: {error}"
+    return kind(f"node {node.name!r} ({node.layer.kind}): {what}")
+
+
 def run_layer(
     layer: Layer,
     inputs: Sequence[np.ndarray],
@@ -415,11 +442,7 @@ def run_layer(
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        before = use_here(workers)
-        try:
-            return layer.apply(*inputs), None, Stats(), 0.0
-        finally:
-            use_here(before)
+        return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     product = layer.lower(*inputs)
     if mode == "wavefront":
@@ -438,7 +461,7 @@ def _traced_layer(model: Model, trace: Trace | None) -> Node | None:
     for node in nodes:
         if trace.layer in (None, node.name):
             return node
-    names = ", ".join(node.name for node in nodes) or "none"
+    names = ", ".join(printable(node.name) for node in nodes) or "none"
     raise ValueError(f"no layer {trace.layer!r} runs on the array; those that do are {names}")
 
 
@@ -452,7 +475,7 @@ def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str,
         x = {next(iter(model.inputs)): x}
     if set(x) != set(model.inputs):
         raise ValueError(f"the model's inputs are {names}, not {', '.join(map(repr, x)) or 'none'}")
-    arrays = {name: np.asarray(value) for name, value in x.items()}
+    arrays = {name: _check.as_array(value, f"input {name!r}") for name, value in x.items()}
     for name, spec in model.inputs.items():
         spec.check(name, arrays[name])
     model.check_symbols({name: array.shape for name, array in arrays.items()})

@@ -86,21 +86,28 @@ def _inside(holder: str, location: str, folder: Path) -> Path:
         raise ValueError(f"{holder} is external data without a location")
     if posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts):
         raise ValueError(
-            f"{holder} is external data at {location!r}; a location must be a path inside the model's folder"
+            f"{holder} is external data at {_shown(location)}; a location must be a path inside the model's "
+            "folder"
         )
-    real = (folder / location).resolve()
-    if not real.is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{holder} is external data at {location!r}, a symbolic link out of the model's folder; "
-            "copy the file there"
-        )
-    if not real.exists():
-        raise ValueError(
-            f"{holder} is external data at {location!r}, which is not there; keep it by the model"
-        )
+    where = f"{holder} is external data at {_shown(location)}"
+    try:
+        real = (folder / location).resolve()
+        inside, there = real.is_relative_to(folder.resolve()), real.exists()
+    except (OSError, RuntimeError) as error:
+        # Too long a name, a folder not to be read; before Python 3.13 links in a circle are a RuntimeError.
+        why = error.strerror if isinstance(error, OSError) else "its symbolic links form a circle"
+        raise ValueError(f"{where}, which cannot be opened: {why}") from error
+    if not inside:
+        raise ValueError(f"{where}, a symbolic link out of the model's folder; copy the file there")
+    if not there:
+        raise ValueError(f"{where}, which is not there; keep it by the model")
     if not real.is_file():
-        raise ValueError(f"{holder} is external data at {location!r}, which is no plain file")
+        raise ValueError(f"{where}, which is no plain file")
     return real
+
+
+def _shown(location: str) -> str:
+    return repr(location if len(location) <= 200 else f"{location[:200]}...")
 
 
 def _number(holder: str, entries: dict[str, str], key: str) -> int | None:

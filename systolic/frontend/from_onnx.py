@@ -12,6 +12,8 @@ import os
 
 import numpy as np
 
+from systolic import _check
+from systolic._text import printable_errors
 from systolic.frontend.operators import (
     OPERATORS,
     Converter,
@@ -40,6 +42,7 @@ QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
 """What becomes of float operators between DequantizeLinear and QuantizeLinear."""
 
 
+@printable_errors
 def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a quantized ONNX model.
 
@@ -75,10 +78,11 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     -----
     Supported are the operators that ONNX Runtime's quantizer writes, in its QOperator and its QDQ form
     (``systolic.frontend.operators.OPERATORS`` lists them); they have ONNX Runtime's arithmetic. Any other
-    operator of the ONNX standard, and those with subgraphs (If, Loop, Scan), run beside the array by the
-    onnx package's reference evaluator (:class:`~systolic.OnnxNode`). Functions of the model are written
-    out. Not supported are sequences, optionals, text, sparse tensors, and types that numpy lacks
-    (bfloat16, float8, int4).
+    operator of the ONNX standard or of com.microsoft, and those with subgraphs (If, Loop, Scan), runs
+    beside the array in ONNX Runtime, node by node (:class:`~systolic.OnnxNode`). Where ONNX Runtime is
+    missing or lacks the operator, onnx's reference evaluator computes it, but only what has been compared
+    with ONNX Runtime; the rest is refused. Functions of the model are written out. Not supported are
+    sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).
 
     With ``qdq="integer"`` a model equals ONNX Runtime with all optimizations and the session option
     ``session.qdqisint8allowed=1`` in every bit, where all its groups are replaced
@@ -94,8 +98,7 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
-    if qdq not in QDQ:
-        raise ValueError(f"qdq must be one of {', '.join(map(repr, QDQ))}, not {qdq!r}")
+    _check.choice(qdq, "qdq", tuple(QDQ))
     graph = read(path)
     for rewrite in (*REWRITES, *QDQ[qdq]):
         rewrite(graph)
@@ -220,7 +223,7 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
     known = [value for value in values if value is not None]
     if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
         room.take(sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found))
-        for tensor, array in node.named(layer.apply(*known)).items():
+        for tensor, array in node.named(layer.fold(*known)).items():
             _put(graph, tensor, array)
         return True
     graph.shapes |= found

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from systolic.frontend.check import domain_of, label
 
-# Nodes that calls may come to; functions that call functions multiply.
-_MOST_NODES = 1 << 20
+# What calls may come to, as functions that call functions multiply: so many nodes and bytes, and so many
+# times those of the file.
+_NODES, _NODES_PER_NODE = 1 << 14, 64
+_BYTES, _BYTES_PER_BYTE = 1 << 26, 16
 _DEEPEST = 100
+
+
+# Domain, name, and which of the functions of that name.
+_Key = tuple[str, str, str]
+
+
+class _Size(NamedTuple):
+    """How much nodes are: their number, their bytes, and how many attributes they take from a call."""
+
+    nodes: int = 0
+    bytes: int = 0
+    references: int = 0
+
+    def plus(self, other: _Size) -> _Size:
+        return _Size(self.nodes + other.nodes, self.bytes + other.bytes, self.references + other.references)
 
 
 def inline(model: Any) -> Any:
@@ -18,12 +35,22 @@ def inline(model: Any) -> Any:
     Raises
     ------
     ValueError
-        If a function calls itself, or calls written out are too deep or too many nodes.
+        If a function calls itself, or calls written out are too deep, too many nodes or too many bytes.
     """
     if not model.functions:
         return model
-    own = {(domain_of(function), function.name): function for function in model.functions}
-    _count(own, model.graph.node, {}, ())
+    own = {_key(function, function.name): function for function in model.functions}
+    written = [node for function in model.functions for node in function.node]
+    nodes = sum(1 for _ in _with_inner([*model.graph.node, *written]))
+    most = _Size(_NODES + _NODES_PER_NODE * nodes, _BYTES + _BYTES_PER_BYTE * model.ByteSize())
+    size = _count(own, model.graph.node, {}, (), most)
+    # An attribute of a call may be as large as any, and stands wherever a function refers to it.
+    largest = max(
+        (a.ByteSize() for node in _with_inner([*model.graph.node, *written]) for a in node.attribute),
+        default=0,
+    )
+    if size.bytes + size.references * largest > most.bytes:
+        raise _too_many("bytes", most.bytes)
     from onnx import inliner
 
     try:
@@ -33,14 +60,20 @@ def inline(model: Any) -> Any:
         raise ValueError(f"its functions cannot be written out: {error}") from error
 
 
+def _key(proto: Any, name: str) -> _Key:
+    return domain_of(proto), name, proto.overload
+
+
 def _count(
-    own: dict[tuple[str, str], Any], nodes: Any, known: dict[tuple[str, str], int], path: tuple[Any, ...]
-) -> int:
-    """Return how many nodes these are with the calls among them written out."""
-    total = 0
+    own: dict[_Key, Any], nodes: Any, known: dict[_Key, _Size], path: tuple[_Key, ...], most: _Size
+) -> _Size:
+    """Return how much these nodes are with the calls among them written out."""
+    # A node's bytes are also those of its subgraphs.
+    total = _Size(bytes=sum(node.ByteSize() for node in nodes))
     for node in _with_inner(nodes):
-        key = domain_of(node), node.op_type
-        total += 1
+        key = _key(node, node.op_type)
+        references = sum(1 for attribute in node.attribute if attribute.ref_attr_name)
+        total = total.plus(_Size(nodes=1, references=references))
         if key in own:
             if key in path:
                 name = label(node)
@@ -48,11 +81,20 @@ def _count(
             if len(path) == _DEEPEST:
                 raise ValueError(f"its functions call each other more than {_DEEPEST} deep")
             if key not in known:
-                known[key] = _count(own, own[key].node, known, (*path, key))
-            total += known[key]
-        if total > _MOST_NODES:
-            raise ValueError(f"its functions written out are more than {_MOST_NODES:,} nodes")
+                known[key] = _count(own, own[key].node, known, (*path, key), most)
+            total = total.plus(known[key])
+        if total.nodes > most.nodes:
+            raise _too_many("nodes", most.nodes)
+        if total.bytes > most.bytes:
+            raise _too_many("bytes", most.bytes)
     return total
+
+
+def _too_many(what: str, most: int) -> ValueError:
+    return ValueError(
+        f"its functions written out are more than {most:,} {what}, the most for a file of this size; "
+        "write them out before (onnx.inliner), or make them fewer"
+    )
 
 
 def _with_inner(nodes: Any) -> Iterator[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from systolic._files import check_plain, path_text
 from systolic.frontend.check import captured, check_model, domain_of, label
 from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
@@ -43,7 +43,7 @@ def _load(path: str | os.PathLike[str]) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise ImportError('load_onnx needs the onnx package: pip install "systolic[onnx]"') from error
-    name = os.fspath(path)
+    name = path_text(path)
     model = onnx.ModelProto()
     try:
         # onnx.load guesses a text format from some suffixes; the content decides here.
@@ -60,7 +60,8 @@ def _load(path: str | os.PathLike[str]) -> Any:
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ValueError(f"{name} is not a valid ONNX model: {error}") from error
+        text = " ".join(str(error).split())
+        raise ValueError(f"{name} is not a valid ONNX model: {text}") from error
     return model
 
 
@@ -84,11 +85,7 @@ def check_standard(model: Any) -> None:
 
 
 def _content(name: str) -> bytes:
-    status = os.stat(name)
-    # Opening a pipe waits for a writer, and a device may never end.
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
-        raise ValueError(f"{name} is {what}; load_onnx reads one .onnx file")
+    status = check_plain(name, "load_onnx reads one .onnx file")
     if status.st_size > _MOST_BYTES:
         raise ValueError(
             f"{name} has {status.st_size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; larger "

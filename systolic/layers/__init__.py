@@ -14,6 +14,7 @@ from systolic.layers.host import Add as Add
 from systolic.layers.host import ArgMax as ArgMax
 from systolic.layers.host import AveragePool as AveragePool
 from systolic.layers.host import AveragePool2d as AveragePool2d
+from systolic.layers.host import BatchNormalization as BatchNormalization
 from systolic.layers.host import Binary as Binary
 from systolic.layers.host import Cast as Cast
 from systolic.layers.host import Clip as Clip

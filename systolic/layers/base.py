@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, ClassVar
 
 import numpy as np
 
+from systolic import _check
 from systolic.gemm import Gemm, Product
 
 Shape = tuple[int, ...]
@@ -16,6 +17,49 @@ Shape = tuple[int, ...]
 
 class UnknownShape(Exception):
     """An output's shape depends on values that only a run can know."""
+
+
+def _checked(method: Callable[..., Any], check: Callable[[Any, str], Any]) -> Callable[..., Any]:
+    """Return a layer's method that checks what each of its arguments is, whichever layer it is of."""
+
+    @wraps(method)
+    def call(self: Layer, *args: Any) -> Any:
+        return method(self, *[check(value, type(self).__name__) for value in args])
+
+    return call
+
+
+def _shape(value: Any, layer: str) -> Any:
+    if type(value) is tuple and all(type(size) is int and size >= 0 for size in value):
+        return value  # the usual case
+    if not _check.is_listed(value):
+        raise TypeError(f"{layer} takes shapes, such as (1, 4), not {_check.kind(value)}")
+    return tuple(_check.integer(size, f"{layer}: a size", minimum=0) for size in value)
+
+
+def _dtype(value: Any, layer: str) -> Any:
+    if type(value) is str and value in _USUAL:
+        return value
+    try:
+        np.dtype(value if isinstance(value, str | type | np.dtype) else "")
+    except (TypeError, ValueError):
+        raise TypeError(f"{layer} takes types, such as 'int8', not {_check.kind(value)}") from None
+    return value
+
+
+def _array(value: Any, layer: str) -> np.ndarray:
+    return value if type(value) is np.ndarray else _check.as_array(value, f"{layer}: an input")
+
+
+_USUAL = frozenset(("int8", "uint8", "int32", "int64", "float32", "bool"))
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "output_shape": _shape,
+    "products": _shape,
+    "output_dtype": _dtype,
+    "apply": _array,
+    "lower": _array,
+}
 
 
 class Layer:
@@ -29,6 +73,12 @@ class Layer:
     them from :meth:`output_shape`, :meth:`output_dtype` and ``apply`` or ``finish``, one per output.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, check in _CHECKS.items():
+            if name in vars(cls):
+                setattr(cls, name, _checked(vars(cls)[name], check))
+
     inputs: ClassVar[int | None] = 1
     """How many tensors the layer reads; None: any number from 1."""
 
@@ -39,6 +89,11 @@ class Layer:
     def kind(self) -> str:
         """What tables call the layer: its class's name, unless one class does several operators' work."""
         return type(self).__name__
+
+    @property
+    def delegate(self) -> str | None:
+        """Who computes the layer, if not this package: "ONNX Runtime" or "onnx"; None for our own code."""
+        return None
 
     @cached_property
     def held(self) -> tuple[int, int]:
@@ -109,6 +164,13 @@ class HostLayer(Layer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")
+
+    def fold(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does, for constants of a model that nobody has run yet.
+
+        A layer that runs foreign code overrides this: its time and memory are bounded.
+        """
+        return self.apply(*inputs)
 
     def value_of(self, *shapes: Shape) -> np.ndarray | None:
         """Return the output where the inputs' shapes alone decide it, as for ONNX Shape; None elsewhere."""

@@ -254,7 +254,7 @@ class DepthwiseConv2d(Conv2d):
                 f"not {_check.shape(weight.shape)} with multiplier {multiplier}"
             )
         groups = weight.shape[0] // multiplier
-        if self.groups not in (1, groups):
+        if _check.integer(self.groups, "groups", minimum=1) not in (1, groups):
             raise ValueError(f"DepthwiseConv2d: groups must be left out or {groups}, not {self.groups}")
         object.__setattr__(self, "groups", groups)
         super().__post_init__()

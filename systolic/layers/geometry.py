@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ Pads = tuple[Pair, Pair]
 
 def pair(value: Any, name: str, *, minimum: int = 1) -> Pair:
     """Return an int or a pair (height, width) of ints as a pair."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _check.is_listed(value):
         if len(value) != 2:
             raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}")
         first, second = value
@@ -34,7 +33,7 @@ def padding_spec(value: Any) -> str | Pads:
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
     try:
-        if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value):
+        if _check.is_listed(value) and len(value) == 2 and all(map(_check.is_listed, value)):
             return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
         height, width = pair(value, "padding", minimum=0)
         return (height, height), (width, width)
@@ -56,7 +55,7 @@ class Window:
     kernel, stride, dilation : (int, int)
         Height and width.
     pads : ((top, bottom), (left, right))
-        Padding in pixels.
+        Padding in pixels; a negative number crops the image.
     image : (int, int)
         ih, iw before padding.
     out : (int, int)
@@ -75,6 +74,13 @@ class Window:
         """Padding above and to the left."""
         return self.pads[0][0], self.pads[1][0]
 
+    def taps(self, axis: int) -> dict[int, tuple[slice, slice]]:
+        """Return :func:`taps` along height (0) or width (1)."""
+        return taps(
+            self.image[axis], self.kernel[axis], self.stride[axis], self.dilation[axis],
+            self.before[axis], self.out[axis],
+        )  # fmt: skip
+
 
 def window(
     image: Pair,
@@ -84,35 +90,37 @@ def window(
     padding: str | Pads = ((0, 0), (0, 0)),
     *,
     ceil_mode: bool = False,
+    pool: bool = False,
 ) -> Window:
-    """Resolve the padding and the output size, axis by axis, as ONNX defines them.
+    """Resolve the padding and the output size, axis by axis, as ONNX Runtime does.
 
     The effective kernel is ``e = (k - 1) * dilation + 1`` and the output
-    ``floor((in + p0 + p1 - e) / stride) + 1``; ``"same"`` (ONNX SAME_UPPER) and
-    ``"same_lower"`` give ``ceil(in / stride)`` outputs, an odd padding element at the end or
-    at the beginning. With `ceil_mode` the division rounds up, without a last window that
-    would start in the padding at the end.
+    ``floor((in + p0 + p1 - e) / stride) + 1``; ``"same"`` (ONNX SAME_UPPER) and ``"same_lower"`` pad by
+    ``p = (ceil(in / stride) - 1) * stride + e - in``, which gives ``ceil(in / stride)`` outputs. An odd
+    element goes to the end or to the beginning. Where the stride exceeds the kernel, p may be negative:
+    the image is cropped, at the beginning by ``(p + 1) / 2`` rounded towards 0 (``(p + 2) / 2`` for
+    ``"same_lower"``), at the end by the rest. For a `pool` these are ``p / 2`` and ``(p + 1) / 2``, and p
+    is that of a kernel without dilation. With `ceil_mode` the division rounds up, without a last window
+    that would start in the padding at the end.
 
     Raises
     ------
     ValueError
         If the kernel is larger than the padded image.
     """
-    (top, left), (oh, ow) = zip(
-        *(
-            along(
-                ("height", "width")[axis],
-                image[axis],
-                kernel[axis],
-                stride[axis],
-                dilation[axis],
-                padding if isinstance(padding, str) else padding[axis],
-                ceil_mode=ceil_mode,
-            )
-            for axis in (0, 1)
-        ),
-        strict=True,
-    )
+    (top, oh), (left, ow) = [
+        along(
+            ("height", "width")[axis],
+            image[axis],
+            kernel[axis],
+            stride[axis],
+            dilation[axis],
+            padding if isinstance(padding, str) else padding[axis],
+            ceil_mode=ceil_mode,
+            pool=pool,
+        )
+        for axis in (0, 1)
+    ]
     return Window(kernel, stride, dilation, (top, left), image, (oh, ow))
 
 
@@ -125,6 +133,7 @@ def along(
     padding: str | Pair,
     *,
     ceil_mode: bool = False,
+    pool: bool = False,
 ) -> tuple[Pair, int]:
     """Return the padding before and after one axis and the outputs along it, as :func:`window` does.
 
@@ -135,11 +144,12 @@ def along(
         raise ValueError(f"{what} along the {name} must be at most {_MOST_PIXELS:,}, not {value:,}")
     extent = (kernel - 1) * dilation + 1
     if isinstance(padding, str):
-        total = 0
+        before = after = 0
         if padding != "valid":
-            total = max((-(-size // step) - 1) * step + extent - size, 0)
-        less, more = total // 2, total - total // 2
-        before, after = (more, less) if padding == "same_lower" else (less, more)
+            total = (-(-size // step) - 1) * step + (kernel if pool else extent) - size
+            doubled = total + (padding == "same_lower") + (total < 0 and not pool)
+            before = doubled // 2 if doubled >= 0 else -(-doubled // 2)
+            after = total - before
     else:
         before, after = padding
     if size + before + after > _MOST_PIXELS:
@@ -148,12 +158,38 @@ def along(
             f"at most {_MOST_PIXELS:,} are supported"
         )
     room = size + before + after - extent
-    if room < 0:
+    count = (-(-room // step) if ceil_mode else room // step) + 1
+    if count < 1:
         raise ValueError(
             f"the kernel spans {extent} pixels of the {name}, more than the "
             f"padded image's {size + before + after}; use a smaller kernel or more padding"
         )
-    count = (-(-room // step) if ceil_mode else room // step) + 1
     if ceil_mode and (count - 1) * step >= size + before:
         count -= 1
     return (before, after), count
+
+
+def taps(
+    size: int, kernel: int, step: int, dilation: int, before: int, outputs: int
+) -> dict[int, tuple[slice, slice]]:
+    """Return, by tap of the kernel along an axis, the outputs that see it inside the image, and its elements.
+
+    What lies in the padding is in no slice: so windows are summed or compared without a padded copy. Taps
+    that lie in the padding for every output are left out.
+
+    Examples
+    --------
+    >>> taps(4, 2, 3, 1, 1, 2)
+    {0: (slice(1, 2, None), slice(2, 3, 3)), 1: (slice(0, 2, None), slice(0, 4, 3))}
+    """
+    found = {}
+    for tap in range(max(before - (outputs - 1) * step, 0) // dilation, kernel):
+        start = tap * dilation - before
+        if start >= size:
+            break
+        first = max(-(start // step), 0)
+        stop = min((size - 1 - start) // step + 1, outputs)
+        if first < stop:
+            at = start + first * step
+            found[tap] = slice(first, stop), slice(at, at + (stop - 1 - first) * step + 1, step)
+    return found

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from systolic import _host
 from systolic.gemm import Gemm, Piece, cut, operand_name
@@ -96,24 +96,6 @@ class ConvProduct:
         """The layer's output, where :meth:`finish_with` asked for it."""
         return None if self._finish is None else self._finish["codes"]
 
-    @cached_property
-    def _image(self) -> np.ndarray:
-        """x with its padding, channels innermost: a patch row is gathered from runs of neighbouring bytes."""
-        return _padded(self._x.transpose(0, 2, 3, 1), self._window, self._pad_value)
-
-    @cached_property
-    def _patches(self) -> np.ndarray:
-        """The patch of each output as a view, (batch, oh, ow, ic, kh, kw)."""
-        b, h, line, c = self._image.strides
-        (sh, sw), (dh, dw) = self._window.stride, self._window.dilation
-        batch, _, _, channels = self._image.shape
-        return as_strided(
-            self._image,
-            shape=(batch, *self._window.out, channels, *self._window.kernel),
-            strides=(b, h * sh, line * sw, c, h * dh, line * dw),
-            writeable=False,
-        )
-
     @property
     def work(self) -> int:
         """The MACs, and what patches and outputs cost, in MACs."""
@@ -152,40 +134,26 @@ class ConvProduct:
 
     def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
         """Return some rows and columns of a group's im2col matrix."""
-        oh, ow = self._window.out
-        kh, kw = self._window.kernel
-        taps = kh * kw
-        # Whole lines of the output and whole channels contain what is asked for.
-        first_line, last_line = m_start // ow, -(-m_stop // ow)
-        first, last = k_start // taps, -(-k_stop // taps)
-        offset = group * self._channels
-        piece = np.empty((last_line - first_line, ow, last - first, kh, kw), dtype=self._image.dtype)
-        done = 0
-        for images, lines in _per_image(first_line, last_line, oh):
-            source = self._patches[images, lines, :, offset + first : offset + last]
-            count = source.shape[0] * source.shape[1]
-            target = piece[done : done + count].reshape(source.shape)
-            for i in range(kh):
-                for j in range(kw):
-                    target[..., i, j] = source[..., i, j]
-            done += count
-        matrix = piece.reshape(done * ow, (last - first) * taps)
-        m_offset, k_offset = first_line * ow, first * taps
-        return matrix[m_start - m_offset : m_stop - m_offset, k_start - k_offset : k_stop - k_offset]
+        window, k_offset = self._window, group * self.gemm.k
+        matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=self._x.dtype)
+        _host.im2col(
+            self._x, matrix, window.kernel, window.stride, window.dilation, window.before, window.out,
+            self._pad_value, k_offset + k_start, m_start,
+        )  # fmt: skip
+        return matrix
 
     def row_sums(self) -> np.ndarray:
         """Return the sum of each patch, (batch, oh, ow, groups) int32, without lowering anything."""
-        batch, height, width, _ = self._image.shape
-        groups = self.gemm.groups
-        # add.reduce over each group's channels, then over the kernel's taps.
-        pixels = self._image.reshape(batch, height, width, groups, self._channels).sum(axis=4, dtype=np.int32)
-        oh, ow = self._window.out
-        (sh, sw), (dh, dw) = self._window.stride, self._window.dilation
-        total = np.zeros((batch, oh, ow, groups), dtype=np.int32)
-        for i in range(self._window.kernel[0]):
-            for j in range(self._window.kernel[1]):
-                top, left = i * dh, j * dw
-                total += pixels[:, top : top + (oh - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+        window = self._window
+        batch, _, height, width = self._x.shape
+        # Over each group's channels, less what padding holds; then over the taps that lie inside.
+        pixels = self._x.reshape(batch, self.gemm.groups, self._channels, height, width)
+        padding = np.int32(self._pad_value * self._channels)
+        above = pixels.sum(axis=2, dtype=np.int32).transpose(0, 2, 3, 1) - padding
+        taps = window.kernel[0] * window.kernel[1]
+        total = np.full((batch, *window.out, self.gemm.groups), taps * padding, dtype=np.int32)
+        for (rows, from_rows), (cols, from_cols) in product(window.taps(0).values(), window.taps(1).values()):
+            total[:, rows, cols] += above[:, from_rows, from_cols]
         return total
 
     def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
@@ -221,13 +189,3 @@ def _per_image(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]
         start = whole * size
     if start < stop:
         yield slice(whole, whole + 1), slice(0, stop - start)
-
-
-def _padded(x: np.ndarray, window: Window, value: int) -> np.ndarray:
-    (top, bottom), (left, right) = window.pads
-    if not (top or bottom or left or right):
-        return np.ascontiguousarray(x)
-    batch, height, width, channels = x.shape
-    result = np.full((batch, height + top + bottom, width + left + right, channels), value, dtype=x.dtype)
-    result[:, top : top + height, left : left + width] = x
-    return result

@@ -164,9 +164,7 @@ class QLinearMatMul(ArrayLayer):
     def __post_init__(self) -> None:
         for name in ("transpose_x", "transpose_w"):
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.number):
-            raise TypeError(f"alpha must be a number, not {_check.kind(self.alpha)}")
-        object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "alpha", _check.real(self.alpha, "alpha"))
 
     def _integer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         x, w, *zeros = _integer_inputs(shapes)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic._memory import require_array
 from systolic.layers.base import Shape
-from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along
+from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along, taps
 
 AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """What the axes of a window are called, by their number."""
@@ -27,7 +28,7 @@ AxisPads = tuple[Pair, ...]
 
 def sizes(value: Any, name: str, rank: int) -> Sizes:
     """Return an int or `rank` ints as a tuple of ints of at least 1."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _check.is_listed(value):
         if len(value) != rank:
             raise ValueError(f"{name} must be an integer or {rank} of them, not {value!r}")
         each: Sequence[Any] = value
@@ -40,13 +41,13 @@ def paddings(value: Any, rank: int) -> str | AxisPads:
     """Return a padding argument as a name or as (before, after) for each axis."""
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
-    each = value if isinstance(value, Sequence) else (value,) * rank
-    if len(each) != rank or any(isinstance(pads, Sequence) and len(pads) != 2 for pads in each):
+    each = value if _check.is_listed(value) else (value,) * rank
+    if len(each) != rank or any(_check.is_listed(pads) and len(pads) != 2 for pads in each):
         raise ValueError(
             f"padding must be an int, {rank} of them or of (before, after), 'same', 'same_lower' or 'valid', "
             f"not {value!r}"
         )
-    pairs = [tuple(pads) if isinstance(pads, Sequence) else (pads, pads) for pads in each]
+    pairs = [tuple(pads) if _check.is_listed(pads) else (pads, pads) for pads in each]
     return tuple(
         (_check.integer(before, "padding", minimum=0), _check.integer(after, "padding", minimum=0))
         for before, after in pairs
@@ -146,15 +147,30 @@ def images(x: np.ndarray, span: Span, pad_value: int) -> np.ndarray:
         return x[:, :, np.newaxis, :]
     if x.ndim == 4:
         return x
-    batch, ic, _, height, width = x.shape
-    before, after = span.pads[0]
-    if before or after:
-        x = np.pad(x, ((0, 0), (0, 0), (before, after), (0, 0), (0, 0)), constant_values=pad_value)
-    out, kernel, stride, dilation = span.out[0], span.kernel[0], span.stride[0], span.dilation[0]
-    planes = np.arange(out)[:, np.newaxis] * stride + np.arange(kernel) * dilation
-    # (batch, ic, od, kd, ih, iw), then output planes beside the batch.
-    taken = x[:, :, planes].transpose(0, 2, 1, 3, 4, 5)
+    batch, ic, depth, height, width = x.shape
+    out, kernel = span.out[0], span.kernel[0]
+    places = np.arange(out)[:, np.newaxis] * span.stride[0] + np.arange(kernel) * span.dilation[0]
+    places -= span.pads[0][0]
+    shape = (batch, out, ic, kernel, height, width)
+    require_array(shape, x.dtype, "Conv3d: the planes of each output plane,")
+    taken = np.full(shape, pad_value, dtype=x.dtype)
+    for plane, tap in np.argwhere((places >= 0) & (places < depth)):
+        taken[:, plane, :, tap] = x[:, :, places[plane, tap]]
     return taken.reshape(batch * out, ic * kernel, height, width)
+
+
+def tap_places(span: Span, lines: slice) -> list[dict[int, tuple[slice, slice]]]:
+    """Return :func:`~systolic.layers.geometry.taps` along each axis.
+
+    Of the first axis only the outputs `lines` count, from 0 again.
+    """
+    found = []
+    for axis, kernel in enumerate(span.kernel):
+        first, count = (lines.start, lines.stop - lines.start) if axis == 0 else (0, span.out[axis])
+        step, dilation = span.stride[axis], span.dilation[axis]
+        before = span.pads[axis][0] - first * step
+        found.append(taps(span.image[axis], kernel, step, dilation, before, count))
+    return found
 
 
 def kernels(w: np.ndarray) -> np.ndarray:

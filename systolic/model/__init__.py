@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic._files import replacing
+from systolic._files import check_plain, path_text, write_zip
 from systolic._show.table import Table
+from systolic._text import printable, printable_errors
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import Shape, UnknownShape, same_values
 from systolic.model import files
 
 if TYPE_CHECKING:
+    import zipfile
+
     from systolic.report import Summary
 
 LAYERS: dict[str, type[Layer]] = {
@@ -68,7 +71,7 @@ class TensorSpec:
     symbols: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, Sequence) or isinstance(self.shape, str):
+        if not _check.is_listed(self.shape):
             raise TypeError(
                 f"an input's shape must be a tuple such as (None, 4), not {_check.kind(self.shape)}"
             )
@@ -79,11 +82,16 @@ class TensorSpec:
         ]
         object.__setattr__(self, "shape", tuple(checked))
         _check.choice(self.dtype, "dtype", DTYPES)
+        if not _check.is_listed(self.symbols):
+            raise TypeError(f"symbols must be a tuple of names or None, not {_check.kind(self.symbols)}")
+        for symbol in self.symbols:
+            if symbol is not None and not isinstance(symbol, str):
+                raise ValueError(f"symbols name sizes that are None, not {_check.kind(symbol)}")
         symbols = tuple(self.symbols) if any(self.symbols) else ()
         if symbols and len(symbols) != len(shape):
             raise ValueError(f"symbols must be empty or one per axis of {_check.shape(shape)}, not {symbols}")
         for size, symbol in zip(checked, symbols, strict=False):
-            if symbol is not None and (not isinstance(symbol, str) or size is not None):
+            if symbol is not None and size is not None:
                 raise ValueError(f"symbols name sizes that are None, not {_check.kind(symbol)} for {size}")
         object.__setattr__(self, "symbols", symbols)
 
@@ -240,7 +248,7 @@ class Model:
                     f"constant {constant!r} must hold one of {', '.join(DTYPES)}, not {array.dtype}"
                 )
             array.flags.writeable = False
-        self.nodes: tuple[Node, ...] = ()
+        listed: list[Node] = []
         known = {*self.inputs, *self.constants}
         if len(known) < len(self.inputs) + len(self.constants):
             raise ValueError("inputs and constants must have different names")
@@ -255,7 +263,8 @@ class Model:
                     raise ValueError(f"{node.name!r} writes {tensor!r}, which is there already")
                 known.add(tensor)
             last = node.output
-            self.nodes += (node,)
+            listed.append(node)
+        self.nodes = tuple(listed)
         self.outputs = (last,) if outputs is None else _names(outputs, "outputs")
         for tensor in self.outputs:
             if tensor not in known:
@@ -271,11 +280,12 @@ class Model:
         Raises
         ------
         TypeError, ValueError
-            If a layer does not take what reaches it; the message names the node.
+            If a layer does not take what reaches it; the message names the node and its operator.
         """
         # The same shapes as last time give the same, unless nodes or constants were put in place of others.
         key = (self.nodes, *self.constants.values(), *self.inputs.values())
         names = (*self.constants, *self.inputs)
+        self._check_shapes(shapes, unknown=True)
         given = {name: shape if shape is None else tuple(shape) for name, shape in shapes.items()}
         if self._traced is not None:
             last, of, known = self._traced
@@ -291,13 +301,18 @@ class Model:
             try:
                 known |= _infer(node, known, values)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"node {node.name!r}: {error}") from error
+                told = any(name in str(error) for name in (node.layer.kind, type(node.layer).__name__))
+                which = "" if told else f" ({node.layer.kind})"
+                raise type(error)(f"node {node.name!r}{which}: {error}") from error
+            except MemoryError as error:
+                raise MemoryError(f"node {node.name!r} ({node.layer.kind}): {error}") from error
         if not any(array.flags.writeable for array in self.constants.values()):
             self._traced = (given, names), key, dict(known)
         return known
 
     def check_symbols(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Return the size of each symbol in the inputs' shapes; ValueError if one stands for two sizes."""
+        self._check_shapes(shapes)
         found: dict[str, tuple[int, str]] = {}
         for name, shape in shapes.items():
             for axis, (symbol, size) in enumerate(zip(self.inputs[name].symbols, shape, strict=False)):
@@ -336,19 +351,24 @@ class Model:
             bound[name] = shape
         return bound
 
+    def _check_shapes(self, shapes: Any, *, unknown: bool = False) -> None:
+        """Raise if `shapes` does not map some of the inputs to tuples, or to None if they may be unknown."""
+        if not isinstance(shapes, Mapping):
+            raise TypeError(f"shapes must map inputs to shapes, {{'x': (1, 4)}}, not {_check.kind(shapes)}")
+        others = [name for name in shapes if name not in self.inputs]
+        if others:
+            names = ", ".join(map(repr, self.inputs))
+            raise ValueError(f"shapes are for the inputs {names}, not {', '.join(map(repr, others))}")
+        for name, shape in shapes.items():
+            if not (_check.is_listed(shape) or (unknown and shape is None)):
+                raise TypeError(f"the shape of {name!r} must be a tuple of sizes, not {_check.kind(shape)}")
+
     def _bind(self, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Shape | None]:
         """Return the inputs' shapes, None where sizes beyond the batch stay open."""
-        if shapes is not None and not isinstance(shapes, Mapping):
-            raise TypeError(f"shapes must map inputs to shapes, {{'x': (1, 4)}}, not {_check.kind(shapes)}")
-        given = dict(shapes or {})
-        unknown = [name for name in given if name not in self.inputs]
-        if unknown:
-            names = ", ".join(map(repr, self.inputs))
-            raise ValueError(f"shapes are for the inputs {names}, not {', '.join(map(repr, unknown))}")
+        given = {} if shapes is None else shapes
+        self._check_shapes(given)
         whole: dict[str, Shape] = {}
         for name, shape in given.items():
-            if not isinstance(shape, Sequence) or isinstance(shape, str):
-                raise TypeError(f"the shape of {name!r} must be a tuple of sizes, not {_check.kind(shape)}")
             what = f"a size of {name!r}"
             whole[name] = tuple(_check.integer(size, what, minimum=0, maximum=_MOST) for size in shape)
             self.inputs[name].check_shape(name, whole[name])
@@ -379,7 +399,6 @@ class Model:
         The file is complete or absent: it is written under another name and renamed.
         """
         import json
-        import zipfile
 
         arrays: list[np.ndarray] = []
         content = {
@@ -406,7 +425,8 @@ class Model:
                 for node in self.nodes
             ],
         }
-        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def write(archive: zipfile.ZipFile) -> None:
             # Entries carry zip's earliest date, so that equal models make equal files.
             archive.writestr(files.entry("model.json"), json.dumps(content, indent=1))
             for number, array in enumerate(arrays):
@@ -414,7 +434,10 @@ class Model:
                 np.lib.format.write_array(data, array, allow_pickle=False)
                 archive.writestr(files.entry(f"{number}.npy"), data.getvalue())
 
+        write_zip(path, write)
+
     @classmethod
+    @printable_errors
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """Read a model that :meth:`save` wrote.
 
@@ -424,54 +447,58 @@ class Model:
             If there is no such file.
         ValueError
             If the file is not a systolic model, is damaged, or is of a later version.
+        MemoryError
+            If its arrays take more memory than there is.
         """
         # Not to be opened is the caller's matter, an OSError; what follows is the file's.
-        with open(os.fspath(path), "rb") as file:
-            return cls._read(file, os.fspath(path))
+        name = path_text(path)
+        check_plain(name, "Model.load reads what Model.save wrote")
+        with open(name, "rb") as file:
+            return cls._read(file, name)
 
     @classmethod
     def _read(cls, file: Any, name: str) -> Model:
-        import json
-        import zipfile
-
         try:
-            with zipfile.ZipFile(file) as archive:
-                content = json.loads(archive.read("model.json"))
-                if content["format"] != files.FORMAT:
-                    raise KeyError("format")
-                if content["version"] > files.VERSION:
-                    raise ValueError(
-                        f"{name} is of version {content['version']}; this systolic reads up to "
-                        f"{files.VERSION}: install a newer one"
-                    )
-
-                def decode(value: Any) -> Any:
-                    return files.decode(value, archive)
-
-                return cls(
-                    [
-                        Node(
-                            LAYERS[node["layer"]](**{n: decode(v) for n, v in node["fields"].items()}),
-                            tuple(node["inputs"]),
-                            # Version 1 knew one output.
-                            node["output"] if "output" in node else tuple(node["outputs"]),
-                            node["name"],
-                        )
-                        for node in content["nodes"]
-                    ],
-                    inputs={
-                        n: TensorSpec(tuple(s["shape"]), s["dtype"], tuple(s.get("symbols", ())))
-                        for n, s in content["inputs"].items()
-                    },
-                    outputs=content["outputs"],
-                    constants={n: decode(v) for n, v in content["constants"].items()},
-                    name=content["name"],
-                )
-        except files.damaged() as error:
+            with files.Reader(file, name) as reader:
+                content = reader.content()
+                later = content["version"] > files.VERSION
+                model = None if later else cls._decoded(content, reader)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Of a dozen kinds, by what is damaged: zip, JSON, an array's header, a layer's fields.
             raise ValueError(
                 f"{name} is not a systolic model, or is damaged "
                 f"({type(error).__name__}: {error}); Model.save writes such files, load_onnx reads ONNX"
             ) from error
+        if model is None:
+            raise ValueError(
+                f"{name} is of version {content['version']}; this systolic reads up to "
+                f"{files.VERSION}: install a newer one"
+            )
+        return model
+
+    @classmethod
+    def _decoded(cls, content: Any, reader: files.Reader) -> Model:
+        return cls(
+            [
+                Node(
+                    LAYERS[node["layer"]](**{n: reader.decode(v) for n, v in node["fields"].items()}),
+                    tuple(node["inputs"]),
+                    # Version 1 knew one output.
+                    node["output"] if "output" in node else tuple(node["outputs"]),
+                    node["name"],
+                )
+                for node in content["nodes"]
+            ],
+            inputs={
+                n: TensorSpec(tuple(s["shape"]), s["dtype"], tuple(s.get("symbols", ())))
+                for n, s in content["inputs"].items()
+            },
+            outputs=content["outputs"],
+            constants={n: reader.decode(v) for n, v in content["constants"].items()},
+            name=content["name"],
+        )
 
     # Looking at it
 
@@ -521,7 +548,8 @@ class Model:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in self.inputs.items())
-        return f"<Model {self.name!r}: {len(self.nodes)} layers, {inputs} -> {', '.join(self.outputs)}>"
+        flow = printable(f"{inputs} -> {', '.join(self.outputs)}")
+        return f"<Model {self.name!r}: {len(self.nodes)} layers, {flow}>"
 
     def _repr_html_(self) -> str:
         return self.table().html()
@@ -538,15 +566,16 @@ def _names(names: Any, what: str) -> tuple[str, ...]:
 
 def _constant(name: str, value: Any) -> np.ndarray:
     try:
-        return np.array(value, order="C")
+        return np.array(_check.as_array(value, f"constant {name!r}"), order="C")
     except ValueError as error:
-        raise ValueError(f"constant {name!r} must be an array, its rows of one length: {error}") from error
+        why = error.__cause__ or error
+        raise ValueError(f"constant {name!r} must be an array, its rows of one length: {why}") from error
 
 
 def _spec(name: str, spec: Any) -> TensorSpec:
     if isinstance(spec, TensorSpec):
         return spec
-    if not isinstance(spec, Sequence) or len(spec) != 2 or isinstance(spec, str):
+    if not _check.is_listed(spec) or len(spec) != 2:
         raise TypeError(f"input {name!r} must be a TensorSpec or (shape, dtype), not {_check.kind(spec)}")
     return TensorSpec(*spec)
 
@@ -570,7 +599,7 @@ def _infer(
         there = [array for array in read if array is not None]
         elements = sum(array.size for array in there) + sum(math.prod(shape) for shape in sizes.values())
         if len(there) == len(read) and elements <= _FEW and not layer.may_loop:
-            values |= node.named(layer.apply(*there))
+            values |= node.named(layer.fold(*there))
         else:
             value = layer.value_of(*shapes)
             if value is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from systolic import _check
 from systolic.quant.blocks import map_blocks
 from systolic.quant.params import DTYPES, QuantParams, as_params
 
@@ -86,7 +87,7 @@ def dequantize(q: Any, params: QuantParams) -> np.ndarray:
     array([-65.5,   0. ,  62. ], dtype=float32)
     """
     as_params(params, "params", dtypes=DTYPES)
-    q = np.asarray(q)
+    q = _check.as_array(q, "q")
     if q.dtype != params.dtype:
         raise TypeError(f"q must hold {params.dtype}, as params say, not {q.dtype}")
     return dequantize_linear(q, params.scales, params.zero_points, axis=params.axis)
@@ -224,7 +225,7 @@ def dequantize_linear(
 
 
 def _reals(x: Any) -> np.ndarray:
-    x = np.asarray(x)
+    x = _check.as_array(x, "x")
     if x.dtype.kind != "f":
         raise TypeError(f"x must hold floats, not {x.dtype}; convert real numbers with .astype(np.float32)")
     return x

@@ -192,11 +192,12 @@ def as_params(
 def _each(value: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
     """Return a converted number, or a tuple of them where `value` is a sequence or 1-D array."""
     if isinstance(value, np.ndarray):
+        value = _check.as_array(value, name)
         if value.ndim > 1:
             shape = _check.shape(value.shape)
             raise ValueError(f"{name} must be a number or have one axis (C,), not {shape}")
         value = value.tolist()
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+    if not _check.is_listed(value):
         return convert(value, name)
     if not value:
         raise ValueError(f"{name} must be a number or one number per channel, not an empty sequence")
@@ -233,8 +234,8 @@ def check_zero_point(value: Any, name: str, dtype: str) -> int:
 
 def check_dtype(value: Any, names: Sequence[str]) -> str:
     try:
-        name = np.dtype(value).name if value is not None else None
-    except TypeError:
+        name = np.dtype(value).name if isinstance(value, str | type | np.dtype) else None
+    except (TypeError, UnicodeError):
         name = None
     if name is None:
         raise TypeError(f"dtype must be one of {', '.join(map(repr, names))}, not {value!r}")

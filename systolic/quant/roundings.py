@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from systolic import _check
+
 Columns = tuple[np.ndarray, ...]
 
 # What a left shift of the fixed-point multiplier and of "shift" may be: 1 << 31 is no int32.
@@ -73,7 +75,7 @@ def fixed_point(scale: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     >>> q.tolist(), exponent.tolist()
     ([1073741824, 1717986918, 1610612736], [0, -3, 2])
     """
-    scale = np.asarray(scale, np.float64)
+    scale = _check.as_array(scale, "scale").astype(np.float64)
     if not (np.isfinite(scale) & (scale >= 0)).all():
         wrong = scale[~(np.isfinite(scale) & (scale >= 0))][0]
         raise ValueError(f"scale must be finite and not negative, not {float(wrong)}")

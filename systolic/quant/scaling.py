@@ -129,7 +129,7 @@ def as_multiplier(scale: Any, rounding: str = "half_even") -> np.ndarray:
     (dtype('float32'), dtype('float64'))
     """
     chosen = ROUNDINGS[_check.choice(rounding, "rounding", tuple(ROUNDINGS))]
-    scale = np.asarray(scale)
+    scale = _check.as_array(scale, "scale")
     name = np.dtype(chosen.multiplier_dtype).name
     if scale.dtype.kind not in "fiu":
         raise TypeError(f"scale must hold {name}, not {scale.dtype}")

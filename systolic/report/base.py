@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from systolic._files import folder_of, replacing
+from systolic._files import folder_of, path_text, write_file
 from systolic._show.table import Table
+from systolic._text import printable
 from systolic.gemm import Gemm
 
 SUFFIXES = (".html", ".csv", ".json")
@@ -56,7 +57,9 @@ class Report:
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the rows as CSV with a line of names; also write it to a file if a path is given.
 
-        Nothing stands where there is no value; lines end in a single line feed.
+        A cell is empty where there is no value; lines end in a single line feed. Text that a spreadsheet
+        would run as a formula (it begins with ``=``, ``+``, ``-`` or ``@``) gets a ``'`` in front, and
+        control characters are written as escapes.
         """
         import csv
         import io
@@ -65,7 +68,7 @@ class Report:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         return _written(path, text.getvalue())
 
     def to_frame(self) -> Any:
@@ -102,7 +105,7 @@ class Report:
 
 def check_path(path: str | os.PathLike[str]) -> str:
     """Return the suffix of a file that :meth:`Report.save` can write; raise if it cannot."""
-    suffix = Path(path).suffix.lower()
+    suffix = Path(path_text(path)).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"a report's file must end in {', '.join(SUFFIXES)}, not {os.fspath(path)!r}")
     folder_of(path)
@@ -122,8 +125,19 @@ def sizes_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
+# What begins a formula, also in full width.
+_FORMULA = tuple("=+-@＝＋－＠")
+
+
+def _cell(value: Any) -> Any:
+    """Return a value for a CSV file: numbers as they are, text such that no spreadsheet runs it."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)  # the csv module leaves a carriage return bare, which ends the row for a reader
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 def _written(path: str | os.PathLike[str] | None, text: str) -> str:
     if path is not None:
-        with replacing(path, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        write_file(path, lambda file: file.write(text), "w", encoding="utf-8", newline="")
     return text

@@ -41,6 +41,7 @@ def page(title: str, pairs: Iterable[tuple[str, str]], charts: Sequence[str], ta
     """
     show = Column("").show  # on one line, without control characters
     listed = "\n".join(f"<dt>{escape(show(key))}</dt><dd>{escape(show(value))}</dd>" for key, value in pairs)
+    title = show(title)
     shown = "\n".join(f'<div class="wide">{table.html()}</div>' for table in tables)
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -11,8 +11,10 @@ import numpy as np
 
 from systolic import _check
 from systolic._show.table import Column, Table, percent, seconds, si
+from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.networks import parameters
+from systolic.engine.placement import OffArray, off_array, off_array_lines
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
@@ -82,7 +84,10 @@ def summary(
     known = model.trace(bound)
     inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in model.inputs.items())
     nodes = tuple(_node(node, known, model.constants, machine.array) for node in model.nodes)
-    return Summary(f"{model.name}: {inputs} -> {', '.join(model.outputs)}", nodes, machine)
+    # Nodes whose product only a run can tell may yet run there.
+    here = any(node.on == "array" and (node.stats is None or node.stats.macs) for node in nodes)
+    beside = None if here else off_array(model, known)
+    return Summary(f"{model.name}: {inputs} -> {', '.join(model.outputs)}", nodes, machine, beside)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ class Summary(Report):
         The model's name, inputs and outputs.
     nodes : tuple of NodeSummary
     machine : MachineConfig
+    off_array : tuple of OffArray or None
+        Nodes that multiply and do not run on the array, if no MAC runs there; otherwise None.
     rows : list of dict
         For each node where it runs, shapes and types, ``m k n groups``, ``macs``, ``folds``, ``cycles``,
         ``utilization``, ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
@@ -160,6 +167,7 @@ class Summary(Report):
     title: str
     nodes: tuple[NodeSummary, ...]
     machine: MachineConfig
+    off_array: tuple[OffArray, ...] | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -185,8 +193,14 @@ class Summary(Report):
             and all(row["read_bytes"] is not None and row["written_bytes"] is not None for row in rows),
         }
 
-    def table(self) -> Table:
-        """Return a row per node: ``?`` is what only a run can tell."""
+    def table(self, top: int | None = None) -> Table:
+        """Return a row per node: ``?`` is what only a run can tell.
+
+        Parameters
+        ----------
+        top : int, optional
+            At most so many rows: those with the most cycles first, then the others in the model's order.
+        """
         columns: list[str | Column] = ["#", "node", "layer", "on", "reads", "writes", "dtype", "product"]
         columns += [Column(name, ">") for name in ("MACs", "cycles")]
         columns += [Column("utilization", ">", percent)]
@@ -206,6 +220,9 @@ class Summary(Report):
             )  # fmt: skip
         total = self.totals
         least = "total" if total["complete"] else "total of what is known"
+        if top is not None:
+            order = sorted(range(len(rows)), key=lambda i: _rank(self.nodes[i]))
+            rows = [rows[i] for i in order[:top]]
         footer = (
             None, least, None, None, None, None, None, None, total["macs"], total["cycles"],
             total["utilization"], total["parameters"], total["parameter_bytes"], total["written_bytes"],
@@ -220,6 +237,7 @@ class Summary(Report):
             "model": self.title,
             "machine": self.machine.to_dict(),
             "totals": self.totals,
+            "off_array": None if self.off_array is None else [node.to_dict() for node in self.off_array],
             "nodes": self.rows,
         }
 
@@ -233,6 +251,11 @@ class Summary(Report):
             ("model", self.title),
             ("machine", f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"),
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} beside it"),
+            *(
+                []
+                if self.off_array is None
+                else [("array", "; ".join(map(str.strip, off_array_lines(self.off_array))))]
+            ),
             ("MACs", f"{at_least}{total['macs']:,}"),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
             ("utilization", percent(total["utilization"])),
@@ -249,12 +272,16 @@ class Summary(Report):
         ]
         return page("What the model holds and would cost", pairs, charts, [self.table()])
 
+    def __str__(self) -> str:
+        first = [] if self.off_array is None else off_array_lines(self.off_array)
+        return "\n".join([*first, str(self.table())])
+
     def __repr__(self) -> str:
         total = self.totals
         at_least = "" if total["complete"] else "at least "
         return (
-            f"<Summary {self.title}: {at_least}{total['macs']:,} MACs, {total['cycles']:,} cycles, "
-            f"{total['parameters']:,} parameters>"
+            f"<Summary {printable(self.title)}: {at_least}{total['macs']:,} MACs, "
+            f"{total['cycles']:,} cycles, {total['parameters']:,} parameters>"
         )
 
 
@@ -276,6 +303,11 @@ def _row(node: NodeSummary) -> dict[str, Any]:
         "read_bytes": _tensor_bytes(node.reads),
         "written_bytes": _tensor_bytes(node.writes),
     }
+
+
+def _rank(node: NodeSummary) -> tuple[bool, int]:
+    """Return what sorts nodes: those on the array before the others, those with more cycles first."""
+    return node.on != "array", 0 if node.stats is None else -node.stats.cycles
 
 
 def _tensor_bytes(tensors: tuple[Tensor, ...]) -> int | None:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from systolic import _check
 from systolic._show.table import Table
 from systolic.config import REGISTERS, ArrayConfig
+
+
+class Edges(NamedTuple):
+    """The recorded edges: ``kept[start:stop]``, each a cycle and the registers after its edge.
+
+    A longer one shares `kept` with the one before, and both stay valid: one assignment records a cycle
+    whole, and an interrupt before it leaves at most an entry after `stop`, which nobody reads.
+    """
+
+    kept: list[tuple[int, tuple[np.ndarray, ...]]]
+    start: int = 0
+    stop: int = 0
+
+    def extended(self, cycle: int, values: tuple[np.ndarray, ...], last: int | None) -> Edges:
+        """Return these edges and one more; of them only the `last` ones, if given."""
+        kept, start, stop = self
+        kept[stop:] = [(cycle, values)]
+        if last is None:
+            return Edges(kept, start, stop + 1)
+        if start:
+            kept[start - 1] = (-1, ())  # frees what has left the ring
+        first = max(start, stop + 1 - last)
+        if first > last:
+            return Edges(kept[first:], 0, stop + 1 - first)
+        return Edges(kept, first, stop + 1)
+
+    def before(self, cycle: int) -> Edges:
+        """Return the edges before `cycle`."""
+        kept = [edge for edge in self.whole() if edge[0] < cycle]
+        return Edges(kept, 0, len(kept))
+
+    def whole(self) -> list[tuple[int, tuple[np.ndarray, ...]]]:
+        """Return the edges, oldest first."""
+        return self.kept[self.start : self.stop]
 
 
 class Trace:
@@ -81,13 +114,12 @@ class Trace:
         self.max_bytes = _check.integer(max_bytes, "max_bytes", minimum=1)
         self.array: ArrayConfig | None = None
         self._index: tuple[np.ndarray, np.ndarray] | None = None
-        self._cycles: deque[int] = deque()
-        self._values: dict[str, deque[np.ndarray]] = {}
+        self._edges = Edges([])
 
     # Recording, called by the array
 
     def attach(self, config: ArrayConfig) -> None:
-        """Begin anew, for an array of this configuration.
+        """Forget everything recorded and get ready for an array of this configuration.
 
         Raises
         ------
@@ -100,21 +132,20 @@ class Trace:
                     f"PE ({row}, {col}) lies outside the array of {config.rows} x {config.cols}; rows and "
                     "cols count from 0"
                 )
-        self.array = config
-        self._index = None
-        if self.pes is not None:
-            rows, cols = zip(*self.pes, strict=True)
-            self._index = np.array(rows), np.array(cols)
-        self._cycles = deque(maxlen=self.last)
-        self._values = {name: deque(maxlen=self.last) for name in self.registers}
         edges = [n for n in (self.last, self.window and self.window[1] - self.window[0]) if n is not None]
         if edges:
-            self._check_room(min(edges))
+            self._check_room(config, min(edges))
+        index = None
+        if self.pes is not None:
+            index = np.array([row for row, _ in self.pes]), np.array([col for _, col in self.pes])
+        # One call, so that an interrupt finds the old array's edges or none.
+        vars(self).update(array=config, _index=index, _edges=Edges([]))
 
     def reserve(self, start: int, stop: int) -> None:
         """Raise ValueError if recording cycles start .. stop - 1 would need too much memory."""
         first, last = self._span(start, stop)
-        self._check_room(min(len(self._cycles) + last - first, self.last or 1 << 62))
+        assert self.array is not None
+        self._check_room(self.array, min(len(self) + last - first, self.last or 1 << 62))
 
     def next_stop(self, now: int, stop: int) -> tuple[int, bool]:
         """Return up to which cycle the array may run at once from `now`, and whether to record it."""
@@ -123,37 +154,31 @@ class Trace:
             return stop, False
         return (now + 1, True) if first == now else (first, False)
 
-    def record(self, cycle: int, registers: Mapping[str, np.ndarray]) -> None:
-        """Take the values after the edge of `cycle`."""
-        self._cycles.append(cycle)
-        for name, kept in self._values.items():
-            values = registers[name]
-            kept.append(values.copy() if self._index is None else values[self._index])
+    def recorded(self, cycle: int, registers: Mapping[str, np.ndarray]) -> Edges:
+        """Return what the trace holds with the values after the edge of `cycle`.
 
-    def forget(self, cycle: int) -> None:
-        """Drop what was recorded for `cycle` and later: the array was reset or restored."""
-        while self._cycles and self._cycles[-1] >= cycle:
-            self._cycles.pop()
-            for kept in self._values.values():
-                kept.pop()
+        The array assigns it together with its own state: see ``SystolicArray._commit``.
+        """
+        index = self._index
+        # An array makes new registers at every edge: they need no copy.
+        values = [registers[name] if index is None else registers[name][index] for name in self.registers]
+        return self._edges.extended(cycle, tuple(values), self.last)
+
+    def without(self, cycle: int) -> Edges:
+        """Return what the trace holds without `cycle` and later: the array is reset or restored."""
+        return self._edges.before(cycle)
 
     def _span(self, start: int, stop: int) -> tuple[int, int]:
         if self.window is None:
             return start, stop
         return max(start, self.window[0]), min(stop, self.window[1])
 
-    @property
-    def _edge_bytes(self) -> int:
-        assert self.array is not None
-        count = self.array.rows * self.array.cols if self.pes is None else len(self.pes)
-        return count * sum(4 if name == "psum" else 1 for name in self.registers)
-
-    def _check_room(self, edges: int) -> None:
-        assert self.array is not None
-        needed = edges * self._edge_bytes
+    def _check_room(self, array: ArrayConfig, edges: int) -> None:
+        pes = array.rows * array.cols if self.pes is None else len(self.pes)
+        needed = edges * pes * sum(4 if name == "psum" else 1 for name in self.registers)
         if needed > self.max_bytes:
             raise ValueError(
-                f"tracing {edges:,} edges of the {self.array.rows} x {self.array.cols} array takes "
+                f"tracing {edges:,} edges of the {array.rows} x {array.cols} array takes "
                 f"{needed / 2**20:,.0f} MiB, more than max_bytes allows ({self.max_bytes / 2**20:,.0f} MiB); "
                 "choose cycles=(start, stop), last=n, pes=[...] or registers=[...], or raise max_bytes"
             )
@@ -163,18 +188,24 @@ class Trace:
     @property
     def cycles(self) -> np.ndarray:
         """The cycles recorded, int64."""
-        return np.array(self._cycles, dtype=np.int64)
+        return np.array([cycle for cycle, _ in self._edges.whole()], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._cycles)
+        return self._edges.stop - self._edges.start
 
     def __getitem__(self, register: str) -> np.ndarray:
         """Return a register's values: (edges, rows, cols), or (edges, PEs) if PEs were chosen."""
-        if register not in self.registers:
+        if not isinstance(register, str) or register not in self.registers:
             raise KeyError(f"{register!r} was not recorded; recorded are {', '.join(self.registers)}")
-        if not self._cycles:
+        edges = self._edges.whole()
+        if not edges:
             raise ValueError("nothing is recorded yet: run the array this trace was given to")
-        return np.stack(self._values[register])
+        which = self.registers.index(register)
+        return np.stack([values[which] for _, values in edges])
+
+    def __getstate__(self) -> dict[str, Any]:
+        edges = self._edges.whole()
+        return vars(self) | {"_edges": Edges(edges, 0, len(edges))}
 
     def places(self) -> list[tuple[int, int]]:
         """Return the (row, col) of the recorded PEs, in the order of the values."""
@@ -196,10 +227,10 @@ class Trace:
     def to_text(self) -> str:
         """Return one line per edge: each register's values, rows of the array apart by ``/``."""
         lines = []
-        for edge, cycle in enumerate(self._cycles):
+        for cycle, registers in self._edges.whole():
             parts = []
-            for name in self.registers:
-                values = self._values[name][edge].astype(np.int64)
+            for name, values in zip(self.registers, registers, strict=True):
+                values = values.astype(np.int64)
                 rows = values if values.ndim == 2 else values[None, :]
                 parts.append(f"{name} " + " / ".join(" ".join(map(str, row)) for row in rows))
             lines.append(f"cycle {cycle} | " + " | ".join(parts))
@@ -209,10 +240,10 @@ class Trace:
         """Return a pandas DataFrame: a row per edge and PE, a column per register."""
         places = self.places()
         rows = []
-        flat = {name: [v.ravel() for v in self._values[name]] for name in self.registers}
-        for edge, cycle in enumerate(self._cycles):
+        for cycle, registers in self._edges.whole():
+            flat = [values.ravel() for values in registers]
             for i, (row, col) in enumerate(places):
-                rows.append((cycle, row, col, *(flat[name][edge][i].item() for name in self.registers)))
+                rows.append((cycle, row, col, *(values[i].item() for values in flat)))
         return Table(["cycle", "row", "col", *self.registers], rows).to_frame()
 
     def to_vcd(self, path: str | os.PathLike[str]) -> None:
@@ -255,13 +286,18 @@ class Trace:
 
         if self.pes is not None:
             raise ValueError("plot_wave draws the whole array: record all PEs, leave pes out")
-        values = self[register]
+        values = self[_check.choice(register, "register", self.registers)]
         frames = list(zip(self.cycles.tolist(), values, strict=True))
-        return plot_wave(frames, register=register, cycles=None if cycles is None else list(cycles))
+        if cycles is not None:
+            if not isinstance(cycles, Iterable):
+                raise TypeError(f"cycles must be numbers of cycles, not {_check.kind(cycles)}")
+            cycles = [_check.integer(cycle, "cycles", minimum=0) for cycle in cycles]
+        return plot_wave(frames, register=register, cycles=cycles)
 
     def __repr__(self) -> str:
         what = "all PEs" if self.pes is None else f"{len(self.pes)} PEs"
-        span = f", cycles {self._cycles[0]}..{self._cycles[-1]}" if self._cycles else ""
+        edges = self._edges.whole()
+        span = f", cycles {edges[0][0]}..{edges[-1][0]}" if edges else ""
         return f"<Trace of {', '.join(self.registers)} in {what}: {len(self)} edges{span}>"
 
     def _repr_html_(self) -> str:
@@ -272,8 +308,8 @@ class Trace:
             ("PEs", "all" if self.pes is None else ", ".join(map(str, self.pes[:8]))),
             ("edges", f"{len(self):,}"),
         ]
-        if self._cycles:
-            pairs.append(("cycles", f"{self._cycles[0]} .. {self._cycles[-1]}"))
+        if edges := self._edges.whole():
+            pairs.append(("cycles", f"{edges[0][0]} .. {edges[-1][0]}"))
         return card("Trace", pairs)
 
 
@@ -322,6 +358,8 @@ def _pairs(pes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 def _window(cycles: Any) -> tuple[int, int]:
     try:
+        if isinstance(cycles, bytes | bytearray | memoryview):
+            raise TypeError
         start, stop = cycles
     except (TypeError, ValueError):
         raise ValueError(f"cycles must be (start, stop), not {cycles!r}") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from systolic._files import replacing
+from systolic._files import write_file
 
 if TYPE_CHECKING:
     from systolic.trace.recording import Trace
@@ -49,10 +49,9 @@ def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
         raise ImportError('Trace.to_vcd needs the pyvcd package: pip install "systolic[trace]"') from error
     signals = trace.signals()
     cycles = trace.cycles.tolist()
-    with (
-        replacing(path, "w", encoding="ascii", newline="\n") as file,
-        VCDWriter(file, timescale="1 ns", date="", comment="systolic", check_values=False) as writer,
-    ):
+
+    def write(file: IO[str]) -> None:
+        writer = VCDWriter(file, timescale="1 ns", date="", comment="systolic", check_values=False)
         clk = writer.register_var("array", "clk", "wire", size=1, init=0)
         number = writer.register_var("array", "cycle", "integer", size=64, init="x")
         variables: list[tuple[Any, int, list[int]]] = []
@@ -73,3 +72,6 @@ def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
                     writer.change(variable, rise, value & ((1 << bits) - 1))
                     before[i] = value
             writer.change(clk, PERIOD * (cycle + 1), 0)
+        writer.close()
+
+    write_file(path, write, "w", encoding="ascii", newline="\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check, engine
+from systolic._files import path_text
 from systolic._show.progress import shown
+from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.engine.placement import off_array
 from systolic.frontend import load_onnx
 from systolic.gemm import Progress
 from systolic.model import Model, Node
@@ -21,8 +24,16 @@ from systolic.presets import TPU_V1
 from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
 from systolic.verifier.drawn import verify_cases
-from systolic.verifier.expected import UNCHECKED, expected_output
-from systolic.verifier.mismatch import Mismatch, NodeVerdict, VerificationError, VerificationReport
+from systolic.verifier.expected import UNCHECKED, expected_output, has_oracle
+from systolic.verifier.inputs import random_inputs
+from systolic.verifier.mismatch import (
+    Mismatch,
+    NodeVerdict,
+    NotChecked,
+    Rounding,
+    VerificationError,
+    VerificationReport,
+)
 from systolic.verifier.nodes import NodeCheck
 from systolic.verifier.runtime import doubts, feeds_for, runtime_outputs, runtime_tensors, runtime_version
 
@@ -32,6 +43,7 @@ UNFIXED = "ONNX fixes neither the order of float sums nor how functions such as 
 """Why float tensors may differ."""
 
 
+@printable_errors
 def verify(
     model: Model | str | os.PathLike[str] | None = None,
     x: np.ndarray | Mapping[str, np.ndarray] | None = None,
@@ -47,6 +59,9 @@ def verify(
     node_by_node: bool = False,
     tolerance: float | None = None,
     qdq: str = "integer",
+    batch: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    x_file: str | None = None,
 ) -> VerificationReport:
     """Check that results equal, bit for bit and cycle for cycle, what defines them.
 
@@ -60,7 +75,7 @@ def verify(
     model : Model or path, optional
         A path is read by ``load_onnx`` (``.onnx``) or ``Model.load``.
     x : ndarray or mapping, optional
-        The model's input; random if absent.
+        The model's input; random if absent: numbers that its readers take, such as indices within range.
     cases : int or iterable of int
         How many random cases; or their numbers, to run some again.
     seed : int
@@ -78,7 +93,9 @@ def verify(
         Also compare every tensor of a model and say which node differs first, by how much and in how
         many elements: ``.nodes`` and ``.nodes_table()``. Against "onnxruntime" these are the tensors
         of its own graph after fusing (QuantizeLinear and DequantizeLinear with what stands between
-        become one quantized node): those within a fused group are "not compared".
+        become one quantized node): those within a fused group are "not compared". Every node is checked
+        on ONNX Runtime's values of what it reads, so that one float rounding is not found again in all
+        that follows. Where outputs differ from ONNX Runtime's, this is done in any case.
     tolerance : float, optional
         By how much a float tensor that ONNX Runtime computes may differ, as part of its largest finite
         value; default 1e-5. Such a tensor is reported as "float, within"; 0 asks for every bit.
@@ -86,11 +103,20 @@ def verify(
     qdq : {"integer", "float"}
         What the groups between DequantizeLinear and QuantizeLinear in an ``.onnx`` file mean, as for
         ``load_onnx``; ONNX Runtime is asked for the same meaning.
+    batch : int, optional
+        Size of the first axis of a random input, where the model takes any; default 2.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of random inputs by name, where other sizes are symbolic.
+    x_file : str, optional
+        The file that holds `x`, for the command that shows a mismatch again.
 
     Returns
     -------
     VerificationReport
-        ``.passed``, and ``.mismatches`` with tensor index, fold, PE and cycle of each.
+        ``.passed``, and ``.mismatches`` with tensor index, fold, PE and cycle of each. Integers that
+        differ because a float before them is rounded otherwise, which ONNX leaves open, are no mismatch
+        if no node differs on equal inputs: ``.rounding`` says where. A check that compared nothing has
+        not passed; ``.not_checked`` names the nodes that nothing was compared with.
 
     Raises
     ------
@@ -110,16 +136,23 @@ def verify(
     _check.choice(against, "against", AGAINST)
     against = "reference" if against == "numpy" else against
     seed = _check.integer(seed, "seed", minimum=0)
-    numbers = (
-        range(_check.integer(cases, "cases", minimum=1)) if not isinstance(cases, Iterable) else list(cases)
-    )
+    numbers: Sequence[int]
+    if isinstance(cases, Iterable) and not isinstance(cases, str | bytes | bytearray | memoryview):
+        numbers = [_check.integer(case, "cases", minimum=0) for case in cases]
+    else:
+        numbers = range(_check.integer(cases, "cases", minimum=1))
     started = time.perf_counter()
     if model is None and x is not None:
         raise ValueError("x is the input of a model: pass the model too")
     node_by_node = _check.flag(node_by_node, "node_by_node")
     if model is None:
         nodes = node_by_node or None
-        _refuse(machine=machine, mode=mode, threads=threads, node_by_node=nodes, tolerance=tolerance)
+        _refuse(
+            machine=machine, mode=mode, threads=threads, node_by_node=nodes, tolerance=tolerance,
+            batch=batch, shapes=shapes,
+        )  # fmt: skip
+    elif x is not None and (batch is not None or shapes is not None):
+        raise ValueError("batch and shapes are of random inputs: leave them out where x is given")
     _check.choice(qdq, "qdq", ("integer", "float"))
     tolerance = FLOAT_TOLERANCE if tolerance is None else _tolerance(tolerance)
     machine = TPU_V1 if machine is None else as_machine_config(machine)
@@ -129,7 +162,10 @@ def verify(
         if model is None:
             found = verify_cases(numbers, seed, report)
         else:
-            options = _Options(machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq)
+            options = _Options(
+                machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
+                x_file,
+            )  # fmt: skip
             found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
     if raises and not found.passed:
@@ -160,13 +196,17 @@ def _tolerance(value: Any) -> float:
 class ModelCheck:
     """Checks each layer of a run as it ends: pass it to ``run`` as `observe`.
 
+    An error in a check is no error of the run: the node then is one of `not_checked`.
+
     Attributes
     ----------
     mismatches : list of Mismatch
     checked : int
         Layers checked.
-    unchecked : list of str
-        Kinds of layer met that have no second derivation to be checked against.
+    within : float
+        The largest relative difference of a float output that was accepted: see ``tolerance_of``.
+    not_checked : list of NotChecked
+        Nodes delegated to others, without a second derivation, or whose check raised an error.
     expected : dict of str to ndarray
         What the last node should have written; empty if there is no second derivation.
     """
@@ -175,20 +215,29 @@ class ModelCheck:
         self.machine, self.mode, self.reproduce = machine, mode, reproduce
         self.mismatches: list[Mismatch] = []
         self.checked = 0
-        self.unchecked: list[str] = []
+        self.within = 0.0
+        self.not_checked: list[NotChecked] = []
         self.expected: dict[str, np.ndarray] = {}
 
     def __call__(self, node: Node, inputs: list[np.ndarray], output: Any) -> None:
         """Compare one layer's output, or outputs, with the oracle's."""
         self.expected = {}
-        if type(node.layer) in UNCHECKED:
-            if node.layer.kind not in self.unchecked:
-                self.unchecked.append(node.layer.kind)
+        layer = node.layer
+        if layer.delegate is not None or type(layer) in UNCHECKED or not has_oracle(layer):
+            reason = "no second derivation" if layer.delegate is None else f"computed by {layer.delegate}"
+            self.not_checked.append(NotChecked(node.name, layer.kind, reason, layer.delegate))
             return
-        case = f"layer {node.name!r} ({node.layer.kind})"
-        self.expected = node.named(expected_output(node.layer, inputs))
+        case = f"layer {node.name!r} ({layer.kind})"
         config = self.machine.array
-        mismatch = compare_layer(case, node, inputs, output, self.expected, config, self.mode)
+        try:
+            expected = node.named(expected_output(layer, inputs))
+            mismatch, within = compare_layer(case, node, inputs, output, expected, config, self.mode)
+        except Exception as error:  # a fault of the check must not hide what the run gave
+            reason = f"the check failed: {type(error).__name__}: {error}"
+            self.not_checked.append(NotChecked(node.name, layer.kind, reason))
+            return
+        self.expected = expected
+        self.within = max(self.within, within)
         if mismatch is not None:
             self.mismatches.append(replace(mismatch, reproduce=self.reproduce))
         self.checked += 1
@@ -196,9 +245,22 @@ class ModelCheck:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was not checked, for people."""
-        if not self.unchecked:
-            return ()
-        return (f"nothing to check layers of these kinds against: {', '.join(self.unchecked)}",)
+        return notes_on(self.not_checked)
+
+
+def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
+    """Return what was not checked, for people."""
+    kinds = list(dict.fromkeys(node.layer for node in nodes if node.reason == "no second derivation"))
+    notes = [f"nothing to check layers of these kinds against: {', '.join(kinds)}"] if kinds else []
+    failed = [str(node) for node in nodes if node.reason.startswith("the check failed")]
+    more = [f"{len(failed) - _FAULTS} more checks failed"] if len(failed) > _FAULTS else []
+    return (*notes, *failed[:_FAULTS], *more)
+
+
+_DELEGATED = "delegated, not checked"
+
+# Failed checks that notes tell one by one.
+_FAULTS = 5
 
 
 class _Options(NamedTuple):
@@ -212,6 +274,9 @@ class _Options(NamedTuple):
     node_by_node: bool
     tolerance: float
     qdq: str
+    batch: int | None
+    shapes: Mapping[str, Sequence[int]] | None
+    x_file: str | None
 
 
 def _verify_model(
@@ -220,7 +285,7 @@ def _verify_model(
     path = None
     machine, mode, against = options.machine, options.mode, options.against
     if not isinstance(model, Model):
-        path = Path(model)
+        path = Path(path_text(model))
         if against == "onnxruntime" and path.suffix.lower() != ".onnx":
             raise ValueError(f"against='onnxruntime' needs an .onnx file, not {path}")
     elif against == "onnxruntime":
@@ -231,11 +296,16 @@ def _verify_model(
         model = load_model(model, options.qdq)
     drawn = x is None
     if x is None:
-        x = random_inputs(model, options.seed)
+        x = random_inputs(
+            model, options.seed, _BATCH if options.batch is None else options.batch, options.shapes
+        )
     line = ""
     if path is not None:
-        given = None if drawn else "X.npy"
-        line = reproduce_line("verify", os.fspath(path), given, machine, mode, options.seed, options.qdq)
+        given = None if drawn else options.x_file or "X.npy"
+        line = reproduce_line(
+            "verify", os.fspath(path), given, machine, mode, options.seed, options.qdq, options.batch,
+            options.shapes,
+        )  # fmt: skip
         line += f" --against {against}" if against != "reference" else ""
         line += " --node-by-node" if options.node_by_node else ""
         line += f" --tolerance {options.tolerance:g}" if options.tolerance != FLOAT_TOLERANCE else ""
@@ -251,17 +321,35 @@ def _verify_model(
         model, x, machine=machine, mode=mode, threads=options.threads, progress=report, observe=observe
     )
     mismatches, checked = check.mismatches, {"layer": check.checked}
-    notes, within = check.notes, 0.0
+    skipped = list(check.not_checked)
+    doubted: tuple[str, ...] = ()
+    rounding: Rounding | None = None
+    within = check.within
     if against == "onnxruntime":
         assert path is not None
-        first = [] if nodes is None or nodes.first is None else [nodes.first]
-        wrong, doubted, within = compare_outputs(path, model, x, run, options.tolerance, options.qdq)
-        checked["output"] = len(run.outputs)
-        mismatches += [replace(mismatch, reproduce=line) for mismatch in (*first, *wrong)]
-        notes = (*doubted, *notes)
+        found = compare_outputs(path, model, x, run, options.tolerance, options.qdq)
+        wrong, doubted, within = found.mismatches, found.notes, max(within, found.within)
+        seen = nodes
+        if wrong and seen is None:
+            seen, why = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
+            doubted += why
+        first = [] if seen is None or seen.first is None else [seen.first]
+        rounding = None if seen is None else found.explained_by(seen)
+        checked["output"] = len(found.compared)
+        if rounding is None:
+            mismatches += [replace(mismatch, reproduce=line) for mismatch in (*first, *wrong)]
     verdicts: tuple[NodeVerdict, ...] = ()
+    notes: tuple[str, ...] = (*doubted, *check.notes)
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
+        if against == "onnxruntime":
+            # What another evaluator than ONNX Runtime computed was compared with it here.
+            compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
+            skipped = [
+                node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
+            ]
+        skipped += nodes.not_checked
+        notes += notes_on(nodes.not_checked)
         absent = sum(node.verdict == "not compared" for node in verdicts)
         begins = next((node for node in verdicts if node.verdict == "float, within"), None)
         if begins is not None:
@@ -271,21 +359,54 @@ def _verify_model(
             )
         if absent and against == "onnxruntime":
             notes += (f"tensors not compared, as ONNX Runtime fuses their nodes with others: {absent}",)
-    return VerificationReport(tuple(mismatches), checked, against, options.seed, notes, verdicts, within)
+    beside = None if run.stats.macs else off_array(model)
+    return VerificationReport(
+        tuple(mismatches), checked, against, options.seed, notes, verdicts, within, tuple(skipped), rounding,
+        beside,
+    )  # fmt: skip
 
 
 def _node_check(path: Path | None, model: Model, x: Any, check: ModelCheck, options: _Options) -> NodeCheck:
     """Return what compares every tensor, with those of ONNX Runtime or with the oracles."""
-    config = options.machine.array
     if options.against == "onnxruntime":
         assert path is not None
-        written = [tensor for node in model.nodes for tensor in node.outputs if tensor]
-        feeds = feeds_for(model, x)
-        theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written, options.qdq)}
-        return NodeCheck(lambda node, inputs: theirs, config, options.tolerance, theirs)
+        return _runtime_check(path, model, x, options.machine, options.tolerance, options.qdq)
 
     # By the oracles, which `check` has just asked about this node.
-    return NodeCheck(lambda node, inputs: check.expected, config, 0.0)
+    return NodeCheck(lambda node, inputs: check.expected, options.machine.array, 0.0)
+
+
+def _runtime_check(
+    path: str | os.PathLike[str], model: Model, x: Any, machine: MachineConfig, tolerance: float, qdq: str
+) -> NodeCheck:
+    """Return what compares every tensor with ONNX Runtime's."""
+    written = [tensor for node in model.nodes for tensor in node.outputs if tensor]
+    feeds = feeds_for(model, x)
+    theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written, qdq)}
+    return NodeCheck(lambda node, inputs: theirs, machine.array, tolerance, theirs)
+
+
+def follow_outputs(
+    path: str | os.PathLike[str],
+    model: Model,
+    x: np.ndarray | Mapping[str, np.ndarray],
+    run: engine.Run,
+    machine: MachineConfig,
+    tolerance: float = FLOAT_TOLERANCE,
+    qdq: str = "integer",
+) -> tuple[NodeCheck | None, tuple[str, ...]]:
+    """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
+
+    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
+    """
+    try:
+        nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
+        again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
+    except Exception as error:  # that outputs differ is to be told all the same
+        return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
+    if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
+        return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
+    return nodes, ()
 
 
 def reproduce_line(
@@ -296,6 +417,8 @@ def reproduce_line(
     mode: str,
     seed: int,
     qdq: str = "integer",
+    batch: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
     """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
     import shlex
@@ -305,37 +428,22 @@ def reproduce_line(
         words += ["--input", shlex.quote(given)]
     elif path is not None:
         words += ["--seed", str(seed)]
+        words += [] if batch is None else ["--batch", str(batch)]
+        for name, shape in (shapes or {}).items():
+            words += ["--shape", shlex.quote(f"{name}={','.join(map(str, shape))}")]
     words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
     return " ".join(words + (["--qdq", qdq] if qdq != "integer" else []))
 
 
 def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
-    if Path(path).suffix.lower() == ".onnx":
+    if Path(path_text(path)).suffix.lower() == ".onnx":
         return load_onnx(path, qdq=qdq)
     return Model.load(path)
 
 
-def random_inputs(model: Model, seed: int, batch: int = 2) -> dict[str, np.ndarray]:
-    """Return inputs drawn from a seed: all codes, or standard normal numbers.
-
-    Raises
-    ------
-    ValueError
-        If an input has symbolic sizes beyond the batch.
-    """
-    rng = np.random.default_rng(seed)
-    inputs = {}
-    for name, shape in model.input_shapes(batch).items():
-        dtype = np.dtype(model.inputs[name].dtype)
-        if dtype.kind == "f":
-            inputs[name] = rng.standard_normal(shape).astype(dtype)
-        elif dtype.kind == "b":
-            inputs[name] = rng.integers(2, size=shape).astype(dtype)
-        else:
-            limits = np.iinfo(dtype)
-            inputs[name] = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-    return inputs
+# Of random inputs: more than one, so that a mistake about the batch shows.
+_BATCH = 2
 
 
 class OutputCheck(NamedTuple):
@@ -347,6 +455,14 @@ class OutputCheck(NamedTuple):
     """On float outputs that do not agree in every bit, and how far ONNX Runtime can be believed here."""
     within: float
     """The largest relative difference of a float output that was accepted."""
+    compared: tuple[str, ...]
+    """Outputs that our own code computed, or what they are made from."""
+    largest: dict[str, int | float]
+    """By how much each output that differs does."""
+
+    def explained_by(self, nodes: NodeCheck) -> Rounding | None:
+        """Return the float rounding because of which outputs differ; None if there is none or they do not."""
+        return nodes.explanation(self.largest) if self.mismatches or nodes.rounded else None
 
 
 def compare_outputs(
@@ -368,11 +484,14 @@ def compare_outputs(
     """
     results = runtime_outputs(path, feeds_for(model, x), qdq)
     mismatches, notes, within = [], [], 0.0
+    largest: dict[str, int | float] = {}
     for name in model.outputs:
         wrong = first_difference(run.outputs[name], results[name])
         if wrong is None:
             continue
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
+        # Of another shape, where it depends on values: by no number.
+        largest[name] = float("inf") if found is None else found.max_abs
         if found is not None and found.within(tolerance):
             within = max(within, found.relative or 0.0)
             notes.append(
@@ -381,4 +500,13 @@ def compare_outputs(
             )
         else:
             mismatches.append(Mismatch(case=f"output {name!r}", stage="output", **wrong))
-    return OutputCheck(mismatches, (*notes, *doubts(model)), within)
+    return OutputCheck(mismatches, (*notes, *doubts(model)), within, _own_outputs(model), largest)
+
+
+def _own_outputs(model: Model) -> tuple[str, ...]:
+    """Return the outputs that are not ONNX Runtime's alone: its own results say nothing about us."""
+    own: set[str] = set()
+    for node in model.nodes:
+        if node.layer.delegate != "ONNX Runtime" or own.intersection(node.inputs):
+            own |= set(node.outputs)
+    return tuple(name for name in model.outputs if name in own)

@@ -12,8 +12,8 @@ from systolic.gemm import Gemm, Product
 from systolic.layers import ArrayLayer
 from systolic.machine.control import run_product
 from systolic.model import Node
-from systolic.verifier.difference import first_difference
-from systolic.verifier.expected import expected_cycles, expected_sums
+from systolic.verifier.difference import difference, first_difference
+from systolic.verifier.expected import expected_cycles, expected_sums, tolerance_of
 from systolic.verifier.locate import locate
 from systolic.verifier.mismatch import Mismatch
 from systolic.verifier.operands import Operands
@@ -54,24 +54,34 @@ def compare_layer(
     expected: Mapping[str, np.ndarray],
     config: ArrayConfig,
     mode: str,
-) -> Mismatch | None:
-    """Return what differs first in a layer's outputs, and whether its sums or their finish is wrong."""
+) -> tuple[Mismatch | None, float]:
+    """Return what differs first in a layer's outputs, and whether its sums or their finish is wrong.
+
+    The second value is the largest relative difference of a float output that was accepted: see
+    ``tolerance_of``.
+    """
+    within = 0.0
     for name, got in node.named(output).items():
         wrong = first_difference(got, expected[name])
         if wrong is None:
             continue
+        found = None if "note" in wrong else difference(got, expected[name])
+        if found is not None and found.within(tolerance_of(node.layer, got.dtype)):
+            within = max(within, found.relative or 0.0)
+            continue
         if len(expected) > 1:
             case = f"{case}, output {name!r}"
         if "note" in wrong:
-            return Mismatch(case=case, stage="shape", **wrong)
+            return Mismatch(case=case, stage="shape", **wrong), within
         if not isinstance(node.layer, ArrayLayer):
-            return Mismatch(case=case, stage="host", **wrong)
+            return Mismatch(case=case, stage="host", **wrong), within
         # Are the sums wrong, or what is made of them?
         sums, operands = expected_sums(node.layer, inputs)
         product = node.layer.lower(*inputs)
         run_product(product, config, mode=mode, workers=1)
         wrong_sum = first_difference(product.acc, sums)
         if wrong_sum is None:
-            return Mismatch(case=case, stage="finish", **wrong)
-        return Mismatch(case=case, **wrong_sum, **locate(product, operands, wrong_sum["index"], config, mode))
-    return None
+            return Mismatch(case=case, stage="finish", **wrong), within
+        where = locate(product, operands, wrong_sum["index"], config, mode)
+        return Mismatch(case=case, **wrong_sum, **where), within
+    return None, within

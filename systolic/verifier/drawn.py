@@ -160,7 +160,7 @@ def _layer(draw: Draw) -> list[Mismatch]:
         names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
         node = Node(layer, ("x",) * len(inputs), names)
         expected = node.named(expected_output(layer, inputs))
-        mismatch = compare_layer(case, node, inputs, output, expected, config, mode)
+        mismatch, _ = compare_layer(case, node, inputs, output, expected, config, mode)
         if mismatch is not None:
             found.append(mismatch)
     return found

@@ -89,6 +89,11 @@ def _leaky_relu(layer: layers.QLinearLeakyRelu, q: np.ndarray) -> np.ndarray:
         return _codes(np.where(real < 0, real * _F(layer.alpha), real), layer.y)
 
 
+def _sigmoid(layer: layers.QLinearSigmoid, q: np.ndarray) -> np.ndarray:
+    x, y = layer.x, layer.y
+    return oracle.qlinear_sigmoid(q, x.scales, x.zero_points, y.scales, y.zero_points)
+
+
 def _softmax(layer: layers.QLinearSoftmax, q: np.ndarray) -> np.ndarray:
     if not q.size:
         return q.copy()
@@ -152,10 +157,7 @@ def _first(layer: layers.QLinearAveragePool, size: int, kernel: int, step: int, 
     """Return where the first window begins along an axis; before the tensor, it is negative."""
     if not isinstance(layer.padding, str):
         return -layer.padding[axis][0] if layer.padding else 0
-    if layer.padding == "valid":
-        return 0
-    total = max((-(-size // step) - 1) * step + kernel - size, 0)
-    return -(total // 2) if layer.padding == "same" else -(total - total // 2)
+    return -oracle.auto_pads(layer.padding, size, kernel, step, pool=True)[0]
 
 
 CODES: dict[type[Layer], Callable[..., Any]] = {
@@ -165,8 +167,9 @@ CODES: dict[type[Layer], Callable[..., Any]] = {
     layers.QLinearGlobalAveragePool: _global_pool,
     layers.QLinearLeakyRelu: _leaky_relu,
     layers.QLinearMul: _mul,
+    layers.QLinearSigmoid: _sigmoid,
     layers.QLinearSoftmax: _softmax,
     layers.QLinearWhere: _where,
     layers.QuantizeLinear: _quantize_linear,
 }
-"""Expectations by the class of layer; QLinearSigmoid, whose bits are one kernel's, has none."""
+"""Expectations by the class of layer."""

@@ -120,16 +120,16 @@ def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operand
 # Convolutions over 1 to 3 axes, as convolutions of images
 
 
-def _pads(padding: Any, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Any:
-    """Return (before, after) for each axis, "same" resolved as ONNX's auto_pad says."""
+def _pads(
+    padding: Any, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, *, pool: bool = False
+) -> Any:
+    """Return (before, after) for each axis, "same" resolved as ONNX Runtime does: for a pool undilated."""
     if not isinstance(padding, str):
         return tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
-    pads = []
-    for size, k, step, d in zip(image, kernel, stride, dilation, strict=True):
-        total = max(((size + step - 1) // step - 1) * step + (k - 1) * d + 1 - size, 0)
-        half = {"valid": 0, "same": total // 2, "same_lower": total - total // 2}[padding]
-        pads.append((half, 0 if padding == "valid" else total - half))
-    return tuple(pads)
+    return tuple(
+        oracle.auto_pads(padding, size, k if pool else (k - 1) * d + 1, step, pool=pool)
+        for size, k, step, d in zip(image, kernel, stride, dilation, strict=True)
+    )
 
 
 def _each(value: Any, rank: int) -> Any:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic._show.table import Column, Table, card, seconds
+from systolic._text import printable
+from systolic.engine.placement import OffArray, off_array_lines
 from systolic.tiling import Fold
 from systolic.verifier.difference import Difference
 
@@ -108,7 +112,124 @@ class Mismatch:
             )
         if self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
+
+
+@dataclass(frozen=True)
+class NotChecked:
+    """A node whose output nothing was compared with, and why.
+
+    Attributes
+    ----------
+    node, layer : str
+        The node's name and kind.
+    reason : str
+    delegate : str or None
+        Who computed it, if not this package: "ONNX Runtime" or "onnx".
+
+    Examples
+    --------
+    >>> from systolic.verifier import NotChecked
+    >>> print(NotChecked("n", "LSTM", "computed by ONNX Runtime", "ONNX Runtime"))
+    not checked: node 'n' (LSTM): computed by ONNX Runtime
+    """
+
+    node: str
+    layer: str
+    reason: str
+    delegate: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def __str__(self) -> str:
+        return f"not checked: node {self.node!r} ({self.layer}): {self.reason}"
+
+
+def not_checked_text(nodes: Sequence[NotChecked]) -> str:
+    """Return in a few words what was not checked, by kind; empty if everything was."""
+    parts = []
+    for delegate in dict.fromkeys(node.delegate for node in nodes):
+        kinds = Counter(node.layer for node in nodes if node.delegate == delegate)
+        listed = [f"{kind} x {count}" if count > 1 else kind for kind, count in kinds.items()]
+        if len(listed) > _KINDS:
+            listed = [*listed[:_KINDS], f"{len(listed) - _KINDS} more kinds"]
+        how = "not checked" if delegate is None else f"delegated to {delegate}, not checked"
+        parts.append(f"{how}: {', '.join(listed)}")
+    return "; ".join(parts)
+
+
+# Kinds of layer that a verdict names.
+_KINDS = 6
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Outputs that differ although no node does on equal inputs: a float rounding, carried on.
+
+    Floats that ONNX leaves open to the last bit may lie on two sides of a quantizer's tie. Every node was
+    then checked on ONNX Runtime's own values.
+
+    Attributes
+    ----------
+    nodes_equal, nodes_within : int
+        Nodes equal in every bit on equal inputs; those whose floats are within the tolerance.
+    node, layer, tensor : str
+        The first node whose integers differ in the run, by what its float input was rounded to; empty if
+        no integer differs and float roundings alone add up.
+    count, size : int
+        How many of its elements differ, of how many.
+    max_abs : int
+        By how much at most.
+    outputs : dict of str to (int or float)
+        The largest difference of each of the model's outputs that differs; infinite where shapes do.
+
+    Examples
+    --------
+    >>> from systolic.verifier import Rounding
+    >>> text = str(Rounding(7, 2, "q", "Quantize", "codes", 1, 64, 1, {"y": 0.25}))
+    >>> for part in text.split(" because "):
+    ...     print(part)
+    7 nodes equal; at node 'q' (Quantize), 1 of 64 values differ by one
+    of a float rounding before it; outputs therefore differ by at most 0.25
+    """
+
+    nodes_equal: int
+    nodes_within: int
+    node: str
+    layer: str
+    tensor: str
+    count: int
+    size: int
+    max_abs: int
+    outputs: dict[str, int | float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["outputs"] = {name: _finite(value) for name, value in self.outputs.items()}
+        return values
+
+    def __str__(self) -> str:
+        most = max(self.outputs.values(), default=0)
+        by_what = "in shape" if math.isinf(most) else f"by at most {most:.3g}"
+        then = f"outputs therefore differ {by_what}"
+        if not self.node:
+            return (
+                f"{_count(self.nodes_equal, 'node')} equal, floats of {_count(self.nodes_within, 'node')} "
+                f"within the tolerance on equal inputs; these roundings add up, {then}"
+            )
+        by = "one" if self.max_abs == 1 else f"up to {self.max_abs:,}"
+        return (
+            f"{_count(self.nodes_equal, 'node')} equal; at node {self.node!r} ({self.layer}), "
+            f"{self.count:,} of {self.size:,} values differ by {by} because "
+            f"of a float rounding before it; {then}"
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -120,11 +241,15 @@ class NodeVerdict:
     node, layer, tensor : str
         The node's name and kind, and the name of the tensor it wrote.
     dtype, shape : str, tuple of int
-    verdict : {"equal", "float, within", "differs", "not compared"}
-        "equal" in every bit; "float, within" the tolerance; "not compared" where the other side has
-        no tensor of this name, because it fuses the node with others or has no such operator.
+    verdict : str
+        "equal" in every bit; "float, within" the tolerance; "differs". Where the tensors that the node
+        reads differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for
+        the first whose integers differ because a float before it does. "delegated, not checked" if ONNX
+        Runtime computed it here too; "not compared" where the other side has no tensor of this name,
+        because it fuses the node with others or has no such operator, and where the check failed.
     difference : Difference or None
-        Where first, in how many elements, by how much.
+        Where first, in how many elements, by how much; for "equal on equal inputs" and "rounding" of the
+        run's own tensor.
     note : str
 
     Examples
@@ -181,6 +306,13 @@ class VerificationReport:
     within : float
         The largest difference of a float tensor that was accepted, as part of its largest value; 0 if
         every bit agreed.
+    not_checked : tuple of NotChecked
+        Nodes whose output nothing was compared with: delegated to others, without a second derivation,
+        or their check failed.
+    rounding : Rounding or None
+        Why outputs differ from ONNX Runtime's although no node does.
+    off_array : tuple of OffArray
+        Nodes that multiply and do not run on the array, if no MAC ran there.
     wall_seconds : float
 
     Examples
@@ -198,12 +330,15 @@ class VerificationReport:
     notes: tuple[str, ...] = ()
     nodes: tuple[NodeVerdict, ...] = ()
     within: float = 0.0
+    not_checked: tuple[NotChecked, ...] = ()
+    rounding: Rounding | None = None
+    off_array: tuple[OffArray, ...] | None = None
     wall_seconds: float = field(default=0.0, compare=False)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing differed."""
-        return not self.mismatches
+        """Whether something was compared and nothing differed, but for a float rounding carried on."""
+        return not self.mismatches and self.cases > 0
 
     @property
     def cases(self) -> int:
@@ -252,31 +387,47 @@ class VerificationReport:
             "notes": list(self.notes),
             "nodes": [node.to_dict() for node in self.nodes],
             "within": self.within,
+            "not_checked": [node.to_dict() for node in self.not_checked],
+            "rounding": None if self.rounding is None else self.rounding.to_dict(),
+            "off_array": None if self.off_array is None else [node.to_dict() for node in self.off_array],
             "wall_seconds": self.wall_seconds,
         }
 
     def _verdict(self) -> str:
+        skipped = not_checked_text(self.not_checked)
+        return self._outcome() + (f"; {skipped}" if skipped else "")
+
+    def _outcome(self) -> str:
         unit = "cases" if "registers" in self.checked else "layers and outputs"
         what = f"{self.cases:,} {unit} against {self.against} in {seconds(self.wall_seconds)}"
-        if self.passed and self.within:
+        if self.mismatches:
+            return f"FAILED: {len(self.mismatches)} mismatches in {what}"
+        if not self.passed:
+            return f"nothing was checked: {what}"
+        if self.rounding is not None:
+            return f"passed, not equal: {what}; {self.rounding}"
+        if self.within:
             return (
                 f"passed: {what}; integers and cycles equal, floats within {self.within:.2g} of their "
                 "largest value"
             )
-        if self.passed:
-            return f"passed: {what}, every bit and every cycle equal"
-        return f"FAILED: {len(self.mismatches)} mismatches in {what}"
+        return f"passed: {what}, every bit and every cycle equal"
 
     def __str__(self) -> str:
-        return "\n".join(
-            [self._verdict(), *map(str, self.mismatches[:10]), *(f"note: {note}" for note in self.notes)]
-        )
+        first = [] if self.off_array is None else off_array_lines(self.off_array)
+        notes = [f"note: {printable(note)}" for note in self.notes]
+        head = map(printable, [*first, self._verdict()])
+        return "\n".join([*head, *map(str, self.mismatches[:10]), *notes])
 
     def __repr__(self) -> str:
         return f"<VerificationReport {self._verdict()}>"
 
     def _repr_html_(self) -> str:
         pairs = [("verdict", self._verdict())]
+        if self.off_array is not None:
+            pairs += [("array", "\n".join(off_array_lines(self.off_array)))]
+        if self.rounding is not None:
+            pairs += [("rounding", str(self.rounding))]
         pairs += [(kind, f"{count:,}") for kind, count in self.checked.items()]
         pairs += [(f"mismatch {i}", str(mismatch)) for i, mismatch in enumerate(self.mismatches[:10])]
         return card("Verification", pairs)

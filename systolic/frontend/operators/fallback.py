@@ -1,4 +1,4 @@
-"""What becomes of an operator that the table of converters lacks: onnx's reference evaluator runs it."""
+"""Leave operators that the table of converters lacks to ONNX Runtime or onnx's reference evaluator."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from systolic import _isolated
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.layers.host import OnnxNode
-from systolic.layers.host.evaluator import evaluator, infer
+from systolic.frontend.operators.attributes import check_attributes, check_scan
+from systolic.layers.host import OnnxNode, session
+from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
 from systolic.model import DTYPES, Node
+
+# Processor time for one node while a model is loaded; it takes milliseconds.
+_SECONDS = 1.0
 
 
 def fallback(operator: Operator) -> Converter | None:
@@ -18,20 +23,22 @@ def fallback(operator: Operator) -> Converter | None:
 
 
 def evaluated(op: Operator) -> Converted:
-    """Return the layer that evaluates a node with the onnx package, for want of a layer of our own."""
+    """Return the layer that leaves a node to ONNX Runtime or to onnx's reference evaluator."""
     if not _known(op):
         raise op.refuse("this use of it is not supported")
+    check_attributes(op)
     node = _plain(op)
     for inner in _inner(node):
         if not _exists(inner.domain, inner.op_type, op.graph.opsets):
             raise op.refuse(
-                f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which the "
-                "onnx package does not know; only standard operators run in subgraphs"
+                f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which neither "
+                "the onnx package nor ONNX Runtime knows"
             )
     for scan in (node, *_inner(node)):
-        # The evaluator looks at the largest of these alone, and takes negative ones for 0.
-        if scan.op_type == "Scan" and any(any(a.ints) for a in scan.attribute if a.name.startswith("scan_")):
-            raise op.refuse("a Scan along other axes than the first, or backwards, is not supported")
+        if scan.op_type == "Scan":
+            scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
+            body = next((len(a.g.input) for a in scan.attribute if a.name == "body"), 0)
+            check_scan(len(scan.input), body, scanned)
     # Those in use alone: what else a file names is no part of what the node means.
     used = {"", node.domain, *(inner.domain for inner in _inner(node))}
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
@@ -39,16 +46,21 @@ def evaluated(op: Operator) -> Converted:
     data = node.SerializeToString()
     dtypes = {name: op.dtypes[name] for name in reads}
     _expect_types(op, dtypes, "its input")
-    try:
-        run = evaluator(data, reads, tuple(dtypes.values()), opsets)
-    except ValueError as error:
-        raise op.refuse(str(error)) from error
     if not reads:
-        return _constant(op, run)
+        return _constant(op, data, opsets)
     shapes = {name: op.graph.shapes.get(name) for name in reads}
     values = {name: op.constants[name] for name in reads if name in op.constants}
+    found = infer(node, dtypes, shapes, values, op.graph.opsets)
+    try:
+        # A session is made for the first time where native code cannot end this process.
+        _isolated.call(
+            delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
+            seconds=_SECONDS, what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
+        )  # fmt: skip
+    except ValueError as error:
+        raise op.refuse(str(error)) from error
     writes = {}
-    for name, (dtype, _) in infer(node, dtypes, shapes, values, op.graph.opsets).items():
+    for name, (dtype, _) in found.items():
         declared = op.graph.declared.get(name, (None, None))[0]
         if dtype is None and declared is None:
             raise op.refuse(
@@ -67,14 +79,14 @@ def _known(op: Operator) -> bool:
 
 
 def _exists(domain: str, op_type: str, opsets: dict[str, int]) -> bool:
-    """Whether the onnx package has the operator in the model's version of its domain."""
+    """Whether onnx has the operator in the model's version of its domain, or ONNX Runtime has it."""
     from onnx import defs
 
     domain = "" if domain == "ai.onnx" else domain
     try:
         return not defs.get_schema(op_type, opsets.get(domain, 1), domain).deprecated
     except defs.SchemaError:
-        return False
+        return (domain, op_type) in session.operators()
 
 
 def _plain(op: Operator) -> Any:
@@ -87,6 +99,8 @@ def _plain(op: Operator) -> Any:
     node = type(op.proto)()
     node.CopyFrom(op.proto)
     node.domain = "" if node.domain == "ai.onnx" else node.domain
+    if node.domain not in STANDARD:
+        return node
     schema = defs.get_schema(node.op_type, op.graph.opsets.get(node.domain, 1), node.domain)
     if schema.has_function:
         given = {attribute.name for attribute in node.attribute}
@@ -105,13 +119,14 @@ def _inner(node: Any) -> list[Any]:
     return found
 
 
-def _constant(op: Operator, run: Any) -> np.ndarray:
+def _constant(op: Operator, data: bytes, opsets: tuple[tuple[str, int], ...]) -> np.ndarray:
     """Return what a node without inputs gives."""
     if op.op_type.startswith("Random") or len(op.outputs) != 1:
         raise op.refuse("it reads nothing, so that every run would have the same numbers; store them instead")
-    (value,) = run.run(None, {})
-    if not isinstance(value, np.ndarray):
-        raise op.refuse("it gives no tensor; sequences, optionals and maps are not supported")
+    try:
+        value = alone(data, opsets)
+    except ValueError as error:
+        raise op.refuse(str(error)) from error
     _expect_types(op, {op.outputs[0]: value.dtype.name}, "its output")
     return value
 

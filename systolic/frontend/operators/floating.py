@@ -88,20 +88,31 @@ def _many(op: Operator) -> Converted:
 
 
 def _clip(op: Operator) -> Converted:
+    """Return the layer, or Max and Min of bounds that are computed.
+
+    A bound left out is the type's end, so that infinity becomes the largest number, as in ONNX Runtime.
+    """
     op.only("min", "max")
     given = [(1, "Max"), (2, "Min")]
+    dtype = op.dtypes[op.inputs[0]]
+    ends: list[float | None] = [None, None]
+    if dtype in FLOATS:
+        ends = [float(np.finfo(dtype).min), float(np.finfo(dtype).max)]
     if op.opset < 11 or all(op.inputs[i] in op.constants for i, _ in given if op.has(i)):
-        bounds = [op.attributes.get("min"), op.attributes.get("max")]
+        bounds = [op.attributes.get(name, end) for name, end in zip(("min", "max"), ends, strict=True)]
         for index, _ in given:
             if op.has(index):
                 bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
         return layers.Clip(*bounds), op.inputs[:1]
     nodes, last = [], op.inputs[0]
     for index, operation in given:
+        output = op.outputs[0] if index == 2 else f"{op.outputs[0]}/low"
         if op.has(index):
-            output = op.outputs[0] if index == 2 or not op.has(2) else f"{op.outputs[0]}/low"
             nodes.append(Node(layers.Binary(operation), (last, op.inputs[index]), output, op.label))
-            last = output
+        else:
+            end = {"low": ends[0]} if index == 1 else {"high": ends[1]}
+            nodes.append(Node(layers.Clip(**end), (last,), output, op.label))
+        last = output
     return nodes
 
 
@@ -171,6 +182,16 @@ def _layer_normalization(op: Operator) -> Converted:
         return evaluated(op)
     layer = layers.LayerNormalization(op.attribute("axis", -1), op.attribute("epsilon", 1e-5))
     return layer, tuple(name for name in op.inputs if name)
+
+
+def _batch_normalization(op: Operator) -> Converted:
+    op.only("epsilon", "momentum", "spatial", "training_mode")
+    # Before opset 14 it is training that asks for the other outputs.
+    training = op.attribute("training_mode", 0) or any(op.outputs[1:])
+    rank = op.shape(0)
+    if training or {op.dtypes[name] for name in op.inputs} != {"float32"} or (rank and len(rank) < 2):
+        return evaluated(op)
+    return layers.BatchNormalization(op.attribute("epsilon", 1e-5)), op.inputs[:5]
 
 
 def _matmul(op: Operator) -> Converted:
@@ -268,6 +289,7 @@ FLOATING: dict[tuple[str, str], Converter] = {
     **{("", name): _reduce for name in REDUCE},
     ("", "ArgMax"): _arg_max,
     ("", "AveragePool"): _average_pool,
+    ("", "BatchNormalization"): _batch_normalization,
     ("", "Cast"): _cast,
     ("", "Clip"): _clip,
     ("", "Constant"): _constant,

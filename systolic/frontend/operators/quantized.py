@@ -134,15 +134,11 @@ def _qlinear_average_pool(op: Operator) -> Converted:
     kernel = op.integers("kernel_shape", ())
     if not 1 <= len(kernel) <= 3:
         raise op.refuse(f"a window of {len(kernel)} dimensions; supported are 1 to 3")
-    window, auto = op.window(len(kernel)), op.attribute("auto_pad", "NOTSET")
-    strides = window["stride"]
-    if auto.startswith("SAME") and any(step > size + 1 for step, size in zip(strides, kernel, strict=False)):
-        # The padding that its formula gives is negative: ONNX Runtime crops, others do not.
-        raise op.refuse(f"auto_pad {auto} with strides {list(strides)} far beyond the window {list(kernel)}")
+    window = op.window(len(kernel))
     options = {
         "count_include_pad": bool(op.attribute("count_include_pad", 0)),
         "ceil_mode": bool(op.attribute("ceil_mode", 0)),
-        "stride": strides,
+        "stride": window["stride"],
         "padding": window["padding"],
     }
     last = bool(op.attribute("channels_last", 0))

@@ -39,9 +39,9 @@ from systolic.frontend.qdq.editing import Editor
 
 def to_integers(graph: Graph) -> None:
     """Replace the groups of DequantizeLinear, operator, QuantizeLinear of a graph by integer operators."""
-    edit = Editor(graph)
-    if not any(edit.is_q(op) or edit.is_dq(op) for op in graph.operators):
+    if not any(op.op_type in ("QuantizeLinear", "DequantizeLinear") for op in graph.operators):
         return
+    edit = Editor(graph)
     floats.fold_constants(edit)
     floats.drop_identities(edit)
     floats.merge_equals(edit)
@@ -54,3 +54,4 @@ def to_integers(graph: Graph) -> None:
     groups.replace_groups(edit)
     groups.cancel_pairs(edit)
     edit.drop_unread()
+    edit.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,17 +57,77 @@ class Codes(NamedTuple):
         )
 
 
+class Chain:
+    """Operators in their order, as lists have them: each found, put in and removed at constant cost."""
+
+    # Room for so many insertions in a row at one place, halving it, before all are numbered again.
+    _GAP = 1 << 256
+
+    def __init__(self, operators: Iterable[Operator]) -> None:
+        self._numbers: dict[Operator, int] = {}
+        self._after: dict[Operator | None, Operator | None] = {None: None}
+        self._before: dict[Operator | None, Operator | None] = {None: None}
+        self.put(None, *operators)
+
+    def __iter__(self) -> Iterator[Operator]:
+        op = self._after[None]
+        while op is not None:
+            yield op
+            op = self._after[op]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def index(self, op: Operator) -> int:
+        """Return a number that grows along the chain."""
+        return self._numbers[op]
+
+    def put(self, at: Operator | None, *operators: Operator, after: bool = False) -> None:
+        """Put operators before or after one; before the end if that is None."""
+        before = at if after else self._before[at]
+        behind = self._after[before]
+        for op in operators:
+            low = 0 if before is None else self._numbers[before]
+            high = low + 2 * self._GAP if behind is None else self._numbers[behind]
+            self._numbers[op] = (low + high) // 2
+            self._link(before, op)
+            before = op
+            if self._numbers[op] == low:
+                self._link(before, behind)
+                self._number()
+        self._link(before, behind)
+
+    def remove(self, op: Operator) -> None:
+        del self._numbers[op]
+        self._link(self._before.pop(op), self._after.pop(op))
+
+    def _link(self, before: Operator | None, behind: Operator | None) -> None:
+        self._after[before], self._before[behind] = behind, before
+
+    def _number(self) -> None:
+        for place, op in enumerate(self, 1):
+            self._numbers[op] = place * self._GAP
+
+
 class Editor:
-    """A graph under change."""
+    """A graph under change; :meth:`finish` ends it."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.writers: dict[str, Operator] = {}
-        self.readers: dict[str, list[Reader]] = {}
+        # In order, without values: tensors such as a zero point have as many readers as there are operators.
+        self.readers: dict[str, dict[Reader, None]] = {}
+        self._outputs = frozenset(graph.outputs)
+        self._chain = Chain(graph.operators)
+        graph.operators = self._chain  # type: ignore[assignment]
         self._names = {*graph.constants, *graph.inputs, *graph.outputs}
         for op in graph.operators:
             self._names |= {*op.outputs, *op.inputs}
             self._attach(op)
+
+    def finish(self) -> None:
+        """Give the graph a plain list of its operators again."""
+        self.graph.operators = list(self._chain)
 
     # Questions
 
@@ -78,16 +138,16 @@ class Editor:
         return op is not None and op.op_type == "DequantizeLinear" and op.domain in ("", _CONTRIB)
 
     def is_output(self, tensor: str) -> bool:
-        return tensor in self.graph.outputs
+        return tensor in self._outputs
 
     def reads(self, tensor: str) -> list[Reader]:
         """Return every place that reads a tensor, one operator perhaps several times."""
-        return self.readers.get(tensor, [])
+        return [*self.readers.get(tensor, ())]
 
     def only_reader(self, tensor: str) -> Reader | None:
         """Return the one place that reads a tensor; None if there are more, or it is an output."""
-        found = self.reads(tensor)
-        return found[0] if len(found) == 1 and not self.is_output(tensor) else None
+        found = self.readers.get(tensor, {})
+        return next(iter(found)) if len(found) == 1 and not self.is_output(tensor) else None
 
     def writer(self, op: Operator, place: int) -> Operator | None:
         return self.writers.get(op.inputs[place]) if op.has(place) else None
@@ -167,22 +227,20 @@ class Editor:
 
     def replace(self, old: Operator, *new: Operator) -> None:
         """Put operators in the place of one."""
-        at = self.graph.operators.index(old)
-        self._detach(old)
-        self.graph.operators[at : at + 1] = new
+        self._chain.put(old, *new)
+        self.remove(old)
         for op in new:
             self._attach(op)
 
     def insert(self, at: Operator, *new: Operator, after: bool) -> None:
         """Put operators before or after another."""
-        index = self.graph.operators.index(at) + after
-        self.graph.operators[index:index] = new
+        self._chain.put(at, *new, after=after)
         for op in new:
             self._attach(op)
 
     def remove(self, *old: Operator) -> None:
         for op in old:
-            self.graph.operators.remove(op)
+            self._chain.remove(op)
             self._detach(op)
 
     def set_input(self, reader: Reader, tensor: str) -> Operator:
@@ -195,10 +253,12 @@ class Editor:
 
     def redirect(self, old: str, new: str) -> bool:
         """Let who reads a tensor read another; False, and nothing done, if a subgraph reads it."""
-        if any(place == CAPTURED for _, place in self.reads(old)):
+        found = self.reads(old)
+        if any(place == CAPTURED for _, place in found):
             return False
-        while self.reads(old):
-            self.set_input(self.reads(old)[0], new)
+        for op in dict.fromkeys(op for op, _ in found):
+            inputs = [new if tensor == old else tensor for tensor in op.inputs]
+            self.replace(op, self.changed(op, inputs, op.outputs))
         return True
 
     def drop_unread(self) -> None:
@@ -212,14 +272,14 @@ class Editor:
     def _attach(self, op: Operator) -> None:
         self.writers |= {tensor: op for tensor in op.outputs if tensor}
         for reader in _readers(op):
-            self.readers.setdefault(reader[0], []).append(reader[1])
+            self.readers.setdefault(reader[0], {})[reader[1]] = None
 
     def _detach(self, op: Operator) -> None:
         for tensor in op.outputs:
             if self.writers.get(tensor) is op:
                 del self.writers[tensor]
         for tensor, reader in _readers(op):
-            self.readers[tensor].remove(reader)
+            del self.readers[tensor][reader]
 
 
 def _readers(op: Operator) -> list[tuple[str, Reader]]:

@@ -100,8 +100,9 @@ def _same_constant(edit: Editor, tensor: str) -> Any:
 def join_matmul_add(edit: Editor) -> None:
     """Take MatMul of two DQs and Add for one Gemm, where shapes allow it (``matmul_add_fusion.cc``)."""
     pairs = []
+    codes: dict[str, bool] = {}
     for op in edit.graph.operators:
-        if op.op_type == "MatMul" and op.domain == "" and all(_is_codes(edit, name) for name in op.inputs):
+        if op.key == ("", "MatMul") and all(_is_codes(edit, name, codes) for name in op.inputs):
             reader = edit.only_reader(op.outputs[0])
             if reader is not None and reader.op.key == ("", "Add") and reader.op.opset >= 7:
                 pairs.append((op, reader))
@@ -132,11 +133,18 @@ def join_matmul_add(edit: Editor) -> None:
         edit.remove(matmul)
 
 
-def _is_codes(edit: Editor, tensor: str) -> bool:
-    op = edit.writers.get(tensor)
-    while op is not None and moves(op):
-        op = edit.writer(op, 0)
-    return edit.is_dq(op)
+def _is_codes(edit: Editor, tensor: str, known: dict[str, bool]) -> bool:
+    """Whether a tensor is a DQ's, behind what moves its numbers; `known` keeps what was found."""
+    path = [tensor]
+    while tensor not in known:
+        op = edit.writers.get(tensor)
+        if op is None or not moves(op):
+            known[tensor] = edit.is_dq(op)
+        else:
+            tensor = op.inputs[0]
+            path.append(tensor)
+    known |= dict.fromkeys(path, known[tensor])
+    return known[tensor]
 
 
 def _fits_gemm(a: Sizes, b: Sizes, c: Sizes) -> bool:

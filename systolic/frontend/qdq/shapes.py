@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from systolic.frontend.operators import Graph, Sizes
+from systolic.layers.host.evaluator import inferred
 
 _DATA_LIMIT = 64
 """Constants of no more numbers are given with their values: they may be shapes."""
+
+# Processor time for the whole graph: some hundred times what it takes.
+_SECONDS, _SECONDS_PER_NODE = 1.0, 1e-3
 
 
 def infer_shapes(graph: Graph) -> dict[str, Sizes]:
@@ -34,12 +38,13 @@ def infer_shapes(graph: Graph) -> dict[str, Sizes]:
         helper.make_graph(nodes, "shapes", inputs, outputs, small),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()],
     )
+    seconds = _SECONDS + _SECONDS_PER_NODE * len(nodes)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except onnx.shape_inference.InferenceError:
+        known_graph = inferred(model, seconds, "onnx's shape inference", strict=False).graph
+    except ValueError:
         return {}  # conversion finds what is wrong, and says where
     shapes: dict[str, Sizes] = {}
-    for known in (*inferred.value_info, *inferred.output, *inferred.input):
+    for known in (*known_graph.value_info, *known_graph.output, *known_graph.input):
         tensor = known.type.tensor_type
         if known.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
             sizes = (d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)

@@ -111,10 +111,7 @@ def _insert_pair(
     edit.insert(first, *made, after=False)
     for reader, pair in zip(readers, made[1:], strict=True):
         # An operator that reads the tensor twice has been changed at the first place by now.
-        now = next(
-            found
-            for found in edit.reads(tensor)
-            if found.place == reader.place and found.op.outputs == reader.op.outputs
-        )
+        op = edit.writers[next(filter(None, reader.op.outputs))]
+        now = Reader(op, reader.place)
         edit.set_input(now, pair.outputs[0])
     return [pair.outputs[0] for pair in made[1:]]

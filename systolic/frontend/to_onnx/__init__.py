@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from systolic._files import replacing
+from systolic._files import write_file
+from systolic._text import printable_errors
 from systolic.frontend.read import check_standard
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS
@@ -30,6 +31,7 @@ LEFT_OUT: dict[str, str] = {
 """Layers that have no form in ONNX that load_onnx reads as the same layer, and what to write instead."""
 
 
+@printable_errors
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file: codes in the QOperator form, the rest as standard operators.
 
@@ -93,8 +95,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
             f"the model takes {size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; use Model.save"
         )
     check_standard(proto)
-    with replacing(path) as file:
-        file.write(proto.SerializeToString())
+    write_file(path, lambda file: file.write(proto.SerializeToString()))
 
 
 def _proto(model: Model) -> Any:

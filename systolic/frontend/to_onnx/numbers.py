@@ -104,11 +104,18 @@ def _write_softmax(out: Writer, node: Node) -> None:
     out.node(node, "Softmax", node.inputs, axis=layer.axis)
 
 
+def _epsilon(layer: Any) -> float | None:
+    # Stored as float32, which the operator's own default is not.
+    return layer.epsilon if layer.epsilon != 1e-5 else None
+
+
 def _write_layer_normalization(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    # Stored as float32, which the operator's own default is not.
-    epsilon = layer.epsilon if layer.epsilon != 1e-5 else None
-    out.node(node, "LayerNormalization", node.inputs, axis=layer.axis, epsilon=epsilon)
+    out.node(node, "LayerNormalization", node.inputs, axis=layer.axis, epsilon=_epsilon(layer))
+
+
+def _write_batch_normalization(out: Writer, node: Node) -> None:
+    out.node(node, "BatchNormalization", node.inputs, epsilon=_epsilon(node.layer))
 
 
 def _write_matmul(out: Writer, node: Node) -> None:
@@ -261,6 +268,7 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
 NUMBERS: dict[str, Callable[[Writer, Node], None]] = {
     "ArgMax": operator("ArgMax", axis="axis", keepdims="keepdims", select_last_index="last"),
     "AveragePool": _write_average_pool,
+    "BatchNormalization": _write_batch_normalization,
     "Binary": _write_binary,
     "Cast": _write_cast,
     "Clip": _write_clip,

@@ -102,8 +102,7 @@ def pad_pairs(value: Any, rank: int) -> tuple[tuple[Any, ...], ...]:
     """Return a padding of (before, after) for each axis as tuples, sizes unchecked; None is no padding."""
     if value is None:
         return ((0, 0),) * rank
-    listed = Sequence | np.ndarray
-    if not isinstance(value, listed) or not all(isinstance(pads, listed) for pads in value):
+    if not _check.is_listed(value, arrays=True) or not all(_check.is_listed(p, arrays=True) for p in value):
         raise TypeError(
             f"padding must hold (before, after) for each of {rank} axes, not {_check.kind(value)}"
         )
@@ -115,7 +114,7 @@ def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
     value = getattr(layer, name)
     if value is None:
         return
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    if not _check.is_listed(value, arrays=True):
         raise TypeError(f"{name} must be a sequence of integers, not {_check.kind(value)}")
     sizes = tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
     object.__setattr__(layer, name, sizes)

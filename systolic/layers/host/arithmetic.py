@@ -114,13 +114,20 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.dtype.kind != "f" and b.dtype.kind != "f":
-        wide = np.uint64 if a.dtype.kind == "u" else np.int64
-        exact = np.power(a.astype(wide), np.maximum(b, 0).astype(wide))
-        # Only 1 and -1 have powers below 1 that are integers.
-        unit = np.where(np.abs(a.astype(wide)) == 1, np.where(b % 2 == 0, 1, a), 0)
-        return np.where(b < 0, unit, exact).astype(a.dtype)
-    return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+    result = np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+    if a.dtype.kind != "f" and _spreads(b.shape, a.shape):
+        # Where one exponent stands beside a line of numbers, ONNX Runtime multiplies.
+        result = np.where(b == 2, a * a, np.where(b == 3, a * a * a, result))
+    return result
+
+
+def _spreads(b: Shape, a: Shape) -> bool:
+    """Whether elements of `b` stand beside several of `a` along the innermost axis that is not 1 for both."""
+    rank = max(len(a), len(b))
+    for size_a, size_b in zip(((1,) * rank + a)[::-1], ((1,) * rank + b)[::-1], strict=False):
+        if size_a != 1 or size_b != 1:
+            return size_b == 1
+    return False
 
 
 # Function, types taken, and whether the result is a bool.
@@ -160,8 +167,9 @@ class Binary(HostLayer):
     -----
     The ONNX operators of those names, on two tensors of one type (Pow's exponent may have another).
     Integers wrap, and Div rounds them towards 0; Add, Sub, Mul and Div of floats are rounded as
-    IEEE 754 says: all runtimes give the same bits. Pow is computed in float64 and rounded once;
-    ONNX Runtime's lies within 2 units in the last place of it. NaN spreads through Max and Min.
+    IEEE 754 says: all runtimes give the same bits. Pow is computed in float64 and rounded once, integers
+    too, as in ONNX Runtime, whose floats lie within 2 units in the last place of it; squares and cubes
+    of integers wrap where one exponent spreads over several. NaN spreads through Max and Min.
 
     Examples
     --------

@@ -19,6 +19,10 @@ _DOUBLES = ("float32", "float64")
 _REALS = (*_DOUBLES, "float16")
 
 
+class Refused(ValueError):
+    """The evaluator must not compute a node, and nothing else can."""
+
+
 @dataclass(frozen=True)
 class Use:
     """A node, the version of its operator set, and what is known of the tensors it reads."""

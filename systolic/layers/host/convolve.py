@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check
+from systolic._memory import require_array
 from systolic.layers import spatial
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import Pair
+from systolic.layers.geometry import Pair, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
 
@@ -126,28 +127,39 @@ class FloatConv(_Convolution):
         x, w = inputs[:2]
         span = self._span([array.shape for array in inputs])
         icg = w.shape[1]
-        images = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *span.pads))
-        images = images.reshape(batch, self.groups, icg, *images.shape[2:])
-        weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg * math.prod(span.kernel))
-        sums = np.empty((batch, *weight.shape[:2], *span.out))
-        lines = max(1, _PATCHES // max(1, self.groups * weight.shape[2] * math.prod(span.out[1:])))
+        images = x.reshape(batch, self.groups, icg, *x.shape[2:])
+        weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg, *span.kernel)
+        require_array((batch, *weight.shape[:2], *span.out), "float64", f"{self.kind}: the sums")
+        sums = np.zeros((batch, *weight.shape[:2], *span.out))
         with np.errstate(all="ignore"):
-            for number, start in itertools.product(range(batch), range(0, span.out[0], lines)):
-                out = (min(lines, span.out[0] - start), *span.out[1:])
-                patches = np.empty((self.groups, icg, *span.kernel, *out))
-                for offsets in itertools.product(*map(range, span.kernel)):
-                    parts: list[Any] = [
-                        _every(offset * dilation, stride, count)
-                        for offset, dilation, stride, count in zip(
-                            offsets, span.dilation, span.stride, out, strict=True
-                        )
-                    ]
-                    first = start * span.stride[0]
-                    parts[0] = slice(parts[0].start + first, parts[0].stop + first, parts[0].step)
-                    patches[_at(slice(None), slice(None), *offsets)] = images[_at(number, ..., *parts)]
-                product = weight @ patches.reshape(self.groups, weight.shape[2], math.prod(out))
-                sums[number, :, :, start : start + out[0]] = product.reshape(*weight.shape[:2], *out)
+            numbers = self.groups * icg * math.prod(span.kernel) * math.prod(span.out)
+            for number in range(batch):
+                image = images[number].astype(np.float64)
+                for lines in _blocks(span.out[0], numbers):
+                    self._add_lines(image, weight, span, lines, sums[number, :, :, lines])
             return self._finished(sums, inputs)
+
+    def _add_lines(
+        self, image: np.ndarray, weight: np.ndarray, span: spatial.Span, lines: slice, sums: np.ndarray
+    ) -> None:
+        """Add the products along some lines of the output, their patches laid out as a matrix.
+
+        Where one line's patches are too many, some taps of the kernel after others.
+        """
+        groups, ocg, icg = weight.shape[:3]
+        kernel, out = math.prod(span.kernel), sums.shape[2:]
+        flat = weight.reshape(groups, ocg, icg, kernel)
+        places = spatial.tap_places(span, lines)
+        for part in _blocks(kernel, groups * icg * kernel * math.prod(out)):
+            patches = np.zeros((groups, icg, part.stop - part.start, *out))
+            for tap in range(part.start, part.stop):
+                offsets = [int(offset) for offset in np.unravel_index(tap, span.kernel)]
+                if all(map(dict.__contains__, places, offsets)):
+                    outs, elements = zip(*map(dict.__getitem__, places, offsets), strict=True)
+                    patches[_at(..., tap - part.start, *outs)] = image[_at(..., *elements)]
+            depth = icg * (part.stop - part.start)
+            product = flat[..., part].reshape(groups, ocg, depth) @ patches.reshape(groups, depth, -1)
+            sums += product.reshape(sums.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -292,27 +304,29 @@ class FloatConvTranspose(_Convolution):
         rows = x.astype(np.float64).reshape(batch, self.groups, ic // self.groups, math.prod(image))
         # One matrix (oc // groups, ic // groups) for each group and element of the kernel.
         weight = np.moveaxis(w.astype(np.float64).reshape(self.groups, -1, *w.shape[1:]), 1, 2)
-        reach = [max(whole, before + out) for whole, (before, _), out in axes]
-        sums = np.zeros((batch, self.groups, ocg, *reach))
+        # The elements of x and of y that meet at each tap: y sees x as a convolution's x sees its outputs.
+        places = [
+            taps(out, kernel[axis], strides[axis], dilations[axis], before, image[axis])
+            for axis, (_, (before, _), out) in enumerate(axes)
+        ]
+        shape = (batch, self.groups, ocg, *(out for _, _, out in axes))
+        require_array(shape, "float64", f"{self.kind}: the sums")
+        sums = np.zeros(shape)
         with np.errstate(all="ignore"):
-            for offsets in itertools.product(*map(range, kernel)):
-                parts: list[Any] = [
-                    _every(offset * dilation, stride, count)
-                    for offset, dilation, stride, count in zip(
-                        offsets, dilations, strides, image, strict=True
-                    )
-                ]
+            for offsets in itertools.product(*places):
+                elements, outs = zip(*(places[axis][tap] for axis, tap in enumerate(offsets)), strict=True)
                 product = np.ascontiguousarray(weight[_at(..., *offsets)]) @ rows
-                sums[_at(..., *parts)] += product.reshape(batch, self.groups, ocg, *image)
-            kept = [slice(before, before + out) for _, (before, _), out in axes]
-            return self._finished(np.ascontiguousarray(sums[_at(..., *kept)]), inputs)
+                sums[_at(..., *outs)] += product.reshape(batch, self.groups, ocg, *image)[_at(..., *elements)]
+            return self._finished(sums, inputs)
+
+
+def _blocks(count: int, numbers: int) -> Iterator[slice]:
+    """Cut 0..count, which makes so many numbers in all, so that a part makes about _PATCHES."""
+    step = max(1, _PATCHES * count // max(1, numbers))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 def _at(*index: Any) -> Any:
     """Return an index of several axes; mypy takes a tuple of ... and others for an array."""
     return index
-
-
-def _every(start: int, step: int, count: int) -> slice:
-    """Return the places of `count` elements, `step` apart."""
-    return slice(start, start + (count - 1) * step + 1, step)

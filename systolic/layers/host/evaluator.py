@@ -1,25 +1,63 @@
-"""Any other operator of the ONNX standard, by the onnx package's own reference evaluator."""
+"""Operators without a layer of their own, computed by ONNX Runtime or by onnx's reference evaluator."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _isolated
+from systolic._text import printable
 from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
+
+Call = Callable[[dict[str, np.ndarray]], list[Any]]
+"""From the tensors that a node reads, by name, to those that it writes."""
+
+Inferred = dict[str, tuple[str | None, tuple[int | None, ...] | None]]
+"""Type and shape by a tensor's name, None for what is unknown."""
+
+ONNX_RUNTIME, ONNX = "ONNX Runtime", "onnx"
+"""What `delegate` says."""
+
+STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+"""Domains whose operators the onnx package knows."""
+
+WITH_SUBGRAPHS = ("If", "Loop", "Scan")
+"""Operators that run other nodes: which, and how often, depends on values."""
 
 # Nodes whose evaluators are kept; each holds the node's constants.
 _KEPT = 128
 
+# The oldest version of the file format with everything used here; old releases read it too.
+_IR_VERSION = 8
+
+# Shape inference looks at sizes and axes, not at the values of weights.
+_SHAPING_BYTES = 1 << 16
+
+# Of processor time for the shapes of one node, which take a fraction of a millisecond.
+_SECONDS = 1.0
+
+# Imported before its time begins.
+_FOREIGN = ("onnx.reference", "onnxruntime")
+
+# What evaluating a node on constants may take: a file may ask for any number of steps.
+_FOLD_SECONDS = 1.5
+_FOLD_BYTES_PER_SECOND = 1 << 22
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxNode(HostLayer):
-    """One node of an ONNX graph, its subgraphs among it, evaluated by the onnx package.
+    """One node of an ONNX graph, with its subgraphs, for operators without a layer of their own.
+
+    ONNX Runtime computes it where it is installed and has the operator. Otherwise onnx's reference
+    evaluator does, but only what has been compared with ONNX Runtime (or, for operators that it lacks,
+    with the test data of the ONNX standard); anything else is refused. `delegate` says which one it is.
 
     Parameters
     ----------
@@ -37,7 +75,7 @@ class OnnxNode(HostLayer):
 
     Notes
     -----
-    As slow and as exact as ``onnx.reference``. Running it needs ``pip install "systolic[onnx]"``.
+    Running it needs ``pip install "systolic[onnx]"``. ONNX Runtime uses one thread.
 
     Examples
     --------
@@ -71,7 +109,7 @@ class OnnxNode(HostLayer):
         object.__setattr__(self, "node", node)
         for name in ("reads", "read_dtypes", "write_dtypes"):
             value = getattr(self, name)
-            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            listed = _check.is_listed(value)
             if not listed or not all(isinstance(item, str) for item in value):
                 raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
             object.__setattr__(self, name, tuple(value))
@@ -82,8 +120,8 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
-        if not isinstance(self.opsets, Sequence) or not all(
-            isinstance(item, Sequence) and len(item) == 2 for item in self.opsets
+        if not _check.is_listed(self.opsets) or not all(
+            _check.is_listed(item) and len(item) == 2 for item in self.opsets
         ):
             raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
         opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)
@@ -91,13 +129,21 @@ class OnnxNode(HostLayer):
 
     @property
     def kind(self) -> str:
-        """The operator."""
-        return self.operator
+        """The operator, in printable text."""
+        return printable(self.operator)
+
+    @property
+    def delegate(self) -> str:
+        """Who computes it: "ONNX Runtime", also where only that could, or "onnx", its reference evaluator."""
+        try:
+            return self._runner.delegate
+        except (ImportError, ValueError):
+            return ONNX_RUNTIME
 
     @property
     def may_loop(self) -> bool:
         """Whether the node has subgraphs, whose work no size tells."""
-        return self.operator in ("If", "Loop", "Scan")
+        return self.operator in WITH_SUBGRAPHS
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
         """Return the shapes that onnx infers; UnknownShape if it cannot."""
@@ -110,6 +156,11 @@ class OnnxNode(HostLayer):
         known = {n: v for n, v in zip(self.reads, values, strict=True) if v is not None}
         types = dict(zip(self.reads, self.read_dtypes, strict=True))
         found = infer(parse(self.node.tobytes()), types, dims, known, dict(self.opsets))
+        if len(found) != len(self.write_dtypes):
+            raise ValueError(
+                f"write_dtypes must name a type for each output of the node ({self.kind}) in use, "
+                f"{', '.join(map(repr, found)) or 'none'}, not {self.write_dtypes}"
+            )
         result = []
         for _, shape in found.values():
             if shape is None or None in shape:
@@ -126,24 +177,28 @@ class OnnxNode(HostLayer):
         return tuple(self.write_dtypes)
 
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return what the reference evaluator gives, one array per output in use."""
+        """Return what ONNX Runtime or the evaluator computes, one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
-        run = evaluator(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
-        try:
-            with np.errstate(all="ignore"):
-                results = run.run(None, dict(zip(self.reads, inputs, strict=True)))
-        except Exception as error:
-            # Whatever foreign code raises, on data that it does not take.
-            raise ValueError(
-                f"{self.kind}, by onnx's reference evaluator: {type(error).__name__}: {error}"
-            ) from error
-        arrays = []
-        for result, dtype in zip(results, self.write_dtypes, strict=True):
-            if not isinstance(result, np.ndarray | np.generic):
-                raise TypeError(f"{self.kind} gave a {type(result).__name__} instead of a tensor")
-            # The evaluator is loose about types in places; the standard is not. A copy, for it may
-            # hand back what it was given.
-            arrays.append(np.array(result, dtype=dtype))
+        return self._runner(inputs, self.write_dtypes)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return runner(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields: a session cannot be copied or pickled, and is made again where it is needed."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def fold(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
+        size = sum(array.nbytes for array in inputs)
+        arrays = _isolated.call(
+            self.apply,
+            *inputs,
+            seconds=_FOLD_SECONDS + size / _FOLD_BYTES_PER_SECOND,
+            what=f"{self.kind}, on constants,",
+            modules=_FOREIGN,
+        )
         return tuple(arrays)
 
     def _expect(self, values: Sequence[Any]) -> None:
@@ -174,23 +229,33 @@ def infer(
     shapes: Mapping[str, Sequence[int | None] | None],
     values: Mapping[str, np.ndarray],
     opsets: Mapping[str, int],
-) -> dict[str, tuple[str | None, tuple[int | None, ...] | None]]:
-    """Return type and shape of each of a node's outputs in use, as far as onnx can infer them.
+) -> Inferred:
+    """Return type and shape of each of a node's outputs in use, as far as they can be inferred.
 
-    A type is None where it is none of a tensor that numpy knows; ValueError if what the node reads
-    does not fit.
+    onnx infers them for standard operators, ONNX Runtime for others. A type is None where it is none of a
+    tensor that numpy knows; ValueError if what the node reads does not fit.
     """
     onnx = _onnx()
-    from onnx import shape_inference
-
     graph = _model(node, tuple(dtypes), opsets, dtypes, shapes)
-    graph.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in values.items())
+    graph.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name)
+        for name, value in values.items()
+        if value.nbytes <= _SHAPING_BYTES
+    )
+    if node.domain not in STANDARD:
+        found: Inferred = _isolated.call(
+            _described, graph.SerializeToString(), node.op_type,
+            seconds=_SECONDS, what="ONNX Runtime's shape inference", modules=("onnxruntime",),
+        )  # fmt: skip
+        return found
     try:
-        done = shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{node.op_type} does not take what reaches it: {text}") from error
-    found: dict[str, tuple[str | None, tuple[int | None, ...] | None]] = {}
+        done = inferred(graph, _SECONDS, "onnx's shape inference", strict=True)
+    except ValueError as error:
+        if node.op_type in WITH_SUBGRAPHS and any(shape is not None for shape in shapes.values()):
+            # A branch that is not taken need not fit: then only a run can tell the shape.
+            return infer(node, dtypes, {}, {}, opsets)
+        raise ValueError(f"{node.op_type} does not take what reaches it: {error}") from error
+    found = {}
     for value in done.graph.output:
         tensor = value.type.tensor_type
         dtype = None
@@ -199,6 +264,153 @@ def infer(
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         found[value.name] = dtype, tuple(sizes) if tensor.HasField("shape") else None
     return found
+
+
+def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Return the output of a node that reads nothing; ValueError if that is no tensor or takes too long."""
+    return _isolated.call(  # type: ignore[no-any-return]
+        _alone,
+        data,
+        opsets,
+        seconds=_FOLD_SECONDS,
+        what="it",
+        modules=_FOREIGN,
+    )
+
+
+def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
+    (value,) = runner(data, (), (), opsets).call({})
+    if not isinstance(value, np.ndarray):
+        raise ValueError("it gives no tensor; sequences, optionals and maps are not supported")
+    return value
+
+
+def inferred(model: Any, seconds: float, what: str, *, strict: bool) -> Any:
+    """Return a ModelProto with the shapes that onnx infers; ValueError if its parts do not fit.
+
+    Attributes out of range end the process of onnx's native code in places, or make it run forever:
+    it runs in a helper process, for at most so many seconds.
+    """
+    data = _isolated.call(
+        _inferred,
+        model.SerializeToString(),
+        strict,
+        seconds=seconds,
+        what=what,
+        modules=("onnx.shape_inference",),
+    )
+    return type(model).FromString(data)
+
+
+def _inferred(data: bytes, strict: bool) -> bytes:
+    from onnx import shape_inference
+
+    try:
+        done = shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True)
+    except shape_inference.InferenceError as error:
+        # Its own class is not for the other process.
+        raise ValueError(" ".join(str(error).split())) from error
+    return bytes(done.SerializeToString())
+
+
+def _described(data: bytes, operator: str) -> Inferred:
+    return session.describe(session.create(data, operator))
+
+
+class Runner:
+    """Computes one node.
+
+    Attributes
+    ----------
+    delegate : str
+        Who does it: `ONNX_RUNTIME` or `ONNX`.
+    """
+
+    def __init__(self, node: Any, reads: Sequence[str], delegate: str, call: Call) -> None:
+        self.operator, self.reads, self.delegate, self.call = node.op_type, reads, delegate, call
+
+    def __call__(self, inputs: Sequence[np.ndarray], dtypes: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Return the outputs in use, of these types.
+
+        Raises
+        ------
+        ValueError
+            If the node does not take these values.
+        MemoryError
+        """
+        try:
+            results = self.call(dict(zip(self.reads, inputs, strict=True)))
+        except compared.Refused:
+            raise
+        except Exception as error:
+            # Whatever foreign code raises, on data that it does not take.
+            text = " ".join(str(error).split())
+            who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
+            if isinstance(error, MemoryError) or any(words in text for words in session.NO_MEMORY):
+                raise MemoryError(f"{self.operator}, by {who}, needs more memory than there is") from error
+            raise ValueError(f"{self.operator}, by {who}: {type(error).__name__}: {text}") from error
+        arrays = []
+        for result, dtype in zip(results, dtypes, strict=True):
+            if not isinstance(result, np.ndarray | np.generic):
+                raise TypeError(f"{self.operator} gave a {type(result).__name__} instead of a tensor")
+            # The evaluator is loose about types in places; the standard is not. And a copy, since it may
+            # hand back what it was given.
+            arrays.append(np.array(result, dtype=dtype))
+        return tuple(arrays)
+
+
+def runner(
+    data: bytes,
+    reads: Sequence[str],
+    dtypes: Sequence[str],
+    opsets: Sequence[tuple[str, int]],
+    shapes: Mapping[str, Sequence[int | None] | None] | None = None,
+) -> Runner:
+    """Return what computes a node: ONNX Runtime, or the evaluator for what it lacks and that is known right.
+
+    What the evaluator computes right may depend on the shapes: where they are not given, each call looks.
+
+    Raises
+    ------
+    ValueError
+        If neither can; the message says why.
+    """
+    node, versions = parse(data), dict(opsets)
+    types = dict(zip(reads, dtypes, strict=True))
+    outputs = [name for name in node.output if name]
+    try:
+        model = _model(node, reads, versions, types)
+        made = session.create(model.SerializeToString(), node.op_type)
+        return Runner(node, reads, ONNX_RUNTIME, lambda feeds: session.run(made, feeds, outputs))
+    except session.NoKernel as error:
+        lacking = str(error)
+
+    def allow(sizes: Mapping[str, Sequence[int | None] | None]) -> None:
+        why = compared.refusal(node, versions, types, sizes)
+        if why is not None:
+            raise compared.Refused(f"{lacking}, and {why}")
+
+    if shapes is not None:
+        allow(shapes)
+    run = evaluator(data, tuple(reads), tuple(dtypes), tuple(opsets))
+
+    def evaluated(feeds: dict[str, np.ndarray]) -> list[Any]:
+        allow({name: array.shape for name, array in feeds.items()})
+        with np.errstate(all="ignore"):
+            return list(run.run(None, feeds))
+
+    return Runner(node, reads, ONNX, evaluated)
+
+
+def delegate(
+    data: bytes,
+    reads: Sequence[str],
+    dtypes: Sequence[str],
+    opsets: Sequence[tuple[str, int]],
+    shapes: Mapping[str, Sequence[int | None] | None],
+) -> str:
+    """Return who computes a node; errors as for :func:`runner`."""
+    return runner(data, reads, dtypes, opsets, shapes).delegate
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -226,6 +438,12 @@ def _model(
     shapes: Mapping[str, Sequence[int | None] | None] | None = None,
 ) -> Any:
     onnx = _onnx()
+    unread = [name for name in node.input if name and name not in reads]
+    if unread:
+        # onnx's native code ends the process if an input has neither type nor value.
+        raise ValueError(
+            f"reads must name all inputs of the node ({node.op_type}); {', '.join(map(repr, unread))} missing"
+        )
     inputs = []
     for name in reads:
         value = onnx.ValueInfoProto(name=name)
@@ -237,7 +455,9 @@ def _model(
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     return onnx.helper.make_model(
-        onnx.helper.make_graph([node], "node", inputs, outputs), opset_imports=imports
+        onnx.helper.make_graph([node], "node", inputs, outputs),
+        opset_imports=imports,
+        ir_version=_IR_VERSION,
     )
 
 

@@ -31,7 +31,8 @@ class FloatMatMul(HostLayer):
     ONNX operators MatMul and Gemm. Products of float32 and float16 are computed in float64 and
     rounded once: within 1 unit in the last place of the true value; ONNX Runtime sums in float32, in
     an order that depends on the processor, and differs by up to about k / 2 units in the last place of
-    the sum of magnitudes of k products. Integers wrap; they take no alpha and beta but 1.
+    the sum of magnitudes of k products. Integers wrap; they take no alpha and beta but 1. A beta of 0
+    leaves c out, its infinities too.
 
     Examples
     --------
@@ -52,10 +53,7 @@ class FloatMatMul(HostLayer):
         for name in ("transpose_a", "transpose_b"):
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
         for name in ("alpha", "beta"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                raise TypeError(f"{name} must be a number, not {_check.kind(value)}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, _check.real(getattr(self, name), name))
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the product's shape; ValueError if the matrices do not fit."""
@@ -105,7 +103,7 @@ class FloatMatMul(HostLayer):
             result = np.asarray(np.matmul(a, b))
             if self.alpha != 1:
                 result = result * self.alpha
-            for c in rest:
+            for c in rest if self.beta else ():
                 result = result + (c if self.beta == 1 else c * np.float64(self.beta))
             return np.asarray(result).astype(dtype, copy=False).reshape(shape)
 

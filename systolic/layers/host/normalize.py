@@ -26,7 +26,7 @@ from systolic.layers.host.arithmetic import FLOATS, NUMBERS
 # Function and types taken.
 _REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
     "ReduceMax": (np.max, NUMBERS),
-    "ReduceMean": (np.mean, FLOATS),
+    "ReduceMean": (np.sum, FLOATS),
     "ReduceMin": (np.min, NUMBERS),
     "ReduceProd": (np.prod, NUMBERS),
     "ReduceSum": (np.sum, NUMBERS),
@@ -34,6 +34,28 @@ _REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
 
 REDUCE = tuple(_REDUCE)
 """What :class:`Reduce` computes."""
+
+
+def _least(dtype: np.dtype) -> float | int:
+    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
+def _greatest(dtype: np.dtype) -> float | int:
+    return np.inf if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
+# What is left of no numbers.
+_NONE = {"ReduceMax": _least, "ReduceMin": _greatest}
+
+
+def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return whole float64 numbers in an integer type, those beyond it as its end, NaN as the smallest."""
+    limits = np.iinfo(dtype)
+    # The largest 64-bit integers are no float64 numbers: 2^63 is, and is beyond the type.
+    inside = (values > float(limits.min)) & (values < float(limits.max))
+    result = np.where(inside, values, 0).astype(dtype)
+    result[~inside] = np.where(values[~inside] >= float(limits.max), limits.max, limits.min)
+    return result
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,10 +76,11 @@ class Reduce(HostLayer):
 
     Notes
     -----
-    The ONNX operators of those names. Integers wrap. Sums, products and means of float32 and float16
-    are taken in float64 and rounded once; ONNX Runtime sums in float32, in an order that depends on
-    the processor, so that its result differs by up to about n / 2 units in the last place of the sum
-    of magnitudes of n numbers (commonly by 1 or 2).
+    The ONNX operators of those names. Sums, products and means are taken in float64 and rounded once, to
+    integers by saturating, as ONNX Runtime does. Of float32 and float16 it sums in float32, in an order
+    that depends on the processor, so that its result differs by up to about n / 2 units in the last place
+    of the sum of magnitudes of n numbers (commonly by 1 or 2). Of no numbers the largest is minus
+    infinity, or the type's smallest, the smallest the other way round, and the mean 0. NaN spreads.
 
     Examples
     --------
@@ -97,8 +120,6 @@ class Reduce(HostLayer):
         return self._shape(shapes[0], self._axes(shapes[0], *values[1:]))
 
     def _shape(self, shape: Shape, axes: tuple[int, ...]) -> Shape:
-        if 0 in [shape[axis] for axis in axes] and self.operation in ("ReduceMax", "ReduceMin"):
-            raise ValueError(f"{self.operation} takes at least one number, not {_check.shape(shape)}")
         sizes = [1 if axis in axes else size for axis, size in enumerate(shape)]
         return tuple(size for axis, size in enumerate(sizes) if self.keepdims or axis not in axes)
 
@@ -112,15 +133,15 @@ class Reduce(HostLayer):
         """Return the numbers that are left."""
         x, *given = self._take(inputs)
         dtype, axes = self.output_dtype(*(array.dtype.name for array in inputs)), self._axes(x.shape, *given)
-        shape = self._shape(x.shape, axes)
         function = _REDUCE[self.operation][0]
-        sums = self.operation not in ("ReduceMax", "ReduceMin")
-        extra = {"dtype": np.float64 if x.dtype.kind == "f" else dtype} if sums else {}
+        options: dict[str, Any] = {"axis": axes, "keepdims": self.keepdims}
         with np.errstate(all="ignore"):
-            if self.operation == "ReduceMean" and not x.size:
-                return np.full(shape, np.nan, dtype)
-            result = function(x, axis=axes, keepdims=self.keepdims, **extra)
-            return np.array(result, dtype=dtype)
+            if self.operation in ("ReduceMax", "ReduceMin"):
+                return np.array(function(x, initial=_NONE[self.operation](x.dtype), **options), dtype=dtype)
+            result = np.asarray(function(x, dtype=np.float64, **options))
+            if self.operation == "ReduceMean":
+                result = result / max(math.prod(x.shape[axis] for axis in axes), 1)
+            return result.astype(dtype) if x.dtype.kind == "f" else _saturated(result, x.dtype)
 
     def _take(self, values: Sequence[Any]) -> Sequence[Any]:
         return take_some(self, values, 1, 2 if self.axes is None else 1)
@@ -149,7 +170,8 @@ class ArgMax(HostLayer):
 
     Notes
     -----
-    A NaN counts as the largest.
+    As in ONNX Runtime, NaN is not larger than any number, and no number is larger than a NaN that comes
+    first: there the index is 0.
 
     Examples
     --------
@@ -187,9 +209,14 @@ class ArgMax(HostLayer):
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
         shape, axis = self.output_shape(x.shape), normal_axis(self, self.axis, x.ndim)
-        found = np.argmax(np.flip(x, axis) if self.last else x, axis=axis)
+        numbers = x
+        if x.dtype.kind == "f" and np.isnan(x).any():
+            numbers = x == np.fmax.reduce(x, axis=axis, keepdims=True)
+        found = np.argmax(np.flip(numbers, axis) if self.last else numbers, axis=axis)
         if self.last:
             found = x.shape[axis] - 1 - found
+        if numbers is not x:
+            found = np.where(np.isnan(np.take(x, 0, axis)), 0, found)
         return np.asarray(found, dtype=np.int64).reshape(shape)
 
 
@@ -285,10 +312,7 @@ class LayerNormalization(HostLayer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        epsilon = self.epsilon
-        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.number) or not epsilon >= 0:
-            raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(epsilon)}")
-        object.__setattr__(self, "epsilon", float(epsilon))
+        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape, Shape]:
         """Return the shapes of y (the input's), of the means and of the inverse deviations."""
@@ -330,3 +354,75 @@ class LayerNormalization(HostLayer):
             if bias:
                 wide += bias[0]
             return wide.astype(x.dtype), mean.astype(np.float32), inverse.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNormalization(HostLayer):
+    """``(x - mean) / sqrt(variance + epsilon) * scale + bias`` per channel, with stored statistics.
+
+    Reads x (batch, channel, ...), then scale, bias, mean and variance, one number per channel each.
+
+    Parameters
+    ----------
+    epsilon : float
+
+    Notes
+    -----
+    ONNX operator BatchNormalization at inference, in float32 and in the order of ONNX Runtime: with
+    ``s = scale * (1 / sqrt(variance + epsilon))`` it is ``x * s + (bias - mean * s)``, each operation
+    rounded by itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import BatchNormalization
+    >>> x, one, zero = np.float32([[1, 2]]), np.float32([1, 1]), np.float32([0, 0])
+    >>> BatchNormalization(epsilon=0.0).apply(x, one, zero, one, 4 * one)
+    array([[0. , 0.5]], dtype=float32)
+    """
+
+    inputs: ClassVar[int] = 5
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return x's shape."""
+        shape, *rest = take_some(self, shapes, 5, 5)
+        if len(shape) < 2:
+            raise ValueError(f"BatchNormalization takes x (batch, channel, ...), not {_check.shape(shape)}")
+        for name, other in zip(("scale", "bias", "mean", "variance"), rest, strict=True):
+            if tuple(other) != (shape[1],):
+                raise ValueError(
+                    f"BatchNormalization takes a {name} of {shape[1]} channels, as x {_check.shape(shape)} "
+                    f"has, not {_check.shape(other)}"
+                )
+        return tuple(shape)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return float32, the type of everything it reads."""
+        for dtype in take_some(self, dtypes, 5, 5):
+            expect_dtype(self, dtype, ("float32",))
+        return "float32"
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the normalized x."""
+        self.output_shape(*(array.shape for array in inputs))
+        self.output_dtype(*(array.dtype.name for array in inputs))
+        x, *rest = inputs
+        scale, bias, mean, variance = (
+            array.reshape(-1, *[1] * (x.ndim - 2)).astype(np.float32) for array in rest
+        )
+        with np.errstate(all="ignore"):
+            scale = scale * (np.float32(1) / np.sqrt(variance + np.float32(self.epsilon)))
+            y = x * scale
+            y += bias - mean * scale
+        return y
+
+
+def _epsilon(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+        raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
+    return _check.real(value, "epsilon")

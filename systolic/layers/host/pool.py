@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +81,7 @@ class MaxPool2d(HostLayer):
             return out
         # A maximum over a window is one over its columns, then one over its rows.
         for direction, axis in enumerate(image_axes(self.layout)):
-            x = _max_along(x, axis, win, direction)
+            x = largest_along(x, axis, win.out[direction], win.taps(direction))
         return x
 
 
@@ -151,7 +150,8 @@ class AveragePool2d(HostLayer):
         include = _check.flag(self.count_include_pad, "count_include_pad")
         object.__setattr__(self, "count_include_pad", include)
         with np.errstate(over="ignore"):
-            reach = self.x.scales * np.float32(256 * math.prod(pair(self.kernel, "kernel")))
+            pixels = math.prod(pair(self.kernel, "kernel"))
+            reach = self.x.scales * np.float32(_check.real(256 * pixels, "256 times the pixels of kernel"))
         if not np.isfinite(reach):
             raise ValueError(
                 f"x.scale must keep the sum of a window finite in float32, but {self.x.scale} does not; "
@@ -188,18 +188,17 @@ class AveragePool2d(HostLayer):
 
     def _means(self, x: np.ndarray, win: Window) -> np.ndarray:
         """Return the float32 means of the windows, as real numbers."""
-        widths = [(0, 0)] * 4
-        for direction, axis in enumerate(image_axes(self.layout)):
-            widths[axis] = _margins(win, direction)
-        # Adding the 0 of a padding pixel changes no sum.
-        padded = np.pad(quant.dequantize(x, self.x), widths)
+        real = quant.dequantize(x, self.x)
         sums = np.zeros(replace_image(x.shape, self.layout, win.out), np.float32)
-        for part in _window_parts(padded, win, image_axes(self.layout)):
-            np.add(sums, part, out=sums)
+        rows, cols = image_axes(self.layout)
+        outs, elements = [slice(None)] * 4, [slice(None)] * 4
+        # In window order; adding the 0 of a padding pixel would change no sum.
+        for outs[rows], elements[rows] in win.taps(0).values():
+            for outs[cols], elements[cols] in win.taps(1).values():
+                sums[tuple(outs)] += real[tuple(elements)]
         if self.count_include_pad:
             return np.divide(sums, np.float32(win.kernel[0] * win.kernel[1]), out=sums)
-        rows, cols = (_pixels_inside(win, direction) for direction in (0, 1))
-        counts = np.multiply.outer(rows, cols).astype(np.float32)
+        counts = np.multiply.outer(_pixels_inside(win, 0), _pixels_inside(win, 1)).astype(np.float32)
         return np.divide(sums, counts if self.layout == "NCHW" else counts[..., None], out=sums)
 
 
@@ -311,15 +310,9 @@ def _normalize_window(layer: Any) -> None:
 def _window(layer: Any, shape: Shape) -> Window:
     image = expect_images(layer, shape, layer.layout)
     dilation = getattr(layer, "dilation", (1, 1))
-    return window(image, layer.kernel, layer.stride, dilation, layer.padding, ceil_mode=layer.ceil_mode)
-
-
-def _margins(win: Window, direction: int) -> Pair:
-    """Return the padding along height (0) or width (1) that reaches the last window's end."""
-    before = win.pads[direction][0]
-    reach = (win.out[direction] - 1) * win.stride[direction]
-    reach += (win.kernel[direction] - 1) * win.dilation[direction] + 1
-    return before, max(reach - before - win.image[direction], 0)
+    return window(
+        image, layer.kernel, layer.stride, dilation, layer.padding, ceil_mode=layer.ceil_mode, pool=True
+    )
 
 
 def _pixels_inside(win: Window, direction: int) -> np.ndarray:
@@ -328,32 +321,16 @@ def _pixels_inside(win: Window, direction: int) -> np.ndarray:
     return np.minimum(start + win.kernel[direction], win.image[direction]) - np.maximum(start, 0)
 
 
-def _part(win: Window, direction: int, offset: int) -> slice:
-    """Return where pixel `offset` of every window lies on a padded image, along one direction."""
-    start = offset * win.dilation[direction]
-    return slice(start, start + (win.out[direction] - 1) * win.stride[direction] + 1, win.stride[direction])
+def lowest(dtype: np.dtype) -> float | int:
+    """Return what padding holds for a maximum."""
+    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
-def _window_parts(padded: np.ndarray, win: Window, axes: Pair) -> Iterator[np.ndarray]:
-    """Yield, pixel by pixel of the kernel in window order, that pixel of all windows."""
-    index = [slice(None)] * 4
-    for row in range(win.kernel[0]):
-        index[axes[0]] = _part(win, 0, row)
-        for col in range(win.kernel[1]):
-            index[axes[1]] = _part(win, 1, col)
-            yield padded[tuple(index)]
-
-
-def _max_along(x: np.ndarray, axis: int, win: Window, direction: int) -> np.ndarray:
-    """Return a new array: the maxima of all windows along one direction."""
-    margins = _margins(win, direction)
-    if margins != (0, 0):
-        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        x = np.pad(x, [margins if a == axis else (0, 0) for a in range(4)], constant_values=lowest)
-    index = [slice(None)] * 4
-    index[axis] = _part(win, direction, 0)
-    out = x[tuple(index)].copy(order="C")
-    for offset in range(1, win.kernel[direction]):
-        index[axis] = _part(win, direction, offset)
-        np.maximum(out, x[tuple(index)], out=out)
+def largest_along(x: np.ndarray, axis: int, outputs: int, taps: dict[int, tuple[slice, slice]]) -> np.ndarray:
+    """Return a new array: the maxima of all windows along one axis; NaN spreads."""
+    out = np.full((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
+    before = (slice(None),) * axis
+    for outs, elements in taps.values():
+        part = out[(*before, outs)]
+        np.maximum(part, x[(*before, elements)], out=part)
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import PADDING_NAMES, along
+from systolic.layers.geometry import PADDING_NAMES, along, taps
 from systolic.layers.host._inputs import expect_dtype, pad_pairs, take
 from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.quant import QuantParams
@@ -130,26 +130,20 @@ class QLinearAveragePool(HostLayer):
 
     def _sums(self, x: np.ndarray, windows: Windows, axes: Shape) -> np.ndarray:
         """Return the float32 sums of the windows, as real numbers."""
-        margins = {
-            axis: _margins(x.shape[axis], pads, outputs, kernel, stride)
-            for axis, (pads, outputs), kernel, stride in zip(
+        real = quant.dequantize(x, self.x)
+        sums = np.zeros(self.output_shape(x.shape), np.float32)
+        found = [
+            taps(x.shape[axis], kernel, stride, 1, before, outputs)
+            for axis, ((before, _), outputs), kernel, stride in zip(
                 axes, windows, self.kernel, self._steps, strict=True
             )
-        }
-        # Adding the 0 of a padding element changes no sum.
-        widths = [margins.get(axis, (0, 0)) for axis in range(x.ndim)]
-        real = np.pad(quant.dequantize(x, self.x), widths)
-        sums = np.zeros(self.output_shape(x.shape), np.float32)
-        for part in self._parts(real, windows, axes):
-            np.add(sums, part, out=sums)
+        ]
+        around = (slice(None),) * axes[0]
+        # In window order; adding the 0 of a padding element would change no sum.
+        for parts in itertools.product(*(each.values() for each in found)):
+            outs, elements = zip(*parts, strict=True)
+            sums[(*around, *outs)] += real[(*around, *elements)]
         return sums
-
-    def _parts(self, real: np.ndarray, windows: Windows, axes: Shape) -> Iterator[np.ndarray]:
-        index = [slice(None)] * real.ndim
-        for offsets in itertools.product(*map(range, self.kernel)):
-            for axis, offset, (_, outputs), stride in zip(axes, offsets, windows, self._steps, strict=True):
-                index[axis] = _part(offset, outputs, stride)
-            yield real[tuple(index)]
 
     def _inside(self, shape: Shape, windows: Windows, axes: Shape) -> np.ndarray:
         """Return how many elements of each window lie inside x, to broadcast with the means."""
@@ -241,14 +235,14 @@ def _mean_of_all(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, ax
 
 def _sizes(value: Any, name: str, count: int) -> tuple[int, ...]:
     sizes = (1,) * count if value is None else value
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != count:
+    if not _check.is_listed(sizes) or len(sizes) != count:
         raise ValueError(f"{name} must hold {count} integers, one per spatial axis, not {value!r}")
     return tuple(_check.integer(size, f"{name}[{i}]", minimum=1) for i, size in enumerate(sizes))
 
 
 def _normalize_window(layer: Any) -> None:
     """Put the fields that describe the window into their stored form."""
-    if isinstance(layer.kernel, str) or not isinstance(layer.kernel, Sequence) or not layer.kernel:
+    if not _check.is_listed(layer.kernel) or not layer.kernel:
         raise ValueError(f"kernel must hold one integer per spatial axis, not {layer.kernel!r}")
     kernel = _sizes(layer.kernel, "kernel", len(layer.kernel))
     padding = layer.padding
@@ -283,17 +277,7 @@ def _windows(layer: Any, shape: Shape, first: int) -> Windows:
         along(
             f"axis {first + i}", size, layer.kernel[i], layer.stride[i], 1,
             layer.padding if isinstance(layer.padding, str) else layer.padding[i], ceil_mode=layer.ceil_mode,
+            pool=True,
         )
         for i, size in enumerate(sizes)
     ]  # fmt: skip
-
-
-def _margins(size: int, pads: tuple[int, int], outputs: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the padding along an axis that reaches the last window's end."""
-    reach = (outputs - 1) * stride + kernel
-    return pads[0], max(reach - pads[0] - size, 0)
-
-
-def _part(offset: int, outputs: int, stride: int) -> slice:
-    """Return where the element at `offset` of every window lies along an axis."""
-    return slice(offset, offset + (outputs - 1) * stride + 1, stride)

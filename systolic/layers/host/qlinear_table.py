@@ -117,10 +117,8 @@ class QLinearLeakyRelu(_Table):
 
     def __post_init__(self) -> None:
         expect_one_type(x=self.x, y=self.y)
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.floating):
-            raise TypeError(f"alpha must be a number, not {_check.kind(self.alpha)}")
         with np.errstate(over="ignore"):
-            object.__setattr__(self, "alpha", float(np.float32(self.alpha)))
+            object.__setattr__(self, "alpha", float(np.float32(_check.real(self.alpha, "alpha"))))
 
     def _function(self, x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):

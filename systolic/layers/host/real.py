@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from systolic import _check
+from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import IMAGE_AXES, conv_window
 from systolic.layers.geometry import Pads, Pair, Window, padding_spec, pair
@@ -152,18 +153,16 @@ class FloatConv2d(HostLayer):
         self.output_dtype(x.dtype.name)
         win = self._window(x.shape)
         oc, icg, kh, kw = self.weight.shape
-        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *win.pads))
-        grouped = padded.reshape(len(x), self.groups, icg, *padded.shape[2:])
+        shape = (len(x), self.groups, oc // self.groups, *win.out)
+        require_array(shape, "float64", "FloatConv2d: the sums")
+        images = x.astype(np.float64).reshape(len(x), self.groups, icg, *win.image)
         weight = self.weight.astype(np.float64).reshape(self.groups, oc // self.groups, icg, kh, kw)
-        sums = np.zeros((len(x), self.groups, oc // self.groups, *win.out))
+        sums = np.zeros(shape)
         with np.errstate(all="ignore"):
-            for row in range(kh):
-                for col in range(kw):
-                    rows, cols = (
-                        slice(at * d, at * d + (n - 1) * s + 1, s)
-                        for at, d, n, s in zip((row, col), win.dilation, win.out, win.stride, strict=True)
-                    )
-                    sums += np.einsum("bgihw,goi->bgohw", grouped[..., rows, cols], weight[..., row, col])
+            for row, (rows, from_rows) in win.taps(0).items():
+                for col, (cols, from_cols) in win.taps(1).items():
+                    part = images[..., from_rows, from_cols]
+                    sums[..., rows, cols] += np.einsum("bgihw,goi->bgohw", part, weight[..., row, col])
             return _finish(self, sums.reshape(len(x), oc, *win.out), axis=1)
 
 

@@ -143,7 +143,7 @@ class Resize(HostLayer):
         None is all.
     policy : {"stretch", "not_larger", "not_smaller"}
         What sizes mean: those, or the largest or smallest common scale that stays within or reaches
-        them.
+        them. Axes that count from the end then keep their sizes, as in ONNX Runtime.
 
     Notes
     -----
@@ -196,6 +196,8 @@ class Resize(HostLayer):
         x, target = take_some(self, inputs, 2, 2)
         self.output_dtype(x.dtype.name, target.dtype.name)
         shape, scales = self._plan(x.shape, target)
+        if shape == x.shape:
+            return np.array(x, order="C")  # whatever the scales, as ONNX Runtime does
         for axis, (size, scale) in enumerate(zip(shape, scales, strict=True)):
             if size != x.shape[axis] or scale != 1:
                 x = np.take(x, self._nearest(x.shape[axis], size, scale), axis=axis)
@@ -221,11 +223,15 @@ class Resize(HostLayer):
             raise ValueError(
                 f"Resize cannot make {_check.shape(wanted)} of nothing, an input {_check.shape(shape)}"
             )
+        if self.policy != "stretch" and self.axes is not None:
+            # ONNX Runtime's policies pass over axes that count from the end.
+            kept = [i for i, axis in enumerate(self.axes) if axis >= 0]
+            axes, wanted = tuple(axes[i] for i in kept), tuple(wanted[i] for i in kept)
         ratios = [np.float32(s) / np.float32(shape[axis] or 1) for axis, s in zip(axes, wanted, strict=True)]
         if self.policy != "stretch" and ratios:
             common = min(ratios) if self.policy == "not_larger" else max(ratios)
             ratios = [common] * len(axes)
-            wanted = tuple(math.floor(float(common) * shape[axis] + 0.5) for axis in axes)
+            wanted = tuple(math.floor(float(common * np.float32(shape[axis])) + 0.5) for axis in axes)
         for axis, size, ratio in zip(axes, wanted, ratios, strict=True):
             sizes[axis], scales[axis] = size, ratio
         return room_for(self, sizes), scales
@@ -243,8 +249,9 @@ class Resize(HostLayer):
         else:
             place = (i + half) / scale - half
             if self.coordinates == "half_pixel_symmetric":
-                exact = scale * np.float32(size)
-                place += np.float32(size) / 2 * (one - np.float32(out) / exact)
+                offset = np.float32(size) / 2 * (one - np.float32(out) / (scale * np.float32(size)))
+                # ONNX Runtime's constants are doubles here.
+                place = (offset + (i + 0.5).astype(np.float64) / scale - 0.5).astype(np.float32)
         rounding = self.rounding
         if rounding == "simple":
             rounding = "ceil" if scale < 1 else "floor"
@@ -252,8 +259,9 @@ class Resize(HostLayer):
             index = np.floor(place)
         elif rounding == "ceil":
             index = np.ceil(place)
-        elif rounding == "round_prefer_floor":
-            index = np.ceil(place - half)
         else:
-            index = np.floor(place + half)
+            # Halves by a comparison: adding a half would round what lies just below one upwards.
+            low = np.floor(place)
+            above = place - low
+            index = low + (above > half if rounding == "round_prefer_floor" else above >= half)
         return np.clip(index, 0, size - 1).astype(np.intp)

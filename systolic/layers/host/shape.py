@@ -115,7 +115,7 @@ class Reshape(HostLayer):
     allowzero: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.shape, str) or not isinstance(self.shape, Sequence | np.ndarray):
+        if not _check.is_listed(self.shape, arrays=True):
             raise TypeError(f"shape must be a sequence of integers, not {_check.kind(self.shape)}")
         sizes = tuple(_check.integer(size, f"shape[{i}]", minimum=-1) for i, size in enumerate(self.shape))
         object.__setattr__(self, "shape", sizes)

@@ -106,7 +106,7 @@ class Squeeze(HostLayer):
     Parameters
     ----------
     axes : sequence of int or None
-        Which; None is those that it reads, or all of size 1.
+        Which; None is those that it reads, or all of size 1 if it reads none.
 
     Examples
     --------
@@ -130,7 +130,11 @@ class Squeeze(HostLayer):
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the sizes that stay."""
-        return self._shape(shapes[0], _axes_from(self, values))
+        return self._shape(shapes[0], self._given(values))
+
+    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
+        """Return the axes to take away; None, as no axes among the inputs, stands for all of size 1."""
+        return self.axes if self.axes is not None else _axes_from(self, values) or None
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
@@ -152,7 +156,7 @@ class Squeeze(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy with fewer axes."""
         x, *_ = _with_axes(self, inputs)
-        return np.array(x, order="C").reshape(self._shape(x.shape, _axes_from(self, inputs)))
+        return np.array(x, order="C").reshape(self._shape(x.shape, self._given(inputs)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

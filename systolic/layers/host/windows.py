@@ -12,9 +12,10 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import PADDING_NAMES, Pair, along
+from systolic.layers.geometry import PADDING_NAMES, Pair, along, taps
 from systolic.layers.host._inputs import axes_field, expect_dtype, pad_pairs, take
 from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.host.pool import largest_along, lowest
 
 
 class _Windows(HostLayer):
@@ -61,13 +62,6 @@ class _Windows(HostLayer):
         (shape,) = take(self, shapes)
         return (*shape[:2], *(outputs for _, outputs in self._windows(shape)))
 
-    @property
-    def _stride(self) -> Sequence[int]:
-        return self.stride or ()
-
-    def _offsets(self, axis: int) -> np.ndarray:
-        return np.arange(self.kernel[axis]) * (self.dilation or ())[axis]
-
     def _windows(self, shape: Shape) -> list[tuple[Pair, int]]:
         """Return the padding and the number of windows along each axis."""
         rank = len(self.kernel)
@@ -82,26 +76,26 @@ class _Windows(HostLayer):
                 f"axis {axis + 2}",
                 shape[axis + 2],
                 self.kernel[axis],
-                self._stride[axis],
+                (self.stride or ())[axis],
                 (self.dilation or ())[axis],
                 padding if isinstance(padding, str) else padding[axis],
                 ceil_mode=self.ceil_mode,
+                pool=True,
             )
             for axis in range(rank)
         ]
 
-    def _padded(self, x: np.ndarray, value: float) -> np.ndarray:
-        """Return x with `value` around it, as far as windows reach."""
-        margins = [(0, 0), (0, 0)]
-        for axis, ((before, _), outputs) in enumerate(self._windows(x.shape)):
-            reach = (outputs - 1) * self._stride[axis] + int(self._offsets(axis)[-1]) + 1
-            margins.append((before, max(reach - before - x.shape[axis + 2], 0)))
-        return np.pad(x, margins, constant_values=value) if any(map(any, margins)) else x
+    def _taps(self, shape: Shape, *, cropped: bool = False) -> list[dict[int, tuple[slice, slice]]]:
+        """Return :func:`~systolic.layers.geometry.taps` along each axis.
 
-    def _part(self, axis: int, offset: int, outputs: int) -> slice:
-        """Return where the element at an offset of every window lies along a padded axis."""
-        step = self._stride[axis]
-        return slice(offset, offset + (outputs - 1) * step + 1, step)
+        With `cropped`, without what the padding crops at the end; windows reach it with `ceil_mode` alone.
+        """
+        strides, dilations = self.stride or (), self.dilation or ()
+        found = []
+        for axis, ((before, after), outputs) in enumerate(self._windows(shape)):
+            size = shape[axis + 2] + (min(after, 0) if cropped else 0)
+            found.append(taps(size, self.kernel[axis], strides[axis], dilations[axis], before, outputs))
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,18 +140,10 @@ class MaxPool(_Windows):
         """Return the maxima of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
-        windows = self._windows(x.shape)
-        x = self._padded(x, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
         # A maximum over a window is one along each of its axes, one after the other.
+        places, windows = self._taps(x.shape), self._windows(x.shape)
         for axis, (_, outputs) in enumerate(windows):
-            index = [slice(None)] * x.ndim
-            first, *rest = self._offsets(axis).tolist()
-            index[axis + 2] = self._part(axis, first, outputs)
-            out = np.array(x[tuple(index)], order="C")
-            for offset in rest:
-                index[axis + 2] = self._part(axis, offset, outputs)
-                np.maximum(out, x[tuple(index)], out=out)
-            x = out
+            x = largest_along(x, axis + 2, outputs, places[axis])
         return x
 
 
@@ -209,21 +195,16 @@ class MaxPoolIndices(MaxPool):
         size = x.shape[2:]
         places = np.arange(math.prod(size)).reshape(size, order="C" if self.order == "row" else "F")
         planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(size)) * math.prod(size)
+        shape, _ = self.output_shape(x.shape)
         # Padding has no place, and is never larger.
-        numbers = self._padded(x, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
-        numbered = self._padded(places[None, None], -1)
-        windows = self._windows(x.shape)
-        best = where = None
-        for offsets in itertools.product(*(self._offsets(axis) for axis in range(len(windows)))):
-            parts = [self._part(axis, offset, windows[axis][1]) for axis, offset in enumerate(offsets)]
-            part = numbers[(slice(None), slice(None), *parts)]
-            place = np.broadcast_to(numbered[(slice(None), slice(None), *parts)], part.shape)
-            if best is None or where is None:
-                best, where = np.array(part, order="C"), np.array(place, order="C")
-                continue
-            better = (part > best) | ((where < 0) & (place >= 0))
-            best, where = np.where(better, part, best), np.where(better, place, where)
-        assert best is not None and where is not None
+        best = np.full(shape, lowest(x.dtype), x.dtype)
+        where = np.full(shape, -1, np.int64)
+        for parts in itertools.product(*(found.values() for found in self._taps(x.shape))):
+            outs, elements = ((slice(None), slice(None), *each) for each in zip(*parts, strict=True))
+            number, place = x[elements], places[elements[2:]]
+            better = (number > best[outs]) | (where[outs] < 0)
+            np.copyto(best[outs], number, where=better)
+            np.copyto(where[outs], place, where=better)
         return best, where + planes
 
 
@@ -279,20 +260,20 @@ class AveragePool(_Windows):
         """Return the means of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
-        windows = self._windows(x.shape)
         counts = np.ones((), np.float64)
-        for axis, ((before, after), outputs) in enumerate(windows):
-            size = x.shape[axis + 2]
-            # Where each window's elements lie along this axis, (windows, kernel).
-            places = np.add.outer(np.arange(outputs) * self._stride[axis], self._offsets(axis))
-            low, high = (0, size + before + after) if self.count_include_pad else (before, before + size)
-            counts = np.multiply.outer(counts, ((places >= low) & (places < high)).sum(axis=1))
-        padded = self._padded(x, 0)
+        for axis, ((before, after), outputs) in enumerate(self._windows(x.shape)):
+            size, step, dilation = x.shape[axis + 2], (self.stride or ())[axis], (self.dilation or ())[axis]
+            starts = np.arange(outputs) * step - before
+            low, high = (-before, size + after) if self.count_include_pad else (0, min(size, size + after))
+            # How many elements of each window lie before the first that counts, and before the last's end.
+            first, last = (-((starts - end) // dilation) for end in (low, high))
+            inside = np.clip(last, 0, self.kernel[axis]) - np.clip(first, 0, self.kernel[axis])
+            counts = np.multiply.outer(counts, inside)
         sums = np.zeros(self.output_shape(x.shape), np.float64)
         with np.errstate(all="ignore"):
-            for offsets in itertools.product(*(self._offsets(axis) for axis in range(len(windows)))):
-                parts = [self._part(axis, offset, windows[axis][1]) for axis, offset in enumerate(offsets)]
-                sums += padded[(slice(None), slice(None), *parts)]
+            for parts in itertools.product(*(found.values() for found in self._taps(x.shape, cropped=True))):
+                outs, elements = zip(*parts, strict=True)
+                sums[(slice(None), slice(None), *outs)] += x[(slice(None), slice(None), *elements)]
             return np.divide(sums, counts, out=sums).astype(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Operators beside the array that work code by code: QLinearAdd and relu."""
+"""Operators beside the array that work code by code: QLinearAdd, QLinearSigmoid and relu."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from systolic.reference.oracle._arguments import as_codes, output_type, saturate, scalar
+from systolic.reference.oracle._scaled import dequantize_linear, quantize_linear
 
 
 def qlinear_add(
@@ -58,6 +59,45 @@ def qlinear_add(
     outer = _fma(_all_codes(p.dtype)[:, np.newaxis], rp, inner)
     table = saturate(np.rint(outer), dtype)
     return np.asarray(table[_code_index(p), _code_index(q)])
+
+
+# MlasLogisticConstants, from the highest power on: numerator / x and denominator in powers of x^2.
+_NUMERATOR = (4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03,
+              2.48287947061529e-01)  # fmt: skip
+_DENOMINATOR = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
+                1.16817656904453e-01, 9.93151921023180e-01)  # fmt: skip
+
+
+def qlinear_sigmoid(x: Any, x_scale: Any, x_zero_point: Any, y_scale: Any, y_zero_point: Any) -> np.ndarray:
+    """com.microsoft QLinearSigmoid, as MlasLogisticKernelFma3 computes it.
+
+    With ``r = clip(f32(sx * (q - zx)), -18, 18)`` and polynomials p and d in r^2, by Horner's rule with
+    fused multiply-adds: ``f32(f32(f32(r * p) / d) + 0.5)``, not below 0, quantized.
+
+    Parameters
+    ----------
+    x : array of int8 or uint8
+    x_scale, x_zero_point, y_scale : one value each
+    y_zero_point : numpy scalar or array of int8 or uint8
+        Its type is the result's type.
+
+    Returns
+    -------
+    ndarray of y_zero_point's type and x's shape
+    """
+    x = as_codes(x, "x")
+    dtype = output_type(y_zero_point)
+    real = np.clip(dequantize_linear(_all_codes(x.dtype).astype(x.dtype), x_scale, x_zero_point), -18, 18)
+    with np.errstate(under="ignore"):
+        square = real * real
+        over = np.full_like(real, _NUMERATOR[0])
+        for coefficient in _NUMERATOR[1:]:
+            over = _fma(over, square, np.float32(coefficient))
+        under = np.full_like(real, _DENOMINATOR[0])
+        for coefficient in _DENOMINATOR[1:]:
+            under = _fma(under, square, np.float32(coefficient))
+        value = np.maximum(real * over / under + np.float32(0.5), np.float32(0))
+    return np.asarray(quantize_linear(value, y_scale, y_zero_point, dtype)[_code_index(x)])
 
 
 def relu(x: Any, zero_point: Any = 0) -> np.ndarray:

@@ -92,12 +92,12 @@ def qlinear_average_pool(
     if tuple(kernel) == image and not np.any(pads):
         return qlinear_global_average_pool(x, x_scale, x_zero_point, y_scale, y_zero_point, layout)
     dtype = output_type(y_zero_point)
-    out, beyond = output_size(image, kernel, stride, (1, 1), pads, ceil_mode)
+    out, pads = output_size(image, kernel, stride, (1, 1), pads, ceil_mode)
 
     values = dequantize_linear(images, x_scale, x_zero_point)
-    values = pad(pad(values, pads, 0), beyond, 0)
+    values = pad(values, pads, 0)
     members = np.ones((1, 1, *image), dtype=np.float32)
-    members = pad(pad(members, pads, int(count_include_pad)), beyond, int(count_include_pad))
+    members = pad(members, pads, int(count_include_pad))
     total = np.zeros((*images.shape[:2], *out), dtype=np.float32)
     count = np.zeros((1, 1, *out), dtype=np.float32)
     for _, _, tap in taps(values, kernel, stride, (1, 1), out):
@@ -137,8 +137,8 @@ def max_pool(
     """
     images = to_nchw(as_codes(x, "x"), layout)
     lowest = np.iinfo(images.dtype).min
-    out, beyond = output_size(images.shape[2:], kernel, stride, dilation, pads, ceil_mode)
-    padded = pad(pad(images, pads, lowest), beyond, lowest)
+    out, pads = output_size(images.shape[2:], kernel, stride, dilation, pads, ceil_mode)
+    padded = pad(images, pads, lowest)
     largest = np.full((*images.shape[:2], *out), lowest, dtype=images.dtype)
     for _, _, tap in taps(padded, kernel, stride, dilation, out):
         np.maximum(largest, tap, out=largest)

@@ -90,9 +90,11 @@ def requantize(acc: Any, multiplier: Any, zero_point: Any, dtype: Any) -> np.nda
         raise TypeError(f"acc must hold int32, not {acc.dtype}; wrap the sums with wrap_int32")
     limits = np.iinfo(np.dtype(dtype))
     zero = scalar(zero_point, "zero_point")
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scaled = acc.astype(np.float32) * np.asarray(multiplier, dtype=np.float32)
-    bounded = np.clip(scaled, np.float32(limits.min - zero), np.float32(limits.max - zero))
+    low, high = np.float32(limits.min - zero), np.float32(limits.max - zero)
+    # NaN, which scales computed at run time may give, is the lowest code, as of x86's minima and maxima.
+    bounded = np.where(np.isnan(scaled), low, np.clip(scaled, low, high))
     return np.asarray(np.rint(bounded).astype(np.int64) + zero, dtype=dtype)
 
 

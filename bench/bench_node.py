@@ -1,0 +1,83 @@
+"""Operators without a layer of their own: ONNX Runtime node by node, beside the alternatives.
+
+Beside it are onnx's reference evaluator, and one session of a chain of nodes instead of one each.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from systolic import OnnxNode  # noqa: E402
+from systolic.layers.host import evaluator, session  # noqa: E402
+
+OPSET = 17
+LENGTH, INPUTS, HIDDEN = 80, 256, 128
+
+
+def real(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def layer_of(node, types):
+    data = np.frombuffer(node.SerializeToString(), np.uint8)
+    return OnnxNode(node.op_type, data, tuple(node.input), types, ("float32",), (("", OPSET),))
+
+
+NODES = {
+    "CumSum of 6 numbers": ("CumSum", {"x": real(2, 3), "axis": np.array(1)}, {}),
+    "CumSum of 1 M numbers": ("CumSum", {"x": real(1024, 1024), "axis": np.array(1)}, {}),
+    "bidirectional LSTM, 80 x 256 -> 128": (
+        "LSTM",
+        {
+            "x": real(LENGTH, 1, INPUTS),
+            "w": real(2, 4 * HIDDEN, INPUTS),
+            "r": real(2, 4 * HIDDEN, HIDDEN),
+            "b": real(2, 8 * HIDDEN),
+        },
+        {"hidden_size": HIDDEN, "direction": "bidirectional"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_node(measure, name):
+    """One node by its session, beside onnx's reference evaluator."""
+    operator, given, attributes = NODES[name]
+    proto = onnx.helper.make_node(operator, list(given), ["y"], **attributes)
+    layer = layer_of(proto, tuple(x.dtype.name for x in given.values()))
+    assert layer.delegate == "ONNX Runtime"
+    run = evaluator.evaluator(proto.SerializeToString(), layer.reads, layer.read_dtypes, layer.opsets)
+    measure(
+        name, lambda: layer.apply(*given.values()), 1, "calls/s",
+        ("onnx.reference", lambda: run.run(None, given), 1), rounds=5,
+    )  # fmt: skip
+
+
+def test_chain(measure):
+    """Ten small nodes: a session each, beside one session of all ten."""
+    count, x = 10, real(64, 64)
+    names = [f"t{i}" for i in range(count + 1)]
+    nodes = [onnx.helper.make_node("Selu", [a], [b]) for a, b in itertools.pairwise(names)]
+    layers = [layer_of(node, ("float32",)) for node in nodes]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(nodes, "g", [value("t0", 1, None)], [value(names[-1], 1, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8)
+    whole = session.create(model.SerializeToString(), "the chain")
+
+    def each():
+        y = x
+        for layer in layers:
+            (y,) = layer.apply(y)
+        return y
+
+    np.testing.assert_array_equal(each(), session.run(whole, {"t0": x}, names[-1:])[0])
+    measure(
+        "ten nodes of 64 x 64", each, count, "nodes/s",
+        ("one session", lambda: session.run(whole, {"t0": x}, names[-1:]), count),
+    )  # fmt: skip

@@ -1,0 +1,372 @@
+"""Calls of native code in a helper process, which may crash, hang or take all memory for itself alone.
+
+The onnx package's native code ends the process on some damaged files, and never returns on others.
+:func:`call` runs a function in a child that it starts on first use, keeps for later calls, and replaces
+when it has ended. The child limits itself by the kernel's timers and by RLIMIT_AS, so that it also ends
+when this process is gone; Windows has neither, there a timer of this process ends it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import functools
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from systolic._memory import available_bytes
+
+# A busy machine makes everything slower: the limit is on processor time, and so many times it on the clock's.
+_CLOCK = 5
+
+# Where an interpreter takes longer to import this package, something else is wrong.
+_START_SECONDS = 60
+
+# What the child writes when it is ready, after whatever its start-up printed.
+_READY = b"\x00systolic is ready\n"
+
+# Nothing from the current folder (-P): a pickle.py there is not Python's. The first message is sys.path.
+_BOOT = """
+import os, pickle, sys
+size = int.from_bytes(os.read(0, 8), "little")
+data = b""
+while len(data) < size:
+    data += os.read(0, size - len(data))
+sys.path[:] = pickle.loads(data)
+from systolic import _isolated
+_isolated.serve()
+"""
+
+_Outcome = tuple[str, Any]
+
+
+def call(
+    function: Callable[..., Any], *args: Any, seconds: float, what: str, modules: Sequence[str] = ()
+) -> Any:
+    """Return ``function(*args)``, computed in a process of its own.
+
+    Where no process can be started, and within the child itself, the function runs here.
+
+    Parameters
+    ----------
+    function : function
+        Of a module, by whose name the child finds it.
+    *args
+        Anything that can be pickled, as must be what the function returns.
+    seconds : float
+        Limit on the child's processor time, which begins when the child is ready.
+    what : str
+        What is done and for whom; errors begin with it.
+    modules : sequence of str
+        Modules that the function will import; their import takes no part of the time.
+
+    Raises
+    ------
+    ValueError
+        If the child dies, does not finish in time, or needs more memory than there is.
+    Exception
+        What the function raises: a built-in exception or one of this package as itself, any other as
+        ValueError.
+    """
+    if _child.inside:
+        return function(*args)
+    request = pickle.dumps((function, args, seconds, tuple(modules)), protocol=5)
+    outcome = _child.ask(request, seconds, what)
+    if outcome is None:
+        outcome = _outcome(function, args)
+    kind, value = outcome
+    if kind == "result":
+        return value
+    if kind == "memory":
+        there = "there is" if value is None else f"half of what is available, {value:,} bytes"
+        raise ValueError(f"{what} needs more memory than {there}")
+    if isinstance(value, BaseException):
+        raise value
+    raise ValueError(value)
+
+
+class _Child:
+    """The helper process of this process."""
+
+    def __init__(self) -> None:
+        self.inside = False
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        # An interpreter that did not start once will not later.
+        self.broken = False
+
+    def forget(self) -> None:
+        """Let go of a child that belongs to the process from which this one was forked."""
+        # Another thread may have held it.
+        self.lock = threading.Lock()
+        process, self.process = self.process, None
+        if process is not None:
+            _close(process)  # else the child would not see its parent end
+            process.returncode = 0  # not ours to wait for
+
+    def ask(self, request: bytes, seconds: float, what: str) -> _Outcome | None:
+        """Return the child's answer to a request; None if there can be no child."""
+        with self.lock:
+            try:
+                # A child that ended since the last call (out of memory, a user's kill) has a successor.
+                process = self._begin(request) or self._begin(request)
+                return None if process is None else self._answer(process, seconds, what)
+            except BaseException:
+                # After an interrupt the answer would be taken for the next request's.
+                self.stop()
+                raise
+
+    def stop(self) -> int | None:
+        """End the child, if there is one; return its exit status."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        process.kill()
+        _close(process)
+        return process.wait()
+
+    def _begin(self, request: bytes) -> subprocess.Popen[bytes] | None:
+        """Return a child that has begun with a request."""
+        process = self.process or self._start()
+        if process is None:
+            return None
+        try:
+            _send(process.stdin, request)
+            _receive(process.stdout)
+        except (OSError, EOFError):
+            self.stop()
+            return None
+        return process
+
+    def _answer(self, process: subprocess.Popen[bytes], seconds: float, what: str) -> _Outcome:
+        timer = None
+        if not _TIMERS:
+            timer = threading.Timer(seconds, process.kill)
+            timer.daemon = True
+            timer.start()
+        try:
+            outcome: _Outcome = pickle.loads(_receive(process.stdout))
+        except Exception:
+            # It ended, or native code wrote over what it sent.
+            status = self.stop()
+            late = timer is not None and not timer.is_alive()
+            if late or (status is not None and -status in _TIMERS):
+                raise ValueError(f"{what} did not finish within {seconds:g} s") from None
+            raise ValueError(f"{what} crashed: its process ended {_ending(status)}") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if outcome[0] == "memory":
+            self.stop()  # what it took stays with it
+        return outcome
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """Return a child that is ready; None if there can be none."""
+        # An application with Python inside would start itself.
+        if self.broken or not sys.executable or getattr(sys, "frozen", False):
+            return None
+        options: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+        try:
+            process = self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # A buffer would be flushed once more by a process forked from this one.
+                bufsize=0,
+                # Windows does not delete a folder that is a process's current one.
+                cwd=os.path.abspath(os.sep),
+                **options,
+            )
+        except OSError:
+            return None
+        timer = threading.Timer(_START_SECONDS, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            _send(process.stdin, pickle.dumps([os.path.abspath(path) for path in sys.path]))
+            seen = b""
+            while not seen.endswith(_READY):
+                part = process.stdout.read(1024) if process.stdout else b""
+                if not part:
+                    raise EOFError
+                seen += part
+        except (OSError, EOFError):
+            self.stop()
+            self.broken = True
+            return None
+        finally:
+            timer.cancel()
+        return process
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _send(pipe: IO[bytes] | None, data: bytes) -> None:
+    """Write a message: its size, then its bytes."""
+    assert pipe is not None
+    left = memoryview(len(data).to_bytes(8, "little") + data)
+    while left:
+        left = left[pipe.write(left) :]
+
+
+def _receive(pipe: IO[bytes] | None) -> bytes:
+    """Read a message; EOFError if the other end is closed."""
+    assert pipe is not None
+    return bytes(_read(pipe, int.from_bytes(_read(pipe, 8), "little")))
+
+
+def _read(pipe: IO[bytes], size: int) -> bytearray:
+    data = bytearray()
+    while len(data) < size:
+        part = pipe.read(min(size - len(data), 1 << 20))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+# The signals of the child's own timers, where the system has them.
+_TIMERS: tuple[int, ...] = () if sys.platform == "win32" else (signal.SIGPROF, signal.SIGALRM)
+
+_child = _Child()
+atexit.register(_child.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_child.forget)
+
+
+def _ending(status: int | None) -> str:
+    if status is not None and status < 0:
+        with contextlib.suppress(ValueError):
+            return f"by {signal.Signals(-status).name}"
+    return f"with exit status {status}"
+
+
+def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> _Outcome:
+    """Return what a call gives as the other process can read it."""
+    try:
+        return "result", function(*args)
+    except MemoryError:
+        return "memory", _allowance()
+    except Exception as error:
+        known = vars(builtins).get(type(error).__name__) is type(error)
+        if known or type(error).__module__.partition(".")[0] == __package__:
+            # With their traceback they hold every local of every frame.
+            return "error", error.with_traceback(None)
+        return "error", f"{type(error).__name__}: {error}"
+
+
+# In the child
+
+
+def serve() -> None:
+    """Answer requests from standard input until it ends."""
+    # What native code prints, or reads, is not for the pipes.
+    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    _child.inside = True
+    _settle()
+    answers.write(_READY)
+    while True:
+        try:
+            request = _receive(requests)
+        except EOFError:
+            return
+        outcome = _outcome(_prepared, (request,))
+        _send(answers, b"")
+        if outcome[0] == "result":
+            function, args, seconds = outcome[1]
+            _limit(seconds)
+            outcome = _outcome(function, args)
+            _limit(None)
+        _send(answers, _pickled(outcome))
+
+
+def _prepared(request: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], float]:
+    """Return what to call, with the modules it needs imported."""
+    function, args, seconds, modules = pickle.loads(request)
+    for module in modules:
+        with contextlib.suppress(ImportError):  # the function says so in its own words
+            importlib.import_module(module)
+    return function, args, seconds
+
+
+def _settle() -> None:
+    """Take on the habits of a helper: an interrupt is the parent's, no core dumps, first to go."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":
+        return
+    import resource
+
+    for number in _TIMERS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TIMERS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):  # Linux alone has it
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _limit(seconds: float | None) -> None:
+    """Bound the time and the memory of what follows; None takes the bounds away."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else seconds * _CLOCK)
+    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+    unlimited = most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if seconds is not None and (there := _allowance()) is not None and (held := _address_space()) is not None:
+        most = held + there if unlimited == resource.RLIM_INFINITY else min(held + there, unlimited)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses what is below the space in use
+        resource.setrlimit(resource.RLIMIT_AS, (most, unlimited))
+
+
+def _allowance() -> int | None:
+    """Return how many more bytes a call may take: half of what there is, for others take some too."""
+    return _allowance_at(int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=1)
+def _allowance_at(second: int) -> int | None:
+    # Asking takes longer than a small call.
+    there = available_bytes()
+    return None if there is None else there // 2
+
+
+def _address_space() -> int | None:
+    """Return the bytes of this process's address space, None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pickled(outcome: _Outcome) -> bytes:
+    """Return an outcome as bytes that the parent can read."""
+    try:
+        data = pickle.dumps(outcome, protocol=5)
+        if outcome[0] == "error":
+            pickle.loads(data)  # an exception may take other arguments than it keeps
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}" if outcome[0] == "result" else str(outcome[1])
+        return pickle.dumps(("error", text))
+    return data

@@ -1,0 +1,44 @@
+"""Text from model files, made safe to print: names may hold terminal commands or hidden characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def printable(text: str) -> str:
+    """Return a text with control, format and other invisible characters written as Python's escapes.
+
+    Examples
+    --------
+    >>> from systolic._text import printable
+    >>> print(printable("a\\x1b[31m" + chr(0x202E) + "b"))
+    a\\x1b[31m\\u202eb
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let the errors of a function that reads or runs a model say what they say in printable text."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            found: BaseException | None = error
+            # A traceback shows the causes too.
+            while found is not None:
+                # A KeyError shows the repr of its text, and a report is printable, line by line.
+                if not isinstance(found, KeyError | AssertionError):
+                    found.args = tuple(printable(a) if isinstance(a, str) else a for a in found.args)
+                found = found.__cause__ or found.__context__
+            raise
+
+    return call

@@ -1,0 +1,144 @@
+"""Where a model's products run: which nodes multiply beside the array, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from systolic import layers
+from systolic.layers import ArrayLayer
+from systolic.layers.base import Shape
+from systolic.model import Model, Node
+
+_FLOAT = (
+    layers.FloatConv, layers.FloatConv2d, layers.FloatConvTranspose, layers.FloatDense, layers.FloatMatMul,
+)  # fmt: skip
+
+# Operators left to others that multiply matrices.
+_MULTIPLIES = (
+    "Attention", "Bilinear", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "DynamicQuantizeLSTM",
+    "DynamicQuantizeMatMul", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM",
+    "MatMul", "MatMulInteger", "MatMulNBits", "MultiHeadAttention", "QAttention", "QGemm", "RNN",
+)  # fmt: skip
+
+# Lines that say why no MAC runs on the array.
+_LINES = 4
+
+
+@dataclass(frozen=True)
+class OffArray:
+    """A node that multiplies matrices, and why no MAC of it runs on the array.
+
+    Attributes
+    ----------
+    node, layer : str
+        The node's name and kind.
+    reason : str
+
+    Examples
+    --------
+    >>> from systolic.engine.placement import OffArray
+    >>> OffArray("lstm", "LSTM", "computed by ONNX Runtime").to_dict()["reason"]
+    'computed by ONNX Runtime'
+    """
+
+    node: str
+    layer: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {"node": self.node, "layer": self.layer, "reason": self.reason}
+
+
+def off_array(
+    model: Model, known: Mapping[str, tuple[Shape | None, str]] | None = None
+) -> tuple[OffArray, ...]:
+    """Return why no MAC runs on the array: the nodes that multiply matrices elsewhere, or nothing.
+
+    Of a model of which some run there, this says nothing.
+
+    Parameters
+    ----------
+    model : Model
+    known : mapping, optional
+        What ``Model.trace`` gave, if it is at hand.
+    """
+    if known is None:
+        known = model.trace(dict.fromkeys(model.inputs))
+    writers = {tensor: node for node in model.nodes for tensor in node.outputs}
+    found = []
+    for node in model.nodes:
+        reason = _reason(node, known, writers)
+        if reason is not None:
+            found.append(OffArray(node.name, node.layer.kind, reason))
+    return tuple(found)
+
+
+def _reason(
+    node: Node, known: Mapping[str, tuple[Shape | None, str]], writers: Mapping[str, Node]
+) -> str | None:
+    layer = node.layer
+    if isinstance(layer, ArrayLayer):
+        return "its product is empty"
+    if layer.delegate is not None:
+        return f"computed by {layer.delegate}" if _multiplies(layer) else None
+    if not isinstance(layer, _FLOAT):
+        return None
+    for tensor in node.inputs[:2]:
+        codes = _codes_before(tensor, known, writers)
+        if codes is not None and codes not in ("int8", "uint8"):
+            return f"its operands are {codes} codes, the array takes int8 and uint8"
+    dtype = known[node.inputs[0]][1]
+    return f"its operands are {dtype}: quantize the model first"
+
+
+def _multiplies(layer: Any) -> bool:
+    """Whether an operator left to others, or one in its subgraphs, multiplies matrices."""
+    if not layer.may_loop:
+        return layer.kind in _MULTIPLIES
+    from systolic.layers.host.evaluator import parse
+
+    nodes = [parse(layer.node.tobytes())]
+    while nodes:
+        node = nodes.pop()
+        if node.op_type in _MULTIPLIES:
+            return True
+        nodes += [inner for attribute in node.attribute for inner in attribute.g.node]
+    return False
+
+
+def _codes_before(
+    tensor: str, known: Mapping[str, tuple[Shape | None, str]], writers: Mapping[str, Node]
+) -> str | None:
+    """Return the type of the codes that a float tensor was dequantized from, None if there are none."""
+    passing = (layers.Transpose, layers.Reshape, layers.ReshapeTo, layers.Flatten, layers.Squeeze)
+    while tensor in writers:
+        node = writers[tensor]
+        if isinstance(node.layer, layers.Dequantize | layers.DequantizeLinear):
+            return known[node.inputs[0]][1]
+        if not isinstance(node.layer, passing):
+            return None
+        tensor = node.inputs[0]
+    return None
+
+
+def off_array_lines(nodes: Sequence[OffArray]) -> list[str]:
+    """Return in a few lines that no MAC runs on the array, and why; ``OffArray.to_dict`` has all."""
+    if not nodes:
+        return ["no MAC runs on the array: no node multiplies matrices"]
+    lines = []
+    for reason in dict.fromkeys(node.reason for node in nodes):
+        here = [node for node in nodes if node.reason == reason]
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in Counter(node.layer for node in here).most_common(3)
+        )
+        more = "" if len({node.layer for node in here}) <= 3 else " and others"
+        names = ", ".join(repr(node.node) for node in here[:2]) + (", ..." if len(here) > 2 else "")
+        lines.append(f"{kinds}{more} ({names}): {reason}")
+    if len(lines) > _LINES:
+        more = f"and {len(lines) - _LINES + 1} more reasons (--json lists every node)"
+        lines = [*lines[: _LINES - 1], more]
+    return [f"no MAC runs on the array: {lines[0]}", *(f"  {line}" for line in lines[1:])]

@@ -1,0 +1,176 @@
+"""Attributes of operators that foreign code runs: refused in our words where that would crash or never end.
+
+The onnx package's checker has seen names and types; here are values, against the ranks of what is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from systolic.frontend.operators._operator import Operator
+
+# Operators whose `axis`, or `axes`, is an axis of their first input.
+_AXIS = (
+    "ArgMax", "ArgMin", "Compress", "Concat", "Gather", "GatherElements", "Hardmax", "LayerNormalization",
+    "LogSoftmax", "LpNormalization", "RMSNormalization", "Scatter", "ScatterElements", "Softmax", "Split",
+    "SplitToSequence", "TopK", "Unique",
+)  # fmt: skip
+_AXES = (
+    "MeanVarianceNormalization", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze",
+)  # fmt: skip
+
+# Bounds beyond which an attribute asks for work without end, and below which it means nothing.
+_BOUNDS = {
+    ("RoiAlign", "sampling_ratio"): (0, 1 << 10),
+    ("ReverseSequence", "batch_axis"): (0, 1),
+    ("ReverseSequence", "time_axis"): (0, 1),
+    ("TfIdfVectorizer", "max_skip_count"): (0, 1 << 20),
+}
+
+
+def check_attributes(op: Operator) -> None:
+    """Raise ValueError if an attribute is out of range, or does not fit what is known of the inputs."""
+    name = op.op_type
+    rank = _rank(op, 0)
+    if rank is not None and not op.domain:
+        for known, attribute in ((_AXIS, "axis"), (_AXES, "axes")):
+            given = op.attributes.get(attribute, ()) if name in known else ()
+            for axis in given if isinstance(given, Sequence) else (given,):
+                # A scalar has no axis, but runtimes take 0 and -1 for it.
+                _within(attribute, axis, -max(rank, 1), max(rank, 1) - 1, f" for an input of rank {rank}")
+    for (of, attribute), (least, most) in _BOUNDS.items():
+        if of == name and attribute in op.attributes:
+            _within(attribute, op.attributes[attribute], least, most)
+    check = _CHECKS.get(op.key)
+    if check is not None:
+        check(op)
+
+
+def check_scan(inputs: int, body_inputs: int, scanned: int) -> None:
+    """Raise ValueError if a Scan has other inputs than its body, or scans none or more than it has."""
+    _within("num_scan_inputs", scanned, 1, inputs, f" for {inputs} inputs")
+    if inputs != body_inputs:
+        raise ValueError(f"its body must have an input for each of its {inputs}, not {body_inputs}")
+
+
+def _within(name: str, value: int, least: int, most: int, where: str = "") -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be in {least}..{most}{where}, not {value}")
+
+
+def _rank(op: Operator, index: int) -> int | None:
+    # What the file declares is no proof.
+    shape = op.graph.shapes.get(op.inputs[index]) if op.has(index) else None
+    return None if shape is None else len(shape)
+
+
+def _gather_nd(op: Operator) -> None:
+    ranks = [_rank(op, 0), _rank(op, 1)]
+    known = [rank for rank in ranks if rank is not None]
+    if known:
+        said = " and ".join("?" if rank is None else str(rank) for rank in ranks)
+        _within(
+            "batch_dims",
+            op.attributes.get("batch_dims", 0),
+            0,
+            min(known) - 1,
+            f" for inputs of ranks {said}",
+        )
+
+
+def _einsum(op: Operator) -> None:
+    given = str(op.attribute("equation", ""))
+    equation = given.replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not all(re.fullmatch(r"[A-Za-z]*(\.\.\.[A-Za-z]*)?", term) for term in (*terms, right)):
+        raise ValueError(f"equation must be letters, ... and commas, such as 'ij,jk->ik', not {given!r}")
+    if len(terms) != len(op.inputs):
+        raise ValueError(f"equation {given!r} is of {len(terms)} inputs, but there are {len(op.inputs)}")
+    for place, term in enumerate(terms):
+        rank, letters = _rank(op, place), term.replace("...", "")
+        if rank is not None and (rank < len(letters) if "..." in term else rank != len(letters)):
+            raise ValueError(f"equation {given!r} does not fit input {place}, which has rank {rank}")
+    out = right.replace("...", "")
+    strange = sorted(set(out) - set(left))
+    if arrow and (strange or len(set(out)) < len(out)):
+        raise ValueError(f"equation {given!r} must use letters of its inputs in its output, each once")
+
+
+def _trees(op: Operator) -> None:
+    """Raise if one of a forest's trees, whose nodes have numbers of their own, is none."""
+    fields = ("nodes_treeids", "nodes_nodeids", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids")
+    lists = [op.attributes.get(name, []) for name in fields]
+    if len({len(values) for values in lists}) > 1:
+        raise ValueError(
+            f"{', '.join(fields)} must have one length, not {', '.join(str(len(v)) for v in lists)}"
+        )
+    below = {
+        (tree, node): [] if mode in (b"LEAF", "LEAF") else [(tree, true), (tree, false)]
+        for tree, node, mode, true, false in zip(*lists, strict=True)
+    }
+    _acyclic(below)
+
+
+def _ensemble(op: Operator) -> None:
+    """Raise if one of a forest's trees, whose nodes are numbered through, is none."""
+    fields = ("nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs")
+    lists = [op.attributes.get(name, []) for name in fields]
+    if len({len(values) for values in lists}) > 1:
+        raise ValueError(
+            f"{', '.join(fields)} must have one length, not {', '.join(str(len(v)) for v in lists)}"
+        )
+    below = {
+        node: [child for child, leaf in ((true, true_leaf), (false, false_leaf)) if not leaf]
+        for node, (true, true_leaf, false, false_leaf) in enumerate(zip(*lists, strict=True))
+    }
+    _acyclic(below)
+
+
+def _acyclic(below: dict) -> None:
+    """Raise if a node leads back to itself, or to one that is not there: evaluation would never end."""
+    done, path = set(), set()
+
+    def children(node: object) -> Iterator:
+        return iter(below[node])
+
+    for root in below:
+        if root in done:
+            continue
+        # A stack of our own: trees of a damaged file may be deep.
+        stack = [(root, children(root))]
+        path.add(root)
+        while stack:
+            node, left = stack[-1]
+            child = next(left, None)
+            if child is None:
+                stack.pop()
+                path.discard(node)
+                done.add(node)
+            elif child not in below:
+                raise ValueError(
+                    f"its tree's node {_number(node)} leads to node {_number(child)}, which is not there"
+                )
+            elif child in path:
+                raise ValueError(
+                    f"its tree's node {_number(node)} leads back to node {_number(child)}: a cycle"
+                )
+            elif child not in done:
+                stack.append((child, children(child)))
+                path.add(child)
+
+
+def _number(node: object) -> str:
+    return f"{node[1]} of tree {node[0]}" if isinstance(node, tuple) else str(node)
+
+
+_ML = "ai.onnx.ml"
+_CHECKS: dict[tuple[str, str], Callable[[Operator], None]] = {
+    ("", "Einsum"): _einsum,
+    ("", "GatherND"): _gather_nd,
+    (_ML, "TreeEnsemble"): _ensemble,
+    (_ML, "TreeEnsembleClassifier"): _trees,
+    (_ML, "TreeEnsembleRegressor"): _trees,
+}

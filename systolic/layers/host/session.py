@@ -1,0 +1,158 @@
+"""Run one node of an ONNX graph in ONNX Runtime.
+
+One session per node: creating it takes about 0.4 ms and calling it 6 us plus the node's own work, so that
+joining neighboring nodes into one session would save little (bench/bench_node.py measures both).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+NO_MEMORY = ("std::bad_alloc", "Failed to allocate memory")
+"""What ONNX Runtime says where there is no memory: it has no class of errors for that."""
+
+# What it says where it does not have an operator.
+_MISSING = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
+
+
+class NoKernel(ValueError):
+    """ONNX Runtime is not installed, or does not have the operator for these types and this version."""
+
+
+def available() -> bool:
+    """Return whether ONNX Runtime can be imported."""
+    return _onnxruntime() is not None
+
+
+@functools.cache
+def operators() -> frozenset[tuple[str, str]]:
+    """Return (domain, operator) of what ONNX Runtime declares beyond the standard operator sets."""
+    if not available():
+        return frozenset()
+    from onnxruntime.capi import _pybind_state as state
+
+    # Not part of its public interface: where it is missing, only standard operators are known.
+    schemas: list[Any] = getattr(state, "get_all_operator_schema", list)()
+    return frozenset((s.domain, s.name) for s in schemas if s.domain == "com.microsoft")
+
+
+def create(model: bytes, what: str) -> Any:
+    """Return a session of a model that holds one node, called `what` in errors.
+
+    One thread: results then do not depend on the machine's number of cores.
+
+    Raises
+    ------
+    NoKernel
+        If ONNX Runtime is missing or does not have the operator.
+    ValueError
+        If it does not take the node.
+    """
+    runtime = _onnxruntime()
+    if runtime is None:
+        raise NoKernel("ONNX Runtime is not installed")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # Its classes have no common base, and the same case comes as several of them.
+        text = " ".join(str(error).split())
+        kind = NoKernel if any(words in text for words in _MISSING) else ValueError
+        raise kind(f"ONNX Runtime {runtime.__version__} does not take {what}: {text}") from error
+
+
+def describe(session: Any) -> dict[str, tuple[str | None, tuple[int | None, ...] | None]]:
+    """Return type and shape of a session's outputs, as far as ONNX Runtime infers them."""
+    found: dict[str, tuple[str | None, tuple[int | None, ...] | None]] = {}
+    for output in session.get_outputs():
+        kind = output.type.removeprefix("tensor(").removesuffix(")")
+        dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+        with contextlib.suppress(TypeError):
+            sizes = tuple(size if isinstance(size, int) else None for size in output.shape)
+            # A scalar and a tensor of unknown rank look alike.
+            found[output.name] = np.dtype(dtype).name, sizes or None
+        found.setdefault(output.name, (None, None))
+    return found
+
+
+def run(session: Any, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Any]:
+    """Return a session's outputs; an interrupt ends the wait for them.
+
+    Python handles signals between the steps of its main thread only, and a call may take any time. So from
+    the main thread the call is made in another one, which costs about 12 us.
+    """
+    options = _onnxruntime().RunOptions()
+    options.log_severity_level = 4
+
+    def call() -> list[Any]:
+        return session.run(list(names), dict(feeds), options)
+
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    try:
+        return _Caller.current().wait(call)
+    except BaseException:
+        # Ends the run before its next node; nobody waits for the rest.
+        options.terminate = True
+        raise
+
+
+class _Caller:
+    """A thread that makes one call at a time, and is left behind if the wait is interrupted."""
+
+    _own: _Caller | None = None
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="systolic ONNX Runtime", daemon=True).start()
+
+    @classmethod
+    def current(cls) -> _Caller:
+        """Return the idle caller of this process; threads do not survive a fork."""
+        own, cls._own = cls._own, None
+        return own if own is not None and own.process == os.getpid() else cls()
+
+    def wait(self, call: Callable[[], Any]) -> Any:
+        """Return what the call returns, or raise what it raises."""
+        try:
+            self.calls.put(call)
+            result, error = self.results.get()
+        except BaseException:
+            # Its result may still come, so no other call must use it: it ends with this one.
+            self.calls.put(None)
+            raise
+        _Caller._own = self
+        if error is not None:
+            raise error
+        return result
+
+    def _work(self) -> None:
+        while (call := self.calls.get()) is not None:
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as raised:
+                error = raised
+            self.results.put((result, error))
+            # Neither results nor operands may live on while the thread waits.
+            del call, result, error
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    return onnxruntime

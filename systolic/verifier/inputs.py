@@ -1,0 +1,277 @@
+"""Random inputs that a model can take: indices within range, masks of 0 and 1, sizes that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic import _check, layers
+from systolic.layers.base import Shape
+from systolic.model import Model, Node
+
+Known = Mapping[str, tuple[Shape | None, str]]
+
+# Wide integers that reach nothing of this module's knowledge: numbers that products do not overflow.
+_SMALL = 100
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a reader asks of the values of an input: these in order, some of these, or a range.
+
+    Attributes
+    ----------
+    values : tuple of int
+        All of them, in order.
+    choices : tuple of (int or float)
+        Values to draw from; empty where `low` and `high` bound them.
+    low, high : int
+        The least and the largest.
+    """
+
+    choices: tuple[float, ...] = ()
+    low: int = 0
+    high: int = 0
+    values: tuple[int, ...] = ()
+
+
+def random_inputs(
+    model: Model, seed: int, batch: int = 2, shapes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, np.ndarray]:
+    """Return inputs drawn from a seed: all codes, standard normal numbers, or what their readers take.
+
+    An input that is followed, through casts and changes of shape, to the indices of a Gather or to the
+    sizes of a Reshape holds such; an integer input that becomes a float or a condition, or is called a
+    mask, holds 0 and 1.
+
+    Parameters
+    ----------
+    model : Model
+    seed : int
+    batch : int
+        Size of the first axis where the model takes any.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of inputs by name, where other sizes are symbolic.
+
+    Raises
+    ------
+    ValueError
+        If a size stays open.
+    """
+    rng = np.random.default_rng(seed)
+    bound: dict[str, Shape] = {}
+    for name, shape in model._bind(batch, shapes).items():
+        if shape is None:
+            has = _check.shape(model.inputs[name].shape)
+            raise ValueError(
+                f"input {name!r} has the shape {has}; sizes beyond the batch must be given: by an input "
+                f"array, as shapes={{{name!r}: (...)}}, or in the shell by --shape {name}=..."
+            )
+        bound[name] = shape
+    known = model.trace(bound)
+    readers: dict[str, list[tuple[Node, int]]] = {}
+    for node in model.nodes:
+        for place, tensor in enumerate(node.inputs):
+            readers.setdefault(tensor, []).append((node, place))
+    inputs = {}
+    for name, shape in bound.items():
+        dtype = np.dtype(model.inputs[name].dtype)
+        uses = _uses(model, name, readers, known)
+        inputs[name] = _drawn(rng, name, shape, dtype, uses)
+    return inputs
+
+
+def _drawn(
+    rng: np.random.Generator, name: str, shape: Shape, dtype: np.dtype, uses: Sequence[Use]
+) -> np.ndarray:
+    if dtype.kind == "b":
+        return rng.integers(2, size=shape).astype(dtype)
+    for use in uses:
+        if use.values and len(use.values) == np.prod(shape, dtype=np.int64):
+            return np.array(use.values).astype(dtype).reshape(shape)
+    # Ranges before choices: a token that is compared with the padding's number is an index all the same.
+    ranges = [use for use in uses if not use.choices and not use.values]
+    if ranges:
+        # All readers at once: the tightest range, the least number if none is left.
+        low, high = max(use.low for use in ranges), min(use.high for use in ranges)
+        return rng.integers(low, max(low, high), shape, endpoint=True).astype(dtype)
+    choices = [use.choices for use in uses if use.choices]
+    if choices and choices[0] == (0, 1):
+        return _mask(rng, shape).astype(dtype)
+    if choices:
+        return np.asarray(rng.choice(np.array(choices[0]), shape)).astype(dtype)
+    if "mask" in name.lower() and dtype.name not in ("int8", "uint8", "int16", "uint16"):
+        return _mask(rng, shape).astype(dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    if dtype.itemsize > 2:
+        return rng.integers(max(limits.min, -_SMALL), _SMALL, shape, endpoint=True).astype(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+
+
+def _mask(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Return zeros and ones; the first along the last axis are ones, so that no row is masked as a whole."""
+    values = rng.integers(2, size=shape)
+    if shape:
+        values[..., : max(1, shape[-1] // 2)] = 1
+    return np.asarray(values)
+
+
+# How a value reaches what it means
+
+_PASSING = (
+    layers.Identity, layers.Flatten, layers.Reshape, layers.Transpose, layers.Squeeze, layers.Unsqueeze,
+    layers.Clip, layers.Concat, layers.Split,
+)  # fmt: skip
+_PASSING_FIRST = (layers.Slice, layers.Gather, layers.ReshapeTo, layers.Expand, layers.Pad)
+
+
+def _uses(model: Model, name: str, readers: Mapping[str, list[tuple[Node, int]]], known: Known) -> list[Use]:
+    """Return what the readers of an input ask of its values."""
+    integer = np.dtype(model.inputs[name].dtype).kind in "iu"
+    wide = np.dtype(model.inputs[name].dtype).itemsize > 2
+    found: list[Use] = []
+    seen, queue = {name}, [name]
+    while queue:
+        tensor = queue.pop()
+        for node, place in readers.get(tensor, []):
+            layer = node.layer
+            use = _use(node, place, known, model)
+            if use is not None:
+                found.append(use)
+                continue
+            if isinstance(layer, layers.Cast):
+                target = np.dtype(layer.dtype).kind
+                if integer and wide and target in "fb":
+                    found.append(Use((0, 1)))
+                    continue
+                passes = target in "iu"
+            elif isinstance(layer, layers.Where):
+                passes = place > 0
+            else:
+                passes = isinstance(layer, _PASSING) or (isinstance(layer, _PASSING_FIRST) and place == 0)
+                passes = passes or layer.kind in ("Max", "Min", "Identity", "Tile")
+            if passes:
+                for written in filter(None, node.outputs):
+                    if written not in seen:
+                        seen.add(written)
+                        queue.append(written)
+    return found
+
+
+def _use(node: Node, place: int, known: Known, model: Model) -> Use | None:
+    """Return what a node asks of the values that it reads at a place, None if nothing is known."""
+    layer = node.layer
+    if isinstance(layer, layers.OnnxNode):
+        return _onnx_use(node, place, known, model)
+    rule = _RULES.get(type(layer))
+    if rule is not None and place > 0:
+        return rule(node, place, known)
+    if isinstance(layer, layers.Fill):
+        return Use(low=1, high=4)
+    if layer.kind == "Equal":
+        # A model that compares its input with constants, such as a sampling rate, takes one of them.
+        other = model.constants.get(node.inputs[1 - place])
+        if other is not None and 0 < other.size <= 16 and other.dtype.kind in "iu":
+            values = set(other.ravel().tolist())
+            return Use((0, 1) if values <= {0, 1} else tuple(sorted(values)))
+    return None
+
+
+def _size(known: Known, tensor: str, axis: int) -> int:
+    shape = known[tensor][0]
+    return 1 if not shape else max(1, shape[axis])
+
+
+def _indices(node: Node, place: int, known: Known) -> Use:
+    return Use(high=_size(known, node.inputs[0], node.layer.axis) - 1)  # type: ignore[attr-defined]
+
+
+def _slice_use(node: Node, place: int, known: Known) -> Use:
+    shape = known[node.inputs[0]][0] or (1,)
+    if place == 1:
+        return Use((0,))
+    if place == 2:
+        return Use((max(1, min(shape)),))
+    return Use(values=tuple(range(_count(node, place, known)))) if place == 3 else Use((1,))
+
+
+def _count(node: Node, place: int, known: Known) -> int:
+    """Return how many numbers a list that a node reads holds."""
+    shape = known[node.inputs[place]][0]
+    return shape[0] if shape else 1
+
+
+def _reshape_use(node: Node, place: int, known: Known) -> Use:
+    shape, count = known[node.inputs[0]][0], _count(node, place, known)
+    if shape is not None and len(shape) == count:
+        return Use(values=tuple(shape))
+    return Use(values=(-1, *(1,) * (count - 1)))
+
+
+def _resize_use(node: Node, place: int, known: Known) -> Use:
+    layer: Any = node.layer
+    shape = known[node.inputs[0]][0]
+    if layer.by == "scales" or shape is None:
+        return Use((1,))
+    axes = range(len(shape)) if layer.axes is None else layer.axes
+    return Use(values=tuple(shape[axis] for axis in axes))
+
+
+_RULES: dict[type, Callable[[Node, int, Known], Use]] = {
+    layers.Gather: _indices,
+    layers.Slice: _slice_use,
+    layers.ReshapeTo: _reshape_use,
+    layers.Expand: lambda node, place, known: Use((1,)),
+    layers.Pad: lambda node, place, known: Use((0,)),
+    layers.Resize: _resize_use,
+}
+
+
+def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
+    """Return what an operator of the standard asks of one of its inputs."""
+    from systolic.layers.host.evaluator import parse
+
+    layer: Any = node.layer
+    proto = parse(layer.node.tobytes())
+    names = list(proto.input)
+    if place >= len(layer.reads) or layer.reads[place] not in names:
+        return None
+    operator, at = layer.operator, names.index(layer.reads[place])
+    attributes = {attribute.name: attribute for attribute in proto.attribute}
+    first = known[node.inputs[0]][0]
+
+    def axis(default: int = 0) -> int:
+        return int(attributes["axis"].i) if "axis" in attributes else default
+
+    if operator in ("GatherElements", "ScatterElements", "Scatter") and at == 1:
+        return Use(high=_size(known, node.inputs[0], axis()) - 1)
+    if operator in ("GatherND", "ScatterND") and at == 1:
+        batch = int(attributes["batch_dims"].i) if "batch_dims" in attributes else 0
+        indices = known[node.inputs[place]][0]
+        depth = indices[-1] if indices else 1
+        sizes = () if first is None else first[batch : batch + depth]
+        return Use(high=max(0, min(sizes, default=1) - 1))
+    if operator == "OneHot" and at == 0:
+        classes = model.constants.get(node.inputs[1])
+        return Use(high=1 if classes is None else max(0, int(classes.ravel()[0]) - 1))
+    if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and at == 4:
+        layout = int(attributes["layout"].i) if "layout" in attributes else 0
+        return Use(low=1, high=1 if first is None else max(1, first[1 if layout else 0]))
+    sizes_at = {
+        ("OneHot", 1): Use(low=2, high=4),
+        ("Tile", 1): Use((1,)),
+        ("TopK", 1): Use((1,)),
+        ("Range", 0): Use((0,)),
+        ("Range", 1): Use(low=1, high=4),
+        ("Range", 2): Use((1,)),
+        ("Trilu", 1): Use(low=0, high=1),
+        ("CumSum", 1): Use((0,)),
+        ("NonMaxSuppression", 2): Use(low=1, high=8),
+        ("ReverseSequence", 1): Use((1,)),
+    }
+    return sizes_at.get((operator, at))

@@ -1,0 +1,103 @@
+"""How much memory there is, and refusals before anything is allocated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from systolic import _memory
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Return a function that writes files of a made-up machine: /proc and /sys/fs/cgroup."""
+    monkeypatch.setattr(_memory, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(_memory, "_CGROUPS", tmp_path / "cgroup")
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
+MEMINFO = "MemTotal: 8388608 kB\nMemFree: 1024 kB\nMemAvailable: 4194304 kB\nSwapFree: 1048576 kB\nHugePages_Total: 0\n"
+
+
+def test_available_is_what_the_kernel_estimates_and_free_swap(machine):
+    machine(proc__meminfo=MEMINFO)
+    assert _memory.available_bytes() == 5 * GIB
+
+
+@pytest.mark.parametrize("text", [None, "", "MemTotal: 8388608 kB\n", "MemAvailable: many kB\n"])
+def test_available_without_meminfo_is_physical_memory_or_unknown(machine, monkeypatch, text):
+    if text is not None:
+        machine(proc__meminfo=text)
+    monkeypatch.setattr(_memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert _memory.available_bytes() == 4096000
+    monkeypatch.delattr(_memory.os, "sysconf")
+    assert _memory.available_bytes() is None
+    _memory.require(1 << 80, "anything")
+
+
+@pytest.mark.parametrize("path", ["/", "/user/job", "/not/mounted/here"])
+def test_available_is_within_the_limit_of_the_control_group(machine, path):
+    # Version 2; a container sees its own group as the root, whatever its name outside.
+    machine(
+        proc__meminfo=MEMINFO,
+        proc__self__cgroup=f"0::{path}\n",
+    )
+    assert _memory.available_bytes() == 5 * GIB
+    group = "cgroup__user" if path == "/user/job" else "cgroup"
+    machine(**{
+        f"{group}__memory.max": f"{3 * GIB}\n",
+        f"{group}__memory.current": f"{2 * GIB}\n",
+        f"{group}__memory.stat": f"anon 5\nactive_file 7\ninactive_file {GIB // 2}\n",
+    })  # fmt: skip
+    assert _memory.available_bytes() == GIB + GIB // 2
+    machine(**{f"{group}__memory.max": "max\n"})
+    assert _memory.available_bytes() == 5 * GIB
+
+
+def test_available_is_within_the_limit_of_a_control_group_of_version_1(machine):
+    machine(
+        proc__meminfo=MEMINFO,
+        proc__self__cgroup="5:cpu:/\n4:hugetlb,memory:/job\n0::/\n",
+    )
+    machine(**{
+        "cgroup__memory__job__memory.limit_in_bytes": str(GIB),
+        "cgroup__memory__job__memory.usage_in_bytes": str(2 * GIB),
+        "cgroup__memory__job__memory.stat": "inactive_file 1\ntotal_inactive_file 2\n",
+    })  # fmt: skip
+    assert _memory.available_bytes() == 0  # over its limit, which the kernel allows for a moment
+    machine(**{"cgroup__memory__job__memory.usage_in_bytes": "0"})
+    assert _memory.available_bytes() == GIB + 2
+
+
+def test_this_machine_says_something_sensible():
+    there = _memory.available_bytes()
+    assert there is None or 1 << 20 < there < 1 << 50
+
+
+def test_require(monkeypatch):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 3 * GIB)
+    _memory.require(3 * GIB, "just so")
+    message = r"Conv: the output takes 3,221,225,473 bytes \(3\.0 GiB\), but 3,221,225,472 \(3\.0 GiB\) are available; use smaller"
+    with pytest.raises(MemoryError, match=message):
+        _memory.require(3 * GIB + 1, "Conv: the output")
+    _memory.require_array((GIB, 3), "int8", "x")
+    with pytest.raises(MemoryError, match=r"^Conv: the output \(1073741824, 3\) int16 takes 6,442,450,944 bytes"):
+        _memory.require_array(np.array([GIB, 3]), "int16", "Conv: the output")
+    # Sizes beyond 64 bits are counted, not wrapped.
+    with pytest.raises(MemoryError, match=f"{1 << 83:,} bytes"):
+        _memory.require_array((1 << 40, 1 << 40), np.dtype("float64"), "x")
+
+
+def test_small_sizes_do_not_look(monkeypatch):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: pytest.fail("looked"))
+    _memory.require(1 << 26, "little")
+    _memory.require_array((1 << 26,), "int8", "little")

@@ -1,0 +1,187 @@
+"""Nodes in ONNX Runtime sessions: who computes a node, interrupts, threads, forks, copies."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx_models as om  # noqa: E402
+from onnx_models import F  # noqa: E402
+
+import systolic  # noqa: E402
+from systolic import OnnxNode, UnsupportedOperator, _isolated, load_onnx  # noqa: E402
+from systolic.layers.host import session  # noqa: E402
+
+X = F([[1, -2, 3], [0.5, 5, -6]])
+
+
+def layer(op: str, arguments: list[Any], *, opset: int = om.OPSET, **attributes: Any) -> OnnxNode:
+    """One node that reads float32 tensors or int64 tensors."""
+    names = [f"i{i}" for i in range(len(arguments))]
+    proto = onnx.helper.make_node(op, names, ["y"], **attributes)
+    types = [np.asarray(a).dtype.name for a in arguments]
+    bytes_ = np.frombuffer(proto.SerializeToString(), np.uint8)
+    return OnnxNode(op, bytes_, names, types, ("float32",), (("", opset),))
+
+
+def endless() -> OnnxNode:
+    """A Loop whose condition stays true."""
+    inner = [om.node("Identity", ["go"], "go out"), om.node("Add", ["s", "s"], "s out")]
+    body = onnx.helper.make_graph(
+        inner,
+        "body",
+        [om.value("i", "int64", ()), om.value("go", "bool", ()), om.value("s", "float32", (2, 3))],
+        [om.value("go out", "bool", ()), om.value("s out", "float32", (2, 3))],
+    )
+    proto = onnx.helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)
+    bytes_ = np.frombuffer(proto.SerializeToString(), np.uint8)
+    return OnnxNode("Loop", bytes_, ("count", "x"), ("int64", "float32"), ("float32",), (("", 17),))
+
+
+@pytest.fixture
+def without_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_onnxruntime", lambda: None)
+    # The helper process has it still.
+    monkeypatch.setattr(_isolated._child, "inside", True)
+
+
+def test_onnxruntime_computes_what_it_has() -> None:
+    node = layer("LRN", [X], size=3)
+    assert node.delegate == "ONNX Runtime"
+    x = np.random.default_rng(0).normal(size=(1, 5, 2, 2)).astype(F)
+    square = np.pad(x.astype(float) ** 2, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    total = square[:, :-2] + square[:, 1:-1] + square[:, 2:]
+    (y,) = layer("LRN", [X], size=3, alpha=1.0).apply(x)
+    np.testing.assert_allclose(y, x / (1 + total / 3) ** 0.75, rtol=1e-6)
+
+
+def test_our_own_layers_name_no_delegate() -> None:
+    assert systolic.Relu().delegate is None
+
+
+def test_the_evaluator_is_used_without_onnxruntime(without_runtime: None) -> None:
+    node = layer("CumSum", [X, np.array(1)])
+    assert node.delegate == "onnx"
+    np.testing.assert_array_equal(node.apply(X, np.array(1))[0], np.cumsum(X, axis=1))
+    with pytest.raises(ValueError, match="CumSum, by onnx's reference evaluator: AxisError"):
+        node.apply(X, np.array(5))
+
+
+def test_what_the_evaluator_computes_wrong_is_refused_at_load(tmp_path: Path, without_runtime: None) -> None:
+    graph, _ = om.single("LRN", [X.reshape(1, 2, 3)], size=3)
+    with pytest.raises(UnsupportedOperator, match="'the_node' .LRN.: ONNX Runtime is not installed, and onnx's"):
+        load_onnx(om.save(graph, tmp_path))
+
+
+def test_operators_of_onnxruntime_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, feeds = om.single("com.microsoft.BiasGelu", [X, F([1, 2, 3])])
+    path = om.save(om.typed(graph), tmp_path)
+    model = load_onnx(path)
+    assert model.nodes[0].layer.delegate == "ONNX Runtime"
+    np.testing.assert_array_equal(systolic.run(model, feeds).outputs["y"], om.onnxruntime_outputs(path, feeds)[0])
+    assert model.trace({"i0": (2, 3)})["y"] == ((2, 3), "float32")
+    session.operators.cache_clear()
+    monkeypatch.setattr(session, "_onnxruntime", lambda: None)
+    with pytest.raises(UnsupportedOperator, match="is a com.microsoft.BiasGelu"):
+        load_onnx(path)
+    session.operators.cache_clear()
+
+
+def test_what_onnxruntime_refuses_is_refused() -> None:
+    proto = onnx.helper.make_node("LRN", ["x"], ["y"])
+    node = OnnxNode("LRN", np.frombuffer(proto.SerializeToString(), np.uint8), ("x",), ("float32",), ("float32",), (("", 21),))
+    with pytest.raises(ValueError, match="ONNX Runtime .* does not take LRN: .*size"):
+        node.apply(X)
+
+
+def test_a_missing_kernel_is_not_another_error() -> None:
+    """Without a kernel for these types it is the evaluator's turn."""
+    assert layer("CumSum", [X.astype(np.uint64), np.array(1)]).delegate == "onnx"
+    assert layer("CumSum", [X, np.array(1)]).delegate == "ONNX Runtime"
+
+
+def test_copies_and_pickles_after_a_run() -> None:
+    node = layer("CumSum", [X, np.array(1)])
+    want = node.apply(X, np.array(1))[0]
+    for again in (copy.copy(node), copy.deepcopy(node), pickle.loads(pickle.dumps(node))):
+        assert again == node
+        np.testing.assert_array_equal(again.apply(X, np.array(1))[0], want)
+
+
+def test_results_are_new_arrays() -> None:
+    node = layer("Dropout", [X])
+    (y,) = node.apply(X)
+    assert not np.shares_memory(y, X) and y.flags.writeable
+    y += 1
+    np.testing.assert_array_equal(node.apply(X)[0], X)
+
+
+def test_from_many_threads() -> None:
+    node = layer("CumSum", [X, np.array(1)])
+    with ThreadPoolExecutor(8) as pool:
+        for start, (y,) in pool.map(lambda i: (i, node.apply(X + F(i), np.array(1))), range(400)):
+            np.testing.assert_array_equal(y, np.cumsum(X + F(start), axis=1))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal timer")
+def test_an_interrupt_ends_an_endless_node() -> None:
+    node = endless()
+    node.apply(np.array(2), X)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            started = time.perf_counter()
+            with pytest.raises(KeyboardInterrupt):
+                node.apply(np.array(2**62), X)
+            assert time.perf_counter() - started < 2
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(node.apply(np.array(3), X)[0], 8 * X)
+    # The calls that nobody waits for end as well, and so do their threads.
+    deadline = time.perf_counter() + 10
+    while sum(t.name == "systolic ONNX Runtime" for t in threading.enumerate()) > 1:
+        assert time.perf_counter() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_after_a_fork() -> None:
+    node = layer("CumSum", [X, np.array(1)])
+    want = node.apply(X, np.array(1))[0]
+    child = os.fork()
+    if not child:
+        os._exit(0 if np.array_equal(node.apply(X, np.array(1))[0], want) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("opset", (10, 11, 12, 13))
+def test_batch_normalization_trains_only_if_asked(tmp_path: Path, opset: int) -> None:
+    """Before opset 14 the further outputs ask for it."""
+    statistics = [F([1, 2]), F([0, 1]), F([1, -1]), F([4, 9])]
+    x = np.arange(12, dtype=F).reshape(2, 2, 3)
+    graph, feeds = om.single("BatchNormalization", [x, *statistics], opset=opset)
+    model = load_onnx(om.save(graph, tmp_path))
+    assert model.nodes[0].layer == systolic.BatchNormalization()
+    s, b, m, v = (a[:, None] for a in statistics)
+    np.testing.assert_allclose(
+        systolic.run(model, feeds).outputs["y"], (x - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-5
+    )
