@@ -16,15 +16,17 @@ import importlib
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from systolic._memory import available_bytes
+
+if TYPE_CHECKING:
+    import subprocess
 
 # A busy machine makes everything slower: the limit is on processor time, and so many times it on the clock's.
 _CLOCK = 5
@@ -175,6 +177,8 @@ class _Child:
         # An application with Python inside would start itself.
         if self.broken or not sys.executable or getattr(sys, "frozen", False):
             return None
+        import subprocess  # most processes never start a child
+
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
