@@ -19,6 +19,7 @@ from systolic.layers.host._inputs import (
     take,
     take_some,
 )
+from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.arithmetic import broadcast
 from systolic.layers.host.shaping import room_for
 
@@ -68,9 +69,15 @@ class Concat(HostLayer):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return one array."""
-        self.output_shape(*(x.shape for x in inputs))
-        self.output_dtype(*(x.dtype.name for x in inputs))
-        return np.concatenate(inputs, axis=self.axis)
+        dtype = self.output_dtype(*(x.dtype.name for x in inputs))
+        out = np.empty(self.output_shape(*(x.shape for x in inputs)), dtype)
+        around = (slice(None),) * (self.axis % out.ndim)
+        start = 0
+        for x in inputs:
+            stop = start + x.shape[self.axis]
+            copy_to(out[(*around, slice(start, stop))], x)
+            start = stop
+        return out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,7 +129,7 @@ class Split(HostLayer):
         (x,) = take(self, inputs)
         self.output_shape(x.shape)
         ends = np.cumsum(self.sizes)[:-1]
-        return tuple(np.array(piece, order="C") for piece in np.split(x, ends, axis=self.axis))
+        return tuple(copied(piece) for piece in np.split(x, ends, axis=self.axis))
 
 
 _EVERYTHING = (2**31 - 1, 2**63 - 1)
@@ -172,7 +179,7 @@ class Slice(HostLayer):
         """Return a copy of what is taken."""
         x, *lists = take_some(self, inputs, 3, 5)
         self.output_dtype(*(array.dtype.name for array in inputs))
-        return np.array(x[self._pieces(x.shape, *lists)], order="C")
+        return copied(x[self._pieces(x.shape, *lists)])
 
     def _pieces(self, shape: Shape, *lists: np.ndarray) -> tuple[slice, ...]:
         names = ("starts", "ends", "axes", "steps")
@@ -248,7 +255,7 @@ class Gather(HostLayer):
             raise ValueError(
                 f"Gather takes indices in {-size}..{size - 1} along axis {self.axis}, not {worst}"
             )
-        return np.asarray(np.take(x, indices, axis=self.axis))
+        return taken(x, indices, self.axis % x.ndim)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -290,4 +297,4 @@ class Expand(HostLayer):
         """Return the copies."""
         x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
-        return np.array(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))
+        return copied(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))
