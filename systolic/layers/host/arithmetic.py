@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host import _special
 from systolic.layers.host._inputs import expect_dtype, take
-from systolic.layers.host._parts import copied, elementwise, parts
+from systolic.layers.host._parts import copied, elementwise
 
 FLOATS = ("float32", "float64", "float16")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -274,16 +274,17 @@ class Clip(HostLayer):
         """Return the numbers within the bounds."""
         (x,) = take(self, inputs)
         dtype = self.output_dtype(x.dtype.name)
-        out = copied(x)
-        for part in parts(out.shape):
-            index: Any = (*part, ...)  # gives a view of no axes, too
-            piece = out[index]
-            with np.errstate(over="ignore"):
-                if self.low is not None:
-                    np.maximum(piece, np.array(self.low).astype(dtype), out=piece)
-                if self.high is not None:
-                    np.minimum(piece, np.array(self.high).astype(dtype), out=piece)
-        return out
+
+        def bounded(part: np.ndarray) -> np.ndarray:
+            out = np.array(part)
+            if self.low is not None:
+                np.maximum(out, np.array(self.low).astype(dtype), out=out)
+            if self.high is not None:
+                np.minimum(out, np.array(self.high).astype(dtype), out=out)
+            return out
+
+        with np.errstate(over="ignore"):
+            return elementwise(bounded, dtype, x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
