@@ -12,6 +12,7 @@ from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host import _special
 from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._parts import copied, elementwise
 
 FLOATS = ("float32", "float64", "float16")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -99,7 +100,7 @@ class Unary(HostLayer):
         (x,) = take(self, inputs)
         dtype = self.output_dtype(x.dtype.name)
         with np.errstate(all="ignore"):
-            return np.asarray(_UNARY[self.operation][0](x)).astype(dtype, copy=False)
+            return elementwise(_UNARY[self.operation][0], dtype, x)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -114,11 +115,12 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    result = np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
-    if a.dtype.kind != "f" and _spreads(b.shape, a.shape):
-        # Where one exponent stands beside a line of numbers, ONNX Runtime multiplies.
-        result = np.where(b == 2, a * a, np.where(b == 3, a * a * a, result))
-    return result
+    return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+
+
+def _power_by_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return powers where one exponent stands beside a line of integers: there ONNX Runtime multiplies."""
+    return np.where(b == 2, a * a, np.where(b == 3, a * a * a, _power(a, b)))
 
 
 def _spreads(b: Shape, a: Shape) -> bool:
@@ -208,8 +210,11 @@ class Binary(HostLayer):
         a, b = take(self, inputs)
         self.output_shape(a.shape, b.shape)
         dtype = self.output_dtype(a.dtype.name, b.dtype.name)
+        function = _BINARY[self.operation][0]
+        if self.operation == "Pow" and a.dtype.kind != "f" and _spreads(b.shape, a.shape):
+            function = _power_by_line
         with np.errstate(all="ignore"):
-            return np.asarray(_BINARY[self.operation][0](a, b)).astype(dtype, copy=False)
+            return elementwise(function, dtype, a, b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -269,13 +274,17 @@ class Clip(HostLayer):
         """Return the numbers within the bounds."""
         (x,) = take(self, inputs)
         dtype = self.output_dtype(x.dtype.name)
-        out = np.array(x)
-        with np.errstate(over="ignore"):
+
+        def bounded(part: np.ndarray) -> np.ndarray:
+            out = np.array(part)
             if self.low is not None:
                 np.maximum(out, np.array(self.low).astype(dtype), out=out)
             if self.high is not None:
                 np.minimum(out, np.array(self.high).astype(dtype), out=out)
-        return out
+            return out
+
+        with np.errstate(over="ignore"):
+            return elementwise(bounded, dtype, x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -310,7 +319,7 @@ class Where(HostLayer):
         condition, a, b = take(self, inputs)
         self.output_shape(*(x.shape for x in inputs))
         self.output_dtype(*(x.dtype.name for x in inputs))
-        return np.where(condition, a, b)
+        return elementwise(np.where, a.dtype, condition, a, b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -357,7 +366,7 @@ class Cast(HostLayer):
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
         with np.errstate(all="ignore"):
-            return x.astype(self.dtype)
+            return copied(x, self.dtype)
 
 
 def broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:

@@ -18,8 +18,8 @@ from systolic.layers.geometry import Pair, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
 
-# Numbers of the patches that are laid out as a matrix at a time: 16 megabytes.
-_PATCHES = 1 << 21
+# Numbers of the patches that are laid out as a matrix at a time: 4 megabytes, which stay in cache.
+_PATCHES = 1 << 19
 
 # Beyond any image; it keeps a slip in a stride from asking for all memory.
 _MOST_PIXELS = 1 << 20

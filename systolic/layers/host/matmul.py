@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _hints
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take_some
+from systolic.layers.host._parts import copied
 
 _TYPES = ("float32", "float64", "float16", "int32", "uint32", "int64", "uint64")
+
+
+# MACs at a time: less than a tenth of a second for one core's BLAS, after which Python may be interrupted.
+_MACS = 1 << 30
+
+# Rows of a block, at least: BLAS packs the whole right matrix for each.
+_ROWS = 128
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,17 +104,41 @@ class FloatMatMul(HostLayer):
         a, b, *rest = take_some(self, inputs, 2, 3)
         shape = self.output_shape(*(array.shape for array in inputs))
         dtype = self.output_dtype(*(array.dtype.name for array in inputs))
-        if a.dtype.kind == "f":
-            a, b = a.astype(np.float64), b.astype(np.float64)
         a = np.swapaxes(a, -1, -2) if self.transpose_a else a
         b = np.swapaxes(b, -1, -2) if self.transpose_b else b
         with np.errstate(all="ignore"):
-            result = np.asarray(np.matmul(a, b))
+            result = _product(a, b)
             if self.alpha != 1:
                 result = result * self.alpha
             for c in rest if self.beta else ():
                 result = result + (c if self.beta == 1 else c * np.float64(self.beta))
             return np.asarray(result).astype(dtype, copy=False).reshape(shape)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``np.matmul`` of floats as float64, of integers as they are; large ones in blocks."""
+    floats = a.dtype.kind == "f"
+    wide: Any = np.float64 if floats else a.dtype
+    m, k = a.shape[-2:] if a.ndim > 1 else (1, a.shape[0])
+    n = b.shape[-1] if b.ndim > 1 else 1
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    most = _MACS if floats else _MACS >> 5  # integers have no BLAS
+    if math.prod(stack) * m * k * n <= most:
+        return np.asarray(np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False)))
+    left, right = a.reshape(*a.shape[:-2], m, k), b.reshape(*b.shape[:-2], k, n)
+    left, right = np.broadcast_to(left, (*stack, m, k)), np.broadcast_to(right, (*stack, k, n))
+    out = np.empty((*stack, m, n), wide)
+    rows = max(1, min(m, most // max(k * n, 1)))
+    if rows < _ROWS:
+        rows = min(m, _ROWS)
+    cols = max(1, min(n, most // max(rows * k, 1)))
+    for place in np.ndindex(*stack):
+        for col in range(0, n, cols):
+            some = copied(right[place][:, col : col + cols], wide)
+            for row in range(0, m, rows):
+                block = left[place][row : row + rows].astype(wide, copy=False)
+                np.matmul(block, some, out=out[place][row : row + rows, col : col + cols])
+    return out
 
 
 def _swapped(shape: Shape, swap: bool) -> Shape:

@@ -21,6 +21,7 @@ from systolic.layers.host._inputs import (
     take,
     take_some,
 )
+from systolic.layers.host._parts import by_parts, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
 
 # Function and types taken.
@@ -133,15 +134,20 @@ class Reduce(HostLayer):
         """Return the numbers that are left."""
         x, *given = self._take(inputs)
         dtype, axes = self.output_dtype(*(array.dtype.name for array in inputs)), self._axes(x.shape, *given)
-        function = _REDUCE[self.operation][0]
-        options: dict[str, Any] = {"axis": axes, "keepdims": self.keepdims}
+        function, most = _REDUCE[self.operation][0], self.operation in _NONE
+        options = {"initial": _NONE[self.operation](x.dtype)} if most else {"dtype": np.float64}
+        count = math.prod(x.shape[axis] for axis in axes) if self.operation == "ReduceMean" else 1
+
+        def reduced(part: np.ndarray) -> np.ndarray:
+            result = np.asarray(function(part, axis=axes, keepdims=True, **options))
+            if count > 1:
+                result /= count
+            return result if most or x.dtype.kind == "f" else _saturated(result, x.dtype)
+
+        left = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
         with np.errstate(all="ignore"):
-            if self.operation in ("ReduceMax", "ReduceMin"):
-                return np.array(function(x, initial=_NONE[self.operation](x.dtype), **options), dtype=dtype)
-            result = np.asarray(function(x, dtype=np.float64, **options))
-            if self.operation == "ReduceMean":
-                result = result / max(math.prod(x.shape[axis] for axis in axes), 1)
-            return result.astype(dtype) if x.dtype.kind == "f" else _saturated(result, x.dtype)
+            found = by_parts(reduced, left, dtype, x, axes, moved=True)
+        return found.reshape(self._shape(x.shape, axes))
 
     def _take(self, values: Sequence[Any]) -> Sequence[Any]:
         return take_some(self, values, 1, 2 if self.axes is None else 1)
@@ -209,15 +215,20 @@ class ArgMax(HostLayer):
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
         shape, axis = self.output_shape(x.shape), normal_axis(self, self.axis, x.ndim)
-        numbers = x
-        if x.dtype.kind == "f" and np.isnan(x).any():
-            numbers = x == np.fmax.reduce(x, axis=axis, keepdims=True)
-        found = np.argmax(np.flip(numbers, axis) if self.last else numbers, axis=axis)
-        if self.last:
-            found = x.shape[axis] - 1 - found
-        if numbers is not x:
-            found = np.where(np.isnan(np.take(x, 0, axis)), 0, found)
-        return np.asarray(found, dtype=np.int64).reshape(shape)
+
+        def places(part: np.ndarray) -> np.ndarray:
+            numbers = part
+            if x.dtype.kind == "f" and np.isnan(part).any():
+                numbers = part == np.fmax.reduce(part, axis=axis, keepdims=True)
+            found = np.argmax(np.flip(numbers, axis) if self.last else numbers, axis=axis, keepdims=True)
+            if self.last:
+                found = x.shape[axis] - 1 - found
+            if numbers is not part:
+                found = np.where(np.isnan(np.take(part, [0], axis)), 0, found)
+            return found
+
+        left = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+        return by_parts(places, left, np.int64, x, (axis,), moved=True).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -268,14 +279,18 @@ class Softmax(HostLayer):
         if not x.size:
             return np.array(x)
         axis = normal_axis(self, self.axis, x.ndim)
-        wide = x.astype(np.float64)
         if self.flatten:
-            wide, axis = wide.reshape(math.prod(shape[:axis]), -1), 1
-        with np.errstate(all="ignore"):
+            x, axis = x.reshape(math.prod(shape[:axis]), -1), 1
+
+        def shares(part: np.ndarray) -> np.ndarray:
+            wide = part.astype(np.float64)
             wide -= wide.max(axis=axis, keepdims=True)
             np.exp(wide, out=wide)
             wide /= wide.sum(axis=axis, keepdims=True)
-            return wide.astype(dtype).reshape(shape)
+            return wide
+
+        with np.errstate(all="ignore"):
+            return by_parts(shares, x.shape, dtype, x, (axis,)).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -342,18 +357,25 @@ class LayerNormalization(HostLayer):
         self.output_shape(*(array.shape for array in inputs))
         self.output_dtype(*(array.dtype.name for array in inputs))
         axes = tuple(range(normal_axis(self, self.axis, x.ndim), x.ndim))
-        wide = x.astype(np.float64)
+        count = np.float64(math.prod(x.shape[axis] for axis in axes))
+        left = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+        y = np.empty(x.shape, x.dtype)
+        means, inverses = (np.empty(left, np.float32) for _ in range(2))
+        scale, *bias = (np.broadcast_to(each, x.shape) for each in (scale, *bias))
         with np.errstate(all="ignore"):
-            count = math.prod(x.shape[axis] for axis in axes)
-            mean = wide.sum(axis=axes, keepdims=True) / np.float64(count)
-            wide -= mean
-            variance = (wide * wide).sum(axis=axes, keepdims=True) / np.float64(count)
-            inverse = 1.0 / np.sqrt(variance + self.epsilon)
-            wide *= inverse
-            wide *= scale
-            if bias:
-                wide += bias[0]
-            return wide.astype(x.dtype), mean.astype(np.float32), inverse.astype(np.float32)
+            for part in parts(x.shape, axes):
+                wide = x[part].astype(np.float64)
+                mean = wide.sum(axis=axes, keepdims=True) / count
+                wide -= mean
+                variance = (wide * wide).sum(axis=axes, keepdims=True) / count
+                inverse = 1.0 / np.sqrt(variance + self.epsilon)
+                wide *= inverse
+                wide *= scale[part]
+                if bias:
+                    wide += bias[0][part]
+                few = tuple(slice(None) if axis in axes else each for axis, each in enumerate(part))
+                y[part], means[few], inverses[few] = wide, mean, inverse
+        return y, means, inverses
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host import _parts
 from systolic.layers.host._inputs import (
     axes_field,
     expect_lists,
@@ -19,6 +21,7 @@ from systolic.layers.host._inputs import (
     take,
     take_some,
 )
+from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.arithmetic import broadcast
 from systolic.layers.host.shaping import room_for
 
@@ -68,9 +71,18 @@ class Concat(HostLayer):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return one array."""
-        self.output_shape(*(x.shape for x in inputs))
-        self.output_dtype(*(x.dtype.name for x in inputs))
-        return np.concatenate(inputs, axis=self.axis)
+        shape = self.output_shape(*(x.shape for x in inputs))
+        dtype = self.output_dtype(*(x.dtype.name for x in inputs))
+        if math.prod(shape) <= _parts.MOVED:
+            return np.concatenate(inputs, axis=self.axis)
+        out = np.empty(shape, dtype)
+        around = (slice(None),) * (self.axis % out.ndim)
+        start = 0
+        for x in inputs:
+            stop = start + x.shape[self.axis]
+            copy_to(out[(*around, slice(start, stop))], x)
+            start = stop
+        return out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,7 +134,7 @@ class Split(HostLayer):
         (x,) = take(self, inputs)
         self.output_shape(x.shape)
         ends = np.cumsum(self.sizes)[:-1]
-        return tuple(np.array(piece, order="C") for piece in np.split(x, ends, axis=self.axis))
+        return tuple(copied(piece) for piece in np.split(x, ends, axis=self.axis))
 
 
 _EVERYTHING = (2**31 - 1, 2**63 - 1)
@@ -172,7 +184,7 @@ class Slice(HostLayer):
         """Return a copy of what is taken."""
         x, *lists = take_some(self, inputs, 3, 5)
         self.output_dtype(*(array.dtype.name for array in inputs))
-        return np.array(x[self._pieces(x.shape, *lists)], order="C")
+        return copied(x[self._pieces(x.shape, *lists)])
 
     def _pieces(self, shape: Shape, *lists: np.ndarray) -> tuple[slice, ...]:
         names = ("starts", "ends", "axes", "steps")
@@ -248,7 +260,7 @@ class Gather(HostLayer):
             raise ValueError(
                 f"Gather takes indices in {-size}..{size - 1} along axis {self.axis}, not {worst}"
             )
-        return np.asarray(np.take(x, indices, axis=self.axis))
+        return taken(x, indices, self.axis % x.ndim)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -290,4 +302,4 @@ class Expand(HostLayer):
         """Return the copies."""
         x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
-        return np.array(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))
+        return copied(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))

@@ -11,6 +11,7 @@ from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
 from systolic.layers.host._inputs import expect_dtype, expect_images, image_axes, replace_image, take
+from systolic.layers.host._parts import by_parts
 from systolic.layers.host._saturate import round_codes
 from systolic.quant import QuantParams
 from systolic.threads import thread_count
@@ -79,10 +80,17 @@ class MaxPool2d(HostLayer):
             out = np.empty((*x.shape[:2], *win.out), x.dtype)
             _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
             return out
-        # A maximum over a window is one over its columns, then one over its rows.
-        for direction, axis in enumerate(image_axes(self.layout)):
-            x = largest_along(x, axis, win.out[direction], win.taps(direction))
-        return x
+        axes, taps = image_axes(self.layout), (win.taps(0), win.taps(1))
+
+        def largest(part: np.ndarray) -> np.ndarray:
+            # A maximum over a window is one over its columns, then one over its rows.
+            for direction, axis in enumerate(axes):
+                part = largest_along(part, axis, win.out[direction], taps[direction])
+            return part
+
+        shape = replace_image(x.shape, self.layout, win.out)
+        # Channels that lie innermost are better not cut.
+        return by_parts(largest, shape, x.dtype, x, axes, moved=self.layout == "NHWC")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

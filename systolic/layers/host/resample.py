@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.host import _parts
 from systolic.layers.host._inputs import (
     axes_field,
     expect_dtype,
@@ -19,6 +20,7 @@ from systolic.layers.host._inputs import (
     normal_axes,
     take_some,
 )
+from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
 
 PAD_MODES = ("constant", "reflect", "edge", "wrap")
@@ -97,9 +99,17 @@ class Pad(HostLayer):
         x = x[cut]
         widths = [(max(before, 0), max(after, 0)) for before, after in margins]
         if self.mode == "constant":
-            value = rest[0].reshape(-1)[0] if rest and rest[0].size else 0
-            return np.pad(x, widths, constant_values=value)
-        return np.pad(x, widths, mode=self.mode)  # type: ignore[call-overload]
+            value = rest[0].reshape(-1)[0] if rest and rest[0].size else x.dtype.type(0)
+            sizes = [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)]
+            out = copied(np.broadcast_to(value, sizes))
+            copy_to(out[tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))], x)
+            return out
+        if math.prod(size + sum(width) for size, width in zip(x.shape, widths, strict=True)) <= _parts.MOVED:
+            return np.pad(x, widths, mode=self.mode)  # type: ignore[call-overload]
+        for axis, width in enumerate(widths):
+            places = np.pad(np.arange(x.shape[axis]), width, mode=self.mode)  # type: ignore[call-overload]
+            x = taken(x, places, axis)
+        return x
 
     def _margins(self, shape: Shape, pads: np.ndarray, axes: np.ndarray | None) -> list[tuple[int, int]]:
         counts = integer_list(self, pads, "pads")
@@ -197,11 +207,11 @@ class Resize(HostLayer):
         self.output_dtype(x.dtype.name, target.dtype.name)
         shape, scales = self._plan(x.shape, target)
         if shape == x.shape:
-            return np.array(x, order="C")  # whatever the scales, as ONNX Runtime does
+            return copied(x)  # whatever the scales, as ONNX Runtime does
         for axis, (size, scale) in enumerate(zip(shape, scales, strict=True)):
             if size != x.shape[axis] or scale != 1:
-                x = np.take(x, self._nearest(x.shape[axis], size, scale), axis=axis)
-        return np.array(x, order="C")
+                x = taken(x, self._nearest(x.shape[axis], size, scale), axis)
+        return copied(x)
 
     def _plan(self, shape: Shape, target: np.ndarray) -> tuple[Shape, list[np.float32]]:
         """Return the output's sizes and the scales."""

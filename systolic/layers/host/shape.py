@@ -11,6 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import take
+from systolic.layers.host._parts import copied
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +38,7 @@ class Identity(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy."""
         (x,) = take(self, inputs)
-        return np.array(x)
+        return copied(x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +85,7 @@ class Flatten(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of x with two axes."""
         (x,) = take(self, inputs)
-        return np.array(x, order="C").reshape(self.output_shape(x.shape))
+        return copied(x).reshape(self.output_shape(x.shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,4 +159,4 @@ class Reshape(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of x with the other shape."""
         (x,) = take(self, inputs)
-        return np.array(x, order="C").reshape(self.output_shape(x.shape))
+        return copied(x).reshape(self.output_shape(x.shape))

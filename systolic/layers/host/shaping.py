@@ -20,6 +20,7 @@ from systolic.layers.host._inputs import (
     take,
     take_some,
 )
+from systolic.layers.host._parts import copied
 from systolic.layers.host.shape import Reshape
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
@@ -94,7 +95,7 @@ class Transpose(HostLayer):
         """Return a copy in the other order."""
         (x,) = take(self, inputs)
         self.output_shape(x.shape)
-        return np.array(np.transpose(x, self.perm), order="C")
+        return copied(np.transpose(x, self.perm))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +157,7 @@ class Squeeze(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy with fewer axes."""
         x, *_ = _with_axes(self, inputs)
-        return np.array(x, order="C").reshape(self._shape(x.shape, self._given(inputs)))
+        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -210,7 +211,7 @@ class Unsqueeze(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy with more axes."""
         x, *_ = _with_axes(self, inputs)
-        return np.array(x, order="C").reshape(self._shape(x.shape, _axes_from(self, inputs)))
+        return copied(x).reshape(self._shape(x.shape, _axes_from(self, inputs)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -261,7 +262,7 @@ class ReshapeTo(HostLayer):
         """Return a copy of x with the other shape."""
         x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
-        return np.array(x, order="C").reshape(self.output_shape_from((x, target), x.shape, target.shape))
+        return copied(x).reshape(self.output_shape_from((x, target), x.shape, target.shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

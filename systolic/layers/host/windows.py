@@ -14,6 +14,7 @@ from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, Pair, along, taps
 from systolic.layers.host._inputs import axes_field, expect_dtype, pad_pairs, take
+from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.pool import largest_along, lowest
 
@@ -142,9 +143,13 @@ class MaxPool(_Windows):
         self.output_dtype(x.dtype.name)
         # A maximum over a window is one along each of its axes, one after the other.
         places, windows = self._taps(x.shape), self._windows(x.shape)
-        for axis, (_, outputs) in enumerate(windows):
-            x = largest_along(x, axis + 2, outputs, places[axis])
-        return x
+
+        def largest(part: np.ndarray) -> np.ndarray:
+            for axis, (_, outputs) in enumerate(windows):
+                part = largest_along(part, axis + 2, outputs, places[axis])
+            return part
+
+        return by_parts(largest, self.output_shape(x.shape), x.dtype, x, range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -269,12 +274,17 @@ class AveragePool(_Windows):
             first, last = (-((starts - end) // dilation) for end in (low, high))
             inside = np.clip(last, 0, self.kernel[axis]) - np.clip(first, 0, self.kernel[axis])
             counts = np.multiply.outer(counts, inside)
-        sums = np.zeros(self.output_shape(x.shape), np.float64)
-        with np.errstate(all="ignore"):
-            for parts in itertools.product(*(found.values() for found in self._taps(x.shape, cropped=True))):
+        shape, places = self.output_shape(x.shape), self._taps(x.shape, cropped=True)
+
+        def means(part: np.ndarray) -> np.ndarray:
+            sums = np.zeros((*part.shape[:2], *shape[2:]), np.float64)
+            for parts in itertools.product(*(found.values() for found in places)):
                 outs, elements = zip(*parts, strict=True)
-                sums[(slice(None), slice(None), *outs)] += x[(slice(None), slice(None), *elements)]
-            return np.divide(sums, counts, out=sums).astype(x.dtype)
+                sums[(slice(None), slice(None), *outs)] += part[(slice(None), slice(None), *elements)]
+            return np.divide(sums, counts, out=sums)
+
+        with np.errstate(all="ignore"):
+            return by_parts(means, shape, x.dtype, x, range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -314,5 +324,8 @@ class GlobalAveragePool(HostLayer):
         (x,) = take(self, inputs)
         dtype, shape = self.output_dtype(x.dtype.name), self.output_shape(x.shape)
         with np.errstate(all="ignore"):
-            sums = x.sum(axis=tuple(range(2, x.ndim)), keepdims=True, dtype=np.float64)
-            return (sums / math.prod(x.shape[2:])).astype(dtype).reshape(shape)
+            axes, count = tuple(range(2, x.ndim)), math.prod(x.shape[2:])
+            return by_parts(
+                lambda part: part.sum(axis=axes, keepdims=True, dtype=np.float64) / count,
+                shape, dtype, x, axes,
+            )  # fmt: skip
