@@ -128,6 +128,11 @@ RANGES: dict[str, tuple[Any, str]] = {
     "letters beside dots": (hostile("Einsum", [X], equation="ijk...->i"), "does not fit input 0"),
     "letters from nowhere": (hostile("Einsum", [X], equation="ij->k"), "letters of its inputs in its output"),
     "a letter twice": (hostile("Einsum", [X], equation="ij->ii"), "in its output, each once"),
+    "scale": (hostile("RandomNormalLike", [X], scale=-1.0), "scale must be above zero, not -1.0"),
+    "no scale": (hostile("RandomNormalLike", [X], scale=0.0), "scale must be above zero, not 0.0"),
+    "high": (
+        hostile("RandomUniformLike", [X], low=2.0), "high must not be below low, which are 1.0 and 2.0"
+    ),
     "axis": (hostile("CumSum", [X, np.array(1)]), ""),
     "axis below": (hostile("Hardmax", [X], axis=-3), "axis must be in -2..1 for an input of rank 2, not -3"),
     "axis above": (hostile("LogSoftmax", [X], axis=2), "axis must be in -2..1 for an input of rank 2, not 2"),

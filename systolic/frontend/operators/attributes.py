@@ -66,6 +66,19 @@ def _rank(op: Operator, index: int) -> int | None:
     return None if shape is None else len(shape)
 
 
+def _normal(op: Operator) -> None:
+    # ONNX Runtime's library ends the process on others.
+    scale = op.attributes.get("scale", 1.0)
+    if not scale > 0:
+        raise ValueError(f"scale must be above zero, not {scale}")
+
+
+def _uniform(op: Operator) -> None:
+    low, high = op.attributes.get("low", 0.0), op.attributes.get("high", 1.0)
+    if not low <= high:
+        raise ValueError(f"high must not be below low, which are {high} and {low}")
+
+
 def _gather_nd(op: Operator) -> None:
     ranks = [_rank(op, 0), _rank(op, 1)]
     known = [rank for rank in ranks if rank is not None]
@@ -170,6 +183,10 @@ _ML = "ai.onnx.ml"
 _CHECKS: dict[tuple[str, str], Callable[[Operator], None]] = {
     ("", "Einsum"): _einsum,
     ("", "GatherND"): _gather_nd,
+    ("", "RandomNormal"): _normal,
+    ("", "RandomNormalLike"): _normal,
+    ("", "RandomUniform"): _uniform,
+    ("", "RandomUniformLike"): _uniform,
     (_ML, "TreeEnsemble"): _ensemble,
     (_ML, "TreeEnsembleClassifier"): _trees,
     (_ML, "TreeEnsembleRegressor"): _trees,
