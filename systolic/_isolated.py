@@ -16,15 +16,17 @@ import importlib
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from systolic._memory import available_bytes
+
+if TYPE_CHECKING:
+    import subprocess
 
 # A busy machine makes everything slower: the limit is on processor time, and so many times it on the clock's.
 _CLOCK = 5
@@ -172,6 +174,8 @@ class _Child:
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Return a child that is ready; None if there can be none."""
+        import subprocess  # seldom needed, and slow to import
+
         # An application with Python inside would start itself.
         if self.broken or not sys.executable or getattr(sys, "frozen", False):
             return None
