@@ -158,6 +158,19 @@ def test_attributes_against_what_is_read(tmp_path: Path, case: str) -> None:
         assert load_onnx(om.save(model, tmp_path)).nodes
 
 
+def test_attributes_within_a_subgraph(tmp_path: Path) -> None:
+    def branch(name: str, **attributes: Any) -> Any:
+        nodes = [om.node("RandomNormalLike", ["x"], name, name="drawn", **attributes)]
+        return helper.make_graph(nodes, name, [], [om.value(name, "float32", (2, 3))])
+
+    choice = om.node(
+        "If", ["b"], "y", name="the_node", then_branch=branch("t"), else_branch=branch("e", scale=0.0)
+    )
+    model = om.model([choice], {"x": ("float32", (2, 3)), "b": ("bool", ())}, ["y"])
+    words = r"its subgraph's node 'drawn' \(RandomNormalLike\): scale must be above zero, not 0.0"
+    ends(tmp_path, model, rf"node 'the_node' \(If\): {words}")
+
+
 def test_an_einsum_of_every_kind_is_taken(tmp_path: Path) -> None:
     square = np.arange(9, dtype=F).reshape(3, 3)
     for equation, arguments in (

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from systolic.frontend.operators._operator import Operator
+from systolic.frontend.operators._operator import Graph, Operator
 
 # Operators whose `axis`, or `axes`, is an axis of their first input.
 _AXIS = (
@@ -46,6 +48,20 @@ def check_attributes(op: Operator) -> None:
     check = _CHECKS.get(op.key)
     if check is not None:
         check(op)
+
+
+def check_inner(node: Any, graph: Graph) -> None:
+    """Raise ValueError likewise for a node of a subgraph, of whose inputs nothing is known."""
+    from onnx import helper
+
+    name = node.name or next(filter(None, node.output), node.op_type)
+    try:
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        names = tuple(node.input), tuple(node.output)
+        check_attributes(Operator(name, node.op_type, *names, given, replace(graph, shapes={}), domain))
+    except ValueError as error:
+        raise ValueError(f"its subgraph's node {name!r} ({node.op_type}): {error}") from error
 
 
 def check_scan(inputs: int, body_inputs: int, scanned: int) -> None:
