@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 # Not worth a look at what is available, which takes some 50 microseconds.
-_SMALL_BYTES = 1 << 26
+SMALL_BYTES = 1 << 26
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
@@ -35,7 +35,7 @@ def available_bytes() -> int | None:
 
 def require(size: int, what: str) -> None:
     """Raise MemoryError if `size` bytes are more than there are; `what` says what takes them."""
-    if size <= _SMALL_BYTES:
+    if size <= SMALL_BYTES:
         return
     there = available_bytes()
     if there is not None and size > there:
@@ -49,7 +49,7 @@ def require_array(shape: Sequence[int], dtype: str | np.dtype, what: str) -> Non
     """Raise MemoryError if an array of this shape and type is larger than the memory there is."""
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
-    if size > _SMALL_BYTES:
+    if size > SMALL_BYTES:
         require(size, f"{what} {tuple(map(int, shape))} {kind.name}")
 
 

@@ -14,6 +14,9 @@ from onnx_models import F, Shape
 
 onnx = pytest.importorskip("onnx")
 
+from systolic.frontend.qdq import to_integers  # noqa: E402
+from systolic.frontend.read import read  # noqa: E402
+
 Params = tuple[float, int, str]
 """Scale, zero point and type of codes."""
 
@@ -143,6 +146,19 @@ def types(nodes: Any) -> Counter[str]:
     alias = {"FusedConv": "Conv", "FusedGemm": "Gemm", "MatMulNBits": "MatMul"}
     passed = ("QuantizeLinear", "DequantizeLinear", "Identity", "Relu", "Clip")
     return Counter(alias.get(node.op_type, node.op_type) for node in nodes if node.op_type not in passed)
+
+
+def made_types(path: Path) -> Counter[str]:
+    """The operators that we make of a model, by type."""
+    graph = read(path)
+    to_integers(graph)
+    return types(graph.operators)
+
+
+def integer(made: Counter[str]) -> Counter[str]:
+    """The integer operators among these."""
+    integer = ("QLinear", "QGemm", "MatMulInteger")
+    return Counter({op: count for op, count in made.items() if op.startswith(integer)})
 
 
 def random_feeds(model: Any, seed: int) -> Mapping[str, np.ndarray]:

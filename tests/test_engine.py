@@ -408,7 +408,7 @@ KERNELS = np.zeros((6, 4, 3, 3), np.int8)
 @pytest.mark.parametrize(
     ("x", "w", "options", "error", "message"),
     [
-        (EIGHT, EIGHT, {}, ValueError, "x and w must share K, but x is (3, 4) and w is (3, 4)"),
+        (EIGHT, EIGHT, {}, ValueError, "x and w must share K, but x is (3, 4) and w is (3, 4); w.T fits"),
         (EIGHT[0], EIGHT.T, {}, ValueError, "x must have 2 axes (M, K), not 1 (4,)"),
         (EIGHT, EIGHT.T[np.newaxis], {}, ValueError, "w must have 2 axes (K, N), not 3 (1, 4, 3)"),
         (
@@ -798,7 +798,7 @@ def test_tensors_without_readers_are_freed() -> None:
         (
             np.zeros((1, 6, 6), np.uint8),
             ValueError,
-            "input 'x' must have shape (?, 1, 6, 6) (? is any batch), not (1, 6, 6)",
+            "input 'x' must have shape (?, 1, 6, 6) (? is any batch), not (1, 6, 6); x[None] fits, a batch of one",
         ),
         ({"z": np.zeros((1, 1, 6, 6), np.uint8)}, ValueError, "the model's inputs are 'x', not 'z'"),
         ({}, ValueError, "the model's inputs are 'x', not none"),

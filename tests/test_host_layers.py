@@ -208,9 +208,9 @@ def test_quantize_layers_refuse():
         Dequantize(ONE).output_dtype("uint8")
     for layer in (Quantize(per_channel), Dequantize(per_channel)):
         name = type(layer).__name__
-        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3)"):
+        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3); they fit axis=0"):
             layer.output_shape((2, 3))
-        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,)"):
+        with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,); they fit axis=0"):
             layer.output_shape((2,))
     with raises(TypeError, "y must be a QuantParams of int8 or uint8, not int32"):
         Quantize(QuantParams(1.0, dtype="int32"))
@@ -399,9 +399,12 @@ def test_add_plain_scalars_wrap():
     same(run(Add(), np.array(127, np.int8), np.array(1, np.int8)), np.array(-128, np.int8))
 
 
-def test_add_saturates_where_int32_would_overflow():
+def test_add_is_the_smallest_code_where_int32_overflows():
     layer = Add(QuantParams(1e8), ONE, ONE)
-    same(run(layer, np.int8([100, -100]), np.int8([0, 0])), np.int8([127, -128]))
+    same(run(layer, np.int8([100, -100, 1]), np.int8([0, 0, 0])), np.int8([-128, -128, 127]))
+    # An infinite quotient of scales: 0 times it is NaN.
+    layer = Add(QuantParams(3e38), ONE, QuantParams(1e-30))
+    same(run(layer, np.int8([1, 0, -1]), np.int8([0, 0, 0])), np.int8([-128, -128, -128]))
 
 
 @pytest.mark.parametrize(
@@ -426,12 +429,6 @@ def test_add_saturates_where_int32_would_overflow():
             lambda: Add(ONE, QuantParams([1.0], axis=0), ONE),
             ValueError,
             "b must have one scale and one zero point, not one per channel",
-        ),
-        (
-            lambda: Add(QuantParams(1e36), ONE, ONE),
-            ValueError,
-            "a.scale / y.scale and b.scale / y.scale must stay far below the largest float32, but the "
-            "scales are 9.999999616903162e+35, 1.0 and 1.0; check them",
         ),
         (
             lambda: Add().output_shape((2, 3), (2,)),
@@ -665,10 +662,13 @@ def test_global_average_pool_rounds_in_this_order():
     same(result, ort_run("QLinearGlobalAveragePool", pooling_inputs(x, p), domain="com.microsoft"))
 
 
-def test_pools_saturate_quietly():
+def test_pools_of_any_scales_are_quiet():
     x = np.full((1, 1, 2, 2), 100, np.int8)
     huge, tiny = QuantParams(1e30), QuantParams(1e-30)
-    assert run(AveragePool2d(1, huge, tiny), x).ravel().tolist() == [127] * 4
+    assert run(AveragePool2d(1, QuantParams(1e4), ONE), x).ravel().tolist() == [127] * 4
+    # Means of 2^31 codes and more are the smallest code; so are those of windows whose sums are infinite.
+    assert run(AveragePool2d(1, huge, tiny), x).ravel().tolist() == [-128] * 4
+    assert run(AveragePool2d((1, 2), QuantParams(3e38), ONE, padding=((0, 0), (1, 0))), x).max() == -128
     assert run(AveragePool2d(1, huge, tiny), -x).ravel().tolist() == [-128] * 4
     assert run(GlobalAveragePool2d(tiny, huge), x).ravel().tolist() == [0]
 
@@ -731,12 +731,6 @@ def test_pools_take_any_memory_layout():
             lambda: AveragePool2d(2, ONE, TENTH_U8),
             TypeError,
             "x and y must have one dtype, not int8 and uint8",
-        ),
-        (
-            lambda: AveragePool2d(2, QuantParams(1e37), ONE),
-            ValueError,
-            "x.scale must keep the sum of a window finite in float32, but 9.999999933815813e+36 does not; "
-            "check the scale",
         ),
         (
             lambda: AveragePool2d(2, ONE, ONE, count_include_pad=1),

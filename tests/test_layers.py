@@ -217,7 +217,7 @@ def test_dense_shapes() -> None:
     assert layer.output_dtype("int8") == "uint8"
     assert Dense(np.zeros((4, 3), np.int8), x=ONE, w=ONE, y=None).output_dtype("int8") == "float32"
     for shape in ((3,), (4, 3), ()):
-        text = {(): "()", (3,): "(3,)", (4, 3): "(4, 3)"}[shape]
+        text = {(): "()", (3,): "(3,); w.T fits", (4, 3): "(4, 3); w.T fits"}[shape]
         with raises(ValueError, f"Dense takes inputs (..., 4), as its weight has 4 rows, not {text}"):
             layer.output_shape(shape)
     with raises(TypeError, "Dense takes int8, as its x says, not uint8"):

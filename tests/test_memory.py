@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from systolic import _memory
+import systolic
+from systolic import Binary, Conv2d, Expand, Model, Node, QuantParams, _memory
 
 GIB = 1 << 30
 
@@ -101,3 +104,92 @@ def test_small_sizes_do_not_look(monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda: pytest.fail("looked"))
     _memory.require(1 << 26, "little")
     _memory.require_array((1 << 26,), "int8", "little")
+
+
+# Where it is asked
+
+
+def refused(model: Model, feeds: dict[str, np.ndarray], message: str) -> list[str]:
+    """The nodes that ran before a run was refused."""
+    ran: list[str] = []
+    with pytest.raises(MemoryError, match=message):
+        systolic.run(model, feeds, mode="wavefront", observe=lambda node, *_: ran.append(node.name))
+    return ran
+
+
+def test_run_refuses_outputs_larger_than_memory_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: GIB)
+    nodes = [Node(Binary("Add"), ("x", "x"), "y"), Node(Binary("Mul"), ("y", "z"), "outer", "the outer product")]
+    model = Model(nodes, inputs={"x": ((None, 1), "float32"), "z": ((None,), "float32")})
+    feeds = {"x": np.zeros((1 << 15, 1), np.float32), "z": np.zeros(1 << 15, np.float32)}
+    message = r"^node 'the outer product' \(Mul\): the output \(32768, 32768\) float32 takes 4,294,967,296 bytes"
+    assert refused(model, feeds, message) == []
+
+
+def test_run_counts_sums_of_the_array_as_int32(monkeypatch):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 1 << 28)
+    one = QuantParams(1.0)
+    model = Model(
+        [Conv2d(np.ones((1, 1, 1, 1), np.int8), x=one, w=one, y=one, padding=5000)], inputs={"x": ((1, 1, 1, 1), "int8")}
+    )
+    assert refused(model, {"x": np.zeros((1, 1, 1, 1), np.int8)}, r"\(Conv2d\): .* int8 takes 400,080,004 bytes") == []
+
+
+def test_run_refuses_outputs_whose_shape_it_computes_when_it_knows_it(monkeypatch):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: GIB)
+    nodes = [Node(Binary("Add"), ("n", "n"), "shape"), Node(Expand(), ("x", "shape"), "y", "large")]
+    model = Model(nodes, inputs={"x": ((1,), "int8"), "n": ((2,), "int64")})
+    feeds = {"x": np.int8([1]), "n": np.int64([1 << 15, 1 << 15])}
+    assert refused(model, feeds, r"^node 'large' \(Expand\): the output \(65536, 65536\) int8 takes") == ["shape"]
+
+
+def test_run_names_the_node_that_found_no_memory(monkeypatch):
+    def apply(*_):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    layer = Binary("Add")
+    object.__setattr__(layer, "apply", apply)
+    model = Model([Node(layer, ("x", "x"), "y", "greedy")], inputs={"x": ((1,), "int8")})
+    assert refused(model, {"x": np.int8([1])}, r"^node 'greedy' \(Add\): Unable to allocate 9 GiB$") == []
+
+
+@pytest.mark.parametrize("mode", ["cycle", "wavefront"])
+def test_padding_takes_no_memory(mode):
+    one = QuantParams(1.0, 3, "uint8")
+    # Weights with a zero point need the sum of each patch, too.
+    layer = Conv2d(np.ones((1, 1, 1, 1), np.uint8), x=one, w=one, y=one, stride=39999, padding=20000)
+    model = Model([layer], inputs={"x": ((1, 1, 1, 1), "uint8")})
+    tracemalloc.start()
+    try:
+        run = systolic.run(model, np.uint8([[[[7]]]]), mode=mode)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert run.outputs[model.outputs[0]].shape == (1, 1, 2, 2) and peak < 1 << 22
+
+
+HUGE = 1 << 18
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (systolic.FloatConv(stride=HUGE, padding=HUGE), [(1, 1, 1, 1), (1, 1, 1, 1)]),
+        (systolic.FloatConvTranspose(stride=HUGE, padding=HUGE // 2, output_padding=1), [(1, 1, 2, 2), (1, 1, 1, 1)]),
+        (systolic.FloatConv2d(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
+        (systolic.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.AveragePool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.MaxPoolIndices((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.MaxPool2d((HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, layout="NHWC"), [(1, 1, 1, 1)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_padding_of_host_layers_takes_no_memory(layer, shapes):
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    tracemalloc.start()
+    try:
+        layer.apply(*arrays)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 22

@@ -144,6 +144,18 @@ def test_a_bias_with_a_zero_point_stays_as_written(tmp_path: Path) -> None:
     assert len(rewritten(tmp_path, lambda n: fill(n, 5)).operators) == 5
 
 
+def test_a_gemm_without_zero_points_keeps_its_bias(tmp_path: Path) -> None:
+    """30000 * 0.0007 / 0.3 = 70; read with x.scale * w.scale it would be 200."""
+    net = Net(17)
+    x = net.op("DequantizeLinear", net.input("uint8", (1, 2)), net.const(F(0.1)))
+    w = net.dq(net.const(np.int8([[1], [1]])), W8)
+    bias = net.op("DequantizeLinear", net.const(np.int32([30000])), net.const(F(0.0007)))
+    y = net.q(net.op("Gemm", x, w, bias), (0.3, 0, "uint8"))
+    path = om.save(om.model(net.nodes, net.inputs, [y], net.constants, opset=17), tmp_path)
+    run = systolic.run(systolic.load_onnx(path), {net.nodes[0].input[0]: np.uint8([[0, 0]])}, mode="wavefront")
+    assert run.outputs[y].tolist() == [[70]]
+
+
 @pytest.mark.parametrize("x_scale", (0, np.inf, np.nan, 3e38))
 @pytest.mark.parametrize("w_scale", (0, np.inf, np.nan, 3e38))
 @pytest.mark.parametrize("float_bias", (False, True))
@@ -155,8 +167,15 @@ def test_scales_that_are_none_are_refused(
     x, w = net.codes(IMAGE, (x_scale, 0, "int8")), net.weight(KERNEL, (w_scale, 0, "int8"))
     bias = net.const(np.ones(4, F)) if float_bias else net.bias(4, 0.05 * 0.02)
     outputs = [net.q(net.op("Conv", x, w, bias), Y)]
+    path = om.save(om.model(net.nodes, net.inputs, outputs, net.constants), tmp_path)
+    if x_scale == w_scale == 3e38:
+        # Both are scales. Their product is infinite, and 0 times it is the smallest code, as in ONNX Runtime.
+        run = systolic.run(systolic.load_onnx(path), np.zeros(IMAGE, np.int8), mode="wavefront")
+        if float_bias:
+            assert set(run.outputs[outputs[0]].ravel().tolist()) == {-128}
+        return
     with pytest.raises(ValueError, match="scale"):
-        systolic.load_onnx(om.save(om.model(net.nodes, net.inputs, outputs, net.constants), tmp_path))
+        systolic.load_onnx(path)
 
 
 def test_a_clip_of_old_opsets_has_attributes(tmp_path: Path) -> None:
@@ -168,6 +187,22 @@ def test_a_clip_of_old_opsets_has_attributes(tmp_path: Path) -> None:
         "QLinearConv"
     ]
     assert len(rewritten(tmp_path, lambda n: fill(n, 12.0), 10).operators) == 5
+
+
+@pytest.mark.parametrize("opset", (10, 17))
+def test_a_relu_in_front_of_a_clip_is_part_of_it(tmp_path: Path, opset: int) -> None:
+    """Clip(-1, 200) behind a Relu is Clip(0, 200), which uint8 codes imply without a zero point."""
+
+    def fill(n: Net) -> list[str]:
+        x = n.op("DequantizeLinear", n.input("uint8", (2, 3)), n.const(F(0.5)))
+        tensor, bounds = n.op("Relu", n.op("LeakyRelu", x)), (F(-1), F(200))
+        if opset == 10:
+            tensor = n.op("Clip", tensor, min=float(bounds[0]), max=float(bounds[1]))
+        else:
+            tensor = n.op("Clip", tensor, *map(n.const, bounds))
+        return [n.op("QuantizeLinear", tensor, n.const(F(0.5)))]
+
+    assert [op.op_type for op in rewritten(tmp_path, fill, opset).operators] == ["QLinearLeakyRelu"]
 
 
 def test_computed_parameters_stay_as_written(tmp_path: Path) -> None:
@@ -229,6 +264,17 @@ def test_16_bits_are_moved_and_no_more(tmp_path: Path, dtype: str) -> None:
 
     assert [op.op_type for op in rewritten(tmp_path, moved).operators] == ["Reshape"]
     assert len(rewritten(tmp_path, added).operators) == 4
+
+
+@pytest.mark.parametrize("zero", ([], [0]))
+def test_int32_is_carried_past_nothing(tmp_path: Path, zero: list[int]) -> None:
+    """No QuantizeLinear makes int32."""
+
+    def fill(n: Net) -> list[str]:
+        x = n.op("DequantizeLinear", n.input("int32", (2, 3)), n.const(F(0.1)), *map(n.const, np.int32(zero)))
+        return [n.op("Neg", n.reshape(x, 6))]
+
+    assert [op.op_type for op in rewritten(tmp_path, fill).operators] == ["DequantizeLinear", "Reshape", "Neg"]
 
 
 def test_a_subgraph_keeps_what_it_reads(tmp_path: Path) -> None:

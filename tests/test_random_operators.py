@@ -23,6 +23,8 @@ from systolic.frontend.operators.floating import FLOATING  # noqa: E402
 from systolic.frontend.operators.quantized import QUANTIZED  # noqa: E402
 from systolic.frontend.operators.shape import SHAPE  # noqa: E402
 from systolic.layers.differences import DIFFERENCES  # noqa: E402
+from systolic.presets import TPU_V1  # noqa: E402
+from systolic.verifier import ModelCheck  # noqa: E402
 
 COUNT = int(os.environ.get("SYSTOLIC_FUZZ", "2000"))
 SEED = int(os.environ.get("SYSTOLIC_FUZZ_SEED", "0"))
@@ -57,11 +59,14 @@ def runtime_outputs(graph: Any, feeds: dict[str, np.ndarray]) -> list[np.ndarray
 
 
 def our_outputs(graph: Any, feeds: dict[str, np.ndarray], folder: Path) -> list[np.ndarray] | None:
-    """Our outputs; None where a node is left to an evaluator."""
+    """Our outputs, each layer's equal to its oracle's; None where a node is left to an evaluator."""
     model = load_onnx(om.save(graph, folder))
     if any(isinstance(node.layer, OnnxNode) for node in model.nodes):
         return None
-    return list(systolic.run(model, feeds, mode="wavefront").outputs.values())
+    oracles = ModelCheck(TPU_V1, "wavefront")
+    run = systolic.run(model, feeds, mode="wavefront", observe=oracles)
+    assert not oracles.mismatches and not oracles.not_checked, (oracles.mismatches, oracles.not_checked)
+    return list(run.outputs.values())
 
 
 def difference(case: ro.Single, ours: np.ndarray, theirs: np.ndarray) -> str | None:

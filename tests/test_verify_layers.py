@@ -139,6 +139,16 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
             yield layers.Resize("sizes", policy=policy, **how), [((3, 4), X), ints(*sizes)]
     for keepdims, last in itertools.product((True, False), repeat=2):
         yield layers.ArgMax(-2, keepdims=keepdims, last=last), None
+    for operation in REDUCE:
+        yield layers.Reduce(operation, (1,)), [((2, 0, 4), X)]
+    for padding in ("same", "same_lower"):
+        yield layers.MaxPool((1,), stride=(4,), padding=padding), [((2, 3, 8), X)]
+        yield layers.AveragePool((2,), stride=(5,), padding=padding, count_include_pad=True), [((2, 3, 8), X)]
+        yield layers.AveragePool((1,), stride=(4,), padding=padding), [((2, 3, 8), X)]
+        yield layers.FloatConv(stride=4, padding=padding), [((2, 3, 8), X), ((4, 3, 1), X)]
+    yield layers.Resize("sizes", axes=(1, -2), policy="not_larger"), [((3, 4), X), ints(7, 9)]
+    yield layers.FloatMatMul(beta=0.0), [((3, 4), X), ((4, 5), X), ((5,), X)]
+    yield layers.Binary("Pow"), [((3, 4), X), np.array(3)]
     yield layers.Softmax(-2), None
     yield layers.Transpose(), [((2, 3, 4), X)]
     yield layers.Slice(), [((5, 6), X), ints(1), ints(4)]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check, _core
+from systolic import _check, _core, _hints
 from systolic._show.progress import shown
 from systolic.array.schedule import Ports, port_window, skewed
 from systolic.array.state import (
@@ -204,7 +204,7 @@ class SystolicArray:
         if tile.shape[0] != rows.shape[1]:
             raise ValueError(
                 f"x and w must share k, but x is {_check.shape(rows.shape)} "
-                f"and w is {_check.shape(tile.shape)}"
+                f"and w is {_check.shape(tile.shape)}{_hints.other_product(rows.shape, tile.shape)}"
             )
         queues = self._swapped(self._shifted(self._queues, tile))
         self._state = replace(self._state, queues=self._streamed(queues, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check
+from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
 from systolic._show.table import Column, Table, percent, seconds
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
-from systolic.layers import ArrayLayer, HostLayer, Layer
+from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
 from systolic.layers.base import Shape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
@@ -330,8 +332,11 @@ def run(
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
         Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
         What a layer raises names its node and operator.
-    MemoryError, RuntimeError
-        If a layer needs more memory than there is, or fails in another way.
+    MemoryError
+        If a layer's output is larger than the memory there is: the message names its node. Before
+        anything runs, or where shapes depend on values, before it is computed.
+    RuntimeError
+        If a layer fails in another way.
 
     Examples
     --------
@@ -356,6 +361,8 @@ def run(
     workers = thread_count(threads)
     tensors = _inputs(model, x)
     known = model.trace({name: value.shape for name, value in tensors.items()})
+    for node in model.nodes:
+        _require_room(node, {name: known[name] for name in node.outputs if name})
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0
@@ -372,6 +379,8 @@ def run(
             part = _offset(report, done, total, mode)
             record = recorder if node is traced else None
             try:
+                if known[node.output][0] is None:
+                    _require_room(node, _written(node, read))
                 output, gemm, stats, on_array = run_layer(
                     node.layer, read, machine.array, mode, workers, part, record
                 )
@@ -427,8 +436,31 @@ def _of_node(error: Exception, node: Node) -> Exception | None:
         return None
     kinds = (MemoryError, ImportError, TypeError, ValueError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
-    what = str(error) if str(error) and kind is not RuntimeError else f"{type(error).__name__}: {error}"
+    what = str(error) if kind is not RuntimeError else f"{type(error).__name__}: {error}"
+    what = what or ("there is not enough memory" if kind is MemoryError else type(error).__name__)
     return kind(f"node {node.name!r} ({node.layer.kind}): {what}")
+
+
+def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -> None:
+    """Raise MemoryError if a node's outputs, which are held at once, are larger than the memory there is."""
+    room = 0
+    for shape, dtype in outputs.values():
+        if shape is not None:
+            # Sums are int32, whatever they become.
+            size = np.dtype(dtype).itemsize if isinstance(node.layer, HostLayer) else 4
+            room += math.prod(shape) * size
+    if room > SMALL_BYTES:
+        each = " and ".join(f"{_check.shape(s)} {dtype}" for s, dtype in outputs.values() if s is not None)
+        require(room, f"node {node.name!r} ({node.layer.kind}): the output {each}")
+
+
+def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, tuple[Shape | None, str]]:
+    """Return shapes and types of what a node is about to write, by the values that it reads."""
+    if isinstance(node.layer, OnnxNode):
+        return {}  # onnx would have to infer them, which takes longer than most nodes do
+    shapes = node.named(node.layer.output_shape_from(read, *(array.shape for array in read)))
+    dtypes = node.named(node.layer.output_dtype(*(array.dtype.name for array in read)))
+    return {name: (shape, dtypes[name]) for name, shape in shapes.items()}
 
 
 def run_layer(

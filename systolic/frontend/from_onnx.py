@@ -54,7 +54,8 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     qdq : {"integer", "float"}
         What float operators between DequantizeLinear and QuantizeLinear mean. "integer": one integer
         operator for each group that ONNX Runtime replaces by one, with its arithmetic; the products
-        run on the array. "float": what is written, in float32, beside the array.
+        run on the array. "float": what is written, in float32, beside the array. A file of ``save_onnx``
+        says itself what is meant.
 
     Returns
     -------
@@ -87,12 +88,18 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     with ONNX Runtime; the rest is refused. Functions of the model are written out. Not supported are
     sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).
 
-    With ``qdq="integer"`` a model equals ONNX Runtime with all optimizations and the session option
-    ``session.qdqisint8allowed=1`` in every bit, where all its groups are replaced
-    (``systolic/frontend/qdq``). With ``qdq="float"`` it equals ONNX Runtime with optimizations
-    disabled in every bit where no operator sums floats (Conv, ConvTranspose, Gemm, MatMul, pools of
-    averages) and none is of the kind that each library rounds its own way (Sigmoid, Softmax); those
-    agree within a few roundings of float32, and codes made of them may differ by one.
+    With ``qdq="integer"`` a model equals ONNX Runtime 1.32 on its CPU provider in every bit, with all
+    optimizations and these session options, where all its groups are replaced (``systolic/frontend/qdq``):
+
+    - ``session.qdqisint8allowed=1``: else int8 groups become uint8 ones, or stay in float;
+    - ``session.disable_double_qdq_remover=1``: else Q, DQ, Q, DQ are merged into one pair;
+    - ``session.qdq_matmulnbits_accuracy_level=1``: else floats that meet quantized weights are quantized too.
+
+    With ``qdq="float"`` it equals ONNX Runtime with optimizations disabled in every bit. Neither holds
+    behind a float operator that sums (Conv, ConvTranspose, Gemm, MatMul, pools of averages), in an order of
+    ONNX Runtime's own, or that each library rounds its own way (Sigmoid, Softmax): those agree within a few
+    roundings of float32, and codes made of them may differ by one. With "integer" that is what is not
+    replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or other operators read.
 
     Examples
     --------
@@ -103,16 +110,22 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     """
     _check.choice(qdq, "qdq", tuple(QDQ))
     graph = read(path)
-    for rewrite in (*REWRITES, *QDQ[qdq]):
-        rewrite(graph)
+    if not graph.noted:
+        for rewrite in (*REWRITES, *QDQ[qdq]):
+            rewrite(graph)
+    return model_of(graph, os.fspath(path))
+
+
+def model_of(graph: Graph, path: str) -> Model:
+    """Convert a graph; `path` is for messages, errors as for :func:`load_onnx`."""
     converters = [find(operator) for operator in graph.operators]
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
     if unknown:
-        raise UnsupportedOperator(_refusal(graph, unknown, os.fspath(path)))
+        raise UnsupportedOperator(_refusal(graph, unknown, path))
     try:
         return _convert(graph, [converter for converter in converters if converter is not None])
     except (TypeError, ValueError, MemoryError) as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
@@ -141,15 +154,19 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     for tensor, spec in graph.inputs.items():
         graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []
-    room = _Room(_ROOM + _GROWTH * sum(array.nbytes for array in graph.constants.values()))
+    size = sum(array.nbytes for array in graph.constants.values())
+    room = None if graph.noted else _Room(_ROOM + _GROWTH * size)
     for operator, converter in zip(graph.operators, converters, strict=True):
         nodes += _convert_operator(operator, converter, room)
-    read = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
+    if graph.noted:
+        kept = graph.constants.keys() - graph.parameters.keys()
+    else:
+        kept = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
     model = Model(
         nodes,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        constants={tensor: array for tensor, array in graph.constants.items() if tensor in read},
+        constants={tensor: array for tensor, array in graph.constants.items() if tensor in kept},
         name=graph.name,
     )
     # Where no size but the batch is open, what does not fit together is found out now.
@@ -172,8 +189,11 @@ class _Room:
         return True
 
 
-def _convert_operator(operator: Operator, convert: Converter, room: _Room) -> list[Node]:
-    """Return an operator's nodes; those that read constants alone become constants. Errors name the node."""
+def _convert_operator(operator: Operator, convert: Converter, room: _Room | None) -> list[Node]:
+    """Return an operator's nodes; with room, those that read constants alone become constants.
+
+    Errors name the node.
+    """
     try:
         if not any(operator.outputs):
             raise ValueError("it has no output")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from systolic._files import check_plain, path_text
 from systolic.frontend.check import captured, check_model, domain_of, label, sort_nodes, tensors
 from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
+from systolic.frontend.notes import read_notes, restored
 from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
 from systolic.model import DTYPES, TensorSpec
 
@@ -22,21 +25,36 @@ _MOST_BYTES = 2**31 - 1
 def read(path: str | os.PathLike[str]) -> Graph:
     """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``."""
     model, external = _load(path)
-    source = model.graph
+    return graph_of(model, Path(path).stem, external)
+
+
+def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = MappingProxyType({})) -> Graph:
+    """Return the graph of a ModelProto that was checked.
+
+    `name` is for a graph without a name, `external` holds the initializers whose data are in other files.
+    """
+    source, notes = model.graph, read_notes(model)
     constants = {
         tensor.name: external[tensor.name] if tensor.name in external else _array(tensor)
         for tensor in source.initializer
     }
+    inputs = [value for value in source.input if value.name not in constants]
+    nodes, parameters = source.node, constants
+    if notes is not None:
+        nodes = restored(nodes, [value.name for value in source.output], notes)
+        parameters = {tensor: constants[tensor] for tensor in constants.keys() - set(notes.constants)}
     graph = Graph(
-        name=source.name or Path(path).stem,
+        name="" if notes is not None and notes.unnamed else source.name or name,
         operators=[],
-        inputs={value.name: _spec(value) for value in source.input if value.name not in constants},
+        inputs={value.name: _spec(value, any_symbol=notes is not None) for value in inputs},
         outputs=tuple(value.name for value in source.output),
         constants=constants,
+        parameters=parameters,
+        noted=notes is not None,
         opsets={domain_of(entry): entry.version for entry in model.opset_import},
         declared={value.name: _hint(value) for value in (*source.value_info, *source.output)},
     )
-    graph.operators += [_operator(node, graph) for node in source.node]
+    graph.operators += [_operator(node, graph) for node in nodes]
     return graph
 
 
@@ -144,7 +162,7 @@ def _array(tensor: Any) -> np.ndarray:
         raise ValueError(f"initializer {tensor.name!r} cannot be read: {error}") from error
 
 
-def _spec(value: Any) -> TensorSpec:
+def _spec(value: Any, *, any_symbol: bool) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ValueError(f"input {value.name!r} is not a tensor but a {kind or 'value without a type'}")
@@ -155,15 +173,17 @@ def _spec(value: Any) -> TensorSpec:
     if sizes is None:
         raise ValueError(f"input {value.name!r} has no shape; declare one, symbolic sizes are allowed")
     try:
-        return TensorSpec(sizes, dtype, _symbols(value))
+        return TensorSpec(sizes, dtype, _symbols(value, any_symbol))
     except ValueError as error:
         raise ValueError(f"input {value.name!r}: {error}") from error
 
 
-def _symbols(value: Any) -> tuple[str | None, ...]:
-    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing."""
+def _symbols(value: Any, any_symbol: bool) -> tuple[str | None, ...]:
+    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing, unless any is one."""
     names = [d.dim_param for d in value.type.tensor_type.shape.dim]
-    return tuple(name if name.isidentifier() and name != "None" else None for name in names)
+    return tuple(
+        name if name and (any_symbol or (name.isidentifier() and name != "None")) else None for name in names
+    )
 
 
 def _declared(value: Any) -> tuple[str | None, Sizes | None]:

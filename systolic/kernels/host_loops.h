@@ -216,6 +216,10 @@ static float fma_once(float x, float y, float z) {
 
 enum { FMA_HARDWARE, FMA_DOUBLE, FMA_ODD };
 
+/* A number before it becomes a code by way of int32: the conversion of x86 makes the smallest int32 of NaN
+ * and of what is 2^31 or more, so both become the smallest code. */
+INLINE float converted(float v, float low) { return v < 2147483648.0f ? v : low; }
+
 /* scale * code + term, rounded once to float32. */
 INLINE float fma_code(float scale, int32_t number, float term, int how) {
 #if FMA_IS_FAST
@@ -233,7 +237,8 @@ INLINE void add_by(const uint8_t *RESTRICT a, const uint8_t *RESTRICT b, uint8_t
     ptrdiff_t i;
     for (i = 0; i < count; ++i) {
         const float inner = fma_code(rb, code(b[i], is_signed), c0, how);
-        out[i] = round_code(fma_code(ra, code(a[i], is_signed), inner, how), low, high, 0);
+        const float sum = fma_code(ra, code(a[i], is_signed), inner, how);
+        out[i] = round_code(converted(sum, low), low, high, 0);
     }
 }
 
@@ -266,7 +271,7 @@ INLINE void mul_by_sign(const uint8_t *RESTRICT a, const uint8_t *RESTRICT b, ui
     for (i = 0; i < count; ++i) {
         /* Differences and their product, at most 255 * 255, are exact. */
         const float product = ((float)code(a[i], is_signed) - za) * ((float)code(b[i], is_signed) - zb);
-        out[i] = round_code(f32(f32(product * scale) + zy), low, high, 0);
+        out[i] = round_code(converted(f32(f32(product * scale) + zy), low), low, high, 0);
     }
 }
 

@@ -48,7 +48,10 @@ def _dtype(value: Any, layer: str) -> Any:
 
 
 def _array(value: Any, layer: str) -> np.ndarray:
-    return value if type(value) is np.ndarray else _check.as_array(value, f"{layer}: an input")
+    array = value if type(value) is np.ndarray else _check.as_array(value, f"{layer}: an input")
+    if array.dtype.kind in "OSUMm":
+        raise TypeError(f"{layer} takes arrays of numbers or bools, not of {array.dtype}")
+    return array
 
 
 _USUAL = frozenset(("int8", "uint8", "int32", "int64", "float32", "bool"))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.gemm import Gemm, Product
 from systolic.layers import finish
 from systolic.layers.base import ArrayLayer, Shape
@@ -61,6 +61,7 @@ def conv_window(
         raise ValueError(
             f"x has {ic} channels, but w {_check.shape(w)} takes {icg} in each of {groups} groups, "
             f"{icg * groups} in all; w is (oc, ic // groups, kh, kw)"
+            f"{_hints.other_images(x, w, groups, layout)}"
         )
     if oc % groups:
         raise ValueError(f"w has {oc} output channels, which {groups} groups do not divide")

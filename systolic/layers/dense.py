@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.gemm import DenseProduct, Gemm, Product
 from systolic.layers import finish
 from systolic.layers.base import ArrayLayer, Shape
@@ -82,6 +82,7 @@ class Dense(ArrayLayer):
             raise ValueError(
                 f"Dense takes inputs (..., {self.weight.shape[0]}), as its weight has "
                 f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
+                f"{_hints.other_product(shape, self.weight.shape)}"
             )
         return (*shape[:-1], self.weight.shape[1])
 

@@ -170,7 +170,8 @@ def finish_sums(
 
 def channel_scales(x: QuantParams, w: QuantParams, y: QuantParams | None, channels: int) -> np.ndarray:
     """Return what each channel's sums are scaled by, to codes or (no y) to numbers, (channels,) float32."""
-    scale = np.asarray(x.scales * w.scales, dtype=np.float32) if y is None else multiplier(x, w, y)
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.asarray(x.scales * w.scales, dtype=np.float32) if y is None else multiplier(x, w, y)
     return np.ascontiguousarray(np.broadcast_to(scale.astype(np.float32), (channels,)))
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.gemm import BatchedProduct, Gemm, Product, batched_gemm
 from systolic.layers import finish, zero_points
 from systolic.layers.base import ArrayLayer, Shape
@@ -23,6 +23,7 @@ def product_shape(layer: str, x: Shape, w: Shape) -> Shape:
         raise ValueError(
             f"{layer}: operands {_check.shape(x)} and {_check.shape(w)} do not fit: "
             f"x has {x[-1]} columns, w {k} rows"
+            f"{_hints.other_product(x, w)}"
         )
     try:
         batch = np.broadcast_shapes(x[:-2], w[:-2])
@@ -165,8 +166,9 @@ class MatMul(ArrayLayer):
                 sums += inputs[2]
         if self.y is None:
             # f32(f32(acc) * f32(xs * ws)), as Dense does.
-            scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
-            return (acc.astype(np.float32) * scale).reshape(shape)
+            with np.errstate(all="ignore"):
+                scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
+                return (acc.astype(np.float32) * scale).reshape(shape)
         scale = multiplier(self.x, self.w, self.y, self.rounding)
         zero_point = int(self.y.zero_points)
         y = requantize(acc, scale, zero_point, dtype=self.y.dtype, rounding=self.rounding)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.layers.base import Shape
 from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along, taps
@@ -119,7 +119,7 @@ def span(x: Shape, w: Shape, stride: Sizes, dilation: Sizes, padding: str | Axis
     if x[1] != w[1] * groups:
         raise ValueError(
             f"x has {x[1]} channels, but w {_check.shape(w)} takes {w[1]} in each of {groups} groups, "
-            f"{w[1] * groups} in all; w is (oc, ic // groups, ...)"
+            f"{w[1] * groups} in all; w is (oc, ic // groups, ...){_hints.other_images(x, w, groups)}"
         )
     if w[0] % groups:
         raise ValueError(f"w has {w[0]} output channels, which {groups} groups do not divide")

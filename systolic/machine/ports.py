@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.array.schedule import port_window, skewed
 from systolic.array.state import QueuedStream, QueuedTile, Queues
 from systolic.array.workspace import Workspace
@@ -112,6 +112,7 @@ def check_product(x: np.ndarray, w: np.ndarray) -> None:
     if x.shape[1] != w.shape[0]:
         raise ValueError(
             f"x and w must share K, but x is {_check.shape(x.shape)} and w is {_check.shape(w.shape)}"
+            f"{_hints.other_product(x.shape, w.shape)}"
         )
 
 

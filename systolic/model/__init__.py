@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from systolic import _check, layers
+from systolic import _check, _hints, layers
 from systolic._files import check_plain, path_text, write_zip
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
@@ -114,6 +114,7 @@ class TensorSpec:
             raise ValueError(
                 f"input {name!r} must have shape {_check.shape(self.shape)}"
                 f"{any_size if None in self.shape else ''}, not {_check.shape(shape)}"
+                f"{_hints.other_order(name if name.isidentifier() else 'x', shape, self.shape)}"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 
 # Elements worked on at a time: float32 temporaries of 512 KiB stay in a core's L2 cache.
 BLOCK = 1 << 17
@@ -43,7 +43,7 @@ def map_blocks(
         if shape[axis] != count:
             raise ValueError(
                 f"{name} must have {count} channels along axis {axis}, one per scale, "
-                f"not {shape[axis]} {_check.shape(shape)}"
+                f"not {shape[axis]} {_check.shape(shape)}{_hints.other_axis(shape, count)}"
             )
         view = (math.prod(shape[:axis]), count, math.prod(shape[axis + 1 :]))
     if not source.size:

@@ -101,7 +101,7 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     ::
 
         v = f32(f32(acc) * m)                           # int32 -> float32 rounds above 2^24
-        v = min(max(v, qmin - zero_point), qmax - zero_point)
+        v = min(max(v, qmin - zero_point), qmax - zero_point)   # NaN becomes the lower bound
         y = int(rne(v)) + zero_point
 
     Notes
@@ -121,7 +121,9 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     low, high = _bounds(out, zero_point)
     np.copyto(work, acc, casting="same_kind")
     np.multiply(work, scale, out=work)
-    np.clip(work, low, high, out=work)
+    # fmax, not maximum: NaN, which 0 times an infinite multiplier is, loses against the lower bound.
+    np.fmax(work, np.float32(low), out=work)
+    np.fmin(work, np.float32(high), out=work)
     np.rint(work, out=work)
     np.add(work, zero_point, out=work)
     np.copyto(out, work, casting="unsafe")

@@ -61,10 +61,10 @@ def requantize(
     TypeError
         If `acc` is not int32 or `zero_point` not an integer.
     ValueError
-        If a scale is negative, NaN or infinite, or nothing `rounding` can represent (2^30 and more
-        for ``tflite`` and ``tflite_single``, no power of two from 2^-31 to 2^30 for ``shift``); if
-        their number is not the number of channels, `zero_point` does not fit `dtype`, or
-        `rounding` is unknown.
+        If a scale is negative or NaN, or nothing `rounding` can represent (infinity for all but
+        ``half_even``, 2^30 and more for ``tflite`` and ``tflite_single``, no power of two from 2^-31
+        to 2^30 for ``shift``); if their number is not the number of channels, `zero_point` does not
+        fit `dtype`, or `rounding` is unknown.
 
     Notes
     -----
@@ -96,7 +96,7 @@ def requantize(
         *factors, work, target = rest
         chosen.block(source, *factors, zero_point, work, target)
 
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         map_blocks(block, acc, out, columns, axis if scale.ndim else None, "acc", chosen.work_dtype)
     return out
 
@@ -119,8 +119,8 @@ def as_multiplier(scale: Any, rounding: str = "half_even") -> np.ndarray:
     TypeError
         If it does not hold numbers.
     ValueError
-        If a multiplier is negative, NaN, infinite or nothing the rounding can represent, or
-        `rounding` is unknown.
+        If a multiplier is negative, NaN or nothing the rounding can represent (infinity for all but
+        ``half_even``), or `rounding` is unknown.
 
     Examples
     --------
@@ -137,8 +137,9 @@ def as_multiplier(scale: Any, rounding: str = "half_even") -> np.ndarray:
         raise ValueError(f"scale must be a number or have one axis (C,), not {_check.shape(scale.shape)}")
     with np.errstate(over="ignore"):
         scale = scale.astype(chosen.multiplier_dtype)
-    # 0 is a product of scales that underflowed: a legal, if useless, multiplier.
-    wrong = ~np.isfinite(scale) | (scale < 0)
+    # 0 is a product of scales that underflowed: a legal, if useless, multiplier. So is infinity in
+    # float32, as ONNX Runtime takes it.
+    wrong = ~(scale >= 0) if rounding == "half_even" else ~np.isfinite(scale) | (scale < 0)
     if wrong.any():
         raise ValueError(f"scale must be finite in {name} and not negative, not {float(scale[wrong][0])}")
     chosen.columns(scale)
@@ -167,8 +168,8 @@ def multiplier(x: QuantParams, w: QuantParams, y: QuantParams, rounding: str = "
     Raises
     ------
     ValueError
-        If `x` or `y` is per channel, a multiplier is infinite in float32 or nothing the rounding
-        can represent, or `rounding` is unknown.
+        If `x` or `y` is per channel, a multiplier is nothing the rounding can represent (infinity for
+        all but ``half_even``), or `rounding` is unknown.
 
     Notes
     -----
@@ -189,7 +190,7 @@ def multiplier(x: QuantParams, w: QuantParams, y: QuantParams, rounding: str = "
     as_params(y, "y", per_tensor=True)
     with np.errstate(over="ignore", under="ignore"):
         result = np.asarray(x.scales.astype(kind) * w.scales.astype(kind) / y.scales.astype(kind))
-    if not np.isfinite(result).all():
+    if rounding != "half_even" and not np.isfinite(result).all():
         raise ValueError(
             f"x.scale * w.scale / y.scale must be finite in float32, but x.scale={x.scale}, "
             f"w.scale up to {float(w.scales.max())} and y.scale={y.scale} overflow; check the scales"

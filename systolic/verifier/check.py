@@ -138,7 +138,7 @@ def verify(
     seed = _check.integer(seed, "seed", minimum=0)
     numbers: Sequence[int]
     if isinstance(cases, Iterable) and not isinstance(cases, str | bytes | bytearray | memoryview):
-        numbers = [_check.integer(case, "cases", minimum=0) for case in cases]
+        numbers = [_check.integer(case, "case", minimum=0) for case in cases]
     else:
         numbers = range(_check.integer(cases, "cases", minimum=1))
     started = time.perf_counter()
@@ -162,8 +162,9 @@ def verify(
         if model is None:
             found = verify_cases(numbers, seed, report)
         else:
+            mode = "cycle" if mode is None else mode
             options = _Options(
-                machine, mode or "cycle", threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
+                machine, mode, threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
                 x_file,
             )  # fmt: skip
             found = _verify_model(model, x, options, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,16 @@ def _mul(layer: layers.QLinearMul, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     product = (a.astype(np.int64) - int(layer.a.zero_points)) * (
         b.astype(np.int64) - int(layer.b.zero_points)
     )
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         m = _F(_F(layer.a.scales * layer.b.scales) / y.scales)
         real = product.astype(_F) * m + y.zero_points.astype(_F)
-    return np.asarray(np.clip(np.rint(real), y.qmin, y.qmax)).astype(y.dtype)
+    return _converted(real, y)
+
+
+def _converted(real: np.ndarray, y: QuantParams) -> np.ndarray:
+    """Return codes by way of int32, which holds its smallest number for what it cannot hold."""
+    held = np.isfinite(real) & (np.abs(real) < _F(2**31))
+    return np.where(held, np.clip(np.rint(real), y.qmin, y.qmax), y.qmin).astype(y.dtype)
 
 
 def _concat(layer: layers.QLinearConcat, *inputs: np.ndarray) -> np.ndarray:
@@ -97,20 +104,31 @@ def _sigmoid(layer: layers.QLinearSigmoid, q: np.ndarray) -> np.ndarray:
 def _softmax(layer: layers.QLinearSoftmax, q: np.ndarray) -> np.ndarray:
     if not q.size:
         return q.copy()
-    axis, y = layer.axis % q.ndim, layer.y
+    axis = layer.axis % q.ndim
     rows = q.reshape(-1, math.prod(q.shape[axis:])) if layer.flatten else np.moveaxis(q, axis, -1)
-    count, scale = rows.shape[-1], float(layer.x.scales)
-    shift = max(0.0, float(_F(math.log(float(np.finfo(_F).max / _F(count))))) - 5) / scale
-    below = (rows.astype(np.int64) - rows.max(axis=-1, keepdims=True)).ravel().tolist()
-    values = {d: math.exp((d + shift) * scale) for d in set(below)}
-    terms = np.array([values[d] for d in below]).astype(_F).reshape(rows.shape)
-    total = np.zeros(rows.shape[:-1], _F)
-    for column in range(count):
-        total = total + terms[..., column]
-    with np.errstate(all="ignore"):
-        wide = np.rint(terms * np.floor(_F(1) / y.scales) / total[..., None]).astype(np.float64)
-    result = np.clip(wide + int(y.zero_points), y.qmin, y.qmax).astype(y.dtype)
+    result = np.empty(rows.shape, layer.y.dtype)
+    for place in np.ndindex(*rows.shape[:-1]):
+        result[place] = _softmax_row(layer, rows[place].tolist())
     return result.reshape(q.shape) if layer.flatten else np.moveaxis(result, -1, axis)
+
+
+def _softmax_row(layer: layers.QLinearSoftmax, row: list[int]) -> list[int]:
+    """Return a row's codes by exact fractions; only exponentials and their sum are rounded."""
+    y, scale, top = layer.y, float(layer.x.scales), max(row)
+    shift = max(0.0, float(_F(math.log(float(np.finfo(_F).max / _F(len(row)))))) - 5) / scale
+    terms = {code: _F(math.exp((code - top + shift) * scale)) for code in set(row)}
+    total = _F(0)
+    for code in row:
+        total = total + terms[code]
+    with np.errstate(over="ignore"):
+        nearest = _F(1) / y.scales
+    steps = Fraction(math.floor(nearest)) if np.isfinite(nearest) else 1 / Fraction(float(y.scales))
+    # round() of a Fraction takes ties to even.
+    codes = {
+        code: round(Fraction(float(term)) * steps / Fraction(float(total))) + int(y.zero_points)
+        for code, term in terms.items()
+    }
+    return [min(max(codes[code], y.qmin), y.qmax) for code in row]
 
 
 def _global_pool(layer: layers.QLinearGlobalAveragePool, x: np.ndarray) -> np.ndarray:
@@ -139,13 +157,13 @@ def _average_pool(layer: layers.QLinearAveragePool, x: np.ndarray) -> np.ndarray
         low = [p * step + start for p, step, start in zip(place, stride, starts, strict=True)]
         spans = [range(max(a, 0), min(a + k, size)) for a, k, size in zip(low, kernel, sizes, strict=True)]
         total = np.zeros(moved.shape[:2], _F)
-        element: Any
-        for element in itertools.product(*spans):
-            total = total + real[(slice(None), slice(None), *element)]
         count = math.prod(kernel if layer.count_include_pad else map(len, spans))
-        with np.errstate(over="ignore", under="ignore"):
-            value = np.rint(total / _F(count) / layer.y.scales + layer.y.zero_points.astype(_F))
-        out[(slice(None), slice(None), *place)] = np.clip(value, layer.y.qmin, layer.y.qmax)
+        element: Any
+        with np.errstate(all="ignore"):
+            for element in itertools.product(*spans):
+                total = total + real[(slice(None), slice(None), *element)]
+            value = total / _F(count) / layer.y.scales + layer.y.zero_points.astype(_F)
+        out[(slice(None), slice(None), *place)] = _converted(value, layer.y)
     return np.moveaxis(out, 1, -1) if layer.channels_last else out
 
 

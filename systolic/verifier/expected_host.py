@@ -122,7 +122,9 @@ def _matmul(
     y = oracle.matmul_real(left, right)
     with np.errstate(all="ignore"):
         if a.dtype.kind == "f":
-            y = y * layer.alpha + (0 if c is None else layer.beta * c.astype(np.float64))
+            y = y * layer.alpha
+            if c is not None and layer.beta:  # a beta of 0 leaves c out, its infinities too
+                y = y + layer.beta * c.astype(np.float64)
         elif c is not None:
             y = y + c.astype(np.int64)
         return np.asarray(y).astype(a.dtype)
@@ -140,10 +142,10 @@ def _dense(layer: layers.FloatDense, x: np.ndarray) -> np.ndarray:
 
 def _clip(layer: layers.Clip, x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        for bound, beyond in ((layer.low, np.less), (layer.high, np.greater)):
+        for bound, within in ((layer.low, np.greater_equal), (layer.high, np.less_equal)):
             if bound is not None:
                 limit = np.array(bound).astype(x.dtype)
-                x = np.where(beyond(x, limit), limit, x)
+                x = np.where(within(x, limit) | (x != x), x, limit)
     return x
 
 
@@ -264,9 +266,16 @@ def _pad(
     return oracle.pad(x, margins, layer.mode, fill)
 
 
-def _resize(layer: layers.Resize, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    axes = _normal(range(x.ndim) if layer.axes is None else layer.axes, max(x.ndim, 1))
-    out = layer.output_shape_from((x, target), x.shape, target.shape)
+def _resize(layer: layers.Resize, x: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    target = wanted
+    named = list(range(x.ndim) if layer.axes is None else layer.axes)
+    if layer.policy != "stretch":  # which passes over axes that count from the end, as in ONNX Runtime
+        target = target[[axis >= 0 for axis in named]]
+        named = [axis for axis in named if axis >= 0]
+    axes = _normal(named, max(x.ndim, 1))
+    out = layer.output_shape_from((x, wanted), x.shape, wanted.shape)
+    if out == x.shape:
+        return x.copy()  # whatever the scales
     if layer.by == "scales":
         scales = [np.float32(scale) for scale in target]
     else:

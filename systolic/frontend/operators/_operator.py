@@ -45,6 +45,11 @@ class Graph:
     outputs : tuple of str
     constants : dict of str to ndarray
         Initializers; and what operators on constants alone gave, as conversion comes to them.
+    parameters : dict of str to ndarray
+        The constants that layers may hold: `constants` itself, unless the file notes which of them are
+        tensors of the model.
+    noted : bool
+        Whether the file has notes of ``save_onnx``: then nothing is rewritten, folded or left out.
     opsets : dict of str to int
         Version of each domain's operator set; "" is the standard one.
     declared : dict of str to (str or None, tuple or None)
@@ -60,6 +65,8 @@ class Graph:
     inputs: dict[str, TensorSpec]
     outputs: tuple[str, ...]
     constants: dict[str, np.ndarray]
+    parameters: dict[str, np.ndarray]
+    noted: bool = False
     opsets: dict[str, int] = field(default_factory=dict)
     declared: dict[str, tuple[str | None, Sizes | None]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
@@ -124,8 +131,8 @@ class Operator:
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        """The graph's constant tensors."""
-        return self.graph.constants
+        """The graph's constant tensors that a layer may hold."""
+        return self.graph.parameters
 
     @property
     def dtypes(self) -> dict[str, str]:

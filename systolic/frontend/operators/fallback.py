@@ -50,7 +50,7 @@ def evaluated(op: Operator) -> Converted:
     if not reads:
         return _constant(op, data, opsets)
     shapes = {name: op.graph.shapes.get(name) for name in reads}
-    values = {name: op.constants[name] for name in reads if name in op.constants}
+    values = {name: op.graph.constants[name] for name in reads if name in op.graph.constants}
     found = infer(node, dtypes, shapes, values, op.graph.opsets)
     try:
         # A session is made for the first time where native code cannot end this process.
@@ -99,8 +99,12 @@ def _plain(op: Operator) -> Any:
 
     node = type(op.proto)()
     node.CopyFrom(op.proto)
-    node.domain = "" if node.domain == "ai.onnx" else node.domain
-    if node.domain not in STANDARD:
+    # What is empty and what is not there are the same.
+    if node.domain == "ai.onnx":
+        node.ClearField("domain")
+    if not node.name:
+        node.ClearField("name")
+    if op.graph.noted or node.domain not in STANDARD:
         return node
     schema = defs.get_schema(node.op_type, op.graph.opsets.get(node.domain, 1), node.domain)
     if schema.has_function:

@@ -23,7 +23,7 @@ _PLAIN_TYPES = ("float32", "int32", "int8", "uint8")
 def _max_pool(op: Operator) -> Converted:
     op.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
     kernel = op.integers("kernel_shape", ())
-    if len(op.outputs) > 1 and op.outputs[1]:
+    if len(op.outputs) > 1 and (op.outputs[1] or op.graph.noted):
         order = "column" if op.attribute("storage_order", 0) else "row"
         return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
     if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:
@@ -50,7 +50,7 @@ def _global_average_pool(op: Operator) -> Converted:
 def _relu(op: Operator) -> Converted:
     op.only()
     if op.dtypes[op.inputs[0]] not in _PLAIN_TYPES:
-        return layers.Clip(0), op.inputs[:1]
+        return layers.Clip(0.0 if op.dtypes[op.inputs[0]] in FLOATS else 0), op.inputs[:1]
     return layers.Relu(), op.inputs[:1]
 
 
@@ -103,7 +103,9 @@ def _clip(op: Operator) -> Converted:
         for index, _ in given:
             if op.has(index):
                 bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
-        return layers.Clip(*bounds), op.inputs[:1]
+        # An infinite bound is none.
+        low, high = (None if bound == end else bound for bound, end in zip(bounds, _INFINITE, strict=True))
+        return layers.Clip(low, high), op.inputs[:1]
     nodes, last = [], op.inputs[0]
     for index, operation in given:
         output = op.outputs[0] if index == 2 else f"{op.outputs[0]}/low"
@@ -276,6 +278,8 @@ def _fill(op: Operator) -> Converted:
         raise op.refuse(f"a constant of the shape {op.constants[op.inputs[0]].tolist()}")
     return layers.Fill(value), op.inputs[:1]
 
+
+_INFINITE = -math.inf, math.inf
 
 # What a Fill of constant shape may make while a model is read.
 _MOST_FILLED = 1 << 28

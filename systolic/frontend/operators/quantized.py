@@ -7,7 +7,11 @@ import numpy as np
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.layers.host.quantize import CODES
+from systolic.model import Node
 from systolic.quant import QuantParams
+
+# From this operator set on QuantizeLinear divides in the type of the scale where nothing else is said.
+_PRECISION = 23
 
 # TensorProto.DataType
 _FLOAT, _FLOAT16 = 1, 10
@@ -19,8 +23,9 @@ def _quantize_linear(op: Operator) -> Converted:
     wanted = op.attribute("output_dtype", 0)
     if wanted and wanted not in _CODES:
         raise op.refuse(f"output_dtype {wanted}; supported are {', '.join(_CODES.values())}")
-    if op.attribute("precision", 0) not in (0, _FLOAT):
-        raise op.refuse(f"precision {op.attribute('precision', 0)}; supported is float32")
+    precision = op.attribute("precision", 0)
+    if precision not in (0, _FLOAT, _FLOAT16):
+        raise op.refuse(f"precision {precision}; supported are float32 and float16")
     given = op.dtypes.get(op.inputs[2]) if op.has(2) else None
     if wanted and given not in (None, _CODES[wanted]):
         raise ValueError(f"output_dtype {_CODES[wanted]}, but a zero point of {given}")
@@ -28,9 +33,50 @@ def _quantize_linear(op: Operator) -> Converted:
     if dtype not in CODES[:-1]:
         raise op.refuse(f"codes of {dtype}; supported are {', '.join(CODES[:-1])}")
     axis, block_size = op.attribute("axis", 1), op.attribute("block_size", 0)
+    if not precision and op.opset >= _PRECISION and op.has(1) and op.dtypes.get(op.inputs[1]) == "float16":
+        precision = _FLOAT16
+    if precision == _FLOAT16:
+        return _quantize_in_float16(op, layers.QuantizeLinear(dtype, axis=axis, block_size=block_size))
     if dtype in ("int8", "uint8") and _fixed(op, block_size):
         return layers.Quantize(op.params(1, 2, axis=axis, dtype=dtype)), op.inputs[:1]
     return layers.QuantizeLinear(dtype, axis=axis, block_size=block_size), _tensors(op)
+
+
+def _quantize_in_float16(op: Operator, layer: layers.QuantizeLinear) -> list[Node]:
+    """Divide in float16, then quantize the quotients with a scale of 1."""
+    x, scale, *zero = _tensors(op)
+    shape, scales = op.shape(0), op.shape(1)
+    if scales is None or (scales not in ((), (1,)) and scale not in op.constants):
+        raise op.refuse("several scales in float16 that are computed; give them as a constant")
+    length = shape[layer.axis] if layer.block_size and shape is not None else None
+    if layer.block_size and length is None:
+        raise op.refuse(f"blocks in float16 of an axis {layer.axis} of any size; give the input's sizes")
+    y = op.outputs[0]
+    divisor = f"{y}.divisor"
+    nodes = [Node(layers.Cast("float16"), (x,), f"{y}.float16", op.label)]
+    if scale in op.constants:
+        value = op.constants[scale].astype(np.float16)
+        if length is not None:
+            value = value.repeat(layer.block_size, axis=layer.axis).take(np.arange(length), axis=layer.axis)
+        elif scales not in ((), (1,)) and shape is not None:
+            value = value.reshape(-1, *[1] * (len(shape) - 1 - layer.axis % len(shape)))
+        else:
+            value = value.reshape(())
+        _put(op, divisor, value)
+    else:
+        nodes.append(Node(layers.Cast("float16"), (scale,), divisor, op.label))
+    one = _put(op, f"{y}.one", np.ones(tuple(size or 1 for size in scales), np.float32))
+    return [
+        *nodes,
+        Node(layers.Binary("Div"), (f"{y}.float16", divisor), f"{y}.quotient", op.label),
+        Node(layers.Cast("float32"), (f"{y}.quotient",), f"{y}.steps", op.label),
+        Node(layer, (f"{y}.steps", one, *zero), y, op.label),
+    ]
+
+
+def _put(op: Operator, name: str, value: np.ndarray) -> str:
+    op.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
+    return name
 
 
 def _dequantize_linear(op: Operator) -> Converted:

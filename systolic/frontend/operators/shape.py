@@ -148,7 +148,7 @@ def _resize(op: Operator) -> Converted:
 def _put(op: Operator, what: str, value: np.ndarray) -> str:
     """Add a constant for an input that the node leaves out, and return its name."""
     name = f"{op.outputs[0]}/{what}"
-    op.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
+    op.graph.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
     return name
 
 

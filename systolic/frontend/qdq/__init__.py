@@ -3,7 +3,7 @@
 A QDQ graph says DequantizeLinear (DQ), float operator, QuantizeLinear (Q). ONNX Runtime's optimizer
 replaces such groups by one integer operator each, whose arithmetic differs from the float one near
 ties; :func:`to_integers` replaces those it replaces, on its conditions, and no others. What remains
-is computed in float as it is written. The conditions are those of ONNX Runtime 1.31 with all
+is computed in float as it is written. The conditions are those of ONNX Runtime 1.32 with all
 optimizations and ``session.qdqisint8allowed=1``, found by what it makes of small graphs, and in
 ``onnxruntime/core/optimizer/qdq_transformer``.
 
@@ -11,7 +11,9 @@ Some are worth knowing:
 
 - a group's operator feeds one Q and nothing else, or a Relu or Clip whose bounds that Q implies;
 - a Conv's bias has the scale x_scale * w_scale within 1 %, else nothing is replaced. A Gemm's bias is
-  used as it is, whatever its scale;
+  used as it is, whatever its scale and zero point;
+- a Gemm is replaced only where x and w have zero points, an Add or Mul only where no scale and no zero
+  point is a vector of one element;
 - float weights and biases of a Conv or Gemm that reads a DQ and leads to a Q are quantized too;
 - MatMul and Add are taken for one Gemm where shapes allow;
 - scales and zero points are constants.
@@ -25,6 +27,10 @@ Left as written, though ONNX Runtime changes them:
 - scales per row where it expects them per column, which it takes for the latter or fails on;
 - Where between DQs and a Q, whose codes are the same either way;
 - groups within the subgraphs of If and Loop.
+
+What stays in float is summed in float64 and rounded once. ONNX Runtime sums in float32, an AveragePool
+column by column, row by row, or in vectors of channels, as operator set, channels and processor have it. So
+close to a tie the quantizer behind a Conv, MatMul or AveragePool that is not replaced gives another code.
 
 Replaced, though ONNX Runtime leaves them in float: groups whose scales or weights are listed among the
 inputs of a file of IR version 4 or later, where a caller may feed others.
@@ -45,6 +51,7 @@ def to_integers(graph: Graph) -> None:
     floats.fold_constants(edit)
     floats.drop_identities(edit)
     floats.merge_equals(edit)
+    floats.join_clips(edit)
     floats.join_matmul_add(edit)
     spread.transpose_constants(edit)
     spread.spread_backward(edit)

@@ -40,6 +40,11 @@ class Codes(NamedTuple):
         return self.scale.size == 1 and (self.zero is None or self.zero.size == 1)
 
     @property
+    def vector(self) -> bool:
+        """Whether scale or zero point has an axis, be it of one element."""
+        return bool(self.scale.ndim or (self.zero is not None and self.zero.ndim))
+
+    @property
     def bits(self) -> int:
         """8 or 16 for the integers that codes are held in; 0 for other types."""
         return {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}.get(self.dtype, 0)

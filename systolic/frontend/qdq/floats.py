@@ -31,13 +31,15 @@ _RANDOM = (
 
 
 def fold_constants(edit: Editor) -> None:
-    """Make constants of Constant operators, and of an Identity of a constant."""
+    """Make constants of Constant operators, and of Identity and Transpose of a constant."""
     from onnx import numpy_helper
 
     for op in list(edit.graph.operators):
         if op.domain != "" or len(op.outputs) != 1 or edit.is_output(op.outputs[0]):
             continue
-        value = edit.constant(op, 0) if op.op_type == "Identity" else None
+        value = edit.constant(op, 0) if op.op_type in ("Identity", "Transpose") else None
+        if value is not None and op.op_type == "Transpose":
+            value = _transposed(value, op)
         if op.op_type == "Constant":
             for name, given in op.attributes.items():
                 if name == "value":
@@ -47,6 +49,12 @@ def fold_constants(edit: Editor) -> None:
         if value is not None:
             edit.graph.constants[op.outputs[0]] = value
             edit.remove(op)
+
+
+def _transposed(value: np.ndarray, op: Operator) -> np.ndarray | None:
+    order = [int(axis) for axis in op.attribute("perm", range(value.ndim)[::-1])]
+    fits = sorted(order) == list(range(value.ndim))
+    return np.ascontiguousarray(value.transpose(order)) if fits else None
 
 
 def drop_identities(edit: Editor) -> None:
@@ -98,11 +106,15 @@ def _same_constant(edit: Editor, tensor: str) -> Any:
 
 
 def join_matmul_add(edit: Editor) -> None:
-    """Take MatMul of two DQs and Add for one Gemm, where shapes allow it (``matmul_add_fusion.cc``)."""
+    """Take MatMul and Add for one Gemm, where shapes allow it (``matmul_add_fusion.cc``)."""
     pairs = []
     codes: dict[str, bool] = {}
     for op in edit.graph.operators:
-        if op.key == ("", "MatMul") and all(_is_codes(edit, name, codes) for name in op.inputs):
+        if (
+            op.key == ("", "MatMul")
+            and _is_codes(edit, op.inputs[0], codes)
+            and (op.inputs[1] in edit.graph.constants or _is_codes(edit, op.inputs[1], codes))
+        ):
             reader = edit.only_reader(op.outputs[0])
             if reader is not None and reader.op.key == ("", "Add") and reader.op.opset >= 7:
                 pairs.append((op, reader))
@@ -180,12 +192,15 @@ def quantize_constants(edit: Editor) -> None:
         bias = edit.constant(op, 2)
         if op.has(2) and (bias is None or bias.ndim != 1 or bias.dtype != np.float32):
             continue
-        w = edit.writer(op, 1)
+        w, computed = edit.writer(op, 1), False
         if w is not None and edit.is_dq(w):
             codes = edit.codes(w)
             if codes is None or bias is None or not _scales_channels(edit, op, w, codes, bias.size):
                 continue
             scale = codes.scale
+            # ONNX Runtime declares the product of both scales to have w's shape; where it has x's, that is
+            # not folded, and no convolution is replaced whose bias has a scale that is computed.
+            computed = op.op_type != "Gemm" and x_codes.scale.ndim > scale.ndim
         else:
             weight = edit.constant(op, 1)
             if weight is None or weight.dtype != np.float32 or not np.isfinite(weight).all():
@@ -194,7 +209,7 @@ def quantize_constants(edit: Editor) -> None:
         if bias is not None:
             with np.errstate(all="ignore"):
                 steps = (x_codes.scale.reshape(()) * scale).astype(np.float32)
-            _quantize_bias(edit, op, bias, steps)
+            _quantize_bias(edit, op, bias, steps, computed=computed)
 
 
 def _leads_to_q(edit: Editor, op: Operator) -> bool:
@@ -205,7 +220,7 @@ def _leads_to_q(edit: Editor, op: Operator) -> bool:
         (op,) = readers
         if edit.is_q(op):
             return True
-        if op.key not in (("", "Relu"), ("", "Clip")):
+        if op.key not in _CLIPS:
             return False
 
 
@@ -244,14 +259,27 @@ def _quantize_weight(edit: Editor, op: Operator, weight: np.ndarray) -> tuple[Op
     return _put_in_front(edit, op, 1, made), np.asarray(scale)
 
 
-def _quantize_bias(edit: Editor, op: Operator, bias: np.ndarray, scale: np.ndarray) -> None:
+def _quantize_bias(
+    edit: Editor, op: Operator, bias: np.ndarray, scale: np.ndarray, *, computed: bool
+) -> None:
     with np.errstate(all="ignore"):
         steps = np.rint(bias / scale)
         # What does not fit becomes the smallest integer, as on x86.
         fits = np.abs(steps) < 2**31
         codes = np.where(fits, np.where(fits, steps, 0).astype(np.int64), -(2**31)).astype(np.int32)
+        numbers = codes.astype(np.float32) * scale
     stem = op.inputs[2]
-    inputs = (edit.add_constant(f"{stem}.codes", codes), edit.add_constant(f"{stem}.scale", scale))
+    if op.op_type != "Gemm" and not np.isfinite(scale).all():
+        # A scale that no DequantizeLinear of ours takes; its numbers are infinite or NaN.
+        inputs = (*op.inputs[:2], edit.add_constant(f"{stem}.back", numbers))
+        edit.replace(op, edit.changed(op, inputs, op.outputs))
+        return
+    name = edit.add_constant(f"{stem}.scale", scale)
+    if computed:
+        made = edit.make("Identity", (name,), (edit.name(f"{name}.computed"),), op)
+        edit.insert(op, made, after=False)
+        (name,) = made.outputs
+    inputs = (edit.add_constant(f"{stem}.codes", codes), name)
     attributes = {"axis": 0} if scale.ndim else {}
     made = edit.make("DequantizeLinear", inputs, (edit.name(f"{stem}.back"),), op, attributes)
     _put_in_front(edit, op, 2, made)
@@ -266,35 +294,70 @@ def _put_in_front(edit: Editor, op: Operator, place: int, made: Operator) -> Ope
     return changed
 
 
-def drop_implied_clips(edit: Editor) -> None:
-    """Remove a Relu or Clip whose only reader is a Q that saturates no later."""
-    for op in reversed(list(edit.graph.operators)):
-        if op.key not in (("", "Relu"), ("", "Clip")):
+_CLIPS = (("", "Relu"), ("", "Clip"))
+
+_FUSES = {"Conv": ("Relu", "Clip"), "Gemm": ("Relu",)}
+"""Float operators and what ONNX Runtime computes in one kernel with them."""
+
+
+def join_clips(edit: Editor) -> None:
+    """Make one Clip of a Relu and a Clip of constant float32 bounds behind it."""
+    for relu in reversed(list(edit.graph.operators)):
+        reader = edit.only_reader(relu.outputs[0]) if relu.key == ("", "Relu") else None
+        clip = reader.op if reader is not None and reader.place == 0 else None
+        bounds = clip_bounds(edit, clip) if clip is not None and clip.key == ("", "Clip") else None
+        if clip is None or bounds is None:
             continue
-        reader = edit.only_reader(op.outputs[0])
-        codes = edit.codes(reader.op) if reader is not None and edit.is_q(reader.op) else None
-        if (
-            reader is None
-            or codes is None
-            or codes.zero is None
-            or not codes.scalar
-            or codes.dtype not in _CODES
-        ):
-            continue
-        lowest, highest = _CODES[codes.dtype]
-        if op.op_type == "Relu":
-            implied = int(codes.zero.item()) == lowest
+        low, high = np.maximum(bounds[0], np.float32(0)), bounds[1]
+        inputs, attributes = relu.inputs[:1], {}
+        types = {edit.graph.constants[tensor].dtype.name for tensor in clip.inputs[1:] if tensor}
+        if clip.opset < 11:
+            attributes = {"min": float(low), "max": float(high)}
+        elif types == {"float32"}:
+            names = (f"{inputs[0]}.min", f"{inputs[0]}.max")
+            inputs += tuple(map(edit.add_constant, names, (low, high)))
         else:
-            bounds = clip_bounds(edit, op)
-            if bounds is None or codes.scale.ndim or codes.zero.ndim:
+            continue
+        edit.remove(relu)
+        edit.replace(clip, edit.make("Clip", inputs, clip.outputs, clip, attributes))
+
+
+def drop_implied_clips(edit: Editor) -> None:
+    """Remove a Relu or Clip whose only reader is a Q that saturates no later.
+
+    Of several behind a Conv or Gemm only the last goes: then ONNX Runtime computes the first with it.
+    """
+    fused = set()
+    for op in reversed(list(edit.graph.operators)):
+        if op.key not in _CLIPS or not _is_implied(edit, op):
+            continue
+        first, source = op, edit.writer(op, 0)
+        while source is not None and source.key in _CLIPS:
+            first, source = source, edit.writer(source, 0)
+        if source is not None and source.domain == "" and first.op_type in _FUSES.get(source.op_type, ()):
+            if source.outputs[0] in fused:
                 continue
-            scale, zero = np.float32(codes.scale), int(codes.zero.item())
-            epsilon = np.finfo(np.float32).eps
-            with np.errstate(all="ignore"):
-                low, high = (np.float32(scale * np.float32(code - zero)) for code in (lowest, highest))
-            implied = bool(bounds[0] - low <= epsilon and high - bounds[1] <= epsilon)
-        if implied and edit.redirect(op.outputs[0], op.inputs[0]):
+            fused.add(source.outputs[0])
+        if edit.redirect(op.outputs[0], op.inputs[0]):
             edit.remove(op)
+
+
+def _is_implied(edit: Editor, op: Operator) -> bool:
+    reader = edit.only_reader(op.outputs[0])
+    codes = edit.codes(reader.op) if reader is not None and edit.is_q(reader.op) else None
+    if codes is None or codes.zero is None or not codes.scalar or codes.dtype not in _CODES:
+        return False
+    lowest, highest = _CODES[codes.dtype]
+    if op.op_type == "Relu":
+        return int(codes.zero.item()) == lowest
+    bounds = clip_bounds(edit, op)
+    if bounds is None or codes.vector:
+        return False
+    scale, zero = np.float32(codes.scale), int(codes.zero.item())
+    epsilon = np.finfo(np.float32).eps
+    with np.errstate(all="ignore"):
+        low, high = (np.float32(scale * np.float32(code - zero)) for code in (lowest, highest))
+    return bool(bounds[0] - low <= epsilon and high - bounds[1] <= epsilon)
 
 
 def clip_bounds(edit: Editor, op: Operator) -> tuple[np.float32, np.float32] | None:

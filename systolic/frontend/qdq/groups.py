@@ -88,7 +88,7 @@ def _ends(edit: Editor, op: Operator) -> _Ends | None:
 def _implies(edit: Editor, q: Operator, clip: Operator) -> bool:
     """Whether a Q saturates no later than a Relu or Clip in front of it."""
     codes = edit.codes(q)
-    if codes is None or codes.scale.ndim or (codes.zero is not None and codes.zero.ndim):
+    if codes is None or codes.vector:
         return False
     if codes.dtype not in _LIMITS:
         return False
@@ -171,6 +171,8 @@ def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
     if not _whole(ends) or not 2 <= len(ends.dqs) <= 3:
         return None
     x, w = ends.x[:2]
+    if x.zero is None or w.zero is None or w.zero.shape != w.scale.shape:
+        return None
     transposed = bool(op.attribute("transB", 0))
     if not _multiplies(x, w) or not x.scalar or not _per_column(edit, ends.dqs[1], w, 0 if transposed else 1):
         return None
@@ -179,8 +181,7 @@ def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
     inputs = [*_codes(edit, ends.dqs[0], x), *_codes(edit, ends.dqs[1], w)]
     bias = ""
     if len(ends.dqs) == 3:
-        zero = ends.x[2].zero
-        if ends.x[2].dtype != "int32" or (zero is not None and zero.any()):
+        if ends.x[2].dtype != "int32":
             return None
         if op.attribute("alpha", 1.0) != 1 or op.attribute("beta", 1.0) != 1:
             return None
@@ -208,6 +209,8 @@ def _per_column(edit: Editor, dq: Operator, w: Codes, columns: int) -> bool:
 
 def _binary(edit: Editor, ends: _Ends) -> Operator | None:
     if ends.q is None or ends.y is None or len(ends.dqs) != 2 or not _one_type(ends):
+        return None
+    if any(codes.vector for codes in (*ends.x, ends.y)):
         return None
     inputs = [
         *_codes(edit, ends.dqs[0], ends.x[0]),

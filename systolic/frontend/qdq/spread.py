@@ -35,7 +35,7 @@ def transpose_constants(edit: Editor) -> None:
         if sorted(order) != list(range(weight.ndim)):
             continue
         attributes = dict(dq.attributes)
-        if codes.scale.ndim or (codes.zero is not None and codes.zero.ndim):
+        if codes.vector:
             if not -weight.ndim <= codes.axis < weight.ndim:
                 continue
             attributes["axis"] = order.index(codes.axis % weight.ndim)
@@ -66,7 +66,7 @@ def spread_forward(edit: Editor) -> None:
     """Carry the codes of a DQ past what moves its numbers, each of its readers by itself."""
     for dq in [op for op in edit.graph.operators if edit.is_dq(op)]:
         codes = edit.codes(dq)
-        if codes is None or not codes.scalar:
+        if codes is None or not codes.scalar or not codes.bits:
             continue
         behind = _moved(edit, dq.outputs[0])
         while behind:
@@ -101,12 +101,17 @@ def _insert_pair(
     edit: Editor, tensor: str, codes: Codes, like: Operator, readers: Sequence[Reader]
 ) -> list[str]:
     """Quantize a tensor, and dequantize it for each of some readers; return what those then read."""
-    zero = like.inputs[2] if like.has(2) else edit.add_constant(f"{tensor}.zero", np.zeros((), codes.dtype))
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    # Where there is no zero point, none is added: some rules ask for one that is written.
+    params = tuple(filter(None, like.inputs[1:3]))
+    kind = np_dtype_to_tensor_dtype(np.dtype(codes.dtype))
+    attributes = {} if codes.zero is not None else {"output_dtype": kind}
     between = edit.name(f"{tensor}.codes")
-    made = [edit.make("QuantizeLinear", (tensor, like.inputs[1], zero), (between,), like)]
+    made = [edit.make("QuantizeLinear", (tensor, *params), (between,), like, attributes)]
     for _ in readers:
         back = edit.name(f"{tensor}.back")
-        made.append(edit.make("DequantizeLinear", (between, like.inputs[1], zero), (back,), like))
+        made.append(edit.make("DequantizeLinear", (between, *params), (back,), like))
     first = min((reader.op for reader in readers), key=edit.graph.operators.index)
     edit.insert(first, *made, after=False)
     for reader, pair in zip(readers, made[1:], strict=True):

@@ -11,7 +11,11 @@ import numpy as np
 
 from systolic._files import write_file
 from systolic._text import printable_errors
-from systolic.frontend.read import check_standard
+from systolic.frontend.check import check_model, label
+from systolic.frontend.from_onnx import model_of
+from systolic.frontend.notes import Notes, fresh, guarded, write_notes
+from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS
 from systolic.frontend.to_onnx.writer import Writer, tensor
@@ -35,8 +39,9 @@ LEFT_OUT: dict[str, str] = {
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file: codes in the QOperator form, the rest as standard operators.
 
-    ``load_onnx`` of the file gives the model back; ONNX Runtime gives the same outputs, bit for bit,
-    where ``load_onnx`` promises it.
+    ``load_onnx`` of the file gives the model back, with either `qdq`; ONNX Runtime, with any level of
+    optimization, gives the same outputs, bit for bit where ``load_onnx`` promises it. One model
+    always makes the same file.
 
     Parameters
     ----------
@@ -48,8 +53,8 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UnsupportedOperator
-        If a layer, or a use of one, has no form in ONNX: names the node and says why. So has a
-        layer whose rounding is not "half_even", ONNX's.
+        If a layer, or a use of one, has no form in ONNX, or none that ``load_onnx`` reads as that layer:
+        names the node and says why. So has a layer whose rounding is not "half_even", ONNX's.
     FileNotFoundError
         If there is no such folder.
     ImportError
@@ -61,12 +66,25 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     has it; and, where the standard has none on codes, of ONNX Runtime's com.microsoft: QGemm and all
     QLinear operators but QLinearConv and QLinearMatMul, and QLinearConv of images NHWC.
 
-    Where two layers are one operator, the one for less comes back: parameters per channel hold a zero
-    point for each, those of a single channel are per tensor; a convolution with a group for each input
-    channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; what reads constants that
-    another layer holds, such as a shape, a weight or a scale, is that layer, and what reads constants
-    alone is a constant. Numbers that operators keep as float32 are rounded to it; a window's integer
-    that holds for all axes comes back as one for each.
+    What a graph cannot say is in the file's metadata, under "systolic": which initializers are the model's
+    constants, so that no others come back as such and nothing is computed from them at load; names of
+    nodes that other nodes have too, for in a file they must differ; outputs that nobody uses. It holds for
+    the nodes that it was written for: where another program changed them, ``load_onnx`` reads the file
+    like any other.
+
+    A Max of a single tensor behind a DequantizeLinear changes nothing, and is no layer of the model. It
+    keeps ONNX Runtime from making an integer operator of what is a float one here.
+
+    Where two layers mean the same and are one operator, the one for less comes back: parameters per
+    channel hold a zero point for each, those of a single channel are per tensor; a convolution with a
+    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; pools
+    over two axes are those of images, ``MaxPool2d`` and the like; a ``Binary("Add")`` is an ``Add`` where
+    that takes the types. Numbers that operators keep as float32 are rounded to it, bounds of a ``Clip``
+    are of the tensor's type; a window's integer that holds for all axes comes back as one for each. What
+    comes from ``load_onnx`` has this form already.
+
+    An output whose number of axes only a run can tell has no shape in the file, which onnx.checker asks
+    for and nothing else needs.
 
     Examples
     --------
@@ -88,13 +106,14 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise ImportError('save_onnx needs the onnx package: pip install "systolic[onnx]"') from error
+    _check_names(model)
     proto = _proto(model)
     size = proto.ByteSize()
     if size > _MOST_BYTES:
         raise ValueError(
             f"the model takes {size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; use Model.save"
         )
-    check_standard(proto)
+    _check_reload(model, proto)
     write_file(path, lambda file: file.write(proto.SerializeToString()))
 
 
@@ -122,7 +141,83 @@ def _proto(model: Model) -> Any:
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in writer.opsets.items()]
     version = max(IR_VERSION, helper.find_min_ir_version_for(opsets, True))
-    return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="systolic")
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="systolic")
+    _infer_outputs(proto, writer.undeclared)
+    nodes = guarded(proto.graph.node, model.outputs, writer.names)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    names = _name_nodes(proto.graph.node)
+    write_notes(proto, Notes(tuple(model.constants), names, tuple(writer.unused), not model.name))
+    return proto
+
+
+def _infer_outputs(proto: Any, undeclared: set[str]) -> None:
+    """Declare outputs whose sizes only a run can tell as far as onnx can: its checker asks for it."""
+    import onnx
+
+    bare = [value.name for value in proto.graph.output if not value.type.tensor_type.HasField("shape")]
+    if not set(bare) - undeclared:
+        return
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(proto).graph.output}
+    for value in proto.graph.output:
+        if value.name in bare and value.name not in undeclared:
+            value.CopyFrom(inferred[value.name])
+
+
+def _name_nodes(nodes: Any) -> dict[str, str]:
+    """Give every node a name that no other has, as ONNX Runtime expects; return the renamed ones' own."""
+    taken = {node.name for node in nodes}
+    seen, renamed = {""}, {}
+    for node in nodes:
+        if node.name in seen:
+            name = fresh(label(node), taken)
+            renamed[name] = node.name
+            node.name = name
+        seen.add(node.name)
+    return renamed
+
+
+def _check_reload(model: Model, proto: Any) -> None:
+    """Raise if load_onnx would not read the model back, or one that is written the same."""
+    import onnx
+
+    try:
+        check_model(proto)
+        check_standard(proto)
+        loaded = model_of(graph_of(proto, "model"), "the file")
+    except (TypeError, ValueError, onnx.checker.ValidationError) as error:
+        raise UnsupportedOperator(f"load_onnx would not read the file: {error}; use Model.save") from error
+    if loaded == model:
+        return
+    again = _proto(loaded)
+    if again == proto:
+        return
+    pairs = [(a, b) for a, b in zip(model.nodes, loaded.nodes, strict=False) if a != b]
+    if not pairs:
+        raise UnsupportedOperator(
+            f"load_onnx would read the inputs as {loaded.inputs}, not {model.inputs}; use Model.save"
+        )
+    # Those that are only spelled otherwise have the same node in both files.
+    nodes = {node.output: written for node, written in zip(loaded.nodes, _written(loaded).nodes, strict=True)}
+    for node, written in zip(model.nodes, _written(model).nodes, strict=True):
+        other = next((b for a, b in pairs if a is node), None)
+        if other is not None and written != nodes.get(node.output):
+            raise Writer.refuse(node, f"load_onnx would read it as {other.layer}; use Model.save")
+    raise Writer.refuse(pairs[0][0], f"load_onnx would read it as {pairs[0][1].layer}; use Model.save")
+
+
+def _check_names(model: Model) -> None:
+    """Raise if a name cannot be stored: a file holds UTF-8."""
+    names = [(f"node {node.name!r}", name) for node in model.nodes for name in (node.name, *node.outputs)]
+    names += [("the model", name) for name in (model.name, *model.inputs, *model.constants)]
+    names += [("the model", symbol or "") for spec in model.inputs.values() for symbol in spec.symbols]
+    for where, name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UnsupportedOperator(
+                f"{where}: the name {name!r} holds a lone surrogate, which no file can; rename it"
+            ) from None
 
 
 def _written(model: Model) -> Writer:

@@ -9,6 +9,7 @@ import numpy as np
 
 from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, operator, window
 from systolic.model import Node
+from systolic.quant import QuantParams
 
 _CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
 
@@ -89,12 +90,16 @@ def _write_global_average(out: Writer, node: Node) -> None:
 
 def _write_quantize(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    out.node(node, "QuantizeLinear", (node.inputs[0], *out.params(node, "y", layer.y)), axis=layer.y.axis)
+    out.node(node, "QuantizeLinear", (node.inputs[0], *out.params(node, "y", layer.y)), axis=_axis(layer.y))
 
 
 def _write_dequantize(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    out.node(node, "DequantizeLinear", (node.inputs[0], *out.params(node, "x", layer.x)), axis=layer.x.axis)
+    out.node(node, "DequantizeLinear", (node.inputs[0], *out.params(node, "x", layer.x)), axis=_axis(layer.x))
+
+
+def _axis(params: QuantParams) -> int | None:
+    return params.axis if params.scales.size > 1 else None
 
 
 def _write_matmul(out: Writer, node: Node) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import Writer, operator, tensor, window
+from systolic.frontend.to_onnx.writer import Writer, inner_names, operator, tensor, window
+from systolic.layers.host.arithmetic import FLOATS
 from systolic.model import Node
 
 
@@ -39,13 +40,17 @@ def _write_binary(out: Writer, node: Node) -> None:
 
 def _write_clip(out: Writer, node: Node) -> None:
     layer: Any = node.layer
-    if out.opset < 11:
-        out.node(node, "Clip", node.inputs, min=layer.low, max=layer.high)
-        return
     dtype = out.dtype(node.inputs[0])
+    low, high = layer.low, layer.high
+    if dtype in FLOATS:
+        # A bound left out is the type's largest number in ONNX Runtime.
+        low, high = -np.inf if low is None else low, np.inf if high is None else high
+    if out.opset < 11:
+        out.node(node, "Clip", node.inputs, min=low, max=high)
+        return
     bounds = [
         "" if value is None else out.constant(node, name, np.array(value, dtype))
-        for name, value in (("min", layer.low), ("max", layer.high))
+        for name, value in (("min", low), ("max", high))
     ]
     out.node(node, "Clip", (*node.inputs, *bounds))
 
@@ -77,6 +82,8 @@ def _write_squeeze(op: str) -> Callable[[Writer, Node], None]:
 def _with_axes(out: Writer, node: Node, op: str, since: int, **attributes: Any) -> None:
     """Write an operator whose axes were an attribute, and are an input since some operator set."""
     axes = node.layer.axes  # type: ignore[attr-defined]
+    if axes == ():
+        raise out.refuse(node, f"ONNX's {op} without axes is over all; put an Identity in its place")
     if axes is None:
         out.node(node, op, node.inputs, **attributes)
     elif out.opset < since:
@@ -253,6 +260,11 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
     if any(a.HasField("g") or a.graphs for a in proto.attribute) and any(k != v for k, v in names.items()):
         raise out.refuse(
             node, f"its subgraphs know its inputs as {', '.join(layer.reads)}; name them so in the model"
+        )
+    twice = sorted(inner_names(layer) & out.model_names)
+    if twice:
+        raise out.refuse(
+            node, f"its subgraphs have a tensor {twice[0]!r} of their own, and so has the model; rename that"
         )
     used = iter(node.outputs)
     inputs = [names.get(name, name) for name in proto.input]

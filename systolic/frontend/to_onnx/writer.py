@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from systolic.frontend.notes import fresh
 from systolic.frontend.operators import UnsupportedOperator
 from systolic.layers.base import Shape
 from systolic.model import Model, Node
@@ -14,6 +16,8 @@ from systolic.quant import QuantParams
 
 MICROSOFT = "com.microsoft"
 _NEWEST = 1 << 16
+# Operators that need not have their last outputs, and are the same layer without.
+_OPTIONAL = ("LayerNormalization",)
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER", "valid": "VALID"}
 _TYPES = {"float32": "float", "float64": "double"}
 
@@ -29,6 +33,12 @@ class Writer:
         Version of each domain's operator set; that of the standard one, "", is a proposal.
     least, most : (int, Node or None)
         The versions of the standard operator set that have all nodes, and which node asks for it.
+    model_names : frozenset of str
+        The model's tensors.
+    names : set of str
+        Names that are taken: those, tensors of the nodes' subgraphs, and what was stored so far.
+    unused : list of str
+        Outputs that the model leaves out, and the file names.
     undeclared : set of str
         Tensors that the file must not declare a shape of.
     """
@@ -39,8 +49,14 @@ class Writer:
         self.opsets = dict(opsets)
         self.least: tuple[int, Node | None] = (1, None)
         self.most: tuple[int, Node | None] = (_NEWEST, None)
+        self.unused: list[str] = []
         self.undeclared: set[str] = set()
-        self._names = {*model.inputs, *model.constants, *(t for node in model.nodes for t in node.outputs)}
+        self.model_names = frozenset(
+            (*model.inputs, *model.constants, *(name for node in model.nodes for name in node.outputs))
+        )
+        self.names = set(self.model_names)
+        for node in model.nodes:
+            self.names |= inner_names(node.layer)
         # What differs between two sizes for what is open is open too.
         self._traces = _traces(model)
         self._dtypes = {name: dtype for name, (_, dtype) in self._traces[0].items()}
@@ -67,13 +83,8 @@ class Writer:
 
     def constant(self, node: Node, what: str, value: Any) -> str:
         """Store an initializer, and return its name."""
-        name = stem = f"{next(filter(None, node.outputs))}.{what}"
-        count = 1
-        while name in self._names:
-            count += 1
-            name = f"{stem}{count}"
+        name = fresh(f"{node.output}.{what}", self.names)
         array = np.asarray(value)
-        self._names.add(name)
         self._dtypes[name] = array.dtype.name
         self.tensors.append(tensor(name, array))
         return name
@@ -82,9 +93,13 @@ class Writer:
         """Store scale and zero point, and return their names."""
         if params is None:
             return "", ""
+        scales, zeros = params.scales, params.zero_points
+        if scales.size == 1:
+            # Per channel of a single one is per tensor.
+            scales, zeros = scales.reshape(()), zeros.reshape(())
         return (
-            self.constant(node, f"{what}_scale", params.scales),
-            self.constant(node, f"{what}_zero_point", params.zero_points),
+            self.constant(node, f"{what}_scale", scales),
+            self.constant(node, f"{what}_zero_point", zeros),
         )
 
     def node(
@@ -98,13 +113,20 @@ class Writer:
             read.pop()
         given = {name: plain(value) for name, value in attributes.items() if value is not None}
         outputs = list(node.outputs)
-        while len(outputs) > 1 and not outputs[-1]:
+        while op in _OPTIONAL and not outputs[-1]:
             outputs.pop()
+        outputs = [name or self._unused(node, place) for place, name in enumerate(outputs)]
         if domain:
             self.opsets.setdefault(domain, 1)
         else:
             self.since(node, self._first(node, op, read, set(given)))
         self.nodes.append(helper.make_node(op, read, outputs, node.name, domain=domain, **given))
+
+    def _unused(self, node: Node, place: int) -> str:
+        """Name an output that the model leaves out: few operators may be without one."""
+        name = fresh(f"{node.output}.unused{place}", self.names)
+        self.unused.append(name)
+        return name
 
     def since(self, node: Node, version: int) -> None:
         """Note that a node means what it does from a version of the standard operator set on."""
@@ -118,15 +140,10 @@ class Writer:
 
     def _first(self, node: Node, op: str, inputs: list[str], attributes: set[str]) -> int:
         """Return the first version, from the proposed one on, with these attributes and types of inputs."""
-        from onnx import defs
-
         types = [
             f"tensor({_TYPES.get(self.dtype(name), self.dtype(name))})" if name else "" for name in inputs
         ]
-        versions = sorted(
-            (s for s in defs.get_all_schemas_with_history() if s.name == op and not s.domain),
-            key=lambda schema: schema.since_version,
-        )
+        versions = _schemas()[op]
         older = [schema for schema in versions if schema.since_version <= self.opset][-1:]
         for schema in (*older, *(schema for schema in versions if schema.since_version > self.opset)):
             formal = [schema.inputs[min(i, len(schema.inputs) - 1)].types for i in range(len(types))]
@@ -146,11 +163,24 @@ class Writer:
         return UnsupportedOperator(f"node {node.name!r} ({type(node.layer).__name__}): {why}")
 
 
+@functools.cache
+def _schemas() -> dict[str, list[Any]]:
+    """Return the versions of each standard operator, oldest first."""
+    from onnx import defs
+
+    found: dict[str, list[Any]] = {}
+    for schema in sorted(defs.get_all_schemas_with_history(), key=lambda schema: schema.since_version):
+        if not schema.domain:
+            found.setdefault(schema.name, []).append(schema)
+    return found
+
+
 def tensor(name: str, array: np.ndarray) -> Any:
     """Return an array as a TensorProto."""
     from onnx import numpy_helper
 
-    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return numpy_helper.from_array(native.reshape(array.shape), name)
 
 
 def plain(value: Any) -> Any:
@@ -185,6 +215,21 @@ def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, N
         out.node(node, op, node.inputs, domain, **given)
 
     return write
+
+
+def inner_names(layer: Any) -> set[str]:
+    """Return the names of tensors in an evaluated node's subgraphs: those around it must differ."""
+    import onnx
+
+    found: set[str] = set()
+    nodes = [onnx.NodeProto.FromString(layer.node.tobytes())] if getattr(layer, "may_loop", False) else []
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                found |= {value.name for value in (*graph.input, *graph.initializer)}
+                found |= {name for node in graph.node for name in node.output if name}
+                nodes += graph.node
+    return found
 
 
 def _traces(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:

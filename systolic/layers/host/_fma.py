@@ -19,7 +19,8 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray | np.float32) -> np.ndarray:
     back = total - product
     lost = (product - (total - back)) + (addend - back)
     bits = total.view(np.int64)
-    even = (lost != 0) & (bits & 1 == 0)
+    # Where the total is infinite or NaN, `lost` is NaN.
+    even = (lost != 0) & (lost == lost) & (bits & 1 == 0)
     # One step towards what was lost makes the last bit odd; bits grow with the magnitude.
     step = np.where((lost > 0) == (total > 0), 1, -1)
     return (bits + even * step).view(np.float64).astype(np.float32)

@@ -325,7 +325,7 @@ COMPARED: dict[tuple[str, str], Row] = {
         "values_tensor",
     ),
     (_ML, "LinearClassifier"): Row(
-        (_unless("post_transform", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"),),
+        (_unless("post_transform", "NONE", "SOFTMAX", "SOFTMAX_ZERO"),),
         untried="classlabels_strings",
     ),
     (_ML, "LinearRegressor"): Row(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take_some
 
@@ -68,7 +68,7 @@ class FloatMatMul(HostLayer):
         except ValueError:
             raise ValueError(
                 "FloatMatMul takes (..., M, K) and (..., K, N), not "
-                f"{_check.shape(left)} and {_check.shape(right)}"
+                f"{_check.shape(left)} and {_check.shape(right)}{_hints.other_product(left, right, 'ab')}"
             ) from None
         shape = (*stack, *rows[-2:-1][: len(left) - 1], *cols[-1:][: len(right) - 1])
         for c in rest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
 from systolic.layers.host._inputs import expect_dtype, expect_images, image_axes, replace_image, take
+from systolic.layers.host._saturate import round_codes
 from systolic.quant import QuantParams
 from systolic.threads import thread_count
 
@@ -118,13 +118,13 @@ class AveragePool2d(HostLayer):
     TypeError
         If the parameters differ in type.
     ValueError
-        If a size is out of range, or x.scale is so large that float32 overflows.
+        If a size is out of range.
 
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearAveragePool. With `ceil_mode` and `count_include_pad` it
-    counts the whole kernel, also what lies beyond the padding. Where a mean exceeds 2^31 codes its
-    conversion to int32 overflows and gives the smallest code; here it saturates by its sign.
+    counts the whole kernel, also what lies beyond the padding. A mean of 2^31 codes and more, infinity
+    and NaN among them, gives the smallest code, as its conversion to int32 does on x86.
 
     Examples
     --------
@@ -149,14 +149,6 @@ class AveragePool2d(HostLayer):
         _normalize_window(self)
         include = _check.flag(self.count_include_pad, "count_include_pad")
         object.__setattr__(self, "count_include_pad", include)
-        with np.errstate(over="ignore"):
-            pixels = math.prod(pair(self.kernel, "kernel"))
-            reach = self.x.scales * np.float32(_check.real(256 * pixels, "256 times the pixels of kernel"))
-        if not np.isfinite(reach):
-            raise ValueError(
-                f"x.scale must keep the sum of a window finite in float32, but {self.x.scale} does not; "
-                "check the scale"
-            )
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, ic, oh, ow), or (batch, oh, ow, ic)."""
@@ -178,12 +170,11 @@ class AveragePool2d(HostLayer):
         out = np.empty(self.output_shape(x.shape), dtype)
         # Image by image, so that float32 copies stay small.
         for index in range(len(x)):
-            means = self._means(x[index : index + 1], win)
-            with np.errstate(over="ignore", under="ignore"):
+            with np.errstate(all="ignore"):
+                means = self._means(x[index : index + 1], win)
                 np.divide(means, self.y.scales, out=means)
-            np.add(means, self.y.zero_points.astype(np.float32), out=means)
-            np.clip(np.rint(means, out=means), self.y.qmin, self.y.qmax, out=means)
-            np.copyto(out[index : index + 1], means, casting="unsafe")
+                np.add(means, self.y.zero_points.astype(np.float32), out=means)
+            np.copyto(out[index : index + 1], round_codes(means, self.y), casting="unsafe")
         return out
 
     def _means(self, x: np.ndarray, win: Window) -> np.ndarray:

@@ -12,6 +12,7 @@ from systolic import _check, _host
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
+from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import expect_one_type, look_up, requantize_table
 from systolic.quant import QuantParams
 
@@ -34,14 +35,12 @@ class QLinearMul(HostLayer):
     ------
     TypeError
         If the parameters differ in type.
-    ValueError
-        If the scales are so far apart that float32 overflows.
 
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearMul on x86 (``MlasQLinearMul``, onnxruntime/core/mlas/lib/qlmul.cpp).
-    Where a product exceeds 2^31 codes its conversion to int32 overflows and gives the smallest code;
-    here it saturates by its sign.
+    A result of 2^31 codes and more, infinity and NaN among them, gives the smallest code, as the
+    conversion to int32 does there; elsewhere ONNX Runtime saturates.
 
     Examples
     --------
@@ -60,13 +59,6 @@ class QLinearMul(HostLayer):
 
     def __post_init__(self) -> None:
         expect_one_type(a=self.a, b=self.b, y=self.y)
-        with np.errstate(over="ignore", under="ignore"):
-            reach = self._multiplier() * np.float32(1 << 17)
-        if not np.isfinite(reach):
-            raise ValueError(
-                "a.scale * b.scale / y.scale must stay far below the largest float32, but the scales are "
-                f"{self.a.scale}, {self.b.scale} and {self.y.scale}; check them"
-            )
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape both inputs broadcast to."""
@@ -91,9 +83,9 @@ class QLinearMul(HostLayer):
         """Return the formula on codes, as float32 integers within y's type."""
         left, right = a - self.a.zero_points.astype(np.int32), b - self.b.zero_points.astype(np.int32)
         # At most 255 * 255, exact in float32.
-        with np.errstate(under="ignore"):
+        with np.errstate(all="ignore"):
             real = (left * right).astype(np.float32) * self._multiplier()
-        return np.clip(np.rint(real + self.y.zero_points.astype(np.float32)), self.y.qmin, self.y.qmax)
+        return round_codes(real + self.y.zero_points.astype(np.float32), self.y)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

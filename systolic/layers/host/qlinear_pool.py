@@ -14,6 +14,7 @@ from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, along, taps
 from systolic.layers.host._inputs import expect_dtype, pad_pairs, take
+from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.quant import QuantParams
 
@@ -51,7 +52,7 @@ class QLinearAveragePool(HostLayer):
     TypeError
         If the parameters differ in type.
     ValueError
-        If a size is out of range, or x.scale is so large that float32 overflows.
+        If a size is out of range.
 
     Notes
     -----
@@ -80,13 +81,6 @@ class QLinearAveragePool(HostLayer):
         _normalize_window(self)
         for name in ("count_include_pad", "channels_last"):
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-        with np.errstate(over="ignore"):
-            reach = self.x.scales * np.float32(256 * math.prod(self.kernel))
-        if not np.isfinite(reach):
-            raise ValueError(
-                f"x.scale must keep the sum of a window finite in float32, but {self.x.scale} does not; "
-                "check the scale"
-            )
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the input's shape with the number of windows along each spatial axis."""
@@ -115,13 +109,12 @@ class QLinearAveragePool(HostLayer):
             counts = self._inside(x.shape, windows, axes)
         # One by one along the batch, so that float32 copies stay small.
         for index in range(len(x)):
-            sums = self._sums(x[index : index + 1], windows, axes)
-            np.divide(sums, counts, out=sums)
-            with np.errstate(over="ignore", under="ignore"):
+            with np.errstate(all="ignore"):
+                sums = self._sums(x[index : index + 1], windows, axes)
+                np.divide(sums, counts, out=sums)
                 np.divide(sums, self.y.scales, out=sums)
-            np.add(sums, self.y.zero_points.astype(np.float32), out=sums)
-            np.clip(np.rint(sums, out=sums), self.y.qmin, self.y.qmax, out=sums)
-            np.copyto(out[index : index + 1], sums, casting="unsafe")
+                np.add(sums, self.y.zero_points.astype(np.float32), out=sums)
+            np.copyto(out[index : index + 1], round_codes(sums, self.y), casting="unsafe")
         return out
 
     @property

@@ -13,7 +13,7 @@ from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.quant import QuantParams
 
-# Elements worked on at a time, so that float32 temporaries stay small.
+# Elements worked on at a time, so that temporaries stay small.
 _PIECE = 1 << 17
 
 
@@ -24,13 +24,13 @@ class QLinearSoftmax(HostLayer):
     With n numbers in a sum, L the largest float32, codes counted up from the type's smallest
     (0 .. 255) and `top` the largest of a row::
 
-        shift = max(0, f32(ln(f32(L / n))) - 5)             # from here on in float64:
-        T[i]  = f32(exp((i - 255 + shift / x.scale) * x.scale))
+        shift = max(0, f32(ln(f32(L / n))) - 5)
+        T[i]  = f32(exp((i - 255 + shift / x.scale) * x.scale))     # in float64, rounded at the end
         e     = T[q + 255 - top];  s = sum of e in float32, first to last
-        y     = sat(rne(f32(f32(e * floor(f32(1 / y.scale))) / s)) + y.zero)
+        y     = sat(rne(e * floor(f32(1 / y.scale)) / s) + y.zero)  # product and quotient in float64
 
-    The largest exponentials are about L / n / 148: with `n` of 1 and a y.scale of 1/256 the product
-    overflows float32, and saturates.
+    The floor makes y.scale = 1/255, as float32 holds it, a factor of 254 or 255. Where f32(1 / y.scale)
+    is infinite, the factor is 1 / y.scale in float64.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ class QLinearSoftmax(HostLayer):
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearSoftmax (onnxruntime/contrib_ops/cpu/quantization/
-    qlinear_softmax.cc; as of release 1.32; earlier ones wrap what overflows). The table's exponentials
-    are those of the C library; where two libraries differ in the last bit of float64, they can differ
-    in the last bit of a float32.
+    qlinear_softmax.cc) as of release 1.32; earlier ones multiply and divide in float32. The table's
+    exponentials are those of the C library; where two libraries differ in the last bit of float64, they
+    can differ in the last bit of a float32.
 
     Examples
     --------
@@ -104,8 +104,7 @@ class QLinearSoftmax(HostLayer):
     def _rows(self, q: np.ndarray) -> np.ndarray:
         count = q.shape[1]
         table = _exponentials(float(self.x.scales), count)
-        with np.errstate(all="ignore"):
-            factor = np.floor(np.float32(1) / self.y.scales)
+        factor = _factor(self.y.scales)
         out = np.empty(q.shape, q.dtype)
         step = max(1, _PIECE // count)
         for start in range(0, len(q), step):
@@ -113,15 +112,19 @@ class QLinearSoftmax(HostLayer):
             terms = table[part + (255 - part.max(axis=1, keepdims=True))]
             # accumulate() adds one after the other, as a sum() in pieces would not.
             sums = np.add.accumulate(terms, axis=1, dtype=np.float32)[:, -1:]
-            with np.errstate(all="ignore"):
-                values = np.rint(terms * factor / sums)
-            out[start : start + step] = self._codes(values)
+            codes = np.multiply(terms, factor, dtype=np.float64)
+            np.divide(codes, sums, out=codes)
+            np.add(np.rint(codes, out=codes), int(self.y.zero_points), out=codes)
+            np.clip(codes, self.y.qmin, self.y.qmax, out=codes)
+            np.copyto(out[start : start + step], codes, casting="unsafe")
         return out
 
-    def _codes(self, values: np.ndarray) -> np.ndarray:
-        """Return rounded quotients as codes."""
-        codes = values.astype(np.float64) + int(self.y.zero_points)
-        return np.fmin(np.fmax(codes, self.y.qmin), self.y.qmax).astype(self.y.dtype)
+
+def _factor(scale: np.ndarray) -> float:
+    """Return the whole number of steps that make 1."""
+    with np.errstate(over="ignore"):
+        steps = np.floor(np.float32(1) / scale)
+    return float(steps) if np.isfinite(steps) else 1 / float(scale)
 
 
 def _exponentials(scale: float, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from systolic import _check, _host, quant
+from systolic import _check, _hints, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.quant import QuantParams
@@ -127,7 +127,7 @@ def _expect_channels(layer: HostLayer, shape: Shape, params: QuantParams) -> Sha
         if not -len(shape) <= params.axis < len(shape) or shape[params.axis] != channels:
             raise ValueError(
                 f"{type(layer).__name__} takes {channels} channels along axis {params.axis}, one per scale, "
-                f"not {_check.shape(shape)}"
+                f"not {_check.shape(shape)}{_hints.other_axis(shape, channels)}"
             )
     return shape
 
@@ -286,6 +286,7 @@ def _expect_scales(layer: QuantizeLinear | DequantizeLinear, shapes: Sequence[Sh
             raise ValueError(
                 f"{name} takes a scale {_check.shape(expected)} for an input {_check.shape(shape)}, axis "
                 f"{layer.axis} and block_size {layer.block_size}, not {_check.shape(scale)}"
+                f"{'' if layer.block_size or len(scale) != 1 else _hints.other_axis(shape, scale[0])}"
             )
     for zero in zeros:
         if zero != scale and (expected or zero not in ((), (1,))):

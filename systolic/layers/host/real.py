@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import IMAGE_AXES, conv_window
@@ -59,6 +59,7 @@ class FloatDense(HostLayer):
             raise ValueError(
                 f"FloatDense takes inputs (..., {self.weight.shape[0]}), as its weight has "
                 f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
+                f"{_hints.other_product(shape, self.weight.shape)}"
             )
         return (*shape[:-1], self.weight.shape[1])
 

@@ -62,6 +62,10 @@ def from_nchw(y: np.ndarray, layout: str) -> np.ndarray:
 
 
 def saturate(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Whole numbers held in floats, clamped to an integer type."""
+    """Whole numbers held in floats by way of int32, as on x86, to a narrower integer type.
+
+    The conversion gives int32's smallest number where it cannot hold the value: NaN, and 2^31 and more.
+    """
     limits = np.iinfo(dtype)
-    return np.clip(values, limits.min, limits.max).astype(dtype)
+    held = np.logical_and(values >= -(2.0**31), values < 2.0**31)
+    return np.where(held, np.clip(values, limits.min, limits.max), limits.min).astype(dtype)

@@ -52,11 +52,13 @@ def qlinear_add(
         left, right = right, left
     (p, sp, zp), (q, sq, zq) = left, right
 
-    rp, rq = np.float32(sp / sy), np.float32(sq / sy)
-    constant = zy - _fma(rp, np.float32(zp), rq * np.float32(zq))
-    # All 256 x 256 pairs of codes, then a look-up: as exact, and faster on large tensors.
-    inner = _fma(_all_codes(q.dtype), rq, constant)
-    outer = _fma(_all_codes(p.dtype)[:, np.newaxis], rp, inner)
+    # What overflows is infinite or NaN from there on.
+    with np.errstate(all="ignore"):
+        rp, rq = np.float32(sp / sy), np.float32(sq / sy)
+        constant = zy - _fma(rp, np.float32(zp), rq * np.float32(zq))
+        # All 256 x 256 pairs of codes, then a look-up: as exact, and faster on large tensors.
+        inner = _fma(_all_codes(q.dtype), rq, constant)
+        outer = _fma(_all_codes(p.dtype)[:, np.newaxis], rp, inner)
     table = saturate(np.rint(outer), dtype)
     return np.asarray(table[_code_index(p), _code_index(q)])
 

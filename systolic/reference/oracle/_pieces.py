@@ -116,7 +116,9 @@ def nearest(size: int, out: int, scale: Any, coordinates: str, rounding: str) ->
         else:
             x = (f(i) + f(0.5)) / scale - f(0.5)
             if coordinates == "half_pixel_symmetric":
-                x += f(size) / f(2) * (f(1) - f(out) / (scale * f(size)))
+                middle = f(size) / f(2) * (f(1) - f(out) / (scale * f(size)))
+                # From here on in double, rounded once.
+                x = f(float(middle) + (i + 0.5) / float(scale) - 0.5)
         down = float(np.floor(x))
         rest = float(x) - down
         up = {

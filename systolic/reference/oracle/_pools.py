@@ -43,8 +43,9 @@ def qlinear_global_average_pool(
         raise ValueError(f"x must have at least one pixel, not the shape {images.shape} (NCHW)")
     centred = images.astype(np.int64) - scalar(x_zero_point, "x_zero_point")
     acc = wrap_int32(centred.sum(axis=(2, 3), keepdims=True))
-    divisor = np.float32(scalar(y_scale, "y_scale")) * np.float32(pixels)
-    multiplier = np.float32(scalar(x_scale, "x_scale")) / divisor
+    with np.errstate(over="ignore", under="ignore"):
+        divisor = np.float32(scalar(y_scale, "y_scale")) * np.float32(pixels)
+        multiplier = np.float32(scalar(x_scale, "x_scale")) / divisor
     return from_nchw(requantize(acc, multiplier, y_zero_point, output_type(y_zero_point)), layout)
 
 
@@ -100,12 +101,13 @@ def qlinear_average_pool(
     members = pad(members, pads, int(count_include_pad))
     total = np.zeros((*images.shape[:2], *out), dtype=np.float32)
     count = np.zeros((1, 1, *out), dtype=np.float32)
-    for _, _, tap in taps(values, kernel, stride, (1, 1), out):
-        total += tap
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond float32 are infinities, or NaN
+        for _, _, tap in taps(values, kernel, stride, (1, 1), out):
+            total += tap
     for _, _, tap in taps(members, kernel, stride, (1, 1), out):
         count += tap
     sy, zy = np.float32(scalar(y_scale, "y_scale")), np.float32(scalar(y_zero_point, "y_zero_point"))
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         steps = np.rint(total / count / sy + zy)
     return from_nchw(saturate(steps, dtype), layout)
 

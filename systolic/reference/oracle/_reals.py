@@ -83,7 +83,10 @@ def average_windows(
     count_include_pad: bool,
 ) -> np.ndarray:
     """Return the mean of each window; what lies beyond the padding never counts."""
-    x = np.asarray(x)
+    # A negative padding crops: what it cuts off at the end is no part of any window.
+    kept = [slice(0, size + min(pad[1], 0)) for size, pad in zip(np.shape(x)[2:], pads, strict=True)]
+    x = np.asarray(x)[(slice(None), slice(None), *kept)]
+    pads = [(pad[0], max(pad[1], 0)) for pad in pads]
     before = tuple(pad[0] for pad in pads)
     total = np.zeros((*x.shape[:2], *out), np.float64)
     count = np.zeros(out, np.float64)
@@ -184,10 +187,13 @@ def matmul_real(a: Any, b: Any) -> np.ndarray:
 
 def softmax(x: Any, axis: int) -> np.ndarray:
     """Return ``exp(x) / sum(exp(x))`` along an axis."""
-    wide = widened(np.asarray(x))
+    x = np.asarray(x)
+    if not x.size:
+        return x.copy()
+    wide = widened(x)
     with np.errstate(all="ignore"):
         power = np.exp(wide - wide.max(axis=axis, keepdims=True))
-        return (power / power.sum(axis=axis, keepdims=True)).astype(np.asarray(x).dtype)
+        return (power / power.sum(axis=axis, keepdims=True)).astype(x.dtype)
 
 
 def layer_normalization(
@@ -302,10 +308,12 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _integer_power(a: int, b: int, low: int, size: int) -> int:
-    if b >= 0:
-        return (pow(a, b, size) - low) % size + low
-    return {1: 1, -1: 1 if b % 2 == 0 else -1}.get(a, 0)
+def _spread(exponent: tuple[int, ...], base: tuple[int, ...]) -> bool:
+    """Whether one exponent stands beside several numbers along the innermost axis that is not 1 for both."""
+    axes = max(len(exponent), len(base))
+    sizes = zip((1,) * (axes - len(exponent)) + exponent, (1,) * (axes - len(base)) + base, strict=True)
+    inner = [pair for pair in sizes if pair != (1, 1)]
+    return bool(inner) and inner[-1][0] == 1
 
 
 def binary(operation: str, a: Any, b: Any) -> np.ndarray:
@@ -317,11 +325,14 @@ def binary(operation: str, a: Any, b: Any) -> np.ndarray:
     dtype = a.dtype
     with np.errstate(all="ignore"):
         if operation == "Pow":
-            if "f" in a.dtype.kind + b.dtype.kind:
+            if dtype.kind == "f":
                 return np.power(widened(a), widened(b)).astype(dtype)
-            low = int(np.iinfo(dtype).min)
-            power = np.frompyfunc(lambda x, y: _integer_power(x, y, low, 2 ** (8 * dtype.itemsize)), 2, 1)
-            return np.asarray(power(a.astype(object), b.astype(object))).astype(dtype)
+            # Integers too in float64, as in ONNX Runtime, but for squares and cubes by one exponent.
+            power = np.power(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+            if _spread(b.shape, a.shape):
+                power = np.where(b == 2, a * a, power)
+                power = np.where(b == 3, a * a * a, power)
+            return np.asarray(power)
         if operation == "Div":
             if dtype.kind == "f":
                 return np.asarray(_wide(a) / _wide(b)).astype(dtype)
@@ -340,32 +351,50 @@ def _wide(x: np.ndarray) -> np.ndarray:
 
 
 def reduce(operation: str, x: Any, axes: Sizes, keepdims: bool) -> np.ndarray:
-    """Return one number for all along some axes: ONNX ReduceMax, Mean, Min, Prod or Sum. Integers wrap."""
+    """Return one number for all along some axes: ONNX ReduceMax, Mean, Min, Prod or Sum.
+
+    Integers saturate, as in ONNX Runtime. Of no numbers the largest is the type's least, the smallest its
+    greatest, and the mean 0.
+    """
     x = np.asarray(x)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     count = math.prod(x.shape[axis] for axis in axes)
     rows = np.moveaxis(x, kept, range(len(kept))).reshape([x.shape[axis] for axis in kept] + [count])
+    floats = x.dtype.kind == "f"
+    least, greatest = (-np.inf, np.inf) if floats else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+    y: Any
     with np.errstate(all="ignore"):
         if operation in ("ReduceMax", "ReduceMin"):
-            y = np.sort(rows, axis=-1)[..., -1 if operation == "ReduceMax" else 0]
-            if x.dtype.kind == "f":
+            if not count:
+                y = np.full(rows.shape[:-1], least if operation == "ReduceMax" else greatest)
+            else:
+                y = np.sort(rows, axis=-1)[..., -1 if operation == "ReduceMax" else 0]
+            if floats:
                 y = np.where(np.isnan(rows).any(axis=-1), np.asarray(np.nan, x.dtype), y)
         else:
-            wide = widened(rows) if x.dtype.kind == "f" else rows.astype(np.int64)
+            wide = widened(rows) if floats else rows.astype(np.float64)
             y = wide.prod(axis=-1) if operation == "ReduceProd" else wide.sum(axis=-1)
             if operation == "ReduceMean":
-                y = y / Wide(count)
+                y = y / max(count, 1)
+            if not floats:
+                # What is beyond the type, or no number, is at its ends; 2^63 is beyond int64.
+                low, high = ~(y > float(least)), y >= float(greatest)
+                whole = np.where(low | high, 0, y).astype(x.dtype)
+                y = np.where(high, greatest, np.where(low, least, whole))
         y = np.asarray(y).astype(x.dtype)
     return y.reshape([1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes])
 
 
 def arg_max(x: Any, axis: int, keepdims: bool, last: bool) -> np.ndarray:
-    """Return where along an axis the largest number is; NaN counts as the largest."""
+    """Return where along an axis the largest number is.
+
+    As in ONNX Runtime, NaN is not larger than any number, and none is larger than a NaN that comes first.
+    """
     x = np.moveaxis(np.asarray(x), axis, -1)
-    top = x == np.sort(x, axis=-1)[..., -1:]
-    if x.dtype.kind == "f":
-        nan = np.isnan(x)
-        top = np.where(nan.any(axis=-1, keepdims=True), nan, top)
-    places = np.where(top, np.arange(x.shape[-1]), -1 if last else x.shape[-1])
-    found = places.max(axis=-1) if last else places.min(axis=-1)
-    return np.expand_dims(found, axis) if keepdims else np.asarray(found)
+    found = np.zeros(x.shape[:-1], np.int64)
+    best = x[..., 0]
+    for place in range(1, x.shape[-1]):
+        here = x[..., place]
+        better = here >= best if last else here > best
+        best, found = np.where(better, here, best), np.where(better, place, found)
+    return np.expand_dims(found, axis) if keepdims else found

@@ -58,14 +58,15 @@ def dequantize_linear(q: Any, scale: Any, zero_point: Any = 0, axis: int | None 
     q = np.asarray(q)
     s = per_axis(np.asarray(scale, dtype=np.float32), axis, q.ndim)
     steps = q.astype(np.int64) - per_axis(zero_point, axis, q.ndim)
-    return np.asarray(steps.astype(np.float32) * s)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(steps.astype(np.float32) * s)
 
 
 def requantize(acc: Any, multiplier: Any, zero_point: Any, dtype: Any) -> np.ndarray:
     """Bring int32 sums to 8 bits as ONNX Runtime's MlasRequantizeOutput does.
 
     ``v = f32(f32(acc) * m)``, ``v = min(max(v, qmin - z), qmax - z)``, ``rne(v) + z``: the zero
-    point is added after rounding.
+    point is added after rounding. 0 times an infinite m, NaN, becomes ``qmin - z``.
 
     Parameters
     ----------
@@ -188,8 +189,9 @@ def _finish(
     """Add the bias modulo 2^32 and scale: to codes, or to float32 without `y_scale`."""
     if bias is not None:
         acc = wrap_int32(acc.astype(np.int64) + np.asarray(bias, dtype=np.int64))
-    scale = np.float32(scalar(x_scale, "x_scale")) * w_scale
-    if y_scale is None:
-        return np.asarray(acc.astype(np.float32) * scale)
-    multiplier = scale / np.float32(scalar(y_scale, "y_scale"))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scale = np.float32(scalar(x_scale, "x_scale")) * w_scale
+        if y_scale is None:
+            return np.asarray(acc.astype(np.float32) * scale)
+        multiplier = scale / np.float32(scalar(y_scale, "y_scale"))
     return requantize(acc, multiplier, y_zero_point, output_type(y_zero_point))

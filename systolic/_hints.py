@@ -1,0 +1,84 @@
+"""Ends of error messages: what to do if an argument fits once its axes are permuted; empty if it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Sizes = Sequence[int | None]
+
+# Of a convolution's weight as others keep it: TensorFlow and JAX (kh, kw, ic, oc), TensorFlow Lite
+# (oc, kh, kw, ic), transposed convolutions (ic, oc, kh, kw).
+_CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
+
+
+def other_axis(shape: Sizes, count: int) -> str:
+    """Return where parameters per channel would fit, an end of a message.
+
+    Examples
+    --------
+    >>> from systolic._hints import other_axis
+    >>> other_axis((525, 3), 525)
+    '; they fit axis=0'
+    """
+    axes = [str(axis) for axis, size in enumerate(shape) if size == count]
+    return f"; they fit axis={' or axis='.join(axes)}" if axes else ""
+
+
+def other_order(name: str, shape: Sequence[int], wanted: Sizes) -> str:
+    """Return how an array would have the wanted shape, None standing for any size, an end of a message.
+
+    Examples
+    --------
+    >>> from systolic._hints import other_order
+    >>> other_order("x", (1, 8, 6, 3), (None, 3, 8, 6))
+    '; x.transpose(0, 3, 1, 2) fits, if x is channels last (NHWC)'
+    """
+    rank = len(shape)
+    if rank + 1 == len(wanted) and wanted[0] in (1, None) and _fits(shape, wanted[1:]):
+        return f"; {name}[None] fits, a batch of one"
+    if rank != len(wanted) or rank < 2:
+        return ""
+    if rank == 2:
+        return f"; {name}.T fits" if _fits(shape[::-1], wanted) else ""
+    spatial = "DHW"[-(rank - 2) :] if rank < 6 else "..."
+    orders = (
+        ((0, rank - 1, *range(1, rank - 1)), f"channels last (N{spatial}C)"),
+        ((0, *range(2, rank), 1), f"channels first (NC{spatial})"),
+    )
+    for order, what in orders:
+        if _fits([shape[axis] for axis in order], wanted):
+            return f"; {name}.transpose({', '.join(map(str, order))}) fits, if {name} is {what}"
+    return ""
+
+
+def other_product(x: Sequence[int], w: Sequence[int], names: str = "xw") -> str:
+    """Return how two matrices that share no K would, an end of a message."""
+    if len(x) < 1 or len(w) != 2:
+        return ""
+    if x[-1] == w[1]:
+        return f"; {names[1]}.T fits"
+    return f"; {names[0]}.T fits" if len(x) == 2 and x[0] == w[0] else ""
+
+
+def other_images(x: Sequence[int], w: Sequence[int], groups: int, layout: str = "NCHW") -> str:
+    """Return how the channels of images x and of a weight w would fit, an end of a message."""
+    rank = len(x)
+    if rank != len(w) or rank < 3:
+        return ""
+    last = layout == "NHWC"
+    if x[1 if last else rank - 1] == w[1] * groups:
+        order = (0, *range(2, rank), 1) if last else (0, rank - 1, *range(1, rank - 1))
+        now = "channels first (NCHW)" if last else "channels last (NHWC)"
+        return f"; x.transpose({', '.join(map(str, order))}) fits, if x is {now if rank == 4 else now[:-7]}"
+    channels = x[rank - 1 if last else 1]
+    for order in _CONV_WEIGHTS if rank == 4 else ():
+        oc, ic = w[order[0]], w[order[1]]
+        if channels == ic * groups and oc % groups == 0:
+            return f"; w.transpose({', '.join(map(str, order))}) fits, if w is in another layout"
+    return ""
+
+
+def _fits(shape: Sequence[int], wanted: Sizes) -> bool:
+    return len(shape) == len(wanted) and all(
+        want is None or have == want for have, want in zip(shape, wanted, strict=True)
+    )

@@ -1,0 +1,190 @@
+"""What ``save_onnx`` notes in a file beside its graph, so that ``load_onnx`` gives the same model back.
+
+A graph does not say all that a ``Model`` is: which initializers are tensors of the model and which are
+parameters of a layer, that float operators between DequantizeLinear and QuantizeLinear stay float, or
+that two nodes have one name. The notes are one entry of the file's metadata. They hold for the nodes
+they were made for: with the notes goes a digest of those, and who changes a node makes the notes void.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from systolic.frontend.check import captured
+
+_KEY = "systolic"
+
+GUARD = "Max"
+"""The operator that, of a single tensor, keeps apart what ONNX Runtime would take together.
+
+It changes no number, and ONNX Runtime neither removes it nor looks past it.
+"""
+
+MOVES = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that ONNX Runtime carries the codes of a QuantizeLinear past."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a file's graph does not say of its model.
+
+    Parameters
+    ----------
+    constants : tuple of str
+        Initializers that are tensors of the model; all others are layers' parameters.
+    names : dict of str to str
+        Nodes whose names in the file are not their own; "" for a node without one.
+    unused : tuple of str
+        Outputs of nodes that the model leaves out, and their operators must have.
+    unnamed : bool
+        Whether the model has no name.
+    """
+
+    constants: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    unnamed: bool = False
+
+
+def write_notes(model: Any, notes: Notes) -> None:
+    """Put notes into a ModelProto, for its nodes as they are."""
+    content = {**dataclasses.asdict(notes), "digest": _digest(model.graph)}
+    model.metadata_props.add(key=_KEY, value=json.dumps(content, sort_keys=True))
+
+
+def read_notes(model: Any) -> Notes | None:
+    """Return a ModelProto's notes; None if it has none, or its nodes are not those they were made for."""
+    texts = [entry.value for entry in model.metadata_props if entry.key == _KEY]
+    if len(texts) != 1:
+        return None
+    try:
+        content = json.loads(texts[0])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or content.pop("digest", None) != _digest(model.graph):
+        return None
+    constants, unused, names = (content.get(key) for key in ("constants", "unused", "names"))
+    if not isinstance(constants, list) or not isinstance(unused, list) or not isinstance(names, dict):
+        return None
+    if not all(map(_is_name, (*constants, *unused, *names.values()))):
+        return None
+    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is text that a file can hold, which JSON's \\ud800 is not."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
+
+
+def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> list[Any]:
+    """Return nodes with guards between them.
+
+    One stands behind each DequantizeLinear that a node reads: what is float in the model stays float, and
+    is not taken for an integer operator. Another stands in front of a QuantizeLinear where an output of
+    the graph was moved before, by a Transpose for example: ONNX Runtime 1.32 would return the output
+    quantized too.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeProto
+    outputs : sequence of str
+        The graph's.
+    taken : set of str
+        Names that no tensor may get; those made are added.
+    """
+    from onnx import helper
+
+    def copy(node: Any) -> Any:
+        made = type(node)()
+        made.CopyFrom(node)
+        return made
+
+    writers = {tensor: node for node in nodes for tensor in node.output}
+    read = {tensor for node in nodes for tensor in (*node.input, *captured(node))}
+    result = []
+    for node in nodes:
+        if node.op_type == "DequantizeLinear" and node.output[0] in read:
+            (tensor,) = node.output
+            inner = fresh(f"{tensor}.numbers", taken)
+            first = copy(node)
+            first.output[0] = inner
+            result += [first, helper.make_node(GUARD, [inner], [tensor], f"{tensor}.guard")]
+        elif node.op_type == "QuantizeLinear" and _moves_output(node.input[0], writers, set(outputs)):
+            inner = fresh(f"{node.input[0]}.numbers", taken)
+            last = copy(node)
+            last.input[0] = inner
+            result += [helper.make_node(GUARD, node.input[:1], [inner], f"{inner}.guard"), last]
+        else:
+            result.append(node)
+    return result
+
+
+def _moves_output(tensor: str, writers: dict[str, Any], outputs: set[str]) -> bool:
+    while tensor in writers and writers[tensor].op_type in MOVES:
+        tensor = writers[tensor].input[0]
+        if tensor in outputs:
+            return True
+    return False
+
+
+def fresh(stem: str, taken: set[str]) -> str:
+    """Return a name that is not taken, and take it."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}{number}"
+    taken.add(name)
+    return name
+
+
+def restored(nodes: Sequence[Any], outputs: Sequence[str], notes: Notes) -> list[Any]:
+    """Return a graph's nodes with their own names, without guards and unused outputs."""
+    unused = set(notes.unused)
+    readers = Counter(outputs)
+    for node in nodes:
+        readers.update((*node.input, *captured(node)))
+    behind: dict[str, str] = {}
+    result: list[Any] = []
+    for place, node in enumerate(nodes):
+        if node.op_type == GUARD and len(node.input) == len(node.output) == 1:
+            before, after = result[-1:], nodes[place + 1 : place + 2]
+            if readers[node.input[0]] == 1 and before and _is(before[0], "Dequantize", "output", node.input):
+                before[0].output[0] = node.output[0]
+                continue
+            if readers[node.output[0]] == 1 and after and _is(after[0], "Quantize", "input", node.output):
+                behind[node.output[0]] = node.input[0]
+                continue
+        own = type(node)()
+        own.CopyFrom(node)
+        own.name = notes.names.get(node.name, node.name)
+        if not own.name:
+            own.ClearField("name")
+        for at, tensor in enumerate(own.input):
+            own.input[at] = behind.get(tensor, tensor)
+        for at, tensor in enumerate(own.output):
+            if tensor in unused and not readers[tensor]:
+                own.output[at] = ""
+        result.append(own)
+    return result
+
+
+def _is(node: Any, stem: str, side: str, tensors: Sequence[str]) -> bool:
+    """Whether a node is a QuantizeLinear or DequantizeLinear that reads or writes a tensor first."""
+    return bool(node.op_type == f"{stem}Linear" and list(getattr(node, side))[:1] == list(tensors))
+
+
+def _digest(graph: Any) -> str:
+    digest = hashlib.sha256()
+    for value in (*graph.input, *graph.output):
+        digest.update(repr(value.name).encode(errors="backslashreplace"))
+    for node in graph.node:
+        data = node.SerializeToString(deterministic=True)
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
+    return digest.hexdigest()
