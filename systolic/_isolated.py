@@ -174,6 +174,8 @@ class _Child:
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Return a child that is ready; None if there can be none."""
+        import subprocess  # seldom needed, and slow to import
+
         # An application with Python inside would start itself.
         if self.broken or not sys.executable or getattr(sys, "frozen", False):
             return None

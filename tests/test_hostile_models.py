@@ -128,6 +128,11 @@ RANGES: dict[str, tuple[Any, str]] = {
     "letters beside dots": (hostile("Einsum", [X], equation="ijk...->i"), "does not fit input 0"),
     "letters from nowhere": (hostile("Einsum", [X], equation="ij->k"), "letters of its inputs in its output"),
     "a letter twice": (hostile("Einsum", [X], equation="ij->ii"), "in its output, each once"),
+    "scale": (hostile("RandomNormalLike", [X], scale=-1.0), "scale must be above zero, not -1.0"),
+    "no scale": (hostile("RandomNormalLike", [X], scale=0.0), "scale must be above zero, not 0.0"),
+    "high": (
+        hostile("RandomUniformLike", [X], low=2.0), "high must not be below low, which are 1.0 and 2.0"
+    ),
     "axis": (hostile("CumSum", [X, np.array(1)]), ""),
     "axis below": (hostile("Hardmax", [X], axis=-3), "axis must be in -2..1 for an input of rank 2, not -3"),
     "axis above": (hostile("LogSoftmax", [X], axis=2), "axis must be in -2..1 for an input of rank 2, not 2"),
@@ -151,6 +156,19 @@ def test_attributes_against_what_is_read(tmp_path: Path, case: str) -> None:
         ends(tmp_path, model, rf"node 'the_node' \({last.op_type}\): .*{words}")
     else:
         assert load_onnx(om.save(model, tmp_path)).nodes
+
+
+def test_attributes_within_a_subgraph(tmp_path: Path) -> None:
+    def branch(name: str, **attributes: Any) -> Any:
+        nodes = [om.node("RandomNormalLike", ["x"], name, name="drawn", **attributes)]
+        return helper.make_graph(nodes, name, [], [om.value(name, "float32", (2, 3))])
+
+    choice = om.node(
+        "If", ["b"], "y", name="the_node", then_branch=branch("t"), else_branch=branch("e", scale=0.0)
+    )
+    model = om.model([choice], {"x": ("float32", (2, 3)), "b": ("bool", ())}, ["y"])
+    words = r"its subgraph's node 'drawn' \(RandomNormalLike\): scale must be above zero, not 0.0"
+    ends(tmp_path, model, rf"node 'the_node' \(If\): {words}")
 
 
 def test_an_einsum_of_every_kind_is_taken(tmp_path: Path) -> None:

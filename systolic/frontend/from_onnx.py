@@ -71,6 +71,8 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     ValueError
         If the file is not an ONNX model or is damaged, or a node does not take what reaches it, or
         `qdq` is neither.
+    MemoryError
+        If it takes more memory than there is.
     FileNotFoundError
         If there is no such file.
     ImportError

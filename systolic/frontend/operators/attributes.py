@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from systolic.frontend.operators._operator import Operator
+from systolic.frontend.operators._operator import Graph, Operator
 
 # Operators whose `axis`, or `axes`, is an axis of their first input.
 _AXIS = (
@@ -48,6 +50,20 @@ def check_attributes(op: Operator) -> None:
         check(op)
 
 
+def check_inner(node: Any, graph: Graph) -> None:
+    """Raise ValueError likewise for a node of a subgraph, of whose inputs nothing is known."""
+    from onnx import helper
+
+    name = node.name or next(filter(None, node.output), node.op_type)
+    try:
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        names = tuple(node.input), tuple(node.output)
+        check_attributes(Operator(name, node.op_type, *names, given, replace(graph, shapes={}), domain))
+    except ValueError as error:
+        raise ValueError(f"its subgraph's node {name!r} ({node.op_type}): {error}") from error
+
+
 def check_scan(inputs: int, body_inputs: int, scanned: int) -> None:
     """Raise ValueError if a Scan has other inputs than its body, or scans none or more than it has."""
     _within("num_scan_inputs", scanned, 1, inputs, f" for {inputs} inputs")
@@ -64,6 +80,19 @@ def _rank(op: Operator, index: int) -> int | None:
     # What the file declares is no proof.
     shape = op.graph.shapes.get(op.inputs[index]) if op.has(index) else None
     return None if shape is None else len(shape)
+
+
+def _normal(op: Operator) -> None:
+    # ONNX Runtime's library ends the process on others.
+    scale = op.attributes.get("scale", 1.0)
+    if not scale > 0:
+        raise ValueError(f"scale must be above zero, not {scale}")
+
+
+def _uniform(op: Operator) -> None:
+    low, high = op.attributes.get("low", 0.0), op.attributes.get("high", 1.0)
+    if not low <= high:
+        raise ValueError(f"high must not be below low, which are {high} and {low}")
 
 
 def _gather_nd(op: Operator) -> None:
@@ -170,6 +199,10 @@ _ML = "ai.onnx.ml"
 _CHECKS: dict[tuple[str, str], Callable[[Operator], None]] = {
     ("", "Einsum"): _einsum,
     ("", "GatherND"): _gather_nd,
+    ("", "RandomNormal"): _normal,
+    ("", "RandomNormalLike"): _normal,
+    ("", "RandomUniform"): _uniform,
+    ("", "RandomUniformLike"): _uniform,
     (_ML, "TreeEnsemble"): _ensemble,
     (_ML, "TreeEnsembleClassifier"): _trees,
     (_ML, "TreeEnsembleRegressor"): _trees,

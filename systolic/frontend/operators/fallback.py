@@ -8,7 +8,7 @@ import numpy as np
 
 from systolic import _isolated
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.frontend.operators.attributes import check_attributes, check_scan
+from systolic.frontend.operators.attributes import check_attributes, check_inner, check_scan
 from systolic.layers.host import OnnxNode, session
 from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
 from systolic.model import DTYPES, Node
@@ -34,6 +34,7 @@ def evaluated(op: Operator) -> Converted:
                 f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which neither "
                 "the onnx package nor ONNX Runtime knows"
             )
+        check_inner(inner, op.graph)
     for scan in (node, *_inner(node)):
         if scan.op_type == "Scan":
             scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
