@@ -115,7 +115,7 @@ def verify(
     seed = _check.integer(seed, "seed", minimum=0)
     numbers: Sequence[int]
     if isinstance(cases, Iterable) and not isinstance(cases, str | bytes | bytearray | memoryview):
-        numbers = [_check.integer(case, "cases", minimum=0) for case in cases]
+        numbers = [_check.integer(case, "case", minimum=0) for case in cases]
     else:
         numbers = range(_check.integer(cases, "cases", minimum=1))
     started = time.perf_counter()
