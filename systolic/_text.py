@@ -31,6 +31,8 @@ def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return function(*args, **kwargs)
+        except AssertionError:
+            raise  # a report of several lines, each of them printable
         except Exception as error:
             found: BaseException | None = error
             # A traceback shows the causes too.

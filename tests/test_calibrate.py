@@ -111,7 +111,7 @@ def test_float_models_run_and_are_saved(tmp_path: Path) -> None:
         (lambda: FloatDense(np.ones((3, 2)), relu=1), TypeError, "relu must be True or False, not int 1"),  # type: ignore[arg-type]
         (
             lambda: FloatDense(np.ones((3, 2))).output_shape((4, 2)), ValueError,
-            "FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2)",
+            "FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits",
         ),
         (
             lambda: FloatDense(np.ones((3, 2))).apply(np.ones((4, 3))), TypeError,
@@ -347,7 +347,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         "calibration must be finite in float32; it holds NaN, infinity or too large a number",
     ),
     (lambda: quantize_model(NET, {"x": X}), TypeError, "calibration must be an array where the model is bare layers, not a mapping"),
-    (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2)"),
+    (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits"),
     (
         lambda: quantize_model(Model(NET, inputs={"x": ((3, 3), "float32")}), X), ValueError,
         "calibration must hold equally many samples for each input, a multiple of the batch 3, not 4",

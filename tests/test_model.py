@@ -253,7 +253,7 @@ def test_trace_names_the_node() -> None:
     model = Model(
         [Relu(), Node(dense(4, 3), ("t0",), "y", "first"), Node(dense(4, 3), ("y",), "z")], inputs=SPEC
     )
-    with raises(ValueError, "node 'z': Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 3)"):
+    with raises(ValueError, "node 'z': Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 3); w.T fits"):
         model.trace({"x": (1, 4)})
     model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
     with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
@@ -358,7 +358,7 @@ def test_symbolic_sizes_are_bound_at_run_time() -> None:
         "shapes={'x': (...)}",
     ):
         estimate(model)
-    with raises(ValueError, "input 'x' must have shape (?, ?, 4) (? is any size), not (2, 4)"):
+    with raises(ValueError, "input 'x' must have shape (?, ?, 4) (? is any size), not (2, 4); x[None] fits, a batch of one"):
         model.input_shapes(shapes={"x": (2, 4)})
     with raises(ValueError, "shapes are for the inputs 'x', not 'z'"):
         model.input_shapes(shapes={"z": (2, 4)})
