@@ -583,10 +583,12 @@ def attention(s: Source) -> Drawn:
         mask[..., 0] = True
     t, u = s.dtype("T1"), s.dtype("T1")
     s.outputs = (True, True, True) if past else s.one((True,), (True, False, False, True))
+    # Small ones, since the exponential of a large product makes much of its rounding in float16.
+    small = lambda sizes: np.clip(s.array(sizes, t), -1.5, 1.5)  # noqa: E731
     arrays = [
-        s.array(shape(heads, q, size), t), s.array(shape(groups, k, size), t), s.array(shape(groups, k, v), u),
+        small(shape(heads, q, size)), small(shape(groups, k, size)), s.array(shape(groups, k, v), u),
         s.maybe(mask),
-        s.array((batch, groups, past, size), t) if past else None,
+        small((batch, groups, past, size)) if past else None,
         s.array((batch, groups, past, v), u) if past else None,
     ]  # fmt: skip
     return arrays, {
