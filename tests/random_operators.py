@@ -291,6 +291,14 @@ def layer_normalization(op: str, rng: Rng) -> Single:
     return Single(op, arguments, {"axis": axis, "epsilon": float(pick(rng, (1e-5, 0.1)))}, opset=opset(rng, 17), outputs=int(pick(rng, (1, 1, 3))), constants=computed(rng, 3), near=2e-4, scale=100.0)  # fmt: skip
 
 
+def batch_normalization(op: str, rng: Rng) -> Single:
+    x = floats(rng, shape(rng, 2, 5, high=6))
+    channels = (x.shape[1],)
+    statistics = [floats(rng, channels) for _ in range(3)]
+    arguments = [x, *statistics, np.abs(floats(rng, channels))]
+    return Single(op, arguments, {"epsilon": float(pick(rng, (1e-5, 0.1)))}, opset=opset(rng), constants=computed(rng, 5))  # fmt: skip
+
+
 def magnitude(a: np.ndarray, b: np.ndarray, k: int) -> float:
     """The largest sum of magnitudes of k products, infinities and NaN left out."""
     def largest(x: np.ndarray) -> float:
@@ -808,6 +816,7 @@ MAKERS: dict[tuple[str, str], Maker] = {
     **{("", op): pool for op in ("AveragePool", "MaxPool")},
     **{("", op): squeeze for op in ("Squeeze", "Unsqueeze")},
     ("", "ArgMax"): arg_max,
+    ("", "BatchNormalization"): batch_normalization,
     ("", "Cast"): cast,
     ("", "Clip"): clip,
     ("", "Concat"): concat,
