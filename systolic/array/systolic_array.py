@@ -32,6 +32,7 @@ from systolic.trace.recording import Edges, Trace, as_trace
 # kept of a chunk's port values and psums grows with its cycles and with the array's edges.
 _CHUNK_PE_CYCLES = 1 << 28
 _CHUNK_CYCLES = 1 << 14
+_CHUNK_PORT_CYCLES = 1 << 26
 
 
 class Difference(NamedTuple):
@@ -380,8 +381,9 @@ class SystolicArray:
         if self._trace is not None:
             self._trace.reserve(self.cycle, self.cycle + count)
         workers = thread_count(threads)
-        size = self._config.rows * self._config.cols
-        chunk = max(1, min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // size)) if condition is None else 1
+        rows, cols = self._config.rows, self._config.cols
+        most = min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // (rows * cols), _CHUNK_PORT_CYCLES // (rows + cols))
+        chunk = max(1, most) if condition is None else 1
         done = 0
         with shown(progress, "cycles") as report:
             while done < count and not (condition is not None and condition(self)):
