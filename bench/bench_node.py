@@ -1,6 +1,6 @@
-"""Operators without a layer of their own: ONNX Runtime node by node, beside the alternatives.
+"""Host operators: those left to ONNX Runtime beside the alternatives, and our own beside it.
 
-Beside it are onnx's reference evaluator, and one session of a chain of nodes instead of one each.
+The alternatives are onnx's reference evaluator, and one session of a chain of nodes instead of one each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from systolic import OnnxNode  # noqa: E402
+from systolic import OnnxNode, layers  # noqa: E402
 from systolic.layers.host import evaluator, session  # noqa: E402
 
 OPSET = 17
@@ -80,4 +80,38 @@ def test_chain(measure):
     measure(
         "ten nodes of 64 x 64", each, count, "nodes/s",
         ("one session", lambda: session.run(whole, {"t0": x}, names[-1:]), count),
+    )  # fmt: skip
+
+
+IMAGE, TOKENS = real(1, 64, 56, 56), real(128, 768)
+OWN = {
+    "3 x 3 convolution, 64 channels": (
+        layers.FloatConv(padding=1), "Conv", (IMAGE, real(64, 64, 3, 3)), {"pads": [1, 1, 1, 1]},
+    ),
+    "product 128 x 768 x 768": (layers.FloatMatMul(), "MatMul", (TOKENS, real(768, 768)), {}),
+    "LayerNormalization, 128 x 768": (
+        layers.LayerNormalization(), "LayerNormalization", (TOKENS, real(768), real(768)), {},
+    ),
+    "Softmax, 12 x 128 x 128": (layers.Softmax(), "Softmax", (real(12, 128, 128),), {}),
+    "Erf, 128 x 768": (layers.Unary("Erf"), "Erf", (TOKENS,), {}),
+    "MaxPool, 64 channels of 56 x 56": (
+        layers.MaxPool2d((3, 3), stride=(2, 2)), "MaxPool", (IMAGE,),
+        {"kernel_shape": [3, 3], "strides": [2, 2]},
+    ),
+    "Add, 64 channels of 56 x 56": (layers.Add(), "Add", (IMAGE, IMAGE), {}),
+    "Transpose, 128 x 12 x 64": (
+        layers.Transpose((1, 0, 2)), "Transpose", (real(128, 12, 64),), {"perm": [1, 0, 2]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_layer(measure, name):
+    """A float layer in numpy, which needs no extra, beside ONNX Runtime on one thread."""
+    layer, operator, given, attributes = OWN[name]
+    node = onnx.helper.make_node(operator, [f"x{i}" for i in range(len(given))], ["y"], **attributes)
+    other = layer_of(node, ("float32",) * len(given))
+    measure(
+        name, lambda: layer.apply(*given), 1, "calls/s",
+        ("ONNX Runtime", lambda: other.apply(*given), 1), rounds=5,
     )  # fmt: skip

@@ -179,7 +179,6 @@ class _Child:
         # An application with Python inside would start itself.
         if self.broken or not sys.executable or getattr(sys, "frozen", False):
             return None
-        import subprocess  # most processes never start a child
 
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -163,3 +164,17 @@ def test_timeline_shows_what_the_accumulators_take(timeline):
         for c in np.flatnonzero(p.write).tolist()
     }
     assert taken == set(map(tuple, timeline.writes()))
+
+
+def test_the_page_on_onnx():
+    """Its examples run, and its list of differences is the one that tests check."""
+    pytest.importorskip("onnx")
+    page = DOCS / "onnx.md"
+    text = page.read_text(encoding="utf-8")
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=report.append)
+    assert test.examples and not runner.failures, "\n" + "".join(report)
+    script = runpy.run_path(str(DOCS / "write_differences.py"))
+    assert script["section"]() in text, "run: python docs/write_differences.py"
