@@ -104,7 +104,7 @@ def test_parts_give_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     layer, inputs = CASES[name]
 
     def small(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind in "iu" and array.ndim == 1 and array.size < 5 or array.shape == (4,):
+        if (array.dtype.kind in "iu" and array.ndim == 1 and array.size < 5) or array.shape == (4,):
             return array if name in ("Pad", "Resize") else np.array([7, 11])
         shape = [min(size, (7, 5, 11, 12)[axis] if array.ndim > 2 else 7) for axis, size in enumerate(array.shape)]
         if array.dtype == bool:
