@@ -927,3 +927,14 @@ def test_outputs_is_a_new_list() -> None:
     array = small().fold(W, X).run()
     array.outputs.clear()
     assert len(array.outputs) == 1
+
+
+def test_chunks_are_short_where_ports_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systolic.array import systolic_array
+
+    monkeypatch.setattr(systolic_array, "_CHUNK_PORT_CYCLES", 64)
+    chunks: list[int] = []
+    clock = SystolicArray._clock
+    monkeypatch.setattr(SystolicArray, "_clock", lambda self, cycles, *rest: chunks.append(cycles) or clock(self, cycles, *rest))
+    SystolicArray(ArrayConfig(rows=2, cols=6)).run(cycles=20)
+    assert chunks == [8, 8, 4]

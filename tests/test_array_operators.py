@@ -916,3 +916,28 @@ def test_kernel_shape_is_compared_with_weights(folder: Path) -> None:
     inputs = {"x": ("uint8", (1, 1, 3)), "w": ("uint8", (1, 1, "k"))}
     with pytest.raises(UnsupportedOperator, match="the_node.*kernel_shape beside weights whose shape is not"):
         load_onnx(om.save(om.model(nodes, inputs, ["y"]), folder))
+
+
+@pytest.mark.parametrize(
+    ("auto", "size", "stride", "first"),
+    [("SAME_UPPER", 4, 4, 20), ("SAME_UPPER", 3, 3, 10), ("SAME_LOWER", 4, 4, 10), ("SAME_LOWER", 5, 5, 20)],
+)
+def test_same_crops_where_strides_exceed_kernels(folder: Path, auto: str, size: int, stride: int, first: int) -> None:
+    x = np.arange(10, 10 * size + 1, 10, dtype=np.uint8).reshape(1, 1, size)
+    one, zero, w = F(1), np.uint8(0), np.uint8([[[1]]])
+    case = om.single("QLinearConv", [x, one, zero, w, one, zero, one, zero], auto_pad=auto, strides=[stride])
+    graph, feeds = case
+    model = systolic.load_onnx(om.save(om.typed(graph), folder))
+    for mode in ("cycle", "wavefront"):
+        run = systolic.run(model, feeds, mode=mode)
+        assert run.outputs["y"].tolist() == [[[first]]]
+        assert run.stats == systolic.estimate(model, machine=run.machine)
+    check(folder, case)
+    again = systolic.load_onnx(_saved(model, folder))
+    assert systolic.run(again, feeds).outputs["y"].tolist() == [[[first]]]
+
+
+def _saved(model: Any, folder: Path) -> Path:
+    path = folder / "again.onnx"
+    systolic.save_onnx(model, path)
+    return path
