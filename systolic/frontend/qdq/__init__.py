@@ -26,6 +26,8 @@ Left as written, though ONNX Runtime changes them:
   (``session.qdq_matmulnbits_accuracy_level=1`` stops it);
 - scales per row where it expects them per column, which it takes for the latter or fails on;
 - Where between DQs and a Q, whose codes are the same either way;
+- a Transpose in front of a Relu, which its transpose optimizer sometimes moves behind it, so that the
+  operator in front of both comes to stand next to its Q (one in some thousand random networks);
 - groups within the subgraphs of If and Loop.
 
 What stays in float is summed in float64 and rounded once. ONNX Runtime sums in float32, an AveragePool
