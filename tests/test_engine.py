@@ -832,7 +832,7 @@ def test_run_rejects_arguments_before_anything_runs() -> None:
     (
         (ValueError("too far"), ValueError, "node 'n' (Relu): too far"),
         (TypeError("no number"), TypeError, "node 'n' (Relu): no number"),
-        (MemoryError(), MemoryError, "node 'n' (Relu): MemoryError: "),
+        (MemoryError(), MemoryError, "node 'n' (Relu): there is not enough memory"),
         (np.exceptions.AxisError("axis 3"), ValueError, "node 'n' (Relu): axis 3"),
         (ZeroDivisionError("by 0"), RuntimeError, "node 'n' (Relu): ZeroDivisionError: by 0"),
         (KeyError("k"), RuntimeError, "node 'n' (Relu): KeyError: 'k'"),

@@ -19,7 +19,7 @@ from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
-from systolic.layers.base import Shape
+from systolic.layers.base import Shape, UnknownShape
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
@@ -455,10 +455,13 @@ def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -
 
 
 def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, tuple[Shape | None, str]]:
-    """Return shapes and types of what a node is about to write, by the values that it reads."""
+    """Return shapes and types of what a node is about to write, as far as the values that it reads tell."""
     if isinstance(node.layer, OnnxNode):
         return {}  # onnx would have to infer them, which takes longer than most nodes do
-    shapes = node.named(node.layer.output_shape_from(read, *(array.shape for array in read)))
+    try:
+        shapes = node.named(node.layer.output_shape_from(read, *(array.shape for array in read)))
+    except UnknownShape:
+        return {}
     dtypes = node.named(node.layer.output_dtype(*(array.dtype.name for array in read)))
     return {name: (shape, dtypes[name]) for name, shape in shapes.items()}
 

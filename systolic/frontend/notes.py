@@ -9,8 +9,6 @@ they were made for: with the notes goes a digest of those, and who changes a nod
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,12 +52,16 @@ class Notes:
 
 def write_notes(model: Any, notes: Notes) -> None:
     """Put notes into a ModelProto, for its nodes as they are."""
+    import json  # a model may be read that has no notes
+
     content = {**dataclasses.asdict(notes), "digest": _digest(model.graph)}
     model.metadata_props.add(key=_KEY, value=json.dumps(content, sort_keys=True))
 
 
 def read_notes(model: Any) -> Notes | None:
     """Return a ModelProto's notes; None if it has none, or its nodes are not those they were made for."""
+    import json
+
     texts = [entry.value for entry in model.metadata_props if entry.key == _KEY]
     if len(texts) != 1:
         return None
@@ -180,6 +182,8 @@ def _is(node: Any, stem: str, side: str, tensors: Sequence[str]) -> bool:
 
 
 def _digest(graph: Any) -> str:
+    import hashlib
+
     digest = hashlib.sha256()
     for value in (*graph.input, *graph.output):
         digest.update(repr(value.name).encode(errors="backslashreplace"))
