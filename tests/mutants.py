@@ -368,12 +368,12 @@ MUTANTS = (
         stages=("accumulators",),
     ),
     Mutant(
-        "im2col takes the taps upside down",
+        "im2col takes a kernel's height for its width",
         (
             Change(
                 "layers/im2col.py",
-                "target[..., i, j] = source[..., i, j]",
-                "target[..., i, j] = source[..., kh - 1 - i, j]",
+                "self._x, matrix, window.kernel,",
+                "self._x, matrix, window.kernel[::-1],",
             ),
         ),
         stages=("im2col",),
@@ -383,8 +383,8 @@ MUTANTS = (
         (
             Change(
                 "layers/im2col.py",
-                "width + left + right, channels), value,",
-                "width + left + right, channels), 0,",
+                "self._pad_value, k_offset + k_start",
+                "0, k_offset + k_start",
             ),
         ),
         # Where a wavefront's products are right, what corrects for the zero point is not.
@@ -446,8 +446,8 @@ MUTANTS = (
         cases=48,
     ),
     Mutant(
-        "pooling pads with zeros",
-        (Change("layers/host/pool.py", "np.iinfo(x.dtype).min\n", "0\n"),),
+        "maxima of a pool begin with zero",
+        (Change("layers/host/pool.py", "int(np.iinfo(dtype).min)", "0"),),
         stages=("host",),
         cases=200,
     ),
