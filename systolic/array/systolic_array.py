@@ -427,13 +427,16 @@ class SystolicArray:
             keep = any(stream.sink is None for stream in queues.streams)
             shape = (cycles + cols - 1, cols)
             below = np.empty(shape, np.int32) if keep else memory.empty("below", shape, np.int32)
-            below[: cols - 1] = queues.below
+            _copy(below[: cols - 1], queues.below)
             below[max(cycles, cols - 1) :] = 0  # what is not yet due
             _clock_columns(arrays, ports, skewed(below, cycles, cols), workers)
             first = old.cycle - (config.rows - 1) - (cols - 1)
             queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
             # Nobody asks for psums of no stream.
-            kept = below[cycles:].copy() if queues.streams else no_psums(cols)
+            kept = no_psums(cols)
+            if queues.streams:
+                kept = np.empty((cols - 1, cols), np.int32)
+                _copy(kept, below[cycles:])
             queues = replace(queues, below=kept)
         for values in arrays.values():
             values.flags.writeable = False
@@ -526,6 +529,17 @@ class SystolicArray:
         from systolic._show.table import card
 
         return card("SystolicArray", self._summary())
+
+
+def _copy(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy a matrix in parts: below a wide array it takes gigabytes, and Ctrl-C waits for one part only."""
+    rows = max(1, _COPIED // max(source.shape[1], 1))
+    for first in range(0, len(source), rows):
+        target[first : first + rows] = source[first : first + rows]
+
+
+# Elements copied between two looks at Ctrl-C.
+_COPIED = 1 << 23
 
 
 def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarray, workers: int) -> None:
