@@ -35,10 +35,14 @@ def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
             raise  # a report of several lines, each of them printable
         except Exception as error:
             found: BaseException | None = error
-            # A traceback shows the causes too.
-            while found is not None:
-                # A KeyError shows the repr of its text, and a report is printable, line by line.
-                if not isinstance(found, KeyError | AssertionError):
+            seen: set[int] = set()
+            # A traceback shows the causes too, and an error may be its own.
+            while found is not None and id(found) not in seen:
+                seen.add(id(found))
+                # A KeyError shows the repr of its text; a report is printable, line by line; a caller's own
+                # exceptions are not ours to change.
+                ours = type(found).__module__.partition(".")[0] in ("builtins", "numpy", __package__)
+                if ours and not isinstance(found, KeyError | AssertionError):
                     found.args = tuple(printable(a) if isinstance(a, str) else a for a in found.args)
                 found = found.__cause__ or found.__context__
             raise

@@ -867,3 +867,39 @@ def test_interrupts_and_what_a_caller_raises_are_left_alone(monkeypatch: pytest.
         with pytest.raises(type(error)) as caught:
             systolic.run(model, np.int8([1, 2]))
         assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", (TimeoutError, KeyError, ValueError, RuntimeError))
+def test_what_a_progress_function_raises_is_the_callers(kind: type[Exception]) -> None:
+    example = systolic.load_example()
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise kind("stop")
+
+    with pytest.raises(kind) as caught:
+        systolic.run(example.model, example.images[:1], progress=stop)
+    assert type(caught.value) is kind and caught.value.args == ("stop",)
+
+
+def test_an_error_that_is_its_own_cause_ends() -> None:
+    def observe(*_: object) -> None:
+        error = ValueError("mine")
+        raise error from error
+
+    example = systolic.load_example()
+    with pytest.raises(ValueError, match="mine"):
+        systolic.run(example.model, example.images[:1], mode="wavefront", observe=observe)
+
+
+def test_exceptions_of_a_caller_are_left_alone() -> None:
+    class Mine(Exception):
+        pass
+
+    def observe(*_: object) -> None:
+        raise Mine("one\ntwo")
+
+    example = systolic.load_example()
+    with pytest.raises(Mine) as caught:
+        systolic.run(example.model, example.images[:1], mode="wavefront", observe=observe)
+    assert caught.value.args == ("one\ntwo",)

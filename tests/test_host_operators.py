@@ -605,3 +605,13 @@ def test_refused(case: str) -> None:
     call, error, words = REFUSED[case]
     with pytest.raises(error, match=words):
         call()
+
+
+def test_large_products_by_a_vector_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systolic.layers.host import matmul
+
+    a, b, c = (np.arange(size, dtype=np.int64).reshape(shape) for size, shape in ((35, (5, 7)), (7, (7,)), (5, (5,))))
+    want = layers.FloatMatMul().apply(a, b, c)
+    monkeypatch.setattr(matmul, "_MACS", 1)
+    np.testing.assert_array_equal(layers.FloatMatMul().apply(a, b, c), want, strict=True)
+    np.testing.assert_array_equal(want, a @ b + c)

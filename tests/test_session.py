@@ -185,3 +185,19 @@ def test_batch_normalization_trains_only_if_asked(tmp_path: Path, opset: int) ->
     np.testing.assert_allclose(
         systolic.run(model, feeds).outputs["y"], (x - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-5
     )
+
+
+def test_constants_of_a_branch_are_not_computed_beforehand(tmp_path: Path) -> None:
+    """ONNX Runtime would multiply them when the session is made: seconds, for a branch that is not taken."""
+    size = onnx.numpy_helper.from_array(np.int64([3000, 3000]), "size")
+    nodes = [om.node("ConstantOfShape", ["size"], "p0")]
+    nodes += [om.node("MatMul", [f"p{i}"] * 2, f"p{i + 1}") for i in range(6)]
+    nodes.append(om.node("Add", ["x", "p6"], "o then"))
+    then = onnx.helper.make_graph(nodes, "then", [], [om.value("o then", "float32", None)], [size])
+    other = onnx.helper.make_graph([om.node("Neg", ["x"], "o else")], "else", [], [om.value("o else", "float32", None)])
+    node = om.node("If", ["c"], "y", then_branch=then, else_branch=other)
+    graph = om.model([node], {"c": ("bool", ()), "x": ("float32", (1, 3))}, ["y"], opset=17)
+    graph.graph.output[0].CopyFrom(om.value("y", "float32", None))
+    model = load_onnx(om.save(graph, tmp_path))
+    outputs = systolic.run(model, {"c": np.array(False), "x": np.ones((1, 3), F)}).outputs
+    np.testing.assert_array_equal(outputs["y"], -np.ones((1, 3), F))

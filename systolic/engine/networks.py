@@ -368,7 +368,9 @@ def run(
     done = total = 0
     gemms: dict[str, Gemm | None] = {}
     rows: list[LayerRun] = []
-    with shown(progress, "cycles") as report:
+    raised: list[BaseException] = []
+    with shown(progress, "cycles") as shows:
+        report = None if shows is None else _noting(shows, raised)
         if report is not None:
             # What depends on values adds to the total once it has run.
             gemms = _products(model, known)
@@ -385,7 +387,7 @@ def run(
                     node.layer, read, machine.array, mode, workers, part, record
                 )
             except Exception as error:
-                named = _of_node(error, node)
+                named = None if error in raised else _of_node(error, node)
                 if named is None:
                     raise
                 raise named from error
@@ -526,6 +528,19 @@ def _count_readers(model: Model) -> dict[str, int]:
     for name in (*model.outputs, *model.constants):
         readers[name] = readers.get(name, 0) + 1
     return readers
+
+
+def _noting(report: Progress, raised: list[BaseException]) -> Progress:
+    """Note what a progress function raises, which is its caller's and not a layer's."""
+
+    def call(done: int, total: int) -> None:
+        try:
+            report(done, total)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return call
 
 
 def _offset(report: Progress | None, done: int, total: int, mode: str) -> Progress | None:

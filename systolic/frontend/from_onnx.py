@@ -125,7 +125,9 @@ def model_of(graph: Graph, path: str) -> Model:
     try:
         return _convert(graph, [converter for converter in converters if converter is not None])
     except (TypeError, ValueError, MemoryError) as error:
-        raise type(error)(f"{path}: {error}") from error
+        # numpy's own kinds take other arguments.
+        kinds = (UnsupportedOperator, MemoryError, TypeError, ValueError)
+        raise next(kind for kind in kinds if isinstance(error, kind))(f"{path}: {error}") from error
 
 
 def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:

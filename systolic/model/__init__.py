@@ -304,7 +304,8 @@ class Model:
             except (TypeError, ValueError) as error:
                 told = any(name in str(error) for name in (node.layer.kind, type(node.layer).__name__))
                 which = "" if told else f" ({node.layer.kind})"
-                raise type(error)(f"node {node.name!r}{which}: {error}") from error
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"node {node.name!r}{which}: {error}") from error
             except MemoryError as error:
                 raise MemoryError(f"node {node.name!r} ({node.layer.kind}): {error}") from error
         if not any(array.flags.writeable for array in self.constants.values()):

@@ -13,8 +13,8 @@ from systolic.layers.host import OnnxNode, session
 from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
 from systolic.model import DTYPES, Node
 
-# Processor time for one node while a model is loaded; it takes milliseconds.
-_SECONDS = 1.0
+# Processor time to prepare a node: a session of a small one takes milliseconds, and copies what it holds.
+_SECONDS, _SECONDS_PER_NODE, _BYTES_PER_SECOND = 1.0, 1e-2, 1 << 24
 
 
 def fallback(operator: Operator) -> Converter | None:
@@ -56,7 +56,8 @@ def evaluated(op: Operator) -> Converted:
         # A session is made for the first time where native code cannot end this process.
         _isolated.call(
             delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
-            seconds=_SECONDS, what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
+            seconds=_SECONDS + _SECONDS_PER_NODE * len(_inner(node)) + len(data) / _BYTES_PER_SECOND,
+            what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
         )  # fmt: skip
     except ValueError as error:
         raise op.refuse(str(error)) from error

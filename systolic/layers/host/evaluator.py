@@ -40,8 +40,8 @@ _IR_VERSION = 8
 # Shape inference looks at sizes and axes, not at the values of weights.
 _SHAPING_BYTES = 1 << 16
 
-# Of processor time for the shapes of one node, which take a fraction of a millisecond.
-_SECONDS = 1.0
+# Processor time for the shapes of a node: a fraction of a millisecond, and more where it holds much.
+_SECONDS, _BYTES_PER_SECOND = 1.0, 1 << 24
 
 # Imported before its time begins.
 _FOREIGN = ("onnx.reference", "onnxruntime")
@@ -242,14 +242,15 @@ def infer(
         for name, value in values.items()
         if value.nbytes <= _SHAPING_BYTES
     )
+    seconds = _SECONDS + node.ByteSize() / _BYTES_PER_SECOND
     if node.domain not in STANDARD:
         found: Inferred = _isolated.call(
             _described, graph.SerializeToString(), node.op_type,
-            seconds=_SECONDS, what="ONNX Runtime's shape inference", modules=("onnxruntime",),
+            seconds=seconds, what="ONNX Runtime's shape inference", modules=("onnxruntime",),
         )  # fmt: skip
         return found
     try:
-        done = inferred(graph, _SECONDS, "onnx's shape inference", strict=True)
+        done = inferred(graph, seconds, "onnx's shape inference", strict=True)
     except ValueError as error:
         if node.op_type in WITH_SUBGRAPHS and any(shape is not None for shape in shapes.values()):
             # A branch that is not taken need not fit: then only a run can tell the shape.

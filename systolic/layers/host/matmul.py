@@ -107,12 +107,12 @@ class FloatMatMul(HostLayer):
         a = np.swapaxes(a, -1, -2) if self.transpose_a else a
         b = np.swapaxes(b, -1, -2) if self.transpose_b else b
         with np.errstate(all="ignore"):
-            result = _product(a, b)
+            result = _product(a, b).reshape(shape)
             if self.alpha != 1:
                 result = result * self.alpha
             for c in rest if self.beta else ():
                 result = result + (c if self.beta == 1 else c * np.float64(self.beta))
-            return np.asarray(result).astype(dtype, copy=False).reshape(shape)
+            return np.asarray(result).astype(dtype, copy=False)
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -63,7 +63,10 @@ def create(model: bytes, what: str) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Folding constants is work of unknown length, which a run may never need.
+        return runtime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
     except Exception as error:
         # Its classes have no common base, and the same case comes as several of them.
         text = " ".join(str(error).split())
@@ -129,11 +132,11 @@ class _Caller:
         try:
             self.calls.put(call)
             result, error = self.results.get()
+            _Caller._own = self
         except BaseException:
             # Its result may still come, so no other call must use it: it ends with this one.
             self.calls.put(None)
             raise
-        _Caller._own = self
         if error is not None:
             raise error
         return result
