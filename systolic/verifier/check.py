@@ -250,7 +250,7 @@ class ModelCheck:
 
 
 def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
-    """Return what was not checked, for people."""
+    """Return notes, for people, on what was not checked."""
     kinds = list(dict.fromkeys(node.layer for node in nodes if node.reason == "no second derivation"))
     notes = [f"nothing to check layers of these kinds against: {', '.join(kinds)}"] if kinds else []
     failed = [str(node) for node in nodes if node.reason.startswith("the check failed")]
@@ -260,7 +260,7 @@ def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
 
 _DELEGATED = "delegated, not checked"
 
-# Failed checks that notes tell one by one.
+# How many failed checks the notes list one by one.
 _FAULTS = 5
 
 
@@ -344,7 +344,7 @@ def _verify_model(
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
         if against == "onnxruntime":
-            # What another evaluator than ONNX Runtime computed was compared with it here.
+            # Nodes that onnx computed here were compared with ONNX Runtime.
             compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
             skipped = [
                 node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
@@ -398,12 +398,12 @@ def follow_outputs(
 ) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
-    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
+    The model runs again in wavefront mode. If there is no comparison, notes say why.
     """
     try:
         nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
         again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except Exception as error:  # that outputs differ is to be told all the same
+    except Exception as error:  # report that outputs differ even if following them fails
         return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
     if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
         return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
@@ -443,7 +443,7 @@ def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     return Model.load(path)
 
 
-# Of random inputs: more than one, so that a mistake about the batch shows.
+# Batch of random inputs: more than one, so that a mistake about the batch shows.
 _BATCH = 2
 
 
@@ -457,12 +457,12 @@ class OutputCheck(NamedTuple):
     within: float
     """The largest relative difference of a float output that was accepted."""
     compared: tuple[str, ...]
-    """Outputs that our own code computed, or what they are made from."""
+    """Outputs that our own code computed, or whose inputs it computed."""
     largest: dict[str, int | float]
-    """By how much each output that differs does."""
+    """Largest difference of each output that differs."""
 
     def explained_by(self, nodes: NodeCheck) -> Rounding | None:
-        """Return the float rounding because of which outputs differ; None if there is none or they do not."""
+        """Return the float rounding that explains why outputs differ; None if none does or they are equal."""
         return nodes.explanation(self.largest) if self.mismatches or nodes.rounded else None
 
 
@@ -491,7 +491,7 @@ def compare_outputs(
         if wrong is None:
             continue
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
-        # Of another shape, where it depends on values: by no number.
+        # Shapes that depend on values may differ: then no number says by how much.
         largest[name] = float("inf") if found is None else found.max_abs
         if found is not None and found.within(tolerance):
             within = max(within, found.relative or 0.0)

@@ -181,13 +181,13 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
 
 
 UNCHECKED: frozenset[type[Layer]] = frozenset({layers.OnnxNode})
-"""Layers without a second derivation here: what others compute."""
+"""Layers without a second derivation here: other code computes them."""
 
 _TOLERANCES = {"float16": 2.0**-9, "float32": FLOAT_TOLERANCE, "float64": 1e-9}
 
 
 def has_oracle(layer: Layer) -> bool:
-    """Whether there is a second derivation of what a layer gives."""
+    """Whether there is a second derivation of a layer's output."""
     return type(layer) in _EXPECTED
 
 

@@ -117,7 +117,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class NotChecked:
-    """A node whose output nothing was compared with, and why.
+    """A node whose output was not compared with anything, and why.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class NotChecked:
 
 
 def not_checked_text(nodes: Sequence[NotChecked]) -> str:
-    """Return in a few words what was not checked, by kind; empty if everything was."""
+    """Return a short text of what was not checked, by kind; empty if everything was."""
     parts = []
     for delegate in dict.fromkeys(node.delegate for node in nodes):
         kinds = Counter(node.layer for node in nodes if node.delegate == delegate)
@@ -160,16 +160,16 @@ def not_checked_text(nodes: Sequence[NotChecked]) -> str:
     return "; ".join(parts)
 
 
-# Kinds of layer that a verdict names.
+# How many kinds of layer a verdict names.
 _KINDS = 6
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Outputs that differ although no node does on equal inputs: a float rounding, carried on.
+    """Outputs that differ although no node does on equal inputs, because a float rounding propagates.
 
-    Floats that ONNX leaves open to the last bit may lie on two sides of a quantizer's tie. Every node was
-    then checked on ONNX Runtime's own values.
+    ONNX does not fix the last bit of floats, so that two results may lie on either side of a quantizer's
+    tie. Every node was then checked on ONNX Runtime's own values.
 
     Attributes
     ----------
@@ -307,7 +307,7 @@ class VerificationReport:
         The largest difference of a float tensor that was accepted, as part of its largest value; 0 if
         every bit agreed.
     not_checked : tuple of NotChecked
-        Nodes whose output nothing was compared with: delegated to others, without a second derivation,
+        Nodes whose output was not compared with anything: delegated to others, without a second derivation,
         or their check failed.
     rounding : Rounding or None
         Why outputs differ from ONNX Runtime's although no node does.
@@ -337,7 +337,7 @@ class VerificationReport:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and nothing differed, but for a float rounding carried on."""
+        """Whether something was compared and nothing differed, except by a propagated float rounding."""
         return not self.mismatches and self.cases > 0
 
     @property
