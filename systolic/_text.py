@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let the errors of a function that reads or runs a model say what they say in printable text."""
+    """Escape invisible characters in the messages of errors that a function raises."""
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -37,7 +37,7 @@ def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
             found: BaseException | None = error
             # A traceback shows the causes too.
             while found is not None:
-                # A KeyError shows the repr of its text, and a report is printable, line by line.
+                # A KeyError shows the repr of its text, and the lines of a report are printable.
                 if not isinstance(found, KeyError | AssertionError):
                     found.args = tuple(printable(a) if isinstance(a, str) else a for a in found.args)
                 found = found.__cause__ or found.__context__
