@@ -89,17 +89,18 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).
 
     With ``qdq="integer"`` a model equals ONNX Runtime 1.32 on its CPU provider in every bit, with all
-    optimizations and these session options, where all its groups are replaced (``systolic/frontend/qdq``):
+    optimizations and these session options, if all its groups are replaced (``systolic/frontend/qdq``):
 
     - ``session.qdqisint8allowed=1``: else int8 groups become uint8 ones, or stay in float;
     - ``session.disable_double_qdq_remover=1``: else Q, DQ, Q, DQ are merged into one pair;
     - ``session.qdq_matmulnbits_accuracy_level=1``: else floats that meet quantized weights are quantized too.
 
     With ``qdq="float"`` it equals ONNX Runtime with optimizations disabled in every bit. Neither holds
-    behind a float operator that sums (Conv, ConvTranspose, Gemm, MatMul, pools of averages), in an order of
-    ONNX Runtime's own, or that each library rounds its own way (Sigmoid, Softmax): those agree within a few
-    roundings of float32, and codes made of them may differ by one. With "integer" that is what is not
-    replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or other operators read.
+    after float operators that sum (Conv, ConvTranspose, Gemm, MatMul, average pools), since ONNX Runtime
+    sums in an order of its own, or that no standard rounds (Sigmoid, Softmax): those agree within a few
+    roundings of float32, and codes quantized from them may differ by one. With "integer" this concerns
+    operators that are not replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or
+    other operators read.
 
     Examples
     --------
