@@ -331,7 +331,7 @@ def run(
     TypeError, ValueError
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
         Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
-        What a layer raises names its node and operator.
+        Errors of a layer name its node and operator.
     MemoryError
         If a layer's output is larger than the available memory: the message names its node. Before
         anything runs, or where shapes depend on values, before it is computed.

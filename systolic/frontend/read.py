@@ -179,7 +179,7 @@ def _spec(value: Any, *, any_symbol: bool) -> TensorSpec:
 
 
 def _symbols(value: Any, any_symbol: bool) -> tuple[str | None, ...]:
-    """Return the names of symbolic sizes; None for what is no name ("?", "-1"), unless any text is one."""
+    """Return the names of symbolic sizes; None for text that is no name ("?", "-1"), unless any text is."""
     names = [d.dim_param for d in value.type.tensor_type.shape.dim]
     return tuple(
         name if name and (any_symbol or (name.isidentifier() and name != "None")) else None for name in names

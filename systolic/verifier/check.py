@@ -75,13 +75,13 @@ def verify(
     model : Model or path, optional
         A path is read by ``load_onnx`` (``.onnx``) or ``Model.load``.
     x : ndarray or mapping, optional
-        The model's input; random if absent: numbers that its readers take, such as indices within range.
+        The model's input; if absent, random values that its readers accept, such as indices within range.
     cases : int or iterable of int
         How many random cases; or their numbers, to run some again.
     seed : int
         Of the random cases.
     against : {"reference", "numpy", "onnxruntime"}
-        "reference" (also called "numpy"): the slow twins in ``systolic.reference``. "onnxruntime"
+        "reference" (also called "numpy"): the oracles in ``systolic.reference``. "onnxruntime"
         also compares a model's outputs with ONNX Runtime's and needs the ``.onnx`` path.
     raises : bool
         Raise VerificationError on a mismatch instead of returning a failed report.
@@ -94,8 +94,8 @@ def verify(
         many elements: ``.nodes`` and ``.nodes_table()``. Against "onnxruntime" these are the tensors
         of its own graph after fusing (QuantizeLinear and DequantizeLinear with what stands between
         become one quantized node): those within a fused group are "not compared". Every node is checked
-        on ONNX Runtime's values of what it reads, so that one float rounding is not found again in all
-        that follows. Where outputs differ from ONNX Runtime's, this is done in any case.
+        on ONNX Runtime's values of its inputs, so that one float rounding is not found again in every
+        later node. If outputs differ from ONNX Runtime's, this is done in any case.
     tolerance : float, optional
         By how much a float tensor that ONNX Runtime computes may differ, as part of its largest finite
         value; default 1e-5. Such a tensor is reported as "float, within"; 0 asks for every bit.
@@ -104,19 +104,19 @@ def verify(
         What the groups between DequantizeLinear and QuantizeLinear in an ``.onnx`` file mean, as for
         ``load_onnx``; ONNX Runtime is asked for the same meaning.
     batch : int, optional
-        Size of the first axis of a random input, where the model takes any; default 2.
+        Size of the first axis of a random input, where the model accepts any; default 2.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of random inputs by name, where other sizes are symbolic.
     x_file : str, optional
-        The file that holds `x`, for the command that shows a mismatch again.
+        The file that holds `x`, for the command that reproduces a mismatch.
 
     Returns
     -------
     VerificationReport
         ``.passed``, and ``.mismatches`` with tensor index, fold, PE and cycle of each. Integers that
-        differ because a float before them is rounded otherwise, which ONNX leaves open, are no mismatch
-        if no node differs on equal inputs: ``.rounding`` says where. A check that compared nothing has
-        not passed; ``.not_checked`` names the nodes that nothing was compared with.
+        differ because a float before them is rounded differently, which ONNX permits, are no mismatch if no
+        node differs on equal inputs: ``.rounding`` says where. A check that compared nothing does not
+        pass; ``.not_checked`` names the nodes that were not compared.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _tolerance(value: Any) -> float:
 class ModelCheck:
     """Checks each layer of a run as it ends: pass it to ``run`` as `observe`.
 
-    An error in a check is no error of the run: the node then is one of `not_checked`.
+    An error in a check does not stop the run: the node is then listed in `not_checked`.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ class ModelCheck:
     not_checked : list of NotChecked
         Nodes delegated to others, without a second derivation, or whose check raised an error.
     expected : dict of str to ndarray
-        What the last node should have written; empty if there is no second derivation.
+        Expected outputs of the last node; empty if there is no second derivation.
     """
 
     def __init__(self, machine: MachineConfig, mode: str, reproduce: str = "") -> None:

@@ -194,8 +194,8 @@ def has_oracle(layer: Layer) -> bool:
 def tolerance_of(layer: Layer, dtype: np.dtype) -> float:
     """Return by how much a layer's output may differ from the oracle's, as part of its largest value.
 
-    0, every bit, for integers and for what IEEE 754 or a runtime's published kernel fixes; for other
-    floats what two orders of summation, or two approximations of exp and its kin, may differ by.
+    0, every bit, for integers and for floats that IEEE 754 or a runtime's published kernel fixes; for other
+    floats the possible difference of two orders of summation, or of two approximations such as of exp.
     """
     return _TOLERANCES.get(dtype.name, 0.0) if layer.kind in ROUNDED else 0.0
 

@@ -176,14 +176,14 @@ class Rounding:
     nodes_equal, nodes_within : int
         Nodes equal in every bit on equal inputs; those whose floats are within the tolerance.
     node, layer, tensor : str
-        The first node whose integers differ in the run, by what its float input was rounded to; empty if
-        no integer differs and float roundings alone add up.
+        The first node whose integers differ in the run, because its float input was rounded differently;
+        empty if no integer differs and float roundings alone add up.
     count, size : int
         How many of its elements differ, of how many.
     max_abs : int
-        By how much at most.
+        The largest difference.
     outputs : dict of str to (int or float)
-        The largest difference of each of the model's outputs that differs; infinite where shapes do.
+        The largest difference of each of the model's outputs that differs; infinite if shapes differ.
 
     Examples
     --------
@@ -242,11 +242,11 @@ class NodeVerdict:
         The node's name and kind, and the name of the tensor it wrote.
     dtype, shape : str, tuple of int
     verdict : str
-        "equal" in every bit; "float, within" the tolerance; "differs". Where the tensors that the node
-        reads differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for
-        the first whose integers differ because a float before it does. "delegated, not checked" if ONNX
-        Runtime computed it here too; "not compared" where the other side has no tensor of this name,
-        because it fuses the node with others or has no such operator, and where the check failed.
+        "equal" in every bit; "float, within" the tolerance; "differs". If the node's inputs
+        differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for the
+        first node whose integers differ because a float before it does. "delegated, not checked" if ONNX
+        Runtime computed it here, too; "not compared" if the other side has no tensor of this name, because
+        it fuses the node with others or has no such operator, or if the check failed.
     difference : Difference or None
         Where first, in how many elements, by how much; for "equal on equal inputs" and "rounding" of the
         run's own tensor.

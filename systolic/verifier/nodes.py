@@ -23,9 +23,9 @@ _EQUAL = ("equal", "equal on equal inputs")
 class NodeCheck:
     """Compares every tensor of a run as it is written: pass it to ``run`` as `observe`.
 
-    With `theirs`, each node is judged on the other side's values of what it reads: once a tensor of the run
-    differs, the nodes behind it are applied to those. Where the other side has no such tensor (within a
-    fused group), what our node makes of their values flows on.
+    With `theirs`, each node is judged on the other side's values of its inputs: after a tensor of the run
+    differs, later nodes are applied to those. If the other side has no such tensor (within a fused group),
+    our node's output for their values takes its place.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class NodeCheck:
     verdicts : list of NodeVerdict
         One for each tensor, in the order they were written.
     first : Mismatch or None
-        The first that differs on equal inputs.
+        The first node that differs on equal inputs.
     within : float
         The largest relative difference of a float tensor that was accepted.
     not_checked : list of NotChecked
@@ -126,7 +126,7 @@ class NodeCheck:
         written: Mapping[str, np.ndarray],
         theirs: Mapping[str, np.ndarray],
     ) -> list[NodeVerdict]:
-        """Judge a node on the other side's values of what it reads."""
+        """Judge a node on the other side's values of its inputs."""
         read = [theirs[name] if name in theirs else self._flow[name] for name in node.inputs]
         same = all(_equal(ours, other) for ours, other in zip(inputs, read, strict=True))
         soft = any(name in self._soft for name in node.inputs)

@@ -157,7 +157,7 @@ def _external_bytes(graph: Any) -> int:
 def _session(
     model: str | bytes, *, level: str = "ENABLE_ALL", write: str | None = None, data: str | None = None
 ) -> Any:
-    """Return a session of a file, or of a model's bytes whose external data lie in the folder `data`."""
+    """Return a session of a file, or of a model's bytes whose external data is in the folder `data`."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3

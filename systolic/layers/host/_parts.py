@@ -22,7 +22,7 @@ Index = tuple[slice, ...]
 
 
 def parts(shape: Sequence[int], whole: Collection[int] = (), *, moved: bool = False) -> Iterator[Index]:
-    """Split a shape into parts of about PART or MOVED elements, leading axes first, never those in `whole`."""
+    """Split a shape into parts of about PART or MOVED elements, leading axes first, never axes in `whole`."""
     most = MOVED if moved else PART
     steps = list(shape)
     for axis, length in enumerate(shape):

@@ -267,7 +267,7 @@ def infer(
 
 
 def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
-    """Return the output of a node that reads nothing; ValueError if that is no tensor or takes too long."""
+    """Return the output of a node without inputs; ValueError if it is no tensor or takes too long."""
     return _isolated.call(  # type: ignore[no-any-return]
         _alone,
         data,
