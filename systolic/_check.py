@@ -66,7 +66,7 @@ def positive_real(value: Any, name: str) -> float:
 
 
 def real(value: Any, name: str) -> float:
-    """Return `value` as a ``float``, infinite or NaN too."""
+    """Return `value` as a ``float``, which may be infinite or NaN."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, not {kind(value)}")
     try:
@@ -93,7 +93,7 @@ def dtype_name(dtype: np.dtype) -> str:
 
 
 def is_listed(value: Any, *, arrays: bool = False) -> bool:
-    """Return whether a value is a sequence, or an array if `arrays`, but no text, bytes or masked array."""
+    """Whether a value is a sequence, or an array if `arrays`, but not text, bytes or a masked array."""
     if arrays and isinstance(value, np.ndarray):
         return not _is_masked(value)
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """Return a path as text; TypeError if it is none, ValueError if no file can have it."""
+    """Return a path as text. TypeError if it is no path, ValueError if no file can have it."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
         raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__} {path!r:.60}")
@@ -40,7 +40,7 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
 
 
 def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
-    """Return a file's status; ValueError, with what is read instead, if it is a folder, pipe or device.
+    """Return a file's status; ValueError, with a hint on what to pass, if it is a folder, pipe or device.
 
     Opening a pipe waits for a writer, and a device may never end.
     """
@@ -54,7 +54,7 @@ def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
 def write_file(
     path: str | os.PathLike[str], write: Callable[[IO[Any]], Any], mode: str = "wb", **options: Any
 ) -> None:
-    """Let `write` fill a file that then takes the place of `path`; if it fails, nothing is left.
+    """Let `write` fill a file that then replaces `path`; if it fails, nothing is left behind.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def write_zip(path: str | os.PathLike[str], write: Callable[[ZipFile], Any]) -> 
             write(archive)
             archive.close()
         finally:
-            # Closing a zip amid an entry is a ValueError: without its file it does not try to, here or
-            # when it is freed.
+            # Closing a zip in the middle of an entry is a ValueError. Without its file it does not try
+            # to, here or when it is freed.
             if archive is not None:
                 archive.fp = None
 
@@ -96,7 +96,7 @@ def write_zip(path: str | os.PathLike[str], write: Callable[[ZipFile], Any]) -> 
 
 
 def write_folder(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a folder that is then named `path`; if it fails, nothing is left."""
+    """Let `write` fill a folder that is then renamed to `path`; if it fails, nothing is left behind."""
     import shutil
 
     def make(temporary: str) -> None:
@@ -113,8 +113,8 @@ def _write(
     remove: Callable[[str], None],
 ) -> None:
     target = path_text(path)
-    # The name is known before the file is there, and nobody else has it. os.urandom serves the purpose
-    # without tempfile, which makes files that only their owner may read.
+    # The name is unique and known before the file exists. Not by tempfile, whose files only their owner
+    # may read.
     name = f"{os.path.basename(target)[:40]}.{os.urandom(8).hex()}.tmp"
     temporary = os.path.join(folder_of(target), name)
     try:
@@ -125,11 +125,11 @@ def _write(
             _discard(temporary, remove)
             raise
     except BaseException:
-        # Once more: an interrupt may have ended the first.
+        # Again: an interrupt may have stopped the first attempt.
         _discard(temporary, remove)
         raise
 
 
 def _discard(temporary: str, remove: Callable[[str], None]) -> None:
-    with contextlib.suppress(OSError):  # it has not been made, or has its name already
+    with contextlib.suppress(OSError):  # not made yet, or renamed already
         remove(temporary)

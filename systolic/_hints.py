@@ -1,4 +1,4 @@
-"""Ends of error messages: what to do if an argument fits once its axes are permuted; empty if it does not."""
+"""Suffixes for error messages: what to do if an argument fits with permuted axes; empty if it does not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 Sizes = Sequence[int | None]
 
-# Of a convolution's weight as others keep it: TensorFlow and JAX (kh, kw, ic, oc), TensorFlow Lite
+# From other layouts of a convolution's weight: TensorFlow and JAX (kh, kw, ic, oc), TensorFlow Lite
 # (oc, kh, kw, ic), transposed convolutions (ic, oc, kh, kw).
 _CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
 
 
 def other_axis(shape: Sizes, count: int) -> str:
-    """Return where parameters per channel would fit, an end of a message.
+    """Return which axis parameters per channel would fit, as a suffix for an error message.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def other_axis(shape: Sizes, count: int) -> str:
 
 
 def other_order(name: str, shape: Sequence[int], wanted: Sizes) -> str:
-    """Return how an array would have the wanted shape, None standing for any size, an end of a message.
+    """Return how to permute an array to a wanted shape (None: any size), as a suffix for an error message.
 
     Examples
     --------
@@ -52,7 +52,10 @@ def other_order(name: str, shape: Sequence[int], wanted: Sizes) -> str:
 
 
 def other_product(x: Sequence[int], w: Sequence[int], names: str = "xw") -> str:
-    """Return how two matrices that share no K would, an end of a message."""
+    """Return a hint for two matrices that do not share K: which transpose fits.
+
+    Suffix for an error message.
+    """
     if len(x) < 1 or len(w) != 2:
         return ""
     if x[-1] == w[1]:
@@ -61,7 +64,10 @@ def other_product(x: Sequence[int], w: Sequence[int], names: str = "xw") -> str:
 
 
 def other_images(x: Sequence[int], w: Sequence[int], groups: int, layout: str = "NCHW") -> str:
-    """Return how the channels of images x and of a weight w would fit, an end of a message."""
+    """Return a hint for images x and a weight w whose channels differ: which transpose fits.
+
+    Suffix for an error message.
+    """
     rank = len(x)
     if rank != len(w) or rank < 3:
         return ""

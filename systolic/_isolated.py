@@ -1,9 +1,9 @@
-"""Calls of native code in a helper process, which may crash, hang or take all memory for itself alone.
+"""Run native code in a helper process, so that a crash, a hang or a large allocation ends only that process.
 
 The onnx package's native code ends the process on some damaged files, and never returns on others.
 :func:`call` runs a function in a child that it starts on first use, keeps for later calls, and replaces
-when it has ended. The child limits itself by the kernel's timers and by RLIMIT_AS, so that it also ends
-when this process is gone; Windows has neither, there a timer of this process ends it.
+when it has ended. The child limits itself with the kernel's timers and RLIMIT_AS, so that it also ends
+when this process is gone. Windows has neither: there a timer of this process ends it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from systolic._memory import available_bytes
 if TYPE_CHECKING:
     import subprocess
 
-# A busy machine makes everything slower: the limit is on processor time, and so many times it on the clock's.
+# A busy machine is slow: the limit is on processor time; wall time may be this many times as long.
 _CLOCK = 5
 
-# Where an interpreter takes longer to import this package, something else is wrong.
+# An interpreter that takes longer to import this package has another problem.
 _START_SECONDS = 60
 
 # What the child writes when it is ready, after whatever its start-up printed.
 _READY = b"\x00systolic is ready\n"
 
-# Nothing from the current folder (-P): a pickle.py there is not Python's. The first message is sys.path.
+# -P: import nothing from the current folder, such as a pickle.py. The first message is sys.path.
 _BOOT = """
 import os, pickle, sys
 size = int.from_bytes(os.read(0, 8), "little")
@@ -55,30 +55,29 @@ _Outcome = tuple[str, Any]
 def call(
     function: Callable[..., Any], *args: Any, seconds: float, what: str, modules: Sequence[str] = ()
 ) -> Any:
-    """Return ``function(*args)``, computed in a process of its own.
+    """Return ``function(*args)``, computed in the helper process.
 
-    Where no process can be started, and within the child itself, the function runs here.
+    If no process can be started, and within the child itself, the function runs here.
 
     Parameters
     ----------
     function : function
-        Of a module, by whose name the child finds it.
+        A module's function: the child imports it by name.
     *args
-        Anything that can be pickled, as must be what the function returns.
+        Anything that can be pickled; the result must be, too.
     seconds : float
         Limit on the child's processor time, which begins when the child is ready.
     what : str
-        What is done and for whom; errors begin with it.
+        What is done and for which operator or file; errors begin with it.
     modules : sequence of str
-        Modules that the function will import; their import takes no part of the time.
+        Modules that the function will import; importing them does not count as its time.
 
     Raises
     ------
     ValueError
-        If the child dies, does not finish in time, or needs more memory than there is.
+        If the child dies, does not finish in time, or needs more memory than is available.
     Exception
-        What the function raises: a built-in exception or one of this package as itself, any other as
-        ValueError.
+        What the function raises: exceptions of Python and of this package unchanged, others as ValueError.
     """
     if _child.inside:
         return function(*args)
@@ -104,11 +103,11 @@ class _Child:
         self.inside = False
         self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
-        # An interpreter that did not start once will not later.
+        # An interpreter that failed to start once is not tried again.
         self.broken = False
 
     def forget(self) -> None:
-        """Let go of a child that belongs to the process from which this one was forked."""
+        """Drop a child that belongs to the process from which this one was forked."""
         # Another thread may have held it.
         self.lock = threading.Lock()
         process, self.process = self.process, None
@@ -120,11 +119,11 @@ class _Child:
         """Return the child's answer to a request; None if there can be no child."""
         with self.lock:
             try:
-                # A child that ended since the last call (out of memory, a user's kill) has a successor.
+                # A child that ended since the last call (out of memory, a user's kill) is replaced.
                 process = self._begin(request) or self._begin(request)
                 return None if process is None else self._answer(process, seconds, what)
             except BaseException:
-                # After an interrupt the answer would be taken for the next request's.
+                # After an interrupt a late answer would be read as the next request's.
                 self.stop()
                 raise
 
@@ -159,7 +158,7 @@ class _Child:
         try:
             outcome: _Outcome = pickle.loads(_receive(process.stdout))
         except Exception:
-            # It ended, or native code wrote over what it sent.
+            # It ended, or native code corrupted its answer.
             status = self.stop()
             late = timer is not None and not timer.is_alive()
             if late or (status is not None and -status in _TIMERS):
@@ -169,14 +168,14 @@ class _Child:
             if timer is not None:
                 timer.cancel()
         if outcome[0] == "memory":
-            self.stop()  # what it took stays with it
+            self.stop()  # it would keep the memory that it took
         return outcome
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Return a child that is ready; None if there can be none."""
         import subprocess  # seldom needed, and slow to import
 
-        # An application with Python inside would start itself.
+        # sys.executable of an application that embeds Python is the application.
         if self.broken or not sys.executable or getattr(sys, "frozen", False):
             return None
 
@@ -189,7 +188,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # A buffer would be flushed once more by a process forked from this one.
+                # A process forked from this one would flush a buffer again.
                 bufsize=0,
                 # Windows does not delete a folder that is a process's current one.
                 cwd=os.path.abspath(os.sep),
@@ -264,7 +263,7 @@ def _ending(status: int | None) -> str:
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> _Outcome:
-    """Return what a call gives as the other process can read it."""
+    """Return the outcome of a call in a form that the other process can read."""
     try:
         return "result", function(*args)
     except MemoryError:
@@ -272,7 +271,7 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> _Outcome:
     except Exception as error:
         known = vars(builtins).get(type(error).__name__) is type(error)
         if known or type(error).__module__.partition(".")[0] == __package__:
-            # With their traceback they hold every local of every frame.
+            # A traceback keeps every local of every frame alive.
             return "error", error.with_traceback(None)
         return "error", f"{type(error).__name__}: {error}"
 
@@ -282,7 +281,7 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> _Outcome:
 
 def serve() -> None:
     """Answer requests from standard input until it ends."""
-    # What native code prints, or reads, is not for the pipes.
+    # Keep native code that prints or reads away from the pipes.
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -306,16 +305,16 @@ def serve() -> None:
 
 
 def _prepared(request: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], float]:
-    """Return what to call, with the modules it needs imported."""
+    """Return the call of a request, after importing the modules it needs."""
     function, args, seconds, modules = pickle.loads(request)
     for module in modules:
-        with contextlib.suppress(ImportError):  # the function says so in its own words
+        with contextlib.suppress(ImportError):  # the function reports it itself
             importlib.import_module(module)
     return function, args, seconds
 
 
 def _settle() -> None:
-    """Take on the habits of a helper: an interrupt is the parent's, no core dumps, first to go."""
+    """Configure the child: ignore SIGINT, write no core dump, be the first process killed for memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "win32":
         return
@@ -325,12 +324,12 @@ def _settle() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _TIMERS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    with contextlib.suppress(OSError):  # Linux alone has it
+    with contextlib.suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _limit(seconds: float | None) -> None:
-    """Bound the time and the memory of what follows; None takes the bounds away."""
+    """Limit time and memory of the next call; None removes the limits."""
     if sys.platform == "win32":
         return
     import resource
@@ -340,24 +339,24 @@ def _limit(seconds: float | None) -> None:
     unlimited = most = resource.getrlimit(resource.RLIMIT_AS)[1]
     if seconds is not None and (there := _allowance()) is not None and (held := _address_space()) is not None:
         most = held + there if unlimited == resource.RLIM_INFINITY else min(held + there, unlimited)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses what is below the space in use
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses a limit below the space in use
         resource.setrlimit(resource.RLIMIT_AS, (most, unlimited))
 
 
 def _allowance() -> int | None:
-    """Return how many more bytes a call may take: half of what there is, for others take some too."""
+    """Return how many more bytes a call may take: half of the available ones, since others need some too."""
     return _allowance_at(int(time.monotonic()))
 
 
 @functools.lru_cache(maxsize=1)
 def _allowance_at(second: int) -> int | None:
-    # Asking takes longer than a small call.
+    # Cached for a second: asking takes longer than a small call.
     there = available_bytes()
     return None if there is None else there // 2
 
 
 def _address_space() -> int | None:
-    """Return the bytes of this process's address space, None where the system does not say."""
+    """Return the bytes of this process's address space, None if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
@@ -370,7 +369,7 @@ def _pickled(outcome: _Outcome) -> bytes:
     try:
         data = pickle.dumps(outcome, protocol=5)
         if outcome[0] == "error":
-            pickle.loads(data)  # an exception may take other arguments than it keeps
+            pickle.loads(data)  # not every exception can be unpickled: its arguments may differ from its args
     except Exception as error:
         text = f"{type(error).__name__}: {error}" if outcome[0] == "result" else str(outcome[1])
         return pickle.dumps(("error", text))

@@ -1,4 +1,4 @@
-"""How much memory there is, so that a size beyond it is refused by name before anything is allocated."""
+"""Available memory, so that larger sizes are refused with a clear error before anything is allocated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Not worth a look at what is available, which takes some 50 microseconds.
+# Below this size, do not check what is available: that takes some 50 microseconds.
 SMALL_BYTES = 1 << 26
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -24,17 +24,17 @@ _CGROUP_FILES = {
 
 
 def available_bytes() -> int | None:
-    """Return the bytes that this process can still allocate, None where the system does not say.
+    """Return the bytes that this process can still allocate, None if the system does not report it.
 
-    On Linux what the kernel estimates and the swap that is free, within the limits of the process's
-    control groups; elsewhere all physical memory.
+    On Linux, the kernel's estimate plus free swap, within the limits of the process's control groups;
+    elsewhere all physical memory.
     """
     found = [_machine_bytes(), *_cgroup_bytes()]
     return min((size for size in found if size is not None), default=None)
 
 
 def require(size: int, what: str) -> None:
-    """Raise MemoryError if `size` bytes are more than there are; `what` says what takes them."""
+    """Raise MemoryError if `size` bytes are more than available; `what` says what needs them."""
     if size <= SMALL_BYTES:
         return
     there = available_bytes()
@@ -46,7 +46,7 @@ def require(size: int, what: str) -> None:
 
 
 def require_array(shape: Sequence[int], dtype: str | np.dtype, what: str) -> None:
-    """Raise MemoryError if an array of this shape and type is larger than the memory there is."""
+    """Raise MemoryError if an array of this shape and type is larger than the available memory."""
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
     if size > SMALL_BYTES:
@@ -68,7 +68,7 @@ def _machine_bytes() -> int | None:
 
 
 def _cgroup_bytes() -> Iterator[int]:
-    """Yield what each limit of the process's control groups leaves."""
+    """Yield the bytes that each limit of the process's control groups leaves."""
     try:
         lines = (_PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -78,7 +78,7 @@ def _cgroup_bytes() -> Iterator[int]:
         if number != "0" and "memory" not in controllers.split(","):
             continue
         folder, *files = _CGROUP_FILES[2 if number == "0" else 1]
-        # A group's limit holds for those in it; inside a container its own group may be the root.
+        # A group's limit holds for its subgroups too; inside a container its own group may be the root.
         group = Path(path.lstrip("/"))
         for inner in (group, *group.parents):
             left = _left(_CGROUPS / folder / inner, *files)

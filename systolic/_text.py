@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let the errors of a function that reads or runs a model say what they say in printable text."""
+    """Escape invisible characters in the messages of errors that a function raises."""
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:

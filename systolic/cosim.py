@@ -11,7 +11,7 @@ from systolic.array import Registers, SystolicArray
 from systolic.array.state import register_dtypes
 from systolic.config import REGISTERS, ArrayConfig, as_array_config
 
-# Rows and columns of any array that is simulated as RTL.
+# Largest number of rows or columns of an array that is simulated as RTL.
 _MOST = 1 << 14
 
 

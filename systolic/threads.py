@@ -52,10 +52,10 @@ def thread_count(threads: int | None = None) -> int:
 
 
 def with_threads(threads: int, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function; what it calls without a `threads` argument uses so many.
+    """Call a function with a default number of threads for calls without `threads=`.
 
-    A run does so for each host operator. The count is set in a copy of the context, which the call leaves
-    behind: there is nothing to take back, so no interrupt can prevent it.
+    A run does so for each host operator. The count is set in a copy of the context, which is dropped after
+    the call: nothing needs to be restored, so no interrupt can prevent it.
     """
     context = copy_context()
     context.run(_here.set, threads)

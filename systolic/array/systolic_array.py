@@ -407,15 +407,15 @@ class SystolicArray:
         return cycles
 
     def _commit(self, state: State, edges: Edges | None) -> None:
-        # An interrupt comes between two bytecodes. The loop over both assignments is a single one, so that
-        # it finds either the old state and the old trace or the new ones.
+        # Interrupts come between bytecodes. A single one makes both assignments, so that state and trace are
+        # either both old or both new.
         assignments: list[tuple[Any, str, Any]] = [(self, "_state", state)]
         if edges is not None:
             assignments.append((self._trace, "_edges", edges))
         tuple(starmap(setattr, assignments))
 
     def _advanced(self, cycles: int, workers: int, ports: Ports | None) -> State:
-        # Works on copies: _commit takes them over.
+        # Work on copies; _commit assigns them.
         config, old, queues = self._config, self._state, self._queues
         cols = config.cols
         with workspace() as memory:
@@ -532,13 +532,13 @@ class SystolicArray:
 
 
 def _copy(target: np.ndarray, source: np.ndarray) -> None:
-    """Copy a matrix in parts: below a wide array it takes gigabytes, and Ctrl-C waits for one part only."""
+    """Copy a matrix in parts: it takes gigabytes below a wide array, and Ctrl-C waits for one part only."""
     rows = max(1, _COPIED // max(source.shape[1], 1))
     for first in range(0, len(source), rows):
         target[first : first + rows] = source[first : first + rows]
 
 
-# Elements copied between two looks at Ctrl-C.
+# Elements copied between two checks for Ctrl-C.
 _COPIED = 1 << 23
 
 

@@ -136,8 +136,8 @@ def _against_onnxruntime(
         if check.mismatches:
             nodes, why = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
             rounding = None if nodes is None else check.explained_by(nodes)
-    except Exception as error:  # whatever the comparison does, the run's own result is told
-        return None, [], [f"outputs were not compared: {_told(error)}"]
+    except Exception as error:  # a failed comparison must not hide the result of the run
+        return None, [], [f"outputs were not compared: {_error_text(error)}"]
     wrong = [] if rounding is not None else list(check.mismatches)
     if wrong and nodes is not None and nodes.first is not None:
         wrong = [nodes.first, *wrong]
@@ -150,12 +150,12 @@ def _against_onnxruntime(
         "delegated": delegated,
     }
     if rounding is not None:
-        # The sentence as people read it; the fields are for programs.
+        # The sentence is for people, the fields for programs.
         verdict["says"] = str(rounding)
     return verdict, wrong, [*check.notes, *why]
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
@@ -252,16 +252,16 @@ def summary_command(options: argparse.Namespace) -> int:
     return 0
 
 
-# Columns that a narrow terminal does without, in this order.
+# Columns to drop in a narrow terminal, in this order.
 _DISPENSABLE = (
     "parameters", "written", "dtype", "#", "utilization", "reads", "parameter bytes", "on", "writes",
     "product",
 )  # fmt: skip
 
-# Characters of a clipped name.
+# Length of a clipped name.
 _NAME = 20
 
-# Lines of a terminal beside the rows of a table: heads, rules, totals, the prompt.
+# Terminal lines that are not rows of a table: heads, rules, totals, the prompt.
 _FRAME = 8
 
 
@@ -279,7 +279,7 @@ def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) ->
         return f"{table}{more}"
 
     def fits(table: Table) -> bool:
-        # Names may be clipped, as far as they can still be told apart; numbers and sizes are not.
+        # Names may be clipped while they stay distinct; numbers and sizes are not.
         rest = table.without("node").without("layer")
         names = sum(min(_NAME, max(len(row[i]) for row in table.rows)) + 2 for i in _places(table))
         return max(map(len, rest.text().splitlines()[1:])) + names <= terminal.columns
@@ -292,5 +292,5 @@ def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) ->
 
 
 def _places(table: Table) -> list[int]:
-    """Return where the columns of names stand."""
+    """Return the indices of the columns that hold names."""
     return [i for i, column in enumerate(table.columns) if column.name in ("node", "layer")]

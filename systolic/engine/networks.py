@@ -331,9 +331,9 @@ def run(
     TypeError, ValueError
         If an input is missing, unknown or of the wrong type or shape; before anything runs.
         Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
-        What a layer raises names its node and operator.
+        Errors of a layer name its node and operator.
     MemoryError
-        If a layer's output is larger than the memory there is: the message names its node. Before
+        If a layer's output is larger than the available memory: the message names its node. Before
         anything runs, or where shapes depend on values, before it is computed.
     RuntimeError
         If a layer fails in another way.
@@ -429,8 +429,8 @@ def run(
 def _of_node(error: Exception, node: Node) -> Exception | None:
     """Return what a layer raised as an error that names its node and operator.
 
-    None for what names it already, and for what is not Python's or numpy's own: a caller's progress function
-    may raise what it will catch.
+    None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
+    progress function may raise its own.
     """
     if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
         return None
@@ -444,11 +444,11 @@ def _of_node(error: Exception, node: Node) -> Exception | None:
 
 
 def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -> None:
-    """Raise MemoryError if a node's outputs, which are held at once, are larger than the memory there is."""
+    """Raise MemoryError if a node's outputs, which are held at once, exceed the available memory."""
     room = 0
     for shape, dtype in outputs.values():
         if shape is not None:
-            # Sums are int32, whatever they become.
+            # Accumulators are int32, whatever the output's type.
             size = np.dtype(dtype).itemsize if isinstance(node.layer, HostLayer) else 4
             room += math.prod(shape) * size
     if room > SMALL_BYTES:
@@ -457,7 +457,7 @@ def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -
 
 
 def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, tuple[Shape | None, str]]:
-    """Return shapes and types of what a node is about to write, as far as the values that it reads tell."""
+    """Return shapes and types of a node's outputs, as far as the values of its inputs determine them."""
     if isinstance(node.layer, OnnxNode):
         return {}  # onnx would have to infer them, which takes longer than most nodes do
     try:

@@ -1,4 +1,4 @@
-"""Where a model's products run: which nodes multiply beside the array, and why."""
+"""Where a model's products run: which nodes multiply off the array, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLOAT = (
     layers.FloatConv, layers.FloatConv2d, layers.FloatConvTranspose, layers.FloatDense, layers.FloatMatMul,
 )  # fmt: skip
 
-# Operators left to others that multiply matrices.
+# Delegated operators that multiply matrices.
 _MULTIPLIES = (
     "Attention", "Bilinear", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "DynamicQuantizeLSTM",
     "DynamicQuantizeMatMul", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM",
@@ -56,15 +56,16 @@ class OffArray:
 def off_array(
     model: Model, known: Mapping[str, tuple[Shape | None, str]] | None = None
 ) -> tuple[OffArray, ...]:
-    """Return why no MAC runs on the array: the nodes that multiply matrices elsewhere, or nothing.
+    """Return the nodes that multiply matrices off the array, and why.
 
-    Of a model of which some run there, this says nothing.
+    Call it only for a model of which no MAC runs on the array: nodes on the array then count as empty
+    products.
 
     Parameters
     ----------
     model : Model
     known : mapping, optional
-        What ``Model.trace`` gave, if it is at hand.
+        The result of ``Model.trace``, if already computed.
     """
     if known is None:
         known = model.trace(dict.fromkeys(model.inputs))
@@ -96,7 +97,7 @@ def _reason(
 
 
 def _multiplies(layer: Any) -> bool:
-    """Whether an operator left to others, or one in its subgraphs, multiplies matrices."""
+    """Whether a delegated operator, or one in its subgraphs, multiplies matrices."""
     if not layer.may_loop:
         return layer.kind in _MULTIPLIES
     from systolic.layers.host.evaluator import parse
@@ -126,7 +127,7 @@ def _codes_before(
 
 
 def off_array_lines(nodes: Sequence[OffArray]) -> list[str]:
-    """Return in a few lines that no MAC runs on the array, and why; ``OffArray.to_dict`` has all."""
+    """Return a few lines on why no MAC runs on the array; ``OffArray.to_dict`` has every node."""
     if not nodes:
         return ["no MAC runs on the array: no node multiplies matrices"]
     lines = []

@@ -165,10 +165,10 @@ def _first_twice(names: list[str]) -> str | None:
 
 
 def sort_nodes(graph: Any) -> None:
-    """Put the nodes of a graph and its subgraphs into an order in which each reads what is written before.
+    """Sort the nodes of a graph and its subgraphs topologically.
 
-    Nodes that are in such an order stay as they are; of those that could be next the first comes first.
-    Names that nothing writes are no matter here; nodes of a circle, and what reads them, come last.
+    Sorted nodes stay as they are; among those that could be next, the first comes first.
+    Tensors that nothing writes are ignored here. Nodes of a cycle, and their readers, come last.
     """
     for node in graph.node:
         for attribute in node.attribute:
@@ -197,14 +197,14 @@ def sort_nodes(graph: Any) -> None:
             if not waits[reader]:
                 heapq.heappush(ready, reader)
     order += [place for place, count in enumerate(waits) if count]
-    # Copies: clearing the list clears its messages.
+    # Copy first: clearing the list clears its messages.
     kept = [type(node).FromString(node.SerializeToString()) for node in map(nodes.__getitem__, order)]
     del graph.node[:]
     graph.node.extend(kept)
 
 
 def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
-    """Raise if a node reads what nothing writes or, in a circle, what it leads to itself."""
+    """Raise if a node reads a tensor that nothing writes, or if there is a cycle."""
     known = set(given)
     for node in graph.node:
         for tensor in filter(None, (*node.input, *captured(node))):
@@ -214,7 +214,7 @@ def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
                 raise ValueError(
                     f"node {label(node)!r} ({node.op_type}) reads {tensor!r}, which is {_NOTHING}"
                 )
-            # Nodes are sorted, but for circles.
+            # Nodes are sorted, except in cycles.
             raise ValueError(f"the graph has a cycle: {' -> '.join(map(repr, _circle(node, writers)))}")
         known |= set(node.output)
 

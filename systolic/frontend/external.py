@@ -18,7 +18,7 @@ _SHARED = 2
 
 
 def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Return the initializers of a ModelProto that lie in other files; put other tensors' data into them.
+    """Return the initializers of a ModelProto that are in other files; load other tensors' data in place.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
     Returns
     -------
     dict of str to ndarray
-        They may be more than a message can hold. Those of types that numpy lacks are not among them.
+        Not in the ModelProto, since they may exceed what a message can hold. Without types that numpy
+        lacks.
 
     Raises
     ------
@@ -39,7 +40,7 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
         or none at all; if an offset or a length does not fit the file or the tensor; or if the
         tensors ask for far more than the files hold.
     MemoryError
-        If they are more than the memory there is.
+        If they are larger than the available memory.
     """
     from onnx import TensorProto, external_data_helper, helper
 
@@ -71,7 +72,7 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
 
 
 class _Place(NamedTuple):
-    """Where a tensor's bytes are."""
+    """Location of a tensor's bytes."""
 
     path: Path
     offset: int
@@ -84,7 +85,7 @@ class _Place(NamedTuple):
 
 
 def _checked(holder: str, tensor: Any, folder: Path, sizes: dict[Path, int]) -> _Place:
-    """Return where a tensor's bytes are; the file's size is put into `sizes`."""
+    """Return the location of a tensor's bytes; record the file's size in `sizes`."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
         raise ValueError(f"{holder}: its external data has a key twice")
@@ -125,7 +126,7 @@ def _inside(holder: str, location: str, folder: Path) -> Path:
         real = (folder / location).resolve()
         inside, there = real.is_relative_to(folder.resolve()), real.exists()
     except (OSError, RuntimeError) as error:
-        # Too long a name, a folder not to be read; before Python 3.13 links in a circle are a RuntimeError.
+        # A long name, a folder that cannot be read; before Python 3.13 a loop of links is a RuntimeError.
         why = error.strerror if isinstance(error, OSError) else "its symbolic links form a circle"
         raise ValueError(f"{where}, which cannot be opened: {why}") from error
     if not inside:

@@ -2,7 +2,7 @@
 
 ``read`` turns the file into a ``Graph`` of our own records, `REWRITES` change that, and
 ``operators.OPERATORS``, a table of converters, makes layers of it. A graph is refused as a whole,
-before anything is converted, if it has an operator that nobody knows.
+before anything is converted, if it has an operator that is not supported.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     qdq : {"integer", "float"}
         What float operators between DequantizeLinear and QuantizeLinear mean. "integer": one integer
         operator for each group that ONNX Runtime replaces by one, with its arithmetic; the products
-        run on the array. "float": what is written, in float32, beside the array. A file of ``save_onnx``
-        says itself what is meant.
+        run on the array. "float": compute operators as written, in float32, on the host. A file of
+        ``save_onnx`` says itself which holds.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
         If the file is not an ONNX model or is damaged, or a node does not take what reaches it, or
         `qdq` is neither.
     MemoryError
-        If it takes more memory than there is.
+        If it needs more memory than is available.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -83,23 +83,24 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     Supported are the operators that ONNX Runtime's quantizer writes, in its QOperator and its QDQ form
     (``systolic.frontend.operators.OPERATORS`` lists them); they have ONNX Runtime's arithmetic. Any other
     operator of the ONNX standard or of com.microsoft, and those with subgraphs (If, Loop, Scan), runs
-    beside the array in ONNX Runtime, node by node (:class:`~systolic.OnnxNode`). Where ONNX Runtime is
-    missing or lacks the operator, onnx's reference evaluator computes it, but only what has been compared
+    on the host in ONNX Runtime, node by node (:class:`~systolic.OnnxNode`). If ONNX Runtime is
+    missing or lacks the operator, onnx's reference evaluator computes it, but only uses that were compared
     with ONNX Runtime; the rest is refused. Functions of the model are written out. Not supported are
     sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).
 
     With ``qdq="integer"`` a model equals ONNX Runtime 1.32 on its CPU provider in every bit, with all
-    optimizations and these session options, where all its groups are replaced (``systolic/frontend/qdq``):
+    optimizations and these session options, if all its groups are replaced (``systolic/frontend/qdq``):
 
     - ``session.qdqisint8allowed=1``: else int8 groups become uint8 ones, or stay in float;
     - ``session.disable_double_qdq_remover=1``: else Q, DQ, Q, DQ are merged into one pair;
     - ``session.qdq_matmulnbits_accuracy_level=1``: else floats that meet quantized weights are quantized too.
 
     With ``qdq="float"`` it equals ONNX Runtime with optimizations disabled in every bit. Neither holds
-    behind a float operator that sums (Conv, ConvTranspose, Gemm, MatMul, pools of averages), in an order of
-    ONNX Runtime's own, or that each library rounds its own way (Sigmoid, Softmax): those agree within a few
-    roundings of float32, and codes made of them may differ by one. With "integer" that is what is not
-    replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or other operators read.
+    after float operators that sum (Conv, ConvTranspose, Gemm, MatMul, average pools), since ONNX Runtime
+    sums in an order of its own, or that no standard rounds (Sigmoid, Softmax): those agree within a few
+    roundings of float32, and codes quantized from them may differ by one. With "integer" this concerns
+    operators that are not replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or
+    other operators read.
 
     Examples
     --------
@@ -184,7 +185,7 @@ class _Room:
         self.left = left
 
     def has(self, size: int) -> bool:
-        """Whether so many are left; they are taken if so."""
+        """Whether `size` bytes are left; if so, take them."""
         if size > self.left:
             return False
         self.left -= size
@@ -192,7 +193,7 @@ class _Room:
 
 
 def _convert_operator(operator: Operator, convert: Converter, room: _Room | None) -> list[Node]:
-    """Return an operator's nodes; with room, those that read constants alone become constants.
+    """Return an operator's nodes; with room, those that read only constants become constants.
 
     Errors name the node.
     """
@@ -214,7 +215,7 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
     except (UnsupportedOperator, ImportError):
         raise
     except Exception as error:
-        # A damaged file may ask for anything, which each operator finds out in its own way.
+        # A damaged file may raise anything: each operator fails in its own way.
         kinds = (kind for kind in (TypeError, MemoryError) if isinstance(error, kind))
         kind = next(kinds, ValueError)
         text = str(error) if isinstance(error, (kind, LookupError)) else f"{type(error).__name__}: {error}"
@@ -261,7 +262,7 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
                     f"it makes {size:,} bytes of constants alone, and {there:,} are available; give what it "
                     "reads as an input"
                 )
-            # Small constants stay as they are, such as int8 weights; runs make the large ones of them.
+            # Keep the small constants, such as int8 weights; each run computes the large ones from them.
             return False
         for tensor, array in node.named(layer.fold(*known)).items():
             _put(graph, tensor, array)

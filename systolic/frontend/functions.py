@@ -1,4 +1,4 @@
-"""Functions that a model brings itself, written out where they are called."""
+"""Functions defined in a model, written out where they are called."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 from systolic.frontend.check import domain_of, label
 
-# What calls may come to, as functions that call functions multiply: so many nodes and bytes, and so many
-# times those of the file.
+# Limits on a graph with its functions written out, since functions that call functions multiply: an absolute
+# number, and a multiple of the file's.
 _NODES, _NODES_PER_NODE = 1 << 14, 64
 _BYTES, _BYTES_PER_BYTE = 1 << 26, 16
 _DEEPEST = 100
 
 
-# Domain, name, and which of the functions of that name.
+# Domain, name and overload.
 _Key = tuple[str, str, str]
 
 
 class _Size(NamedTuple):
-    """How much nodes are: their number, their bytes, and how many attributes they take from a call."""
+    """Size of a list of nodes: number, bytes, and attributes taken from a call."""
 
     nodes: int = 0
     bytes: int = 0
@@ -44,7 +44,7 @@ def inline(model: Any) -> Any:
     nodes = sum(1 for _ in _with_inner([*model.graph.node, *written]))
     most = _Size(_NODES + _NODES_PER_NODE * nodes, _BYTES + _BYTES_PER_BYTE * model.ByteSize())
     size = _count(own, model.graph.node, {}, (), most)
-    # An attribute of a call may be as large as any, and stands wherever a function refers to it.
+    # An attribute of a call may be as large as any, and is copied to each place that refers to it.
     largest = max(
         (a.ByteSize() for node in _with_inner([*model.graph.node, *written]) for a in node.attribute),
         default=0,
@@ -56,7 +56,7 @@ def inline(model: Any) -> Any:
     try:
         return inliner.inline_local_functions(model)
     except Exception as error:
-        # Compiled code, which raises what it likes on what is no model.
+        # Compiled code, which may raise anything on an invalid model.
         raise ValueError(f"its functions cannot be written out: {error}") from error
 
 
@@ -67,8 +67,8 @@ def _key(proto: Any, name: str) -> _Key:
 def _count(
     own: dict[_Key, Any], nodes: Any, known: dict[_Key, _Size], path: tuple[_Key, ...], most: _Size
 ) -> _Size:
-    """Return how much these nodes are with the calls among them written out."""
-    # A node's bytes are also those of its subgraphs.
+    """Return the size of these nodes with their calls written out."""
+    # A node's bytes include those of its subgraphs.
     total = _Size(bytes=sum(node.ByteSize() for node in nodes))
     for node in _with_inner(nodes):
         key = _key(node, node.op_type)

@@ -1,9 +1,9 @@
-"""What ``save_onnx`` notes in a file beside its graph, so that ``load_onnx`` gives the same model back.
+"""Notes in the metadata of a saved file: the parts of a model that its graph cannot hold.
 
-A graph does not say all that a ``Model`` is: which initializers are tensors of the model and which are
-parameters of a layer, that float operators between DequantizeLinear and QuantizeLinear stay float, or
-that two nodes have one name. The notes are one entry of the file's metadata. They hold for the nodes
-they were made for: with the notes goes a digest of those, and who changes a node makes the notes void.
+With them ``load_onnx`` gives the model of ``save_onnx`` back. A graph does not say which initializers are
+tensors of the model and which are parameters of a layer, that float operators between DequantizeLinear and
+QuantizeLinear stay float, or that two nodes have one name. The notes are one entry of the file's metadata.
+They include a digest of the nodes they were made for; changing a node makes them void.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from systolic.frontend.check import captured
 _KEY = "systolic"
 
 GUARD = "Max"
-"""The operator that, of a single tensor, keeps apart what ONNX Runtime would take together.
+"""Identity-like operator that keeps ONNX Runtime from fusing across it: Max of one tensor.
 
-It changes no number, and ONNX Runtime neither removes it nor looks past it.
+It changes no value, and ONNX Runtime neither removes it nor looks past it.
 """
 
 MOVES = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that ONNX Runtime carries the codes of a QuantizeLinear past."""
+"""Operators that ONNX Runtime moves a QuantizeLinear across."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """What a file's graph does not say of its model.
+    """The parts of a model that a file's graph cannot hold.
 
     Parameters
     ----------
     constants : tuple of str
         Initializers that are tensors of the model; all others are layers' parameters.
     names : dict of str to str
-        Nodes whose names in the file are not their own; "" for a node without one.
+        From names in the file to the model's, where they differ; "" for a node without a name.
     unused : tuple of str
-        Outputs of nodes that the model leaves out, and their operators must have.
+        Outputs that the model omits and their operators require.
     unnamed : bool
         Whether the model has no name.
     """
@@ -51,7 +51,7 @@ class Notes:
 
 
 def write_notes(model: Any, notes: Notes) -> None:
-    """Put notes into a ModelProto, for its nodes as they are."""
+    """Put notes into a ModelProto, valid for its present nodes."""
     import json  # a model may be read that has no notes
 
     content = {**dataclasses.asdict(notes), "digest": _digest(model.graph)}
@@ -80,17 +80,16 @@ def read_notes(model: Any) -> Notes | None:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether a value is text that a file can hold, which JSON's \\ud800 is not."""
+    """Whether a value is text that a file can hold; a lone surrogate, as JSON's \\ud800, is not."""
     return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> list[Any]:
     """Return nodes with guards between them.
 
-    One stands behind each DequantizeLinear that a node reads: what is float in the model stays float, and
-    is not taken for an integer operator. Another stands in front of a QuantizeLinear where an output of
-    the graph was moved before, by a Transpose for example: ONNX Runtime 1.32 would return the output
-    quantized too.
+    A guard follows each DequantizeLinear that a node reads, so that ONNX Runtime does not fuse float
+    operators. Another precedes a QuantizeLinear that reads an output of the graph through operators that
+    move elements, such as Transpose: ONNX Runtime 1.32 would return the output quantized too.
 
     Parameters
     ----------
@@ -98,7 +97,7 @@ def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> li
     outputs : sequence of str
         The graph's.
     taken : set of str
-        Names that no tensor may get; those made are added.
+        Names in use; new ones are added.
     """
     from onnx import helper
 

@@ -31,7 +31,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
 def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = MappingProxyType({})) -> Graph:
     """Return the graph of a ModelProto that was checked.
 
-    `name` is for a graph without a name, `external` holds the initializers whose data are in other files.
+    `name` is used if the graph has none, `external` holds the initializers whose data is in other files.
     """
     source, notes = model.graph, read_notes(model)
     constants = {
@@ -59,7 +59,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
 
 
 def _load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
-    """Return the model of a file, and its initializers that lie in other files."""
+    """Return the model of a file, and its initializers that are in other files."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -91,11 +91,11 @@ def _load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def check_standard(model: Any) -> None:
-    """Let the onnx package check a model, without what nothing here depends on.
+    """Let the onnx package check a model, except for rules that nothing here depends on.
 
-    Outputs need not declare a shape: exporters leave it out where they cannot tell even the rank. Data in
-    other files is not looked at; the whole would be more than a message can hold. And initializers need not
-    be inputs as well, as they must be in the third version of the format.
+    Outputs need not declare a shape: exporters omit it where not even the rank is known. Data in other
+    files is not checked, since it may exceed what a message can hold. Initializers need not be inputs
+    as well, as version 3 of the format requires.
     """
     import onnx
 
@@ -179,7 +179,7 @@ def _spec(value: Any, *, any_symbol: bool) -> TensorSpec:
 
 
 def _symbols(value: Any, any_symbol: bool) -> tuple[str | None, ...]:
-    """Return the names of symbolic sizes; what is no name ("?", "-1") says nothing, unless any is one."""
+    """Return the names of symbolic sizes; None for text that is no name ("?", "-1"), unless any text is."""
     names = [d.dim_param for d in value.type.tensor_type.shape.dim]
     return tuple(
         name if name and (any_symbol or (name.isidentifier() and name != "None")) else None for name in names
@@ -199,7 +199,7 @@ def _declared(value: Any) -> tuple[str | None, Sizes | None]:
         dtype = None
     if not tensor.HasField("shape"):
         return dtype, None
-    # -1 means any, to exporters that have no name for it.
+    # Some exporters write -1 for an unnamed size.
     known = (d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in tensor.shape.dim)
     return dtype, tuple(known)
 

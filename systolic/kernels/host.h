@@ -63,7 +63,7 @@ typedef struct {
     /* scales and zeros of a, b and the output, in this order:
      *     ra = f32(sa / sy);  rb = f32(sb / sy);  c0 = f32(zy - fma(ra, za, f32(rb * zb)))
      *     out = sat(rne(fma(A, ra, fma(B, rb, c0))))
-     * NaN and what reaches 2^31 give the smallest code, here and in mul. */
+     * NaN and values of 2^31 or more give the smallest code, here and in mul. */
     void (*add)(const uint8_t *a, const uint8_t *b, uint8_t *out, ptrdiff_t count, const float scales[3],
                 int is_signed, const int32_t zeros[3]);
 

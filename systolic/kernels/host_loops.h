@@ -216,8 +216,8 @@ static float fma_once(float x, float y, float z) {
 
 enum { FMA_HARDWARE, FMA_DOUBLE, FMA_ODD };
 
-/* A number before it becomes a code by way of int32: the conversion of x86 makes the smallest int32 of NaN
- * and of what is 2^31 or more, so both become the smallest code. */
+/* A number before its conversion to a code by way of int32: on x86 NaN and values of 2^31 or more convert to
+ * the smallest int32, so both become the smallest code. */
 INLINE float converted(float v, float low) { return v < 2147483648.0f ? v : low; }
 
 /* scale * code + term, rounded once to float32. */

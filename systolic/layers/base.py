@@ -20,7 +20,7 @@ class UnknownShape(Exception):
 
 
 def _checked(method: Callable[..., Any], check: Callable[[Any, str], Any]) -> Callable[..., Any]:
-    """Return a layer's method that checks what each of its arguments is, whichever layer it is of."""
+    """Return a layer's method with a check of each argument."""
 
     @wraps(method)
     def call(self: Layer, *args: Any) -> Any:
@@ -157,7 +157,7 @@ class Layer:
 
 
 class HostLayer(Layer):
-    """A layer computed beside the array; it costs no array cycles."""
+    """A host layer; it costs no array cycles."""
 
     @property
     def may_loop(self) -> bool:
@@ -169,9 +169,9 @@ class HostLayer(Layer):
         raise TypeError(f"{type(self).__name__} does not define apply")
 
     def fold(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Return what :meth:`apply` does, for constants of a model that nobody has run yet.
+        """Return :meth:`apply` of constants while a model is loaded.
 
-        A layer that runs foreign code overrides this: its time and memory are bounded.
+        A layer that runs foreign code overrides this to limit its time and memory.
         """
         return self.apply(*inputs)
 

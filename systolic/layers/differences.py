@@ -1,53 +1,54 @@
-"""Where our own layers are meant to differ from ONNX Runtime on the CPU, and why.
+"""Intended differences of our own layers from ONNX Runtime on the CPU, with reasons.
 
-Everywhere else a test of random graphs finds equal shapes, types and integers, and floats within a stated
-tolerance (``tests/test_random_operators.py``); another shows that each row below is still true.
+``docs/write_differences.py`` makes the list in ``docs/onnx.md`` from this table. In all other cases a test
+of random graphs finds equal shapes, types and integers, and floats within a stated tolerance
+(``tests/test_random_operators.py``); another test shows that each row below still holds.
 """
 
 DIFFERENCES = {
     "approximations": (
         "Erf, Exp, Gelu, Log, Sigmoid, Tanh and Softmax are the true value rounded once. ONNX Runtime's "
         "float32 polynomials lie within 2e-6 of it, relative to the larger of 1 and the value: far below "
-        "zero its Sigmoid stays near 1e-8 where the true value goes on falling. Its bits depend on the "
+        "zero its Sigmoid stays near 1e-8 while the true value falls further. Its bits depend on the "
         "instruction set."
     ),
     "sums of floats": (
-        "Products, means and sums are taken in float64 and rounded once. ONNX Runtime sums in the type "
-        "itself, in an order that depends on sizes, threads and instruction set, and may overflow on the "
-        "way."
+        "Products, means and sums are computed in float64 and rounded once. ONNX Runtime sums in the type "
+        "itself, in an order that depends on sizes, threads and instruction set, and intermediate "
+        "sums may overflow."
     ),
     "Gelu with approximate='tanh' of float64": (
         "Computed in float64. ONNX Runtime's constants are float32 numbers, so that it is off by up to "
         "1e-7."
     ),
     "NaN in ReduceMax and ReduceMin": (
-        "NaN spreads. In ONNX Runtime it spreads or is passed over, as it falls into vectors."
+        "NaN propagates. In ONNX Runtime it propagates or is ignored, depending on its position in a vector."
     ),
     "NaN in MaxPool": (
-        "NaN spreads. In ONNX Runtime it is passed over or wins, by its place in the window and the "
-        "instruction set."
+        "NaN propagates. In ONNX Runtime it is ignored or wins, depending on its place in the window and on "
+        "the instruction set."
     ),
     "minus infinity in MaxPool": (
-        "The largest of minus infinities is minus infinity. Some of ONNX Runtime's loops begin with the "
-        "smallest finite number and give that."
+        "The maximum of minus infinities is minus infinity. Some of ONNX Runtime's loops start from the "
+        "smallest finite number and return that."
     ),
     "means of infinity in LayerNormalization": (
-        "The mean of numbers with infinity among them is infinite. ONNX Runtime's is infinite or NaN, by "
-        "sizes."
+        "The mean of values that include infinity is infinite. ONNX Runtime's is infinite or NaN, depending "
+        "on sizes."
     ),
     "a bound of NaN in Clip": (
-        "Everything becomes NaN. ONNX Runtime takes such a bound for none."
+        "Everything becomes NaN. ONNX Runtime ignores such a bound."
     ),
     "int64 beyond 2^53 in ReduceSum and ReduceProd": (
-        "Both are taken in float64, as in ONNX Runtime, whose order of additions differs: so may the last "
-        "bits."
+        "Both are computed in float64, as in ONNX Runtime. Its order of operations differs, so the last bits "
+        "may differ."
     ),
     "halves in Resize by half_pixel_symmetric": (
-        "Places are computed with float32 and float64 steps as in ONNX Runtime. By scales that do not "
-        "divide the size some that fall on a half are rounded to the other side."
+        "Positions are computed with float32 and float64 steps as in ONNX Runtime. With scales that do not "
+        "divide the size, some positions at a half are rounded to the other side."
     ),
     "a pool's kernel larger than the padded image": (
-        "Refused: there is no window. ONNX Runtime gives a tensor without elements, or dies "
+        "Refused where no window fits. ONNX Runtime returns a tensor without elements, or crashes "
         "(QLinearAveragePool)."
     ),
     "auto_pad SAME in MaxPool of float32 with strides beyond the kernel": (
@@ -57,4 +58,4 @@ DIFFERENCES = {
         "Refused when it happens. In C, and so in ONNX Runtime, it ends the process."
     ),
 }
-"""Reasons by what differs."""
+"""Reason for each difference."""

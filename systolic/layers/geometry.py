@@ -174,8 +174,8 @@ def taps(
 ) -> dict[int, tuple[slice, slice]]:
     """Return, by tap of the kernel along an axis, the outputs that see it inside the image, and its elements.
 
-    What lies in the padding is in no slice: so windows are summed or compared without a padded copy. Taps
-    that lie in the padding for every output are left out.
+    No slice includes padding, so that windows are summed or compared without a padded copy. Taps that are
+    in the padding for every output are omitted.
 
     Examples
     --------

@@ -146,7 +146,7 @@ class ConvProduct:
         """Return the sum of each patch, (batch, oh, ow, groups) int32, without lowering anything."""
         window = self._window
         batch, _, height, width = self._x.shape
-        # Over each group's channels, less what padding holds; then over the taps that lie inside.
+        # Sum over each group's channels, minus the padding value; then over the taps inside the image.
         pixels = self._x.reshape(batch, self.gemm.groups, self._channels, height, width)
         padding = np.int32(self._pad_value * self._channels)
         above = pixels.sum(axis=2, dtype=np.int32).transpose(0, 2, 3, 1) - padding

@@ -162,7 +162,7 @@ def images(x: np.ndarray, span: Span, pad_value: int) -> np.ndarray:
 def tap_places(span: Span, lines: slice) -> list[dict[int, tuple[slice, slice]]]:
     """Return :func:`~systolic.layers.geometry.taps` along each axis.
 
-    Of the first axis only the outputs `lines` count, from 0 again.
+    Along the first axis only for the outputs `lines`, counted from 0.
     """
     found = []
     for axis, kernel in enumerate(span.kernel):

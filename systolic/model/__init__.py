@@ -281,7 +281,7 @@ class Model:
         Raises
         ------
         TypeError, ValueError
-            If a layer does not take what reaches it; the message names the node and its operator.
+            If a layer does not accept its inputs; the message names the node and its operator.
         """
         # The same shapes as last time give the same, unless nodes or constants were put in place of others.
         key = (self.nodes, *self.constants.values(), *self.inputs.values())
@@ -302,10 +302,10 @@ class Model:
             try:
                 known |= _infer(node, known, values)
             except (TypeError, ValueError) as error:
-                told = any(name in str(error) for name in (node.layer.kind, type(node.layer).__name__))
-                which = "" if told else f" ({node.layer.kind})"
+                names_kind = any(name in str(error) for name in (node.layer.kind, type(node.layer).__name__))
+                suffix = "" if names_kind else f" ({node.layer.kind})"
                 kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"node {node.name!r}{which}: {error}") from error
+                raise kind(f"node {node.name!r}{suffix}: {error}") from error
             except MemoryError as error:
                 raise MemoryError(f"node {node.name!r} ({node.layer.kind}): {error}") from error
         if not any(array.flags.writeable for array in self.constants.values()):
@@ -366,7 +366,7 @@ class Model:
                 raise TypeError(f"the shape of {name!r} must be a tuple of sizes, not {_check.kind(shape)}")
 
     def _bind(self, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Shape | None]:
-        """Return the inputs' shapes, None where sizes beyond the batch stay open."""
+        """Return the inputs' shapes, None where sizes beyond the batch are unknown."""
         given = {} if shapes is None else shapes
         self._check_shapes(given)
         whole: dict[str, Shape] = {}
@@ -450,7 +450,7 @@ class Model:
         ValueError
             If the file is not a systolic model, is damaged, or is of a later version.
         MemoryError
-            If its arrays take more memory than there is.
+            If its arrays need more memory than is available.
         """
         # Not to be opened is the caller's matter, an OSError; what follows is the file's.
         name = path_text(path)
@@ -468,7 +468,7 @@ class Model:
         except MemoryError:
             raise
         except Exception as error:
-            # Of a dozen kinds, by what is damaged: zip, JSON, an array's header, a layer's fields.
+            # Of many kinds, depending on what is damaged: zip, JSON, an array's header, a layer's fields.
             raise ValueError(
                 f"{name} is not a systolic model, or is damaged "
                 f"({type(error).__name__}: {error}); Model.save writes such files, load_onnx reads ONNX"
@@ -487,7 +487,7 @@ class Model:
                 Node(
                     LAYERS[node["layer"]](**{n: reader.decode(v) for n, v in node["fields"].items()}),
                     tuple(node["inputs"]),
-                    # Version 1 knew one output.
+                    # Version 1 had one output.
                     node["output"] if "output" in node else tuple(node["outputs"]),
                     node["name"],
                 )

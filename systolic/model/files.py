@@ -55,7 +55,7 @@ class Reader:
         kinds = {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
         if kinds:
             raise ValueError(f"it is compressed by method {kinds.pop()}, which Model.save does not use")
-        # Entries may lie on top of each other, and then stand for far more than the file.
+        # Entries may overlap, and then hold far more data than the file.
         size = file.seek(0, os.SEEK_END)
         if sum(entry.compress_size for entry in entries) > size:
             raise ValueError(f"its entries overlap: they are longer than its {size:,} bytes")
@@ -68,7 +68,7 @@ class Reader:
         self._archive.close()
 
     def content(self) -> Any:
-        """Return what ``model.json`` says."""
+        """Return the content of ``model.json``."""
         import json
 
         content = json.loads(self._read("model.json"))
@@ -87,7 +87,7 @@ class Reader:
         return value
 
     def _read(self, name: str) -> bytes:
-        # Each has its own; one that stands for many would be copied for each.
+        # An entry may be used once: a small file could otherwise expand without bound.
         if name in self._used:
             raise ValueError(f"its entry {name!r} is used twice")
         self._used.add(name)

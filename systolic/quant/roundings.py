@@ -121,7 +121,7 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     low, high = _bounds(out, zero_point)
     np.copyto(work, acc, casting="same_kind")
     np.multiply(work, scale, out=work)
-    # fmax, not maximum: NaN, which 0 times an infinite multiplier is, loses against the lower bound.
+    # fmax, not maximum: NaN (0 times an infinite multiplier) becomes the lower bound.
     np.fmax(work, np.float32(low), out=work)
     np.fmin(work, np.float32(high), out=work)
     np.rint(work, out=work)

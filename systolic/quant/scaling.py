@@ -137,8 +137,8 @@ def as_multiplier(scale: Any, rounding: str = "half_even") -> np.ndarray:
         raise ValueError(f"scale must be a number or have one axis (C,), not {_check.shape(scale.shape)}")
     with np.errstate(over="ignore"):
         scale = scale.astype(chosen.multiplier_dtype)
-    # 0 is a product of scales that underflowed: a legal, if useless, multiplier. So is infinity in
-    # float32, as ONNX Runtime takes it.
+    # 0 is a product of scales that underflowed: a legal, if useless, multiplier. So is infinity for
+    # half_even, as in ONNX Runtime.
     wrong = ~(scale >= 0) if rounding == "half_even" else ~np.isfinite(scale) | (scale < 0)
     if wrong.any():
         raise ValueError(f"scale must be finite in {name} and not negative, not {float(scale[wrong][0])}")

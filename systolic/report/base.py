@@ -125,7 +125,7 @@ def sizes_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-# What begins a formula, also in full width.
+# First characters of a formula, also in full width.
 _FORMULA = tuple("=+-@＝＋－＠")
 
 

@@ -84,7 +84,7 @@ def summary(
     known = model.trace(bound)
     inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in model.inputs.items())
     nodes = tuple(_node(node, known, model.constants, machine.array) for node in model.nodes)
-    # Nodes whose product only a run can tell may yet run there.
+    # Nodes with an unknown product may still run on the array.
     here = any(node.on == "array" and (node.stats is None or node.stats.macs) for node in nodes)
     beside = None if here else off_array(model, known)
     return Summary(f"{model.name}: {inputs} -> {', '.join(model.outputs)}", nodes, machine, beside)
@@ -194,12 +194,12 @@ class Summary(Report):
         }
 
     def table(self, top: int | None = None) -> Table:
-        """Return a row per node: ``?`` is what only a run can tell.
+        """Return a row per node: ``?`` where a value depends on runtime data.
 
         Parameters
         ----------
         top : int, optional
-            At most so many rows: those with the most cycles first, then the others in the model's order.
+            Limit on rows: those with the most cycles first, then the others in the model's order.
         """
         columns: list[str | Column] = ["#", "node", "layer", "on", "reads", "writes", "dtype", "product"]
         columns += [Column(name, ">") for name in ("MACs", "cycles")]
@@ -306,7 +306,7 @@ def _row(node: NodeSummary) -> dict[str, Any]:
 
 
 def _rank(node: NodeSummary) -> tuple[bool, int]:
-    """Return what sorts nodes: those on the array before the others, those with more cycles first."""
+    """Return the sort key of a node: on the array first, then by cycles, largest first."""
     return node.on != "array", 0 if node.stats is None else -node.stats.cycles
 
 

@@ -16,8 +16,8 @@ from systolic.config import REGISTERS, ArrayConfig
 class Edges(NamedTuple):
     """The recorded edges: ``kept[start:stop]``, each a cycle and the registers after its edge.
 
-    A longer one shares `kept` with the one before, and both stay valid: one assignment records a cycle
-    whole, and an interrupt before it leaves at most an entry after `stop`, which nobody reads.
+    An extended one shares `kept` with the previous one, and both stay valid: a single assignment records a
+    whole cycle, and an interrupt before it leaves at most an entry after `stop`, which is never read.
     """
 
     kept: list[tuple[int, tuple[np.ndarray, ...]]]
@@ -25,13 +25,13 @@ class Edges(NamedTuple):
     stop: int = 0
 
     def extended(self, cycle: int, values: tuple[np.ndarray, ...], last: int | None) -> Edges:
-        """Return these edges and one more; of them only the `last` ones, if given."""
+        """Return these edges and one more; only the `last` ones, if given."""
         kept, start, stop = self
         kept[stop:] = [(cycle, values)]
         if last is None:
             return Edges(kept, start, stop + 1)
         if start:
-            kept[start - 1] = (-1, ())  # frees what has left the ring
+            kept[start - 1] = (-1, ())  # free the edge that left the ring
         first = max(start, stop + 1 - last)
         if first > last:
             return Edges(kept[first:], 0, stop + 1 - first)
@@ -138,7 +138,7 @@ class Trace:
         index = None
         if self.pes is not None:
             index = np.array([row for row, _ in self.pes]), np.array([col for _, col in self.pes])
-        # One call, so that an interrupt finds the old array's edges or none.
+        # One call, so that after an interrupt there are the old array's edges or none.
         vars(self).update(array=config, _index=index, _edges=Edges([]))
 
     def reserve(self, start: int, stop: int) -> None:

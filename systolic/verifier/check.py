@@ -75,13 +75,13 @@ def verify(
     model : Model or path, optional
         A path is read by ``load_onnx`` (``.onnx``) or ``Model.load``.
     x : ndarray or mapping, optional
-        The model's input; random if absent: numbers that its readers take, such as indices within range.
+        The model's input; if absent, random values that its readers accept, such as indices within range.
     cases : int or iterable of int
         How many random cases; or their numbers, to run some again.
     seed : int
         Of the random cases.
     against : {"reference", "numpy", "onnxruntime"}
-        "reference" (also called "numpy"): the slow twins in ``systolic.reference``. "onnxruntime"
+        "reference" (also called "numpy"): the oracles in ``systolic.reference``. "onnxruntime"
         also compares a model's outputs with ONNX Runtime's and needs the ``.onnx`` path.
     raises : bool
         Raise VerificationError on a mismatch instead of returning a failed report.
@@ -94,8 +94,8 @@ def verify(
         many elements: ``.nodes`` and ``.nodes_table()``. Against "onnxruntime" these are the tensors
         of its own graph after fusing (QuantizeLinear and DequantizeLinear with what stands between
         become one quantized node): those within a fused group are "not compared". Every node is checked
-        on ONNX Runtime's values of what it reads, so that one float rounding is not found again in all
-        that follows. Where outputs differ from ONNX Runtime's, this is done in any case.
+        on ONNX Runtime's values of its inputs, so that one float rounding is not found again in every
+        later node. If outputs differ from ONNX Runtime's, this is done in any case.
     tolerance : float, optional
         By how much a float tensor that ONNX Runtime computes may differ, as part of its largest finite
         value; default 1e-5. Such a tensor is reported as "float, within"; 0 asks for every bit.
@@ -104,19 +104,19 @@ def verify(
         What the groups between DequantizeLinear and QuantizeLinear in an ``.onnx`` file mean, as for
         ``load_onnx``; ONNX Runtime is asked for the same meaning.
     batch : int, optional
-        Size of the first axis of a random input, where the model takes any; default 2.
+        Size of the first axis of a random input, where the model accepts any; default 2.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of random inputs by name, where other sizes are symbolic.
     x_file : str, optional
-        The file that holds `x`, for the command that shows a mismatch again.
+        The file that holds `x`, for the command that reproduces a mismatch.
 
     Returns
     -------
     VerificationReport
         ``.passed``, and ``.mismatches`` with tensor index, fold, PE and cycle of each. Integers that
-        differ because a float before them is rounded otherwise, which ONNX leaves open, are no mismatch
-        if no node differs on equal inputs: ``.rounding`` says where. A check that compared nothing has
-        not passed; ``.not_checked`` names the nodes that nothing was compared with.
+        differ because a float before them is rounded differently, which ONNX permits, are no mismatch if no
+        node differs on equal inputs: ``.rounding`` says where. A check that compared nothing does not
+        pass; ``.not_checked`` names the nodes that were not compared.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _tolerance(value: Any) -> float:
 class ModelCheck:
     """Checks each layer of a run as it ends: pass it to ``run`` as `observe`.
 
-    An error in a check is no error of the run: the node then is one of `not_checked`.
+    An error in a check does not stop the run: the node is then listed in `not_checked`.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ class ModelCheck:
     not_checked : list of NotChecked
         Nodes delegated to others, without a second derivation, or whose check raised an error.
     expected : dict of str to ndarray
-        What the last node should have written; empty if there is no second derivation.
+        Expected outputs of the last node; empty if there is no second derivation.
     """
 
     def __init__(self, machine: MachineConfig, mode: str, reproduce: str = "") -> None:
@@ -250,7 +250,7 @@ class ModelCheck:
 
 
 def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
-    """Return what was not checked, for people."""
+    """Return notes, for people, on what was not checked."""
     kinds = list(dict.fromkeys(node.layer for node in nodes if node.reason == "no second derivation"))
     notes = [f"nothing to check layers of these kinds against: {', '.join(kinds)}"] if kinds else []
     failed = [str(node) for node in nodes if node.reason.startswith("the check failed")]
@@ -260,7 +260,7 @@ def notes_on(nodes: Sequence[NotChecked]) -> tuple[str, ...]:
 
 _DELEGATED = "delegated, not checked"
 
-# Failed checks that notes tell one by one.
+# How many failed checks the notes list one by one.
 _FAULTS = 5
 
 
@@ -344,7 +344,7 @@ def _verify_model(
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
         if against == "onnxruntime":
-            # What another evaluator than ONNX Runtime computed was compared with it here.
+            # Nodes that onnx computed here were compared with ONNX Runtime.
             compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
             skipped = [
                 node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
@@ -398,12 +398,12 @@ def follow_outputs(
 ) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
-    The model runs again, by wavefronts. Without a comparison, notes say why there is none.
+    The model runs again in wavefront mode. If there is no comparison, notes say why.
     """
     try:
         nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
         again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except Exception as error:  # that outputs differ is to be told all the same
+    except Exception as error:  # report that outputs differ even if following them fails
         return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
     if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
         return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
@@ -443,7 +443,7 @@ def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     return Model.load(path)
 
 
-# Of random inputs: more than one, so that a mistake about the batch shows.
+# Batch of random inputs: more than one, so that a mistake about the batch shows.
 _BATCH = 2
 
 
@@ -457,12 +457,12 @@ class OutputCheck(NamedTuple):
     within: float
     """The largest relative difference of a float output that was accepted."""
     compared: tuple[str, ...]
-    """Outputs that our own code computed, or what they are made from."""
+    """Outputs that our own code computed, or whose inputs it computed."""
     largest: dict[str, int | float]
-    """By how much each output that differs does."""
+    """Largest difference of each output that differs."""
 
     def explained_by(self, nodes: NodeCheck) -> Rounding | None:
-        """Return the float rounding because of which outputs differ; None if there is none or they do not."""
+        """Return the float rounding that explains why outputs differ; None if none does or they are equal."""
         return nodes.explanation(self.largest) if self.mismatches or nodes.rounded else None
 
 
@@ -491,7 +491,7 @@ def compare_outputs(
         if wrong is None:
             continue
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
-        # Of another shape, where it depends on values: by no number.
+        # Shapes that depend on values may differ: then no number says by how much.
         largest[name] = float("inf") if found is None else found.max_abs
         if found is not None and found.within(tolerance):
             within = max(within, found.relative or 0.0)

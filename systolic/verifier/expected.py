@@ -181,21 +181,21 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
 
 
 UNCHECKED: frozenset[type[Layer]] = frozenset({layers.OnnxNode})
-"""Layers without a second derivation here: what others compute."""
+"""Layers without a second derivation here: other code computes them."""
 
 _TOLERANCES = {"float16": 2.0**-9, "float32": FLOAT_TOLERANCE, "float64": 1e-9}
 
 
 def has_oracle(layer: Layer) -> bool:
-    """Whether there is a second derivation of what a layer gives."""
+    """Whether there is a second derivation of a layer's output."""
     return type(layer) in _EXPECTED
 
 
 def tolerance_of(layer: Layer, dtype: np.dtype) -> float:
     """Return by how much a layer's output may differ from the oracle's, as part of its largest value.
 
-    0, every bit, for integers and for what IEEE 754 or a runtime's published kernel fixes; for other
-    floats what two orders of summation, or two approximations of exp and its kin, may differ by.
+    0, every bit, for integers and for floats that IEEE 754 or a runtime's published kernel fixes; for other
+    floats the possible difference of two orders of summation, or of two approximations such as of exp.
     """
     return _TOLERANCES.get(dtype.name, 0.0) if layer.kind in ROUNDED else 0.0
 

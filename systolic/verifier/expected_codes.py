@@ -76,7 +76,7 @@ def _mul(layer: layers.QLinearMul, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _converted(real: np.ndarray, y: QuantParams) -> np.ndarray:
-    """Return codes by way of int32, which holds its smallest number for what it cannot hold."""
+    """Return codes by way of int32; values beyond int32 become its smallest number."""
     held = np.isfinite(real) & (np.abs(real) < _F(2**31))
     return np.where(held, np.clip(np.rint(real), y.qmin, y.qmax), y.qmin).astype(y.dtype)
 

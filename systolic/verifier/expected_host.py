@@ -1,4 +1,4 @@
-"""What layers of plain numbers beside the array should give, from their fields alone."""
+"""Expected outputs of float layers, computed from their fields; output shapes are the layer's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random inputs that a model can take: indices within range, masks of 0 and 1, sizes that fit."""
+"""Random inputs that a model accepts: indices within range, masks of 0 and 1, sizes that fit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from systolic.model import Model, Node
 
 Known = Mapping[str, tuple[Shape | None, str]]
 
-# Wide integers that reach nothing of this module's knowledge: numbers that products do not overflow.
+# Bound of wide integers with no known use: products of them do not overflow.
 _SMALL = 100
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a reader asks of the values of an input: these in order, some of these, or a range.
+    """Constraint on an input's values: a fixed list, a set to draw from, or a range.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ def random_inputs(
 ) -> dict[str, np.ndarray]:
     """Return inputs drawn from a seed: all codes, standard normal numbers, or what their readers take.
 
-    An input that is followed, through casts and changes of shape, to the indices of a Gather or to the
-    sizes of a Reshape holds such; an integer input that becomes a float or a condition, or is called a
-    mask, holds 0 and 1.
+    An input that leads, through casts and changes of shape, to the indices of a Gather or to the sizes
+    of a Reshape holds valid indices or sizes; an integer input that becomes a float or a condition, or is
+    called a mask, holds 0 and 1.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def random_inputs(
     Raises
     ------
     ValueError
-        If a size stays open.
+        If a size is unknown.
     """
     rng = np.random.default_rng(seed)
     bound: dict[str, Shape] = {}
@@ -92,7 +92,7 @@ def _drawn(
     for use in uses:
         if use.values and len(use.values) == np.prod(shape, dtype=np.int64):
             return np.array(use.values).astype(dtype).reshape(shape)
-    # Ranges before choices: a token that is compared with the padding's number is an index all the same.
+    # Ranges before choices: a token that is also compared with the padding's number is still an index.
     ranges = [use for use in uses if not use.choices and not use.values]
     if ranges:
         # All readers at once: the tightest range, the least number if none is left.
@@ -121,7 +121,7 @@ def _mask(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return np.asarray(values)
 
 
-# How a value reaches what it means
+# From an input to the use of its values
 
 _PASSING = (
     layers.Identity, layers.Flatten, layers.Reshape, layers.Transpose, layers.Squeeze, layers.Unsqueeze,
@@ -131,7 +131,7 @@ _PASSING_FIRST = (layers.Slice, layers.Gather, layers.ReshapeTo, layers.Expand, 
 
 
 def _uses(model: Model, name: str, readers: Mapping[str, list[tuple[Node, int]]], known: Known) -> list[Use]:
-    """Return what the readers of an input ask of its values."""
+    """Return the constraints that readers of an input put on its values."""
     integer = np.dtype(model.inputs[name].dtype).kind in "iu"
     wide = np.dtype(model.inputs[name].dtype).itemsize > 2
     found: list[Use] = []
@@ -164,7 +164,7 @@ def _uses(model: Model, name: str, readers: Mapping[str, list[tuple[Node, int]]]
 
 
 def _use(node: Node, place: int, known: Known, model: Model) -> Use | None:
-    """Return what a node asks of the values that it reads at a place, None if nothing is known."""
+    """Return the constraint of a node on its input at a place, None if nothing is known."""
     layer = node.layer
     if isinstance(layer, layers.OnnxNode):
         return _onnx_use(node, place, known, model)
@@ -201,7 +201,7 @@ def _slice_use(node: Node, place: int, known: Known) -> Use:
 
 
 def _count(node: Node, place: int, known: Known) -> int:
-    """Return how many numbers a list that a node reads holds."""
+    """Return the length of a list that a node reads."""
     shape = known[node.inputs[place]][0]
     return shape[0] if shape else 1
 
@@ -233,7 +233,7 @@ _RULES: dict[type, Callable[[Node, int, Known], Use]] = {
 
 
 def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
-    """Return what an operator of the standard asks of one of its inputs."""
+    """Return the constraint of a standard operator on one of its inputs."""
     from systolic.layers.host.evaluator import parse
 
     layer: Any = node.layer

@@ -117,7 +117,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class NotChecked:
-    """A node whose output nothing was compared with, and why.
+    """A node whose output was not compared with anything, and why.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class NotChecked:
 
 
 def not_checked_text(nodes: Sequence[NotChecked]) -> str:
-    """Return in a few words what was not checked, by kind; empty if everything was."""
+    """Return a short text of what was not checked, by kind; empty if everything was."""
     parts = []
     for delegate in dict.fromkeys(node.delegate for node in nodes):
         kinds = Counter(node.layer for node in nodes if node.delegate == delegate)
@@ -160,30 +160,30 @@ def not_checked_text(nodes: Sequence[NotChecked]) -> str:
     return "; ".join(parts)
 
 
-# Kinds of layer that a verdict names.
+# How many kinds of layer a verdict names.
 _KINDS = 6
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Outputs that differ although no node does on equal inputs: a float rounding, carried on.
+    """Outputs that differ although no node does on equal inputs, because a float rounding propagates.
 
-    Floats that ONNX leaves open to the last bit may lie on two sides of a quantizer's tie. Every node was
-    then checked on ONNX Runtime's own values.
+    ONNX does not fix the last bit of floats, so that two results may lie on either side of a quantizer's
+    tie. Every node was then checked on ONNX Runtime's own values.
 
     Attributes
     ----------
     nodes_equal, nodes_within : int
         Nodes equal in every bit on equal inputs; those whose floats are within the tolerance.
     node, layer, tensor : str
-        The first node whose integers differ in the run, by what its float input was rounded to; empty if
-        no integer differs and float roundings alone add up.
+        The first node whose integers differ in the run, because its float input was rounded differently;
+        empty if no integer differs and float roundings alone add up.
     count, size : int
         How many of its elements differ, of how many.
     max_abs : int
-        By how much at most.
+        The largest difference.
     outputs : dict of str to (int or float)
-        The largest difference of each of the model's outputs that differs; infinite where shapes do.
+        The largest difference of each of the model's outputs that differs; infinite if shapes differ.
 
     Examples
     --------
@@ -242,11 +242,11 @@ class NodeVerdict:
         The node's name and kind, and the name of the tensor it wrote.
     dtype, shape : str, tuple of int
     verdict : str
-        "equal" in every bit; "float, within" the tolerance; "differs". Where the tensors that the node
-        reads differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for
-        the first whose integers differ because a float before it does. "delegated, not checked" if ONNX
-        Runtime computed it here too; "not compared" where the other side has no tensor of this name,
-        because it fuses the node with others or has no such operator, and where the check failed.
+        "equal" in every bit; "float, within" the tolerance; "differs". If the node's inputs
+        differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for the
+        first node whose integers differ because a float before it does. "delegated, not checked" if ONNX
+        Runtime computed it here, too; "not compared" if the other side has no tensor of this name, because
+        it fuses the node with others or has no such operator, or if the check failed.
     difference : Difference or None
         Where first, in how many elements, by how much; for "equal on equal inputs" and "rounding" of the
         run's own tensor.
@@ -307,7 +307,7 @@ class VerificationReport:
         The largest difference of a float tensor that was accepted, as part of its largest value; 0 if
         every bit agreed.
     not_checked : tuple of NotChecked
-        Nodes whose output nothing was compared with: delegated to others, without a second derivation,
+        Nodes whose output was not compared with anything: delegated to others, without a second derivation,
         or their check failed.
     rounding : Rounding or None
         Why outputs differ from ONNX Runtime's although no node does.
@@ -337,7 +337,7 @@ class VerificationReport:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and nothing differed, but for a float rounding carried on."""
+        """Whether something was compared and nothing differed, except by a propagated float rounding."""
         return not self.mismatches and self.cases > 0
 
     @property

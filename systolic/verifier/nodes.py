@@ -15,7 +15,7 @@ from systolic.verifier.expected import tolerance_of
 from systolic.verifier.mismatch import Mismatch, NodeVerdict, NotChecked, Rounding
 
 Expected = Callable[[Node, list[np.ndarray]], Mapping[str, np.ndarray]]
-"""From a node and what it read to what it should have written, by name; without what nobody knows."""
+"""Maps a node and its inputs to its expected outputs by name; tensors that are not known are absent."""
 
 _EQUAL = ("equal", "equal on equal inputs")
 
@@ -23,9 +23,9 @@ _EQUAL = ("equal", "equal on equal inputs")
 class NodeCheck:
     """Compares every tensor of a run as it is written: pass it to ``run`` as `observe`.
 
-    With `theirs`, each node is judged on the other side's values of what it reads: once a tensor of the run
-    differs, the nodes behind it are applied to those. Where the other side has no such tensor (within a
-    fused group), what our node makes of their values flows on.
+    With `theirs`, each node is judged on the other side's values of its inputs: after a tensor of the run
+    differs, later nodes are applied to those. If the other side has no such tensor (within a fused group),
+    our node's output for their values takes its place.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class NodeCheck:
     verdicts : list of NodeVerdict
         One for each tensor, in the order they were written.
     first : Mismatch or None
-        The first that differs on equal inputs.
+        The first node that differs on equal inputs.
     within : float
         The largest relative difference of a float tensor that was accepted.
     not_checked : list of NotChecked
@@ -63,8 +63,8 @@ class NodeCheck:
         self.first: Mismatch | None = None
         self.within = 0.0
         self.not_checked: list[NotChecked] = []
-        # Tensors that the other side does not have, as they follow from its values; and those that may
-        # differ from what it computed there, because floats before them may.
+        # Tensors that the other side does not have, computed from its values; and those that may differ
+        # from its own, because floats before them may.
         self._flow: dict[str, np.ndarray] = {}
         self._soft: set[str] = set()
         self._by_node: list[list[NodeVerdict]] = []
@@ -102,7 +102,7 @@ class NodeCheck:
         if self.theirs is None or self.first is not None or self.not_checked:
             return None
         rounded = None if self._rounded is None else self._rounded[0]
-        # By node; names may be there twice.
+        # By node: names may occur twice.
         compared = [
             [verdict.verdict for verdict in verdicts]
             for verdicts in self._by_node
@@ -126,7 +126,7 @@ class NodeCheck:
         written: Mapping[str, np.ndarray],
         theirs: Mapping[str, np.ndarray],
     ) -> list[NodeVerdict]:
-        """Judge a node on the other side's values of what it reads."""
+        """Judge a node on the other side's values of its inputs."""
         read = [theirs[name] if name in theirs else self._flow[name] for name in node.inputs]
         same = all(_equal(ours, other) for ours, other in zip(inputs, read, strict=True))
         soft = any(name in self._soft for name in node.inputs)
@@ -136,7 +136,7 @@ class NodeCheck:
             want = theirs.get(tensor)
             if want is None:
                 self._flow[tensor] = results[tensor]
-                # An integer operator on equal integers has one result; a float may be rounded otherwise.
+                # An integer operator on equal integers has one result; a float may be rounded differently.
                 if soft or got.dtype.kind == "f":
                     self._soft.add(tensor)
             if node.layer.delegate == "ONNX Runtime":
@@ -152,7 +152,7 @@ class NodeCheck:
         return verdicts
 
     def _carried(self, node: Node, tensor: str, got: np.ndarray, want: np.ndarray) -> NodeVerdict:
-        """Return the verdict on a node that is right on their inputs and was given others."""
+        """Return the verdict on a node that is right on their inputs but had other inputs in the run."""
         note = mismatch_of_kind(got, want)
         found = None if note else difference(got, want)
         if found is None and not note:
@@ -173,7 +173,7 @@ class NodeCheck:
         soft: bool = False,
         cause: str = "",
     ) -> NodeVerdict:
-        """Compare one tensor; `soft` if what it is made from may be rounded otherwise."""
+        """Compare one tensor; `soft` if its inputs may be rounded differently."""
         if want is None:
             return _verdict(node, tensor, got, "not compared")
         note = mismatch_of_kind(got, want)
@@ -191,15 +191,15 @@ class NodeCheck:
             if found is None:
                 self.first = Mismatch(case=case, stage="shape", note=note)
             else:
-                told = f"the first that differs, {found}{cause and f'; {cause}'}"
+                found_note = f"the first that differs, {found}{cause and f'; {cause}'}"
                 self.first = Mismatch(
                     case=case, stage="node", index=found.index, got=found.got, expected=found.expected,
-                    count=found.count, note=told,
+                    count=found.count, note=found_note,
                 )  # fmt: skip
         return _verdict(node, tensor, got, "differs", difference=found, note=note)
 
     def _cause(self, node: Node, same: bool) -> str:
-        """Say what a node that differs was given."""
+        """Describe the inputs of a node that differs."""
         assert self.theirs is not None
         if any(name not in self.theirs for name in node.inputs):
             return "what it reads was not all compared"

@@ -15,7 +15,7 @@ from systolic import _check
 from systolic.layers import ArrayLayer
 from systolic.model import Model
 
-# Of external data, so many bytes are put into a model's own, which can have 2 GiB. Beyond that ONNX Runtime
+# External data up to this many bytes is copied into the model, which can have 2 GiB. Beyond that ONNX Runtime
 # must find them by itself, which versions before 1.21 cannot.
 _EMBEDDED_BYTES = 2**30
 
@@ -83,7 +83,7 @@ def runtime_tensors(
         graph.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name in there - shown
         )
-        # Its external data stay where they were, by the file that was given.
+        # Its external data stays next to the given file.
         source = os.path.dirname(os.path.abspath(path))
         if _external_bytes(graph.graph) < _EMBEDDED_BYTES:
             onnx.load_external_data_for_model(graph, source)
@@ -149,7 +149,7 @@ def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _external_bytes(graph: Any) -> int:
-    """Return how much a graph's initializers keep in other files."""
+    """Return how many bytes of a graph's initializers are in other files."""
     entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
     return sum(int(entry.value) for entry in entries if entry.key == "length")
 
@@ -157,7 +157,7 @@ def _external_bytes(graph: Any) -> int:
 def _session(
     model: str | bytes, *, level: str = "ENABLE_ALL", write: str | None = None, data: str | None = None
 ) -> Any:
-    """Return a session of a file, or of a model's bytes whose external data lie in the folder `data`."""
+    """Return a session of a file, or of a model's bytes whose external data is in the folder `data`."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3

@@ -1,6 +1,6 @@
-"""Attributes of operators that foreign code runs: refused in our words where that would crash or never end.
+"""Check attributes of delegated operators, where bad ones would crash ONNX Runtime or onnx, or never end.
 
-The onnx package's checker has seen names and types; here are values, against the ranks of what is read.
+The onnx package's checker has checked names and types; this checks values, against the ranks of inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AXES = (
     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze",
 )  # fmt: skip
 
-# Bounds beyond which an attribute asks for work without end, and below which it means nothing.
+# Bounds: above them an attribute asks for endless work, below them it has no meaning.
 _BOUNDS = {
     ("RoiAlign", "sampling_ratio"): (0, 1 << 10),
     ("ReverseSequence", "batch_axis"): (0, 1),
@@ -33,7 +33,7 @@ _BOUNDS = {
 
 
 def check_attributes(op: Operator) -> None:
-    """Raise ValueError if an attribute is out of range, or does not fit what is known of the inputs."""
+    """Raise ValueError if an attribute is out of range, or does not fit the known input shapes."""
     name = op.op_type
     rank = _rank(op, 0)
     if rank is not None and not op.domain:
@@ -51,7 +51,7 @@ def check_attributes(op: Operator) -> None:
 
 
 def check_inner(node: Any, graph: Graph) -> None:
-    """Raise ValueError likewise for a node of a subgraph, of whose inputs nothing is known."""
+    """Check the attributes of a node in a subgraph; shapes of its inputs are unknown."""
     from onnx import helper
 
     name = node.name or next(filter(None, node.output), node.op_type)
@@ -65,7 +65,7 @@ def check_inner(node: Any, graph: Graph) -> None:
 
 
 def check_scan(inputs: int, body_inputs: int, scanned: int) -> None:
-    """Raise ValueError if a Scan has other inputs than its body, or scans none or more than it has."""
+    """Raise ValueError if the inputs of a Scan and its body differ, or if it scans none or too many."""
     _within("num_scan_inputs", scanned, 1, inputs, f" for {inputs} inputs")
     if inputs != body_inputs:
         raise ValueError(f"its body must have an input for each of its {inputs}, not {body_inputs}")
@@ -77,13 +77,13 @@ def _within(name: str, value: int, least: int, most: int, where: str = "") -> No
 
 
 def _rank(op: Operator, index: int) -> int | None:
-    # What the file declares is no proof.
+    # Declared shapes are not trusted.
     shape = op.graph.shapes.get(op.inputs[index]) if op.has(index) else None
     return None if shape is None else len(shape)
 
 
 def _normal(op: Operator) -> None:
-    # ONNX Runtime's library ends the process on others.
+    # Other scales abort the process in ONNX Runtime.
     scale = op.attributes.get("scale", 1.0)
     if not scale > 0:
         raise ValueError(f"scale must be above zero, not {scale}")
@@ -129,7 +129,7 @@ def _einsum(op: Operator) -> None:
 
 
 def _trees(op: Operator) -> None:
-    """Raise if one of a forest's trees, whose nodes have numbers of their own, is none."""
+    """Raise if the node ids of a forest do not form trees; ids are per tree."""
     fields = ("nodes_treeids", "nodes_nodeids", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids")
     lists = [op.attributes.get(name, []) for name in fields]
     if len({len(values) for values in lists}) > 1:
@@ -144,7 +144,7 @@ def _trees(op: Operator) -> None:
 
 
 def _ensemble(op: Operator) -> None:
-    """Raise if one of a forest's trees, whose nodes are numbered through, is none."""
+    """Raise if the nodes of a forest do not form trees; ids count through all trees."""
     fields = ("nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs")
     lists = [op.attributes.get(name, []) for name in fields]
     if len({len(values) for values in lists}) > 1:
@@ -159,7 +159,7 @@ def _ensemble(op: Operator) -> None:
 
 
 def _acyclic(below: dict) -> None:
-    """Raise if a node leads back to itself, or to one that is not there: evaluation would never end."""
+    """Raise if a node leads back to itself, or to a missing one: evaluation would never end."""
     done, path = set(), set()
 
     def children(node: object) -> Iterator:
@@ -168,7 +168,7 @@ def _acyclic(below: dict) -> None:
     for root in below:
         if root in done:
             continue
-        # A stack of our own: trees of a damaged file may be deep.
+        # An explicit stack: trees of a damaged file may be deep.
         stack = [(root, children(root))]
         path.add(root)
         while stack:

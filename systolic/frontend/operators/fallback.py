@@ -18,12 +18,12 @@ _SECONDS, _SECONDS_PER_NODE, _BYTES_PER_SECOND = 1.0, 1e-2, 1 << 24
 
 
 def fallback(operator: Operator) -> Converter | None:
-    """Return a converter for an operator that the table lacks; None if nobody knows the operator."""
+    """Return a converter for an operator without one; None if neither onnx nor ONNX Runtime has it."""
     return evaluated if _known(operator) else None
 
 
 def evaluated(op: Operator) -> Converted:
-    """Return the layer that leaves a node to ONNX Runtime or to onnx's reference evaluator."""
+    """Return a layer that runs a node in ONNX Runtime or onnx's reference evaluator."""
     if not _known(op):
         raise op.refuse("this use of it is not supported")
     check_attributes(op)
@@ -40,7 +40,7 @@ def evaluated(op: Operator) -> Converted:
             scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
             body = next((len(a.g.input) for a in scan.attribute if a.name == "body"), 0)
             check_scan(len(scan.input), body, scanned)
-    # Those in use alone: what else a file names is no part of what the node means.
+    # Only operator sets in use: others do not affect what the node means.
     used = {"", node.domain, *(inner.domain for inner in _inner(node))}
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
@@ -53,7 +53,7 @@ def evaluated(op: Operator) -> Converted:
     values = {name: op.graph.constants[name] for name in reads if name in op.graph.constants}
     found = infer(node, dtypes, shapes, values, op.graph.opsets)
     try:
-        # A session is made for the first time where native code cannot end this process.
+        # Create the first session in the helper process: native code may crash on it.
         _isolated.call(
             delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
             seconds=_SECONDS + _SECONDS_PER_NODE * len(_inner(node)) + len(data) / _BYTES_PER_SECOND,
@@ -100,7 +100,7 @@ def _plain(op: Operator) -> Any:
 
     node = type(op.proto)()
     node.CopyFrom(op.proto)
-    # What is empty and what is not there are the same.
+    # An empty field and a missing one mean the same.
     if node.domain == "ai.onnx":
         node.ClearField("domain")
     if not node.name:

@@ -88,9 +88,9 @@ def _many(op: Operator) -> Converted:
 
 
 def _clip(op: Operator) -> Converted:
-    """Return the layer, or Max and Min of bounds that are computed.
+    """Return the layer, or Max and Min if bounds are computed.
 
-    A bound left out is the type's end, so that infinity becomes the largest number, as in ONNX Runtime.
+    An omitted bound is the type's largest or smallest number, so infinity becomes that, as in ONNX Runtime.
     """
     op.only("min", "max")
     given = [(1, "Max"), (2, "Min")]
@@ -103,7 +103,7 @@ def _clip(op: Operator) -> Converted:
         for index, _ in given:
             if op.has(index):
                 bounds[index - 1] = _number(op.constants[op.inputs[index]], ("min", "max")[index - 1])
-        # An infinite bound is none.
+        # An infinite bound has no effect.
         low, high = (None if bound == end else bound for bound, end in zip(bounds, _INFINITE, strict=True))
         return layers.Clip(low, high), op.inputs[:1]
     nodes, last = [], op.inputs[0]
@@ -188,7 +188,7 @@ def _layer_normalization(op: Operator) -> Converted:
 
 def _batch_normalization(op: Operator) -> Converted:
     op.only("epsilon", "momentum", "spatial", "training_mode")
-    # Before opset 14 it is training that asks for the other outputs.
+    # Before opset 14 a node with further outputs is in training mode.
     training = op.attribute("training_mode", 0) or any(op.outputs[1:])
     rank = op.shape(0)
     if training or {op.dtypes[name] for name in op.inputs} != {"float32"} or (rank and len(rank) < 2):

@@ -10,7 +10,7 @@ from systolic.layers.host.quantize import CODES
 from systolic.model import Node
 from systolic.quant import QuantParams
 
-# From this operator set on QuantizeLinear divides in the type of the scale where nothing else is said.
+# From this operator set on, QuantizeLinear divides in the scale's type unless `precision` says otherwise.
 _PRECISION = 23
 
 # TensorProto.DataType

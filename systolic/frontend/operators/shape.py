@@ -44,7 +44,7 @@ def _squeeze(op: Operator) -> Converted:
     if op.has(1):
         axes = tuple(int(axis) for axis in op.constants[op.inputs[1]].reshape(-1))
     if op.op_type == "Squeeze":
-        axes = axes or None  # none given and an empty list both stand for all axes of size 1
+        axes = axes or None  # no list and an empty one both mean all axes of size 1
     return layer(axes), op.inputs[:1]
 
 

@@ -27,12 +27,12 @@ Left as written, though ONNX Runtime changes them:
 - scales per row where it expects them per column, which it takes for the latter or fails on;
 - Where between DQs and a Q, whose codes are the same either way;
 - a Transpose in front of a Relu, which its transpose optimizer sometimes moves behind it, so that the
-  operator in front of both comes to stand next to its Q (one in some thousand random networks);
+  operator in front of both is followed directly by its Q (one in some thousand random networks);
 - groups within the subgraphs of If and Loop.
 
-What stays in float is summed in float64 and rounded once. ONNX Runtime sums in float32, an AveragePool
-column by column, row by row, or in vectors of channels, as operator set, channels and processor have it. So
-close to a tie the quantizer behind a Conv, MatMul or AveragePool that is not replaced gives another code.
+Operators that stay in float sum in float64 and round once. ONNX Runtime sums in float32, an AveragePool
+column by column, row by row, or in vectors of channels, depending on operator set, channels and processor.
+So close to a tie the quantizer after a Conv, MatMul or AveragePool that is not replaced gives another code.
 
 Replaced, though ONNX Runtime leaves them in float: groups whose scales or weights are listed among the
 inputs of a file of IR version 4 or later, where a caller may feed others.

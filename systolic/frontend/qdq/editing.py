@@ -41,7 +41,7 @@ class Codes(NamedTuple):
 
     @property
     def vector(self) -> bool:
-        """Whether scale or zero point has an axis, be it of one element."""
+        """Whether scale or zero point has an axis, even one of a single element."""
         return bool(self.scale.ndim or (self.zero is not None and self.zero.ndim))
 
     @property
@@ -63,9 +63,9 @@ class Codes(NamedTuple):
 
 
 class Chain:
-    """Operators in their order, as lists have them: each found, put in and removed at constant cost."""
+    """Operators in order, like a list, but found, inserted and removed at constant cost."""
 
-    # Room for so many insertions in a row at one place, halving it, before all are numbered again.
+    # Gap between numbers: insertions at one place halve it, and renumber all operators once it is used up.
     _GAP = 1 << 256
 
     def __init__(self, operators: Iterable[Operator]) -> None:
@@ -115,12 +115,12 @@ class Chain:
 
 
 class Editor:
-    """A graph under change; :meth:`finish` ends it."""
+    """A graph during changes; :meth:`finish` ends them."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.writers: dict[str, Operator] = {}
-        # In order, without values: tensors such as a zero point have as many readers as there are operators.
+        # A dict as an ordered set: a tensor such as a zero point may be read by every operator.
         self.readers: dict[str, dict[Reader, None]] = {}
         self._outputs = frozenset(graph.outputs)
         self._chain = Chain(graph.operators)

@@ -106,7 +106,7 @@ def _same_constant(edit: Editor, tensor: str) -> Any:
 
 
 def join_matmul_add(edit: Editor) -> None:
-    """Take MatMul and Add for one Gemm, where shapes allow it (``matmul_add_fusion.cc``)."""
+    """Fuse MatMul and Add into one Gemm, where shapes allow it (``matmul_add_fusion.cc``)."""
     pairs = []
     codes: dict[str, bool] = {}
     for op in edit.graph.operators:
@@ -146,7 +146,7 @@ def join_matmul_add(edit: Editor) -> None:
 
 
 def _is_codes(edit: Editor, tensor: str, known: dict[str, bool]) -> bool:
-    """Whether a tensor is a DQ's, behind what moves its numbers; `known` keeps what was found."""
+    """Whether a tensor comes from a DQ through operators that only move elements; `known` caches results."""
     path = [tensor]
     while tensor not in known:
         op = edit.writers.get(tensor)
@@ -198,8 +198,8 @@ def quantize_constants(edit: Editor) -> None:
             if codes is None or bias is None or not _scales_channels(edit, op, w, codes, bias.size):
                 continue
             scale = codes.scale
-            # ONNX Runtime declares the product of both scales to have w's shape; where it has x's, that is
-            # not folded, and no convolution is replaced whose bias has a scale that is computed.
+            # ONNX Runtime declares the product of both scales to have w's shape. If it has x's shape, it is
+            # not folded, and no convolution is replaced whose bias has a computed scale.
             computed = op.op_type != "Gemm" and x_codes.scale.ndim > scale.ndim
         else:
             weight = edit.constant(op, 1)
@@ -270,7 +270,7 @@ def _quantize_bias(
         numbers = codes.astype(np.float32) * scale
     stem = op.inputs[2]
     if op.op_type != "Gemm" and not np.isfinite(scale).all():
-        # A scale that no DequantizeLinear of ours takes; its numbers are infinite or NaN.
+        # Our DequantizeLinear takes no such scale; its results are infinite or NaN.
         inputs = (*op.inputs[:2], edit.add_constant(f"{stem}.back", numbers))
         edit.replace(op, edit.changed(op, inputs, op.outputs))
         return
@@ -297,11 +297,11 @@ def _put_in_front(edit: Editor, op: Operator, place: int, made: Operator) -> Ope
 _CLIPS = (("", "Relu"), ("", "Clip"))
 
 _FUSES = {"Conv": ("Relu", "Clip"), "Gemm": ("Relu",)}
-"""Float operators and what ONNX Runtime computes in one kernel with them."""
+"""Float operators and the activations that ONNX Runtime fuses into their kernels."""
 
 
 def join_clips(edit: Editor) -> None:
-    """Make one Clip of a Relu and a Clip of constant float32 bounds behind it."""
+    """Merge a Relu and a following Clip of constant float32 bounds into one Clip."""
     for relu in reversed(list(edit.graph.operators)):
         reader = edit.only_reader(relu.outputs[0]) if relu.key == ("", "Relu") else None
         clip = reader.op if reader is not None and reader.place == 0 else None
@@ -325,7 +325,7 @@ def join_clips(edit: Editor) -> None:
 def drop_implied_clips(edit: Editor) -> None:
     """Remove a Relu or Clip whose only reader is a Q that saturates no later.
 
-    Of several behind a Conv or Gemm only the last goes: then ONNX Runtime computes the first with it.
+    Of several after a Conv or Gemm only the last goes: ONNX Runtime fuses the first with the operator.
     """
     fused = set()
     for op in reversed(list(edit.graph.operators)):

@@ -10,7 +10,7 @@ from systolic.layers.host.evaluator import inferred
 _DATA_LIMIT = 64
 """Constants of no more numbers are given with their values: they may be shapes."""
 
-# Processor time for the whole graph: some hundred times what it takes.
+# Processor time for the whole graph: some hundred times the usual need.
 _SECONDS, _SECONDS_PER_NODE = 1.0, 1e-3
 
 

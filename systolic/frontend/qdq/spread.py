@@ -103,7 +103,7 @@ def _insert_pair(
     """Quantize a tensor, and dequantize it for each of some readers; return what those then read."""
     from onnx.helper import np_dtype_to_tensor_dtype
 
-    # Where there is no zero point, none is added: some rules ask for one that is written.
+    # Add no zero point where there is none: some rules require an explicit one.
     params = tuple(filter(None, like.inputs[1:3]))
     kind = np_dtype_to_tensor_dtype(np.dtype(codes.dtype))
     attributes = {} if codes.zero is not None else {"output_dtype": kind}

@@ -53,8 +53,8 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UnsupportedOperator
-        If a layer, or a use of one, has no form in ONNX, or none that ``load_onnx`` reads as that layer:
-        names the node and says why. So has a layer whose rounding is not "half_even", ONNX's.
+        If a layer, or a use of one, has no form in ONNX, or none that ``load_onnx`` reads as that layer.
+        The message names the node and says why. ONNX has no rounding but "half_even".
     FileNotFoundError
         If there is no such folder.
     ImportError
@@ -66,25 +66,25 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     has it; and, where the standard has none on codes, of ONNX Runtime's com.microsoft: QGemm and all
     QLinear operators but QLinearConv and QLinearMatMul, and QLinearConv of images NHWC.
 
-    What a graph cannot say is in the file's metadata, under "systolic": which initializers are the model's
-    constants, so that no others come back as such and nothing is computed from them at load; names of
-    nodes that other nodes have too, for in a file they must differ; outputs that nobody uses. It holds for
-    the nodes that it was written for: where another program changed them, ``load_onnx`` reads the file
-    like any other.
+    The file's metadata holds, under "systolic", what a graph cannot: which initializers are the model's
+    constants, so that no others come back as constants and nothing is computed from them at load; names
+    that several nodes share, since they must differ in a file; outputs that are not used. It is valid for
+    the nodes that it was written for: if another program changed them, ``load_onnx`` reads the file like
+    any other.
 
-    A Max of a single tensor behind a DequantizeLinear changes nothing, and is no layer of the model. It
-    keeps ONNX Runtime from making an integer operator of what is a float one here.
+    A Max of a single tensor after a DequantizeLinear changes nothing, and is no layer of the model. It
+    keeps ONNX Runtime from fusing a float operator into an integer one.
 
-    Where two layers mean the same and are one operator, the one for less comes back: parameters per
-    channel hold a zero point for each, those of a single channel are per tensor; a convolution with a
+    Where two equivalent layers are one operator, the more specific one comes back: parameters per channel
+    hold a zero point for each channel, those of a single channel are per tensor; a convolution with a
     group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; pools
-    over two axes are those of images, ``MaxPool2d`` and the like; a ``Binary("Add")`` is an ``Add`` where
+    over two axes are those of images, ``MaxPool2d`` and the like; a ``Binary("Add")`` is an ``Add`` if
     that takes the types. Numbers that operators keep as float32 are rounded to it, bounds of a ``Clip``
-    are of the tensor's type; a window's integer that holds for all axes comes back as one for each. What
-    comes from ``load_onnx`` has this form already.
+    have the tensor's type; a window's integer for all axes comes back as one per axis. Models from
+    ``load_onnx`` have this form already.
 
-    An output whose number of axes only a run can tell has no shape in the file, which onnx.checker asks
-    for and nothing else needs.
+    An output whose rank depends on runtime values has no shape in the file. onnx.checker asks for one;
+    nothing else needs it.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def _proto(model: Model) -> Any:
 
 
 def _infer_outputs(proto: Any, undeclared: set[str]) -> None:
-    """Declare outputs whose sizes only a run can tell as far as onnx can: its checker asks for it."""
+    """Declare the shapes of outputs that depend on runtime values as far as onnx infers them."""
     import onnx
 
     bare = [value.name for value in proto.graph.output if not value.type.tensor_type.HasField("shape")]
@@ -165,7 +165,7 @@ def _infer_outputs(proto: Any, undeclared: set[str]) -> None:
 
 
 def _name_nodes(nodes: Any) -> dict[str, str]:
-    """Give every node a name that no other has, as ONNX Runtime expects; return the renamed ones' own."""
+    """Make node names unique, as ONNX Runtime expects; return the original names by the new ones."""
     taken = {node.name for node in nodes}
     seen, renamed = {""}, {}
     for node in nodes:
@@ -178,7 +178,7 @@ def _name_nodes(nodes: Any) -> dict[str, str]:
 
 
 def _check_reload(model: Model, proto: Any) -> None:
-    """Raise if load_onnx would not read the model back, or one that is written the same."""
+    """Raise if load_onnx would read neither the model nor one that makes the same file."""
     import onnx
 
     try:
@@ -197,7 +197,7 @@ def _check_reload(model: Model, proto: Any) -> None:
         raise UnsupportedOperator(
             f"load_onnx would read the inputs as {loaded.inputs}, not {model.inputs}; use Model.save"
         )
-    # Those that are only spelled otherwise have the same node in both files.
+    # Layers that differ only in spelling have the same node in both files.
     nodes = {node.output: written for node, written in zip(loaded.nodes, _written(loaded).nodes, strict=True)}
     for node, written in zip(model.nodes, _written(model).nodes, strict=True):
         other = next((b for a, b in pairs if a is node), None)

@@ -43,7 +43,7 @@ def _write_clip(out: Writer, node: Node) -> None:
     dtype = out.dtype(node.inputs[0])
     low, high = layer.low, layer.high
     if dtype in FLOATS:
-        # A bound left out is the type's largest number in ONNX Runtime.
+        # ONNX Runtime takes the type's largest number for an omitted bound.
         low, high = -np.inf if low is None else low, np.inf if high is None else high
     if out.opset < 11:
         out.node(node, "Clip", node.inputs, min=low, max=high)
@@ -112,7 +112,7 @@ def _write_softmax(out: Writer, node: Node) -> None:
 
 
 def _epsilon(layer: Any) -> float | None:
-    # Stored as float32, which the operator's own default is not.
+    # A stored attribute is float32; the operator's default is not.
     return layer.epsilon if layer.epsilon != 1e-5 else None
 
 

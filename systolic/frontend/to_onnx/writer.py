@@ -16,7 +16,7 @@ from systolic.quant import QuantParams
 
 MICROSOFT = "com.microsoft"
 _NEWEST = 1 << 16
-# Operators that need not have their last outputs, and are the same layer without.
+# Operators whose last outputs may be omitted without changing the layer.
 _OPTIONAL = ("LayerNormalization",)
 _AUTO_PAD = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER", "valid": "VALID"}
 _TYPES = {"float32": "float", "float64": "double"}
@@ -36,9 +36,9 @@ class Writer:
     model_names : frozenset of str
         The model's tensors.
     names : set of str
-        Names that are taken: those, tensors of the nodes' subgraphs, and what was stored so far.
+        Names in use: those, tensors of the nodes' subgraphs, and tensors stored so far.
     unused : list of str
-        Outputs that the model leaves out, and the file names.
+        Outputs that the model omits and the file names.
     undeclared : set of str
         Tensors that the file must not declare a shape of.
     """
@@ -95,7 +95,7 @@ class Writer:
             return "", ""
         scales, zeros = params.scales, params.zero_points
         if scales.size == 1:
-            # Per channel of a single one is per tensor.
+            # Per channel with a single channel is per tensor.
             scales, zeros = scales.reshape(()), zeros.reshape(())
         return (
             self.constant(node, f"{what}_scale", scales),
@@ -123,7 +123,7 @@ class Writer:
         self.nodes.append(helper.make_node(op, read, outputs, node.name, domain=domain, **given))
 
     def _unused(self, node: Node, place: int) -> str:
-        """Name an output that the model leaves out: few operators may be without one."""
+        """Name an output that the model omits: few operators may lack one."""
         name = fresh(f"{node.output}.unused{place}", self.names)
         self.unused.append(name)
         return name
@@ -218,7 +218,7 @@ def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, N
 
 
 def inner_names(layer: Any) -> set[str]:
-    """Return the names of tensors in an evaluated node's subgraphs: those around it must differ."""
+    """Return the names of tensors in an evaluated node's subgraphs: names outside must differ."""
     import onnx
 
     found: set[str] = set()

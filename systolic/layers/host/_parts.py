@@ -1,4 +1,4 @@
-"""Large arrays in parts: Python is back between them, so that Ctrl-C ends a layer within a moment.
+"""Process large arrays in parts: Python regains control between them, so that Ctrl-C ends a layer soon.
 
 Temporaries stay as small as a part, too.
 """
@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-# Elements that are worked on at a time, where temporaries should stay in cache or take long.
+# Elements of a part, where temporaries should stay in cache or computing takes long.
 PART = 1 << 20
 
-# The same where numbers are only moved, or looked at once.
+# The same where elements are only moved or read once.
 MOVED = 1 << 23
 
 Index = tuple[slice, ...]
 
 
 def parts(shape: Sequence[int], whole: Collection[int] = (), *, moved: bool = False) -> Iterator[Index]:
-    """Cut a shape into parts of about PART elements, or MOVED; leading axes first, those in `whole` never."""
+    """Split a shape into parts of about PART or MOVED elements, leading axes first, never axes in `whole`."""
     most = MOVED if moved else PART
     steps = list(shape)
     for axis, length in enumerate(shape):
@@ -38,7 +38,7 @@ def parts(shape: Sequence[int], whole: Collection[int] = (), *, moved: bool = Fa
 
 
 def copied(x: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """Return a new C-contiguous array of x's numbers, of another type if one is named."""
+    """Return a C-contiguous copy of x, in another dtype if given."""
     if x.size <= MOVED:
         return np.array(x, dtype, order="C")
     out = np.empty(x.shape, x.dtype if dtype is None else dtype)
@@ -47,7 +47,7 @@ def copied(x: np.ndarray, dtype: Any = None) -> np.ndarray:
 
 
 def copy_to(out: np.ndarray, x: np.ndarray) -> None:
-    """Put x, of out's shape, into `out`, converted to its type."""
+    """Copy x, of out's shape, into `out`, converted to its dtype."""
     for part in parts(out.shape, moved=True):
         out[part] = x[part]
 
@@ -68,7 +68,7 @@ def elementwise(function: Callable[..., Any], dtype: Any, *inputs: np.ndarray) -
 
 
 def _of(shape: Sequence[int], part: Index) -> Index:
-    """Return where a part of what `shape` broadcasts to comes from."""
+    """Return the index into an array of `shape` for a part of what it broadcasts to."""
     last = part[len(part) - len(shape) :]
     return tuple(slice(None) if size == 1 else each for size, each in zip(shape, last, strict=True))
 
@@ -82,7 +82,7 @@ def taken(x: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     behind = axis + indices.ndim
     for part in parts(shape, moved=True):
         source = x[(*part[:axis], slice(None), *part[behind:])]
-        # "wrap" spares it a buffer that "raise" needs.
+        # "wrap" avoids a buffer that "raise" needs.
         np.take(source, indices[part[axis:behind]], axis=axis, out=out[part], mode="wrap")
     return out
 
@@ -98,7 +98,7 @@ def by_parts(
 ) -> np.ndarray:
     """Return a function of x, of this shape and type, that works along the axes in `whole`.
 
-    The other axes are alike in x and in what it returns.
+    The other axes are the same in x and in the result.
     """
     if x.size <= (MOVED if moved else PART):
         return np.asarray(function(x)).astype(dtype, copy=False)

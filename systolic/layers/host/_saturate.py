@@ -10,8 +10,8 @@ from systolic.quant import QuantParams
 def round_codes(values: np.ndarray, y: QuantParams) -> np.ndarray:
     """Return float32 numbers rounded to whole ones within y's type.
 
-    NaN and what reaches 2^31 give the smallest code, as on x86, where the conversion makes the smallest
-    int32 of them.
+    NaN and values of 2^31 or more give the smallest code, as on x86, where the conversion returns the
+    smallest int32 for them.
     """
     with np.errstate(invalid="ignore"):
         fits = values < np.float32(2**31)

@@ -41,13 +41,12 @@ class Add(HostLayer):
     TypeError
         If the parameters differ in type.
     ValueError
-        If some are None and others not.
+        If only some are None.
 
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearAdd on x86 with AVX2, and ONNX operator Add. A result of 2^31
-    codes and more, infinity and NaN among them, gives the smallest code, as the conversion to int32
-    does there.
+    codes or more, infinite or NaN gives the smallest code, because of the conversion to int32 there.
 
     Examples
     --------

@@ -119,12 +119,12 @@ def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _power_by_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return powers where one exponent stands beside a line of integers: there ONNX Runtime multiplies."""
+    """Return powers where one exponent applies to a whole line of integers: ONNX Runtime multiplies there."""
     return np.where(b == 2, a * a, np.where(b == 3, a * a * a, _power(a, b)))
 
 
 def _spreads(b: Shape, a: Shape) -> bool:
-    """Whether elements of `b` stand beside several of `a` along the innermost axis that is not 1 for both."""
+    """Whether `b` is broadcast along the innermost axis that is not 1 in both."""
     rank = max(len(a), len(b))
     for size_a, size_b in zip(((1,) * rank + a)[::-1], ((1,) * rank + b)[::-1], strict=False):
         if size_a != 1 or size_b != 1:
@@ -169,9 +169,9 @@ class Binary(HostLayer):
     -----
     The ONNX operators of those names, on two tensors of one type (Pow's exponent may have another).
     Integers wrap, and Div rounds them towards 0; Add, Sub, Mul and Div of floats are rounded as
-    IEEE 754 says: all runtimes give the same bits. Pow is computed in float64 and rounded once, integers
-    too, as in ONNX Runtime, whose floats lie within 2 units in the last place of it; squares and cubes
-    of integers wrap where one exponent spreads over several. NaN spreads through Max and Min.
+    IEEE 754 says: all runtimes give the same bits. Pow is computed in float64 and rounded once, also for
+    integers, as in ONNX Runtime, whose floats are within 2 units in the last place of it; squares and
+    cubes of integers wrap where one exponent is broadcast to several. Max and Min propagate NaN.
 
     Examples
     --------

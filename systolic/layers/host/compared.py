@@ -2,8 +2,8 @@
 
 ``tests/test_fallback_compared.py`` draws nodes of every operator in :data:`COMPARED`, in every version of it
 from operator set 10 on, and compares the evaluator with ONNX Runtime 1.32 wherever :func:`refusal` allows the
-node. For every rule and remark here it also finds a node that the evaluator of onnx 1.23 computes otherwise,
-so that what onnx mends can be deleted.
+node. For every rule and remark here it also finds a node for which the evaluator of onnx 1.23 differs, so
+that rules can be deleted once onnx is fixed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _REALS = (*_DOUBLES, "float16")
 
 
 class Refused(ValueError):
-    """The evaluator must not compute a node, and nothing else can."""
+    """The evaluator must not compute the node, and nothing else can."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """A node, the version of its operator set, and what is known of the tensors it reads."""
+    """A node, the version of its operator set, and the known dtypes and shapes of its inputs."""
 
     node: Any
     opset: int
@@ -71,9 +71,9 @@ class Use:
 
 @dataclass(frozen=True)
 class Rule:
-    """Uses of an operator that the evaluator computes otherwise than ONNX Runtime, or not at all.
+    """Uses of an operator for which the evaluator differs from ONNX Runtime, or fails.
 
-    Those that were not compared if ``tried`` is False.
+    If ``tried`` is False, uses that were not compared.
     """
 
     where: str
@@ -88,21 +88,21 @@ class Row:
     Parameters
     ----------
     rules : sequence of Rule
-        What is refused because it differs.
+        Uses that are refused because they differ.
     untried : str
-        Attributes and inputs with which it was not compared; refused too.
+        Attributes and inputs that were not compared; refused, too.
     until : int, optional
         The last version of the operator that ONNX Runtime has.
     finite, bounded, filled : bool
         Whether the two agree only without infinities and NaN, without integers that overflow, and on tensors
         that have elements.
     loose : bool
-        Whether the evaluator's results may have another type, which ends where a node's do; in subgraphs
-        other nodes read them, and it is refused.
+        Whether the evaluator's results may have another dtype. The layer casts outputs of a node; inside a
+        subgraph nothing does, so the node is refused there.
     raises : str
         Values and sizes for which the evaluator raises an error instead of computing.
     by : str
-        Where the numbers to compare with are from: ONNX Runtime, or onnx's own tests of nodes.
+        Source of the expected values: ONNX Runtime, or onnx's own tests of nodes.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -127,7 +127,7 @@ def _unless(name: str, *values: Any) -> Rule:
 
 
 def _needs(name: str, *values: Any) -> Rule:
-    """Refuse an attribute with another value, its default too."""
+    """Refuse an attribute with another value, including its default."""
     listed = " or ".join(map(str, values))
     return Rule(f"where {name} is not {listed}", lambda use: use.value(name) not in values)
 
@@ -369,7 +369,7 @@ DIFFERENT: dict[tuple[str, str], str] = {
     (_ML, "SVMClassifier"): "it gives other scores",
     (_ML, "TreeEnsembleClassifier"): "it gives other scores and classes",
 }  # fmt: skip
-"""Operators that it computes otherwise than ONNX Runtime, or not at all, with the reason."""
+"""Operators for which it differs from ONNX Runtime, or fails, with the reason."""
 
 UNCOMPARED: dict[tuple[str, str], str] = {
     ("", "ImageDecoder"): "ONNX Runtime has none",
@@ -458,7 +458,7 @@ def _inner_refusal(use: Use, opsets: Mapping[str, int]) -> str | None:
     """Return why the evaluator must not compute a node in one of a node's subgraphs, None if it may."""
     for attribute in use.node.attribute:
         for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            # A name of the subgraph's own is no tensor of the graph around it.
+            # Names that the subgraph defines hide those of the graph around it.
             own = {value.name for value in (*graph.input, *graph.initializer)}
             own |= {name for inner in graph.node for name in inner.output}
             dtypes = {name: dtype for name, dtype in use.dtypes.items() if name not in own}

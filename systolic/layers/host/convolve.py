@@ -18,7 +18,7 @@ from systolic.layers.geometry import Pair, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
 
-# Numbers of the patches that are laid out as a matrix at a time: 4 megabytes, which stay in cache.
+# Elements of a matrix of patches: 4 megabytes, which stay in cache.
 _PATCHES = 1 << 19
 
 # Beyond any image; it keeps a slip in a stride from asking for all memory.
@@ -142,9 +142,9 @@ class FloatConv(_Convolution):
     def _add_lines(
         self, image: np.ndarray, weight: np.ndarray, span: spatial.Span, lines: slice, sums: np.ndarray
     ) -> None:
-        """Add the products along some lines of the output, their patches laid out as a matrix.
+        """Add the products along some lines of the output, with their patches as a matrix.
 
-        Where one line's patches are too many, some taps of the kernel after others.
+        If the patches of one line are too many, process the taps of the kernel in blocks.
         """
         groups, ocg, icg = weight.shape[:3]
         kernel, out = math.prod(span.kernel), sums.shape[2:]
@@ -304,7 +304,7 @@ class FloatConvTranspose(_Convolution):
         rows = x.astype(np.float64).reshape(batch, self.groups, ic // self.groups, math.prod(image))
         # One matrix (oc // groups, ic // groups) for each group and element of the kernel.
         weight = np.moveaxis(w.astype(np.float64).reshape(self.groups, -1, *w.shape[1:]), 1, 2)
-        # The elements of x and of y that meet at each tap: y sees x as a convolution's x sees its outputs.
+        # Elements of x and y that meet at each tap: x and y swap the roles they have in a convolution.
         places = [
             taps(out, kernel[axis], strides[axis], dilations[axis], before, image[axis])
             for axis, (_, (before, _), out) in enumerate(axes)
@@ -321,7 +321,7 @@ class FloatConvTranspose(_Convolution):
 
 
 def _blocks(count: int, numbers: int) -> Iterator[slice]:
-    """Cut 0..count, which makes so many numbers in all, so that a part makes about _PATCHES."""
+    """Cut 0..count, which needs `numbers` elements in all, into parts of about _PATCHES elements."""
     step = max(1, _PATCHES * count // max(1, numbers))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))

@@ -17,13 +17,13 @@ from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
 
 Call = Callable[[dict[str, np.ndarray]], list[Any]]
-"""From the tensors that a node reads, by name, to those that it writes."""
+"""Maps the inputs of a node, by name, to its outputs."""
 
 Inferred = dict[str, tuple[str | None, tuple[int | None, ...] | None]]
 """Type and shape by a tensor's name, None for what is unknown."""
 
 ONNX_RUNTIME, ONNX = "ONNX Runtime", "onnx"
-"""What `delegate` says."""
+"""Values of `delegate`."""
 
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 """Domains whose operators the onnx package knows."""
@@ -34,19 +34,19 @@ WITH_SUBGRAPHS = ("If", "Loop", "Scan")
 # Nodes whose evaluators are kept; each holds the node's constants.
 _KEPT = 128
 
-# The oldest version of the file format with everything used here; old releases read it too.
+# The oldest IR version with everything used here, so that old releases read it, too.
 _IR_VERSION = 8
 
-# Shape inference looks at sizes and axes, not at the values of weights.
+# Shape inference needs the values of sizes and axes, not those of weights.
 _SHAPING_BYTES = 1 << 16
 
 # Processor time for the shapes of a node: a fraction of a millisecond, and more where it holds much.
 _SECONDS, _BYTES_PER_SECOND = 1.0, 1 << 24
 
-# Imported before its time begins.
+# Modules that the helper process imports before its time begins.
 _FOREIGN = ("onnx.reference", "onnxruntime")
 
-# What evaluating a node on constants may take: a file may ask for any number of steps.
+# Limits on evaluating a node on constants: a file may ask for any number of steps.
 _FOLD_SECONDS = 1.5
 _FOLD_BYTES_PER_SECOND = 1 << 22
 
@@ -56,8 +56,8 @@ class OnnxNode(HostLayer):
     """One node of an ONNX graph, with its subgraphs, for operators without a layer of their own.
 
     ONNX Runtime computes it where it is installed and has the operator. Otherwise onnx's reference
-    evaluator does, but only what has been compared with ONNX Runtime (or, for operators that it lacks,
-    with the test data of the ONNX standard); anything else is refused. `delegate` says which one it is.
+    evaluator does, but only uses that were compared with ONNX Runtime (or, for operators that it lacks,
+    with the test data of the ONNX standard); others are refused. `delegate` says which one computes it.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class OnnxNode(HostLayer):
 
     @property
     def delegate(self) -> str:
-        """Who computes it: "ONNX Runtime", also where only that could, or "onnx", its reference evaluator."""
+        """Who computes it: "ONNX Runtime", also if it is missing but required, or "onnx", its evaluator."""
         try:
             return self._runner.delegate
         except (ImportError, ValueError):
@@ -142,7 +142,7 @@ class OnnxNode(HostLayer):
 
     @property
     def may_loop(self) -> bool:
-        """Whether the node has subgraphs, whose work no size tells."""
+        """Whether the node has subgraphs, whose work does not follow from sizes."""
         return self.operator in WITH_SUBGRAPHS
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -169,7 +169,7 @@ class OnnxNode(HostLayer):
         return tuple(result)
 
     def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
-        """Return the types noted for the outputs, for inputs of the types noted for them."""
+        """Return `write_dtypes`, for inputs of `read_dtypes`."""
         self._expect(dtypes)
         names = tuple(np.dtype(dtype).name for dtype in dtypes)
         if names != self.read_dtypes:
@@ -177,7 +177,7 @@ class OnnxNode(HostLayer):
         return tuple(self.write_dtypes)
 
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return what ONNX Runtime or the evaluator computes, one array per output in use."""
+        """Run the node in ONNX Runtime or the evaluator; return one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
         return self._runner(inputs, self.write_dtypes)
 
@@ -186,7 +186,7 @@ class OnnxNode(HostLayer):
         return runner(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields: a session cannot be copied or pickled, and is made again where it is needed."""
+        """Return the fields: a session cannot be copied or pickled; it is created again when needed."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def fold(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -232,8 +232,8 @@ def infer(
 ) -> Inferred:
     """Return type and shape of each of a node's outputs in use, as far as they can be inferred.
 
-    onnx infers them for standard operators, ONNX Runtime for others. A type is None where it is none of a
-    tensor that numpy knows; ValueError if what the node reads does not fit.
+    onnx infers them for standard operators, ONNX Runtime for others. A dtype is None if the output is no
+    tensor or numpy lacks its type; ValueError if the inputs do not fit.
     """
     onnx = _onnx()
     graph = _model(node, tuple(dtypes), opsets, dtypes, shapes)
@@ -253,7 +253,7 @@ def infer(
         done = inferred(graph, seconds, "onnx's shape inference", strict=True)
     except ValueError as error:
         if node.op_type in WITH_SUBGRAPHS and any(shape is not None for shape in shapes.values()):
-            # A branch that is not taken need not fit: then only a run can tell the shape.
+            # A branch that is not taken need not fit: then the shape depends on runtime values.
             return infer(node, dtypes, {}, {}, opsets)
         raise ValueError(f"{node.op_type} does not take what reaches it: {error}") from error
     found = {}
@@ -268,7 +268,7 @@ def infer(
 
 
 def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
-    """Return the output of a node that reads nothing; ValueError if that is no tensor or takes too long."""
+    """Return the output of a node without inputs; ValueError if it is no tensor or takes too long."""
     return _isolated.call(  # type: ignore[no-any-return]
         _alone,
         data,
@@ -289,8 +289,8 @@ def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
 def inferred(model: Any, seconds: float, what: str, *, strict: bool) -> Any:
     """Return a ModelProto with the shapes that onnx infers; ValueError if its parts do not fit.
 
-    Attributes out of range end the process of onnx's native code in places, or make it run forever:
-    it runs in a helper process, for at most so many seconds.
+    Attributes out of range may crash onnx's native code or make it run forever. It runs in a helper
+    process, for at most `seconds`.
     """
     data = _isolated.call(
         _inferred,
@@ -309,7 +309,7 @@ def _inferred(data: bytes, strict: bool) -> bytes:
     try:
         done = shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True)
     except shape_inference.InferenceError as error:
-        # Its own class is not for the other process.
+        # A built-in exception reaches the parent unchanged.
         raise ValueError(" ".join(str(error).split())) from error
     return bytes(done.SerializeToString())
 
@@ -324,7 +324,7 @@ class Runner:
     Attributes
     ----------
     delegate : str
-        Who does it: `ONNX_RUNTIME` or `ONNX`.
+        Who computes it: `ONNX_RUNTIME` or `ONNX`.
     """
 
     def __init__(self, node: Any, reads: Sequence[str], delegate: str, call: Call) -> None:
@@ -344,7 +344,7 @@ class Runner:
         except compared.Refused:
             raise
         except Exception as error:
-            # Whatever foreign code raises, on data that it does not take.
+            # Foreign code may raise anything on data that it does not accept.
             text = " ".join(str(error).split())
             who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
             if isinstance(error, MemoryError) or any(words in text for words in session.NO_MEMORY):
@@ -367,9 +367,9 @@ def runner(
     opsets: Sequence[tuple[str, int]],
     shapes: Mapping[str, Sequence[int | None] | None] | None = None,
 ) -> Runner:
-    """Return what computes a node: ONNX Runtime, or the evaluator for what it lacks and that is known right.
+    """Return what computes a node: ONNX Runtime, or the evaluator for compared uses that ONNX Runtime lacks.
 
-    What the evaluator computes right may depend on the shapes: where they are not given, each call looks.
+    Correctness of the evaluator may depend on shapes; without them, every call is checked.
 
     Raises
     ------
@@ -441,7 +441,7 @@ def _model(
     onnx = _onnx()
     unread = [name for name in node.input if name and name not in reads]
     if unread:
-        # onnx's native code ends the process if an input has neither type nor value.
+        # onnx's native code aborts the process if an input has neither type nor value.
         raise ValueError(
             f"reads must name all inputs of the node ({node.op_type}); {', '.join(map(repr, unread))} missing"
         )
@@ -483,7 +483,7 @@ def _onnx() -> Any:
         import onnx
     except ImportError as error:
         raise ImportError(
-            "a node that runs by onnx's reference evaluator needs the onnx package: "
+            "an operator without a layer of its own needs the onnx package: "
             'pip install "systolic[onnx]"'
         ) from error
     return onnx

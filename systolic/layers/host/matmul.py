@@ -16,10 +16,10 @@ from systolic.layers.host._parts import copied
 _TYPES = ("float32", "float64", "float16", "int32", "uint32", "int64", "uint64")
 
 
-# MACs at a time: less than a tenth of a second for one core's BLAS, after which Python may be interrupted.
+# MACs per BLAS call: less than a tenth of a second on one core, so that Ctrl-C takes effect soon.
 _MACS = 1 << 30
 
-# Rows of a block, at least: BLAS packs the whole right matrix for each.
+# Smallest number of rows in a block: BLAS packs the whole right matrix for each block.
 _ROWS = 128
 
 
@@ -40,8 +40,8 @@ class FloatMatMul(HostLayer):
     ONNX operators MatMul and Gemm. Products of float32 and float16 are computed in float64 and
     rounded once: within 1 unit in the last place of the true value; ONNX Runtime sums in float32, in
     an order that depends on the processor, and differs by up to about k / 2 units in the last place of
-    the sum of magnitudes of k products. Integers wrap; they take no alpha and beta but 1. A beta of 0
-    leaves c out, its infinities too.
+    the sum of magnitudes of k products. Integers wrap; their alpha and beta must be 1. A beta of 0
+    ignores c, even its infinities.
 
     Examples
     --------

@@ -45,14 +45,14 @@ def _greatest(dtype: np.dtype) -> float | int:
     return np.inf if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
-# What is left of no numbers.
+# The result for an empty set.
 _NONE = {"ReduceMax": _least, "ReduceMin": _greatest}
 
 
 def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return whole float64 numbers in an integer type, those beyond it as its end, NaN as the smallest."""
+    """Convert whole float64 numbers to an integer type, saturating; NaN becomes the smallest."""
     limits = np.iinfo(dtype)
-    # The largest 64-bit integers are no float64 numbers: 2^63 is, and is beyond the type.
+    # 2^63 - 1 is not representable in float64: it becomes 2^63, which is beyond the type.
     inside = (values > float(limits.min)) & (values < float(limits.max))
     result = np.where(inside, values, 0).astype(dtype)
     result[~inside] = np.where(values[~inside] >= float(limits.max), limits.max, limits.min)
@@ -77,11 +77,11 @@ class Reduce(HostLayer):
 
     Notes
     -----
-    The ONNX operators of those names. Sums, products and means are taken in float64 and rounded once, to
-    integers by saturating, as ONNX Runtime does. Of float32 and float16 it sums in float32, in an order
-    that depends on the processor, so that its result differs by up to about n / 2 units in the last place
-    of the sum of magnitudes of n numbers (commonly by 1 or 2). Of no numbers the largest is minus
-    infinity, or the type's smallest, the smallest the other way round, and the mean 0. NaN spreads.
+    The ONNX operators of those names. Sums, products and means are computed in float64 and rounded once, to
+    integers by saturating, as ONNX Runtime does. It sums float32 and float16 in float32, in an order that
+    depends on the processor, so that its result differs by up to about n / 2 units in the last place of
+    the sum of magnitudes of n numbers (commonly by 1 or 2). For an empty set the maximum is minus infinity
+    or the type's smallest number, the minimum the opposite, and the mean 0. NaN propagates.
 
     Examples
     --------
@@ -176,8 +176,8 @@ class ArgMax(HostLayer):
 
     Notes
     -----
-    As in ONNX Runtime, NaN is not larger than any number, and no number is larger than a NaN that comes
-    first: there the index is 0.
+    As in ONNX Runtime, NaN is not larger than any number, and no number is larger than a leading NaN: then
+    the index is 0.
 
     Examples
     --------
@@ -392,7 +392,7 @@ class BatchNormalization(HostLayer):
     -----
     ONNX operator BatchNormalization at inference, in float32 and in the order of ONNX Runtime: with
     ``s = scale * (1 / sqrt(variance + epsilon))`` it is ``x * s + (bias - mean * s)``, each operation
-    rounded by itself.
+    rounded separately.
 
     Examples
     --------

@@ -83,13 +83,13 @@ class MaxPool2d(HostLayer):
         axes, taps = image_axes(self.layout), (win.taps(0), win.taps(1))
 
         def largest(part: np.ndarray) -> np.ndarray:
-            # A maximum over a window is one over its columns, then one over its rows.
+            # Take the maximum along one axis of the window, then along the other.
             for direction, axis in enumerate(axes):
                 part = largest_along(part, axis, win.out[direction], taps[direction])
             return part
 
         shape = replace_image(x.shape, self.layout, win.out)
-        # Channels that lie innermost are better not cut.
+        # Do not split innermost channels.
         return by_parts(largest, shape, x.dtype, x, axes, moved=self.layout == "NHWC")
 
 
@@ -131,8 +131,8 @@ class AveragePool2d(HostLayer):
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearAveragePool. With `ceil_mode` and `count_include_pad` it
-    counts the whole kernel, also what lies beyond the padding. A mean of 2^31 codes and more, infinity
-    and NaN among them, gives the smallest code, as its conversion to int32 does on x86.
+    counts the whole kernel, including elements beyond the padding. A mean of 2^31 codes or more, infinite
+    or NaN gives the smallest code, because of the conversion to int32 on x86.
 
     Examples
     --------
@@ -191,7 +191,7 @@ class AveragePool2d(HostLayer):
         sums = np.zeros(replace_image(x.shape, self.layout, win.out), np.float32)
         rows, cols = image_axes(self.layout)
         outs, elements = [slice(None)] * 4, [slice(None)] * 4
-        # In window order; adding the 0 of a padding pixel would change no sum.
+        # In window order; a padding pixel would add 0, which changes no sum.
         for outs[rows], elements[rows] in win.taps(0).values():
             for outs[cols], elements[cols] in win.taps(1).values():
                 sums[tuple(outs)] += real[tuple(elements)]
@@ -321,12 +321,12 @@ def _pixels_inside(win: Window, direction: int) -> np.ndarray:
 
 
 def lowest(dtype: np.dtype) -> float | int:
-    """Return what padding holds for a maximum."""
+    """Return the padding value for a maximum."""
     return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
 def largest_along(x: np.ndarray, axis: int, outputs: int, taps: dict[int, tuple[slice, slice]]) -> np.ndarray:
-    """Return a new array: the maxima of all windows along one axis; NaN spreads."""
+    """Return the maxima of all windows along one axis, as a new array; NaN propagates."""
     out = np.full((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
     before = (slice(None),) * axis
     for outs, elements in taps.values():

@@ -39,8 +39,8 @@ class QLinearMul(HostLayer):
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearMul on x86 (``MlasQLinearMul``, onnxruntime/core/mlas/lib/qlmul.cpp).
-    A result of 2^31 codes and more, infinity and NaN among them, gives the smallest code, as the
-    conversion to int32 does there; elsewhere ONNX Runtime saturates.
+    A result of 2^31 codes or more, infinite or NaN gives the smallest code, because of the conversion to
+    int32 there; on other processors ONNX Runtime saturates.
 
     Examples
     --------

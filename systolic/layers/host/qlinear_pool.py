@@ -132,7 +132,7 @@ class QLinearAveragePool(HostLayer):
             )
         ]
         around = (slice(None),) * axes[0]
-        # In window order; adding the 0 of a padding element would change no sum.
+        # In window order; a padding element would add 0, which changes no sum.
         for parts in itertools.product(*(each.values() for each in found)):
             outs, elements = zip(*parts, strict=True)
             sums[(*around, *outs)] += real[(*around, *elements)]

@@ -50,8 +50,8 @@ class QLinearSoftmax(HostLayer):
     -----
     ONNX Runtime's com.microsoft QLinearSoftmax (onnxruntime/contrib_ops/cpu/quantization/
     qlinear_softmax.cc) as of release 1.32; earlier ones multiply and divide in float32. The table's
-    exponentials are those of the C library; where two libraries differ in the last bit of float64, they
-    can differ in the last bit of a float32.
+    exponentials are those of the C library; if two libraries differ in the last bit of a float64, the
+    float32 may differ in its last bit.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class QLinearSoftmax(HostLayer):
 
 
 def _factor(scale: np.ndarray) -> float:
-    """Return the whole number of steps that make 1."""
+    """Return the whole number of quantization steps in 1."""
     with np.errstate(over="ignore"):
         steps = np.floor(np.float32(1) / scale)
     return float(steps) if np.isfinite(steps) else 1 / float(scale)

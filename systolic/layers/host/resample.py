@@ -234,7 +234,7 @@ class Resize(HostLayer):
                 f"Resize cannot make {_check.shape(wanted)} of nothing, an input {_check.shape(shape)}"
             )
         if self.policy != "stretch" and self.axes is not None:
-            # ONNX Runtime's policies pass over axes that count from the end.
+            # ONNX Runtime's policies ignore axes that count from the end.
             kept = [i for i, axis in enumerate(self.axes) if axis >= 0]
             axes, wanted = tuple(axes[i] for i in kept), tuple(wanted[i] for i in kept)
         ratios = [np.float32(s) / np.float32(shape[axis] or 1) for axis, s in zip(axes, wanted, strict=True)]
@@ -270,7 +270,7 @@ class Resize(HostLayer):
         elif rounding == "ceil":
             index = np.ceil(place)
         else:
-            # Halves by a comparison: adding a half would round what lies just below one upwards.
+            # Compare with a half: adding one would round up a number just below it.
             low = np.floor(place)
             above = place - low
             index = low + (above > half if rounding == "round_prefer_floor" else above >= half)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 NO_MEMORY = ("std::bad_alloc", "Failed to allocate memory")
-"""What ONNX Runtime says where there is no memory: it has no class of errors for that."""
+"""Messages of ONNX Runtime when memory runs out: it has no class of errors for that."""
 
-# What it says where it does not have an operator.
+# Messages for an operator that it does not have.
 _MISSING = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
 
 
@@ -39,7 +39,7 @@ def operators() -> frozenset[tuple[str, str]]:
         return frozenset()
     from onnxruntime.capi import _pybind_state as state
 
-    # Not part of its public interface: where it is missing, only standard operators are known.
+    # Not part of its public interface: without it, only standard operators are known.
     schemas: list[Any] = getattr(state, "get_all_operator_schema", list)()
     return frozenset((s.domain, s.name) for s in schemas if s.domain == "com.microsoft")
 
@@ -54,7 +54,7 @@ def create(model: bytes, what: str) -> Any:
     NoKernel
         If ONNX Runtime is missing or does not have the operator.
     ValueError
-        If it does not take the node.
+        If it does not accept the node.
     """
     runtime = _onnxruntime()
     if runtime is None:
@@ -68,7 +68,7 @@ def create(model: bytes, what: str) -> Any:
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
     except Exception as error:
-        # Its classes have no common base, and the same case comes as several of them.
+        # Its classes have no common base, and one cause may raise several of them.
         text = " ".join(str(error).split())
         kind = NoKernel if any(words in text for words in _MISSING) else ValueError
         raise kind(f"ONNX Runtime {runtime.__version__} does not take {what}: {text}") from error
@@ -91,8 +91,8 @@ def describe(session: Any) -> dict[str, tuple[str | None, tuple[int | None, ...]
 def run(session: Any, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Any]:
     """Return a session's outputs; an interrupt ends the wait for them.
 
-    Python handles signals between the steps of its main thread only, and a call may take any time. So from
-    the main thread the call is made in another one, which costs about 12 us.
+    Python handles signals only between bytecodes of the main thread, and a call may take any time. So a
+    call from the main thread runs in another one, which costs about 12 us.
     """
     options = _onnxruntime().RunOptions()
     options.log_severity_level = 4
@@ -105,13 +105,13 @@ def run(session: Any, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> 
     try:
         return _Caller.current().wait(call)
     except BaseException:
-        # Ends the run before its next node; nobody waits for the rest.
+        # End the run before its next node; nothing waits for the rest.
         options.terminate = True
         raise
 
 
 class _Caller:
-    """A thread that makes one call at a time, and is left behind if the wait is interrupted."""
+    """A thread that makes one call at a time; it is abandoned if the wait is interrupted."""
 
     _own: _Caller | None = None
 
@@ -134,7 +134,7 @@ class _Caller:
             result, error = self.results.get()
             _Caller._own = self
         except BaseException:
-            # Its result may still come, so no other call must use it: it ends with this one.
+            # The result may still arrive: end the thread after this call, so that no other call gets it.
             self.calls.put(None)
             raise
         if error is not None:
@@ -149,7 +149,7 @@ class _Caller:
             except BaseException as raised:
                 error = raised
             self.results.put((result, error))
-            # Neither results nor operands may live on while the thread waits.
+            # Free results and operands while the thread waits.
             del call, result, error
 
 

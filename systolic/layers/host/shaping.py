@@ -107,7 +107,7 @@ class Squeeze(HostLayer):
     Parameters
     ----------
     axes : sequence of int or None
-        Which; None is those that it reads, or all of size 1 if it reads none.
+        Axes to remove; None: those that it reads, or all of size 1 if it reads none.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class Squeeze(HostLayer):
         return self._shape(shapes[0], self._given(values))
 
     def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-        """Return the axes to take away; None, as no axes among the inputs, stands for all of size 1."""
+        """Return the axes to remove; None, also if the input lists none, means all of size 1."""
         return self.axes if self.axes is not None else _axes_from(self, values) or None
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:

@@ -89,7 +89,7 @@ class _Windows(HostLayer):
     def _taps(self, shape: Shape, *, cropped: bool = False) -> list[dict[int, tuple[slice, slice]]]:
         """Return :func:`~systolic.layers.geometry.taps` along each axis.
 
-        With `cropped`, without what the padding crops at the end; windows reach it with `ceil_mode` alone.
+        With `cropped`, omit elements that the padding crops at the end; only `ceil_mode` windows reach them.
         """
         strides, dilations = self.stride or (), self.dilation or ()
         found = []
@@ -270,7 +270,7 @@ class AveragePool(_Windows):
             size, step, dilation = x.shape[axis + 2], (self.stride or ())[axis], (self.dilation or ())[axis]
             starts = np.arange(outputs) * step - before
             low, high = (-before, size + after) if self.count_include_pad else (0, min(size, size + after))
-            # How many elements of each window lie before the first that counts, and before the last's end.
+            # Kernel elements of each window before the first that counts, and up to the last that counts.
             first, last = (-((starts - end) // dilation) for end in (low, high))
             inside = np.clip(last, 0, self.kernel[axis]) - np.clip(first, 0, self.kernel[axis])
             counts = np.multiply.outer(counts, inside)

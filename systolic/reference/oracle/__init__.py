@@ -8,8 +8,8 @@ means something. The ways are chosen to differ from those of the layers and of t
 - a convolution is a sum over kernel offsets of products over channels: no im2col;
 - zero points are subtracted from the codes first, rather than corrected for in the sums;
 - a fused multiply-add is rounded once by looking at the exact error of the double sum;
-- what moves elements looks each of them up by its place; what no standard rounds (exp, float sums) is
-  computed in double precision or wider, to be compared within a tolerance.
+- operators that move elements look each of them up by its place; functions that no standard rounds (exp,
+  float sums) are computed in double precision or wider, and compared within a tolerance.
 
 In the formulas ``f32`` rounds to IEEE binary32, ``rne`` to the nearest integer with ties to even,
 ``sat`` clamps to the output type; ``s`` is a scale (float32), ``z`` a zero point, q a stored
@@ -17,7 +17,7 @@ code whose real value is ``(q - z) * s``. Integer sums wrap modulo 2^32 everywhe
 
 Operator semantics: the ONNX operator specifications. Order and precision of the roundings, which
 ONNX leaves open: ONNX Runtime's CPU provider (``onnxruntime/core/mlas/lib`` and
-``onnxruntime/contrib_ops/cpu/quantization``), as released in 1.31.
+``onnxruntime/contrib_ops/cpu/quantization``), as released in 1.32.
 """
 
 from systolic.reference.oracle._elementwise import qlinear_add, qlinear_sigmoid, relu

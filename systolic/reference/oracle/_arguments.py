@@ -62,9 +62,9 @@ def from_nchw(y: np.ndarray, layout: str) -> np.ndarray:
 
 
 def saturate(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Whole numbers held in floats by way of int32, as on x86, to a narrower integer type.
+    """Convert whole numbers in floats to a narrower integer type by way of int32, as on x86.
 
-    The conversion gives int32's smallest number where it cannot hold the value: NaN, and 2^31 and more.
+    The conversion returns int32's smallest number for values that it cannot hold: NaN, and 2^31 or more.
     """
     limits = np.iinfo(dtype)
     held = np.logical_and(values >= -(2.0**31), values < 2.0**31)

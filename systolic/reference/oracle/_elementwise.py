@@ -1,4 +1,4 @@
-"""Operators beside the array that work code by code: QLinearAdd, QLinearSigmoid and relu."""
+"""Element-wise host operators on codes: QLinearAdd, QLinearSigmoid and relu."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def qlinear_add(
         left, right = right, left
     (p, sp, zp), (q, sq, zq) = left, right
 
-    # What overflows is infinite or NaN from there on.
+    # Overflow gives infinity or NaN, which the next steps propagate.
     with np.errstate(all="ignore"):
         rp, rq = np.float32(sp / sy), np.float32(sq / sy)
         constant = zy - _fma(rp, np.float32(zp), rq * np.float32(zq))
-        # All 256 x 256 pairs of codes, then a look-up: as exact, and faster on large tensors.
+        # Tabulate all 256 x 256 pairs of codes, then look up: as exact, and faster for large tensors.
         inner = _fma(_all_codes(q.dtype), rq, constant)
         outer = _fma(_all_codes(p.dtype)[:, np.newaxis], rp, inner)
     table = saturate(np.rint(outer), dtype)

@@ -68,7 +68,7 @@ def expand(x: Any, shape: Sequence[int]) -> np.ndarray:
 def pad(x: Any, margins: Sequence[tuple[int, int]], mode: str, value: Any = 0) -> np.ndarray:
     """Surround a tensor: by a value, its mirror image ("reflect"), its border ("edge") or itself ("wrap").
 
-    Negative margins cut elements away, before anything is added.
+    Negative margins remove elements, before any are added.
     """
     x = np.asarray(x)
     x = look_up(
@@ -100,9 +100,9 @@ def pad(x: Any, margins: Sequence[tuple[int, int]], mode: str, value: Any = 0) -
 
 
 def nearest(size: int, out: int, scale: Any, coordinates: str, rounding: str) -> list[int]:
-    """Return which of `size` elements each of `out` is, for ONNX Resize with ``mode="nearest"``.
+    """Return which of `size` elements each of `out` copies, for ONNX Resize with ``mode="nearest"``.
 
-    One element after the other in float32, as ONNX Runtime computes them.
+    Computed one by one in float32, as in ONNX Runtime.
     """
     f = np.float32
     scale, found = f(scale), []

@@ -101,7 +101,7 @@ def qlinear_average_pool(
     members = pad(members, pads, int(count_include_pad))
     total = np.zeros((*images.shape[:2], *out), dtype=np.float32)
     count = np.zeros((1, 1, *out), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond float32 are infinities, or NaN
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond float32 are infinite or NaN
         for _, _, tap in taps(values, kernel, stride, (1, 1), out):
             total += tap
     for _, _, tap in taps(members, kernel, stride, (1, 1), out):

@@ -1,7 +1,7 @@
 """Operators on real numbers, in double precision or wider, rounded once to the result's type.
 
-Windows, products and statistics in plain numpy: a result is right where it lies within a stated
-tolerance of these, since ONNX fixes neither the order of sums nor how exp and its kin are approximated.
+Windows, products and statistics in plain numpy. A result is correct if it is within a stated tolerance
+of these, since ONNX fixes neither the order of sums nor the approximation of functions such as exp.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 Sizes = tuple[int, ...]
 Wide = np.longdouble
 
-# Above so many elements double precision does: it is twenty times as fast.
+# Above this number of elements use double precision, which is twenty times as fast.
 _MANY = 1 << 16
 
 
 def widened(x: np.ndarray) -> np.ndarray:
-    """Return numbers in a type that is wider than that of any tensor, or in float64 if they are many."""
+    """Return numbers as long double, or as float64 if they are many or the platform has nothing wider."""
     return x.astype(Wide if x.size <= _MANY else np.float64)
 
 
 def window_taps(
     x: np.ndarray, out: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, before: Sizes
 ) -> Iterator[tuple[Sizes, np.ndarray, np.ndarray]]:
-    """Yield, for each offset in the kernel, what it sees at each output element, and whether that exists.
+    """Yield, for each offset in the kernel, its value at each output element, and whether it is inside x.
 
     x is (batch, channels, ...). Element o of an axis sees place ``o * stride + offset * dilation - before``;
-    where that lies outside of x, the value is that of the nearest element.
+    outside x the value is that of the nearest element.
     """
     for offsets in itertools.product(*map(range, kernel)):
         places, inside = [], np.ones((1,) * len(out), bool)
@@ -48,9 +48,9 @@ def window_taps(
 def max_windows(
     x: Any, out: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, before: Sizes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest number of each window and the place of the first such in its image, in C order.
+    """Return the maximum of each window, and the C-order place of its first occurrence in the image.
 
-    NaN is the largest number's value if a window holds one; it has no place.
+    If a window holds a NaN, its maximum is NaN and the place has no meaning.
     """
     x = np.asarray(x)
     flat = np.arange(math.prod(x.shape[2:])).reshape(1, 1, *x.shape[2:])
@@ -65,7 +65,7 @@ def max_windows(
         if x.dtype.kind == "f":
             nan |= inside & np.isnan(value)
     if x.dtype.kind == "f":
-        # A window of padding alone holds no number.
+        # A window may consist of padding alone.
         best = np.where(where < 0, np.asarray(-np.inf, x.dtype), best)
         best = np.where(nan, np.asarray(np.nan, x.dtype), best)
     else:
@@ -82,8 +82,8 @@ def average_windows(
     pads: Sequence[tuple[int, int]],
     count_include_pad: bool,
 ) -> np.ndarray:
-    """Return the mean of each window; what lies beyond the padding never counts."""
-    # A negative padding crops: what it cuts off at the end is no part of any window.
+    """Return the mean of each window; elements beyond the padding never count."""
+    # Negative padding crops: elements cut off at the end are in no window.
     kept = [slice(0, size + min(pad[1], 0)) for size, pad in zip(np.shape(x)[2:], pads, strict=True)]
     x = np.asarray(x)[(slice(None), slice(None), *kept)]
     pads = [(pad[0], max(pad[1], 0)) for pad in pads]
@@ -152,7 +152,7 @@ def conv_transpose(
         for offsets in np.ndindex(*w.shape[2:]):
             kernel = np.moveaxis(weight[(..., *offsets)], 1, 2)  # (groups, oc // groups, ic // groups)
             each = (kernel @ rows).reshape(batch, groups, ocg, *x.shape[2:])
-            # Elements of x fall on different places of y for one offset.
+            # For one offset, elements of x map to different places of y.
             places = [
                 np.arange(size) * s + k * d - b
                 for size, s, k, d, b in zip(x.shape[2:], stride, offsets, dilation, before, strict=True)
@@ -309,7 +309,7 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _spread(exponent: tuple[int, ...], base: tuple[int, ...]) -> bool:
-    """Whether one exponent stands beside several numbers along the innermost axis that is not 1 for both."""
+    """Whether `exponent` is broadcast along the innermost axis that is not 1 in both."""
     axes = max(len(exponent), len(base))
     sizes = zip((1,) * (axes - len(exponent)) + exponent, (1,) * (axes - len(base)) + base, strict=True)
     inner = [pair for pair in sizes if pair != (1, 1)]
@@ -327,7 +327,7 @@ def binary(operation: str, a: Any, b: Any) -> np.ndarray:
         if operation == "Pow":
             if dtype.kind == "f":
                 return np.power(widened(a), widened(b)).astype(dtype)
-            # Integers too in float64, as in ONNX Runtime, but for squares and cubes by one exponent.
+            # In float64, also for integers, as in ONNX Runtime; except squares and cubes by one exponent.
             power = np.power(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
             if _spread(b.shape, a.shape):
                 power = np.where(b == 2, a * a, power)
@@ -351,10 +351,10 @@ def _wide(x: np.ndarray) -> np.ndarray:
 
 
 def reduce(operation: str, x: Any, axes: Sizes, keepdims: bool) -> np.ndarray:
-    """Return one number for all along some axes: ONNX ReduceMax, Mean, Min, Prod or Sum.
+    """Reduce over axes: ONNX ReduceMax, ReduceMean, ReduceMin, ReduceProd or ReduceSum.
 
-    Integers saturate, as in ONNX Runtime. Of no numbers the largest is the type's least, the smallest its
-    greatest, and the mean 0.
+    Integers saturate, as in ONNX Runtime. For an empty set the maximum is the type's smallest number, the
+    minimum its largest, and the mean 0.
     """
     x = np.asarray(x)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
@@ -377,7 +377,7 @@ def reduce(operation: str, x: Any, axes: Sizes, keepdims: bool) -> np.ndarray:
             if operation == "ReduceMean":
                 y = y / max(count, 1)
             if not floats:
-                # What is beyond the type, or no number, is at its ends; 2^63 is beyond int64.
+                # Values beyond the type become its ends, NaN the smallest; 2^63 is beyond int64.
                 low, high = ~(y > float(least)), y >= float(greatest)
                 whole = np.where(low | high, 0, y).astype(x.dtype)
                 y = np.where(high, greatest, np.where(low, least, whole))
@@ -386,9 +386,9 @@ def reduce(operation: str, x: Any, axes: Sizes, keepdims: bool) -> np.ndarray:
 
 
 def arg_max(x: Any, axis: int, keepdims: bool, last: bool) -> np.ndarray:
-    """Return where along an axis the largest number is.
+    """Return the index of the largest number along an axis.
 
-    As in ONNX Runtime, NaN is not larger than any number, and none is larger than a NaN that comes first.
+    As in ONNX Runtime, NaN is not larger than any number, and no number is larger than a leading NaN.
     """
     x = np.moveaxis(np.asarray(x), axis, -1)
     found = np.zeros(x.shape[:-1], np.int64)

@@ -94,7 +94,7 @@ def requantize(acc: Any, multiplier: Any, zero_point: Any, dtype: Any) -> np.nda
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scaled = acc.astype(np.float32) * np.asarray(multiplier, dtype=np.float32)
     low, high = np.float32(limits.min - zero), np.float32(limits.max - zero)
-    # NaN, which scales computed at run time may give, is the lowest code, as of x86's minima and maxima.
+    # NaN, possible with scales computed at run time, becomes the lowest code, as by x86's min and max.
     bounded = np.where(np.isnan(scaled), low, np.clip(scaled, low, high))
     return np.asarray(np.rint(bounded).astype(np.int64) + zero, dtype=dtype)
 

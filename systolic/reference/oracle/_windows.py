@@ -16,10 +16,10 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 def auto_pads(padding: str, size: int, extent: int, stride: int, *, pool: bool = False) -> Pair:
     """Padding before and after an axis for ONNX's auto_pad, as ONNX Runtime resolves it.
 
-    `extent` is what the kernel spans, without dilation for a pool. ``"same"`` (SAME_UPPER) and
-    ``"same_lower"`` make the last window end where the padding does. Where strides leave the end of the axis
-    unread, they take elements away instead: half of them at the beginning, in C's integer division, which
-    convolutions begin one element later.
+    `extent` is the size of the kernel with its dilation, for a pool without. ``"same"`` (SAME_UPPER) and
+    ``"same_lower"`` make the last window end with the padding. If strides leave the end of the axis unread,
+    they remove elements instead: half of them at the beginning, rounded towards 0; convolutions add one
+    before halving.
     """
     if padding == "valid":
         return 0, 0
@@ -45,8 +45,8 @@ def output_size(
         before, after = pads[axis]
         extent = (kernel[axis] - 1) * dilation[axis] + 1
         padded = image[axis] + before + after
-        # The starts of the windows, counted rather than divided; with `ceil_mode` a first one that lacks
-        # less than a stride counts.
+        # The starts of the windows, counted rather than divided; with `ceil_mode` a first window that lacks
+        # less than a stride counts, too.
         starts = list(range(0, padded - extent + 1, stride[axis]))
         if ceil_mode and 0 < extent - padded < stride[axis]:
             starts = [0]
@@ -74,7 +74,7 @@ def taps(
 
 
 def pad(images: np.ndarray, pads: Pads, value: int) -> np.ndarray:
-    """Surround images with `value`; where a number is negative, take so many lines away."""
+    """Surround images with `value`; a negative number removes lines."""
     (top, bottom), (left, right) = pads
     images = images[:, :, max(-top, 0) : images.shape[2] - max(-bottom, 0)]
     images = images[:, :, :, max(-left, 0) : images.shape[3] - max(-right, 0)]
