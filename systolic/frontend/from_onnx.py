@@ -28,6 +28,7 @@ from systolic.frontend.qdq import to_integers
 from systolic.frontend.read import read
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import UnknownShape
+from systolic.layers.host.subgraphs import subgraphs
 from systolic.model import Model, Node
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
@@ -205,9 +206,7 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
             layer, tensors = converted
             converted = [Node(layer, tensors, _outputs(layer, operator), operator.label)]
         # What a subgraph does may have no end.
-        foldable = operator.proto is None or not any(
-            a.HasField("g") or a.graphs for a in operator.proto.attribute
-        )
+        foldable = operator.proto is None or not any(subgraphs(operator.proto))
         return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
     except (UnsupportedOperator, ImportError):
         raise
