@@ -200,7 +200,7 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
             raise ValueError("it has no output")
         converted = convert(operator)
         if isinstance(converted, np.ndarray):
-            _put(operator.graph, operator.outputs[0], converted)
+            operator.graph.put(operator.outputs[0], converted)
             return []
         if isinstance(converted, tuple):
             layer, tensors = converted
@@ -261,10 +261,6 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
             # Small constants stay as they are, such as int8 weights; runs make the large ones of them.
             return False
         for tensor, array in node.named(layer.fold(*known)).items():
-            _put(graph, tensor, array)
+            graph.put(tensor, array)
         return True
     return False
-
-
-def _put(graph: Graph, tensor: str, array: np.ndarray) -> None:
-    graph.constants[tensor], graph.dtypes[tensor], graph.shapes[tensor] = array, array.dtype.name, array.shape

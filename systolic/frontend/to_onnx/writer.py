@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.notes import fresh
-from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.layers.base import Shape
 from systolic.layers.host.evaluator import parse
 from systolic.layers.host.subgraphs import inner_names
@@ -58,8 +57,9 @@ class Writer:
         )
         self.names = set(self.model_names)
         for node in model.nodes:
-            if getattr(node.layer, "may_loop", False):
-                self.names |= inner_names(parse(node.layer.node.tobytes()))
+            layer: Any = node.layer
+            if getattr(layer, "may_loop", False):
+                self.names |= inner_names(parse(layer.node.tobytes()))
         # What differs between two sizes for what is open is open too.
         self._traces = _traces(model)
         self._dtypes = {name: dtype for name, (_, dtype) in self._traces[0].items()}
