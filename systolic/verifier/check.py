@@ -186,7 +186,7 @@ def _refuse(**given: Any) -> None:
 
 
 def _tolerance(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
+    if not _check.is_real(value) or not 0 <= value < 1:
         raise ValueError(f"tolerance must be a number from 0 (every bit) to below 1, not {value!r}")
     return float(value)
 

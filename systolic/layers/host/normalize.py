@@ -445,6 +445,7 @@ class BatchNormalization(HostLayer):
 
 
 def _epsilon(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+    epsilon = _check.real(value, "epsilon")
+    if not epsilon >= 0:
         raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
-    return _check.real(value, "epsilon")
+    return epsilon
