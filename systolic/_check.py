@@ -54,20 +54,23 @@ def choice(value: Any, name: str, options: Sequence[str]) -> str:
 
 def positive_real(value: Any, name: str) -> float:
     """Return `value` as a finite ``float`` above zero."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} must be a number, not {kind(value)}")
     try:
-        result = float(value)
-    except OverflowError:
+        result = real(value, name)
+    except ValueError:  # an integer beyond any float
         result = np.inf
     if not np.isfinite(result) or result <= 0:
         raise ValueError(f"{name} must be finite and above zero, not {value!r}")
     return result
 
 
+def is_real(value: Any) -> bool:
+    """Return whether a value is an integer or a float, Python's or numpy's, and no bool."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 def real(value: Any, name: str) -> float:
     """Return `value` as a ``float``, which may be infinite or NaN."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+    if not is_real(value):
         raise TypeError(f"{name} must be a number, not {kind(value)}")
     try:
         return float(value)
@@ -75,12 +78,19 @@ def real(value: Any, name: str) -> float:
         raise ValueError(f"{name} must be a number that a float holds, not {kind(value)}") from None
 
 
+def dtype_or_none(value: Any) -> np.dtype | None:
+    """Return the dtype that a text, type or dtype names; None for anything else."""
+    try:
+        return np.dtype(value) if isinstance(value, str | type | np.dtype) else None
+    except (TypeError, ValueError, SyntaxError):  # numpy evaluates some texts
+        return None
+
+
 def operand_dtype(value: Any, name: str) -> str:
     """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
-    try:
-        dtype = np.dtype(value if isinstance(value, str | type | np.dtype) else object)
-    except (TypeError, UnicodeError):
-        raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}") from None
+    dtype = dtype_or_none(value)
+    if dtype is None:
+        raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}")
     if dtype.name not in OPERAND_DTYPES:
         raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
     return dtype.name

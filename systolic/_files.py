@@ -46,9 +46,12 @@ def check_plain(path: str | os.PathLike[str], what: str) -> os.stat_result:
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a plain file"
-        raise ValueError(f"{os.fspath(path)} is {kind}; {what}")
+        raise ValueError(_not_plain(path, stat.S_ISDIR(status.st_mode), what))
     return status
+
+
+def _not_plain(path: str | os.PathLike[str], folder: bool, what: str) -> str:
+    return f"{os.fspath(path)} is {'a folder' if folder else 'not a plain file'}; {what}"
 
 
 def write_file(
@@ -59,7 +62,8 @@ def write_file(
     Parameters
     ----------
     path : path
-        Its folder must exist. The file gets the permissions of any new one.
+        Its folder must exist. The file gets the permissions of any new one. A pipe or device is refused:
+        a file would take its place.
     write : callable
         Gets the open file.
     mode : {"wb", "w"}
@@ -71,8 +75,13 @@ def write_file(
         with open(temporary, mode.replace("w", "x"), **options) as file:
             write(file)
 
-    if os.path.isdir(path_text(path)):
-        raise IsADirectoryError(f"{os.fspath(path)} is a folder; name a file in it")
+    target = path_text(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(_not_plain(path, True, "name a file in it"))
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise ValueError(_not_plain(path, False, "name a file"))
+    if os.path.basename(target) in ("", os.curdir, os.pardir):
+        raise ValueError(f"path must be the name of a file, not {target!r}")
     _write(path, make, os.replace, os.unlink)
 
 

@@ -19,11 +19,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from systolic._memory import available_bytes
+from systolic._memory import address_space, available_bytes
 
 if TYPE_CHECKING:
     import subprocess
@@ -262,12 +262,14 @@ def _ending(status: int | None) -> str:
     return f"with exit status {status}"
 
 
-def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> _Outcome:
-    """Return the outcome of a call in a form that the other process can read."""
+def _outcome(
+    function: Callable[..., Any], args: tuple[Any, ...], allowance: int | None = None
+) -> _Outcome:
+    """Return the outcome of a call for the other process; `allowance` is the bytes it may take."""
     try:
         return "result", function(*args)
     except MemoryError:
-        return "memory", _allowance()
+        return "memory", allowance
     except Exception as error:
         known = vars(builtins).get(type(error).__name__) is type(error)
         if known or type(error).__module__.partition(".")[0] == __package__:
@@ -298,9 +300,8 @@ def serve() -> None:
         _send(answers, b"")
         if outcome[0] == "result":
             function, args, seconds = outcome[1]
-            _limit(seconds)
-            outcome = _outcome(function, args)
-            _limit(None)
+            with _limited(seconds) as allowance:
+                outcome = _outcome(function, args, allowance)
         _send(answers, _pickled(outcome))
 
 
@@ -328,19 +329,28 @@ def _settle() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def _limit(seconds: float | None) -> None:
-    """Limit time and memory of the next call; None removes the limits."""
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[int | None]:
+    """Limit time and memory of the block; yield the bytes that it may allocate."""
     if sys.platform == "win32":
+        yield None
         return
     import resource
 
-    signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else seconds * _CLOCK)
-    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
-    unlimited = most = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if seconds is not None and (there := _allowance()) is not None and (held := _address_space()) is not None:
-        most = held + there if unlimited == resource.RLIM_INFINITY else min(held + there, unlimited)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses a limit below the space in use
-        resource.setrlimit(resource.RLIMIT_AS, (most, unlimited))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    there, held = _allowance(), address_space()
+    if there is not None and held is not None:
+        most = held + there if soft == resource.RLIM_INFINITY else min(held + there, soft)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses what is below the space in use
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    signal.setitimer(signal.ITIMER_REAL, seconds * _CLOCK)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield there
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _allowance() -> int | None:
@@ -353,15 +363,6 @@ def _allowance_at(second: int) -> int | None:
     # Cached for a second: asking takes longer than a small call.
     there = available_bytes()
     return None if there is None else there // 2
-
-
-def _address_space() -> int | None:
-    """Return the bytes of this process's address space, None if the system does not report it."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _pickled(outcome: _Outcome) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,10 +27,10 @@ _CGROUP_FILES = {
 def available_bytes() -> int | None:
     """Return the bytes that this process can still allocate, None if the system does not report it.
 
-    On Linux, the kernel's estimate plus free swap, within the limits of the process's control groups;
-    elsewhere all physical memory.
+    On Linux what the kernel estimates and the swap that is free, within the limits of the process's
+    control groups and of its address space (``ulimit -v``); elsewhere all physical memory.
     """
-    found = [_machine_bytes(), *_cgroup_bytes()]
+    found = [_machine_bytes(), _limit_bytes(), *_cgroup_bytes()]
     return min((size for size in found if size is not None), default=None)
 
 
@@ -53,6 +54,25 @@ def require_array(shape: Sequence[int], dtype: str | np.dtype, what: str) -> Non
         require(size, f"{what} {tuple(map(int, shape))} {kind.name}")
 
 
+def address_space() -> int | None:
+    """Return the bytes of this process's address space, None where the system does not say."""
+    try:
+        pages = int((_PROC / "self" / "statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, LookupError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limit_bytes() -> int | None:
+    """Return what the limit on the address space leaves, None if there is none."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    most, held = resource.getrlimit(resource.RLIMIT_AS)[0], address_space()
+    return None if most == resource.RLIM_INFINITY or held is None else max(most - held, 0)
+
+
 def _machine_bytes() -> int | None:
     try:
         lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
@@ -70,7 +90,8 @@ def _machine_bytes() -> int | None:
 def _cgroup_bytes() -> Iterator[int]:
     """Yield the bytes that each limit of the process's control groups leaves."""
     try:
-        lines = (_PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+        # A group's name may be any bytes, as a file's.
+        lines = os.fsdecode((_PROC / "self" / "cgroup").read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:

@@ -154,11 +154,8 @@ def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:
     array([[ 1, -1],
            [ 3,  4]], dtype=int8)
     """
-    try:
-        kind = np.dtype(dtype if isinstance(dtype, str | type | np.dtype) else object)
-    except (TypeError, UnicodeError):
-        kind = np.dtype(object)
-    if kind.kind not in "biu":
+    kind = _check.dtype_or_none(dtype)
+    if kind is None or kind.kind not in "biu":
         raise TypeError(f"dtype must be a type of integers or bool, not {_check.kind(dtype)}")
     rows = _check.integer(rows, "rows", minimum=1, maximum=_MOST)
     cols = _check.integer(cols, "cols", minimum=1, maximum=_MOST)

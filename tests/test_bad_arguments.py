@@ -49,10 +49,10 @@ INT8 = ma.masked_array(np.ones((2, 2), np.int8), mask=True)
 BYTES: list[Any] = [b"ab", bytearray(b"ab"), memoryview(b"ab"), (b"ab", b"ab"), [b"a", b"b"]]
 MASKED: list[Any] = [INT8, INT8.astype(np.float32), INT8.astype(np.int32), [INT8[0], INT8[1]], INT8[0]]
 OTHERS: list[Any] = [
-    None, "", "ab", "a\0b", "\ud800", True, -1, 1.5, float("nan"), float("inf"), 1j, 10**400, -(10**400), 2**63,
+    None, "", "ab", "a\0b", "\ud800", ",", "i4,(", True, -1, 1.5, float("nan"), float("inf"), 1j, 10**400, -(10**400), 2**63,
     (), (1,), (1, 2, 3), ("a", "b"), ((1, 2), (3, 4), (5,)), [None, None], [[1, [2]], [3]], ENDLESS,
     {}, {"a": 1}, {1: 2}, {1, 2}, object(), CLOSED, ..., slice(1), np.dtype("int8"), ValueError("x"), Gemm,
-    np.int8(1), np.array(1, np.int8), np.zeros(0, np.int8), np.ones((9, 9, 9, 9, 9), np.int8),
+    np.int8(1), np.complex64(1), np.array(1, np.int8), np.zeros(0, np.int8), np.ones((9, 9, 9, 9, 9), np.int8),
     np.full((2, 2), np.nan), np.array(["a", "b"]), np.array([None, "a"]), np.array(["2020"], "M8[D]"),
     np.zeros(2, [("a", "i1")]), array.array("i", [1, 2]),
 ]  # fmt: skip

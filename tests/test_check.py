@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from strategies import raises
 
+import systolic
 from systolic import _check
+from systolic.cosim import unpack
 
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
@@ -61,7 +63,7 @@ def test_positive_real_rejects_values(value: float) -> None:
         _check.positive_real(value, "r")
 
 
-@pytest.mark.parametrize("value", ["2", None, True, 2j])
+@pytest.mark.parametrize("value", ["2", None, True, 2j, np.complex64(1)])
 def test_positive_real_rejects_kinds(value) -> None:
     with pytest.raises(TypeError, match="^r must be a number, not "):
         _check.positive_real(value, "r")
@@ -79,6 +81,19 @@ def test_operand_dtype_rejects() -> None:
         _check.operand_dtype("int16", "d")
     with raises(TypeError, "d must be 'int8' or 'uint8', not 'octet'"):
         _check.operand_dtype("octet", "d")
+
+
+@pytest.mark.parametrize("text", ["i4,(", ",", "\ud800", "octet", 3, None, [("a", "i4")]])
+def test_what_is_no_dtype(text) -> None:
+    assert _check.dtype_or_none(text) is None
+    with pytest.raises(TypeError, match="^d must be 'int8' or 'uint8', not "):
+        _check.operand_dtype(text, "d")
+    with pytest.raises(TypeError, match="^dtype must be "):
+        unpack(0, 1, 1, dtype=text)
+    with pytest.raises(TypeError, match="^dtype must be one of "):
+        systolic.QuantParams(1.0, dtype=text)
+    with pytest.raises(TypeError, match="^Relu takes types, such as 'int8', not "):
+        systolic.Relu().output_dtype(text)
 
 
 def test_operand_copies_nothing() -> None:

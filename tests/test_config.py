@@ -123,6 +123,9 @@ def test_machine_config_rejects() -> None:
 
 def test_seconds() -> None:
     assert MachineConfig(clock_mhz=500).seconds(1_000_000) == 0.002
+    for cycles in (np.complex64(1), True, "1"):
+        with pytest.raises(TypeError, match="^cycles must be a number, not "):
+            MachineConfig().seconds(cycles)  # type: ignore[arg-type]
 
 
 def test_as_configs() -> None:

@@ -44,6 +44,29 @@ def test_nothing_is_left_where_a_folder_stands(tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_what_is_no_plain_file_is_kept(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "broken").symlink_to("nothing")
+    before = sorted(tmp_path.iterdir())
+    for name in ("pipe", "link", "broken"):
+        with pytest.raises(ValueError, match=f"{name} is not a plain file; name a file$"):
+            write_file(tmp_path / name, lambda file: file.write(b"new"))
+    for name in ("new/", "new/.", "new/..", "pipe/"):
+        with pytest.raises(ValueError, match="^path must be the name of a file, not '.*/"):
+            write_file(f"{tmp_path}/{name}", lambda file: file.write(b"new"))
+    assert sorted(tmp_path.iterdir()) == before and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_to_a_file_is_replaced(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("old")
+    write_file(tmp_path / "link", lambda file: file.write(b"new"))
+    assert (tmp_path / "link").read_text() == "new" and (tmp_path / "old").read_text() == "old"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
 def test_permissions_are_those_of_a_new_file(tmp_path):
     old = os.umask(0o027)

@@ -218,6 +218,19 @@ def test_node_by_node_with_external_data(
         assert systolic.verify(given_path, against="onnxruntime", node_by_node=True).passed
 
 
+@pytest.mark.parametrize("length", [None, "many", "3"])
+def test_external_data_are_counted_by_their_sizes(length: str | None) -> None:
+    from systolic.verifier.runtime import _external_bytes
+
+    outside = onnx.TensorProto(name="w", dims=[2**20, 2**10], data_type=onnx.TensorProto.FLOAT16)
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="w.bin")
+    if length is not None:
+        outside.external_data.add(key="length", value=length)
+    graph = onnx.GraphProto(initializer=[outside, onnx.numpy_helper.from_array(F(1), "s")])
+    assert _external_bytes(graph) == 2**31
+
+
 def test_a_file_of_2_gib_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     with path.open("wb") as file:

@@ -46,6 +46,7 @@ from toy_layers import Halves  # noqa: E402
 import systolic  # noqa: E402
 from systolic import UnsupportedOperator, load_onnx  # noqa: E402
 from systolic.frontend import from_onnx, operators  # noqa: E402
+from systolic.frontend.notes import Notes, write_notes  # noqa: E402
 from systolic.frontend.operators import OPERATORS, Graph, Operator  # noqa: E402
 from systolic.frontend.read import read  # noqa: E402
 
@@ -809,3 +810,90 @@ def test_needs_onnx(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ImportError, match=r'needs the onnx package: pip install "systolic\[onnx\]"'):
         load_onnx(path)
+
+
+def _naming() -> dict[str, Case]:
+    """Nodes that become several, or read more than the file has."""
+    x, rng = np.float32([[1.5, -2, 3]]), np.random.default_rng(0)
+    image, weight = rng.integers(0, 255, (1, 3, 3, 2), np.uint8), rng.integers(0, 255, (2, 2, 2, 2), np.uint8)
+    one, zero = F(1), np.uint8(3)
+    return {
+        "clip": om.single("Clip", [x, F(-1), F(2)], (0, 1, 2)),
+        "max": om.single("Max", [x, -x, x * x, x + 1], (0, 1, 2, 3)),
+        "pad": om.single("Pad", [x], opset=10, pads=[0, 1, 0, 1]),
+        "pad axes": om.single("Pad", [x, np.array([1, 1]), None, np.array([1])], (0, 1), opset=21),
+        "slice": om.single("Slice", [x, np.array([0]), np.array([1]), None, np.array([1])], (0, 1)),
+        "quantize": om.single(
+            "QuantizeLinear", [x.astype(np.float16), np.float16(0.25), np.int8(1)], opset=23
+        ),
+        "quantize computed": om.single(
+            "QuantizeLinear", [x.astype(np.float16), np.float16(0.25), np.int8(1)], (0, 1), opset=23
+        ),
+        "integers": om.single("MatMulInteger", [np.uint8([[7]]), np.int8([[5]]), None, np.int8(2)]),
+        "dynamic": om.single(
+            "com.microsoft.DynamicQuantizeMatMul", [x, np.int8([[1], [2], [3]]), F([0.5])]
+        ),
+        "convolution": om.single(
+            "com.microsoft.QLinearConv",
+            [image, one, zero, weight, one, zero, F(20), zero],
+            (0, 3),
+            channels_last=1,
+        ),
+    }  # fmt: skip
+
+
+def _with_tensor(graph: Any, name: str, inner: bool) -> Any:
+    """Return a model that also has a tensor of this name, 3, by which it multiplies an input to "extra"."""
+    made = type(graph)()
+    made.CopyFrom(graph)
+    three = onnx.numpy_helper.from_array(F([3]), name)
+    node = om.node("Mul", ["number", name], "extra", name="extra")
+    if inner:
+        graphs = [
+            onnx.helper.make_graph(
+                [om.node("Mul", ["number", name], out)], out, [], [om.value(out, "float32", None)], [three]
+            )
+            for out in ("then", "else")
+        ]
+        node = om.node("If", ["yes"], "extra", then_branch=graphs[0], else_branch=graphs[1])
+        made.graph.input.append(om.value("yes", "bool", ()))
+    else:
+        made.graph.initializer.append(three)
+    made.graph.node.append(node)
+    made.graph.input.append(om.value("number", "float32", (1,)))
+    made.graph.output.append(om.value("extra", "float32", (1,)))
+    return made
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("case", _naming())
+def test_names_made_are_not_of_the_file(case: str, inner: bool, tmp_path: Path) -> None:
+    graph, feeds = _naming()[case]
+    graph = om.typed(graph)
+    model = load_onnx(om.save(graph, tmp_path))
+    expected = systolic.run(model, feeds).outputs
+    own = {*graph.graph.node[0].input, *graph.graph.node[0].output}
+    there = {*model.constants, *(name for node in model.nodes for name in node.outputs)}
+    made = sorted(there - own - {""})
+    assert made, "this case is of nodes that need names"
+    for name in made:
+        other = load_onnx(om.save(_with_tensor(graph, name, inner), tmp_path))
+        more = {"number": F([2]), **({"yes": np.array(True)} if inner else {})}
+        got = systolic.run(other, {**feeds, **more}).outputs
+        assert got["extra"].tolist() == [6], name
+        for output, array in expected.items():
+            np.testing.assert_array_equal(got[output], array, err_msg=name)
+        if inner and graph.opset_import[0].version < 11:
+            continue  # the subgraphs' operators are of one set, the Pad that is written of another
+        path = tmp_path / "saved.onnx"
+        systolic.save_onnx(other, path)
+        assert load_onnx(path) == other
+
+
+def test_constants_made_of_a_file_with_notes(tmp_path: Path) -> None:
+    graph, feeds = _naming()["quantize"]
+    graph = om.typed(graph)
+    expected = systolic.run(load_onnx(om.save(graph, tmp_path)), feeds).outputs["y"]
+    write_notes(graph, Notes(constants=("i1", "i2")))
+    model = load_onnx(om.save(graph, tmp_path))
+    np.testing.assert_array_equal(systolic.run(model, feeds).outputs["y"], expected)

@@ -564,6 +564,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no axes": (lambda: layers.Unsqueeze().output_shape((2,)), TypeError, "needs axes"),
     "a largest of nothing": (lambda: layers.ArgMax(0).output_shape((0, 2)), ValueError, "at least one number"),
     "a scale too long": (lambda: layers.LayerNormalization().output_shape((2, 3), (2,)), ValueError, "scale that broadcasts"),
+    "a complex epsilon": (lambda: layers.BatchNormalization(np.complex64(1)), TypeError, "epsilon must be a number, not"),
+    "a complex bound": (lambda: layers.Clip(np.complex64(1)), TypeError, "low must be a number or None"),
     "epsilon below 0": (lambda: layers.LayerNormalization(epsilon=-1), ValueError, "at least 0"),
     "matrices apart": (lambda: layers.FloatMatMul().apply(A, A), ValueError, r"\(2, 3\) and \(2, 3\)"),
     "a transposed vector": (lambda: layers.FloatMatMul(transpose_a=True).apply(B, A), ValueError, "transposes matrices"),

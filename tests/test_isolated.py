@@ -215,11 +215,30 @@ def test_the_limit_on_memory_is_half_of_what_is_available():
     script = (
         "from systolic import _isolated as i\n"
         "i._allowance = lambda: 1 << 28\n"
-        "i._limit(10)\n"
-        "bytearray(1 << 27)\n"
-        "try:\n    bytearray(1 << 29)\nexcept MemoryError:\n    pass\nelse:\n    raise SystemExit('no limit')\n"
-        "i._limit(None)\n"
+        "with i._limited(10):\n"
+        "    bytearray(1 << 27)\n"
+        "    try:\n        bytearray(1 << 29)\n    except MemoryError:\n        pass\n"
+        "    else:\n        raise SystemExit('no limit')\n"
         "bytearray(1 << 29)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=_environment())
+
+
+@LINUX
+@pytest.mark.parametrize("allowed", [1 << 28, 1 << 40])
+def test_a_soft_limit_on_memory_stays(allowed):
+    script = (
+        "import resource\n"
+        "from systolic import _isolated as i, _memory\n"
+        "def limits(): return resource.getrlimit(resource.RLIMIT_AS)\n"
+        "hard = limits()[1]\n"
+        "soft = _memory.address_space() + (1 << 29)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (soft, hard))\n"
+        f"i._allowance = lambda: {allowed}\n"
+        "with i._limited(10):\n"
+        f"    assert limits()[0] == soft if {allowed} > soft else limits()[0] < soft\n"
+        "    assert limits()[1] == hard\n"
+        "assert limits() == (soft, hard)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=_environment())
 
@@ -351,7 +370,7 @@ def test_without_an_interpreter_functions_run_here(executable, monkeypatch):
         assert call(pid) == os.getpid()
     with pytest.raises(ValueError, match="OwnError: of the test"):
         call(own_error)
-    with pytest.raises(ValueError, match="needs more memory"):
+    with pytest.raises(ValueError, match="^the test needs more memory than there is$"):
         call(fail, MemoryError)
     with pytest.raises(KeyboardInterrupt):
         call(fail, KeyboardInterrupt)

@@ -267,6 +267,15 @@ def test_window_sizes() -> None:
     # The last window would start in the padding at the end: ONNX leaves it out.
     assert window((4, 4), (1, 1), (3, 3), padding=((0, 2), (0, 2)), ceil_mode=True).out == (2, 2)
     assert window((6, 5), (1, 3), (4, 2), padding="same").pads == ((0, -1), (1, 1))
+    # Rounded up, a kernel larger by less than a stride has a window; without a pixel before the end it has none.
+    assert window((2, 2), (3, 3), (2, 2), ceil_mode=True).out == (1, 1)
+    for image, kernel, pads, words in (
+        ((2, 2), (4, 4), (0, 0), "the kernel spans 4 pixels of the height"),
+        ((0, 2), (2, 2), (0, 1), "the kernel spans 2 pixels of the height"),
+        ((0, 2), (2, 2), (0, 2), "the only window along the height would start in the padding at its end"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            window(image, kernel, (2, 2), padding=(pads, (0, 0)), ceil_mode=True)
 
 
 @pytest.mark.parametrize(

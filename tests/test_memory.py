@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tracemalloc
 
 import numpy as np
@@ -79,6 +81,30 @@ def test_available_is_within_the_limit_of_a_control_group_of_version_1(machine):
     assert _memory.available_bytes() == 0  # over its limit, which the kernel allows for a moment
     machine(**{"cgroup__memory__job__memory.usage_in_bytes": "0"})
     assert _memory.available_bytes() == GIB + 2
+
+
+def test_the_name_of_a_control_group_is_any_bytes(machine, tmp_path):
+    machine(proc__meminfo=MEMINFO, proc__self__cgroup="")
+    (tmp_path / "proc" / "self" / "cgroup").write_bytes(b"0::/a\xffb\n")
+    assert _memory.available_bytes() == 5 * GIB
+    machine(**{f"cgroup__memory.{name}": text for name, text in (("max", f"{GIB}"), ("current", "0"), ("stat", ""))})
+    assert _memory.available_bytes() == GIB
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of Unix")
+def test_available_is_within_the_limit_of_the_address_space(machine, monkeypatch):
+    import resource
+
+    limits = (3 * GIB, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits if which == resource.RLIMIT_AS else None)
+    machine(proc__meminfo=MEMINFO)
+    assert _memory.available_bytes() == 5 * GIB, "what the process has is not known"
+    machine(proc__self__statm=f"{GIB // os.sysconf('SC_PAGE_SIZE')} 5 3 1 0 2 0\n")
+    assert _memory.available_bytes() == 2 * GIB
+    limits = (GIB // 2, GIB // 2)
+    assert _memory.available_bytes() == 0
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert _memory.available_bytes() == 5 * GIB
 
 
 def test_this_machine_says_something_sensible():

@@ -101,3 +101,15 @@ def test_it_is_in_reports() -> None:
     report = systolic.verify(model)
     assert [node["node"] for node in report.to_dict()["off_array"]] == ["t0"]
     assert "no MAC runs on the array" in report._repr_html_()
+
+
+def test_products_in_a_list_of_subgraphs() -> None:
+    onnx = pytest.importorskip("onnx")
+    from systolic.engine.placement import _multiplies
+
+    body = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "x"], ["y"])], "b", [], [])
+    loop = onnx.helper.make_node("Loop", ["n"], ["y"], bodies=[body])
+    layer = layers.OnnxNode(
+        "Loop", np.frombuffer(loop.SerializeToString(), np.uint8), ("n",), ("int64",), ("float32",), (("", 21),)
+    )
+    assert _multiplies(layer)

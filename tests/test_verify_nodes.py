@@ -706,7 +706,7 @@ def test_bad_arguments() -> None:
     model = Model([Node(Relu(), "x", "y")], inputs={"x": ((3,), "int8")})
     with pytest.raises(TypeError, match="node_by_node must be True or False, not int 1"):
         verify(model, node_by_node=1)  # type: ignore[arg-type]
-    for tolerance in (-1e-9, 1, float("nan"), True, "0.1"):
+    for tolerance in (-1e-9, 1, float("nan"), True, "0.1", np.complex64(0)):
         with pytest.raises(ValueError, match="tolerance must be a number from 0"):
             verify(model, tolerance=tolerance)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="qdq must be one of 'integer', 'float', not 'real'"):

@@ -10,6 +10,7 @@ from typing import Any
 from systolic import layers
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
+from systolic.layers.host.subgraphs import inner_nodes
 from systolic.model import Model, Node
 
 _FLOAT = (
@@ -102,13 +103,7 @@ def _multiplies(layer: Any) -> bool:
         return layer.kind in _MULTIPLIES
     from systolic.layers.host.evaluator import parse
 
-    nodes = [parse(layer.node.tobytes())]
-    while nodes:
-        node = nodes.pop()
-        if node.op_type in _MULTIPLIES:
-            return True
-        nodes += [inner for attribute in node.attribute for inner in attribute.g.node]
-    return False
+    return any(inner.op_type in _MULTIPLIES for inner in inner_nodes(parse(layer.node.tobytes())))
 
 
 def _codes_before(

@@ -15,6 +15,7 @@ from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic.frontend.operators import UnsupportedOperator
+from systolic.layers.host.subgraphs import subgraphs
 
 STANDARD = ("", "ai.onnx")
 """Domains that mean the standard operator set."""
@@ -65,22 +66,21 @@ def tensors(graph: Any) -> Iterator[tuple[str, Any]]:
             held += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
             for tensor in held:
                 yield f"attribute {attribute.name} of node {label(node)!r}", tensor
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from tensors(inner)
+        for inner in subgraphs(node):
+            yield from tensors(inner)
 
 
 def captured(node: Any) -> tuple[str, ...]:
     """Return the tensors that a node's subgraphs use but do not hold."""
     found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            own |= {tensor.values.name for tensor in graph.sparse_initializer}
-            for inner in graph.node:
-                used = (*inner.input, *captured(inner))
-                found |= {name: None for name in used if name and name not in own}
-                own |= set(inner.output)
-            found |= {value.name: None for value in graph.output if value.name not in own}
+    for graph in subgraphs(node):
+        own = {value.name for value in (*graph.input, *graph.initializer)}
+        own |= {tensor.values.name for tensor in graph.sparse_initializer}
+        for inner in graph.node:
+            used = (*inner.input, *captured(inner))
+            found |= {name: None for name in used if name and name not in own}
+            own |= set(inner.output)
+        found |= {value.name: None for value in graph.output if value.name not in own}
     return tuple(found)
 
 
@@ -171,9 +171,8 @@ def sort_nodes(graph: Any) -> None:
     Tensors that nothing writes are ignored here. Nodes of a cycle, and their readers, come last.
     """
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                sort_nodes(inner)
+        for inner in subgraphs(node):
+            sort_nodes(inner)
     nodes = list(graph.node)
     writers = {tensor: place for place, node in enumerate(nodes) for tensor in node.output if tensor}
     waits = [0] * len(nodes)

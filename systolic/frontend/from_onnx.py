@@ -28,6 +28,7 @@ from systolic.frontend.qdq import to_integers
 from systolic.frontend.read import read
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import UnknownShape
+from systolic.layers.host.subgraphs import subgraphs
 from systolic.model import Model, Node
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
@@ -202,15 +203,13 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
             raise ValueError("it has no output")
         converted = convert(operator)
         if isinstance(converted, np.ndarray):
-            _put(operator.graph, operator.outputs[0], converted)
+            operator.graph.put(operator.outputs[0], converted)
             return []
         if isinstance(converted, tuple):
             layer, tensors = converted
             converted = [Node(layer, tensors, _outputs(layer, operator), operator.label)]
         # What a subgraph does may have no end.
-        foldable = operator.proto is None or not any(
-            a.HasField("g") or a.graphs for a in operator.proto.attribute
-        )
+        foldable = operator.proto is None or not any(subgraphs(operator.proto))
         return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
     except (UnsupportedOperator, ImportError):
         raise
@@ -265,10 +264,6 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
             # Keep the small constants, such as int8 weights; each run computes the large ones from them.
             return False
         for tensor, array in node.named(layer.fold(*known)).items():
-            _put(graph, tensor, array)
+            graph.put(tensor, array)
         return True
     return False
-
-
-def _put(graph: Graph, tensor: str, array: np.ndarray) -> None:
-    graph.constants[tensor], graph.dtypes[tensor], graph.shapes[tensor] = array, array.dtype.name, array.shape

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from systolic.frontend.check import domain_of, label
+from systolic.layers.host.subgraphs import inner_nodes
 
 # Limits on a graph with its functions written out, since functions that call functions multiply: an absolute
 # number, and a multiple of the file's.
@@ -101,6 +102,4 @@ def _with_inner(nodes: Any) -> Iterator[Any]:
     """Yield nodes and those of their subgraphs."""
     for node in nodes:
         yield node
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _with_inner(graph.node)
+        yield from inner_nodes(node)

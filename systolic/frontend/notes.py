@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from systolic.frontend.check import captured
+from systolic.frontend.operators import fresh
 
 _KEY = "systolic"
 
@@ -132,16 +133,6 @@ def _moves_output(tensor: str, writers: dict[str, Any], outputs: set[str]) -> bo
         if tensor in outputs:
             return True
     return False
-
-
-def fresh(stem: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}{number}"
-    taken.add(name)
-    return name
 
 
 def restored(nodes: Sequence[Any], outputs: Sequence[str], notes: Notes) -> list[Any]:

@@ -16,6 +16,7 @@ from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
 from systolic.frontend.notes import read_notes, restored
 from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
+from systolic.layers.host.subgraphs import inner_names
 from systolic.model import DTYPES, TensorSpec
 
 # What protobuf can hold in one message.
@@ -55,6 +56,9 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         declared={value.name: _hint(value) for value in (*source.value_info, *source.output)},
     )
     graph.operators += [_operator(node, graph) for node in nodes]
+    graph.names |= {*constants, *graph.inputs, *graph.outputs, *graph.declared}
+    for node in nodes:
+        graph.names |= {*node.input, *node.output, *captured(node), *inner_names(node)}
     return graph
 
 

@@ -40,10 +40,8 @@ def _shape(value: Any, layer: str) -> Any:
 def _dtype(value: Any, layer: str) -> Any:
     if type(value) is str and value in _USUAL:
         return value
-    try:
-        np.dtype(value if isinstance(value, str | type | np.dtype) else "")
-    except (TypeError, ValueError):
-        raise TypeError(f"{layer} takes types, such as 'int8', not {_check.kind(value)}") from None
+    if _check.dtype_or_none(value) is None:
+        raise TypeError(f"{layer} takes types, such as 'int8', not {_check.kind(value)}")
     return value
 
 

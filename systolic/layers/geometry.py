@@ -106,7 +106,7 @@ def window(
     Raises
     ------
     ValueError
-        If the kernel is larger than the padded image.
+        If no window fits: the kernel is larger than the padded image (with `ceil_mode`, by a stride or more).
     """
     (top, oh), (left, ow) = [
         along(
@@ -159,13 +159,18 @@ def along(
         )
     room = size + before + after - extent
     count = (-(-room // step) if ceil_mode else room // step) + 1
+    if ceil_mode and (count - 1) * step >= size + before:
+        count -= 1
+    if count < 1 and room >= 0:
+        raise ValueError(
+            f"the only window along the {name} would start in the padding at its end; use more padding "
+            "at its beginning"
+        )
     if count < 1:
         raise ValueError(
             f"the kernel spans {extent} pixels of the {name}, more than the "
             f"padded image's {size + before + after}; use a smaller kernel or more padding"
         )
-    if ceil_mode and (count - 1) * step >= size + before:
-        count -= 1
     return (before, after), count
 
 

@@ -205,11 +205,9 @@ def _each(value: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
 
 
 def _scale(value: Any, name: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.floating | np.integer):
-        raise TypeError(f"{name} must be a number, not {_check.kind(value)}")
     try:
-        exact = float(value)
-    except OverflowError:
+        exact = _check.real(value, name)
+    except ValueError:  # an integer beyond any float
         exact = math.inf
     if not math.isfinite(exact) or exact <= 0:
         raise ValueError(f"{name} must be finite and above zero, not {exact}")
@@ -233,13 +231,10 @@ def check_zero_point(value: Any, name: str, dtype: str) -> int:
 
 
 def check_dtype(value: Any, names: Sequence[str]) -> str:
-    try:
-        name = np.dtype(value).name if isinstance(value, str | type | np.dtype) else None
-    except (TypeError, UnicodeError):
-        name = None
-    if name is None:
+    dtype = _check.dtype_or_none(value)
+    if dtype is None:
         raise TypeError(f"dtype must be one of {', '.join(map(repr, names))}, not {value!r}")
-    return _check.choice(name, "dtype", names)
+    return _check.choice(dtype.name, "dtype", names)
 
 
 def _short(scale: Any) -> str:

@@ -19,6 +19,7 @@ from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.placement import off_array
 from systolic.frontend import load_onnx
 from systolic.gemm import Progress
+from systolic.layers.host.evaluator import ONNX_RUNTIME
 from systolic.model import Model, Node
 from systolic.presets import TPU_V1
 from systolic.verifier.compare import compare_layer
@@ -186,7 +187,7 @@ def _refuse(**given: Any) -> None:
 
 
 def _tolerance(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
+    if not _check.is_real(value) or not 0 <= value < 1:
         raise ValueError(f"tolerance must be a number from 0 (every bit) to below 1, not {value!r}")
     return float(value)
 
@@ -347,7 +348,7 @@ def _verify_model(
             # Nodes that onnx computed here were compared with ONNX Runtime.
             compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
             skipped = [
-                node for node in skipped if node.delegate == "ONNX Runtime" or node.node not in compared
+                node for node in skipped if node.delegate == ONNX_RUNTIME or node.node not in compared
             ]
         skipped += nodes.not_checked
         notes += notes_on(nodes.not_checked)
@@ -508,6 +509,6 @@ def _own_outputs(model: Model) -> tuple[str, ...]:
     """Return the outputs that are not ONNX Runtime's alone: its own results say nothing about us."""
     own: set[str] = set()
     for node in model.nodes:
-        if node.layer.delegate != "ONNX Runtime" or own.intersection(node.inputs):
+        if node.layer.delegate != ONNX_RUNTIME or own.intersection(node.inputs):
             own |= set(node.outputs)
     return tuple(name for name in model.outputs if name in own)

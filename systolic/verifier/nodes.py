@@ -9,6 +9,7 @@ import numpy as np
 
 from systolic.config import ArrayConfig
 from systolic.engine.networks import run_layer
+from systolic.layers.host.evaluator import ONNX_RUNTIME
 from systolic.model import Node
 from systolic.verifier.difference import Difference, difference, mismatch_of_kind
 from systolic.verifier.expected import tolerance_of
@@ -139,7 +140,7 @@ class NodeCheck:
                 # An integer operator on equal integers has one result; a float may be rounded differently.
                 if soft or got.dtype.kind == "f":
                     self._soft.add(tensor)
-            if node.layer.delegate == "ONNX Runtime":
+            if node.layer.delegate == ONNX_RUNTIME:
                 verdicts.append(_verdict(node, tensor, got, "delegated, not checked"))
                 continue
             cause = self._cause(node, same)

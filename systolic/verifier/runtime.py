@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic.frontend.check import stored_bytes
 from systolic.layers import ArrayLayer
 from systolic.model import Model
 
@@ -149,9 +150,12 @@ def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _external_bytes(graph: Any) -> int:
-    """Return how many bytes of a graph's initializers are in other files."""
-    entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
-    return sum(int(entry.value) for entry in entries if entry.key == "length")
+    """Return how much a graph's initializers keep in other files."""
+    from onnx import TensorProto
+
+    # By shape and type: a file need not say the length.
+    outside = (tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL)
+    return sum(stored_bytes(f"initializer {tensor.name!r}", tensor) or 0 for tensor in outside)
 
 
 def _session(

@@ -58,6 +58,8 @@ class Graph:
         Types of the constants and inputs, and of the tensors written by operators converted so far.
     shapes : dict of str to tuple of int or None
         Their shapes as far as known; None is a size bound at run time. A tensor of unknown rank is absent.
+    names : set of str
+        Names that no new tensor may have: all of the file, those within subgraphs too, and those made since.
     """
 
     name: str
@@ -71,6 +73,16 @@ class Graph:
     declared: dict[str, tuple[str | None, Sizes | None]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, Sizes] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that no tensor has, and take it."""
+        return fresh(stem, self.names, ".")
+
+    def put(self, tensor: str, array: np.ndarray) -> None:
+        """Make a tensor a constant."""
+        self.constants[tensor], self.dtypes[tensor] = array, array.dtype.name
+        self.shapes[tensor] = array.shape
 
     def writers(self) -> dict[str, Operator]:
         """Return the operator that writes each tensor."""
@@ -167,6 +179,16 @@ class Operator:
             raise self.refuse(f"the {what} must be a constant (an initializer), but {name!r} is computed")
         return self.constants[name]
 
+    def fresh(self, suffix: str) -> str:
+        """Return a name that no tensor has: the first output's with a suffix, and a number if needed."""
+        return self.graph.fresh(f"{self.outputs[0]}{suffix}")
+
+    def add_constant(self, suffix: str, array: np.ndarray) -> str:
+        """Add a constant under a name of :meth:`fresh`, and return that."""
+        name = self.fresh(suffix)
+        self.graph.put(name, array)
+        return name
+
     def params(
         self, scale: int, zero_point: int, *, axis: int | None = None, dtype: str = "uint8"
     ) -> QuantParams:
@@ -236,9 +258,19 @@ class Operator:
 
 Converted = tuple[Layer, tuple[str, ...]] | np.ndarray | list[Node]
 """A layer, with one output or several, and what it reads; or a constant; or nodes that write the
-operator's outputs, with tensors between them named after those."""
+operator's outputs, with tensors between them named by :meth:`Operator.fresh`."""
 
 Converter = Callable[[Operator], Converted]
 
 Rewrite = Callable[[Graph], None]
 """Changes a graph's operators and constants in place, before anything is converted."""
+
+
+def fresh(stem: str, taken: set[str], separator: str = "") -> str:
+    """Return a name that is not taken, the stem or that with a number, and take it."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}{separator}{number}"
+    taken.add(name)
+    return name

@@ -51,7 +51,7 @@ def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
     layer = layers.QLinearConv(groups=op.attribute("group", 1), **conv_window(op, rank))
     if not last:
         return layer, read
-    first, y = f"{op.outputs[0]}.x", f"{op.outputs[0]}.y"
+    first, y = op.fresh(".x"), op.fresh(".y")
     axes = range(1, rank + 1)
     return [
         Node(layers.Transpose((0, rank + 1, *axes)), read[:1], first, f"{op.label}.first"),
@@ -200,7 +200,7 @@ def _matmul_integer_to_float(op: Operator) -> Converted:
 def _dynamic_quantize_matmul(op: Operator) -> Converted:
     op.only()
     x, w, w_scale = _required(op, 3)
-    codes, scale, zero_point = (f"{op.outputs[0]}.{name}" for name in ("codes", "scale", "zero_point"))
+    codes, scale, zero_point = (op.fresh(f".{name}") for name in ("codes", "scale", "zero_point"))
     read = (codes, w, scale, w_scale, zero_point, _zero_point(op, 3, 1))
     return [
         Node(layers.DynamicQuantize(), (x,), (codes, scale, zero_point), f"{op.label}.quantize"),
@@ -237,10 +237,7 @@ def _zero_point(op: Operator, index: int, operand: int) -> str:
     """Return the name of a zero point, of a new constant 0 of its operand's type if it is absent."""
     if op.has(index):
         return op.inputs[index]
-    name = f"{op.outputs[0]}.zero{operand}"
-    zero = np.zeros((), dtype=op.dtypes[op.inputs[operand]])
-    op.graph.constants[name], op.graph.dtypes[name], op.graph.shapes[name] = zero, zero.dtype.name, ()
-    return name
+    return op.add_constant(f".zero{operand}", np.zeros((), dtype=op.dtypes[op.inputs[operand]]))
 
 
 ARRAY: dict[tuple[str, str], Converter] = {

@@ -130,32 +130,34 @@ def _einsum(op: Operator) -> None:
 
 def _trees(op: Operator) -> None:
     """Raise if the node ids of a forest do not form trees; ids are per tree."""
-    fields = ("nodes_treeids", "nodes_nodeids", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids")
-    lists = [op.attributes.get(name, []) for name in fields]
-    if len({len(values) for values in lists}) > 1:
-        raise ValueError(
-            f"{', '.join(fields)} must have one length, not {', '.join(str(len(v)) for v in lists)}"
-        )
+    nodes = _columns(
+        op, "nodes_treeids", "nodes_nodeids", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids"
+    )
     below = {
         (tree, node): [] if mode in (b"LEAF", "LEAF") else [(tree, true), (tree, false)]
-        for tree, node, mode, true, false in zip(*lists, strict=True)
+        for tree, node, mode, true, false in nodes
     }
     _acyclic(below)
 
 
 def _ensemble(op: Operator) -> None:
-    """Raise if the nodes of a forest do not form trees; ids count through all trees."""
-    fields = ("nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs")
-    lists = [op.attributes.get(name, []) for name in fields]
-    if len({len(values) for values in lists}) > 1:
-        raise ValueError(
-            f"{', '.join(fields)} must have one length, not {', '.join(str(len(v)) for v in lists)}"
-        )
+    """Raise if the node ids of a forest do not form trees; ids count through all trees."""
+    nodes = _columns(op, "nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs")
     below = {
         node: [child for child, leaf in ((true, true_leaf), (false, false_leaf)) if not leaf]
-        for node, (true, true_leaf, false, false_leaf) in enumerate(zip(*lists, strict=True))
+        for node, (true, true_leaf, false, false_leaf) in enumerate(nodes)
     }
     _acyclic(below)
+
+
+def _columns(op: Operator, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of a table whose columns are attributes; ValueError if their lengths differ."""
+    lists = [op.attributes.get(name, []) for name in names]
+    if len({len(values) for values in lists}) > 1:
+        raise ValueError(
+            f"{', '.join(names)} must have one length, not {', '.join(str(len(v)) for v in lists)}"
+        )
+    return zip(*lists, strict=True)
 
 
 def _acyclic(below: dict) -> None:

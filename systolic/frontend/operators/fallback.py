@@ -11,6 +11,7 @@ from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.attributes import check_attributes, check_inner, check_scan
 from systolic.layers.host import OnnxNode, session
 from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
+from systolic.layers.host.subgraphs import inner_nodes
 from systolic.model import DTYPES, Node
 
 # Processor time to prepare a node: a session of a small one takes milliseconds, and copies what it holds.
@@ -28,20 +29,21 @@ def evaluated(op: Operator) -> Converted:
         raise op.refuse("this use of it is not supported")
     check_attributes(op)
     node = _plain(op)
-    for inner in _inner(node):
+    inner_ones = list(inner_nodes(node))
+    for inner in inner_ones:
         if not _exists(inner.domain, inner.op_type, op.graph.opsets):
             raise op.refuse(
                 f"its subgraph holds the operator {inner.domain or 'ai.onnx'}.{inner.op_type}, which neither "
                 "the onnx package nor ONNX Runtime knows"
             )
         check_inner(inner, op.graph)
-    for scan in (node, *_inner(node)):
+    for scan in (node, *inner_ones):
         if scan.op_type == "Scan":
             scanned = {a.name: a.i for a in scan.attribute}.get("num_scan_inputs", 0)
             body = next((len(a.g.input) for a in scan.attribute if a.name == "body"), 0)
             check_scan(len(scan.input), body, scanned)
     # Only operator sets in use: others do not affect what the node means.
-    used = {"", node.domain, *(inner.domain for inner in _inner(node))}
+    used = {"", node.domain, *(inner.domain for inner in inner_ones)}
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
     data = node.SerializeToString()
@@ -56,7 +58,7 @@ def evaluated(op: Operator) -> Converted:
         # Create the first session in the helper process: native code may crash on it.
         _isolated.call(
             delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
-            seconds=_SECONDS + _SECONDS_PER_NODE * len(_inner(node)) + len(data) / _BYTES_PER_SECOND,
+            seconds=_SECONDS + _SECONDS_PER_NODE * len(inner_ones) + len(data) / _BYTES_PER_SECOND,
             what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
         )  # fmt: skip
     except ValueError as error:
@@ -113,16 +115,6 @@ def _plain(op: Operator) -> Any:
         missing = [a.default_value for name, a in schema.attributes.items() if name not in given]
         node.attribute.extend(value for value in missing if value.name)
     return node
-
-
-def _inner(node: Any) -> list[Any]:
-    """Return the nodes of all subgraphs."""
-    found = []
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                found += [inner, *_inner(inner)]
-    return found
 
 
 def _constant(op: Operator, data: bytes, opsets: tuple[tuple[str, int], ...]) -> np.ndarray:

@@ -81,7 +81,7 @@ def _many(op: Operator) -> Converted:
         return layers.Identity(), op.inputs
     nodes, last = [], op.inputs[0]
     for number, name in enumerate(op.inputs[1:], 1):
-        output = op.outputs[0] if number == len(op.inputs) - 1 else f"{op.outputs[0]}/{number}"
+        output = op.outputs[0] if number == len(op.inputs) - 1 else op.fresh(f"/{number}")
         nodes.append(Node(layers.Binary(op.op_type), (last, name), output, op.label))
         last = output
     return nodes
@@ -108,7 +108,7 @@ def _clip(op: Operator) -> Converted:
         return layers.Clip(low, high), op.inputs[:1]
     nodes, last = [], op.inputs[0]
     for index, operation in given:
-        output = op.outputs[0] if index == 2 else f"{op.outputs[0]}/low"
+        output = op.outputs[0] if index == 2 else op.fresh("/low")
         if op.has(index):
             nodes.append(Node(layers.Binary(operation), (last, op.inputs[index]), output, op.label))
         else:

@@ -51,9 +51,8 @@ def _quantize_in_float16(op: Operator, layer: layers.QuantizeLinear) -> list[Nod
     length = shape[layer.axis] if layer.block_size and shape is not None else None
     if layer.block_size and length is None:
         raise op.refuse(f"blocks in float16 of an axis {layer.axis} of any size; give the input's sizes")
-    y = op.outputs[0]
-    divisor = f"{y}.divisor"
-    nodes = [Node(layers.Cast("float16"), (x,), f"{y}.float16", op.label)]
+    halves, quotient, steps = (op.fresh(f".{what}") for what in ("float16", "quotient", "steps"))
+    nodes = [Node(layers.Cast("float16"), (x,), halves, op.label)]
     if scale in op.constants:
         value = op.constants[scale].astype(np.float16)
         if length is not None:
@@ -62,21 +61,17 @@ def _quantize_in_float16(op: Operator, layer: layers.QuantizeLinear) -> list[Nod
             value = value.reshape(-1, *[1] * (len(shape) - 1 - layer.axis % len(shape)))
         else:
             value = value.reshape(())
-        _put(op, divisor, value)
+        divisor = op.add_constant(".divisor", value)
     else:
+        divisor = op.fresh(".divisor")
         nodes.append(Node(layers.Cast("float16"), (scale,), divisor, op.label))
-    one = _put(op, f"{y}.one", np.ones(tuple(size or 1 for size in scales), np.float32))
+    one = op.add_constant(".one", np.ones(tuple(size or 1 for size in scales), np.float32))
     return [
         *nodes,
-        Node(layers.Binary("Div"), (f"{y}.float16", divisor), f"{y}.quotient", op.label),
-        Node(layers.Cast("float32"), (f"{y}.quotient",), f"{y}.steps", op.label),
-        Node(layer, (f"{y}.steps", one, *zero), y, op.label),
+        Node(layers.Binary("Div"), (halves, divisor), quotient, op.label),
+        Node(layers.Cast("float32"), (quotient,), steps, op.label),
+        Node(layer, (steps, one, *zero), op.outputs[0], op.label),
     ]
-
-
-def _put(op: Operator, name: str, value: np.ndarray) -> str:
-    op.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
-    return name
 
 
 def _dequantize_linear(op: Operator) -> Converted:

@@ -87,7 +87,7 @@ def _slice(op: Operator) -> Converted:
         count = op.shape(1)
         if count is None or count[0] is None:
             return evaluated(op)
-        inputs[3] = _put(op, "axes", np.arange(count[0], dtype=np.int64))
+        inputs[3] = op.add_constant("/axes", np.arange(count[0], dtype=np.int64))
     return layers.Slice(), tuple(name for name in inputs if name)
 
 
@@ -111,11 +111,12 @@ def _pad(op: Operator) -> Converted:
     layer = layers.Pad(op.attribute("mode", "constant"))
     dtype = op.dtypes[op.inputs[0]]
     if op.opset < 11:
-        pads = _put(op, "pads", np.array(op.integers("pads", ()), np.int64))
-        return layer, (op.inputs[0], pads, _put(op, "value", np.array(op.attribute("value", 0.0), dtype)))
+        pads = op.add_constant("/pads", np.array(op.integers("pads", ()), np.int64))
+        value = op.add_constant("/value", np.array(op.attribute("value", 0.0), dtype))
+        return layer, (op.inputs[0], pads, value)
     inputs = list(op.inputs)
     if op.has(3) and not op.has(2):
-        inputs[2] = _put(op, "value", np.zeros((), dtype))
+        inputs[2] = op.add_constant("/value", np.zeros((), dtype))
     return layer, tuple(name for name in inputs if name)
 
 
@@ -143,13 +144,6 @@ def _resize(op: Operator) -> Converted:
         policy=op.attribute("keep_aspect_ratio_policy", "stretch"),
     )
     return layer, (op.inputs[0], op.inputs[3 if sizes else place])
-
-
-def _put(op: Operator, what: str, value: np.ndarray) -> str:
-    """Add a constant for an input that the node leaves out, and return its name."""
-    name = f"{op.outputs[0]}/{what}"
-    op.graph.constants[name], op.dtypes[name], op.graph.shapes[name] = value, value.dtype.name, value.shape
-    return name
 
 
 SHAPE: dict[tuple[str, str], Converter] = {

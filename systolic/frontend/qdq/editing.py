@@ -125,9 +125,7 @@ class Editor:
         self._outputs = frozenset(graph.outputs)
         self._chain = Chain(graph.operators)
         graph.operators = self._chain  # type: ignore[assignment]
-        self._names = {*graph.constants, *graph.inputs, *graph.outputs}
         for op in graph.operators:
-            self._names |= {*op.outputs, *op.inputs}
             self._attach(op)
 
     def finish(self) -> None:
@@ -199,11 +197,7 @@ class Editor:
 
     def name(self, stem: str) -> str:
         """Return a name that no tensor has."""
-        number, made = 1, stem
-        while made in self._names:
-            number, made = number + 1, f"{stem}.{number}"
-        self._names.add(made)
-        return made
+        return self.graph.fresh(stem)
 
     def add_constant(self, stem: str, array: Any) -> str:
         made = self.name(stem)

@@ -13,8 +13,8 @@ from systolic._files import write_file
 from systolic._text import printable_errors
 from systolic.frontend.check import check_model, label
 from systolic.frontend.from_onnx import model_of
-from systolic.frontend.notes import Notes, fresh, guarded, write_notes
-from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.notes import Notes, guarded, write_notes
+from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.codes import CODES
 from systolic.frontend.to_onnx.numbers import NUMBERS

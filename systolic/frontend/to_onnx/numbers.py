@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import Writer, inner_names, operator, tensor, window
+from systolic.frontend.to_onnx.writer import Writer, operator, tensor, window
 from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.model import Node
 
 
@@ -257,11 +258,11 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
     layer: Any = node.layer
     proto = onnx.NodeProto.FromString(layer.node.tobytes())
     names = dict(zip(layer.reads, node.inputs, strict=True))
-    if any(a.HasField("g") or a.graphs for a in proto.attribute) and any(k != v for k, v in names.items()):
+    if any(subgraphs(proto)) and any(k != v for k, v in names.items()):
         raise out.refuse(
             node, f"its subgraphs know its inputs as {', '.join(layer.reads)}; name them so in the model"
         )
-    twice = sorted(inner_names(layer) & out.model_names)
+    twice = sorted(inner_names(proto) & out.model_names)
     if twice:
         raise out.refuse(
             node, f"its subgraphs have a tensor {twice[0]!r} of their own, and so has the model; rename that"

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.notes import fresh
-from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.layers.base import Shape
+from systolic.layers.host.evaluator import parse
+from systolic.layers.host.subgraphs import inner_names
 from systolic.model import Model, Node
 from systolic.quant import QuantParams
 
@@ -56,7 +57,9 @@ class Writer:
         )
         self.names = set(self.model_names)
         for node in model.nodes:
-            self.names |= inner_names(node.layer)
+            layer: Any = node.layer
+            if getattr(layer, "may_loop", False):
+                self.names |= inner_names(parse(layer.node.tobytes()))
         # What differs between two sizes for what is open is open too.
         self._traces = _traces(model)
         self._dtypes = {name: dtype for name, (_, dtype) in self._traces[0].items()}
@@ -215,21 +218,6 @@ def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, N
         out.node(node, op, node.inputs, domain, **given)
 
     return write
-
-
-def inner_names(layer: Any) -> set[str]:
-    """Return the names of tensors in an evaluated node's subgraphs: names outside must differ."""
-    import onnx
-
-    found: set[str] = set()
-    nodes = [onnx.NodeProto.FromString(layer.node.tobytes())] if getattr(layer, "may_loop", False) else []
-    while nodes:
-        for attribute in nodes.pop().attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                found |= {value.name for value in (*graph.input, *graph.initializer)}
-                found |= {name for node in graph.node for name in node.output if name}
-                nodes += graph.node
-    return found
 
 
 def _traces(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:

@@ -118,3 +118,8 @@ def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
         raise TypeError(f"{name} must be a sequence of integers, not {_check.kind(value)}")
     sizes = tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
     object.__setattr__(layer, name, sizes)
+
+
+def lowest(dtype: np.dtype) -> float | int:
+    """Return the smallest number of a type, minus infinity of floats: the maximum of no numbers."""
+    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)

@@ -246,7 +246,7 @@ class Clip(HostLayer):
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+            if not _check.is_real(value):
                 raise TypeError(f"{name} must be a number or None, not {_check.kind(value)}")
             object.__setattr__(
                 self, name, int(value) if isinstance(value, int | np.integer) else float(value)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from systolic.layers.host.subgraphs import own_names, subgraphs
+
 NEWEST = {"": 28, "ai.onnx.ml": 5}
 """The newest operator sets that were compared, by domain."""
 
@@ -456,19 +458,17 @@ def refusal(
 
 def _inner_refusal(use: Use, opsets: Mapping[str, int]) -> str | None:
     """Return why the evaluator must not compute a node in one of a node's subgraphs, None if it may."""
-    for attribute in use.node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            # Names that the subgraph defines hide those of the graph around it.
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            own |= {name for inner in graph.node for name in inner.output}
-            dtypes = {name: dtype for name, dtype in use.dtypes.items() if name not in own}
-            shapes = {name: shape for name, shape in use.shapes.items() if name not in own}
-            for inner in graph.node:
-                why = refusal(inner, opsets, dtypes, shapes)
-                row = COMPARED.get(("" if inner.domain == "ai.onnx" else inner.domain, inner.op_type))
-                if why is None and row is not None and row.loose:
-                    what = "in the types of its results"
-                    why = f"onnx's reference evaluator differs from ONNX Runtime for {inner.op_type} {what}"
-                if why is not None:
-                    return f"its subgraph holds the node {inner.name or inner.output[:1]!r}: {why}"
+    for graph in subgraphs(use.node):
+        # A name of the subgraph's own is no tensor of the graph around it.
+        own = own_names(graph)
+        dtypes = {name: dtype for name, dtype in use.dtypes.items() if name not in own}
+        shapes = {name: shape for name, shape in use.shapes.items() if name not in own}
+        for inner in graph.node:
+            why = refusal(inner, opsets, dtypes, shapes)
+            row = COMPARED.get(("" if inner.domain == "ai.onnx" else inner.domain, inner.op_type))
+            if why is None and row is not None and row.loose:
+                what = "in the types of its results"
+                why = f"onnx's reference evaluator differs from ONNX Runtime for {inner.op_type} {what}"
+            if why is not None:
+                return f"its subgraph holds the node {inner.name or inner.output[:1]!r}: {why}"
     return None

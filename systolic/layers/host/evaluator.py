@@ -15,6 +15,7 @@ from systolic._text import printable
 from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
+from systolic.layers.host.subgraphs import subgraphs
 
 Call = Callable[[dict[str, np.ndarray]], list[Any]]
 """Maps the inputs of a node, by name, to its outputs."""
@@ -471,11 +472,11 @@ def _tensors(node: Any) -> Iterator[Any]:
             for s in (attribute.sparse_tensor, *attribute.sparse_tensors)
             for part in (s.values, s.indices)
         )
-        for graph in (attribute.g, *attribute.graphs):
-            yield from graph.initializer
-            yield from (part for s in graph.sparse_initializer for part in (s.values, s.indices))
-            for inner in graph.node:
-                yield from _tensors(inner)
+    for graph in subgraphs(node):
+        yield from graph.initializer
+        yield from (part for s in graph.sparse_initializer for part in (s.values, s.indices))
+        for inner in graph.node:
+            yield from _tensors(inner)
 
 
 def _onnx() -> Any:

@@ -16,12 +16,13 @@ from systolic.layers.host._inputs import (
     expect_dtype,
     expect_lists,
     integer_list,
+    lowest,
     normal_axes,
     normal_axis,
     take,
     take_some,
 )
-from systolic.layers.host._parts import by_parts, parts
+from systolic.layers.host._parts import by_parts, elementwise, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
 
 # Function and types taken.
@@ -37,16 +38,12 @@ REDUCE = tuple(_REDUCE)
 """What :class:`Reduce` computes."""
 
 
-def _least(dtype: np.dtype) -> float | int:
-    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
-
-
 def _greatest(dtype: np.dtype) -> float | int:
     return np.inf if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
 # The result for an empty set.
-_NONE = {"ReduceMax": _least, "ReduceMin": _greatest}
+_NONE = {"ReduceMax": lowest, "ReduceMin": _greatest}
 
 
 def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -439,12 +436,11 @@ class BatchNormalization(HostLayer):
         )
         with np.errstate(all="ignore"):
             scale = scale * (np.float32(1) / np.sqrt(variance + np.float32(self.epsilon)))
-            y = x * scale
-            y += bias - mean * scale
-        return y
+            return elementwise(lambda x, s, b: x * s + b, np.float32, x, scale, bias - mean * scale)
 
 
 def _epsilon(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
+    epsilon = _check.real(value, "epsilon")
+    if not epsilon >= 0:
         raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
-    return _check.real(value, "epsilon")
+    return epsilon

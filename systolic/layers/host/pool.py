@@ -10,7 +10,14 @@ import numpy as np
 from systolic import _check, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
-from systolic.layers.host._inputs import expect_dtype, expect_images, image_axes, replace_image, take
+from systolic.layers.host._inputs import (
+    expect_dtype,
+    expect_images,
+    image_axes,
+    lowest,
+    replace_image,
+    take,
+)
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host._saturate import round_codes
 from systolic.quant import QuantParams
@@ -318,11 +325,6 @@ def _pixels_inside(win: Window, direction: int) -> np.ndarray:
     """Return how many pixels of each undilated window lie inside the image, along one direction."""
     start = np.arange(win.out[direction]) * win.stride[direction] - win.pads[direction][0]
     return np.minimum(start + win.kernel[direction], win.image[direction]) - np.maximum(start, 0)
-
-
-def lowest(dtype: np.dtype) -> float | int:
-    """Return the padding value for a maximum."""
-    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
 def largest_along(x: np.ndarray, axis: int, outputs: int, taps: dict[int, tuple[slice, slice]]) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, Pair, along, taps
-from systolic.layers.host._inputs import axes_field, expect_dtype, pad_pairs, take
+from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, pad_pairs, take
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
-from systolic.layers.host.pool import largest_along, lowest
+from systolic.layers.host.pool import largest_along
 
 
 class _Windows(HostLayer):
