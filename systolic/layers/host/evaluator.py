@@ -355,8 +355,8 @@ class Runner:
         for result, dtype in zip(results, dtypes, strict=True):
             if not isinstance(result, np.ndarray | np.generic):
                 raise TypeError(f"{self.operator} gave a {type(result).__name__} instead of a tensor")
-            # The evaluator is loose about types in places; the standard is not. And a copy, since it may
-            # hand back what it was given.
+            # The evaluator does not always return the standard's types. Copy as well, since it may
+            # return an input itself.
             arrays.append(np.array(result, dtype=dtype))
         return tuple(arrays)
 
