@@ -52,6 +52,10 @@ _isolated.serve()
 _Outcome = tuple[str, Any]
 
 
+class NotEnoughMemory(ValueError):
+    """A call needs more memory than the helper process may take."""
+
+
 def call(
     function: Callable[..., Any], *args: Any, seconds: float, what: str, modules: Sequence[str] = ()
 ) -> Any:
@@ -90,7 +94,7 @@ def call(
         return value
     if kind == "memory":
         there = "there is" if value is None else f"half of what is available, {value:,} bytes"
-        raise ValueError(f"{what} needs more memory than {there}")
+        raise NotEnoughMemory(f"{what} needs more memory than {there}")
     if isinstance(value, BaseException):
         raise value
     raise ValueError(value)

@@ -42,6 +42,7 @@ def check_model(model: Any) -> None:
     for holder, tensor in tensors(model.graph):
         _check_tensor(holder, tensor)
     _check_types(model)
+    _check_gaps(model.graph, {domain_of(entry): entry.version for entry in model.opset_import})
 
 
 def domain_of(proto: Any) -> str:
@@ -200,6 +201,27 @@ def sort_nodes(graph: Any) -> None:
     kept = [type(node).FromString(node.SerializeToString()) for node in map(nodes.__getitem__, order)]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _check_gaps(graph: Any, versions: dict[str, int]) -> None:
+    """Raise if a node leaves out an input that its operator must have: native code reads it all the same."""
+    from onnx import defs
+
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _check_gaps(inner, versions)
+        if "" not in node.input:
+            continue
+        domain = domain_of(node)
+        try:
+            formal = defs.get_schema(node.op_type, versions.get(domain, 1), domain).inputs
+        except defs.SchemaError:
+            continue
+        for place, name in enumerate(node.input):
+            kind = formal[min(place, len(formal) - 1)] if formal else None
+            if not name and kind is not None and kind.option != defs.OpSchema.FormalParameterOption.Optional:
+                where = f"node {label(node)!r} ({node.op_type})"
+                raise ValueError(f"{where}: input {place} ({kind.name}) is missing")
 
 
 def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:

@@ -26,7 +26,12 @@ _MOST_BYTES = 2**31 - 1
 def read(path: str | os.PathLike[str]) -> Graph:
     """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``."""
     model, external = _load(path)
-    return graph_of(model, Path(path).stem, external)
+    try:
+        return graph_of(model, Path(path).stem, external)
+    except UnsupportedOperator as error:
+        raise UnsupportedOperator(f"{os.fspath(path)}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = MappingProxyType({})) -> Graph:
@@ -53,7 +58,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         parameters=parameters,
         noted=notes is not None,
         opsets={domain_of(entry): entry.version for entry in model.opset_import},
-        declared={value.name: _hint(value) for value in (*source.value_info, *source.output)},
+        declared={value.name: _declared(value) for value in (*source.value_info, *source.output)},
     )
     graph.operators += [_operator(node, graph) for node in nodes]
     graph.names |= {*constants, *graph.inputs, *graph.outputs, *graph.declared}
@@ -104,9 +109,9 @@ def check_standard(model: Any) -> None:
     import onnx
 
     bare = [
-        output.type.tensor_type
-        for output in model.graph.output
-        if output.type.WhichOneof("value") == "tensor_type" and not output.type.tensor_type.HasField("shape")
+        value.type.tensor_type
+        for value in (*model.graph.input, *model.graph.output)
+        if value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.HasField("shape")
     ]
     outside = [t for _, t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
     kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in outside]
@@ -203,12 +208,6 @@ def _declared(value: Any) -> tuple[str | None, Sizes | None]:
         dtype = None
     if not tensor.HasField("shape"):
         return dtype, None
-    # Some exporters write -1 for an unnamed size.
-    known = (d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in tensor.shape.dim)
+    # Some exporters write -1 for an unnamed size, and ONNX Runtime takes any negative one for it.
+    known = (d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim)
     return dtype, tuple(known)
-
-
-def _hint(value: Any) -> tuple[str | None, Sizes | None]:
-    """Return what :func:`_declared` does, sizes that cannot be as unknown."""
-    dtype, sizes = _declared(value)
-    return dtype, sizes and tuple(None if size is None or size < 0 else size for size in sizes)

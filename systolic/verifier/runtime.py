@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _isolated
 from systolic.frontend.check import stored_bytes
 from systolic.layers import ArrayLayer
 from systolic.model import Model
@@ -19,6 +18,9 @@ from systolic.model import Model
 # External data up to this many bytes is copied into the model, which can have 2 GiB. Beyond that ONNX Runtime
 # must find them by itself, which versions before 1.21 cannot.
 _EMBEDDED_BYTES = 2**30
+
+# A check takes as long as it takes: Ctrl-C ends it.
+_ANY_SECONDS = 1e6
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -47,8 +49,11 @@ def runtime_outputs(
     ValueError
         If it does not run the file.
     """
-    with _refusals(path):
-        return _run(_session(os.fspath(path), level=_LEVELS[qdq]), feeds)
+    return _apart(_outputs, path, feeds, qdq)
+
+
+def _outputs(path: str, feeds: Feeds, qdq: str) -> dict[str, np.ndarray]:
+    return _run(_session(path, level=_LEVELS[qdq]), feeds)
 
 
 def runtime_tensors(
@@ -69,14 +74,18 @@ def runtime_tensors(
     ValueError
         If it does not run the file.
     """
+    return _apart(_tensors, path, feeds, tuple(names), qdq)
+
+
+def _tensors(path: str, feeds: Feeds, names: Iterable[str], qdq: str) -> dict[str, np.ndarray]:
     import tempfile
 
     import onnx
 
-    with _refusals(path), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         optimised = os.path.join(folder, "optimised.onnx")
         level = "ENABLE_EXTENDED" if qdq == "integer" else "DISABLE_ALL"
-        _session(os.fspath(path), level=level, write=optimised)
+        _session(path, level=level, write=optimised)
         graph = onnx.load(optimised, load_external_data=False)
         there = {tensor for node in graph.graph.node for tensor in node.output if tensor}
         shown = {output.name for output in graph.graph.output}
@@ -139,14 +148,23 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-@contextmanager
-def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let what ONNX Runtime raises, which has no common class, out as ValueError."""
+def _apart(
+    function: Callable[..., dict[str, np.ndarray]], path: str | os.PathLike[str], feeds: Feeds, *more: Any
+) -> dict[str, np.ndarray]:
+    """Run a file in the helper process: ONNX Runtime crashes on some files that this package computes."""
     version = runtime_version()
+    arguments = os.path.abspath(path), dict(feeds), *more
     try:
-        yield
+        try:
+            found: dict[str, np.ndarray] = _isolated.call(
+                function, *arguments, seconds=_ANY_SECONDS, what="it", modules=("onnxruntime",)
+            )
+        except _isolated.NotEnoughMemory:
+            found = function(*arguments)  # with all the memory there is
     except Exception as error:
+        # What ONNX Runtime raises has no common class.
         raise ValueError(f"ONNX Runtime {version} cannot run {os.fspath(path)}: {error}") from error
+    return found
 
 
 def _external_bytes(graph: Any) -> int:

@@ -105,8 +105,8 @@ def _plain(op: Operator) -> Any:
     # An empty field and a missing one mean the same.
     if node.domain == "ai.onnx":
         node.ClearField("domain")
-    if not node.name:
-        node.ClearField("name")
+    # The model's node has the name, which another file may need to change.
+    node.ClearField("name")
     if op.graph.noted or node.domain not in STANDARD:
         return node
     schema = defs.get_schema(node.op_type, op.graph.opsets.get(node.domain, 1), node.domain)

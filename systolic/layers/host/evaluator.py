@@ -15,7 +15,7 @@ from systolic._text import printable
 from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
-from systolic.layers.host.subgraphs import subgraphs
+from systolic.layers.host.subgraphs import inner_nodes, subgraphs
 
 Call = Callable[[dict[str, np.ndarray]], list[Any]]
 """Maps the inputs of a node, by name, to its outputs."""
@@ -46,6 +46,12 @@ _SECONDS, _BYTES_PER_SECOND = 1.0, 1 << 24
 
 # Modules that the helper process imports before its time begins.
 _FOREIGN = ("onnx.reference", "onnxruntime")
+
+# A run has no limit: Ctrl-C ends it.
+_ANY_SECONDS = 1e6
+
+# Inputs of more bytes are not sent to the helper process.
+_APART_BYTES = 1 << 28
 
 # Limits on evaluating a node on constants: a file may ask for any number of steps.
 _FOLD_SECONDS = 1.5
@@ -136,10 +142,19 @@ class OnnxNode(HostLayer):
     @property
     def delegate(self) -> str:
         """Who computes it: "ONNX Runtime", also if it is missing but required, or "onnx", its evaluator."""
+        return self._delegate
+
+    @cached_property
+    def _delegate(self) -> str:
         try:
-            return self._runner.delegate
+            # Making a session may crash where nobody has checked the node: in a file of Model.save.
+            who: str = _isolated.call(
+                delegate, self.node.tobytes(), self.reads, self.read_dtypes, self.opsets, None,
+                seconds=_ANY_SECONDS, what=self.kind, modules=_FOREIGN,
+            )  # fmt: skip
         except (ImportError, ValueError):
             return ONNX_RUNTIME
+        return who
 
     @property
     def may_loop(self) -> bool:
@@ -180,7 +195,40 @@ class OnnxNode(HostLayer):
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the node in ONNX Runtime or the evaluator; return one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
+        shapes = tuple(x.shape for x in inputs)
+        if shapes in self._tried and not self._divides:
+            return self._direct(*inputs)
+        arrays = self._apart(*inputs)
+        self._tried.add(shapes)
+        return arrays
+
+    def _direct(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         return self._runner(inputs, self.write_dtypes)
+
+    def _apart(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Compute the outputs in the helper process: some kernels crash on attributes that do not fit."""
+        _onnx()
+        if sum(x.nbytes for x in inputs) > _APART_BYTES:
+            return self._direct(*inputs)
+        try:
+            arrays = _isolated.call(
+                self._direct, *inputs, seconds=_ANY_SECONDS, what=self.kind, modules=_FOREIGN
+            )
+        except _isolated.NotEnoughMemory:
+            return self._direct(*inputs)  # which may take all there is
+        return tuple(arrays)
+
+    @cached_property
+    def _tried(self) -> set[tuple[Shape, ...]]:
+        """Shapes of inputs on which the node has run in the helper process."""
+        return set()
+
+    @cached_property
+    def _divides(self) -> bool:
+        """Whether a subgraph divides: integers by 0, or the smallest by -1, end ONNX Runtime's process."""
+        if not self.may_loop:
+            return False
+        return any(inner.op_type in ("Div", "Mod") for inner in inner_nodes(parse(self.node.tobytes())))
 
     @cached_property
     def _runner(self) -> Runner:
@@ -194,7 +242,7 @@ class OnnxNode(HostLayer):
         """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
         size = sum(array.nbytes for array in inputs)
         arrays = _isolated.call(
-            self.apply,
+            self._direct,
             *inputs,
             seconds=_FOLD_SECONDS + size / _FOLD_BYTES_PER_SECOND,
             what=f"{self.kind}, on constants,",
@@ -409,7 +457,7 @@ def delegate(
     reads: Sequence[str],
     dtypes: Sequence[str],
     opsets: Sequence[tuple[str, int]],
-    shapes: Mapping[str, Sequence[int | None] | None],
+    shapes: Mapping[str, Sequence[int | None] | None] | None,
 ) -> str:
     """Return who computes a node; errors as for :func:`runner`."""
     return runner(data, reads, dtypes, opsets, shapes).delegate
