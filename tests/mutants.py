@@ -447,7 +447,7 @@ MUTANTS = (
     ),
     Mutant(
         "maxima of a pool begin with zero",
-        (Change("layers/host/pool.py", "int(np.iinfo(dtype).min)", "0"),),
+        (Change("layers/host/_inputs.py", "int(np.iinfo(dtype).min)", "0"),),
         stages=("host",),
         cases=200,
     ),
