@@ -525,7 +525,7 @@ def evaluated(g: Grown) -> None:
     label = g.pick(["", "n", "other"])
     if g.flip():
         axis = g.given(np.array(0, np.int64))
-        proto, reads, types = helper.make_node("CumSum", [x, axis], [output], label), (x, axis), ("float32", "int64")
+        proto, reads, types = helper.make_node("CumSum", [x, axis], [output]), (x, axis), ("float32", "int64")
     else:
         condition = g.given(np.array(True))
         inner = [
@@ -536,7 +536,7 @@ def evaluated(g: Grown) -> None:
             )
             for factor in (2, 3)
         ]  # fmt: skip
-        proto = helper.make_node("If", [condition], [output], label, then_branch=inner[0], else_branch=inner[1])
+        proto = helper.make_node("If", [condition], [output], then_branch=inner[0], else_branch=inner[1])
         reads, types = (condition, x), ("bool", "float32")
     if {"sub.in", "sub.out"} & {*g.inputs, *g.constants, *g.shapes} and proto.op_type == "If":
         raise Unfit

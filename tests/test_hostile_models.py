@@ -17,6 +17,7 @@ from onnx import helper  # noqa: E402
 
 import systolic  # noqa: E402
 from systolic import OnnxNode, load_onnx  # noqa: E402
+from systolic.cli import main  # noqa: E402
 from systolic.layers.host.evaluator import infer  # noqa: E402
 
 F = np.float32
@@ -287,3 +288,77 @@ def test_a_quantized_weight_without_axes(tmp_path: Path, op: str) -> None:
             "wz": np.zeros(scales.shape, np.int8), "b": np.float32([1, 2]),
         }  # fmt: skip
         ends(tmp_path, om.model(nodes, {"x": ("int8", (1, 1, 4, 4))}, ["y"], constants), r"node '.*' \(")
+
+
+# What crashes when it runs: attributes that fit no shape that is known before, and values.
+
+
+def of_open_rank(op: str, reads: list[str], feeds: dict[str, np.ndarray], **attributes: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A node that reads x behind a Reshape to computed sizes."""
+    nodes = [om.node("Reshape", ["x", "sizes"], "open"), om.node(op, ["open", *reads], "y", name="the_node", **attributes)]
+    feeds = {**feeds, "sizes": np.array(feeds["x"].shape, np.int64)}
+    return om.model(nodes, {n: (a.dtype.name, a.shape) for n, a in feeds.items()}, ["y"], opset=17), feeds
+
+
+def in_a_branch(op: str, reads: list[str], feeds: dict[str, np.ndarray], **attributes: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A node in both branches of an If."""
+    kind = feeds["x"].dtype.name
+
+    def branch(name: str) -> Any:
+        inner = om.node(op, ["x", *reads], f"{name} y", **attributes)
+        return helper.make_graph([inner], name, [], [om.value(f"{name} y", kind, None)])
+
+    node = om.node("If", ["c"], "y", name="the_node", then_branch=branch("then"), else_branch=branch("else"))
+    feeds = {**feeds, "c": np.array(True)}
+    model = om.model([node], {n: (a.dtype.name, a.shape) for n, a in feeds.items()}, ["y"], opset=17)
+    model.graph.output[0].CopyFrom(om.value("y", kind, None))
+    return model, feeds
+
+
+CRASHES: dict[str, tuple[list[str], dict[str, np.ndarray], dict[str, Any]]] = {
+    "GatherND": (["i"], {"x": X, "i": i64(0).reshape(1, 1)}, {"batch_dims": -7}),
+    "ReverseSequence": (["n"], {"x": np.array(1, F), "n": i64(1)}, {}),
+    "DFT": ([], {"x": X.reshape(2, 3, 1)}, {"axis": 9}),
+}
+
+
+@pytest.mark.parametrize("wrapped", (of_open_rank, in_a_branch))
+@pytest.mark.parametrize("op", CRASHES)
+def test_a_kernel_that_crashes_is_an_error(tmp_path: Path, op: str, wrapped: Any) -> None:
+    reads, feeds, attributes = CRASHES[op]
+    model, feeds = wrapped(op, reads, feeds, **attributes)
+    model.graph.output[0].CopyFrom(om.value("y", "float32", None))
+    with pytest.raises(ValueError, match="node 'the_node'"):
+        systolic.run(load_onnx(om.save(model, tmp_path)), feeds)
+
+
+def test_a_division_that_crashes_is_an_error_on_any_run(tmp_path: Path) -> None:
+    """It depends on values, not on shapes: the first run says nothing."""
+    feeds = {"x": np.int32([4, 6]), "d": np.int32([2, 3])}
+    graph, feeds = in_a_branch("Div", ["d"], feeds)
+    model = load_onnx(om.save(graph, tmp_path))
+    assert systolic.run(model, feeds).outputs["y"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match=r"node 'the_node' \(If\): If crashed"):
+        systolic.run(model, feeds | {"x": np.int32([-(2**31), 1]), "d": np.int32([-1, 1])})
+
+
+@pytest.mark.parametrize("op", ("Sum", "Mean", "Min", "Max", "Concat"))
+def test_inputs_that_are_left_out_are_named(tmp_path: Path, op: str) -> None:
+    attributes = {"axis": 0} if op == "Concat" else {}
+    node = om.node(op, ["x", ""], "y", name="the_node", **attributes)
+    model = om.model([node], {"x": ("float32", (2, 3))}, ["y"])
+    with pytest.raises(ValueError, match=rf"node 'the_node' \({op}\): input 1 \(\w+\) is missing"):
+        load_onnx(om.save(model, tmp_path))
+
+
+def test_a_check_that_crashes_leaves_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime ends the process on a QLinearSigmoid without a zero point of y."""
+    node = om.node("com.microsoft.QLinearSigmoid", ["x", "s", "z", "s"], "y")
+    constants = {"s": F(0.1), "z": np.uint8(3)}
+    model = om.model([node], {"x": ("uint8", (2, 3))}, ["y"], constants)
+    model.graph.output[0].CopyFrom(om.value("y", "uint8", (2, 3)))
+    path = om.save(model, tmp_path)
+    assert main(["run", str(path), "--mode", "wavefront", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "QLinearSigmoid" in text and "outputs were not compared: ONNX Runtime" in text
+    assert "numpy        every layer's output equals numpy's" in text

@@ -459,3 +459,16 @@ def test_a_constant_of_the_other_byte_order(path: Path) -> None:
                   constants={"c": np.array([1, 2], ">i4")})  # fmt: skip
     save_onnx(model, path)
     assert load_onnx(path).constants["c"].tolist() == [1, 2]
+
+
+def test_delegated_nodes_without_a_name_come_back(tmp_path: Path) -> None:
+    """Between DequantizeLinear and QuantizeLinear, whose output is written by another node then."""
+    nodes = [
+        om.node("DequantizeLinear", ["x", "s", "z"], "d"),
+        om.node("Tile", ["d", "r"], "t"),
+        om.node("QuantizeLinear", ["t", "s", "z"], "y"),
+    ]
+    constants = {"s": np.float32(0.1), "z": np.uint8(3), "r": np.int64([2])}
+    model = load_onnx(om.save(om.model(nodes, {"x": ("uint8", (2,))}, ["y"], constants), tmp_path))
+    systolic.save_onnx(model, tmp_path / "again.onnx")
+    assert load_onnx(tmp_path / "again.onnx") == model

@@ -176,3 +176,9 @@ def test_operators_left_to_others(tmp_path: Path) -> None:
             systolic.run(model, found, mode="wavefront")
         if operator.op_type == "LSTM":
             assert set(found["l"].tolist()) <= set(range(1, 7)) and len(set(found["l"].tolist())) > 1
+
+
+def test_inputs_larger_than_memory_are_refused_by_name() -> None:
+    model = Model([Relu()], inputs={"x": ((None, 4), "float32")})
+    with pytest.raises(MemoryError, match=r"input 'x', of random numbers, \(1099511627776, 4\) float64 takes"):
+        random_inputs(model, 0, shapes={"x": (2**40, 4)})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check, layers
+from systolic._memory import require_array
 from systolic.layers.base import Shape
 from systolic.model import Model, Node
 
@@ -79,6 +80,8 @@ def random_inputs(
     inputs = {}
     for name, shape in bound.items():
         dtype = np.dtype(model.inputs[name].dtype)
+        # Numbers are drawn in 64 bits, whatever they become.
+        require_array(shape, np.float64, f"input {name!r}, of random numbers,")
         uses = _uses(model, name, readers, known)
         inputs[name] = _drawn(rng, name, shape, dtype, uses)
     return inputs
