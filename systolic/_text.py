@@ -24,6 +24,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+# Packages whose exceptions may quote a file.
+_RAISERS = ("builtins", "google", "numpy", "onnx", "onnxruntime", "systolic")
+
+
 def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Escape invisible characters in the messages of errors that a function raises."""
 
@@ -41,7 +45,7 @@ def printable_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
                 seen.add(id(found))
                 # A KeyError shows the repr of its text; a report is printable, line by line; a caller's own
                 # exceptions are not ours to change.
-                ours = type(found).__module__.partition(".")[0] in ("builtins", "numpy", __package__)
+                ours = type(found).__module__.partition(".")[0] in _RAISERS
                 if ours and not isinstance(found, KeyError | AssertionError):
                     found.args = tuple(printable(a) if isinstance(a, str) else a for a in found.args)
                 found = found.__cause__ or found.__context__

@@ -103,13 +103,11 @@ def written_before(nodes: list[Any], order: list[int]) -> list[bool]:
 # Sizes and versions
 
 
-def test_a_size_of_minus_one_is_any(tmp_path: Path) -> None:
-    graph = floating([om.node("Relu", ["x"], "y")], {"x": ("float32", (-1, 3))}, ["y"])
+@pytest.mark.parametrize("size", (-1, -2))
+def test_a_size_below_zero_is_any(tmp_path: Path, size: int) -> None:
+    graph = floating([om.node("Relu", ["x"], "y")], {"x": ("float32", (size, 3))}, ["y"])
     model = same(tmp_path, graph, {"x": X})
     assert model.inputs["x"].shape == (None, 3)
-    graph = floating([om.node("Relu", ["x"], "y")], {"x": ("float32", (-2, 3))}, ["y"])
-    with pytest.raises(ValueError, match="input 'x'.*not -2"):
-        load_onnx(om.save(graph, tmp_path))
 
 
 @pytest.mark.parametrize("listed", [False, True])

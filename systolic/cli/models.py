@@ -73,8 +73,8 @@ def run_command(options: argparse.Namespace) -> int:
     mismatches = list(check.mismatches)
     notes += check.notes
     if not options.no_check:
-        passed = not check.mismatches if check.checked or check.mismatches else None
-        verdicts["numpy"] = {"layers": check.checked, "passed": passed}
+        passed = not check.mismatches if check.proof or check.mismatches else None
+        verdicts["numpy"] = {"layers": check.proof, "passed": passed}
         runtime, wrong, why = _against_onnxruntime(options, machine, model, x, run)
         verdicts["onnxruntime"] = runtime
         mismatches += wrong
