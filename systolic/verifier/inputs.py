@@ -81,7 +81,7 @@ def random_inputs(
     for name, shape in bound.items():
         dtype = np.dtype(model.inputs[name].dtype)
         # Numbers are drawn in 64 bits, whatever they become.
-        require_array(shape, np.float64, f"input {name!r}, of random numbers,")
+        require_array(shape, "float64", f"input {name!r}, of random numbers,")
         uses = _uses(model, name, readers, known)
         inputs[name] = _drawn(rng, name, shape, dtype, uses)
     return inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,8 +18,8 @@ from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
 from systolic.layers.host.subgraphs import inner_nodes, subgraphs
 
-Call = Callable[[dict[str, np.ndarray]], list[Any]]
-"""Maps the inputs of a node, by name, to its outputs."""
+Call = Callable[[dict[str, np.ndarray], bool], list[Any]]
+"""Maps the inputs of a node, by name, and whether this is known to be quick, to its outputs."""
 
 Inferred = dict[str, tuple[str | None, tuple[int | None, ...] | None]]
 """Type and shape by a tensor's name, None for what is unknown."""
@@ -46,6 +47,9 @@ _SECONDS, _BYTES_PER_SECOND = 1.0, 1 << 24
 
 # Modules that the helper process imports before its time begins.
 _FOREIGN = ("onnx.reference", "onnxruntime")
+
+# So long may Ctrl-C wait.
+_QUICK_SECONDS = 0.05
 
 # A run has no limit: Ctrl-C ends it.
 _ANY_SECONDS = 1e6
@@ -196,10 +200,13 @@ class OnnxNode(HostLayer):
         """Run the node in ONNX Runtime or the evaluator; return one array per output in use."""
         self.output_dtype(*(x.dtype.name for x in inputs))
         shapes = tuple(x.shape for x in inputs)
-        if shapes in self._tried and not self._divides:
-            return self._direct(*inputs)
+        quick = self._tried.get(shapes)
+        if quick is not None and not self._divides:
+            return self._runner(inputs, self.write_dtypes, quick)
+        started = time.perf_counter()
         arrays = self._apart(*inputs)
-        self._tried.add(shapes)
+        # How long a loop takes depends on values as well.
+        self._tried[shapes] = not self.may_loop and time.perf_counter() - started < _QUICK_SECONDS
         return arrays
 
     def _direct(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -219,9 +226,9 @@ class OnnxNode(HostLayer):
         return tuple(arrays)
 
     @cached_property
-    def _tried(self) -> set[tuple[Shape, ...]]:
-        """Shapes of inputs on which the node has run in the helper process."""
-        return set()
+    def _tried(self) -> dict[tuple[Shape, ...], bool]:
+        """Shapes of inputs on which the node has run in the helper process, and whether that was quick."""
+        return {}
 
     @cached_property
     def _divides(self) -> bool:
@@ -329,7 +336,7 @@ def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
 
 
 def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
-    (value,) = runner(data, (), (), opsets).call({})
+    (value,) = runner(data, (), (), opsets).call({}, False)
     if not isinstance(value, np.ndarray):
         raise ValueError("it gives no tensor; sequences, optionals and maps are not supported")
     return value
@@ -379,8 +386,10 @@ class Runner:
     def __init__(self, node: Any, reads: Sequence[str], delegate: str, call: Call) -> None:
         self.operator, self.reads, self.delegate, self.call = node.op_type, reads, delegate, call
 
-    def __call__(self, inputs: Sequence[np.ndarray], dtypes: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Return the outputs in use, of these types.
+    def __call__(
+        self, inputs: Sequence[np.ndarray], dtypes: Sequence[str], quick: bool = False
+    ) -> tuple[np.ndarray, ...]:
+        """Return the outputs in use, of these types; `quick` if that is known to take a moment only.
 
         Raises
         ------
@@ -389,7 +398,7 @@ class Runner:
         MemoryError
         """
         try:
-            results = self.call(dict(zip(self.reads, inputs, strict=True)))
+            results = self.call(dict(zip(self.reads, inputs, strict=True)), quick)
         except compared.Refused:
             raise
         except Exception as error:
@@ -431,7 +440,11 @@ def runner(
     try:
         model = _model(node, reads, versions, types)
         made = session.create(model.SerializeToString(), node.op_type)
-        return Runner(node, reads, ONNX_RUNTIME, lambda feeds: session.run(made, feeds, outputs))
+
+        def call(feeds: dict[str, np.ndarray], quick: bool) -> list[Any]:
+            return session.run(made, feeds, outputs, quick=quick)
+
+        return Runner(node, reads, ONNX_RUNTIME, call)
     except session.NoKernel as error:
         lacking = str(error)
 
@@ -444,7 +457,7 @@ def runner(
         allow(shapes)
     run = evaluator(data, tuple(reads), tuple(dtypes), tuple(opsets))
 
-    def evaluated(feeds: dict[str, np.ndarray]) -> list[Any]:
+    def evaluated(feeds: dict[str, np.ndarray], quick: bool) -> list[Any]:
         allow({name: array.shape for name, array in feeds.items()})
         with np.errstate(all="ignore"):
             return list(run.run(None, feeds))
