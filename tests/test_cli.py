@@ -834,3 +834,11 @@ def test_interrupt(arguments: list[str], tmp_path: Path) -> None:
     assert errors.decode().splitlines()[-1] == "interrupted"
     assert b"Traceback" not in errors and out == b""
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ("run", "verify", "summary"))
+def test_a_shape_is_given_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(DATA / "digits.onnx")
+    pytest.importorskip("onnx")
+    assert cli.main([command, path, "--shape", "pixels=2,1,8,8", "--shape", "pixels=3,1,8,8"]) == 2
+    assert "--shape is given twice for the input 'pixels'" in capsys.readouterr().err

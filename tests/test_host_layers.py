@@ -853,3 +853,15 @@ def test_shape_layers_read_in_c_order():
 def test_shape_layers_refuse(call, error, message):
     with raises(error, message):
         call()
+
+
+def test_large_tensors_are_quantized_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systolic.layers.host import quantize
+
+    x = np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
+    params = QuantParams(0.1, 3)
+    codes = Quantize(params).apply(x)
+    numbers = Dequantize(params).apply(codes)
+    monkeypatch.setattr(quantize, "MOVED", 10)
+    np.testing.assert_array_equal(Quantize(params).apply(x), codes, strict=True)
+    np.testing.assert_array_equal(Dequantize(params).apply(codes), numbers, strict=True)

@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Any, Callable[[], list[np.ndarray]]]] = {
     "Cast": (layers.Cast("float16"), lambda: [ones(SIDE, SIDE)]),
     "Clip": (layers.Clip(0, 1), lambda: [ones(SIDE, SIDE)]),
     "Concat": (layers.Concat(1), lambda: [ones(SIDE, SIDE), ones(SIDE, SIDE)]),
+    "DynamicQuantize": (layers.DynamicQuantize(), lambda: [ones(SIDE, SIDE)]),
     "Expand": (layers.Expand(), lambda: [ones(SIDE, 1), np.array([SIDE, 2 * SIDE])]),
     "FloatConv": (layers.FloatConv(padding=1), lambda: [ones(1, 64, 128, 128), ones(64, 64, 3, 3)]),
     "FloatMatMul": (layers.FloatMatMul(), lambda: [ones(2048, 2048), ones(2048, 2048)]),

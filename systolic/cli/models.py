@@ -12,7 +12,7 @@ from systolic import engine
 from systolic._show.table import Table, percent
 from systolic._text import printable
 from systolic.cli.files import check_output, load_input, print_json, save_outputs
-from systolic.cli.options import machine_of
+from systolic.cli.options import machine_of, shapes_of
 from systolic.config import MachineConfig
 from systolic.engine.placement import off_array, off_array_lines
 from systolic.example import DATA, load_example
@@ -47,7 +47,7 @@ def run_command(options: argparse.Namespace) -> int:
             x = load_input(options.input)
         else:
             batch = 2 if options.batch is None else options.batch
-            x = random_inputs(model, options.seed, batch, dict(options.shape))
+            x = random_inputs(model, options.seed, batch, shapes_of(options))
             notes.append(f"no --input: ran on random numbers, seed {options.seed}")
     if options.output is not None:
         check_output(options.output)
@@ -58,7 +58,7 @@ def run_command(options: argparse.Namespace) -> int:
         options.mode,
         reproduce_line(
             "run", options.model, options.input, machine, options.mode, options.seed, options.qdq,
-            options.batch, dict(options.shape),
+            options.batch, shapes_of(options),
         ),
     )  # fmt: skip
     run = engine.run(
@@ -215,7 +215,7 @@ def verify_command(options: argparse.Namespace) -> int:
         qdq=options.qdq,
         tolerance=options.tolerance,
         batch=options.batch,
-        shapes=dict(options.shape) or None,
+        shapes=shapes_of(options),
         x_file=options.input,
     )
     if options.json:
@@ -236,9 +236,8 @@ def summary_command(options: argparse.Namespace) -> int:
     """Print what a model holds and would cost."""
     if options.report is not None:
         check_path(options.report)
-    shapes = dict(options.shape)
     found = load_model(options.model, options.qdq).summary(
-        machine=machine_of(options), batch=options.batch, shapes=shapes or None
+        machine=machine_of(options), batch=options.batch, shapes=shapes_of(options)
     )
     if options.report is not None:
         found.save(options.report)

@@ -58,6 +58,15 @@ def fraction(value: str) -> float:
     return number
 
 
+def shapes_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes that --shape gives, by input; None without one, ValueError if an input has two."""
+    names = [name for name, _ in options.shape]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--shape is given twice for the input {name!r}")
+    return dict(options.shape) or None
+
+
 def shape_of(value: str) -> tuple[str, tuple[int, ...]]:
     """Return an input's name and shape from text such as ``image=1,3,224,224`` or ``image=1x3x224x224``."""
     name, equals, sizes = value.rpartition("=")

@@ -398,7 +398,9 @@ class VerificationReport:
         return self._outcome() + (f"; {skipped}" if skipped else "")
 
     def _outcome(self) -> str:
-        unit = "cases" if "registers" in self.checked else "layers and outputs"
+        unit = "case" if "registers" in self.checked else "layer or output"
+        if self.cases != 1:
+            unit = "cases" if "registers" in self.checked else "layers and outputs"
         what = f"{self.cases:,} {unit} against {self.against} in {seconds(self.wall_seconds)}"
         if self.mismatches:
             return f"FAILED: {len(self.mismatches)} mismatches in {what}"

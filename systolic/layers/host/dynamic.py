@@ -9,6 +9,7 @@ import numpy as np
 
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._parts import elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,8 +60,12 @@ class DynamicQuantize(HostLayer):
             scale = np.float32(1) if low == high else (high - low) / np.float32(255)
             zero = np.float32(0) - low / scale
             zero_point = np.float32(255) if np.isnan(zero) else np.rint(np.clip(zero, 0, 255))
+
+        def quantized(part: np.ndarray) -> np.ndarray:
             # A scale of 0 or infinity is legal here, and in no QuantParams.
-            codes = np.rint(x / scale) + zero_point
-            codes = np.fmin(np.fmax(codes, np.float32(0)), np.float32(255))
-        codes = np.asarray(codes, dtype=np.float32).astype(np.uint8)
+            with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+                values = np.rint(part / scale) + zero_point
+            return np.fmin(np.fmax(values, np.float32(0)), np.float32(255)).astype(np.uint8)
+
+        codes = elementwise(quantized, np.uint8, x)
         return codes, np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from systolic import _check, _hints, _host, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._parts import MOVED
 from systolic.quant import QuantParams
 from systolic.threads import thread_count
 
@@ -62,7 +63,9 @@ class Quantize(HostLayer):
         self.output_dtype(x.dtype)
         if x.dtype == np.float32 and _is_plain(x, self.y):
             codes = np.empty(x.shape, self.y.dtype)
-            _host.quantize(x, codes, float(self.y.scales), int(self.y.zero_points), threads=thread_count())
+            scale, zero_point = float(self.y.scales), int(self.y.zero_points)
+            for numbers, made in _parts_of(x, codes):
+                _host.quantize(numbers, made, scale, zero_point, threads=thread_count())
             return codes
         return quant.quantize(x, self.y)
 
@@ -111,9 +114,21 @@ class Dequantize(HostLayer):
         self.output_dtype(q.dtype)
         if _is_plain(q, self.x):
             real = np.empty(q.shape, np.float32)
-            _host.dequantize(q, real, float(self.x.scales), int(self.x.zero_points), threads=thread_count())
+            scale, zero_point = float(self.x.scales), int(self.x.zero_points)
+            for codes, made in _parts_of(q, real):
+                _host.dequantize(codes, made, scale, zero_point, threads=thread_count())
             return real
         return quant.dequantize(q, self.x)
+
+
+def _parts_of(source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield two contiguous arrays of one shape; large ones in parts, so that Ctrl-C need not wait."""
+    if source.size <= MOVED:
+        yield source, target
+        return
+    source, target = source.reshape(-1), target.reshape(-1)
+    for start in range(0, source.size, MOVED):
+        yield source[start : start + MOVED], target[start : start + MOVED]
 
 
 def _is_plain(values: np.ndarray, params: QuantParams) -> bool:
