@@ -201,3 +201,16 @@ def test_constants_of_a_branch_are_not_computed_beforehand(tmp_path: Path) -> No
     model = load_onnx(om.save(graph, tmp_path))
     outputs = systolic.run(model, {"c": np.array(False), "x": np.ones((1, 3), F)}).outputs
     np.testing.assert_array_equal(outputs["y"], -np.ones((1, 3), F))
+
+
+def test_parameters_are_what_a_node_holds_not_the_node() -> None:
+    assert layer("Selu", [X]).held == (0, 0)
+    weights = onnx.numpy_helper.from_array(np.ones((2, 3), F), "w")
+    node = om.node("Add", ["x", "w"], "o")
+    body = onnx.helper.make_graph([node], "b", [], [om.value("o", "float32", None)], [weights])
+    proto = onnx.helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    data = np.frombuffer(proto.SerializeToString(), np.uint8)
+    held = OnnxNode("If", data, ("c", "x"), ("bool", "float32"), ("float32",), (("", 17),)).held
+    assert held == (12, 48)
+    damaged = np.full(9, 255, np.uint8)
+    assert OnnxNode("If", damaged, ("c",), ("bool",), ("float32",), (("", 17),)).held == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -159,6 +160,16 @@ class OnnxNode(HostLayer):
         except (ImportError, ValueError):
             return ONNX_RUNTIME
         return who
+
+    @cached_property
+    def held(self) -> tuple[int, int]:
+        """Elements and bytes of the tensors that the node and its subgraphs hold, without the node itself."""
+        try:
+            tensors = [tensor for tensor in _tensors(parse(self.node.tobytes())) if tensor.data_type]
+            sizes = [math.prod(tensor.dims) for tensor in tensors]
+            return sum(sizes), sum(size * _itemsize(t) for size, t in zip(sizes, tensors, strict=True))
+        except (ImportError, ValueError):
+            return 0, 0  # nobody can run it either
 
     @property
     def may_loop(self) -> bool:
@@ -538,6 +549,12 @@ def _tensors(node: Any) -> Iterator[Any]:
         yield from (part for s in graph.sparse_initializer for part in (s.values, s.indices))
         for inner in graph.node:
             yield from _tensors(inner)
+
+
+def _itemsize(tensor: Any) -> int:
+    from onnx import helper
+
+    return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _onnx() -> Any:
