@@ -10,7 +10,8 @@ from systolic import _isolated
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.attributes import check_attributes, check_inner, check_scan
 from systolic.layers.host import OnnxNode, session
-from systolic.layers.host.evaluator import STANDARD, alone, delegate, infer
+from systolic.layers.host.compared import Refused
+from systolic.layers.host.evaluator import STANDARD, alone, prepare, small
 from systolic.layers.host.subgraphs import inner_nodes
 from systolic.model import DTYPES, Node
 
@@ -53,15 +54,14 @@ def evaluated(op: Operator) -> Converted:
         return _constant(op, data, opsets)
     shapes = {name: op.graph.shapes.get(name) for name in reads}
     values = {name: op.graph.constants[name] for name in reads if name in op.graph.constants}
-    found = infer(node, dtypes, shapes, values, op.graph.opsets)
     try:
-        # Create the first session in the helper process: native code may crash on it.
-        _isolated.call(
-            delegate, data, reads, tuple(dtypes.values()), opsets, shapes,
+        # In the helper process: native code may crash on shapes, or on the first session.
+        found = _isolated.call(
+            prepare, data, dtypes, shapes, small(values), opsets,
             seconds=_SECONDS + _SECONDS_PER_NODE * len(inner_ones) + len(data) / _BYTES_PER_SECOND,
             what=f"preparing {op.op_type}", modules=("onnx", "onnxruntime"),
         )  # fmt: skip
-    except ValueError as error:
+    except Refused as error:
         raise op.refuse(str(error)) from error
     writes = {}
     for name, (dtype, _) in found.items():

@@ -305,9 +305,7 @@ def infer(
     onnx = _onnx()
     graph = _model(node, tuple(dtypes), opsets, dtypes, shapes)
     graph.graph.initializer.extend(
-        onnx.numpy_helper.from_array(value, name)
-        for name, value in values.items()
-        if value.nbytes <= _SHAPING_BYTES
+        onnx.numpy_helper.from_array(value, name) for name, value in small(values).items()
     )
     seconds = _SECONDS + node.ByteSize() / _BYTES_PER_SECOND
     if node.domain not in STANDARD:
@@ -331,6 +329,35 @@ def infer(
             dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         found[value.name] = dtype, tuple(sizes) if tensor.HasField("shape") else None
+    return found
+
+
+def small(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors that may be sizes or axes: shape inference needs no other values."""
+    return {name: value for name, value in values.items() if value.nbytes <= _SHAPING_BYTES}
+
+
+def prepare(
+    data: bytes,
+    dtypes: Mapping[str, str],
+    shapes: Mapping[str, Sequence[int | None] | None],
+    values: Mapping[str, np.ndarray],
+    opsets: Sequence[tuple[str, int]],
+) -> Inferred:
+    """Return what :func:`infer` does, of a node that ONNX Runtime or the evaluator can run.
+
+    Raises
+    ------
+    ValueError
+        If the inputs do not fit.
+    Refused
+        If nothing can run the node.
+    """
+    found = infer(parse(data), dtypes, shapes, values, dict(opsets))
+    try:
+        runner(data, tuple(dtypes), tuple(dtypes.values()), opsets, shapes)
+    except ValueError as error:
+        raise compared.Refused(str(error)) from error
     return found
 
 
