@@ -20,6 +20,7 @@ ort = pytest.importorskip("onnxruntime")
 from fallback_cases import CASES, Case, Source, kind  # noqa: E402
 from onnx import defs, helper  # noqa: E402
 
+import systolic  # noqa: E402
 from systolic.frontend.operators import OPERATORS  # noqa: E402
 from systolic.layers.host import compared  # noqa: E402
 from systolic.layers.host.compared import COMPARED, DIFFERENT, NEWEST, UNCOMPARED, Row, Rule, Use  # noqa: E402
@@ -395,3 +396,41 @@ def test_onnx_own_nodes_that_are_allowed() -> None:
     assert by_runtime_ >= 900
     # That have no kernel at all.
     assert by_onnx >= {key for key in COMPARED if key not in BY_RUNTIME}
+
+
+FOREIGN = sorted(key for key in CASES if key not in OPERATORS)
+
+LEFT_OUT = {
+    **dict.fromkeys(("Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"), "random numbers"),
+    "CausalConvWithState": "expanded into other operators, in an order that depends on declared shapes",
+    "LinearAttention": "expanded into a Scan that ONNX Runtime runs only with declared shapes",
+    "SwiGLU": "ONNX Runtime has no kernel",
+    "Upsample": "deprecated since operator set 10",
+}
+
+
+@pytest.mark.parametrize("key", FOREIGN, ids=name_of)
+def test_models_of_one_node(key: tuple[str, str], tmp_path: Any) -> None:
+    """Loaded and run, a node without a layer of ours gives ONNX Runtime's results, bit for bit."""
+    if key[1] in LEFT_OUT:
+        pytest.skip(LEFT_OUT[key[1]])
+    tries = 0
+    for version in opsets(key):
+        for case in draws(key, version, 40 if LONG else 6, seed=SEED + 1):
+            if not case.feeds or any(dtype not in DTYPES for dtype in case.dtypes.values()):
+                continue
+            theirs = by_runtime(case)
+            if theirs is None or any(not isinstance(y, np.ndarray) or y.dtype.name not in DTYPES for y in theirs):
+                continue
+            tries += 1
+            inputs = [helper.make_tensor_value_info(n, kind(x.dtype), [None] * x.ndim) for n, x in case.feeds.items()]
+            names = [name for name in case.node.output if name]
+            outputs = [helper.make_tensor_value_info(n, kind(y.dtype), None) for n, y in zip(names, theirs, strict=True)]
+            imports = [helper.make_opsetid(domain, v) for domain, v in case.opsets.items()]
+            graph = helper.make_graph([case.node], "node", inputs, outputs)
+            path = tmp_path / "model.onnx"
+            path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString())
+            run = systolic.run(systolic.load_onnx(path), case.feeds)
+            for name, want in zip(names, theirs, strict=True):
+                np.testing.assert_array_equal(run.outputs[name], want, strict=True)
+    assert tries, "ONNX Runtime took none of the nodes"

@@ -29,7 +29,7 @@ from systolic.frontend.read import read
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import UnknownShape
 from systolic.layers.host.subgraphs import subgraphs
-from systolic.model import Model, Node
+from systolic.model import Model, Node, TensorSpec
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
 
@@ -152,6 +152,11 @@ def _refusal(graph: Graph, unknown: list[Operator], path: str) -> str:
     )
 
 
+def _batched(spec: TensorSpec) -> bool:
+    """Whether an input's sizes are known but for a batch; the open length of a vector may be anything."""
+    return None not in (spec.shape[1:] if len(spec.shape) > 1 else spec.shape)
+
+
 def _convert(graph: Graph, converters: list[Converter]) -> Model:
     for tensor, array in graph.constants.items():
         graph.dtypes[tensor], graph.shapes[tensor] = array.dtype.name, array.shape
@@ -174,7 +179,7 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
         name=graph.name,
     )
     # Where no size but the batch is open, what does not fit together is found out now.
-    if not any(None in spec.shape[1:] for spec in graph.inputs.values()):
+    if all(_batched(spec) for spec in graph.inputs.values()):
         model.trace(model.input_shapes())
     return model
 
