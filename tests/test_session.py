@@ -212,5 +212,8 @@ def test_parameters_are_what_a_node_holds_not_the_node() -> None:
     data = np.frombuffer(proto.SerializeToString(), np.uint8)
     held = OnnxNode("If", data, ("c", "x"), ("bool", "float32"), ("float32",), (("", 17),)).held
     assert held == (12, 48)
+    strange = onnx.helper.make_node("Constant", [], ["y"], value=onnx.TensorProto(data_type=99, dims=[2]))
+    data = np.frombuffer(strange.SerializeToString(), np.uint8)
+    assert OnnxNode("Constant", data, ("c",), ("bool",), ("float32",), (("", 17),)).held == (0, 0)
     damaged = np.full(9, 255, np.uint8)
     assert OnnxNode("If", damaged, ("c",), ("bool",), ("float32",), (("", 17),)).held == (0, 0)

@@ -87,7 +87,8 @@ class OnnxNode(HostLayer):
 
     Notes
     -----
-    Running it needs ``pip install "systolic[onnx]"``. ONNX Runtime uses one thread.
+    Running it needs ``pip install "systolic[onnx]"``. ONNX Runtime uses one thread. The first run on inputs
+    of new shapes happens in a helper process, since some kernels crash on attributes that do not fit.
 
     Examples
     --------
@@ -168,8 +169,8 @@ class OnnxNode(HostLayer):
             tensors = [tensor for tensor in _tensors(parse(self.node.tobytes())) if tensor.data_type]
             sizes = [math.prod(tensor.dims) for tensor in tensors]
             return sum(sizes), sum(size * _itemsize(t) for size, t in zip(sizes, tensors, strict=True))
-        except (ImportError, ValueError):
-            return 0, 0  # nobody can run it either
+        except (ImportError, KeyError, TypeError, ValueError):
+            return 0, 0  # what is damaged cannot run either
 
     @property
     def may_loop(self) -> bool:
