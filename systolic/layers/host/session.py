@@ -27,15 +27,10 @@ class NoKernel(ValueError):
     """ONNX Runtime is not installed, or does not have the operator for these types and this version."""
 
 
-def available() -> bool:
-    """Return whether ONNX Runtime can be imported."""
-    return _onnxruntime() is not None
-
-
 @functools.cache
 def operators() -> frozenset[tuple[str, str]]:
     """Return (domain, operator) of what ONNX Runtime declares beyond the standard operator sets."""
-    if not available():
+    if _onnxruntime() is None:
         return frozenset()
     from onnxruntime.capi import _pybind_state as state
 
