@@ -134,13 +134,13 @@ from systolic.tiling import folds as folds
 from systolic.engine import LayerRun as LayerRun
 from systolic.engine import Result as Result
 from systolic.engine import Run as Run
+from systolic.engine import RunReport as RunReport
 from systolic.engine import conv2d as conv2d
 from systolic.engine import estimate as estimate
 from systolic.engine import matmul as matmul
 from systolic.engine import run as run
-from systolic.report import RunReport as RunReport
-from systolic.report import Summary as Summary
-from systolic.report import summary as summary
+from systolic.engine import summary as summary
+from systolic.model import Summary as Summary
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
 from systolic.trace import Trace as Trace

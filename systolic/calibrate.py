@@ -184,7 +184,7 @@ def _ranges(model: Model, feeds: dict[str, np.ndarray], percentile: float) -> Ra
     pieces = list(_pieces(model, feeds))
     counts: dict[str, int] = {}
     for piece in pieces:
-        for name, (shape, _) in model.trace({n: a.shape for n, a in piece.items()}).items():
+        for name, (shape, _) in model.infer_shapes({n: a.shape for n, a in piece.items()}).items():
             counts[name] = counts.get(name, 0) + math.prod(shape or ())
     # The place of both ends in the sorted values, and as many of the outermost ones as that takes.
     places = {name: (count - 1) * (1 - percentile / 100) for name, count in counts.items()}

@@ -62,6 +62,12 @@ class Gemm:
         groups = f", groups={self.groups}" if self.groups != 1 else ""
         return f"Gemm({self.m}, {self.k}, {self.n}{groups})"
 
+    @property
+    def text(self) -> str:
+        """The sizes for a table: ``64 x 9 x 16``, then the number of groups if there are several."""
+        groups = f" x {self.groups}" if self.groups > 1 else ""
+        return f"{self.m} x {self.k} x {self.n}{groups}"
+
 
 class Product(Protocol):
     """A lowered layer: a Gemm with its operands, read in pieces, and a place for its sums.

@@ -120,7 +120,7 @@ class Grown:
         node = Node(layer, inputs, names, label)
         inputs = self.inputs or {"no input yet": ((), "float32")}
         model = Model([*self.nodes, node], inputs=inputs, constants=self.constants, outputs=[node.output])
-        known = model.trace(model.input_shapes())
+        known = model.infer_shapes(model.input_shapes())
         self.nodes.append(node)
         for name in filter(None, names):
             shape, dtype = known[name]
@@ -148,8 +148,8 @@ class Grown:
                 opened = {name: (None, *shape[1:])}
                 try:
                     made = self.model(outputs, opened)
-                    made.trace({n: (1, *s[1:]) if n == name else s for n, (s, _) in self.inputs.items()})
-                    made.trace({n: (2, *s[1:]) if n == name else s for n, (s, _) in self.inputs.items()})
+                    made.infer_shapes({n: (1, *s[1:]) if n == name else s for n, (s, _) in self.inputs.items()})
+                    made.infer_shapes({n: (2, *s[1:]) if n == name else s for n, (s, _) in self.inputs.items()})
                 except ValueError:
                     continue
                 return made, self.feeds

@@ -136,7 +136,7 @@ CALLS: dict[str, Call] = {
     "Model of a node": (lambda node: Model([node], inputs=SPEC), dict(node=DENSE)),
     "Model.load": (Model.load, dict(path="nowhere")),
     "Model.save": (MODEL.save, dict(path="m")),
-    "Model.trace": (MODEL.trace, dict(shapes={"x": (1, 2)})),
+    "Model.infer_shapes": (MODEL.infer_shapes, dict(shapes={"x": (1, 2)})),
     "Model.check_symbols": (MODEL.check_symbols, dict(shapes={"x": (1, 2)})),
     "Model.input_shapes": (MODEL.input_shapes, dict(batch=1, shapes=None)),
     "Node": (Node, dict(layer=DENSE, inputs="x", output="y", name="n")),

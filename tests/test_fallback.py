@@ -92,7 +92,7 @@ def test_unused_outputs_are_left_out(tmp_path: Path) -> None:
 def test_shapes_are_inferred_where_they_can_be(tmp_path: Path) -> None:
     def shape(op: str, *arguments: Any) -> Any:
         graph, _ = om.single(op, [X, *arguments])
-        return loaded(tmp_path, graph).trace({"i0": (2, 3)})["y"]
+        return loaded(tmp_path, graph).infer_shapes({"i0": (2, 3)})["y"]
 
     assert shape("Tile", i64(2, 1)) == ((4, 3), "float32")
     assert shape("NonZero") == (None, "int64")
@@ -179,7 +179,7 @@ def test_loop(tmp_path: Path) -> None:
     feeds = {"count": np.array(4), "start": F([0, 1, 2]), "step": F([1, 0.5, -1])}
     model = compared(tmp_path, om.model([node], inputs, ["last", "all"], opset=17), feeds)
     # How many turns it takes, only a run tells.
-    assert model.trace({name: x.shape for name, x in feeds.items()})["all"] == (None, "float32")
+    assert model.infer_shapes({name: x.shape for name, x in feeds.items()})["all"] == (None, "float32")
 
 
 @pytest.mark.parametrize("shape", ((), (3,), (2, 3)))

@@ -236,7 +236,7 @@ def test_one_name_is_not_a_sequence_of_letters() -> None:
 
 def test_trace() -> None:
     model = zoo()
-    shapes = model.trace({"image": (2, 1, 9, 8), "second": (2,)})
+    shapes = model.infer_shapes({"image": (2, 1, 9, 8), "second": (2,)})
     result = {}
     run(
         model,
@@ -254,10 +254,10 @@ def test_trace_names_the_node() -> None:
         [Relu(), Node(dense(4, 3), ("t0",), "y", "first"), Node(dense(4, 3), ("y",), "z")], inputs=SPEC
     )
     with raises(ValueError, "node 'z': Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 3); w.T fits"):
-        model.trace({"x": (1, 4)})
+        model.infer_shapes({"x": (1, 4)})
     model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
     with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
-        model.trace({"x": (1, 4)})
+        model.infer_shapes({"x": (1, 4)})
 
 
 def test_trace_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,14 +266,14 @@ def test_trace_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = Conv2d(weight, x=QuantParams(0.5), w=QuantParams(0.5), y=QuantParams(0.5))
     model = Model([Node(conv, "x", "y", "wide")], inputs={"x": ((1, 1, 3, 9), "int8")})
     with pytest.raises(ValueError, match=r"^node 'wide' \(Conv2d\): the kernel spans 5 pixels of the height"):
-        model.trace({"x": (1, 1, 3, 9)})
+        model.infer_shapes({"x": (1, 1, 3, 9)})
 
     def large(self: Relu, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         raise MemoryError("9 GiB")
 
     monkeypatch.setattr(Relu, "output_shape", large)
     with pytest.raises(MemoryError, match=r"^node 't0' \(Relu\): 9 GiB"):
-        Model([Relu()], inputs=SPEC).trace({"x": (1, 4)})
+        Model([Relu()], inputs=SPEC).infer_shapes({"x": (1, 4)})
 
 
 def halves_model() -> Model:
@@ -302,7 +302,7 @@ def test_layers_with_several_outputs_run() -> None:
     result = run(model, x, observe=lambda n, i, o: seen.update(n.named(o)))
     np.testing.assert_array_equal(result.outputs["joined"], np.hstack([x[:, 2:4], x[:, 4:], x[:, :4]]))
     np.testing.assert_array_equal(result.outputs["right"], x[:, 4:])
-    known = model.trace(model.input_shapes(3))
+    known = model.infer_shapes(model.input_shapes(3))
     assert {name: known[name] for name in seen} == {n: (a.shape, a.dtype.name) for n, a in seen.items()}
     assert set(seen) == {"left", "right", "second", "joined"}
     assert [row.shape for row in result.layers] == [(3, 4), (3, 2), (3, 10)]
@@ -404,15 +404,15 @@ def test_shapes_that_depend_on_values() -> None:
         Node(dense(4, 2), "x", "z"),
     ]
     model = Model(nodes, inputs=SPEC, outputs=["y", "z"])
-    known = model.trace({"x": (5, 4)})
+    known = model.infer_shapes({"x": (5, 4)})
     assert (
         known["h"] == ((5, 4), "int8") and known["found"] == (None, "int8") and known["y"] == (None, "int8")
     )
     assert known["z"] == ((5, 2), "int8")
     with raises(
         ValueError,
-        "the product of node 'the product' cannot be told without data: the shape of what node 'finder' "
-        "(Nonzero) writes depends on values; run the model",
+        "cannot estimate node 'the product' without data: the output shape of 'finder' (Nonzero) "
+        "depends on runtime values; use run()",
     ):
         estimate(model, batch=5)
     x = np.int8([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [-1, -1, -1, -1]])
@@ -438,22 +438,29 @@ def test_values_that_follow_from_shapes_are_followed() -> None:
     model = Model(nodes, inputs=inputs, constants={"four": np.int32([1])})
     shape = (6, 2, 2)
     upto = Model(nodes[:4], inputs=inputs, constants=model.constants)
-    assert upto.trace({"x": shape})["h"] == ((6, 2, 2, 1), "int8")
+    assert upto.infer_shapes({"x": shape})["h"] == ((6, 2, 2, 1), "int8")
     fits = Model([*nodes[:2], Node(Resized(), ("x", "same"), "h")], inputs=inputs)
-    assert fits.trace({"x": shape})["h"] == (shape, "int8")
+    assert fits.infer_shapes({"x": shape})["h"] == (shape, "int8")
     with raises(
         ValueError, "node 'y': Dense takes inputs (..., 4), as its weight has 4 rows, not (6, 2, 2, 1)"
     ):
         run(model, np.ones(shape, np.int8))
     unknown = Model([Node(Resized(), ("x", "wanted"), "h")], inputs={**inputs, "wanted": ((3,), "int32")})
-    assert unknown.trace({"x": shape, "wanted": (3,)})["h"] == (None, "int8")
+    assert unknown.infer_shapes({"x": shape, "wanted": (3,)})["h"] == (None, "int8")
     sizes = np.int32([2, 3, 4])
     assert run(unknown, {"x": np.ones(shape, np.int8), "wanted": sizes}).outputs["h"].shape == (2, 3, 4)
 
 
 def test_trace_says_which_shape_is_missing() -> None:
     with pytest.raises(ValueError, match="'x'"):
-        Model([Relu()], inputs=SPEC).trace({})
+        Model([Relu()], inputs=SPEC).infer_shapes({})
+
+
+def test_the_old_name_of_shape_inference_warns() -> None:
+    model = Model([Relu()], inputs=SPEC)
+    with pytest.warns(DeprecationWarning, match=r"Model\.trace is now Model\.infer_shapes"):
+        known = model.trace({"x": (1, 4)})
+    assert known == model.infer_shapes({"x": (1, 4)})
 
 
 def test_table() -> None:
@@ -850,22 +857,22 @@ def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> Non
     model = Model([Node(dense(3), "x", "y"), Node(Add(), ("c", "c"), "d")], inputs={"x": ((None, 4), "int8")},
                   constants={"c": np.zeros(2, np.int32)}, outputs=["y", "d"])  # fmt: skip
     for batch in (1, 2, 1):
-        known = model.trace({"x": (batch, 4)})
+        known = model.infer_shapes({"x": (batch, 4)})
         assert (known["y"], known["d"]) == (((batch, 3), "int8"), ((2,), "int32"))
         known.clear()  # the caller's own
-    known = model.trace({"x": (1, 4)})
+    known = model.infer_shapes({"x": (1, 4)})
     model.constants["c"].flags.writeable = True  # then its values, too, may change
-    assert model.trace({"x": (1, 4)}) == known
+    assert model.infer_shapes({"x": (1, 4)}) == known
     other = Model([Node(dense(5), "x", "y")], inputs={"x": ((None, 4), "int8")})
     model.nodes = (*other.nodes, model.nodes[1])
     model.constants["c"] = np.zeros((6, 7), np.int32)
-    known = model.trace({"x": (1, 4)})
+    known = model.infer_shapes({"x": (1, 4)})
     assert (known["y"], known["d"]) == (((1, 5), "int8"), ((6, 7), "int32"))
 
 
 def test_constants_may_change_places() -> None:
     model = Model([Node(Add(), ("a", "a"), "y")], inputs={"x": ((1,), "int32")},
                   constants={"a": np.zeros(2, np.int32), "b": np.zeros(3, np.int32)})  # fmt: skip
-    assert model.trace({"x": (1,)})["y"] == ((2,), "int32")
+    assert model.infer_shapes({"x": (1,)})["y"] == ((2,), "int32")
     model.constants = {"b": model.constants["a"], "a": model.constants["b"]}
-    assert model.trace({"x": (1,)})["y"] == ((3,), "int32")
+    assert model.infer_shapes({"x": (1,)})["y"] == ((3,), "int32")

@@ -10,13 +10,17 @@ import pytest
 
 import systolic
 from systolic import Dense, FloatDense, Model, Node, QuantParams, Relu, layers
-from systolic.engine.placement import OffArray, off_array, off_array_lines
+from systolic.model.placement import OffArray, off_array, off_array_lines
 
 F = np.float32
 
 
+def unplaced(model: Model) -> tuple[OffArray, ...]:
+    return off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)))
+
+
 def reasons(model: Model) -> list[tuple[str, str]]:
-    return [(node.node, node.reason) for node in off_array(model)]
+    return [(node.node, node.reason) for node in unplaced(model)]
 
 
 def test_floats_and_wide_codes() -> None:
@@ -37,7 +41,7 @@ def test_floats_and_wide_codes() -> None:
         ("of 8 bits", "its operands are float32: quantize the model first"),
         ("of 16 bits", "its operands are uint16 codes, the array takes int8 and uint8"),
     ]
-    assert off_array_lines(off_array(model)) == [
+    assert off_array_lines(unplaced(model)) == [
         "no MAC runs on the array: 2 FloatMatMul ('real', 'of 8 bits'): its operands are float32: quantize the "
         "model first",
         "  1 FloatMatMul ('of 16 bits'): its operands are uint16 codes, the array takes int8 and uint8",
@@ -46,7 +50,7 @@ def test_floats_and_wide_codes() -> None:
 
 def test_nothing_multiplies() -> None:
     model = Model([Relu()], inputs={"x": ((1, 2), "int8")})
-    assert off_array(model) == ()
+    assert unplaced(model) == ()
     assert off_array_lines(()) == ["no MAC runs on the array: no node multiplies matrices"]
 
 
@@ -89,7 +93,7 @@ def test_operators_and_subgraphs_left_to_others(tmp_path: Path) -> None:
         nodes, {"x": ("float32", (2, 2)), "c": ("bool", ())}, ["e", "s", "y"], {"axis": np.array(0)}
     )
     model = systolic.load_onnx(om.save(om.typed(graph), tmp_path))
-    found = off_array(model)
+    found = unplaced(model)
     assert [node.node for node in found] == ["einsum", "branches"]
     assert all(node.reason.startswith("computed by ") for node in found)
 
@@ -107,7 +111,7 @@ def test_it_is_in_reports() -> None:
 
 def test_products_in_a_list_of_subgraphs() -> None:
     onnx = pytest.importorskip("onnx")
-    from systolic.engine.placement import _multiplies
+    from systolic.model.placement import _multiplies
 
     body = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "x"], ["y"])], "b", [], [])
     loop = onnx.helper.make_node("Loop", ["n"], ["y"], bodies=[body])

@@ -26,13 +26,15 @@ from systolic import (
     Node,
     QuantParams,
     Relu,
+    RunReport,
     Stats,
+    Summary,
     estimate,
+    summary,
 )
+from systolic._show.charts import Series, columns_chart
 from systolic.layers import HostLayer
 from systolic.layers.base import UnknownShape
-from systolic.report import RunReport, Summary, summary
-from systolic.report.charts import Series, columns_chart
 
 SMALL = ArrayConfig(8, 8)
 Q = QuantParams(0.5)

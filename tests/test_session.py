@@ -92,7 +92,7 @@ def test_operators_of_onnxruntime_need_it(tmp_path: Path, monkeypatch: pytest.Mo
     model = load_onnx(path)
     assert model.nodes[0].layer.delegate == "ONNX Runtime"
     np.testing.assert_array_equal(systolic.run(model, feeds).outputs["y"], om.onnxruntime_outputs(path, feeds)[0])
-    assert model.trace({"i0": (2, 3)})["y"] == ((2, 3), "float32")
+    assert model.infer_shapes({"i0": (2, 3)})["y"] == ((2, 3), "float32")
     session.operators.cache_clear()
     monkeypatch.setattr(session, "_onnxruntime", lambda: None)
     with pytest.raises(UnsupportedOperator, match="is a com.microsoft.BiasGelu"):

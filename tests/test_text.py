@@ -161,6 +161,6 @@ def test_no_cell_of_a_csv_is_a_formula(name: str) -> None:
 
 
 def test_negative_numbers_of_a_csv_stay_numbers() -> None:
-    from systolic.report.base import _cell
+    from systolic._show.report import _cell
 
     assert [_cell(v) for v in (-3, -0.5, None, "a=b", "=b")] == [-3, -0.5, None, "a=b", "'=b"]

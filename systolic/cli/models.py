@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from systolic import engine
+from systolic._show.report import check_path
 from systolic._show.table import Table, percent
 from systolic._text import printable
 from systolic.cli.files import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
 from systolic.config import MachineConfig
-from systolic.engine.placement import off_array, off_array_lines
 from systolic.example import DATA, load_example
-from systolic.model import Model
-from systolic.report.base import check_path
-from systolic.report.summaries import Summary
+from systolic.model import Model, Summary
+from systolic.model.placement import off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
 from systolic.verifier.check import compare_outputs, follow_outputs, load_model, reproduce_line
 from systolic.verifier.inputs import random_inputs
@@ -79,7 +78,9 @@ def run_command(options: argparse.Namespace) -> int:
         verdicts["onnxruntime"] = runtime
         mismatches += wrong
         notes += why
-    beside = None if run.stats.macs else off_array(model)
+    off = None
+    if not run.stats.macs:
+        off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)))
     if options.output is not None:
         save_outputs(options.output, run.outputs)
     if options.report is not None:
@@ -92,14 +93,14 @@ def run_command(options: argparse.Namespace) -> int:
                 "accuracy": accuracy,
                 "verdict": verdicts,
                 "not_checked": [node.to_dict() for node in check.not_checked],
-                "off_array": None if beside is None else [node.to_dict() for node in beside],
+                "off_array": None if off is None else [node.to_dict() for node in off],
                 "mismatches": [mismatch.to_dict() for mismatch in mismatches],
                 "notes": notes,
             }
         )
     else:
-        if beside is not None:
-            print("\n".join(off_array_lines(beside)))
+        if off is not None:
+            print("\n".join(off_array_lines(off)))
         print(run.table())
         print()
         if accuracy is not None and labels is not None:

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable
 
 from systolic import engine, presets
+from systolic._show.report import SUFFIXES
 from systolic._version import __version__
 from systolic.cli.models import run_command, summary_command, verify_command
 from systolic.cli.options import array_size, count, fraction, shape_of
 from systolic.cli.products import bench_command, gemm_command, info_command, vectors_command
-from systolic.report.base import SUFFIXES
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
@@ -144,12 +144,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
 
     sub = command(
-        "bench", bench_command, "Measure the emulator beside numpy, torch and ONNX Runtime, as ratios."
+        "bench",
+        bench_command,
+        "Compare the speed of the emulator with numpy, torch and ONNX Runtime, as ratios.",
     )
     sub.add_argument("--rounds", type=count(1), default=7, help="pairs of runs (default: 7)")
-    sub.add_argument(
-        "--threads", type=count(1), help="of wavefront mode and what stands beside it (default: 1)"
-    )
+    sub.add_argument("--threads", type=count(1), help="of wavefront mode and host layers (default: 1)")
     extent = sub.add_mutually_exclusive_group()
     for name, what in (("quick", "fewer rows, seconds"), ("full", "more rows, minutes")):
         extent.add_argument(

@@ -1,11 +1,13 @@
-"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run`` and ``estimate``."""
+"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``estimate``, ``summary``."""
 
-from systolic.engine.networks import LayerRun as LayerRun
+from systolic.engine.estimates import estimate as estimate
+from systolic.engine.estimates import summary as summary
 from systolic.engine.networks import Observer as Observer
-from systolic.engine.networks import Run as Run
-from systolic.engine.networks import estimate as estimate
 from systolic.engine.networks import run as run
 from systolic.engine.products import MODES as MODES
 from systolic.engine.products import Result as Result
 from systolic.engine.products import conv2d as conv2d
 from systolic.engine.products import matmul as matmul
+from systolic.engine.results import LayerRun as LayerRun
+from systolic.engine.results import Run as Run
+from systolic.engine.results import RunReport as RunReport

@@ -1,290 +1,32 @@
-"""Whole models on a machine: ``run``, ``estimate`` and what they return."""
+"""``run``: whole models on a machine."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from systolic import _check
 from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
-from systolic._show.table import Column, Table, percent, seconds
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.engine.estimates import products, total_stats
 from systolic.engine.products import ProgressArgument, clock, recorder_for
+from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
-from systolic.layers.base import Shape, UnknownShape
+from systolic.layers.base import UnknownShape
 from systolic.model import Model, Node
+from systolic.model.inference import Tensor
+from systolic.model.node import parameters
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.threads import thread_count, with_threads
-from systolic.tiling import estimate_gemm
 from systolic.trace import Trace
-
-if TYPE_CHECKING:
-    from systolic.report import RunReport
-
-
-def estimate(
-    work: Gemm | Model,
-    *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
-    batch: int = 1,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-) -> Stats:
-    """Return what a product or a model costs, in closed form, without data.
-
-    Parameters
-    ----------
-    work : Gemm or Model
-    machine : MachineConfig or ArrayConfig
-    batch : int
-        Size of the first axis where a model takes any.
-    shapes : mapping of str to tuple of int, optional
-        Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
-
-    Returns
-    -------
-    Stats
-        Every field equal to that of a run.
-
-    Raises
-    ------
-    ValueError
-        If a size stays open, or what reaches the array depends on values: the message names the node.
-
-    Examples
-    --------
-    >>> from systolic import Gemm, estimate
-    >>> estimate(Gemm(1, 2048, 1000)).cycles
-    8703
-    """
-    config = as_machine_config(machine).array
-    if isinstance(work, Gemm):
-        return estimate_gemm(work, config)
-    if not isinstance(work, Model):
-        raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
-    bound = work.input_shapes(batch, shapes=shapes)
-    known = work.trace(bound)
-    gemms = _products(work, known)
-    writers = {tensor: node for node in work.nodes for tensor in node.outputs}
-    for node in work.nodes:
-        if node.output in gemms and gemms[node.output] is None:
-            source = node
-            while unknown := [tensor for tensor in source.inputs if known[tensor][0] is None]:
-                source = writers[unknown[0]]
-            raise ValueError(
-                f"the product of node {node.name!r} cannot be told without data: the shape of what node "
-                f"{source.name!r} ({type(source.layer).__name__}) writes depends on values; run the model"
-            )
-    return _total(gemms, config)
-
-
-def _products(model: Model, known: Mapping[str, tuple[Shape | None, str]]) -> dict[str, Gemm | None]:
-    """Return the products by their node's output; None where ``Model.trace`` gave no shape."""
-    gemms: dict[str, Gemm | None] = {}
-    for node in model.nodes:
-        if isinstance(node.layer, ArrayLayer):
-            read = [known[tensor][0] for tensor in node.inputs]
-            sizes = [shape for shape in read if shape is not None]
-            gemms[node.output] = node.layer.products(*sizes) if len(sizes) == len(read) else None
-    return gemms
-
-
-def _total(gemms: Mapping[str, Gemm | None], config: ArrayConfig) -> Stats:
-    return sum((estimate_gemm(gemm, config) for gemm in gemms.values() if gemm is not None), Stats())
-
-
-@dataclass(frozen=True)
-class LayerRun:
-    """One layer of a run.
-
-    Attributes
-    ----------
-    name, layer : str
-        The node's name and the kind of layer.
-    shape, dtype : tuple of int, str
-        Of the output, the first in use if there are several.
-    gemm : Gemm or None
-        The product that ran on the array; None for a layer beside it.
-    stats : Stats
-        Zeros for a layer beside the array.
-    wall_seconds : float
-        What the emulation took here.
-    parameters, parameter_bytes : int
-        Elements of the arrays that the layer holds (weights, bias) and of the constants it reads,
-        and their bytes; scales and zero points are not counted.
-    read_bytes, written_bytes : int
-        Of the tensors between layers that it read and wrote, each counted once.
-    array_wall_seconds : float
-        The part of `wall_seconds` that emulating the array took; the rest is work beside it.
-
-    Examples
-    --------
-    >>> import systolic
-    >>> example = systolic.load_example()
-    >>> layer = systolic.run(example.model, example.images[:1], mode="wavefront").layers[1]
-    >>> layer.name, layer.gemm, layer.stats.cycles
-    ('stem_quant', Gemm(64, 9, 16), 830)
-    """
-
-    name: str
-    layer: str
-    shape: tuple[int, ...]
-    dtype: str
-    gemm: Gemm | None
-    stats: Stats
-    wall_seconds: float = field(compare=False)
-    parameters: int = 0
-    parameter_bytes: int = 0
-    read_bytes: int = 0
-    written_bytes: int = 0
-    array_wall_seconds: float = field(default=0.0, compare=False)
-
-    @property
-    def host_wall_seconds(self) -> float:
-        """What the emulation took here beside the array: a layer there, or lowering and finishing."""
-        return self.wall_seconds - self.array_wall_seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return {
-            "name": self.name,
-            "layer": self.layer,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "gemm": None if self.gemm is None else self.gemm.to_dict(),
-            "stats": self.stats.to_dict(),
-            "utilization": self.stats.utilization,
-            "parameters": self.parameters,
-            "parameter_bytes": self.parameter_bytes,
-            "read_bytes": self.read_bytes,
-            "written_bytes": self.written_bytes,
-            "wall_seconds": self.wall_seconds,
-            "array_wall_seconds": self.array_wall_seconds,
-        }
-
-
-def parameters(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Return elements and bytes of the arrays that a node holds and of the constants that it reads."""
-    elements, size = node.layer.held
-    for tensor in dict.fromkeys(node.inputs):
-        if tensor in constants:
-            elements, size = elements + constants[tensor].size, size + constants[tensor].nbytes
-    return elements, size
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Run:
-    """What a model gave and what it cost.
-
-    Attributes
-    ----------
-    outputs : dict of str to ndarray
-        The model's outputs.
-    layers : tuple of LayerRun
-        A row per layer, in the order they ran.
-    machine : MachineConfig
-    mode : str
-    trace : Trace or None
-        What was recorded.
-
-    Examples
-    --------
-    >>> import systolic
-    >>> example = systolic.load_example()
-    >>> systolic.run(example.model, example.images[:1], mode="wavefront")
-    <Run logits (1, 10) float32: 10,981 cycles (15.7 µs at 700 MHz), utilization 0.07%>
-    """
-
-    outputs: dict[str, np.ndarray]
-    layers: tuple[LayerRun, ...]
-    machine: MachineConfig
-    mode: str
-    trace: Trace | None = None
-
-    @property
-    def stats(self) -> Stats:
-        """Totals."""
-        return sum((layer.stats for layer in self.layers), Stats())
-
-    @property
-    def seconds(self) -> float:
-        """Time on the machine at its clock, array cycles only, in seconds."""
-        return self.machine.seconds(self.stats.cycles)
-
-    def table(self) -> Table:
-        """Return a row per layer: shape, folds, cycles, utilization, time and share of time."""
-        total = self.stats
-        columns: list[str | Column] = ["layer", "kind", "output", "product", "folds", "cycles"]
-        columns += [Column("utilization", format=percent), Column("time", format=seconds)]
-        columns += [Column("share", format=percent)]
-        rows: list[tuple[Any, ...]] = []
-        for layer in self.layers:
-            stats, gemm = layer.stats, layer.gemm
-            head = (layer.name, layer.layer, _check.shape(layer.shape))
-            if gemm is None:
-                rows.append((*head, None, None, None, None, None, None))
-                continue
-            groups = f" x {gemm.groups}" if gemm.groups > 1 else ""
-            product = f"{gemm.m} x {gemm.k} x {gemm.n}{groups}"
-            time_seconds = self.machine.seconds(stats.cycles)
-            share = stats.cycles / total.cycles if total.cycles else 0.0
-            rows.append((*head, product, stats.folds, stats.cycles, stats.utilization, time_seconds, share))
-        footer = ("total", None, None, None, total.folds, total.cycles, total.utilization, self.seconds, None)
-        array = self.machine.array
-        title = f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz, {self.mode} mode"
-        return Table(columns, rows, title=title, footer=footer)
-
-    def report(self) -> RunReport:
-        """Return what each layer cost, to look at or to save: a table, JSON, CSV, pandas or a page.
-
-        Examples
-        --------
-        >>> import systolic
-        >>> example = systolic.load_example()
-        >>> report = systolic.run(example.model, example.images[:1], mode="wavefront").report()
-        >>> report.totals["cycles"], report.totals["macs"], report.totals["weight_bytes"]
-        (10981, 502400, 31136)
-        """
-        from systolic.report import RunReport  # pages stand above; this is how a run shows itself
-
-        return RunReport(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the values, as JSON can hold it."""
-        return {
-            "machine": self.machine.to_dict(),
-            "mode": self.mode,
-            "stats": self.stats.to_dict(),
-            "utilization": self.stats.utilization,
-            "machine_seconds": self.seconds,
-            "layers": [layer.to_dict() for layer in self.layers],
-            "outputs": {name: list(value.shape) for name, value in self.outputs.items()},
-        }
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with a row per layer."""
-        return self.table().to_frame()
-
-    def __repr__(self) -> str:
-        outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]
-        stats = self.stats
-        return (
-            f"<Run {', '.join(outputs)}: {stats.cycles:,} cycles "
-            f"({seconds(self.seconds)} at {self.machine.clock_mhz:g} MHz), "
-            f"utilization {percent(stats.utilization)}>"
-        )
-
-    def _repr_html_(self) -> str:
-        return self.table().html()
-
 
 Output = np.ndarray | tuple[np.ndarray, ...]
 """What a layer gives: an array, or a tuple of them if it has several outputs."""
@@ -360,7 +102,7 @@ def run(
     traced = _traced_layer(model, recorder)
     workers = thread_count(threads)
     tensors = _inputs(model, x)
-    known = model.trace({name: value.shape for name, value in tensors.items()})
+    known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
     tensors |= model.constants
@@ -373,8 +115,8 @@ def run(
         report = None if shows is None else _noting(shows, raised)
         if report is not None:
             # What depends on values adds to the total once it has run.
-            gemms = _products(model, known)
-            total = _total(gemms, machine.array).cycles
+            gemms = products(model, known)
+            total = total_stats(gemms, machine.array).cycles
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
@@ -443,7 +185,7 @@ def _of_node(error: Exception, node: Node) -> Exception | None:
     return kind(f"node {node.name!r} ({node.layer.kind}): {what}")
 
 
-def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -> None:
+def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:
     """Raise MemoryError if a node's outputs, which are held at once, exceed the available memory."""
     room = 0
     for shape, dtype in outputs.values():
@@ -456,7 +198,7 @@ def _require_room(node: Node, outputs: Mapping[str, tuple[Shape | None, str]]) -
         require(room, f"node {node.name!r} ({node.layer.kind}): the output {each}")
 
 
-def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, tuple[Shape | None, str]]:
+def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
     """Return shapes and types of a node's outputs, as far as the values of its inputs determine them."""
     if isinstance(node.layer, OnnxNode):
         return {}  # onnx would have to infer them, which takes longer than most nodes do

@@ -180,7 +180,7 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     )
     # Where no size but the batch is open, what does not fit together is found out now.
     if all(_batched(spec) for spec in graph.inputs.values()):
-        model.trace(model.input_shapes())
+        model.infer_shapes(model.input_shapes())
     return model
 
 

@@ -16,11 +16,11 @@ from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
-from systolic.engine.placement import off_array
 from systolic.frontend import load_onnx
 from systolic.gemm import Progress
 from systolic.layers.host.evaluator import ONNX_RUNTIME
 from systolic.model import Model, Node
+from systolic.model.placement import off_array
 from systolic.presets import TPU_V1
 from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
@@ -367,10 +367,12 @@ def _verify_model(
             )
         if absent and against == "onnxruntime":
             notes += (f"tensors not compared, as ONNX Runtime fuses their nodes with others: {absent}",)
-    beside = None if run.stats.macs else off_array(model)
+    off = None
+    if not run.stats.macs:
+        off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)))
     return VerificationReport(
         tuple(mismatches), checked, against, options.seed, notes, verdicts, within, tuple(skipped), rounding,
-        beside,
+        off,
     )  # fmt: skip
 
 

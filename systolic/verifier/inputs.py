@@ -12,6 +12,7 @@ from systolic import _check, layers
 from systolic._memory import require_array
 from systolic.layers.base import Shape
 from systolic.model import Model, Node
+from systolic.model.inference import bind_shapes
 
 Known = Mapping[str, tuple[Shape | None, str]]
 
@@ -64,7 +65,7 @@ def random_inputs(
     """
     rng = np.random.default_rng(seed)
     bound: dict[str, Shape] = {}
-    for name, shape in model._bind(batch, shapes).items():
+    for name, shape in bind_shapes(model.inputs, batch, shapes).items():
         if shape is None:
             has = _check.shape(model.inputs[name].shape)
             raise ValueError(
@@ -72,7 +73,7 @@ def random_inputs(
                 f"array, as shapes={{{name!r}: (...)}}, or in the shell by --shape {name}=..."
             )
         bound[name] = shape
-    known = model.trace(bound)
+    known = model.infer_shapes(bound)
     readers: dict[str, list[tuple[Node, int]]] = {}
     for node in model.nodes:
         for place, tensor in enumerate(node.inputs):

@@ -11,7 +11,7 @@ from typing import Any
 from systolic._check import shape as shape_text
 from systolic._show.table import Column, Table, card, seconds
 from systolic._text import printable
-from systolic.engine.placement import OffArray, off_array_lines
+from systolic.model.placement import OffArray, off_array_lines
 from systolic.tiling import Fold
 from systolic.verifier.difference import Difference
 

@@ -107,7 +107,7 @@ def doubts(model: Model) -> tuple[str, ...]:
     """
     if has_vnni():
         return ()
-    known = model.trace(dict.fromkeys(model.inputs))
+    known = model.infer_shapes(dict.fromkeys(model.inputs))
     for node in model.nodes:
         if not isinstance(node.layer, ArrayLayer):
             continue

@@ -228,7 +228,7 @@ def _traces(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:
     for size in (1, 2) if batch_only else (2, 3, *range(4, 65), 1):
         shapes = {n: tuple(size if s is None else s for s in spec.shape) for n, spec in model.inputs.items()}
         try:
-            found.append(model.trace(shapes))
+            found.append(model.infer_shapes(shapes))
         except ValueError as error:
             if batch_only and not found:
                 raise UnsupportedOperator(f"a batch of 1 does not fit: {error}; say the batch") from error

@@ -9,85 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic._show.report import Report, bytes_text, sizes_text
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
-from systolic.config import ArrayConfig, MachineConfig, as_machine_config
-from systolic.engine.networks import parameters
-from systolic.engine.placement import OffArray, off_array, off_array_lines
+from systolic.config import ArrayConfig, MachineConfig
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
-from systolic.model import Model, Node
-from systolic.presets import TPU_V1
-from systolic.report.base import Report, product_text, sizes_text
+from systolic.model.inference import Tensor, product_of
+from systolic.model.node import Node, parameters
+from systolic.model.placement import OffArray, off_array, off_array_lines
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
 
-Tensor = tuple[Shape | None, str]
-"""Shape, None if only a run can tell, and type."""
 
-
-def summary(
-    model: Model,
-    *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
-    batch: int = 1,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+def summarize(
+    title: str,
+    nodes: Sequence[Node],
+    known: Mapping[str, Tensor],
+    constants: Mapping[str, np.ndarray],
+    machine: MachineConfig,
 ) -> Summary:
-    """Return shapes, MACs, estimated cycles, parameters and bytes of every node, without data.
-
-    Parameters
-    ----------
-    model : Model
-    machine : MachineConfig or ArrayConfig
-        What it would run on; default the TPU v1 preset.
-    batch : int
-        Size of the first axis where the model takes any.
-    shapes : mapping of str to tuple of int, optional
-        Whole shapes of inputs by name, where other sizes are symbolic.
-
-    Returns
-    -------
-    Summary
-        Cycles equal those of a run. What only a run can tell, or hangs on a size that stays open,
-        is None there and ``?`` in the table, and is not in the totals.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument does not fit, or a layer does not take what reaches it.
-
-    See Also
-    --------
-    estimate : The total alone.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import systolic
-    >>> from systolic import Dense, Model, QuantParams, Relu
-    >>> q = QuantParams(0.5)
-    >>> dense = Dense(np.ones((4, 3), np.int8), x=q, w=q, y=q)
-    >>> model = Model([dense, Relu()], inputs={"x": ((None, 4), "int8")})
-    >>> found = systolic.summary(model, batch=8)
-    >>> [(row["node"], row["on"], row["reads"], row["writes"], row["macs"]) for row in found.rows]
-    [('t0', 'array', '8x4', '8x3', 96), ('t1', 'host', '8x3', '8x3', None)]
-    """
-    if not isinstance(model, Model):
-        raise TypeError(
-            f"model must be a Model, not {type(model).__name__}; "
-            "load_onnx and Model.load read one from a file"
-        )
-    machine = as_machine_config(machine)
-    bound = model._bind(batch, shapes)
-    known = model.trace(bound)
-    inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in model.inputs.items())
-    nodes = tuple(_node(node, known, model.constants, machine.array) for node in model.nodes)
+    """Return the Summary of nodes whose tensors have `known` shapes and dtypes."""
+    rows = tuple(_node_summary(node, known, constants, machine.array) for node in nodes)
     # Nodes with an unknown product may still run on the array.
-    here = any(node.on == "array" and (node.stats is None or node.stats.macs) for node in nodes)
-    beside = None if here else off_array(model, known)
-    return Summary(f"{model.name}: {inputs} -> {', '.join(model.outputs)}", nodes, machine, beside)
+    on_array = any(row.on == "array" and (row.stats is None or row.stats.macs) for row in rows)
+    return Summary(title, rows, machine, None if on_array else off_array(nodes, known))
 
 
 @dataclass(frozen=True)
@@ -99,9 +46,9 @@ class NodeSummary:
     name, layer : str
     on : {"array", "host"}
     reads, writes : tuple of (shape or None, dtype)
-        Of the tensors between layers; constants are parameters.
+        Tensors between layers; constants are parameters.
     gemm : Gemm or None
-        The product; None beside the array, and where a shape is unknown.
+        The product; None for a host layer, and if a shape is unknown.
     stats : Stats or None
         What the product costs.
     parameters, parameter_bytes : int
@@ -119,13 +66,10 @@ class NodeSummary:
     parameter_bytes: int
 
 
-def _node(
+def _node_summary(
     node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig
 ) -> NodeSummary:
-    gemm = None
-    if isinstance(node.layer, ArrayLayer):
-        sizes = [shape for shape in (known[tensor][0] for tensor in node.inputs) if shape is not None]
-        gemm = node.layer.products(*sizes) if len(sizes) == len(node.inputs) else None
+    gemm = product_of(node, known)
     return NodeSummary(
         node.name,
         node.layer.kind,
@@ -140,7 +84,7 @@ def _node(
 
 @dataclass(frozen=True, repr=False)
 class Summary(Report):
-    """What a model holds and would cost; :func:`summary` makes it.
+    """What a model holds and would cost: the result of :func:`systolic.summary`.
 
     Attributes
     ----------
@@ -204,13 +148,17 @@ class Summary(Report):
         columns: list[str | Column] = ["#", "node", "layer", "on", "reads", "writes", "dtype", "product"]
         columns += [Column(name, ">") for name in ("MACs", "cycles")]
         columns += [Column("utilization", ">", percent)]
-        columns += ["parameters", Column("parameter bytes", format=_bytes), Column("written", ">", _bytes)]
+        columns += [
+            "parameters",
+            Column("parameter bytes", format=bytes_text),
+            Column("written", ">", bytes_text),
+        ]
         rows = []
         for number, (node, row) in enumerate(zip(self.nodes, self.rows, strict=True)):
             absent = "?" if node.on == "array" else None
             costs: tuple[Any, ...] = (absent,) * 4
             if node.gemm is not None and node.stats is not None:
-                costs = (product_text(node.gemm), node.stats.macs, node.stats.cycles, node.stats.utilization)
+                costs = (node.gemm.text, node.stats.macs, node.stats.cycles, node.stats.utilization)
             rows.append(
                 (
                     number, node.name, node.layer, node.on, row["reads"], row["writes"], row["dtype"], *costs,
@@ -242,15 +190,15 @@ class Summary(Report):
         }
 
     def _page(self) -> str:
-        from systolic.report.charts import Series, columns_chart
-        from systolic.report.page import page
+        from systolic._show.charts import Series, columns_chart
+        from systolic._show.page import page
 
         total, array = self.totals, self.machine.array
         at_least = "" if total["complete"] else "at least "
         pairs = [
             ("model", self.title),
             ("machine", f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"),
-            ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} beside it"),
+            ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
             *(
                 []
                 if self.off_array is None
@@ -259,7 +207,7 @@ class Summary(Report):
             ("MACs", f"{at_least}{total['macs']:,}"),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
             ("utilization", percent(total["utilization"])),
-            ("parameters", f"{total['parameters']:,} ({_bytes(total['parameter_bytes'])})"),
+            ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
         ]
         names, rows = [node.name for node in self.nodes], self.rows
         charts = [
@@ -267,7 +215,7 @@ class Summary(Report):
             for title, key, show in (
                 ("MACs", "macs", lambda v: si(v, "MACs")),
                 ("Estimated cycles", "cycles", lambda v: si(v, "cycles")),
-                ("Bytes of parameters", "parameter_bytes", _bytes),
+                ("Bytes of parameters", "parameter_bytes", bytes_text),
             )
         ]
         return page("What the model holds and would cost", pairs, charts, [self.table()])
@@ -317,7 +265,3 @@ def _tensor_bytes(tensors: tuple[Tensor, ...]) -> int | None:
 
 def _sizes(shape: Shape | None) -> str:
     return "?" if shape is None else sizes_text(shape)
-
-
-def _bytes(count: float | None) -> str:
-    return si(count, "B")

@@ -1,4 +1,4 @@
-"""Where a model's products run: which nodes multiply off the array, and why."""
+"""Placement: which nodes multiply matrices off the array, and why."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from systolic import layers
 from systolic.layers import ArrayLayer
-from systolic.layers.base import Shape
 from systolic.layers.host.subgraphs import inner_nodes
-from systolic.model import Model, Node
+from systolic.model.inference import Tensor
+from systolic.model.node import Node
 
 _FLOAT = (
     layers.FloatConv, layers.FloatConv2d, layers.FloatConvTranspose, layers.FloatDense, layers.FloatMatMul,
@@ -40,7 +40,7 @@ class OffArray:
 
     Examples
     --------
-    >>> from systolic.engine.placement import OffArray
+    >>> from systolic.model.placement import OffArray
     >>> OffArray("lstm", "LSTM", "computed by ONNX Runtime").to_dict()["reason"]
     'computed by ONNX Runtime'
     """
@@ -54,9 +54,7 @@ class OffArray:
         return {"node": self.node, "layer": self.layer, "reason": self.reason}
 
 
-def off_array(
-    model: Model, known: Mapping[str, tuple[Shape | None, str]] | None = None
-) -> tuple[OffArray, ...]:
+def off_array(nodes: Sequence[Node], known: Mapping[str, Tensor]) -> tuple[OffArray, ...]:
     """Return the nodes that multiply matrices off the array, and why.
 
     Call it only for a model of which no MAC runs on the array: nodes on the array then count as empty
@@ -64,24 +62,20 @@ def off_array(
 
     Parameters
     ----------
-    model : Model
-    known : mapping, optional
-        The result of ``Model.trace``, if already computed.
+    nodes : sequence of Node
+    known : mapping of str to (shape or None, dtype)
+        The result of ``Model.infer_shapes``.
     """
-    if known is None:
-        known = model.trace(dict.fromkeys(model.inputs))
-    writers = {tensor: node for node in model.nodes for tensor in node.outputs}
+    writers = {tensor: node for node in nodes for tensor in node.outputs}
     found = []
-    for node in model.nodes:
+    for node in nodes:
         reason = _reason(node, known, writers)
         if reason is not None:
             found.append(OffArray(node.name, node.layer.kind, reason))
     return tuple(found)
 
 
-def _reason(
-    node: Node, known: Mapping[str, tuple[Shape | None, str]], writers: Mapping[str, Node]
-) -> str | None:
+def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]) -> str | None:
     layer = node.layer
     if isinstance(layer, ArrayLayer):
         return "its product is empty"
@@ -106,10 +100,8 @@ def _multiplies(layer: Any) -> bool:
     return any(inner.op_type in _MULTIPLIES for inner in inner_nodes(parse(layer.node.tobytes())))
 
 
-def _codes_before(
-    tensor: str, known: Mapping[str, tuple[Shape | None, str]], writers: Mapping[str, Node]
-) -> str | None:
-    """Return the type of the codes that a float tensor was dequantized from, None if there are none."""
+def _codes_before(tensor: str, known: Mapping[str, Tensor], writers: Mapping[str, Node]) -> str | None:
+    """Return the dtype of the quantized tensor that a float tensor was dequantized from, or None."""
     passing = (layers.Transpose, layers.Reshape, layers.ReshapeTo, layers.Flatten, layers.Squeeze)
     while tensor in writers:
         node = writers[tensor]

@@ -1,52 +1,53 @@
-"""``Report``: rows that show themselves as a table, JSON, CSV, a pandas frame and an HTML page."""
+"""``Report``: rows as a table, JSON, CSV, a pandas frame or an HTML page."""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from systolic._files import folder_of, path_text, write_file
-from systolic._show.table import Table
+from systolic._show.table import Table, si
 from systolic._text import printable
-from systolic.gemm import Gemm
 
 SUFFIXES = (".html", ".csv", ".json")
 """What :meth:`Report.save` writes."""
 
 
-class Report:
-    """What costs what, a row per node; subclasses say which rows, totals and page.
+class Report(ABC):
+    """Rows, one per node, with totals; subclasses define them and the page.
 
     Attributes
     ----------
     rows : list of dict
         A dict per node with the same keys in each; numbers in the unit their key names, None where
-        there is none: no cycles beside the array, no bytes of an unknown shape.
+        there is none, such as the cycles of a host layer or the bytes of an unknown shape.
     totals : dict
     """
 
     @property
+    @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, with the same keys in each."""
-        raise TypeError(f"{type(self).__name__} does not define rows")
 
     @property
+    @abstractmethod
     def totals(self) -> dict[str, Any]:
-        """The sums."""
-        raise TypeError(f"{type(self).__name__} does not define totals")
+        """Sums over all nodes."""
 
+    @abstractmethod
     def table(self) -> Table:
         """Return the most important columns, for reading."""
-        raise TypeError(f"{type(self).__name__} does not define table")
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it."""
-        raise TypeError(f"{type(self).__name__} does not define to_dict")
+        """Return machine, totals and rows as JSON can hold them."""
 
+    @abstractmethod
     def _page(self) -> str:
-        raise TypeError(f"{type(self).__name__} does not define a page")
+        """Return the HTML page."""
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return :meth:`to_dict` as JSON text; also write it to a file if a path is given."""
@@ -114,15 +115,14 @@ def check_path(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def product_text(gemm: Gemm) -> str:
-    """Return a product's sizes as people write them: ``64 x 9 x 16``, and groups behind."""
-    groups = f" x {gemm.groups}" if gemm.groups > 1 else ""
-    return f"{gemm.m} x {gemm.k} x {gemm.n}{groups}"
-
-
 def sizes_text(shape: Sequence[int]) -> str:
     """Return a shape in one word: ``1x16x8x8``; ``scalar`` for one without axes."""
     return "x".join(map(str, shape)) or "scalar"
+
+
+def bytes_text(count: float | None) -> str:
+    """Return a number of bytes with an SI prefix; ``-`` for None."""
+    return si(count, "B")
 
 
 # First characters of a formula, also in full width.

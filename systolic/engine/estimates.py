@@ -1,0 +1,135 @@
+"""``estimate`` and ``summary``: what a product or a model costs, without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.gemm import Gemm
+from systolic.layers import ArrayLayer
+from systolic.model import Model, Summary
+from systolic.model.inference import Tensor, product_of
+from systolic.presets import TPU_V1
+from systolic.stats import Stats
+from systolic.tiling import estimate_gemm
+
+
+def estimate(
+    work: Gemm | Model,
+    *,
+    machine: MachineConfig | ArrayConfig = TPU_V1,
+    batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Stats:
+    """Return what a product or a model costs, in closed form, without data.
+
+    Parameters
+    ----------
+    work : Gemm or Model
+    machine : MachineConfig or ArrayConfig
+    batch : int
+        Size of the first axis where a model takes any.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
+
+    Returns
+    -------
+    Stats
+        Every field equal to that of a run.
+
+    Raises
+    ------
+    ValueError
+        If a dimension is unbound, or the size of a product depends on runtime values; the message names
+        the node.
+
+    Examples
+    --------
+    >>> from systolic import Gemm, estimate
+    >>> estimate(Gemm(1, 2048, 1000)).cycles
+    8703
+    """
+    config = as_machine_config(machine).array
+    if isinstance(work, Gemm):
+        return estimate_gemm(work, config)
+    if not isinstance(work, Model):
+        raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
+    known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
+    gemms = products(work, known)
+    writers = {tensor: node for node in work.nodes for tensor in node.outputs}
+    for node in work.nodes:
+        if node.output in gemms and gemms[node.output] is None:
+            source = node
+            while unknown := [tensor for tensor in source.inputs if known[tensor][0] is None]:
+                source = writers[unknown[0]]
+            raise ValueError(
+                f"cannot estimate node {node.name!r} without data: the output shape of {source.name!r} "
+                f"({type(source.layer).__name__}) depends on runtime values; use run()"
+            )
+    return total_stats(gemms, config)
+
+
+def summary(
+    model: Model,
+    *,
+    machine: MachineConfig | ArrayConfig = TPU_V1,
+    batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Summary:
+    """Return shapes, MACs, estimated cycles, parameters and bytes of every node, without data.
+
+    Parameters
+    ----------
+    model : Model
+    machine : MachineConfig or ArrayConfig
+        Machine to run on; default the TPU v1 preset.
+    batch : int
+        Size of the first axis where the model takes any.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of inputs by name, where other sizes are symbolic.
+
+    Returns
+    -------
+    Summary
+        Cycles equal those of a run. Values that depend on runtime data or an unbound dimension are
+        None, shown as ``?`` in the table and left out of the totals.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or a layer does not accept its inputs.
+
+    See Also
+    --------
+    estimate : The total alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import systolic
+    >>> from systolic import Dense, Model, QuantParams, Relu
+    >>> q = QuantParams(0.5)
+    >>> dense = Dense(np.ones((4, 3), np.int8), x=q, w=q, y=q)
+    >>> model = Model([dense, Relu()], inputs={"x": ((None, 4), "int8")})
+    >>> found = systolic.summary(model, batch=8)
+    >>> [(row["node"], row["on"], row["reads"], row["writes"], row["macs"]) for row in found.rows]
+    [('t0', 'array', '8x4', '8x3', 96), ('t1', 'host', '8x3', '8x3', None)]
+    """
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model must be a Model, not {type(model).__name__}; "
+            "load_onnx and Model.load read one from a file"
+        )
+    return model.summary(machine=machine, batch=batch, shapes=shapes)
+
+
+def products(model: Model, known: Mapping[str, Tensor]) -> dict[str, Gemm | None]:
+    """Return the products of the array layers by their node's output; None if a shape is unknown."""
+    return {
+        node.output: product_of(node, known) for node in model.nodes if isinstance(node.layer, ArrayLayer)
+    }
+
+
+def total_stats(gemms: Mapping[str, Gemm | None], config: ArrayConfig) -> Stats:
+    """Return the sum of the estimates of those products that are known."""
+    return sum((estimate_gemm(gemm, config) for gemm in gemms.values() if gemm is not None), Stats())
