@@ -250,6 +250,11 @@ ADD_PARAMETERS = [
     ((300.0, 1e-6, 1.1), (1, 100, 3)),  # outside the range where float64 sums are exact
     ((1e-30, 1e30, 1.0), (1, 100, 3)),
     ((1e-45, 1e-45, 1e-38), (1, 100, 3)),
+    # Sums that may or may not reach 2^31, which is the smallest code: by either term, by both, by c0.
+    *(((2.0**k, 2.0**j, 1.0), (0, 0, 0)) for k, j in itertools.product((20, 22, 23, 24), (1, 22, 23, 24))),
+    ((2.0**22, 2.0**22, 1.0), (-128, -128, 127)),
+    ((2.0**24, 1.0, 1.0), (-128, 0, 0)),
+    ((3e38, 3e38, 1.0), (1, 100, 3)),
 ]
 
 
@@ -261,7 +266,9 @@ def test_add_all_pairs_equals_the_numpy_twin(dtype, scales, zeros):
     out = np.empty(a.shape, dtype)
     _host.add(a, b, out, scales, zeros)
     layer = Add(*(QuantParams(s, z, dtype) for s, z in zip(scales, zeros, strict=True)))
-    np.testing.assert_array_equal(out, layer.apply(a, b))
+    # Shapes that broadcast are added in numpy.
+    expected = layer.apply(a.reshape(256, 256), b[:256])
+    np.testing.assert_array_equal(out, expected.reshape(-1))
 
 
 @given(
@@ -306,6 +313,7 @@ def test_add_zero_point_is_rounded_with_the_sum():
         ((0.1, 0.2, 0.3), (127, -128, 7)),
         ((3e38, 3e38, 1.0), (3, 2, 1)),  # an infinite multiplier: 0 * inf is NaN, the smallest code
         ((1e-30, 1e-30, 1.0), (3, 2, 1)),
+        *(((2.0**k, 1.0, 1.0), (3, 2, 1)) for k in (13, 14, 15, 16, 17)),  # around 2^31 / 255^2
     ],
 )
 def test_mul_all_pairs(dtype, scales, zeros):

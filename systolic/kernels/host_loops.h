@@ -216,9 +216,13 @@ static float fma_once(float x, float y, float z) {
 
 enum { FMA_HARDWARE, FMA_DOUBLE, FMA_ODD };
 
-/* A number before its conversion to a code by way of int32: on x86 NaN and values of 2^31 or more convert to
- * the smallest int32, so both become the smallest code. */
-INLINE float converted(float v, float low) { return v < 2147483648.0f ? v : low; }
+/* A number before its conversion to a code by way of int32: on x86 values of 2^31 or more convert to the
+ * smallest int32, so to the smallest code. Where no value can be that large (`wide` is 0) the comparison, which
+ * costs a fifth of such a loop, is left out; NaN is the smallest code in either case. */
+INLINE float converted(float v, float low, int wide) { return !wide || v < 2147483648.0f ? v : low; }
+
+/* Whether results of at most this magnitude, itself rounded, may reach 2^31; true for NaN. */
+INLINE int is_wide(float most) { return !(most < 1073741824.0f); }
 
 /* scale * code + term, rounded once to float32. */
 INLINE float fma_code(float scale, int32_t number, float term, int how) {
@@ -232,13 +236,13 @@ INLINE float fma_code(float scale, int32_t number, float term, int how) {
 }
 
 INLINE void add_by(const uint8_t *RESTRICT a, const uint8_t *RESTRICT b, uint8_t *RESTRICT out,
-                   ptrdiff_t count, float ra, float rb, float c0, int is_signed, int how) {
+                   ptrdiff_t count, float ra, float rb, float c0, int is_signed, int how, int wide) {
     const float low = bound(code_min(is_signed)), high = bound(code_max(is_signed));
     ptrdiff_t i;
     for (i = 0; i < count; ++i) {
         const float inner = fma_code(rb, code(b[i], is_signed), c0, how);
         const float sum = fma_code(ra, code(a[i], is_signed), inner, how);
-        out[i] = round_code(converted(sum, low), low, high, 0);
+        out[i] = round_code(converted(sum, low, wide), low, high, 0);
     }
 }
 
@@ -248,7 +252,10 @@ static void add(const uint8_t *a, const uint8_t *b, uint8_t *out, ptrdiff_t coun
     const float inner = fma_once(ra, (float)zeros[0], f32(rb * (float)zeros[1]));
     const float c0 = f32((float)zeros[2] - inner);
 #if FMA_IS_FAST
-    BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_HARDWARE));
+    if (is_wide(f32(f32(ra + rb) * 255.0f) + fabsf(c0)))
+        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_HARDWARE, 1));
+    else
+        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_HARDWARE, 0));
 #else
     /* Without FMA: where ra and rb lie in 2^-8 .. 2^8 both sums are exact in float64, so that the
      * conversion to float32 is the only rounding. Every term is a multiple of 2^-31 = ulp(2^-8): ra,
@@ -257,28 +264,31 @@ static void add(const uint8_t *a, const uint8_t *b, uint8_t *out, ptrdiff_t coun
      * is made of four such products and a zero point. 20 + 31 = 51 bits; float64 has 53. */
     const float least = 0.00390625f, most = 256.0f;
     if (ra >= least && ra <= most && rb >= least && rb <= most)
-        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_DOUBLE));
+        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_DOUBLE, 0));
     else
-        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_ODD));
+        BY_SIGN(is_signed, add_by(a, b, out, count, ra, rb, c0, SIGNED, FMA_ODD, 1));
 #endif
 }
 
 INLINE void mul_by_sign(const uint8_t *RESTRICT a, const uint8_t *RESTRICT b, uint8_t *RESTRICT out,
-                        ptrdiff_t count, float scale, int is_signed, const int32_t zeros[3]) {
+                        ptrdiff_t count, float scale, int is_signed, const int32_t zeros[3], int wide) {
     const float low = bound(code_min(is_signed)), high = bound(code_max(is_signed));
     const float za = (float)zeros[0], zb = (float)zeros[1], zy = (float)zeros[2];
     ptrdiff_t i;
     for (i = 0; i < count; ++i) {
         /* Differences and their product, at most 255 * 255, are exact. */
         const float product = ((float)code(a[i], is_signed) - za) * ((float)code(b[i], is_signed) - zb);
-        out[i] = round_code(converted(f32(f32(product * scale) + zy), low), low, high, 0);
+        out[i] = round_code(converted(f32(f32(product * scale) + zy), low, wide), low, high, 0);
     }
 }
 
 static void mul(const uint8_t *a, const uint8_t *b, uint8_t *out, ptrdiff_t count, const float scales[3],
                 int is_signed, const int32_t zeros[3]) {
     const float scale = f32(f32(scales[0] * scales[1]) / scales[2]);
-    BY_SIGN(is_signed, mul_by_sign(a, b, out, count, scale, SIGNED, zeros));
+    if (is_wide(f32(scale * 65025.0f) + 255.0f))
+        BY_SIGN(is_signed, mul_by_sign(a, b, out, count, scale, SIGNED, zeros, 1));
+    else
+        BY_SIGN(is_signed, mul_by_sign(a, b, out, count, scale, SIGNED, zeros, 0));
 }
 
 /* Flipping int8's sign bit keeps the order among unsigned bytes, whose maximum every instruction set has. */
