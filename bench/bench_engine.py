@@ -12,7 +12,7 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, _core
-from systolic.benchmark import products
+from systolic.benchmark import throughput
 from systolic.benchmark.timing import using
 
 UNIT = "MAC/s"
@@ -78,30 +78,30 @@ def test_conv2d(measure, mode):
 
 
 @pytest.mark.parametrize("isa", _core.instruction_sets[::-1])
-@pytest.mark.parametrize(("x_type", "w_type"), products.SIGNS)
+@pytest.mark.parametrize(("x_type", "w_type"), throughput.SIGNS)
 def test_signs(measure, isa, x_type, w_type):
     """All four pairs of types on one thread."""
     m = k = n = 512
-    operands = products.operands(m, k, n, x_type, w_type)
-    with using(isa), products.torch_with(1) as torch:
+    operands = throughput.operands(m, k, n, x_type, w_type)
+    with using(isa), throughput.torch_with(1) as torch:
         name = f"wavefront {m} x {k} x {n}, {x_type} x {w_type}, {isa}"
-        measure(name, products.wavefront(*operands, 1), m * k * n, UNIT, by_peer(torch, m, k, n))
+        measure(name, throughput.wavefront(*operands, 1), m * k * n, UNIT, by_peer(torch, m, k, n))
 
 
-@pytest.mark.parametrize(("m", "k", "n"), products.THIN)
+@pytest.mark.parametrize(("m", "k", "n"), throughput.THIN)
 def test_thin(measure, m, k, n):
     """The kernel alone, many calls at a time: w is packed in each."""
-    work = products.kernel(*products.operands(m, k, n))
-    with products.torch_with(1) as torch:
+    work = throughput.kernel(*throughput.operands(m, k, n))
+    with throughput.torch_with(1) as torch:
         name, beside, macs = by_peer(torch, m, k, n)
         measure(f"kernel {m} x {k} x {n}", often(work), 100 * macs, UNIT, (name, often(beside), 100 * macs))
 
 
 def by_peer(torch, m, k, n):
     """Return torch's int8 product, or numpy's float64 one where torch is absent."""
-    operands = products.operands(m, k, n)
+    operands = throughput.operands(m, k, n)
     return *(
-        products.by_numpy(*operands) if torch is None else products.by_torch(torch, *operands)
+        throughput.by_numpy(*operands) if torch is None else throughput.by_torch(torch, *operands)
     ), m * k * n
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, QuantParams, SystolicArray, _core, _host, benchmark, cli, matmul
-from systolic.benchmark import calls, cycle, products, timing
+from systolic.benchmark import calls, cycle, throughput, timing
 from systolic.reference import ReferenceArray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +122,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         )
         return benchmark.Measurement(name, baseline, unit, 4.0, 2.0, 2.0)
 
-    for module in (cycle, products, calls):
+    for module in (cycle, throughput, calls):
         monkeypatch.setattr(module, "compare", compare)
     return seen
 
@@ -217,12 +217,12 @@ def test_wavefront_section(
 ) -> None:
     torch = fake_torch()
     monkeypatch.setitem(sys.modules, "torch", torch if present else None)
-    monkeypatch.setattr(products, "PEAK_BLOCK", (3, 8, 4))
-    section = products.wavefront_section(2, 1, every=True, sizes=(8, 16), slow=8)
+    monkeypatch.setattr(throughput, "PEAK_BLOCK", (3, 8, 4))
+    section = throughput.wavefront_section(2, 1, every=True, sizes=(8, 16), slow=8)
     rows = [(m.name, m.baseline) for m in section.measurements]
     beside = "torch._int_mm int8 x int8" if present else "numpy float64 matmul"
     for size in (8, 16):
-        for x_type, w_type in products.SIGNS:
+        for x_type, w_type in throughput.SIGNS:
             assert (f"{size} x {size} x {size}, {x_type} x {w_type}", beside) in rows
         assert (f"{size} x {size} x {size}, int8 x int8", "the kernel in cache, 3 x 8 x 4") in rows
     assert (f"8 x 8 x 8, int8 x int8, {timing.instruction_sets(True)[-1]}", beside) in rows
@@ -242,48 +242,48 @@ def test_wavefront_section(
 def test_onnxruntime_gets_the_same_product() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    for types in products.SIGNS:
-        x, w = products.operands(5, 7, 3, *types)
-        beside = products.by_onnxruntime(x, w, 1)
+    for types in throughput.SIGNS:
+        x, w = throughput.operands(5, 7, 3, *types)
+        beside = throughput.by_onnxruntime(x, w, 1)
         assert beside is not None and str(x.dtype) in beside[0]
-        np.testing.assert_array_equal(beside[1](), products.kernel(x, w)())
+        np.testing.assert_array_equal(beside[1](), throughput.kernel(x, w)())
 
 
 def test_a_wrong_product_is_not_timed() -> None:
-    x, w = products.operands(2, 3, 4)
+    x, w = throughput.operands(2, 3, 4)
     with pytest.raises(RuntimeError, match="^ours differs from theirs; please report this$"):
-        products._compare_products("ours", products.kernel(x, w), 24, "theirs", lambda: x @ w + 1, 1)
+        throughput._compare_products("ours", throughput.kernel(x, w), 24, "theirs", lambda: x @ w + 1, 1)
 
 
-@pytest.mark.parametrize("types", products.SIGNS)
+@pytest.mark.parametrize("types", throughput.SIGNS)
 def test_operands_have_their_whole_range(types: tuple[str, str]) -> None:
-    for operand, name in zip(products.operands(200, 30, 200, *types), types, strict=True):
+    for operand, name in zip(throughput.operands(200, 30, 200, *types), types, strict=True):
         limits = np.iinfo(name)
         assert operand.dtype == name and (operand.min(), operand.max()) == (limits.min, limits.max)
 
 
-@pytest.mark.parametrize("types", products.SIGNS)
+@pytest.mark.parametrize("types", throughput.SIGNS)
 def test_kernel_is_the_product(types: tuple[str, str]) -> None:
-    x, w = products.operands(5, 7, 3, *types)
-    np.testing.assert_array_equal(products.kernel(x, w)(), x.astype(np.int64) @ w)
-    np.testing.assert_array_equal(products.wavefront(x, w, 2)(), x.astype(np.int64) @ w)
+    x, w = throughput.operands(5, 7, 3, *types)
+    np.testing.assert_array_equal(throughput.kernel(x, w)(), x.astype(np.int64) @ w)
+    np.testing.assert_array_equal(throughput.wavefront(x, w, 2)(), x.astype(np.int64) @ w)
 
 
 def test_thin_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    section = products.thin_section(2, shapes=((1, 3, 2), (4, 5, 6)))
+    section = throughput.thin_section(2, shapes=((1, 3, 2), (4, 5, 6)))
     assert [m.name for m in section.measurements] == [
         "1 x 3 x 2, the kernel", "1 x 3 x 2, matmul, wavefront", "4 x 5 x 6, the kernel", "4 x 5 x 6, matmul, wavefront",
     ]  # fmt: skip
-    assert products.NO_TORCH in section.notes
+    assert throughput.NO_TORCH in section.notes
     for row in untimed:
         np.testing.assert_array_equal(*row["results"])
     assert untimed[2]["amounts"] == (120, 120)
 
 
 def test_threads_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "thread_count", lambda: 1)
-    section = products.threads_section(2, m=5, size=9, array=4)
+    monkeypatch.setattr(throughput, "thread_count", lambda: 1)
+    section = throughput.threads_section(2, m=5, size=9, array=4)
     assert [m.baseline for m in section.measurements] == ["one thread"] * 3
     assert section.notes and "one core" in section.notes[1]
     folds, kernels, sums = (row["results"] for row in untimed)
@@ -298,7 +298,7 @@ def test_threads_section(untimed: list[dict[str, Any]], monkeypatch: pytest.Monk
 def test_direct_run_clocks_the_same_product() -> None:
     """The kernel on prepared buffers gives what matmul gives on as many cycles."""
     config = ArrayConfig(3, 4)
-    x, w = products.operands(5, 3, 4, "uint8", "int8")
+    x, w = throughput.operands(5, 3, 4, "uint8", "int8")
     result = matmul(x, w, array=config)
     bottom = calls.direct_run(x, w, config)()
     assert bottom.shape == (result.cycles, 4)

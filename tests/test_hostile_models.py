@@ -240,11 +240,11 @@ def test_a_layer_on_constants_without_end() -> None:
     body.output.append(om.value("kept", "int64", ()))
     loop = node(om.node("Loop", ["count", ""], "y", body=body))
     layer = OnnxNode("Loop", loop, ("count",), ("int64",), ("int64",), (("", 21),))
-    assert layer.fold(np.array(3))[0].tolist() == [0, 1, 2]
+    assert layer.evaluate_constants(np.array(3))[0].tolist() == [0, 1, 2]
     with pytest.raises(
         ValueError, match="^Loop, on constants, .*(did not finish within 1.5 s|needs more memory)"
     ):
-        layer.fold(np.array(2**62))
+        layer.evaluate_constants(np.array(2**62))
 
 
 def node(proto: Any) -> np.ndarray:

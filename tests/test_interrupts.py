@@ -14,7 +14,7 @@ from interrupts import every_interrupt, interrupted
 
 import systolic
 from systolic import ArrayConfig, Model, Relu, Scoreboard, SystolicArray, Trace, write_vectors
-from systolic.cli.files import save_outputs
+from systolic.cli.data import save_outputs
 from systolic.threads import thread_count
 
 # An interrupt between the opening of a file and its `with` leaves it to be closed when it is freed.

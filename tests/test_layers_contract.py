@@ -98,6 +98,18 @@ def test_no_files_import_each_other_in_a_circle():
     assert edges.keys() <= {"systolic.trace.recording", "systolic.trace.vcd"}
 
 
+def test_no_module_shares_its_name_with_what_its_package_exports():
+    # The package's attribute would hide the module.
+    hidden = set()
+    for path in sources():
+        if path.name == "__init__.py":
+            inside = {other.stem for other in path.parent.iterdir()} - {"__init__"}
+            exported = {name for of, name in imports(path) if of not in ("systolic", module(path))}
+            defined = {getattr(node, "name", None) for node in ast.parse(path.read_text(encoding="utf-8")).body}
+            hidden |= {f"{module(path)}.{name}" for name in inside & (exported | defined)}
+    assert hidden <= {"systolic.machine.ports"}
+
+
 def test_lowest_rooms_do_not_use_what_is_compiled():
     lowest = {"_check", "_files", "_hints", "_memory", "_show", "_text", "_version"}
     lines = [{room.strip() for room in line.split("|")} for line in LAYERS]

@@ -36,7 +36,7 @@ from systolic.layers.host import (  # noqa: E402
     qlinear_table,
 )
 from systolic.verifier.expected import expected_output  # noqa: E402
-from systolic.verifier.expected_codes import CODES  # noqa: E402
+from systolic.verifier.expected_quantized import QUANTIZED  # noqa: E402
 
 EIGHT_BITS = ("int8", "uint8")
 NARROW = (*EIGHT_BITS, "int16", "uint16")
@@ -110,7 +110,7 @@ def check(folder: Path, case: Case) -> np.ndarray:
 def _check_expectation(path: Path, feeds: dict[str, np.ndarray], theirs: np.ndarray) -> None:
     """Assert that the verifier's own derivation of a single layer gives the same."""
     model = load_onnx(path)
-    if len(model.nodes) == 1 and type(model.nodes[0].layer) in CODES:
+    if len(model.nodes) == 1 and type(model.nodes[0].layer) in QUANTIZED:
         (node,) = model.nodes
         inputs = [feeds[name] if name in feeds else model.constants[name] for name in node.inputs]
         same(expected_output(node.layer, inputs), theirs)

@@ -552,7 +552,7 @@ def test_a_fault_in_the_comparison_hides_nothing(
     report = verify(path, FEEDS, against="onnxruntime", node_by_node=True)
     assert {node.verdict for node in report.nodes} == {"not compared"} and report.passed
     assert "the check failed: ZeroDivisionError: in the comparison" in str(report)
-    monkeypatch.setattr("systolic.cli.models.compare_outputs", fault)
+    monkeypatch.setattr("systolic.cli.model_commands.compare_outputs", fault)
     assert cli.main(["run", str(path), "--quiet"]) == 0
     text = capsys.readouterr().out
     assert "outputs were not compared: ZeroDivisionError: in the comparison" in text and "quantizes" in text

@@ -13,7 +13,7 @@ import numpy as np
 
 from systolic import _check, _core, engine, tiling
 from systolic.benchmark.cycle import cycle_section
-from systolic.benchmark.products import operands, thin_section, threads_section, wavefront_section
+from systolic.benchmark.throughput import operands, thin_section, threads_section, wavefront_section
 from systolic.benchmark.timing import SHORT_ROUNDS, Measurement, Section, Work, added_seconds, compare
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm, Progress

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from systolic import engine, presets
 from systolic._show.report import SUFFIXES
 from systolic._version import __version__
-from systolic.cli.models import run_command, summary_command, verify_command
+from systolic.cli.array_commands import bench_command, gemm_command, info_command, vectors_command
+from systolic.cli.model_commands import run_command, summary_command, verify_command
 from systolic.cli.options import array_size, count, fraction, shape_of
-from systolic.cli.products import bench_command, gemm_command, info_command, vectors_command
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 

@@ -1,7 +1,7 @@
 """Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``estimate``, ``summary``."""
 
-from systolic.engine.estimates import estimate as estimate
-from systolic.engine.estimates import summary as summary
+from systolic.engine.costs import estimate as estimate
+from systolic.engine.costs import summary as summary
 from systolic.engine.networks import Observer as Observer
 from systolic.engine.networks import run as run
 from systolic.engine.products import MODES as MODES

@@ -14,7 +14,7 @@ from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
-from systolic.engine.estimates import products, total_stats
+from systolic.engine.costs import products, total_stats
 from systolic.engine.products import ProgressArgument, clock, recorder_for
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress

@@ -164,9 +164,9 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
         graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []
     size = sum(array.nbytes for array in graph.constants.values())
-    room = None if graph.noted else _Room(_ROOM + _GROWTH * size)
+    budget = None if graph.noted else _Budget(_ROOM + _GROWTH * size)
     for operator, converter in zip(graph.operators, converters, strict=True):
-        nodes += _convert_operator(operator, converter, room)
+        nodes += _convert_operator(operator, converter, budget)
     if graph.noted:
         kept = graph.constants.keys() - graph.parameters.keys()
     else:
@@ -184,22 +184,22 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     return model
 
 
-class _Room:
-    """How many more bytes may be made of constants while loading: a file of a few bytes may ask for any."""
+class _Budget:
+    """Bytes left for computed constants while loading: a file of a few bytes may ask for any number."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def has(self, size: int) -> bool:
-        """Whether `size` bytes are left; if so, take them."""
+    def take(self, size: int) -> bool:
+        """Take `size` bytes; False if fewer are left."""
         if size > self.left:
             return False
         self.left -= size
         return True
 
 
-def _convert_operator(operator: Operator, convert: Converter, room: _Room | None) -> list[Node]:
-    """Return an operator's nodes; with room, those that read only constants become constants.
+def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | None) -> list[Node]:
+    """Return an operator's nodes; within the budget, those that read only constants become constants.
 
     Errors name the node.
     """
@@ -213,9 +213,10 @@ def _convert_operator(operator: Operator, convert: Converter, room: _Room | None
         if isinstance(converted, tuple):
             layer, tensors = converted
             converted = [Node(layer, tensors, _outputs(layer, operator), operator.label)]
-        # What a subgraph does may have no end.
-        foldable = operator.proto is None or not any(subgraphs(operator.proto))
-        return [node for node in converted if not _folded(operator.graph, node, room if foldable else None)]
+        # A subgraph may run for ever.
+        if operator.proto is not None and any(subgraphs(operator.proto)):
+            budget = None
+        return [node for node in converted if not _becomes_constant(operator.graph, node, budget)]
     except (UnsupportedOperator, ImportError):
         raise
     except Exception as error:
@@ -237,10 +238,10 @@ def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:
     return (*names, *[""] * layer.outputs)[: layer.outputs]
 
 
-def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
-    """Whether a node reads constants alone, so that its outputs are constants too; never without room.
+def _becomes_constant(graph: Graph, node: Node, budget: _Budget | None) -> bool:
+    """Evaluate a node that reads only constants, if its outputs fit the budget; return whether it was.
 
-    The types and shapes of its outputs are noted either way.
+    Record dtypes and shapes of its outputs in the graph either way.
     """
     layer = node.layer
     dtypes = node.named(layer.output_dtype(*(graph.dtypes[tensor] for tensor in node.inputs)))
@@ -257,9 +258,9 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
         return False
     known = [value for value in values if value is not None]
     graph.shapes |= found
-    if isinstance(layer, HostLayer) and len(known) == len(values) and room is not None:
+    if isinstance(layer, HostLayer) and len(known) == len(values) and budget is not None:
         size = sum(math.prod(found[name]) * np.dtype(dtypes[name]).itemsize for name in found)
-        if not room.has(size):
+        if not budget.take(size):
             there = available_bytes()
             if there is not None and size > there:
                 raise ValueError(
@@ -268,7 +269,7 @@ def _folded(graph: Graph, node: Node, room: _Room | None) -> bool:
                 )
             # Keep the small constants, such as int8 weights; each run computes the large ones from them.
             return False
-        for tensor, array in node.named(layer.fold(*known)).items():
+        for tensor, array in node.named(layer.evaluate_constants(*known)).items():
             graph.put(tensor, array)
         return True
     return False

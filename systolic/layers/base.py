@@ -166,7 +166,7 @@ class HostLayer(Layer):
         """Return the layer's output, a new array; a tuple of them if it has several."""
         raise TypeError(f"{type(self).__name__} does not define apply")
 
-    def fold(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+    def evaluate_constants(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return :meth:`apply` of constants while a model is loaded.
 
         A layer that runs foreign code overrides this to limit its time and memory.

@@ -70,7 +70,7 @@ def _outputs(node: Node, known: Mapping[str, Tensor], values: dict[str, np.ndarr
         there = [array for array in read if array is not None]
         elements = sum(array.size for array in there) + sum(math.prod(shape) for shape in sizes.values())
         if len(there) == len(read) and elements <= _FEW and not layer.may_loop:
-            values |= node.named(layer.fold(*there))
+            values |= node.named(layer.evaluate_constants(*there))
         else:
             value = layer.value_of(*shapes)
             if value is not None:

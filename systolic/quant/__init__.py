@@ -6,10 +6,10 @@ and as ONNX Runtime's CPU provider (MLAS) computes them; so equal codes come out
 other roundings are those of other runtimes and of hardware: :mod:`systolic.quant.roundings`.
 """
 
-from systolic.quant.codes import dequantize as dequantize
-from systolic.quant.codes import dequantize_linear as dequantize_linear
-from systolic.quant.codes import quantize as quantize
-from systolic.quant.codes import quantize_linear as quantize_linear
+from systolic.quant.linear import dequantize as dequantize
+from systolic.quant.linear import dequantize_linear as dequantize_linear
+from systolic.quant.linear import quantize as quantize
+from systolic.quant.linear import quantize_linear as quantize_linear
 from systolic.quant.params import DTYPES as DTYPES
 from systolic.quant.params import EIGHT_BITS as EIGHT_BITS
 from systolic.quant.params import QuantParams as QuantParams

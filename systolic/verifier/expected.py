@@ -14,9 +14,9 @@ from systolic.layers import Layer
 from systolic.quant import QuantParams
 from systolic.reference import oracle
 from systolic.verifier.difference import FLOAT_TOLERANCE
-from systolic.verifier.expected_codes import CODES
 from systolic.verifier.expected_host import HOST, ROUNDED, max_pool_2d
 from systolic.verifier.expected_products import PRODUCTS, SUMS
+from systolic.verifier.expected_quantized import QUANTIZED
 from systolic.verifier.expected_roundings import rounded
 from systolic.verifier.operands import Operands, conv_operands, dense_operands
 
@@ -161,7 +161,7 @@ def _identity(layer: layers.Identity, x: np.ndarray) -> np.ndarray:
 
 
 _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
-    **CODES,
+    **QUANTIZED,
     **HOST,
     **PRODUCTS,
     layers.Add: _add,

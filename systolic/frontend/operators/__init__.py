@@ -9,7 +9,7 @@ from systolic.frontend.operators._operator import Sizes as Sizes
 from systolic.frontend.operators._operator import UnsupportedOperator as UnsupportedOperator
 from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.array import ARRAY
-from systolic.frontend.operators.fallback import fallback
+from systolic.frontend.operators.delegated import fallback
 from systolic.frontend.operators.floating import FLOATING
 from systolic.frontend.operators.quantized import QUANTIZED
 from systolic.frontend.operators.shape import SHAPE

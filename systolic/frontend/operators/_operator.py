@@ -49,7 +49,7 @@ class Graph:
         The constants that layers may hold: `constants` itself, unless the file notes which of them are
         tensors of the model.
     noted : bool
-        Whether the file has notes of ``save_onnx``: then nothing is rewritten, folded or omitted.
+        Whether the file has notes of ``save_onnx``: then nothing is rewritten, evaluated or omitted.
     opsets : dict of str to int
         Version of each domain's operator set; "" is the standard one.
     declared : dict of str to (str or None, tuple or None)

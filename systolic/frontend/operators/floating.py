@@ -10,7 +10,7 @@ import numpy as np
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.array import conv_rank, conv_window
-from systolic.frontend.operators.fallback import evaluated
+from systolic.frontend.operators.delegated import evaluated
 from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
 from systolic.layers.host.normalize import REDUCE
 from systolic.model import DTYPES, Node

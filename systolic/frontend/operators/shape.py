@@ -6,7 +6,7 @@ import numpy as np
 
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.frontend.operators.fallback import evaluated
+from systolic.frontend.operators.delegated import evaluated
 from systolic.layers.host.resample import COORDINATES, ROUNDINGS
 
 

@@ -41,7 +41,7 @@ inputs of a file of IR version 4 or later, where a caller may feed others.
 from __future__ import annotations
 
 from systolic.frontend.operators import Graph
-from systolic.frontend.qdq import floats, groups, spread
+from systolic.frontend.qdq import groups, simplify, spread
 from systolic.frontend.qdq.editing import Editor
 
 
@@ -50,16 +50,16 @@ def to_integers(graph: Graph) -> None:
     if not any(op.op_type in ("QuantizeLinear", "DequantizeLinear") for op in graph.operators):
         return
     edit = Editor(graph)
-    floats.fold_constants(edit)
-    floats.drop_identities(edit)
-    floats.merge_equals(edit)
-    floats.join_clips(edit)
-    floats.join_matmul_add(edit)
+    simplify.evaluate_constants(edit)
+    simplify.drop_identities(edit)
+    simplify.merge_equals(edit)
+    simplify.join_clips(edit)
+    simplify.join_matmul_add(edit)
     spread.transpose_constants(edit)
     spread.spread_backward(edit)
     spread.spread_forward(edit)
-    floats.quantize_constants(edit)
-    floats.drop_implied_clips(edit)
+    simplify.quantize_constants(edit)
+    simplify.drop_implied_clips(edit)
     groups.replace_groups(edit)
     groups.cancel_pairs(edit)
     edit.drop_unread()

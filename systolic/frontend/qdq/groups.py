@@ -13,7 +13,7 @@ import numpy as np
 
 from systolic.frontend.operators import Operator
 from systolic.frontend.qdq.editing import Codes, Editor
-from systolic.frontend.qdq.floats import clip_bounds
+from systolic.frontend.qdq.simplify import clip_bounds
 
 _CONTRIB = "com.microsoft"
 

@@ -16,8 +16,8 @@ from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import check_standard, graph_of
-from systolic.frontend.to_onnx.codes import CODES
-from systolic.frontend.to_onnx.numbers import NUMBERS
+from systolic.frontend.to_onnx.floating import FLOATING
+from systolic.frontend.to_onnx.quantized import QUANTIZED
 from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.model import Model, Node
 
@@ -25,7 +25,7 @@ from systolic.model import Model, Node
 OPSET, IR_VERSION = 17, 8
 _MOST_BYTES = 2**31 - 1
 
-WRITERS: dict[str, Callable[[Writer, Node], None]] = {**CODES, **NUMBERS}
+WRITERS: dict[str, Callable[[Writer, Node], None]] = {**QUANTIZED, **FLOATING}
 """Writers by the name of the layer's class."""
 
 LEFT_OUT: dict[str, str] = {

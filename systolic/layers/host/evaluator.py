@@ -59,8 +59,8 @@ _ANY_SECONDS = 1e6
 _APART_BYTES = 1 << 28
 
 # Limits on evaluating a node on constants: a file may ask for any number of steps.
-_FOLD_SECONDS = 1.5
-_FOLD_BYTES_PER_SECOND = 1 << 22
+_CONSTANTS_SECONDS = 1.5
+_CONSTANTS_BYTES_PER_SECOND = 1 << 22
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -257,13 +257,13 @@ class OnnxNode(HostLayer):
         """Return the fields: a session cannot be copied or pickled; it is created again when needed."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def fold(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    def evaluate_constants(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
         size = sum(array.nbytes for array in inputs)
         arrays = _isolated.call(
             self._direct,
             *inputs,
-            seconds=_FOLD_SECONDS + size / _FOLD_BYTES_PER_SECOND,
+            seconds=_CONSTANTS_SECONDS + size / _CONSTANTS_BYTES_PER_SECOND,
             what=f"{self.kind}, on constants,",
             modules=_FOREIGN,
         )
@@ -368,7 +368,7 @@ def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
         _alone,
         data,
         opsets,
-        seconds=_FOLD_SECONDS,
+        seconds=_CONSTANTS_SECONDS,
         what="it",
         modules=_FOREIGN,
     )

@@ -58,7 +58,7 @@ def create(model: bytes, what: str) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        # Folding constants is work of unknown length, which a run may never need.
+        # Evaluating constants takes unknown time, and a run may never need them.
         return runtime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )

@@ -1,5 +1,7 @@
-"""What is done to a graph before its groups are replaced; nothing here changes a number but for
-`quantize_constants`, and `join_matmul_add` where a sum is rounded once instead of twice.
+"""Simplify a graph before its groups are replaced.
+
+No rewrite changes a number, except `quantize_constants`, and `join_matmul_add` where a sum is rounded once
+instead of twice.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _RANDOM = (
 )
 
 
-def fold_constants(edit: Editor) -> None:
-    """Make constants of Constant operators, and of Identity and Transpose of a constant."""
+def evaluate_constants(edit: Editor) -> None:
+    """Turn Constant operators, and Identity and Transpose of a constant, into constants."""
     from onnx import numpy_helper
 
     for op in list(edit.graph.operators):
@@ -199,7 +201,7 @@ def quantize_constants(edit: Editor) -> None:
                 continue
             scale = codes.scale
             # ONNX Runtime declares the product of both scales to have w's shape. If it has x's shape, it is
-            # not folded, and no convolution is replaced whose bias has a computed scale.
+            # not evaluated, and no convolution is replaced whose bias has a computed scale.
             computed = op.op_type != "Gemm" and x_codes.scale.ndim > scale.ndim
         else:
             weight = edit.constant(op, 1)

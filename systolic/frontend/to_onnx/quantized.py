@@ -226,7 +226,7 @@ def _write_qlinear_global_average(out: Writer, node: Node) -> None:
     out.node(node, "QLinearGlobalAveragePool", read, MICROSOFT, channels_last=layer.channels_last)
 
 
-CODES: dict[str, Callable[[Writer, Node], None]] = {
+QUANTIZED: dict[str, Callable[[Writer, Node], None]] = {
     "Add": _write_add,
     "AveragePool2d": _write_average,
     "Conv1d": _write_conv,

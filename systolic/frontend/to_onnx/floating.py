@@ -278,7 +278,7 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
     out.nodes.append(proto)
 
 
-NUMBERS: dict[str, Callable[[Writer, Node], None]] = {
+FLOATING: dict[str, Callable[[Writer, Node], None]] = {
     "ArgMax": operator("ArgMax", axis="axis", keepdims="keepdims", select_last_index="last"),
     "AveragePool": _write_average_pool,
     "BatchNormalization": _write_batch_normalization,

@@ -178,7 +178,7 @@ def _first(layer: layers.QLinearAveragePool, size: int, kernel: int, step: int, 
     return -oracle.auto_pads(layer.padding, size, kernel, step, pool=True)[0]
 
 
-CODES: dict[type[Layer], Callable[..., Any]] = {
+QUANTIZED: dict[type[Layer], Callable[..., Any]] = {
     layers.DequantizeLinear: _dequantize_linear,
     layers.QLinearAveragePool: _average_pool,
     layers.QLinearConcat: _concat,

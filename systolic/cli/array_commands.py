@@ -9,7 +9,7 @@ import numpy as np
 from systolic import benchmark, engine, presets
 from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
-from systolic.cli.files import load_input, print_json
+from systolic.cli.data import load_input, print_json
 from systolic.cli.options import machine_of
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm

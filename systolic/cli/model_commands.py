@@ -12,7 +12,7 @@ from systolic import engine
 from systolic._show.report import check_path
 from systolic._show.table import Table, percent
 from systolic._text import printable
-from systolic.cli.files import check_output, load_input, print_json, save_outputs
+from systolic.cli.data import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
