@@ -1,4 +1,4 @@
-"""Build the Cython core. Everything else about the package stands in pyproject.toml.
+"""Build the compiled modules. Everything else about the package stands in pyproject.toml.
 
 Environment variables
 ---------------------
@@ -11,8 +11,11 @@ CC, CFLAGS, LDFLAGS
 
 import glob
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -26,19 +29,27 @@ CHECKED = os.environ.get("SYSTOLIC_CHECKED", "0") not in ("", "0")
 SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 UNDEFINED_OVERFLOW = ["-fstrict-overflow", "-fno-wrapv"]
 
-# Instruction sets beyond what every processor of a kind has: their names in file names and in
-# systolic/kernels/isa.h, and the flags of GCC and Clang, of Microsoft's compiler. One file is compiled for
-# each; which is used is decided when the package is imported.
-AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
-X86_64 = {
-    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["/arch:AVX2"]),
-    "avxvnni": (["-mavx2", "-mfma", "-mf16c", "-mavxvnni"], ["/arch:AVX2"]),
-    "avx512": (AVX512, ["/arch:AVX512"]),
-    "avx512vnni": ([*AVX512, "-mavx512vnni"], ["/arch:AVX512"]),
-}
-ARM64 = {"neon": (["-march=armv8.2-a+dotprod"], [])}
-
 KERNELS = "systolic/kernels"
+
+# By the end of a platform's name.
+PROCESSORS = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
+
+
+class InstructionSet(NamedTuple):
+    """A line of isa_list.h: the flags of GCC and Clang, or of MSVC, for sources named ``*_<name>.c``."""
+
+    name: str
+    processors: str
+    flags: list[str]
+    msvc_flags: list[str]
+
+
+def instruction_sets() -> list[InstructionSet]:
+    """Read isa_list.h."""
+    text = Path(f"{KERNELS}/isa_list.h").read_text(encoding="utf-8").replace("\\\n", " ")
+    rows = re.findall(r'X\((\w+),\s*(\w+),\s*\w+,\s*\w+,\s*\w+,\s*"([^"]*)",\s*"([^"]*)"\)', text)
+    return [InstructionSet(name, kind, flags.split(), msvc.split()) for name, kind, flags, msvc in rows]
+
 
 BUILD_FAILED = """
 systolic could not build its core: see the compiler's own words above. If a compiler or Python's
@@ -91,40 +102,35 @@ class BuildCore(build_ext):
         A compiler that does not know an instruction set does without: the package then uses the
         next lower one.
         """
-        if self.plat_name.endswith(("x86_64", "amd64")):
-            sets = X86_64
-        elif self.plat_name.endswith(("aarch64", "arm64")):
-            sets = ARM64
-        else:
-            sets = {}
+        here = next((kind for end, kind in PROCESSORS.items() if self.plat_name.endswith(end)), "")
+        every = instruction_sets()
+        special = {isa.name: isa for isa in every if isa.processors != "ANY"}
         sources = {os.path.basename(path)[:-2]: path for path in sorted(glob.glob(f"{KERNELS}/*.c"))}
-        special = {name: isa for name in sources for isa in (*X86_64, *ARM64) if name.endswith(f"_{isa}")}
+        isa_of = {name: special.get(name.rpartition("_")[2]) for name in sources}
 
         def compiled(name: str) -> str | None:
-            flags, msvc_flags = sets[special[name]]
+            isa = isa_of[name]
             try:
-                return self.build_kernel(sources[name], msvc_flags if self.msvc else flags)
+                return self.build_kernel(sources[name], isa.msvc_flags if self.msvc else isa.flags)
             except CompileError:
                 return None
 
         # Each is a process of the compiler's.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            names = [name for name, isa in special.items() if isa in sets]
+            names = [name for name, isa in isa_of.items() if isa and isa.processors == here]
             found = dict(zip(names, pool.map(compiled, names), strict=True))
-            unknown = {special[name] for name, path in found.items() if path is None}
-            for isa in sorted(unknown):
-                print(f"note: {isa} does not compile here (see above); built without", file=sys.stderr)
-            macros: list[tuple[str, str | None]] = [
-                (f"SYSTOLIC_HAVE_{isa.upper()}", None) for isa in sets if isa not in unknown
-            ]
-            rest = [name for name in sources if name not in special]
+            built = [isa for isa in every if isa.processors in ("ANY", here)]
+            for isa in list(built):
+                if None in (path for name, path in found.items() if isa_of[name] is isa):
+                    print(f"note: {isa.name} does not compile here; built without", file=sys.stderr)
+                    built.remove(isa)
+            macros = [(f"SYSTOLIC_HAVE_{isa.name}", str(int(isa in built))) for isa in every]
+            rest = [name for name, isa in isa_of.items() if isa is None]
             others = pool.map(lambda name: self.build_kernel(sources[name], [], macros), rest)
             objects = dict(zip(rest, others, strict=True))
-        return objects | {name: path for name, path in found.items() if path and special[name] not in unknown}
+        return objects | {name: path for name, path in found.items() if isa_of[name] in built}
 
-    def build_kernel(
-        self, source: str, flags: list[str], macros: list[tuple[str, str | None]] | None = None
-    ) -> str:
+    def build_kernel(self, source: str, flags: list[str], macros: list[tuple[str, str]] | None = None) -> str:
         """Compile one C source; return its object."""
         # Contraction to fused multiply-adds would change the bits of float32 arithmetic.
         exact = [] if self.msvc else ["-ffp-contract=off"]
@@ -136,9 +142,11 @@ class BuildCore(build_ext):
 
 # Beginnings of the names of the C sources that each extension is linked with.
 PARTS: dict[str, tuple[str, ...]] = {
-    "systolic._pool": (),
-    "systolic._core": ("isa", "select", "array_", "gemm_"),
-    "systolic._host": ("isa", "host_"),
+    "systolic._threads": ("pool",),
+    "systolic._kernels": ("isa", "array_", "gemm_", "host_"),
+    "systolic._core": (),
+    "systolic._gemm": (),
+    "systolic._host": (),
 }
 
 extensions = [
@@ -146,7 +154,7 @@ extensions = [
         name,
         [f"{name.replace('.', '/')}.pyx"],
         include_dirs=["systolic"],
-        depends=sorted([*glob.glob(f"{KERNELS}/*.[ch]"), *glob.glob("systolic/*.px[id]")]),
+        depends=sorted([*glob.glob(f"{KERNELS}/*.*"), *glob.glob("systolic/*.px[id]")]),
     )
     for name in PARTS
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from systolic import ArrayConfig, SystolicArray, _core
+from systolic import ArrayConfig, SystolicArray, _kernels
 from systolic.benchmark import NumpyStepping
 from systolic.benchmark.cycle import add_int32, random_control
 from systolic.benchmark.timing import using
@@ -23,7 +23,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture(params=_core.instruction_sets[::-1])
+@pytest.fixture(params=_kernels.instruction_sets[::-1])
 def isa(request):
     with using(request.param):
         yield request.param
@@ -43,7 +43,7 @@ def stepping(rng, size):
 @pytest.mark.parametrize("size", [64, 128, 512])
 def test_quiet_fold(measure, rng, size):
     """One long fold: after its shift, weights and control bits stand still."""
-    quiet_fold(measure, rng, size, _core.instruction_set)
+    quiet_fold(measure, rng, size, _kernels.instruction_set)
 
 
 def test_quiet_fold_on_each_instruction_set(measure, rng, isa):

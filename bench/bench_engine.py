@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, _core
+from systolic import ArrayConfig, _kernels
 from systolic.benchmark import throughput
 from systolic.benchmark.timing import using
 
@@ -77,7 +77,7 @@ def test_conv2d(measure, mode):
     )
 
 
-@pytest.mark.parametrize("isa", _core.instruction_sets[::-1])
+@pytest.mark.parametrize("isa", _kernels.instruction_sets[::-1])
 @pytest.mark.parametrize(("x_type", "w_type"), throughput.SIGNS)
 def test_signs(measure, isa, x_type, w_type):
     """All four pairs of types on one thread."""

@@ -8,20 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from systolic import Conv2d, QuantParams, _host
+from systolic import Conv2d, QuantParams, _gemm, _host, _kernels
 from systolic.layers.host.add import Add
 
-AVAILABLE = _host._available()
 CHANNELS, SIZE = 64, 56
 UNIT = "elements/s"
 PARAMS = [QuantParams(scale, zero, "uint8") for scale, zero in ((0.05, 3), (0.04, 100), (0.07, 8))]
 
 
-@pytest.fixture(params=AVAILABLE[::-1])
+@pytest.fixture(params=_kernels.instruction_sets[::-1])
 def isa(request):
-    _host._use(request.param)
-    yield _host._table()
-    _host._use()
+    _kernels._use(request.param)
+    yield request.param
+    _kernels._use()
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_im2col(measure, isa, image):
     columns = np.empty((CHANNELS * 9, SIZE * SIZE), dtype=np.uint8)
 
     def work():
-        _host.im2col_transposed(image, columns, (3, 3), (1, 1), (1, 1), (1, 1), (SIZE, SIZE), 0, 0, 0)
+        _gemm.im2col_transposed(image, columns, (3, 3), (1, 1), (1, 1), (1, 1), (SIZE, SIZE), 0, 0, 0)
 
     def by_numpy():
         padded = np.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1)))

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from systolic import _core
+from systolic import _kernels
 from systolic import benchmark as bench
 from systolic._show.table import Column, Table, si
 from systolic.info import cpu_name, info
@@ -77,7 +77,7 @@ def pytest_terminal_summary(terminalreporter, config):
     columns: list[str | Column] = ["measured", "rate", "beside", "its rate", Column("ratio", format=".2f")]
     table = Table(
         columns, rows,
-        title=f"{cpu_name()}, {thread_count()} cores; kernel {_core.instruction_set}, numpy {np.__version__}",
+        title=f"{cpu_name()}, {thread_count()} cores; {_kernels.instruction_set}, numpy {np.__version__}",
         footer="rates: medians of runs in turn; ratio: median pair by pair, above 1 is faster",
     )  # fmt: skip
     terminalreporter.section("rates")

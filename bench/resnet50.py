@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 import systolic
-from systolic import _host
+from systolic import _gemm
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic.benchmark import Measurement, compare, title
 
@@ -119,12 +119,12 @@ def measure(
 def timed() -> Iterator[np.ndarray]:
     """Let convolutions add up the nanoseconds of their stages; for one thread."""
     spent = np.zeros(len(STAGES), dtype=np.int64)
-    convolve = _host.convolve
-    _host.convolve = partial(convolve, spent=spent)
+    convolve = _gemm.convolve
+    _gemm.convolve = partial(convolve, spent=spent)
     try:
         yield spent
     finally:
-        _host.convolve = convolve
+        _gemm.convolve = convolve
 
 
 def stages(network: Network, rounds: int) -> dict[str, float]:

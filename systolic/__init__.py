@@ -10,7 +10,9 @@
 
 try:
     from systolic import _core as _core
+    from systolic import _gemm as _gemm
     from systolic import _host as _host
+    from systolic import _kernels as _kernels
 except ImportError as error:
     if str(error).startswith("SYSTOLIC_ISA="):  # the setting is wrong, not the installation
         import os

@@ -1,4 +1,4 @@
-# Whole convolutions in wavefront mode, part of _host.pyx: patches, their product with the kernels and, where
+# Whole convolutions in wavefront mode, part of _gemm.pyx: patches, their product with the kernels and, where
 # they are asked for, codes, piece by piece, each while it is in cache.
 #
 # In images with channels outermost the kernels stand on the left, (n, k), and patches are columns, so that sums
@@ -14,7 +14,7 @@ cdef enum:
 
 
 cdef struct Convolution:
-    const Gemm *gemm
+    const GemmKernels *gemm
     const HostKernels *table
     HostWindow window
     const uint8_t *weights      # (groups, n, k), or (groups, k, n) with channels innermost
@@ -269,7 +269,7 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
         raise ValueError("either acc or codes must be given")
     out = codes if acc is None else acc
     c.innermost = channels_last
-    c.gemm, c.table = gemm_in_use(), kernels
+    c.gemm, c.table = in_use().gemm, in_use().host
     c.x_signed, c.w_signed = _is_signed(x), _is_signed(weights)
     c.pad_value = <uint8_t>(_zero(pad_value, c.x_signed) & 0xFF)
     _window(&c.window, image, kernel, stride, dilation, pad, out_size)

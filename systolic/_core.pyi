@@ -1,13 +1,7 @@
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-Codes = NDArray[np.int8] | NDArray[np.uint8] | NDArray[Any]
-
 lanes: int
-instruction_set: str
-instruction_sets: tuple[str, ...]
 
 def run(
     weight: NDArray[np.uint8],
@@ -28,5 +22,3 @@ def run(
     weight_signed: bool,
     threads: int = 1,
 ) -> None: ...
-def multiply(a: Codes, b: Codes, acc: NDArray[np.int32], *, threads: int = 1) -> None: ...
-def _use(name: str | None = None) -> None: ...

@@ -1,4 +1,4 @@
-"""The compiled array: every register of every PE, cycle by cycle; and exact products.
+"""The compiled array: every register of every PE, cycle by cycle.
 
 Registers of PE (r, c), one (rows, cols) array each::
 
@@ -40,94 +40,24 @@ The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (c
 ``kernels/gemm.h`` (products) say what each promises, ``kernels/isa.h`` which is used.
 """
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy, memmove, memset
 
-from systolic._pool cimport borrow, give_back, hire, share, whole_lines
-
-cdef extern from "kernels/isa.h" nogil:
-    unsigned systolic_isa_available()
-    const char *systolic_isa_name(int isa)
-    int systolic_isa()
-
-cdef extern from "kernels/array.h" nogil:
-    enum: LANES
-    enum: ROW_GROUP
-    enum: ROW_PAIRS
-    ctypedef struct LaneWeights:
-        uint8_t weight[LANES]
-        uint8_t next_weight[LANES]
-        uint8_t weight_pass[LANES]
-    ctypedef struct ArrayKernels:
-        void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half) noexcept nogil
-        void (*pair_up)(int32_t *pairs, const uint8_t *first, const uint8_t *second, Py_ssize_t length, int is_signed) noexcept nogil
-        void (*mac_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, const int32_t *multipliers, int half) noexcept nogil
-        void (*mac_rows)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *multipliers) noexcept nogil
-        void (*mac_block)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *multipliers) noexcept nogil
-        void (*mac_swap)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *before,
-                         const int32_t *after, Py_ssize_t at) noexcept nogil
-        void (*any_weights)(Py_ssize_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
-                            LaneWeights *weights) noexcept nogil
-        void (*any_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
-                        const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed) noexcept nogil
-        void (*reverse_ports)(uint8_t *to, Py_ssize_t to_stride, const uint8_t *source, Py_ssize_t t_stride,
-                              Py_ssize_t r_stride, Py_ssize_t cycles, Py_ssize_t rows) noexcept nogil
-        void (*put_bottom)(int32_t *bottom, Py_ssize_t t_stride, Py_ssize_t c_stride, int32_t *psums,
-                           Py_ssize_t cycles, Py_ssize_t valid) noexcept nogil
-
-cdef extern from "kernels/select.h" nogil:
-    const ArrayKernels *systolic_array_kernels(int isa)
-    const Gemm *systolic_gemm(int isa)
-
-cdef extern from "kernels/control.h" nogil:
-    void copy_bytes(uint8_t *to, const uint8_t *source, Py_ssize_t count)
-    void copy_ints(int32_t *to, const int32_t *source, Py_ssize_t count)
-    void blend(uint8_t *to, const uint8_t *source, const uint8_t *mask)
-    int any_lane(const uint8_t *mask)
-    int any_byte(const uint8_t *bytes, Py_ssize_t count)
-    void as_masks(uint8_t *to, const uint8_t *source, Py_ssize_t count)
-    void as_bits(uint8_t *to, const uint8_t *masks, Py_ssize_t count)
-    Py_ssize_t find_last(const uint8_t *masks, Py_ssize_t count)
-    Py_ssize_t find_runs(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, Py_ssize_t count)
-    void shift_some(uint8_t *above, const uint8_t *shift, LaneWeights *weights)
-    void find_set(int32_t *range, const uint8_t *masks, Py_ssize_t count)
-    void shift_none(uint8_t *above, Py_ssize_t first, Py_ssize_t last, const uint8_t *weight_pass)
-    void shift_all(uint8_t *above, Py_ssize_t cycles, LaneWeights *weights)
-
-instruction_sets = tuple(
-    systolic_isa_name(i).decode() for i in range(16) if systolic_isa_available() >> i & 1
+from systolic._kernels cimport in_use
+from systolic._threads cimport borrow, give_back, hire, share, whole_lines
+from systolic.kernels.array cimport LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, LaneWeights
+from systolic.kernels.control cimport (
+    any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_runs, find_set, shift_all,
+    shift_none, shift_some,
 )
-if systolic_isa() < 0:
-    import os
 
-    raise ImportError(
-        f"SYSTOLIC_ISA={os.environ.get('SYSTOLIC_ISA')} names no instruction set that this machine and this build "
-        f"have: they have {', '.join(instruction_sets)}; set it to one of these or unset it for the best"
-    )
-instruction_set = systolic_isa_name(systolic_isa()).decode()
 lanes = LANES
 
-
-cdef const ArrayKernels *K = systolic_array_kernels(systolic_isa())
-cdef const Gemm *G = systolic_gemm(systolic_isa())
-
-
-def _use(str name=None) -> None:
-    """Use the loops of another of `instruction_sets`, None: of `instruction_set`; for tests and comparisons."""
-    global K, G
-    cdef int isa
-    name = name or instruction_set
-    if name not in instruction_sets:
-        raise ValueError(f"instruction set must be one of {', '.join(instruction_sets)}, not {name!r}")
-    for isa in range(16):
-        if systolic_isa_name(isa) != NULL and systolic_isa_name(isa).decode() == name:
-            K, G = systolic_array_kernels(isa), systolic_gemm(isa)
+cdef const ArrayKernels *K
 
 
 include "_streams.pxi"
 include "_strip.pxi"
-include "_products.pxi"
 
 
 def run(
@@ -150,10 +80,13 @@ def run(
     threads : int
         How many may work; values do not depend on it.
     """
+    global K
+    K = in_use().array
     cdef Clock clock
     cdef Py_ssize_t total = west_activation.shape[0], most, parts, strips
     cdef size_t size
     cdef bint is_long
+    clock.kernels = K
     clock.rows, clock.cols = weight.shape[0], weight.shape[1]
     if total == 0:
         return

@@ -6,9 +6,6 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.int8] | NDArray[np.uint8] | NDArray[Any]
 
-def _table() -> str: ...
-def _use(isa: int | None = None) -> None: ...
-def _available() -> list[int]: ...
 def requantize(
     acc: NDArray[np.int32],
     out: Codes,
@@ -62,49 +59,4 @@ def max_pool(
     pad: tuple[int, int],
     *,
     threads: int = 1,
-) -> None: ...
-def im2col_transposed(
-    x: Codes,
-    out: Codes,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    pad: tuple[int, int],
-    out_size: tuple[int, int],
-    pad_value: int,
-    k_start: int,
-    m_start: int,
-) -> None: ...
-def im2col(
-    x: Codes,
-    out: Codes,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    pad: tuple[int, int],
-    out_size: tuple[int, int],
-    pad_value: int,
-    k_start: int,
-    m_start: int,
-) -> None: ...
-def convolve(
-    x: Codes,
-    weights: Codes,
-    acc: NDArray[np.int32] | None,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    pad: tuple[int, int],
-    out_size: tuple[int, int],
-    pad_value: int,
-    *,
-    images: tuple[int, int],
-    pixels: tuple[int, int],
-    channels_last: bool = False,
-    codes: Codes | None = None,
-    scale: NDArray[np.float32] | None = None,
-    zero_point: int = 0,
-    constant: NDArray[np.int32] | None = None,
-    threads: int = 1,
-    spent: NDArray[np.int64] | None = None,
 ) -> None: ...

@@ -8,109 +8,13 @@ Inputs and outputs must not overlap. The GIL is released.
 
 from libc.stdint cimport int32_t, uint8_t
 
-from systolic._core cimport LONG_MACS, Gemm, gemm_in_use, multiply_once, once_bytes
-from systolic._pool cimport Task, borrow, give_back, hire, share, spin_clock, whole_lines
+from systolic._kernels cimport in_use
+from systolic._threads cimport Task, hire, share
+from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
 
 import numpy as np
 
-cdef extern from "kernels/isa.h" nogil:
-    const char *systolic_isa_name(int isa)
-    unsigned systolic_isa_available()
-    int systolic_isa()
-
-cdef extern from "kernels/host.h" nogil:
-    ctypedef struct HostSums:
-        Py_ssize_t outer, channels, inner
-        const int32_t *acc
-        Py_ssize_t acc_outer, acc_channel
-        Py_ssize_t out_outer, out_channel
-        const int32_t *constant
-        const int32_t *row_sums
-        const int32_t *weight_zero
-        Py_ssize_t groups
-        const float *scale
-    ctypedef struct HostWindow:
-        const uint8_t *pixels
-        Py_ssize_t batch, channels
-        Py_ssize_t image[2]
-        Py_ssize_t batch_stride, channel_stride, line_stride, pixel_stride
-        Py_ssize_t kernel[2]
-        Py_ssize_t stride[2]
-        Py_ssize_t dilation[2]
-        Py_ssize_t pad[2]
-        Py_ssize_t out[2]
-    ctypedef struct HostKernels:
-        const char *name
-        void (*requantize)(const HostSums *, uint8_t *, int, int32_t) noexcept nogil
-        void (*scale_sums)(const HostSums *, float *) noexcept nogil
-        void (*quantize)(const float *, uint8_t *, Py_ssize_t, float, int, int32_t) noexcept nogil
-        void (*dequantize)(const uint8_t *, float *, Py_ssize_t, float, int, int32_t) noexcept nogil
-        void (*add)(const uint8_t *, const uint8_t *, uint8_t *, Py_ssize_t, const float *, int,
-                    const int32_t *) noexcept nogil
-        void (*mul)(const uint8_t *, const uint8_t *, uint8_t *, Py_ssize_t, const float *, int,
-                    const int32_t *) noexcept nogil
-        void (*sum_rows)(const uint8_t *, int32_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
-        void (*max_pool)(const HostWindow *, uint8_t *, uint8_t *, int) noexcept nogil
-        void (*im2col_transposed)(const HostWindow *, uint8_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                  Py_ssize_t, Py_ssize_t, uint8_t) noexcept nogil
-        void (*im2col)(const HostWindow *, uint8_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       Py_ssize_t, Py_ssize_t, uint8_t) noexcept nogil
-    const HostKernels *systolic_host_kernels()
-    const HostKernels *systolic_host_kernels_at(int isa)
-
-# Sizes of windows stay below this, so that no product of two of them and no sum overflows.
-cdef enum:
-    MOST = 0x3FFFFFFF
-
-cdef const HostKernels *kernels = systolic_host_kernels()
-
-cdef uint8_t no_pixel = 0
-
-
-def _table() -> str:
-    """Return the name of the table of loops in use."""
-    return kernels.name.decode()
-
-
-def _use(isa=None) -> None:
-    """Use the loops for the instruction set of that number (None: the one in use), for tests of all."""
-    global kernels
-    cdef int level = systolic_isa() if isa is None else isa
-    cdef const HostKernels *table = NULL
-    if 0 <= level < 32 and systolic_isa_available() >> level & 1:
-        table = systolic_host_kernels_at(level)
-    if isa is None:
-        table = systolic_host_kernels()
-    if table == NULL:
-        raise ValueError(f"instruction set {isa} was not compiled in or this processor lacks it")
-    kernels = table
-
-
-def _available() -> list[int]:
-    """Return the numbers of the instruction sets that :func:`_use` takes."""
-    cdef int level
-    return [
-        level
-        for level in range(32)
-        if systolic_isa_available() >> level & 1 and systolic_host_kernels_at(level) != NULL
-    ]
-
-
-cdef int _is_signed(array) except -1:
-    # Whether an array of codes is int8; uint8 else.
-    dtype = array.dtype
-    if dtype == np.int8:
-        return 1
-    if dtype == np.uint8:
-        return 0
-    raise ValueError(f"codes must be int8 or uint8, not {dtype}")
-
-
-cdef int32_t _zero(value, int is_signed) except? -1:
-    cdef int32_t zero = value
-    if is_signed and not -128 <= zero <= 127 or not is_signed and not 0 <= zero <= 255:
-        raise ValueError(f"zero point {zero} does not fit the codes' type")
-    return zero
+include "_arguments.pxi"
 
 
 cdef object _flat(array):
@@ -185,9 +89,9 @@ cdef int _finish(acc, out, const float[::1] scale, int32_t zero, constant, weigh
         sums.row_sums, sums.weight_zero = &row_view[0, 0, 0], &zero_view[0]
     with nogil:
         if to_codes:
-            kernels.requantize(&sums, <uint8_t *>target, is_signed, zero)
+            in_use().host.requantize(&sums, <uint8_t *>target, is_signed, zero)
         else:
-            kernels.scale_sums(&sums, <float *>target)
+            in_use().host.scale_sums(&sums, <float *>target)
     return 0
 
 
@@ -266,7 +170,7 @@ cdef void _mul_chunk(void *context, Py_ssize_t number, int worker) noexcept nogi
 cdef int _each(Task task, Each *e, Py_ssize_t threads) except -1:
     cdef Py_ssize_t chunks = (e.count + CHUNK - 1) // CHUNK
     cdef int workers = hire(min(threads, chunks))
-    e.table = kernels
+    e.table = in_use().host
     with nogil:
         share(task, e, chunks, workers, e.count >= LONG_COUNT)
     return 0
@@ -344,7 +248,7 @@ def sum_rows(x, int32_t[::1] out) -> None:
         out[:] = 0
     elif rows:
         with nogil:
-            kernels.sum_rows(&source[0, 0], &out[0], rows, cols, source.strides[0], is_signed)
+            in_use().host.sum_rows(&source[0, 0], &out[0], rows, cols, source.strides[0], is_signed)
 
 
 cdef struct Pool:
@@ -393,105 +297,12 @@ def max_pool(x, out, kernel, stride, dilation, pad, *, Py_ssize_t threads=1) -> 
     _window(&p.window, image, kernel, stride, dilation, pad, (out.shape[2], out.shape[3]))
     workers = hire(min(threads, 1 + size // CHUNK))
     work = np.empty(workers * max(image.shape[3], 1), np.uint8)
-    p.table, p.out, p.work = kernels, &target[0, 0, 0, 0], &work[0]
+    p.table, p.out, p.work = in_use().host, &target[0, 0, 0, 0], &work[0]
     with nogil:
         share(_pool_channel, &p, planes, workers, size >= LONG_COUNT)
-
-
-def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
-    """Put rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) into `out`.
-
-    Parameters
-    ----------
-    x : ndarray of int8 or uint8, (batch, channels, ih, iw)
-        Any strides (NHWC: a transposed view); contiguous lines are fast.
-    out : ndarray of x's type, (k, m)
-        Rows are contiguous. K runs over (channels, kh, kw), M over (batch, oh, ow).
-    kernel, stride, dilation : (int, int)
-    pad : (top, left)
-    out_size : (oh, ow)
-    pad_value : int
-        The code outside the image.
-    k_start, m_start : int
-    """
-    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, True)
-
-
-def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
-    """Put rows m_start.. and columns k_start.. of the im2col matrix (M, K) into `out`, (m, k).
-
-    The arguments are :func:`im2col_transposed`'s.
-    """
-    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, False)
-
-
-cdef int _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, Py_ssize_t k_start,
-                Py_ssize_t m_start, bint transposed) except -1:
-    cdef int is_signed = _is_signed(out)
-    cdef HostWindow window
-    cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
-    cdef uint8_t[:, :] target = out.view(np.uint8)
-    cdef uint8_t value = <uint8_t>(_zero(pad_value, is_signed) & 0xFF)
-    cdef Py_ssize_t k_count = target.shape[0], m_count = target.shape[1], row = target.strides[0]
-    if _is_signed(x) != is_signed:
-        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
-    if target.shape[1] > 1 and target.strides[1] != 1:
-        raise ValueError("rows of out must be contiguous")
-    if not transposed:
-        k_count, m_count = m_count, k_count
-    _window(&window, image, kernel, stride, dilation, pad, out_size)
-    k = x.shape[1] * int(window.kernel[0]) * int(window.kernel[1])
-    m = x.shape[0] * int(window.out[0]) * int(window.out[1])
-    if not 0 <= k_start <= k - k_count or not 0 <= m_start <= m - m_count:
-        raise ValueError(
-            f"k {k_start}..{k_start + k_count} and m {m_start}..{m_start + m_count} must lie in the matrix "
-            f"of K = {k}, M = {m}"
-        )
-    if not k_count or not m_count:
-        return 0
-    with nogil:
-        if transposed:
-            kernels.im2col_transposed(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
-        else:
-            kernels.im2col(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
-    return 0
-
-
-cdef int _window(HostWindow *window, const uint8_t[:, :, :, :] image, kernel, stride, dilation, pad,
-                 out_size) except -1:
-    window.batch, window.channels = image.shape[0], image.shape[1]
-    window.image[0], window.image[1] = image.shape[2], image.shape[3]
-    if window.batch and window.channels and window.image[0] and window.image[1]:
-        window.pixels = &image[0, 0, 0, 0]
-        window.batch_stride, window.channel_stride = image.strides[0], image.strides[1]
-        window.line_stride, window.pixel_stride = image.strides[2], image.strides[3]
-    else:
-        # Nothing is read; C still wants a pointer, and no steps away from it.
-        window.pixels = &no_pixel
-        window.batch_stride = window.channel_stride = window.line_stride = window.pixel_stride = 0
-    _pair(window.kernel, kernel, 1)
-    _pair(window.stride, stride, 1)
-    _pair(window.dilation, dilation, 1)
-    _pair(window.pad, pad, -MOST)
-    _pair(window.out, out_size, 0)
-    return 0
-
-
-cdef int _pair(Py_ssize_t *to, values, Py_ssize_t least) except -1:
-    cdef int i
-    if len(values) != 2:
-        raise ValueError(f"expected a pair (height, width), not {values!r}")
-    for i in range(2):
-        if not least <= values[i] <= MOST:
-            raise ValueError(f"sizes of windows must be in {least}..{MOST}, not {values!r}")
-        to[i] = values[i]
-    return 0
 
 
 cdef int _same(Py_ssize_t count, Py_ssize_t other) except -1:
     if count != other:
         raise ValueError(f"arrays must hold as many elements, not {count} and {other}")
     return 0
-
-
-include "_convolve.pxi"

@@ -45,6 +45,7 @@ cdef struct Port:
 
 cdef struct Clock:
     # One call of run(), as all its threads see it: registers (rows, cols), ports, the block at hand.
+    const ArrayKernels *kernels
     Py_ssize_t rows, cols
     uint8_t *weight
     uint8_t *next_weight
@@ -152,7 +153,7 @@ cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogi
         if block.moved != NULL:
             memmove(block.pairs + at + block.cycles, block.moved + at, (block.width - block.cycles) * sizeof(int32_t))
         # The last pair of what is new has an old element in its upper row.
-        K.pair_up(block.pairs + at, block.activations + r * block.width,
+        clock.kernels.pair_up(block.pairs + at, block.activations + r * block.width,
                   block.activations + (r + 1) * block.width if r + 1 < clock.rows else NULL,
                   block.cycles + 1 if clock.start > 0 else block.width, clock.activation_signed)
     for r in range(first, first + rows):
@@ -164,7 +165,7 @@ cdef void _load_rows(void *context, Py_ssize_t number, int worker) noexcept nogi
 
 
 cdef void _reverse(uint8_t *streams, const Clock *clock, Port port, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    K.reverse_ports(streams + first * clock.block.width, clock.block.width,
+    clock.kernels.reverse_ports(streams + first * clock.block.width, clock.block.width,
                     port.values + clock.start * port.cycle + first * port.port, port.cycle, port.port,
                     clock.block.cycles, rows)
 

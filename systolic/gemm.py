@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from systolic import _check, _core
+from systolic import _check, _gemm
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class DenseProduct:
 
     def compute(self, threads: int) -> None:
         """Compute all sums."""
-        _core.multiply(np.ascontiguousarray(self.x), np.ascontiguousarray(self.w), self.acc, threads=threads)
+        _gemm.multiply(np.ascontiguousarray(self.x), np.ascontiguousarray(self.w), self.acc, threads=threads)
 
     def pieces(self, parts: int) -> Iterator[Piece]:
         """Return products of all rows with some columns, or of some rows with all columns."""
@@ -302,7 +302,7 @@ def _stacked_pieces(x: np.ndarray, w: np.ndarray, acc: np.ndarray, parts: int) -
         left, right, sums = x[group, rows], w[group, :, columns], acc[group, rows, columns]
 
         def compute(threads: int, operands: tuple[np.ndarray, ...] = (left, right, sums)) -> None:
-            _core.multiply(*operands, threads=threads)
+            _gemm.multiply(*operands, threads=threads)
 
         yield Piece(sums.size, compute)
 

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from systolic import _core, presets
+from systolic import _core, _kernels, presets
 from systolic._show.table import card_text
 from systolic._version import __version__
 from systolic.threads import thread_count
@@ -28,8 +28,8 @@ def info() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "threads": thread_count(),
-        "kernel": _core.instruction_set,
-        "instruction_sets": list(_core.instruction_sets),
+        "kernel": _kernels.instruction_set,
+        "instruction_sets": list(_kernels.instruction_sets),
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "kernel_lanes": _core.lanes,
         "presets": list(presets.names()),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, QuantParams, SystolicArray, _core, _host, benchmark, cli, matmul
+from systolic import ArrayConfig, QuantParams, SystolicArray, _gemm, _kernels, benchmark, cli, matmul
 from systolic.benchmark import calls, cycle, throughput, timing
 from systolic.reference import ReferenceArray
 
@@ -176,11 +176,11 @@ def test_cycle_section_goes_through_the_instruction_sets(
     untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[str | None] = []
-    use = _core._use
-    monkeypatch.setattr(_core, "_use", lambda name=None: (used.append(name), use(name)))
+    use = _kernels._use
+    monkeypatch.setattr(_kernels, "_use", lambda name=None: (used.append(name), use(name)))
     section = cycle.cycle_section(2, True, size=4, m=6)
     names = timing.instruction_sets(True)
-    assert names[0] == _core.instruction_set and sorted(names) == sorted(_core.instruction_sets)
+    assert names[0] == _kernels.instruction_set and sorted(names) == sorted(_kernels.instruction_sets)
     assert [name for name in used if name] == list(names) and used[-1] is None
     assert [m.name.rpartition(", ")[2] for m in section.measurements[1:]] == [
         n for n in names for _ in range(2)
@@ -366,8 +366,8 @@ def test_suite_checks_extent() -> None:
 
 def test_title_names_the_machine_and_the_instruction_set() -> None:
     text = benchmark.title()
-    assert f"{_core.instruction_set} in use" in text and " cores; " in text
-    for name in _core.instruction_sets:
+    assert f"{_kernels.instruction_set} in use" in text and " cores; " in text
+    for name in _kernels.instruction_sets:
         assert name in text
 
 
@@ -469,11 +469,11 @@ def test_no_time_of_what_differs(resnet50: Any, tmp_path: Path, monkeypatch: pyt
 
 
 def test_timer_leaves_no_trace(resnet50: Any) -> None:
-    before = _host.convolve
+    before = _gemm.convolve
     layer = systolic.Conv2d(np.ones((4, 3, 2, 2), np.int8), x=ONE, w=ONE, y=ONE)
     model = systolic.Model([layer], inputs={"x": ((1, 3, 9, 9), "int8")})
     with pytest.raises(KeyError), resnet50.timed() as spent:
         systolic.run(model, np.ones((1, 3, 9, 9), np.int8), mode="wavefront", threads=1)
         raise KeyError
     assert len(resnet50.STAGES) == 3 and (spent > 0).all()
-    assert _host.convolve is before
+    assert _gemm.convolve is before

@@ -491,7 +491,7 @@ def test_bench(capsys: Capture) -> None:
 
 
 def test_info(capsys: Capture) -> None:
-    assert as_json(capsys, "info")["kernel"] == systolic._core.instruction_set
+    assert as_json(capsys, "info")["kernel"] == systolic._kernels.instruction_set
     assert output(capsys, "info").startswith(f"systolic {systolic.__version__}\n")
 
 

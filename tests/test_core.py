@@ -26,7 +26,7 @@ from strategies import (
     wrap32,
 )
 
-from systolic import _core
+from systolic import _core, _kernels
 from systolic.reference import ReferenceArray
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -407,7 +407,7 @@ def test_no_cycles_change_nothing() -> None:
 
 def test_the_build_says_what_it_is() -> None:
     assert _core.lanes == LANES
-    assert _core.instruction_set in _core.instruction_sets
+    assert _kernels.instruction_set in _kernels.instruction_sets
 
 
 # Products, one by one

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import _core, info, presets
+from systolic import _core, _kernels, info, presets
 
 
 def test_values() -> None:
@@ -20,8 +20,8 @@ def test_values() -> None:
     assert json.loads(json.dumps(values)) == values
     assert values["systolic"] == systolic.__version__
     assert (values["python"], values["numpy"]) == (platform.python_version(), np.__version__)
-    assert values["kernel"] == _core.instruction_set in _core.instruction_sets
-    assert values["instruction_sets"] == list(_core.instruction_sets)
+    assert values["kernel"] == _kernels.instruction_set in _kernels.instruction_sets
+    assert values["instruction_sets"] == list(_kernels.instruction_sets)
     assert set(values["environment"]) == {"SYSTOLIC_ISA"}
     assert values["kernel_lanes"] == _core.lanes
     assert values["presets"] == list(presets.names()) and values["threads"] >= 1
@@ -48,7 +48,7 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"systolic {systolic.__version__}"
     shown = dict(line.split(maxsplit=1) for line in lines[1:])
-    assert shown["kernel"] == f"{_core.instruction_set} in use, of {', '.join(_core.instruction_sets)}"
+    assert shown["kernel"] == f"{_kernels.instruction_set} in use, of {', '.join(_kernels.instruction_sets)}"
     assert shown["presets"] == "tpu-v1" and shown["python"]
 
 
@@ -69,7 +69,7 @@ def test_the_variable_that_chose_the_instruction_set(monkeypatch: pytest.MonkeyP
     assert "SYSTOLIC_ISA=baseline" in info.text(info.info())
 
 
-@pytest.mark.parametrize("name", _core.instruction_sets)
+@pytest.mark.parametrize("name", _kernels.instruction_sets)
 def test_a_forced_instruction_set_is_the_one_in_use(name: str) -> None:
     command = [sys.executable, "-m", "systolic", "info"]
     done = subprocess.run(

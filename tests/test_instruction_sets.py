@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import use
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SIGN_MIXES, around, array_configs, codes, examples, limits, product, seeds, sign_mixes
 from test_tiling import naive_cycles
 
 import systolic
-from systolic import ArrayConfig, Conv2d, Dense, QuantParams, _core, _host
+from systolic import ArrayConfig, Conv2d, Dense, QuantParams, _gemm, _kernels
 from systolic.machine import control
 from systolic.reference import oracle
 
@@ -40,13 +39,13 @@ def threads_are_worth_it() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
-    use(None)
+    _kernels._use()
 
 
 def everywhere(compute: Callable[[str, int], Any]) -> Iterator[tuple[str, Any]]:
     """Compute in each mode, with each instruction set, with each number of threads."""
-    for isa in _core.instruction_sets:
-        use(isa)
+    for isa in _kernels.instruction_sets:
+        _kernels._use(isa)
         for mode in MODES:
             for threads in THREADS:
                 yield f"{isa}, {mode}, {threads} threads", compute(mode, threads)
@@ -172,24 +171,23 @@ def python(*arguments: str, isa: str | None) -> subprocess.CompletedProcess[str]
 
 def test_baseline_is_always_there_and_sets_are_in_order() -> None:
     known = ["baseline", "avx2", "avxvnni", "avx512", "avx512vnni", "neon"]
-    assert _core.instruction_sets[0] == "baseline"
-    assert [name for name in known if name in _core.instruction_sets] == list(_core.instruction_sets)
-    assert len(_host._available()) == len(_core.instruction_sets)
+    assert _kernels.instruction_sets[0] == "baseline"
+    assert [name for name in known if name in _kernels.instruction_sets] == list(_kernels.instruction_sets)
 
 
-@pytest.mark.parametrize("name", _core.instruction_sets)
+@pytest.mark.parametrize("name", _kernels.instruction_sets)
 def test_the_environment_chooses(name: str) -> None:
     code = """
 import numpy as np, systolic
-from systolic import _core, _host
+from systolic import _kernels
 x, w = np.full((9, 70), -128, np.int8), np.full((70, 20), 255, np.uint8)
 sums = {int(s) for mode in ("cycle", "wavefront") for s in systolic.matmul(x, w, mode=mode).acc.flat}
-print(_core.instruction_set, _host._table(), sums == {-128 * 255 * 70})
+print(_kernels.instruction_set, _kernels._tables()[2], sums == {-128 * 255 * 70})
 """
     done = python("-c", code, isa=name)
     core, host, right = done.stdout.split()
     assert (core, right) == (name, "True"), done.stderr
-    # Operators beside the array have fewer tables.
+    # There are fewer tables of host operators.
     assert name.startswith(host) or (name, host) in {("avxvnni", "avx2"), ("neon", "baseline")}
     shown = python("-m", "systolic", "info", "--json", isa=name)
     assert json.loads(shown.stdout)["kernel"] == name, shown.stderr
@@ -197,23 +195,25 @@ print(_core.instruction_set, _host._table(), sums == {-128 * 255 * 70})
 
 @pytest.mark.parametrize("isa", [None, ""])
 def test_without_a_choice_the_best_is_used(isa: str | None) -> None:
-    done = python("-c", "from systolic import _core; print(_core.instruction_set)", isa=isa)
-    assert done.stdout.strip() == _core.instruction_sets[-1], done.stderr
+    done = python("-c", "from systolic import _kernels; print(_kernels.instruction_set)", isa=isa)
+    assert done.stdout.strip() == _kernels.instruction_sets[-1], done.stderr
 
 
-@pytest.mark.parametrize("isa", ["avx1024", "AVX2", " avx2", "neon" if "neon" not in _core.instruction_sets else "avx2"])
+@pytest.mark.parametrize("isa", ["avx1024", "AVX2", " avx2", "neon" if "neon" not in _kernels.instruction_sets else "avx2"])
 def test_a_name_that_is_not_available_is_refused(isa: str) -> None:
     done = python("-c", "import systolic", isa=isa)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("ImportError: ")][-1:]
     assert f"SYSTOLIC_ISA={isa} names no instruction set" in line
-    assert ", ".join(_core.instruction_sets) in line
+    assert ", ".join(_kernels.instruction_sets) in line
 
 
 def test_use_refuses_other_names_and_changes_nothing() -> None:
+    before = _kernels._tables()
     with pytest.raises(ValueError, match="^instruction set must be one of baseline.*, not 'avx1024'$"):
-        _core._use("avx1024")
+        _kernels._use("avx1024")
+    assert _kernels._tables() == before
     x = np.full((1, 2, 3), 5, np.uint8)
     out = np.zeros((1, 2, 2), np.int32)
-    _core.multiply(x, x.reshape(1, 3, 2), out)
+    _gemm.multiply(x, x.reshape(1, 3, 2), out)
     assert (out == 75).all()

@@ -21,7 +21,7 @@ PACKAGE = Path(systolic.__file__).parent
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ["onnx", "onnxruntime", "google.protobuf", "matplotlib", "pandas", "IPython", "sklearn", "torch"]
 
-COMPILED = ["_core", "_host", "_pool"]
+COMPILED = ["_core", "_gemm", "_host", "_kernels", "_threads"]
 
 from_sources = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="reads the sources")
 

@@ -25,16 +25,16 @@ def test_where_no_thread_can_be_started_this_one_does_all() -> None:
     script = """
 import resource
 import numpy as np
-from systolic import _pool
+from systolic import _threads
 
 rows = np.zeros(2 + 2 * 9, np.int64)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20), resource.RLIM_INFINITY))  # less than a thread's stack
-_pool._try(rows, 9, 3, True)
+_threads._try(rows, 9, 3, True)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(_pool._helpers(), rows[2::2].tolist(), rows[3::2].tolist())
-_pool._try(rows, 9, 3, True)
-print(_pool._helpers(), rows[2::2].tolist())
+print(_threads._helpers(), rows[2::2].tolist(), rows[3::2].tolist())
+_threads._try(rows, 9, 3, True)
+print(_threads._helpers(), rows[2::2].tolist())
 """
     assert printed(script) == f"0 {[1] * 9} {[0] * 9}\n2 {[2] * 9}\n"
 

@@ -18,7 +18,7 @@ import pytest
 from strategies import codes, product
 
 import systolic
-from systolic import ArrayConfig, _core, _host, _pool, threads
+from systolic import ArrayConfig, _gemm, _host, _threads, threads
 from systolic.machine import control
 
 ARRAY = ArrayConfig(64, 64)
@@ -115,7 +115,7 @@ def test_many_threads_call_at_once(operands, mode: str) -> None:
     for caller in callers:
         caller.join(LIMIT)
     assert not wrong and not any(caller.is_alive() for caller in callers)
-    assert _pool._helpers() <= 99  # whatever other tests asked for
+    assert _threads._helpers() <= 99  # whatever other tests asked for
     np.testing.assert_array_equal(systolic.matmul(x, w, array=ARRAY, mode=mode).acc, expected)
 
 
@@ -153,9 +153,9 @@ def test_set_threads(operands) -> None:
         seen.add(threads)
         multiply(*operands, threads=threads)
 
-    multiply = _core.multiply
+    multiply = _gemm.multiply
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_core, "multiply", counting)
+        patch.setattr(_gemm, "multiply", counting)
         try:
             for count in (1, 2, 5):
                 systolic.set_threads(count)
@@ -197,7 +197,7 @@ def shared(count: int, workers: int, turns: int = 0, is_long: bool = True) -> tu
     """Share tasks that count themselves; return how often each was done, and by which worker."""
     rows = np.zeros(2 + 2 * count, dtype=np.int64)
     rows[0] = turns
-    _pool._try(rows, count, workers, is_long)
+    _threads._try(rows, count, workers, is_long)
     return rows[2::2], rows[3::2]
 
 
@@ -250,11 +250,11 @@ def test_helpers_are_as_many_as_asked_and_stay() -> None:
     printed = script(
         """
         import numpy as np
-        from systolic import _pool
+        from systolic import _threads
         def share(workers):
-            _pool._try(np.zeros(2 + 2 * 50, np.int64), 50, workers, True)
-            return _pool._helpers()
-        print(_pool._helpers(), share(1), share(3), share(2), share(3), share(6))
+            _threads._try(np.zeros(2 + 2 * 50, np.int64), 50, workers, True)
+            return _threads._helpers()
+        print(_threads._helpers(), share(1), share(3), share(2), share(3), share(6))
         """
     )
     assert printed == "0 0 2 2 2 5\n"
@@ -265,9 +265,9 @@ def test_no_more_helpers_than_there_are_tasks() -> None:
         """
         import numpy as np
         import systolic
-        from systolic import _core, _host, _pool
+        from systolic import _gemm, _host, _threads
         x, w = np.ones((30, 40), np.int8), np.ones((40, 8), np.int8)  # columns of one panel
-        _core.multiply(x, w, np.empty((30, 8), np.int32), threads=64)
+        _gemm.multiply(x, w, np.empty((30, 8), np.int32), threads=64)
         array = systolic.SystolicArray(systolic.ArrayConfig(40, 33)).fold(np.ones((40, 33), np.int8), x)
         from systolic.array import systolic_array
         systolic_array._WORTH_A_THREAD = 0
@@ -275,7 +275,7 @@ def test_no_more_helpers_than_there_are_tasks() -> None:
         image = np.ones((1, 2, 9, 9), np.int8)
         _host.max_pool(image, np.empty((1, 2, 8, 8), np.int8), (2, 2), (1, 1), (1, 1), (0, 0), threads=64)
         systolic.conv2d(image, np.ones((3, 2, 2, 2), np.int8), mode="wavefront", threads=64)
-        print(_pool._helpers())
+        print(_threads._helpers())
         """
     )
     assert int(printed) <= 3
@@ -355,12 +355,12 @@ def test_fork_while_others_compute() -> None:
         """
         import os, threading
         import numpy as np
-        from systolic import _pool
+        from systolic import _threads
         stop = threading.Event()
         def share(count, turns=0):
             rows = np.zeros(2 + 2 * count, np.int64)
             rows[0] = turns
-            _pool._try(rows, count, 3, True)
+            _threads._try(rows, count, 3, True)
             return (rows[2::2] == 1).all()
         def busy():
             while not stop.is_set():
@@ -372,8 +372,8 @@ def test_fork_while_others_compute() -> None:
         for _ in range(20):
             child = os.fork()
             if child == 0:
-                before = _pool._helpers()
-                os._exit(0 if share(20) and share(300, 10) and (before, _pool._helpers()) == (0, 2) else 1)
+                before = _threads._helpers()
+                os._exit(0 if share(20) and share(300, 10) and (before, _threads._helpers()) == (0, 2) else 1)
             right += os.waitpid(child, 0)[1] == 0
         stop.set()
         for other in others:

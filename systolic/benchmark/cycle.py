@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from systolic import _check, _core, engine
+from systolic import _check, _kernels, engine
 from systolic.array import SystolicArray
 from systolic.array.schedule import Ports, port_window, skewed
 from systolic.array.state import State
@@ -175,6 +175,6 @@ def cycle_section(rounds: int, every: bool, *, size: int = 256, m: int = 2048) -
                 measured.append(Measurement(**row.to_dict() | {"name": f"{row.name}, {name}"}))
     note = (
         "numpy stepping slides activations, multiplies and adds; nothing is shifted or swapped. "
-        f"{_core.instruction_set} is in use."
+        f"{_kernels.instruction_set} is in use."
     )
     return Section("Cycle mode, one thread", tuple(measured), (note,))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _core, engine
+from systolic import _gemm, engine
 from systolic.benchmark.cycle import UNIT, Fold
 from systolic.benchmark.timing import (
     SHORT_ROUNDS,
@@ -61,7 +61,7 @@ def kernel(x: np.ndarray, w: np.ndarray) -> Callable[[], np.ndarray]:
     acc = np.empty((x.shape[0], w.shape[1]), dtype=np.int32)
 
     def work() -> np.ndarray:
-        _core.multiply(x, w, acc)
+        _gemm.multiply(x, w, acc)
         return acc
 
     return work
@@ -70,7 +70,7 @@ def kernel(x: np.ndarray, w: np.ndarray) -> Callable[[], np.ndarray]:
 def peak() -> tuple[str, Work, int]:
     """Return the product that stands for the processor's int8 dot-product peak: name, work, MACs.
 
-    It is ``_core.multiply``, uint8 x int8, on a block that stays in the L2 cache, packing of w and
+    It is ``_gemm.multiply``, uint8 x int8, on a block that stays in the L2 cache, packing of w and
     storing of sums included: what remains of the loop's own bound is in the comments of
     ``systolic/kernels/gemm_*.c``.
     """
@@ -206,7 +206,7 @@ def thin_section(rounds: int, *, shapes: tuple[tuple[int, int, int], ...] = THIN
                 what = f"{m} x {k} x {n}, {name}"
                 row = _compare_products(what, work, m * k * n, *beside, SHORT_ROUNDS * rounds)
                 measured.append(row)
-    notes = ["the kernel is _core.multiply, which packs w in each call; matmul also checks and counts"]
+    notes = ["the kernel is _gemm.multiply, which packs w in each call; matmul also checks and counts"]
     return Section(
         "Small and thin products, int8 x int8, one thread", tuple(measured),
         tuple(notes if torch is not None else [*notes, NO_TORCH]),

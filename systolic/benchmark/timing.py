@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from systolic import _core
+from systolic import _kernels
 from systolic._show.table import Column, Table, si
 from systolic.info import cpu_name
 from systolic.threads import thread_count
@@ -127,23 +127,23 @@ def _calls(work: Work, least_seconds: float) -> int:
 @contextmanager
 def using(instruction_set: str) -> Iterator[None]:
     """Let the array and the products run on another instruction set for a while."""
-    _core._use(instruction_set)
+    _kernels._use(instruction_set)
     try:
         yield
     finally:
-        _core._use()
+        _kernels._use()
 
 
 def instruction_sets(every: bool) -> tuple[str, ...]:
     """Return the one in use, and after it the others, best first, if `every` is wanted."""
-    used = _core.instruction_set
-    others = reversed([name for name in _core.instruction_sets if name != used])
+    used = _kernels.instruction_set
+    others = reversed([name for name in _kernels.instruction_sets if name != used])
     return (used, *others) if every else (used,)
 
 
 def title() -> str:
     """Return the machine's name, its instruction sets and how busy it is."""
-    used = _core.instruction_set
+    used = _kernels.instruction_set
     others = ", ".join(name for name in instruction_sets(True) if name != used)
     text = f"{cpu_name()}, {thread_count()} cores; {used} in use" + (f" (also {others})" if others else "")
     if hasattr(os, "getloadavg"):

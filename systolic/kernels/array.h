@@ -79,6 +79,4 @@ typedef struct {
                        ptrdiff_t cycles, ptrdiff_t valid);
 } ArrayKernels;
 
-extern const ArrayKernels array_baseline, array_avx2, array_avxvnni, array_avx512, array_avx512vnni;
-
 #endif

@@ -1,9 +1,8 @@
 /* Exact products of 8-bit matrices, int32 sums modulo 2^32: one table of functions per instruction set.
  *
- * Every table computes the same numbers; they differ in speed and in how they lay b out. A file
- * compiled for a processor or by a compiler that has not its instructions defines its table with
- * name NULL. No function allocates, keeps state or reads a byte outside its operands, so that any
- * number of threads may call them on buffers of their own (packed b may be shared by readers).
+ * Every table computes the same numbers; they differ in speed and in the layout of a packed b. No
+ * function allocates, keeps state or reads a byte outside its operands, so that any number of
+ * threads may call them on buffers of their own (packed b may be shared by readers).
  *
  * a is (m, k) and b is (k, n), bytes, each int8 (signed nonzero) or uint8; m, k and n are at least
  * 1. Rows are contiguous; strides count from row to row, in bytes for a and b, in sums for acc.
@@ -16,9 +15,6 @@
 #include <stdint.h>
 
 typedef struct {
-    /* "avx512vnni", "avx512", "avxvnni", "avx2", "baseline", "neon"; NULL if not compiled in. */
-    const char *name;
-
     /* Columns of b that are packed together. The columns from j on, j a multiple of it, may be
      * packed and multiplied by themselves; in a packed b they begin packed_bytes(k, j) bytes in. */
     ptrdiff_t panel_cols;
@@ -29,7 +25,7 @@ typedef struct {
     /* Bytes of a packed b; packed_bytes(k, 0) is 0. */
     size_t (*packed_bytes)(ptrdiff_t k, ptrdiff_t n);
 
-    /* Lay b out for multiply with the same k, n and signs. */
+    /* Pack b for multiply with the same k, n and signs. */
     void (*pack)(const uint8_t *b, ptrdiff_t b_stride, ptrdiff_t k, ptrdiff_t n, int a_signed, int b_signed,
                  void *packed);
 
@@ -45,8 +41,6 @@ typedef struct {
     void (*multiply_unpacked)(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                               int a_signed, int b_signed, const uint8_t *b, ptrdiff_t b_stride, int32_t *acc,
                               ptrdiff_t acc_stride, int accumulate, void *scratch);
-} Gemm;
-
-extern const Gemm gemm_avx512vnni, gemm_avx512, gemm_avxvnni, gemm_avx2, gemm_baseline, gemm_neon;
+} GemmKernels;
 
 #endif

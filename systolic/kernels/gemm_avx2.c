@@ -5,9 +5,7 @@
  */
 #include "gemm.h"
 
-#if defined(__AVX2__) || (defined(_MSC_VER) && defined(_M_X64))
 #define GEMM_TABLE gemm_avx2
-#define GEMM_NAME "avx2"
 #define WORD 2
 #define SUMS_IN_FLIGHT 2
 #define K_BLOCK 512
@@ -30,7 +28,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     const __m128i r1 = depth > 1 ? bytes_16(b + b_stride, cols) : _mm_setzero_si128();
     __m256i *const out = (__m256i *)(void *)to;
     _mm256_store_si256(out, widened(_mm_unpacklo_epi8(r0, r1), form));
-    if (cols > LANES) _mm256_store_si256(out + 1, widened(_mm_unpackhi_epi8(r0, r1), form));
+    if (cols > VEC_SUMS) _mm256_store_si256(out + 1, widened(_mm_unpackhi_epi8(r0, r1), form));
 }
 
 GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
@@ -39,6 +37,3 @@ GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *
 }
 
 #include "gemm_driver.h"
-#else
-const Gemm gemm_avx2 = {0};
-#endif

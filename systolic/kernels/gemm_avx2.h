@@ -3,7 +3,7 @@
 
 #include "gemm_compiler.h"
 
-#define LANES 8
+#define VEC_SUMS 8
 #define ROWS 6
 #define FOR_EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 
@@ -25,7 +25,7 @@ GEMM_INLINE Vec vec_add(Vec s, Vec t) { return AS(Vec, _mm256_add_epi32(AS(__m25
 
 GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
     __m256i *const to = (__m256i *)(void *)acc;
-    if (cols >= LANES) {
+    if (cols >= VEC_SUMS) {
         if (accumulate) sum = vec_add(sum, AS(Vec, _mm256_loadu_si256(to)));
         _mm256_storeu_si256(to, AS(__m256i, sum));
     } else {

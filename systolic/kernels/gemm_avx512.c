@@ -5,9 +5,7 @@
  */
 #include "gemm.h"
 
-#if (defined(__AVX512BW__) && defined(__AVX512VL__)) || (defined(_MSC_VER) && defined(_M_X64))
 #define GEMM_TABLE gemm_avx512
-#define GEMM_NAME "avx512"
 #define WORD 2
 #define SUMS_IN_FLIGHT 2
 #define K_BLOCK 1024
@@ -32,7 +30,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     const __m256i r1 = depth > 1 ? _mm256_permute4x64_epi64(_mm256_maskz_loadu_epi8(mask, b + b_stride), 0xD8)
                                  : _mm256_setzero_si256();
     _mm512_store_si512((void *)to, widened(_mm256_unpacklo_epi8(r0, r1), form));
-    if (cols > LANES) _mm512_store_si512((void *)(to + 64), widened(_mm256_unpackhi_epi8(r0, r1), form));
+    if (cols > VEC_SUMS) _mm512_store_si512((void *)(to + 64), widened(_mm256_unpackhi_epi8(r0, r1), form));
 }
 
 GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
@@ -43,6 +41,3 @@ GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *
 }
 
 #include "gemm_driver.h"
-#else
-const Gemm gemm_avx512 = {0};
-#endif

@@ -3,7 +3,7 @@
 
 #include "gemm_compiler.h"
 
-#define LANES 16
+#define VEC_SUMS 16
 #define ROWS 12
 #define FOR_EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 
@@ -22,7 +22,7 @@ GEMM_INLINE Vec vec_load(const uint8_t *p) { return AS(Vec, _mm512_load_si512((c
 GEMM_INLINE Vec vec_add(Vec s, Vec t) { return AS(Vec, _mm512_add_epi32(AS(__m512i, s), AS(__m512i, t))); }
 
 GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
-    const __mmask16 mask = (__mmask16)(0xFFFFu >> (LANES - cols));
+    const __mmask16 mask = (__mmask16)(0xFFFFu >> (VEC_SUMS - cols));
     if (accumulate) sum = vec_add(sum, AS(Vec, _mm512_maskz_loadu_epi32(mask, acc)));
     _mm512_mask_storeu_epi32(acc, mask, AS(__m512i, sum));
 }

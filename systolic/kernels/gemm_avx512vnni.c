@@ -9,9 +9,7 @@
  */
 #include "gemm.h"
 
-#if defined(__AVX512VNNI__) || (defined(_MSC_VER) && defined(_M_X64))
 #define GEMM_TABLE gemm_avx512vnni
-#define GEMM_NAME "avx512vnni"
 #define WORD 4
 #define SUMS_IN_FLIGHT 10
 #define K_BLOCK 2048
@@ -41,7 +39,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     const __m512i r01 = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(r0), r1, 1), flip);
     const __m512i r23 = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(r2), r3, 1), flip);
     _mm512_store_si512((void *)to, _mm512_shuffle_epi8(_mm512_permutex2var_epi32(r01, left, r23), transpose));
-    if (cols > LANES)
+    if (cols > VEC_SUMS)
         _mm512_store_si512((void *)(to + 64),
                            _mm512_shuffle_epi8(_mm512_permutex2var_epi32(r01, right, r23), transpose));
 }
@@ -67,6 +65,3 @@ GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
 }
 
 #include "gemm_driver.h"
-#else
-const Gemm gemm_avx512vnni = {0};
-#endif

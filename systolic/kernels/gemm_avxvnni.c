@@ -7,9 +7,7 @@
  */
 #include "gemm.h"
 
-#if defined(__AVXVNNI__) || (defined(_MSC_VER) && _MSC_VER >= 1930 && defined(_M_X64))
 #define GEMM_TABLE gemm_avxvnni
-#define GEMM_NAME "avxvnni"
 #define WORD 4
 #define SUMS_IN_FLIGHT 8
 #define K_BLOCK 1024
@@ -35,7 +33,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     __m128i *const out = (__m128i *)(void *)to;
     _mm_store_si128(out, _mm_unpacklo_epi16(low01, low23));
     _mm_store_si128(out + 1, _mm_unpackhi_epi16(low01, low23));
-    if (cols > LANES) {
+    if (cols > VEC_SUMS) {
         const __m128i high01 = _mm_unpackhi_epi8(r0, r1), high23 = _mm_unpackhi_epi8(r2, r3);
         _mm_store_si128(out + 2, _mm_unpacklo_epi16(high01, high23));
         _mm_store_si128(out + 3, _mm_unpackhi_epi16(high01, high23));
@@ -60,6 +58,3 @@ GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
 }
 
 #include "gemm_driver.h"
-#else
-const Gemm gemm_avxvnni = {0};
-#endif

@@ -8,9 +8,8 @@
 #include "gemm.h"
 
 #define GEMM_TABLE gemm_baseline
-#define GEMM_NAME "baseline"
 #define WORD 2
-#define LANES 4
+#define VEC_SUMS 4
 #define ROWS 4
 #define FOR_EACH_ROWS(X) X(1) X(2) X(3) X(4)
 #define SUMS_IN_FLIGHT 2
@@ -62,13 +61,13 @@ GEMM_INLINE void widen_pairs_8(const uint8_t *r0, const uint8_t *r1, int is_sign
 }
 #else
 typedef struct {
-    int32_t lane[LANES];
+    int32_t lane[VEC_SUMS];
 } Vec;
 
 GEMM_INLINE Vec vec_fill(int32_t s) {
     Vec v;
     int i;
-    for (i = 0; i < LANES; ++i) v.lane[i] = s;
+    for (i = 0; i < VEC_SUMS; ++i) v.lane[i] = s;
     return v;
 }
 
@@ -86,17 +85,17 @@ GEMM_INLINE Vec vec_load(const uint8_t *p) {
 
 GEMM_INLINE Vec vec_add(Vec s, Vec t) {
     int i;
-    for (i = 0; i < LANES; ++i) s.lane[i] = (int32_t)((uint32_t)s.lane[i] + (uint32_t)t.lane[i]);
+    for (i = 0; i < VEC_SUMS; ++i) s.lane[i] = (int32_t)((uint32_t)s.lane[i] + (uint32_t)t.lane[i]);
     return s;
 }
 
 GEMM_INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
-    int16_t x[2 * LANES], w[2 * LANES];
+    int16_t x[2 * VEC_SUMS], w[2 * VEC_SUMS];
     int i;
     (void)a_signed;
     memcpy(x, &a, sizeof(x));
     memcpy(w, &b, sizeof(w));
-    for (i = 0; i < LANES; ++i)
+    for (i = 0; i < VEC_SUMS; ++i)
         sum.lane[i] = (int32_t)((uint32_t)sum.lane[i] +
                                 (uint32_t)(x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1]));
     return sum;
@@ -126,7 +125,7 @@ GEMM_INLINE void widen_pairs_8(const uint8_t *r0, const uint8_t *r1, int is_sign
 
 GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
     Vec old = vec_fill(0);
-    if (cols >= LANES) {
+    if (cols >= VEC_SUMS) {
         if (accumulate) memcpy(&old, acc, sizeof(old));
         sum = vec_add(sum, old);
         memcpy(acc, &sum, sizeof(sum));
@@ -148,7 +147,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     memcpy(few, b, (size_t)cols);
     if (depth > 1) memcpy(few + 8, b + b_stride, (size_t)cols);
     widen_pairs_8(few, few + 8, form, (uint8_t *)wide);
-    memcpy(to, wide, cols > LANES ? sizeof(wide) : sizeof(*wide));
+    memcpy(to, wide, cols > VEC_SUMS ? sizeof(wide) : sizeof(*wide));
 }
 
 GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {

@@ -3,23 +3,23 @@
  *
  * It defines, with a "word" the 4 bytes of WORD values along k (4 bytes or 2 int16) that one
  * multiply-add instruction takes per sum:
- *   GEMM_TABLE, GEMM_NAME   the table and its name
+ *   GEMM_TABLE              the name of the table
  *   WORD                    values along k in a word
- *   LANES, ROWS             a tile is up to ROWS <= 12 rows of a by 2 vectors of LANES sums
+ *   VEC_SUMS, ROWS          a tile is up to ROWS <= 12 rows of a by 2 vectors of VEC_SUMS sums
  *   FOR_EACH_ROWS(X)        X(1) X(2) .. X(ROWS)
  *   SUMS_IN_FLIGHT          vectors of sums that hide the latency of the multiply-add
  *   K_BLOCK, M_BLOCK        a block of a that stays in L2 is M_BLOCK rows of K_BLOCK values: whole
  *                           tiles, whole words
  *   KEEP_A                  1: a's own bytes are words, 0: a is widened to int16 (copied)
  *   FLIP_B(a_signed, b_signed)   where KEEP_A: whether b's top bit is to be flipped
- *   Vec                     LANES int32 sums, or LANES words
+ *   Vec                     VEC_SUMS int32 sums, or VEC_SUMS words
  *   vec_fill(s)             the int32 s in every lane
  *   vec_word(p)             the word at p (unaligned) in every lane
- *   vec_load(p)             LANES words at p (aligned)
+ *   vec_load(p)             VEC_SUMS words at p (aligned)
  *   vec_mac(sum, a, b, a_signed)   sum + the product of words, modulo 2^32
  *   vec_add(s, t)
  *   vec_out(sum, acc, cols, accumulate)   the first `cols` >= 1 sums to (or added to) acc
- *   pack_word(b, b_stride, depth, cols, form, to)   one word of up to 2 * LANES columns
+ *   pack_word(b, b_stride, depth, cols, form, to)   one word of up to 2 * VEC_SUMS columns
  *   copy_row(a, k, a_signed, to)    k values as words, the last padded with zeros
  *   row_sum(a, k, a_signed)         where KEEP_A: sum of k values modulo 2^32
  *
@@ -28,7 +28,7 @@
  * its top bit flipped (which makes an int8 b b + 128, a uint8 b b - 128) where it is not of that
  * kind, and -+128 times the sum of a's row, where the row's sums start, takes the difference back.
  *
- * Packed b: [ceil(n / (2 * LANES))][ceil(k / WORD)][columns rounded up to LANES][1 word]. Bytes
+ * Packed b: [ceil(n / (2 * VEC_SUMS))][ceil(k / WORD)][columns rounded up to VEC_SUMS][1 word]. Bytes
  * beyond k and n may hold anything: they meet zeros of a or lead to sums that are not stored.
  *
  * Order: blocks of k, blocks of m, panels of b, tiles. A panel's K_BLOCK stays in L1 or, where it
@@ -43,7 +43,7 @@
 #error "blocks must be whole tiles and whole words"
 #endif
 
-#define PANEL (2 * (ptrdiff_t)LANES)
+#define PANEL (2 * (ptrdiff_t)VEC_SUMS)
 
 /* a's rows are copied where their distance would put them all into the same few sets of L1. */
 #define ALIASING 1024
@@ -102,10 +102,10 @@ GEMM_INLINE void tile(const int rows, const int vecs, const int a_signed, TILE_P
         left##r = vec_add(left##r, odd_left##r);                        \
         if (vecs > 1) right##r = vec_add(right##r, odd_right##r);       \
     }
-#define OUT(r, p, q)                                                                             \
-    if (r < rows) {                                                                              \
-        vec_out(left##r, acc + r * acc_stride, vecs > 1 ? LANES : cols, accumulate);             \
-        if (vecs > 1) vec_out(right##r, acc + r * acc_stride + LANES, cols - LANES, accumulate); \
+#define OUT(r, p, q)                                                                                   \
+    if (r < rows) {                                                                                    \
+        vec_out(left##r, acc + r * acc_stride, vecs > 1 ? VEC_SUMS : cols, accumulate);                \
+        if (vecs > 1) vec_out(right##r, acc + r * acc_stride + VEC_SUMS, cols - VEC_SUMS, accumulate); \
     }
 #define ADVANCE_POINTER(p, words_done) \
     do {                               \
@@ -113,7 +113,7 @@ GEMM_INLINE void tile(const int rows, const int vecs, const int a_signed, TILE_P
         KEEP_POINTER(p);               \
     } while (0)
 #define ADVANCE(words_done)                          \
-    b += (words_done) * vecs * LANES * 4;            \
+    b += (words_done) * vecs * VEC_SUMS * 4;         \
     ADVANCE_POINTER(p0, words_done);                 \
     if (rows > 3) ADVANCE_POINTER(p1, words_done);   \
     if (rows > 6) ADVANCE_POINTER(p2, words_done);   \
@@ -125,18 +125,18 @@ GEMM_INLINE void tile(const int rows, const int vecs, const int a_signed, TILE_P
     if (rows > 6) p2 = a + 6 * a_stride;
     if (rows > 9) p3 = a + 9 * a_stride;
     for (t = words; t >= turns; t -= turns) {
-        Vec w_left = vec_load(b), w_right = vecs > 1 ? vec_load(b + LANES * 4) : w_left;
+        Vec w_left = vec_load(b), w_right = vecs > 1 ? vec_load(b + VEC_SUMS * 4) : w_left;
         TWELVE_ROWS(MAC)
         if (turns > 1) {
-            w_left = vec_load(b + vecs * LANES * 4);
-            w_right = vecs > 1 ? vec_load(b + 3 * LANES * 4) : w_left;
+            w_left = vec_load(b + vecs * VEC_SUMS * 4);
+            w_right = vecs > 1 ? vec_load(b + 3 * VEC_SUMS * 4) : w_left;
             FOUR_ROWS(MAC_TURN)
         }
         ADVANCE(turns)
     }
     if (turns > 1) {
         if (t > 0) {
-            const Vec w_left = vec_load(b), w_right = vecs > 1 ? vec_load(b + LANES * 4) : w_left;
+            const Vec w_left = vec_load(b), w_right = vecs > 1 ? vec_load(b + VEC_SUMS * 4) : w_left;
             FOUR_ROWS(MAC)
         }
         FOUR_ROWS(ADD_TURN)
@@ -186,14 +186,14 @@ static ptrdiff_t words_of(ptrdiff_t k) { return (k + WORD - 1) / WORD; }
 /* Pack columns 0 .. cols - 1 <= PANEL of b. */
 static void pack_panel(const uint8_t *b, ptrdiff_t b_stride, ptrdiff_t k, ptrdiff_t cols, int form,
                        uint8_t *to) {
-    const ptrdiff_t step = round_up(cols, LANES) * 4;
+    const ptrdiff_t step = round_up(cols, VEC_SUMS) * 4;
     for (; k >= WORD; k -= WORD, b += WORD * b_stride, to += step)
         pack_word(b, b_stride, WORD, cols, form, to);
     if (k > 0) pack_word(b, b_stride, (int)k, cols, form, to);
 }
 
 static size_t packed_bytes(ptrdiff_t k, ptrdiff_t n) {
-    return (size_t)words_of(k) * (size_t)round_up(n, LANES) * 4;
+    return (size_t)words_of(k) * (size_t)round_up(n, VEC_SUMS) * 4;
 }
 
 static void pack(const uint8_t *b, ptrdiff_t b_stride, ptrdiff_t k, ptrdiff_t n, int a_signed, int b_signed,
@@ -285,7 +285,7 @@ static void product(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t
                 for (i = 0; i < high; i += tall) {
                     tall = next_piece(high - i, ROWS);
                     next = fetch_share(next, next_end, (high - i + ROWS - 1) / ROWS);
-                    tile_of[(cols + LANES - 1) / LANES - 1][tall - 1](
+                    tile_of[(cols + VEC_SUMS - 1) / VEC_SUMS - 1][tall - 1](
                         rows + i * stride, stride, panel, words_of(deep), start + i,
                         acc + (i0 + i) * acc_stride + j, acc_stride, cols, accumulate || k0 > 0);
                 }
@@ -308,5 +308,6 @@ static void multiply_unpacked(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m,
             scratch);
 }
 
-const Gemm GEMM_TABLE = {GEMM_NAME, PANEL,         M_BLOCK,  packed_bytes,
-                         pack,      scratch_bytes, multiply, multiply_unpacked};
+const GemmKernels GEMM_TABLE = {
+    PANEL, M_BLOCK, packed_bytes, pack, scratch_bytes, multiply, multiply_unpacked,
+};

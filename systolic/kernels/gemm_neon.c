@@ -5,13 +5,11 @@
  */
 #include "gemm.h"
 
-#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 
 #define GEMM_TABLE gemm_neon
-#define GEMM_NAME "neon"
 #define WORD 4
-#define LANES 4
+#define VEC_SUMS 4
 #define ROWS 8
 #define FOR_EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #define SUMS_IN_FLIGHT 8
@@ -42,11 +40,11 @@ GEMM_INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
 }
 
 GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
-    if (cols >= LANES) {
+    if (cols >= VEC_SUMS) {
         if (accumulate) sum = vaddq_s32(sum, vld1q_s32(acc));
         vst1q_s32(acc, sum);
     } else {
-        int32_t few[LANES] = {0};
+        int32_t few[VEC_SUMS] = {0};
         memcpy(few, acc, (size_t)cols * sizeof(*few));
         if (accumulate) sum = vaddq_s32(sum, vld1q_s32(few));
         vst1q_s32(few, sum);
@@ -74,7 +72,7 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     const uint8x16x2_t words =
         vzipq_u8(vcombine_u8(even.val[0], even.val[1]), vcombine_u8(odd.val[0], odd.val[1]));
     vst1q_u8(to, veorq_u8(words.val[0], flip));
-    if (cols > LANES) vst1q_u8(to + 16, veorq_u8(words.val[1], flip));
+    if (cols > VEC_SUMS) vst1q_u8(to + 16, veorq_u8(words.val[1], flip));
 }
 
 GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
@@ -97,6 +95,3 @@ GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
 }
 
 #include "gemm_driver.h"
-#else
-const Gemm gemm_neon = {0};
-#endif

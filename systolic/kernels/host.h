@@ -1,7 +1,7 @@
-/* Operators beside the array, on codes and sums: what each function promises.
+/* Operators on the host, on codes and accumulators: the contract of each function.
  *
  * One table of functions per instruction set, each from the same loops (host_loops.h) compiled with
- * that set's flags; host_select.c picks. Every table gives the same bits: a float32 operation is
+ * that set's flags. Every table gives the same bits: a float32 operation is
  * one IEEE operation rounded by itself (no contraction, no reassociation), except where `fma` is
  * written, which rounds once on every instruction set.
  *
@@ -44,8 +44,6 @@ typedef struct {
 } HostWindow;
 
 typedef struct {
-    const char *name;
-
     /* out = sat(rne(f32(f32(total) * scale[c])) + zero), the zero point after rounding; the product
      * is clamped to low..high = qmin - zero .. qmax - zero first, which changes nothing and bounds it. */
     void (*requantize)(const HostSums *sums, uint8_t *out, int is_signed, int32_t zero);
@@ -90,11 +88,5 @@ typedef struct {
     void (*im2col)(const HostWindow *window, uint8_t *out, ptrdiff_t out_stride, ptrdiff_t k_start,
                    ptrdiff_t k_count, ptrdiff_t m_start, ptrdiff_t m_count, uint8_t pad);
 } HostKernels;
-
-/* The table for the instruction set in use (isa.h). */
-const HostKernels *systolic_host_kernels(void);
-
-/* The table for a level of isa.h, or NULL where it was not compiled in. */
-const HostKernels *systolic_host_kernels_at(int isa);
 
 #endif

@@ -1,4 +1,4 @@
-/* The loops behind host.h, compiled once per instruction set: define HOST_NAME, HOST_TABLE, include.
+/* The loops behind host.h, compiled once per instruction set: define HOST_TABLE, include.
  *
  * Plain C99 that GCC and clang turn into vectors. GCC 12's AVX-512 code for 64 results, whose vector
  * operations share ports 0 and 5 on Intel: requantize has 24 arithmetic and about 8 narrowing ones,
@@ -318,6 +318,5 @@ static void sum_rows(const uint8_t *x, int32_t *out, ptrdiff_t rows, ptrdiff_t c
 #include "host_images.h"
 
 const HostKernels HOST_TABLE = {
-    HOST_NAME, requantize, scale_sums, quantize,  dequantize,        add,
-    mul,       sum_rows,   max_pool, im2col_transposed, im2col,
+    requantize, scale_sums, quantize, dequantize, add, mul, sum_rows, max_pool, im2col_transposed, im2col,
 };

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _host
+from systolic import _gemm
 from systolic.gemm import Gemm, Piece, cut, operand_name
 from systolic.layers.geometry import Window
 
@@ -119,7 +119,7 @@ class ConvProduct:
 
     def _convolve(self, images: tuple[int, int], pixels: tuple[int, int], threads: int) -> None:
         window, finish = self._window, self._finish
-        _host.convolve(
+        _gemm.convolve(
             self._x, self._weights, self.acc if finish is None else None, window.kernel, window.stride,
             window.dilation, window.before, window.out, self._pad_value, images=images, pixels=pixels,
             channels_last=self._layout == "NHWC", threads=threads, **(finish or {}),
@@ -136,7 +136,7 @@ class ConvProduct:
         """Return some rows and columns of a group's im2col matrix."""
         window, k_offset = self._window, group * self.gemm.k
         matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=self._x.dtype)
-        _host.im2col(
+        _gemm.im2col(
             self._x, matrix, window.kernel, window.stride, window.dilation, window.before, window.out,
             self._pad_value, k_offset + k_start, m_start,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import SIGN_MIXES, codes, examples, limits, product, raises, seeds, sign_mixes, sizes, wrap32
 
-from systolic import _core
+from systolic import _gemm
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -23,7 +23,7 @@ EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 31, 32, 33, 63, 6
 def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Multiply (M, K) by (K, N), or stacks of them."""
     out = np.full((*x.shape[:-1], w.shape[-1]), -1, dtype=np.int32) if out is None else out
-    _core.multiply(x, w, out)
+    _gemm.multiply(x, w, out)
     return out
 
 
@@ -204,7 +204,7 @@ def test_threads_share_sums(shape: tuple[int, ...], threads: int) -> None:
     for types in SIGN_MIXES:
         x, w = codes(rng, (*groups, m, k), types[0]), codes(rng, (*groups, k, n), types[1])
         out = np.full((*groups, m, n), -1, np.int32)
-        _core.multiply(x, w, out, threads=threads)
+        _gemm.multiply(x, w, out, threads=threads)
         np.testing.assert_array_equal(out, product_by_float(x, w))
 
 
@@ -233,7 +233,7 @@ def test_other_types_are_refused() -> None:
     x, out = np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.int32)
     for operands in ((x.astype(np.int16), x, out), (x, x, out.astype(np.int64)), (x, x, out.astype(np.uint32))):
         with pytest.raises(ValueError):
-            _core.multiply(*operands)
+            _gemm.multiply(*operands)
     out.flags.writeable = False
     with pytest.raises(ValueError):
-        _core.multiply(x, x, out)
+        _gemm.multiply(x, x, out)

@@ -1,17 +1,33 @@
-# Exact products of 8-bit matrices, part of _core.pyx: pieces of the sums shared among threads.
+"""Exact products of 8-bit matrices, and convolutions as products of their patches.
 
-cdef const Gemm *gemm_in_use() noexcept nogil:
-    return G
+``kernels/gemm.h`` is the contract of the compiled product, ``kernels/host.h`` that of the patches and of the
+requantization. Callers check arguments for users; here only what would read or write outside an array raises
+(ValueError), before anything is computed. Inputs and outputs must not overlap. The GIL is released.
+"""
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memset
+
+from systolic._kernels cimport in_use
+from systolic._threads cimport borrow, give_back, hire, share, spin_clock, whole_lines
+from systolic.kernels.gemm cimport GemmKernels
+from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
+
+import numpy as np
+
+include "_arguments.pxi"
 
 
 cdef enum:
     TASKS_EACH = 4          # pieces per thread: one that is held up takes fewer
     LEAST_COLS = 128        # of a piece, so that what is done once per row of a counts little
+    LONG_MACS = 1 << 24     # a tenth of a millisecond or more: worth waking a thread for
 
 
 cdef struct Product:
     # A product, or many of one size, cut into rows_each x cols_each pieces of the sums.
-    const Gemm *gemm
+    const GemmKernels *gemm
     const uint8_t *a
     const uint8_t *b
     int32_t *acc
@@ -57,13 +73,13 @@ cdef void _multiply_group(void *context, Py_ssize_t number, int worker) noexcept
                   scratch)
 
 
-cdef size_t once_bytes(const Gemm *gemm, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil:
+cdef size_t once_bytes(const GemmKernels *gemm, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil:
     cdef size_t packed = whole_lines(gemm.packed_bytes(k, n)) if m > gemm.unpacked_rows else 0
     return packed + whole_lines(gemm.scratch_bytes(m, k, n))
 
 
 cdef void multiply_once(
-    const Gemm *gemm, const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
+    const GemmKernels *gemm, const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
     bint a_signed, bint b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc, Py_ssize_t acc_stride,
     uint8_t *memory,
 ) noexcept nogil:
@@ -132,6 +148,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
     cdef size_t packed = 0, size
     cdef uint8_t *memory
     cdef bint is_long, whole
+    cdef const GemmKernels *gemm = in_use().gemm
     p.m, p.k, p.n = a.rows, a.cols, b.cols
     if a.kind not in (c'b', c'B') or b.kind not in (c'b', c'B') or acc.kind not in (c'i', c'l') or acc.itemsize != 4:
         raise ValueError("a and b must hold int8 or uint8, and acc int32")
@@ -151,7 +168,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
             for i in range(p.m):
                 memset(acc.at + g * acc.group + i * acc.row, 0, p.n * sizeof(int32_t))
         return 0
-    p.gemm, p.a_signed, p.b_signed = G, a.kind == c'b', b.kind == c'b'
+    p.gemm, p.a_signed, p.b_signed = gemm, a.kind == c'b', b.kind == c'b'
     p.a, p.b, p.acc = <const uint8_t *>a.at, <const uint8_t *>b.at, <int32_t *>acc.at
     p.a_group, p.a_stride, p.b_group, p.b_stride = a.group, a.row, b.group, b.row
     p.acc_group = acc.group // <Py_ssize_t>sizeof(int32_t)
@@ -159,21 +176,21 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
     whole = threads == 1 or a.groups >= 2 * threads
     if whole:
         workers = hire(min(threads, a.groups))
-        p.scratch_each = once_bytes(G, p.m, p.k, p.n)
+        p.scratch_each = once_bytes(gemm, p.m, p.k, p.n)
     else:
         # Rows first: what is done once per row of a is then done once.
-        down = (p.m + G.unpacked_rows - 1) // G.unpacked_rows
+        down = (p.m + gemm.unpacked_rows - 1) // gemm.unpacked_rows
         across = max(1, min(p.n // LEAST_COLS, (TASKS_EACH * threads + down - 1) // down))
         if down * across < threads:
-            across = min((threads + down - 1) // down, (p.n + G.panel_cols - 1) // G.panel_cols)
+            across = min((threads + down - 1) // down, (p.n + gemm.panel_cols - 1) // gemm.panel_cols)
         p.rows_each = (p.m + down - 1) // down
-        p.cols_each = ((p.n + across - 1) // across + G.panel_cols - 1) // G.panel_cols * G.panel_cols
+        p.cols_each = ((p.n + across - 1) // across + gemm.panel_cols - 1) // gemm.panel_cols * gemm.panel_cols
         down = (p.m + p.rows_each - 1) // p.rows_each
         across = (p.n + p.cols_each - 1) // p.cols_each
         workers = hire(min(threads, down * across))
-        if p.m > G.unpacked_rows:
-            packed = whole_lines(G.packed_bytes(p.k, p.n))
-        p.scratch_each = whole_lines(G.scratch_bytes(p.rows_each, p.k, p.cols_each))
+        if p.m > gemm.unpacked_rows:
+            packed = whole_lines(gemm.packed_bytes(p.k, p.n))
+        p.scratch_each = whole_lines(gemm.scratch_bytes(p.rows_each, p.k, p.cols_each))
     memory = borrow(packed + workers * p.scratch_each, &size)
     if memory == NULL:
         raise MemoryError()
@@ -193,3 +210,65 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
                 p.acc += p.acc_group
         give_back(memory, size)
     return 0
+
+
+def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
+    """Put rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) into `out`.
+
+    Parameters
+    ----------
+    x : ndarray of int8 or uint8, (batch, channels, ih, iw)
+        Any strides (NHWC: a transposed view); contiguous lines are fast.
+    out : ndarray of x's type, (k, m)
+        Rows are contiguous. K runs over (channels, kh, kw), M over (batch, oh, ow).
+    kernel, stride, dilation : (int, int)
+    pad : (top, left)
+    out_size : (oh, ow)
+    pad_value : int
+        The code outside the image.
+    k_start, m_start : int
+    """
+    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, True)
+
+
+def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
+    """Put rows m_start.. and columns k_start.. of the im2col matrix (M, K) into `out`, (m, k).
+
+    The arguments are :func:`im2col_transposed`'s.
+    """
+    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, False)
+
+
+cdef int _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, Py_ssize_t k_start,
+                Py_ssize_t m_start, bint transposed) except -1:
+    cdef int is_signed = _is_signed(out)
+    cdef HostWindow window
+    cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
+    cdef uint8_t[:, :] target = out.view(np.uint8)
+    cdef uint8_t value = <uint8_t>(_zero(pad_value, is_signed) & 0xFF)
+    cdef Py_ssize_t k_count = target.shape[0], m_count = target.shape[1], row = target.strides[0]
+    if _is_signed(x) != is_signed:
+        raise ValueError(f"x and out must have one type, not {x.dtype} and {out.dtype}")
+    if target.shape[1] > 1 and target.strides[1] != 1:
+        raise ValueError("rows of out must be contiguous")
+    if not transposed:
+        k_count, m_count = m_count, k_count
+    _window(&window, image, kernel, stride, dilation, pad, out_size)
+    k = x.shape[1] * int(window.kernel[0]) * int(window.kernel[1])
+    m = x.shape[0] * int(window.out[0]) * int(window.out[1])
+    if not 0 <= k_start <= k - k_count or not 0 <= m_start <= m - m_count:
+        raise ValueError(
+            f"k {k_start}..{k_start + k_count} and m {m_start}..{m_start + m_count} must lie in the matrix "
+            f"of K = {k}, M = {m}"
+        )
+    if not k_count or not m_count:
+        return 0
+    with nogil:
+        if transposed:
+            in_use().host.im2col_transposed(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
+        else:
+            in_use().host.im2col(&window, &target[0, 0], row, k_start, k_count, m_start, m_count, value)
+    return 0
+
+
+include "_convolve.pxi"

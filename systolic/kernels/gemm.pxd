@@ -1,8 +1,7 @@
-# What `_host` uses of `_core`: the products of the instruction set in use.
 from libc.stdint cimport int32_t, uint8_t
 
 cdef extern from "kernels/gemm.h" nogil:
-    ctypedef struct Gemm:
+    ctypedef struct GemmKernels:
         Py_ssize_t panel_cols
         Py_ssize_t unpacked_rows
         size_t (*packed_bytes)(Py_ssize_t k, Py_ssize_t n) noexcept nogil
@@ -15,14 +14,3 @@ cdef extern from "kernels/gemm.h" nogil:
         void (*multiply_unpacked)(const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
                                   int a_signed, int b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc,
                                   Py_ssize_t acc_stride, int accumulate, void *scratch) noexcept nogil
-
-cdef enum:
-    LONG_MACS = 1 << 24     # a tenth of a millisecond or more: worth waking a thread for
-
-cdef const Gemm *gemm_in_use() noexcept nogil
-cdef size_t once_bytes(const Gemm *gemm, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n) noexcept nogil
-cdef void multiply_once(
-    const Gemm *gemm, const uint8_t *a, Py_ssize_t a_stride, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
-    bint a_signed, bint b_signed, const uint8_t *b, Py_ssize_t b_stride, int32_t *acc, Py_ssize_t acc_stride,
-    uint8_t *memory,
-) noexcept nogil

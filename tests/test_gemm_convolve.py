@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SIGN_MIXES, codes, examples, product, seeds, sign_mixes
 
-from systolic import Conv2d, Model, QuantParams, _core, _host, run
+from systolic import Conv2d, Model, QuantParams, _gemm, _host, _kernels, run
 from systolic.layers.geometry import window as window_of
 
 UNTOUCHED = 0x5A
@@ -40,7 +40,7 @@ class Case:
         w = self.window
         patches = np.empty((self.groups * self.k, self.batch * oh * ow), self.x.dtype)
         pad = (w.pads[0][0], w.pads[1][0])
-        _host.im2col_transposed(
+        _gemm.im2col_transposed(
             self.x, patches, w.kernel, w.stride, w.dilation, pad, w.out, self.pad_value, 0, 0
         )
         each = [
@@ -66,7 +66,7 @@ class Case:
         if dtype is not None:
             options |= {"codes": out, "scale": self.scale, "zero_point": 5, "constant": self.constant}
         options = {"images": (0, self.batch), "pixels": (0, w.out[0] * w.out[1])} | options
-        _host.convolve(
+        _gemm.convolve(
             x, weights, out if dtype is None else None, w.kernel, w.stride, w.dilation,
             (w.pads[0][0], w.pads[1][0]), w.out, self.pad_value, channels_last=self.last, threads=threads, **options,
         )  # fmt: skip
@@ -131,15 +131,15 @@ def test_some_images_and_pixels(threads: int, last: bool) -> None:
         np.testing.assert_array_equal(got.reshape(sums.shape), expected)
 
 
-@pytest.mark.parametrize("name", _core.instruction_sets)
+@pytest.mark.parametrize("name", _kernels.instruction_sets)
 def test_each_instruction_set(name: str) -> None:
     case = Case(1, channels=17, n=30, image=(14, 15), kernel=(3, 3), types=("uint8", "int8"))
     sums = case.sums()
-    _core._use(name)
+    _kernels._use(name)
     try:
         np.testing.assert_array_equal(case.convolve(threads=2), sums)
     finally:
-        _core._use()
+        _kernels._use()
 
 
 def test_where_the_time_goes() -> None:
@@ -184,7 +184,7 @@ def test_what_would_reach_outside_is_refused(change) -> None:
     acc = options["acc"]
     change(options)
     with pytest.raises(ValueError):
-        _host.convolve(**options)
+        _gemm.convolve(**options)
     assert (acc == UNTOUCHED).all()
 
 

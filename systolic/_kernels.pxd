@@ -1,0 +1,3 @@
+from systolic.kernels.isa cimport InstructionSet
+
+cdef const InstructionSet *in_use() noexcept nogil

@@ -1,0 +1,15 @@
+from systolic.kernels.array cimport ArrayKernels
+from systolic.kernels.gemm cimport GemmKernels
+from systolic.kernels.host cimport HostKernels
+
+cdef extern from "kernels/isa.h" nogil:
+    ctypedef struct InstructionSet:
+        const char *name
+        const ArrayKernels *array
+        const GemmKernels *gemm
+        const HostKernels *host
+        const char *array_name
+        const char *gemm_name
+        const char *host_name
+
+    const InstructionSet *instruction_set(int i)
