@@ -1,4 +1,4 @@
-"""The network that comes with the package: handwritten digits, quantized to int8."""
+"""The bundled network: handwritten digits, quantized to int8."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_example() -> Example:
     """Return the bundled network with its test images and labels.
 
     A small residual convolutional network for scikit-learn's handwritten digits, trained and
-    quantized by ``examples/train_digits.py``; the 360 images were used for neither. The images are
+    quantized by ``examples/train_digits.py``; the 360 images were used for neither step. The images are
     from the UCI digits data set (E. Alpaydin, C. Kaynak, 1998), as scikit-learn ships it.
 
     Examples

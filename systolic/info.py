@@ -1,4 +1,4 @@
-"""What this installation is: versions, the kernel's instruction set, threads, presets."""
+"""Properties of this installation: versions, the kernel's instruction set, threads, presets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from systolic._show.table import card_text
 from systolic._version import __version__
 from systolic.threads import thread_count
 
-# Extras and the packages that they bring.
+# Packages of the extras.
 OPTIONAL = ("onnx", "onnxruntime", "matplotlib", "pandas", "pyvcd")
 
-# Variables that change what runs: SYSTOLIC_ISA names the instruction set to use.
+# Environment variables that change behavior: SYSTOLIC_ISA names the instruction set to use.
 ENVIRONMENT = ("SYSTOLIC_ISA",)
 
 
 def info() -> dict[str, Any]:
-    """Return what :func:`show_config` prints, as JSON can hold it."""
+    """Return the values that :func:`show_config` prints, ready for JSON."""
     return {
         "systolic": __version__,
         "python": platform.python_version(),
@@ -38,7 +38,7 @@ def info() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the processor's name as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -76,7 +76,7 @@ def text(values: dict[str, Any]) -> str:
 
 
 def _version(package: str) -> str | None:
-    import importlib.metadata  # not above: it takes long to import, and few calls need it
+    import importlib.metadata  # here because it is slow to import, and few calls need it
 
     # Asking the metadata does not import the package.
     try:

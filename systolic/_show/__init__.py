@@ -1,8 +1,8 @@
-"""How plain data is shown: text and HTML tables, drawings of arrays, progress lines.
+"""Show plain data: text and HTML tables, reports and their pages, drawings of arrays, progress lines.
 
-Nothing here knows what the numbers mean: callers hand over names, numbers and ndarrays.
-matplotlib and pandas are imported only by the functions that need them, and so are ``draw`` and
-``waves``: importing the package stays quick.
+Nothing here depends on the meaning of the numbers: callers pass names, numbers and ndarrays.
+matplotlib, pandas, ``draw`` and ``waves`` are imported by the functions that need them, which keeps
+``import systolic`` fast.
 """
 
 from systolic._show.progress import Progress

@@ -1,4 +1,4 @@
-"""Plots as SVG text, for pages that must load nothing: columns, one per node, stacked by series."""
+"""Column charts as SVG text: one column per node, stacked by series."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from systolic._show.table import Column
 
 _WIDTH, _HEIGHT = 960, 210
 _LEFT, _RIGHT, _TOP = 90, 8, 34
-_NAMED = 40  # up to so many columns have their names below them, more have numbers
+_NAMED = 40  # up to this many columns are labeled by name, more by number
 _CLIP = 16
 
 
 class Series(NamedTuple):
-    """One stack of a chart: a name for the legend and a value for each column, none negative."""
+    """One series of a chart: a name for the legend and a non-negative value per column."""
 
     name: str
     values: Sequence[float]
@@ -35,13 +35,13 @@ def columns_chart(
     ----------
     title : str
     names : sequence of str
-        Of the columns; shown below them if there are few, and by the pointer.
+        Column names: labels if there are few columns, and tooltips.
     series : sequence of Series
-        Up to three; a page's style gives them their colours by the classes s0, s1, s2.
+        Up to three; the page colors them by the classes s0, s1, s2.
     show : callable
-        From a value to text with its unit.
+        Formats a value with its unit.
     top : float, optional
-        Where the axis ends; default the highest column.
+        End of the axis; default the highest column.
     """
     count = len(names)
     highest = max((sum(s.values[i] for s in series) for i in range(count)), default=0.0)
@@ -66,9 +66,9 @@ def columns_chart(
         x = _LEFT + i * pitch
         # As in tables: no control characters, no line breaks.
         label = Column("node").show(name)
-        told = ", ".join(f"{s.name} {show(s.values[i])}" for s in series)
-        parts.append(f"<g><title>{escape(f'{i} {label}: {told}')}</title>")
-        # The pointer finds a column at any height, however small it is.
+        tooltip = ", ".join(f"{s.name} {show(s.values[i])}" for s in series)
+        parts.append(f"<g><title>{escape(f'{i} {label}: {tooltip}')}</title>")
+        # Transparent and full height, so that the tooltip of a small column can be reached.
         parts.append(_rect("hit", x, _TOP, pitch, _HEIGHT))
         y = float(base)
         for number, s in enumerate(series):
@@ -101,7 +101,7 @@ def _legend(names: list[str]) -> list[str]:
 
 
 def _axis(highest: float) -> tuple[float, float]:
-    """Return where an axis from 0 ends and the step of its ticks: 1, 2 or 5 times a power of ten."""
+    """Return end and tick step of an axis from 0; the step is 1, 2 or 5 times a power of ten."""
     if not highest > 0:
         return 1.0, 1.0
     power = 10.0 ** math.floor(math.log10(highest / 4))
@@ -110,7 +110,7 @@ def _axis(highest: float) -> tuple[float, float]:
 
 
 def _every(count: int) -> int:
-    """Return which columns have a number: about twenty of them."""
+    """Return the step between numbered columns, so that about twenty are numbered."""
     step = 1
     while count / step > 25:
         step = {1: 2, 2: 5, 5: 10}.get(step, step * 2)

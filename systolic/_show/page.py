@@ -1,4 +1,4 @@
-"""One HTML page that stands alone: totals, plots, tables; nothing is loaded and no script runs."""
+"""A self-contained HTML page of totals, charts and tables, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from systolic._show.table import Column, Table
 from systolic._version import __version__
 
-# Colours that differ in lightness too, on white and on black.
+# Colors that differ in lightness too, on white and on black.
 _STYLE = """
 :root { color-scheme: light dark; --s0: #2f6db3; --s1: #e08a2c; --s2: #5aa469; }
 @media (prefers-color-scheme: dark) { :root { --s0: #6ea8e6; --s1: #f0a95a; --s2: #7cc38c; } }
@@ -34,9 +34,9 @@ def page(title: str, pairs: Iterable[tuple[str, str]], charts: Sequence[str], ta
     ----------
     title : str
     pairs : iterable of (str, str)
-        Totals: names and values.
+        Names and values of the totals.
     charts : sequence of str
-        SVG texts, as ``columns_chart`` makes them.
+        SVG texts from ``columns_chart``.
     tables : sequence of Table
     """
     show = Column("").show  # on one line, without control characters
@@ -59,7 +59,7 @@ def page(title: str, pairs: Iterable[tuple[str, str]], charts: Sequence[str], ta
 {listed}
 </dl>
 {"".join(f"{chart}{chr(10)}" for chart in charts)}{shown}
-<footer>systolic {escape(__version__)}. Columns stand as rows of the last table; point at one.</footer>
+<footer>systolic {escape(__version__)}. Columns are ordered as the last table; hover for values.</footer>
 </body>
 </html>
 """

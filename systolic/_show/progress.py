@@ -1,4 +1,4 @@
-"""``Progress``: one line that says how far a run is, on a terminal or in a log."""
+"""``Progress``: a progress line on a terminal or in a log."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Progress:
 
     On a terminal the line is redrawn in place, at most ten times a second, and ended when
     `done` reaches `total`. Elsewhere (a log, a notebook) plain lines appear: one for each
-    quarter of the work, or after five seconds without one. A call with less `done` than the
-    one before begins anew.
+    quarter of the work, or after five seconds without one. A call with a smaller `done` than
+    the previous one starts again.
 
     Parameters
     ----------
     label : str
-        What is running.
+        Name of the work.
     stream : text stream, optional
         Where to write; None means standard error.
     clock : callable
-        Seconds, never going backwards.
+        Returns seconds, monotonic.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Progress:
         self._done = 0
         self._share = 0.0  # of the work, when last written
         self._written: float | None = None  # the time of it
-        self._length = 0  # of the line that stands on the terminal
+        self._length = 0  # of the line on the terminal
         self._finished = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that `done` of `total` is done (cycles, rows, whatever the caller counts)."""
+        """Report that `done` of `total` is done, in any unit."""
         if done < self._done:
             self.close()
             self._begin()
@@ -90,7 +90,7 @@ class Progress:
         import shutil
 
         line = f"{self.label} {self._bar(share)} {done:>6}  {times}"
-        # A line that wraps could not be redrawn in place.
+        # A wrapped line cannot be redrawn in place.
         line = line[: max(shutil.get_terminal_size().columns - 1, 10)]
         self._put("\r" + line.ljust(self._length) + ("\n" if self._finished else ""))
         self._length = 0 if self._finished else len(line)
@@ -110,7 +110,7 @@ class Progress:
             self._stream.flush()
 
     def close(self) -> None:
-        """End a line that stands unfinished, as after an error, so that others begin below it."""
+        """End an unfinished line, as after an error, so that later output starts below it."""
         if self._length:
             self._put("\n")
             self._length = 0
@@ -122,9 +122,9 @@ def make(progress: Any, label: str) -> Callable[[int, int], None] | None:
     Parameters
     ----------
     progress : None, bool or callable
-        None and False show nothing, True makes a :class:`Progress`, a function is itself.
+        None and False show nothing, True makes a :class:`Progress`, a function is used as it is.
     label : str
-        What is running.
+        Name of the work.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def make(progress: Any, label: str) -> Callable[[int, int], None] | None:
 
 @contextmanager
 def shown(progress: Any, label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Return :func:`make`'s function for a ``with`` block, its line ended however the block ends."""
+    """Yield the function of :func:`make`; end its line when the block ends."""
     report = make(progress, label)
     try:
         yield report

@@ -50,13 +50,13 @@ class Report(ABC):
         """Return the HTML page."""
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return :meth:`to_dict` as JSON text; also write it to a file if a path is given."""
+        """Return :meth:`to_dict` as JSON text; write it to a file if a path is given."""
         import json
 
         return _written(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the rows as CSV with a line of names; also write it to a file if a path is given.
+        """Return the rows as CSV with a header; write it to a file if a path is given.
 
         A cell is empty where there is no value; lines end in a single line feed. Text that a spreadsheet
         would run as a formula (it begins with ``=``, ``+``, ``-`` or ``@``) gets a ``'`` in front, and
@@ -78,19 +78,19 @@ class Report(ABC):
         return Table(list(rows[0]) if rows else [], [tuple(row.values()) for row in rows]).to_frame()
 
     def html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return one self-contained HTML page with plots; also write it to a file if a path is given.
+        """Return one self-contained HTML page with plots; write it to a file if a path is given.
 
         The page loads nothing, from the network or elsewhere, and runs no script.
         """
         return _written(path, self._page())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file of the kind its suffix names: ``.html``, ``.csv`` or ``.json``.
+        """Write a file of the format named by its suffix: ``.html``, ``.csv`` or ``.json``.
 
         Raises
         ------
         ValueError
-            If the suffix is another.
+            If the suffix is none of these.
         FileNotFoundError
             If the folder is missing.
         """
@@ -125,15 +125,15 @@ def bytes_text(count: float | None) -> str:
     return si(count, "B")
 
 
-# First characters of a formula, also in full width.
+# First characters of a formula, full-width forms included.
 _FORMULA = tuple("=+-@＝＋－＠")
 
 
 def _cell(value: Any) -> Any:
-    """Return a value for a CSV file: numbers as they are, text such that no spreadsheet runs it."""
+    """Return a value for a CSV file; escape text that a spreadsheet would run as a formula."""
     if not isinstance(value, str):
         return value
-    text = printable(value)  # the csv module leaves a carriage return bare, which ends the row for a reader
+    text = printable(value)  # csv does not quote a lone carriage return, which ends the row for a reader
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

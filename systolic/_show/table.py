@@ -1,4 +1,4 @@
-"""``Table`` and ``card``: the same plain data as text, as HTML, as a pandas frame."""
+"""``Table`` and ``card``: plain data as text, HTML or a pandas frame."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from systolic._text import printable
 
 _GAP = "  "
 _RULE = "─"
-_NARROWEST = 8  # a clipped text column keeps this many characters, so that it still says something
+_NARROWEST = 8  # a clipped text column keeps at least this many characters
 
-# Only greys with alpha and inherited colours: they read on a light and on a dark notebook theme.
+# Translucent gray and inherited colors are legible on light and dark notebook themes.
 _LINE = "1px solid rgba(128,128,128,.45)"
 _TABLE_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums;color:inherit;margin:.3em 0"
 _CELL_STYLE = "padding:.2em .8em;text-align:{};color:inherit;white-space:nowrap"
@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Plain rows under named columns, that show themselves in a terminal and in a notebook.
+    """Plain rows under named columns, displayed in a terminal and in a notebook.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class Table:
         return [column.show(value) for column, value in zip(self.columns, row, strict=True)]
 
     def _last(self) -> list[str] | None:
-        """Return the cells of a footer that is a row, where None means nothing to say."""
+        """Return the cells of a footer that is a row; None is an empty cell."""
         if not isinstance(self.footer, tuple):
             return None
         return ["" if v is None else c.show(v) for c, v in zip(self.columns, self.footer, strict=True)]
@@ -210,7 +210,7 @@ class Table:
         return "".join(parts)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dict per row, column name to value as it was given."""
+        """Return one dict per row, from column name to the value as given."""
         names = [c.name for c in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
@@ -286,8 +286,8 @@ def percent(x: float | None) -> str:
 def si(value: float | None, unit: str) -> str:
     """Return a quantity with three digits and an SI prefix (powers of 1000); None as ``-``.
 
-    The prefix joins a unit symbol of up to three letters (``GB``, ``GMAC/s``) and stands apart
-    from a word. Integers below 1000 are shown whole.
+    The prefix joins a unit symbol of up to three letters (``GB``, ``GMAC/s``) and is separated
+    from a word by a space. Integers below 1000 are shown whole.
 
     Examples
     --------
@@ -312,7 +312,7 @@ def si(value: float | None, unit: str) -> str:
 
 
 def seconds(s: float | None) -> str:
-    """Return a duration in seconds as people say it; None as ``-``.
+    """Return a duration with a fitting unit; None as ``-``.
 
     Examples
     --------
@@ -362,14 +362,14 @@ def _one_line(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many terminal cells a text takes."""
+    """Return the width of a text in terminal cells."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )
 
 
 def _clip(text: str, room: int) -> str:
-    """Return a text with its middle left out so that it takes at most `room` cells."""
+    """Return a text with its middle cut so that it takes at most `room` cells."""
     if _width(text) <= room:
         return text
     keep = room - 1

@@ -1,4 +1,4 @@
-"""A wave diagram of signals over cycles, in matplotlib."""
+"""Waveforms of signals over cycles, in matplotlib."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HIGH = "#1f5f8b"
 
 
 def plot_waves(signals: Sequence[tuple[str, np.ndarray]], *, cycles: np.ndarray, limit: int = 40) -> Any:
-    """Draw signals as hardware engineers do: bits as levels, numbers as boxes with their value.
+    """Draw a waveform: bits as levels, numbers as boxes with their value.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def plot_waves(signals: Sequence[tuple[str, np.ndarray]], *, cycles: np.ndarray,
     cycles : ndarray of int
         The cycles, increasing; a gap is drawn as a gap.
     limit : int
-        More signals than this raise ValueError.
+        Raise ValueError for more signals.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def plot_waves(signals: Sequence[tuple[str, np.ndarray]], *, cycles: np.ndarray,
 
 
 def _runs(values: np.ndarray, cycles: np.ndarray) -> list[tuple[int, int]]:
-    """Return (start, stop) of the stretches of equal values on consecutive cycles."""
+    """Return (start, stop) of each run of equal values on consecutive cycles."""
     change = (values[1:] != values[:-1]) | (np.diff(cycles) != 1)
     edges = [0, *(np.flatnonzero(change) + 1).tolist(), len(values)]
     return list(pairwise(edges))

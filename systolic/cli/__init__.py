@@ -1,6 +1,6 @@
-"""The shell's ``systolic``: parses, calls, prints.
+"""The ``systolic`` command: parse, call, print.
 
-Exit status: 0 when all is right, 1 when a check fails, 2 for bad usage or unreadable or unsupported
+Exit status: 0 for success, 1 when a check fails, 2 for bad usage or unreadable or unsupported
 input, 130 on Ctrl-C.
 """
 
@@ -19,7 +19,7 @@ from systolic.cli.parser import build_parser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # Rules and dashes must not stop a pipe that cannot encode them.
+        # Table rules and dashes must not fail on a stream that cannot encode them.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
@@ -34,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     try:
         status = options.call(options)
-        # What stands in the buffer is written here, where an error can be handled.
+        # Flush here, where an error can be handled.
         _written(sys.stdout)
         return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         return 0
     except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
         print(f"systolic {options.command}: {printable(str(error))}", file=sys.stderr)
@@ -53,6 +53,6 @@ def _written(stream: Any) -> None:
     try:
         stream.flush()
     except OSError:
-        # Keep Python from trying again, and complaining, at exit.
+        # Keep Python from flushing again, and printing an error, at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise

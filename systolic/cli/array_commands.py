@@ -1,4 +1,4 @@
-"""Commands about products and this installation: ``gemm``, ``vectors``, ``bench``, ``info``."""
+"""Commands about the array and this installation: ``gemm``, ``vectors``, ``bench``, ``info``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from systolic.vectors import write_vectors
 
 
 def gemm_command(options: argparse.Namespace) -> int:
-    """Multiply random matrices and say what it cost."""
+    """Multiply random matrices and print the cost."""
     machine = machine_of(options)
     gemm = Gemm(options.m, options.k, options.n)
     stats = engine.estimate(gemm, machine=machine)
@@ -63,7 +63,7 @@ def gemm_command(options: argparse.Namespace) -> int:
             ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
             ("weights in", f"{stats.weight_bytes:,} bytes, a tile each time it is loaded"),
             ("activations in", f"{stats.activation_bytes:,} bytes, a row each time it is streamed"),
-            ("sums out", f"{stats.output_bytes:,} bytes"),
+            ("accumulators out", f"{stats.output_bytes:,} bytes"),
             ("verdict", "estimated in closed form, nothing run" if passed is None else verdict),
         ]
         print(card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs))
@@ -71,7 +71,7 @@ def gemm_command(options: argparse.Namespace) -> int:
 
 
 def vectors_command(options: argparse.Namespace) -> int:
-    """Write a product's port values for RTL."""
+    """Write the port values of a product for RTL."""
     x, w = load_input(options.x), load_input(options.w)
     for path, values in ((options.x, x), (options.w, w)):
         if not isinstance(values, np.ndarray):
@@ -80,7 +80,7 @@ def vectors_command(options: argparse.Namespace) -> int:
     array = ArrayConfig(options.rows or default.rows, options.cols or default.cols)
     manifest = write_vectors(x, w, options.out, array=array)
     if options.json:
-        # The manifest has its own schema number, which is the files'.
+        # The manifest has a schema number of its own, for the files.
         print_json({"out": options.out, "manifest": manifest})
     else:
         files = ", ".join(manifest["files"])
@@ -90,7 +90,7 @@ def vectors_command(options: argparse.Namespace) -> int:
 
 
 def bench_command(options: argparse.Namespace) -> int:
-    """Measure the emulator."""
+    """Benchmark the emulator."""
     of_one_array = any(value is not None for value in (options.array, options.preset, options.m))
     if of_one_array and (options.extent != "usual" or options.markdown):
         raise ValueError("--array, --preset and --m choose other rows; leave out --quick, --full, --markdown")
@@ -122,7 +122,7 @@ def bench_command(options: argparse.Namespace) -> int:
 
 
 def info_command(options: argparse.Namespace) -> int:
-    """Say what this installation is."""
+    """Print versions, kernels, threads and presets."""
     if options.json:
         print_json(info())
     else:

@@ -1,4 +1,4 @@
-"""Files that the commands read and write, and JSON on the standard output."""
+"""Input and output arrays of the commands, and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_input(path: str) -> Any:
 
 def check_output(path: str) -> None:
     """Raise if --output cannot be written."""
-    # Before anything runs, not after it.
+    # Called before anything runs.
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"--output {path} is a folder; name a file in it, such as {target / 'y.npz'}")
@@ -43,10 +43,10 @@ def check_output(path: str) -> None:
 
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write --output, an .npz, under another name first: it is complete or absent."""
+    """Write --output, an .npz file, completely or not at all."""
 
     def write(archive: zipfile.ZipFile) -> None:
-        # As numpy.savez does, which cannot take every name.
+        # numpy.savez does not accept every name.
         for name, array in outputs.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
@@ -55,5 +55,5 @@ def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """Print values for programs, with the schema's number first."""
+    """Print values as JSON, the schema version first."""
     print(json.dumps({"schema": SCHEMA, **values}, indent=2, allow_nan=False))

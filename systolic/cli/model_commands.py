@@ -26,7 +26,7 @@ from systolic.verifier.runtime import runtime_version
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """Run a model and say what it cost."""
+    """Run a model and print the cost."""
     machine = machine_of(options)
     x: Any
     labels = None
@@ -114,7 +114,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
-    """Raise if --batch or --shape is given where no random input is drawn."""
+    """Raise if --batch or --shape is given without a random input."""
     if options.batch is not None or options.shape:
         raise ValueError(f"--batch and --shape are of the random input: {why}")
 
@@ -122,7 +122,7 @@ def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
 def _against_onnxruntime(
     options: argparse.Namespace, machine: MachineConfig, model: Model, x: Any, run: engine.Run
 ) -> tuple[dict[str, Any] | None, list[Mismatch], list[str]]:
-    """Compare with ONNX Runtime where it is installed and the model came as ONNX."""
+    """Compare with ONNX Runtime if it is installed and the model is an ONNX file."""
     path = DATA / "digits.onnx" if options.model is None else Path(options.model)
     if path.suffix.lower() != ".onnx":
         return None, [], []
@@ -151,7 +151,7 @@ def _against_onnxruntime(
         "delegated": delegated,
     }
     if rounding is not None:
-        # The sentence is for people, the fields for programs.
+        # A sentence for display; programs read the fields.
         verdict["says"] = str(rounding)
     return verdict, wrong, [*check.notes, *why]
 
@@ -234,7 +234,7 @@ def verify_command(options: argparse.Namespace) -> int:
 
 
 def summary_command(options: argparse.Namespace) -> int:
-    """Print what a model holds and would cost."""
+    """Print shapes and estimated cost of a model."""
     if options.report is not None:
         check_path(options.report)
     found = load_model(options.model, options.qdq).summary(
@@ -266,7 +266,7 @@ _FRAME = 8
 
 
 def _fitted(found: Summary, top: int | None, everything: bool, terminal: Any) -> str:
-    """Return a summary's table, cut to a terminal's columns and lines if there is one."""
+    """Return a summary's table, cut to the terminal's size if there is a terminal."""
     if everything or (top is None and terminal is None):
         return str(found.table())
     rows = top if top is not None else max(terminal.lines - _FRAME, _FRAME)

@@ -1,4 +1,4 @@
-"""What options mean: sizes, counts, shapes, the machine they name."""
+"""Parse option values: sizes, counts, shapes, machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def machine_of(options: argparse.Namespace) -> MachineConfig:
 
 
 def array_size(value: str) -> ArrayConfig:
-    """Return the array of a size such as 256x256."""
+    """Parse an array size such as 256x256."""
     rows, times, cols = value.lower().partition("x")
     try:
         if not times:
@@ -33,7 +33,7 @@ def array_size(value: str) -> ArrayConfig:
 
 
 def count(minimum: int) -> Callable[[str], int]:
-    """Return what reads an integer of at least `minimum`."""
+    """Return a parser of integers that are at least `minimum`."""
 
     def parse(value: str) -> int:
         try:
@@ -48,7 +48,7 @@ def count(minimum: int) -> Callable[[str], int]:
 
 
 def fraction(value: str) -> float:
-    """Return a number from 0 to below 1."""
+    """Parse a number from 0 to below 1."""
     try:
         number = float(value)
     except ValueError:
@@ -59,7 +59,7 @@ def fraction(value: str) -> float:
 
 
 def shapes_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
-    """Return the shapes that --shape gives, by input; None without one, ValueError if an input has two."""
+    """Return the shapes of --shape by input, or None; ValueError if an input has two."""
     names = [name for name, _ in options.shape]
     for name in names:
         if names.count(name) > 1:
@@ -68,7 +68,7 @@ def shapes_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
 
 
 def shape_of(value: str) -> tuple[str, tuple[int, ...]]:
-    """Return an input's name and shape from text such as ``image=1,3,224,224`` or ``image=1x3x224x224``."""
+    """Parse an input's name and shape: ``image=1,3,224,224`` or ``image=1x3x224x224``."""
     name, equals, sizes = value.rpartition("=")
     try:
         shape = tuple(int(size) for size in sizes.lower().replace(",", "x").split("x"))

@@ -1,4 +1,4 @@
-"""The command line's grammar."""
+"""The argument parser of the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from systolic.verifier.difference import FLOAT_TOLERANCE
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; each sets `call` to what runs it."""
+    """Return the parser of all commands; each sets `call` to the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="systolic",
         description="A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array.",
@@ -46,21 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=count(1), help="threads to use (default: all cores)")
         sub.add_argument("--quiet", action="store_true", help="show no progress")
 
-    def meaning(sub: argparse.ArgumentParser) -> None:
+    def qdq(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--qdq", choices=("integer", "float"), default="integer",
-            help="what float operators between DequantizeLinear and QuantizeLinear mean (default: integer)",
+            help="how to run operators between DequantizeLinear and QuantizeLinear (default: integer)",
         )  # fmt: skip
 
     def sizes(sub: argparse.ArgumentParser, batch: int | None, what: str) -> None:
         default = 2 if batch is None else batch
         sub.add_argument(
             "--batch", type=count(0), default=batch,
-            help=f"size of an open first axis{what} (default: {default})",
+            help=f"size of an unknown first axis{what} (default: {default})",
         )  # fmt: skip
         sub.add_argument(
             "--shape", type=shape_of, action="append", default=[], metavar="NAME=1,3,224,224",
-            help=f"the whole shape of an input with other open sizes{what}; may be given again",
+            help=f"the whole shape of an input with other unknown sizes{what}; may be repeated",
         )  # fmt: skip
 
     sub = command(
@@ -71,12 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
     sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
-    sub.add_argument("--seed", type=count(0), default=0, help="of the random input (default: 0)")
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of the random input (default: 0)")
     sizes(sub, None, " of the random input")
     sub.add_argument(
-        "--report", metavar="FILE", help=f"write what each node cost; ends in {', '.join(SUFFIXES)}"
+        "--report",
+        metavar="FILE",
+        help=f"write the cost of each node; suffix {', '.join(SUFFIXES)}",
     )
-    meaning(sub)
+    qdq(sub)
     sub.add_argument("--no-check", action="store_true", help="do not compare with numpy and ONNX Runtime")
     machine(sub)
     running(sub)
@@ -89,19 +91,19 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of random cases")
     sub.add_argument("--input", metavar="X.npy", help="the model's input (default: random)")
     sizes(sub, None, " of the random input")
-    meaning(sub)
-    sub.add_argument("--cases", type=count(1), default=200, help="how many random cases (default: 200)")
-    sub.add_argument("--case", type=count(0), metavar="N", help="only the case of this number")
-    sub.add_argument("--seed", type=count(0), default=0, help="of the random cases (default: 0)")
-    sub.add_argument("--against", choices=AGAINST, default="reference", help="what defines the results")
+    qdq(sub)
+    sub.add_argument("--cases", type=count(1), default=200, help="number of random cases (default: 200)")
+    sub.add_argument("--case", type=count(0), metavar="N", help="only this case")
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of the random cases (default: 0)")
+    sub.add_argument("--against", choices=AGAINST, default="reference", help="the source of expected results")
     sub.add_argument(
         "--node-by-node", action="store_true",
-        help="compare every tensor of MODEL and name the node that differs first",
+        help="compare every tensor of MODEL and name the first node that differs",
     )  # fmt: skip
     sub.add_argument(
         "--tolerance", type=fraction, metavar="X",
-        help="of float tensors against onnxruntime, as part of the largest value "
-        f"(default: {FLOAT_TOLERANCE:g}; 0: every bit)",
+        help="tolerance for float tensors against onnxruntime, relative to the largest value "
+        f"(default: {FLOAT_TOLERANCE:g}; 0: bit for bit)",
     )  # fmt: skip
     machine(sub)
     running(sub, None)
@@ -109,28 +111,28 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(
         "summary",
         summary_command,
-        "Say what a model holds and would cost: shapes, MACs, cycles; runs nothing.",
+        "Show shapes, MACs, estimated cycles and parameters of a model, without running it.",
     )
     sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
-    meaning(sub)
+    qdq(sub)
     sizes(sub, 1, "")
     rows = sub.add_mutually_exclusive_group()
     rows.add_argument(
         "--top", type=count(1), metavar="N", help="show the N nodes with the most cycles (default: what fits)"
     )
     rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
-    sub.add_argument("--report", metavar="FILE", help=f"write it to a file; ends in {', '.join(SUFFIXES)}")
+    sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
     machine(sub)
 
     sub = command(
         "gemm",
         gemm_command,
-        "Multiply random (M, K) x (K, N) int8 matrices on the array and say what it costs.",
+        "Multiply random (M, K) x (K, N) int8 matrices on the array and show the cost.",
     )
     for name in ("m", "k", "n"):
         sub.add_argument(name, type=count(0), metavar=name.upper())
-    sub.add_argument("--estimate", action="store_true", help="closed form only: run nothing")
-    sub.add_argument("--seed", type=count(0), default=0, help="of the operands (default: 0)")
+    sub.add_argument("--estimate", action="store_true", help="closed form only, without running")
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of the operands (default: 0)")
     machine(sub)
     running(sub)
 
@@ -139,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("x", metavar="X.npy", help="activations (M, K), int8 or uint8")
     sub.add_argument("w", metavar="W.npy", help="weights (K, N), int8 or uint8")
-    sub.add_argument("--out", required=True, metavar="DIR", help="a folder to make")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
 
@@ -149,7 +151,9 @@ def build_parser() -> argparse.ArgumentParser:
         "Compare the speed of the emulator with numpy, torch and ONNX Runtime, as ratios.",
     )
     sub.add_argument("--rounds", type=count(1), default=7, help="pairs of runs (default: 7)")
-    sub.add_argument("--threads", type=count(1), help="of wavefront mode and host layers (default: 1)")
+    sub.add_argument(
+        "--threads", type=count(1), help="threads of wavefront mode and host layers (default: 1)"
+    )
     extent = sub.add_mutually_exclusive_group()
     for name, what in (("quick", "fewer rows, seconds"), ("full", "more rows, minutes")):
         extent.add_argument(
@@ -158,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", action="store_true", help="print Markdown tables")
     sub.add_argument("--quiet", action="store_true", help="show no progress")
     sub.add_argument("--m", type=count(1), help="rows of x for --array (default: 2048)")
-    machine(sub)  # another array than 256 x 256: its rows alone
+    machine(sub)  # with another array than 256 x 256, only the rows for that array are measured
 
     command("info", info_command, "Show versions, the kernel's instruction set, threads and presets.")
     return parser

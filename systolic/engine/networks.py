@@ -29,7 +29,7 @@ from systolic.threads import thread_count, with_threads
 from systolic.trace import Trace
 
 Output = np.ndarray | tuple[np.ndarray, ...]
-"""What a layer gives: an array, or a tuple of them if it has several outputs."""
+"""Output of a layer: an array, or a tuple of arrays if it has several outputs."""
 
 Observer = Callable[[Node, list[np.ndarray], Any], None]
 """Called after each layer with its node, its inputs and its :data:`Output`."""
@@ -47,7 +47,7 @@ def run(
     trace: bool | Trace | None = None,
     observe: Observer | None = None,
 ) -> Run:
-    """Run a quantized model: dense and convolutional layers on the array, the rest beside it.
+    """Run a quantized model: dense and convolutional layers on the array, the rest on the host.
 
     Parameters
     ----------
@@ -55,28 +55,28 @@ def run(
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
-        What to run on; default the TPU v1 preset.
+        Machine to run on; default the TPU v1 preset.
     mode, threads, progress, trace
         As for :func:`matmul`; a trace records one layer, the one it names or the first on the array.
     observe : callable, optional
-        Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple for a layer
-        with several, which ``node.named(output)`` names.
+        Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple if the layer
+        has several, and ``node.named(output)`` maps their names to them.
 
     Returns
     -------
     Run
-        ``.outputs`` by name, ``.stats`` in all, ``.layers`` one by one. A layer's product starts
-        on an idle array.
+        ``.outputs`` by name, ``.stats`` in total, ``.layers`` one by one. Every product starts on an
+        idle array.
 
     Raises
     ------
     TypeError, ValueError
-        If an input is missing, unknown or of the wrong type or shape; before anything runs.
-        Where shapes depend on values, a layer that does not take what reaches it; when it is reached.
-        Errors of a layer name its node and operator.
+        If an input is missing, unknown or of the wrong dtype or shape, before anything runs. If a layer
+        does not accept a shape that depends on runtime values, when the layer is reached. Errors of a
+        layer name its node and operator.
     MemoryError
-        If a layer's output is larger than the available memory: the message names its node. Before
-        anything runs, or where shapes depend on values, before it is computed.
+        If a layer's output is larger than the available memory; the message names its node. Raised
+        before anything runs, or, if the shape depends on runtime values, before the layer runs.
     RuntimeError
         If a layer fails in another way.
 
@@ -114,7 +114,7 @@ def run(
     with shown(progress, "cycles") as shows:
         report = None if shows is None else _noting(shows, raised)
         if report is not None:
-            # What depends on values adds to the total once it has run.
+            # A product whose size depends on runtime values adds to the total once it has run.
             gemms = products(model, known)
             total = total_stats(gemms, machine.array).cycles
         for node in model.nodes:
@@ -169,7 +169,7 @@ def run(
 
 
 def _of_node(error: Exception, node: Node) -> Exception | None:
-    """Return what a layer raised as an error that names its node and operator.
+    """Return a layer's error as one that names its node and operator.
 
     None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
     progress function may raise its own.
@@ -199,7 +199,7 @@ def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:
 
 
 def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
-    """Return shapes and types of a node's outputs, as far as the values of its inputs determine them."""
+    """Return shapes and dtypes of a node's outputs, if the values of its inputs determine them."""
     if isinstance(node.layer, OnnxNode):
         return {}  # onnx would have to infer them, which takes longer than most nodes do
     try:
@@ -262,7 +262,7 @@ def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str,
 
 
 def _count_readers(model: Model) -> dict[str, int]:
-    """Return how often each tensor is read, an output once more: it is freed after its last reader."""
+    """Return how often each tensor is read, model outputs once more: it is freed after its last reader."""
     readers: dict[str, int] = {}
     for node in model.nodes:
         for tensor in node.inputs:
@@ -273,7 +273,7 @@ def _count_readers(model: Model) -> dict[str, int]:
 
 
 def _noting(report: Progress, raised: list[BaseException]) -> Progress:
-    """Note what a progress function raises, which is its caller's and not a layer's."""
+    """Record what a progress function raises: it is the caller's error, not a layer's."""
 
     def call(done: int, total: int) -> None:
         try:

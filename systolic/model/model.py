@@ -31,13 +31,13 @@ class Model:
     Parameters
     ----------
     nodes : iterable of Node or Layer
-        A bare Layer reads the tensor written before it; the first reads the first input.
+        A bare Layer reads the previous output; the first reads the first input.
     inputs : mapping of str to TensorSpec or (shape, dtype)
         The tensors the model is given.
     outputs : sequence of str, optional
         The tensors it returns; by default the last one written.
     constants : mapping of str to ndarray, optional
-        Tensors that come with the model.
+        Tensors stored in the model.
     name : str
         Display name.
 
@@ -155,14 +155,14 @@ class Model:
         Parameters
         ----------
         batch : int
-            Size of axis 0 where a model takes any.
+            Size of axis 0 of inputs that accept any.
         shapes : mapping of str to tuple of int, optional
             Whole shapes of inputs by name; needed for an input with other symbolic sizes.
 
         Raises
         ------
         ValueError
-            If a size stays open, or a shape is of no input or does not fit it.
+            If a size is unknown, or a shape does not belong to an input or does not fit it.
         """
         bound = {}
         for name, shape in inference.bind_shapes(self.inputs, batch, shapes).items():

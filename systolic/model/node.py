@@ -21,14 +21,14 @@ class Node:
     layer : Layer
     inputs : tuple of str
     output : str or tuple of str
-        A name for each of the layer's outputs; "" for one that is not used.
+        A name for each of the layer's outputs; "" if it is not used.
     name : str
-        Shown in tables and errors; by default the output's name.
+        Shown in tables and errors; default the output's name.
 
     Attributes
     ----------
     outputs : tuple of str
-        All names, "" among them.
+        All names, including "".
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Node:
         return self._label
 
     def named(self, results: Any) -> dict[str, Any]:
-        """Return what the layer gives, one thing or a tuple, by the names of the outputs in use."""
+        """Return a dict from the names of the outputs in use to one result, or to those of a tuple."""
         each = (results,) if self.layer.outputs == 1 else results
         return {name: result for name, result in zip(self.outputs, each, strict=True) if name}
 
@@ -91,7 +91,7 @@ def as_names(names: Any, what: str) -> tuple[str, ...]:
 
 
 def parameters(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Return elements and bytes of the arrays that a node holds and of the constants that it reads."""
+    """Return elements and bytes of the arrays that a node holds and of the constants it reads."""
     elements, size = node.layer.held
     for tensor in dict.fromkeys(node.inputs):
         if tensor in constants:

@@ -24,7 +24,7 @@ _MULTIPLIES = (
     "MatMul", "MatMulInteger", "MatMulNBits", "MultiHeadAttention", "QAttention", "QGemm", "RNN",
 )  # fmt: skip
 
-# Lines that say why no MAC runs on the array.
+# Maximum lines of the explanation.
 _LINES = 4
 
 
@@ -114,7 +114,7 @@ def _codes_before(tensor: str, known: Mapping[str, Tensor], writers: Mapping[str
 
 
 def off_array_lines(nodes: Sequence[OffArray]) -> list[str]:
-    """Return a few lines on why no MAC runs on the array; ``OffArray.to_dict`` has every node."""
+    """Return a few lines that explain why no MAC runs on the array."""
     if not nodes:
         return ["no MAC runs on the array: no node multiplies matrices"]
     lines = []

@@ -24,12 +24,12 @@ class TensorSpec:
     Parameters
     ----------
     shape : tuple of int or None
-        None is any size, bound at run time; in axis 0 the batch.
+        None is any size, bound at run time; axis 0 is the batch.
     dtype : str
         "float32", "float64", "float16", "bool", or "int8" to "uint64".
     symbols : tuple of str or None
-        Names of sizes that are None in `shape`: those of one name must be equal in all inputs. Empty,
-        or one per axis.
+        Names of sizes that are None in `shape`: sizes with the same name must be equal in all inputs.
+        Empty, or one per axis.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class TensorSpec:
         object.__setattr__(self, "symbols", symbols)
 
     def check(self, name: str, value: np.ndarray) -> None:
-        """Raise if an array does not fit: another type TypeError, another shape ValueError."""
+        """Raise TypeError if an array has another dtype, ValueError if another shape."""
         if value.dtype.newbyteorder("=") != np.dtype(self.dtype):
             raise TypeError(
                 f"input {name!r} must hold {self.dtype}, not {value.dtype}; "
