@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from systolic._files import folder_of, path_text, write_file
-from systolic._show.table import Table, si
+from systolic._show.table import Column, Table, si
 from systolic._text import printable
 
 SUFFIXES = (".html", ".csv", ".json")
@@ -46,8 +46,18 @@ class Report(ABC):
         """Return machine, totals and rows as JSON can hold them."""
 
     @abstractmethod
-    def _page(self) -> str:
-        """Return the HTML page."""
+    def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
+        """Return the parts of the HTML page: title, totals as text, charts, tables."""
+
+    def _chart(
+        self, title: str, series: dict[str, str], show: Callable[[float], str], top: float | None = None
+    ) -> str:
+        """Return a column chart of the rows; `series` maps names to keys of the rows."""
+        from systolic._show.charts import Series, columns_chart
+
+        rows = self.rows
+        stacked = [Series(name, [row[key] or 0 for row in rows]) for name, key in series.items()]
+        return columns_chart(title, [row["node"] for row in rows], stacked, show, top)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return :meth:`to_dict` as JSON text; write it to a file if a path is given."""
@@ -82,7 +92,9 @@ class Report(ABC):
 
         The page loads nothing, from the network or elsewhere, and runs no script.
         """
-        return _written(path, self._page())
+        from systolic._show.page import page
+
+        return _written(path, page(*self._page()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file of the format named by its suffix: ``.html``, ``.csv`` or ``.json``.
@@ -113,6 +125,22 @@ def check_path(path: str | os.PathLike[str]) -> str:
     if Path(path).is_dir():
         raise ValueError(f"{os.fspath(path)} is a folder; name a file in it")
     return suffix
+
+
+def keyed_table(
+    columns: Mapping[str, str | Column],
+    rows: Sequence[Mapping[str, Any]],
+    totals: Mapping[str, Any],
+    title: str,
+) -> Table:
+    """Return a table of rows that are dicts, and of their totals; `columns` are by key."""
+    body = [[row.get(key) for key in columns] for row in rows]
+    return Table(list(columns.values()), body, title=title, footer=[totals.get(key) for key in columns])
+
+
+def values_of(source: Any, *names: str) -> dict[str, Any]:
+    """Return attributes by name; None for each if `source` is None."""
+    return {name: None if source is None else getattr(source, name) for name in names}
 
 
 def sizes_text(shape: Sequence[int]) -> str:

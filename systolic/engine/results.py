@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic._show.report import Report, bytes_text, sizes_text
+from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, values_of
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import MachineConfig
 from systolic.gemm import Gemm
 from systolic.stats import Stats
 from systolic.trace import Trace
+
+# What a report adds up over the layers.
+_SUMMED = (
+    "parameters", "parameter_bytes", "read_bytes", "written_bytes",
+    "wall_seconds", "array_wall_seconds", "host_wall_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,7 @@ class LayerRun:
             "gemm": None if self.gemm is None else self.gemm.to_dict(),
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
-            "parameters": self.parameters,
-            "parameter_bytes": self.parameter_bytes,
-            "read_bytes": self.read_bytes,
-            "written_bytes": self.written_bytes,
-            "wall_seconds": self.wall_seconds,
-            "array_wall_seconds": self.array_wall_seconds,
+            **values_of(self, *_SUMMED[:-1]),
         }
 
 
@@ -128,23 +129,17 @@ class Run:
 
     def table(self) -> Table:
         """Return a row per layer: shape, folds, cycles, utilization, time and share of time."""
-        total = self.stats
-        columns: list[str | Column] = ["layer", "kind", "output", "product", "folds", "cycles"]
-        columns += [Column("utilization", format=percent), Column("time", format=seconds)]
-        columns += [Column("share", format=percent)]
-        counts = ("folds", "cycles", "utilization", "machine_seconds", "share")
+        report = self.report()
+        columns: dict[str, str | Column] = {
+            "node": "layer", "layer": "kind", "shape": "output", "product": "product", "folds": "folds",
+            "cycles": "cycles", "utilization": Column("utilization", format=percent),
+            "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
+        }  # fmt: skip
         rows = [
-            (
-                layer.name,
-                layer.layer,
-                _check.shape(layer.shape),
-                None if layer.gemm is None else layer.gemm.text,
-                *(row[name] for name in counts),
-            )
-            for layer, row in zip(self.layers, self.report().rows, strict=True)
+            {**row, "shape": _check.shape(layer.shape), "product": layer.gemm and layer.gemm.text}
+            for row, layer in zip(report.rows, self.layers, strict=True)
         ]
-        footer = ("total", None, None, None, total.folds, total.cycles, total.utilization, self.seconds, None)
-        return Table(columns, rows, title=_machine_text(self.machine, self.mode), footer=footer)
+        return keyed_table(columns, rows, {**report.totals, "node": "total"}, report.title)
 
     def report(self) -> RunReport:
         """Return the cost of each layer as a table, JSON, CSV, a pandas frame or an HTML page.
@@ -234,35 +229,21 @@ class RunReport(Report):
         return [self._row(layer) for layer in self.layers]
 
     def _row(self, layer: LayerRun) -> dict[str, Any]:
-        gemm, stats = layer.gemm, layer.stats
-        on_array = gemm is not None
-
-        def counted(value: Any) -> Any:
-            return value if on_array else None
-
+        gemm, cycles = layer.gemm, layer.stats.cycles
+        stats = None if gemm is None else layer.stats
+        share = cycles / self.stats.cycles if self.stats.cycles else 0.0
         return {
             "node": layer.name,
             "layer": layer.layer,
-            "on": "array" if on_array else "host",
+            "on": "host" if gemm is None else "array",
             "output": sizes_text(layer.shape),
             "dtype": layer.dtype,
-            **{name: None if gemm is None else getattr(gemm, name) for name in ("m", "k", "n", "groups")},
-            "folds": counted(stats.folds),
-            "cycles": counted(stats.cycles),
-            "utilization": counted(stats.utilization),
-            "macs": counted(stats.macs),
-            "machine_seconds": counted(self.machine.seconds(stats.cycles)),
-            "share": counted(stats.cycles / self.stats.cycles if self.stats.cycles else 0.0),
-            "weight_bytes": counted(stats.weight_bytes),
-            "activation_bytes": counted(stats.activation_bytes),
-            "output_bytes": counted(stats.output_bytes),
-            "parameters": layer.parameters,
-            "parameter_bytes": layer.parameter_bytes,
-            "read_bytes": layer.read_bytes,
-            "written_bytes": layer.written_bytes,
-            "wall_seconds": layer.wall_seconds,
-            "array_wall_seconds": layer.array_wall_seconds,
-            "host_wall_seconds": layer.host_wall_seconds,
+            **values_of(gemm, "m", "k", "n", "groups"),
+            **values_of(stats, "folds", "cycles", "utilization", "macs"),
+            "machine_seconds": None if gemm is None else self.machine.seconds(cycles),
+            "share": None if gemm is None else share,
+            **values_of(stats, "weight_bytes", "activation_bytes", "output_bytes"),
+            **values_of(layer, *_SUMMED),
         }
 
     @property
@@ -271,44 +252,44 @@ class RunReport(Report):
         on_array = sum(layer.gemm is not None for layer in self.layers)
         stats = self.stats.to_dict()
         del stats["pe_cycles"]
-        summed = (
-            "parameters", "parameter_bytes", "read_bytes", "written_bytes",
-            "wall_seconds", "array_wall_seconds", "host_wall_seconds",
-        )  # fmt: skip
         return {
             "array_nodes": on_array,
             "host_nodes": len(self.layers) - on_array,
             **stats,
             "utilization": self.stats.utilization,
             "machine_seconds": self.seconds,
-            **{name: sum(getattr(layer, name) for layer in self.layers) for name in summed},
+            **{name: sum(getattr(layer, name) for layer in self.layers) for name in _SUMMED},
         }
+
+    @property
+    def title(self) -> str:
+        """The machine and the mode."""
+        array = self.machine.array
+        return f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz, {self.mode} mode"
 
     def table(self) -> Table:
         """Return a row per node with the main columns; :meth:`to_frame` and :meth:`to_csv` have all."""
-        total = self.totals
-        columns: list[str | Column] = ["#", "node", "layer", "on", "output", "product", "folds", "cycles"]
-        columns += [Column("utilization", format=percent), "MACs", Column("time", format=seconds)]
-        columns += [
-            Column(name, format=bytes_text) for name in ("weights in", "activations in", "parameters")
-        ]
-        columns += [Column("array wall", format=seconds), Column("host wall", format=seconds)]
+        columns: dict[str, str | Column] = {
+            "#": "#", "node": "node", "layer": "layer", "on": "on", "output": "output", "product": "product",
+            "folds": "folds", "cycles": "cycles", "utilization": Column("utilization", format=percent),
+            "macs": "MACs", "machine_seconds": Column("time", format=seconds),
+            "weight_bytes": Column("weights in", format=bytes_text),
+            "activation_bytes": Column("activations in", format=bytes_text),
+            "parameter_bytes": Column("parameters", format=bytes_text),
+            "array_wall_seconds": Column("array wall", format=seconds),
+            "host_wall_seconds": Column("host wall", format=seconds),
+        }  # fmt: skip
         rows = [
-            (
-                number, row["node"], row["layer"], row["on"], row["output"],
-                None if layer.gemm is None else layer.gemm.text,
-                row["folds"], row["cycles"], row["utilization"], row["macs"], row["machine_seconds"],
-                row["weight_bytes"], row["activation_bytes"], row["parameter_bytes"] or None,
-                row["array_wall_seconds"] if layer.gemm is not None else None, row["host_wall_seconds"],
-            )
+            {
+                **row,
+                "#": number,
+                "product": layer.gemm and layer.gemm.text,
+                "parameter_bytes": layer.parameter_bytes or None,
+                "array_wall_seconds": layer.gemm and layer.array_wall_seconds,
+            }
             for number, (row, layer) in enumerate(zip(self.rows, self.layers, strict=True))
-        ]  # fmt: skip
-        footer = (
-            None, "total", None, None, None, None, total["folds"], total["cycles"], total["utilization"],
-            total["macs"], total["machine_seconds"], total["weight_bytes"], total["activation_bytes"],
-            total["parameter_bytes"], total["array_wall_seconds"], total["host_wall_seconds"],
-        )  # fmt: skip
-        return Table(columns, rows, title=_machine_text(self.machine, self.mode), footer=footer)
+        ]
+        return keyed_table(columns, rows, {**self.totals, "node": "total"}, self.title)
 
     def by_layer(self) -> Table:
         """Return a row per kind of layer, the slowest to emulate first."""
@@ -338,13 +319,12 @@ class RunReport(Report):
             "nodes": self.rows,
         }
 
-    def _page(self) -> str:
-        from systolic._show.charts import Series, columns_chart
-        from systolic._show.page import page
-
+    def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
         total = self.totals
+        wall, array, host = (total[f"{part}wall_seconds"] for part in ("", "array_", "host_"))
+        share = percent(host / wall if wall else 0.0)
         pairs = [
-            ("machine", _machine_text(self.machine, self.mode)),
+            ("machine", self.title),
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
             ("cycles", f"{total['cycles']:,}"),
             ("time on the machine", f"{seconds(self.seconds)} (array cycles only)"),
@@ -357,43 +337,21 @@ class RunReport(Report):
                 f"{bytes_text(total['weight_bytes'])} of weights, {bytes_text(total['activation_bytes'])} of "
                 f"activations in, {bytes_text(total['output_bytes'])} of accumulators out",
             ),
-            ("emulation", self._emulation()),
+            ("emulation", f"{seconds(wall)}: array {seconds(array)}, host {seconds(host)} ({share})"),
         ]
-        names = [layer.name for layer in self.layers]
-
-        def column(key: str) -> list[float]:
-            return [row[key] or 0 for row in self.rows]
-
+        crossing = {
+            "weights in": "weight_bytes",
+            "activations in": "activation_bytes",
+            "accumulators out": "output_bytes",
+        }
+        wall_times = {"array": "array_wall_seconds", "host": "host_wall_seconds"}
         charts = [
-            columns_chart("Cycles", names, [Series("cycles", column("cycles"))], lambda v: si(v, "cycles")),
-            columns_chart("Utilization", names, [Series("used", column("utilization"))], percent, top=1.0),
-            columns_chart(
-                "Bytes through the array",
-                names,
-                [
-                    Series("weights in", column("weight_bytes")),
-                    Series("activations in", column("activation_bytes")),
-                    Series("accumulators out", column("output_bytes")),
-                ],
-                bytes_text,
-            ),
-            columns_chart(
-                "Wall time of the emulation",
-                names,
-                [
-                    Series("array", column("array_wall_seconds")),
-                    Series("host", column("host_wall_seconds")),
-                ],
-                seconds,
-            ),
-        ]  # fmt: skip
-        return page("What the run cost", pairs, charts, [self.by_layer(), self.table()])
-
-    def _emulation(self) -> str:
-        total = self.totals
-        wall, array, host = (total[f"{part}wall_seconds"] for part in ("", "array_", "host_"))
-        share = host / wall if wall else 0.0
-        return f"{seconds(wall)}: array {seconds(array)}, host {seconds(host)} ({percent(share)})"
+            self._chart("Cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
+            self._chart("Utilization", {"used": "utilization"}, percent, top=1.0),
+            self._chart("Bytes through the array", crossing, bytes_text),
+            self._chart("Wall time of the emulation", wall_times, seconds),
+        ]
+        return "What the run cost", pairs, charts, [self.by_layer(), self.table()]
 
     def __repr__(self) -> str:
         total = self.totals
@@ -401,7 +359,3 @@ class RunReport(Report):
             f"<RunReport {total['array_nodes']} nodes on the array, {total['host_nodes']} on the host: "
             f"{total['cycles']:,} cycles, {total['macs']:,} MACs>"
         )
-
-
-def _machine_text(machine: MachineConfig, mode: str) -> str:
-    return f"{machine.array.rows} x {machine.array.cols} array at {machine.clock_mhz:g} MHz, {mode} mode"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic._show.report import Report, bytes_text, sizes_text
+from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, values_of
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig
@@ -127,10 +127,7 @@ class Summary(Report):
         return {
             "array_nodes": sum(node.on == "array" for node in self.nodes),
             "host_nodes": sum(node.on == "host" for node in self.nodes),
-            "macs": stats.macs,
-            "folds": stats.folds,
-            "cycles": stats.cycles,
-            "utilization": stats.utilization,
+            **values_of(stats, "macs", "folds", "cycles", "utilization"),
             "machine_seconds": self.machine.seconds(stats.cycles),
             **{name: sum(row[name] or 0 for row in rows) for name in summed},
             "complete": all(node.stats is not None for node in self.nodes if node.on == "array")
@@ -145,39 +142,31 @@ class Summary(Report):
         top : int, optional
             Limit on rows: those with the most cycles first, then the others in the model's order.
         """
-        columns: list[str | Column] = ["#", "node", "layer", "on", "reads", "writes", "dtype", "product"]
-        columns += [Column(name, ">") for name in ("MACs", "cycles")]
-        columns += [Column("utilization", ">", percent)]
-        columns += [
-            "parameters",
-            Column("parameter bytes", format=bytes_text),
-            Column("written", ">", bytes_text),
-        ]
+        columns: dict[str, str | Column] = {
+            "#": "#", "node": "node", "layer": "layer", "on": "on", "reads": "reads", "writes": "writes",
+            "dtype": "dtype", "product": "product", "macs": Column("MACs", ">"),
+            "cycles": Column("cycles", ">"), "utilization": Column("utilization", ">", percent),
+            "parameters": "parameters",
+            "parameter_bytes": Column("parameter bytes", format=bytes_text),
+            "written_bytes": Column("written", ">", bytes_text),
+        }  # fmt: skip
         rows = []
         for number, (node, row) in enumerate(zip(self.nodes, self.rows, strict=True)):
-            absent = "?" if node.on == "array" else None
-            costs: tuple[Any, ...] = (absent,) * 4
-            if node.gemm is not None and node.stats is not None:
-                costs = (node.gemm.text, node.stats.macs, node.stats.cycles, node.stats.utilization)
-            rows.append(
-                (
-                    number, node.name, node.layer, node.on, row["reads"], row["writes"], row["dtype"], *costs,
-                    node.parameters or None, node.parameter_bytes or None,
-                    "?" if row["written_bytes"] is None else row["written_bytes"],
-                )
-            )  # fmt: skip
+            row |= {"#": number, "product": node.gemm and node.gemm.text}
+            unknown = ["written_bytes"]
+            if node.on == "array":
+                unknown += ["product", "macs", "cycles", "utilization"]
+            row |= {name: "?" for name in unknown if row[name] is None}
+            row |= {name: row[name] or None for name in ("parameters", "parameter_bytes")}
+            rows.append(row)
+        if top is not None:
+            # Nodes on the array first, those with the most cycles first.
+            rows = sorted(
+                rows, key=lambda row: (row["on"] != "array", -(self.nodes[row["#"]].stats or Stats()).cycles)
+            )[:top]
         total = self.totals
         least = "total" if total["complete"] else "total of what is known"
-        if top is not None:
-            order = sorted(range(len(rows)), key=lambda i: _rank(self.nodes[i]))
-            rows = [rows[i] for i in order[:top]]
-        footer = (
-            None, least, None, None, None, None, None, None, total["macs"], total["cycles"],
-            total["utilization"], total["parameters"], total["parameter_bytes"], total["written_bytes"],
-        )  # fmt: skip
-        array = self.machine.array
-        title = f"{self.title}, on a {array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"
-        return Table(columns, rows, title=title, footer=footer)
+        return keyed_table(columns, rows, {**total, "node": least}, f"{self.title}, on a {self._machine()}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return machine, totals and rows as JSON can hold them."""
@@ -189,36 +178,30 @@ class Summary(Report):
             "nodes": self.rows,
         }
 
-    def _page(self) -> str:
-        from systolic._show.charts import Series, columns_chart
-        from systolic._show.page import page
-
-        total, array = self.totals, self.machine.array
+    def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
+        total = self.totals
         at_least = "" if total["complete"] else "at least "
         pairs = [
             ("model", self.title),
-            ("machine", f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"),
+            ("machine", self._machine()),
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
-            *(
-                []
-                if self.off_array is None
-                else [("array", "; ".join(map(str.strip, off_array_lines(self.off_array))))]
-            ),
             ("MACs", f"{at_least}{total['macs']:,}"),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
             ("utilization", percent(total["utilization"])),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
         ]
-        names, rows = [node.name for node in self.nodes], self.rows
+        if self.off_array is not None:
+            pairs.insert(3, ("array", "; ".join(map(str.strip, off_array_lines(self.off_array)))))
         charts = [
-            columns_chart(title, names, [Series(key, [row[key] or 0 for row in rows])], show)
-            for title, key, show in (
-                ("MACs", "macs", lambda v: si(v, "MACs")),
-                ("Estimated cycles", "cycles", lambda v: si(v, "cycles")),
-                ("Bytes of parameters", "parameter_bytes", bytes_text),
-            )
+            self._chart("MACs", {"macs": "macs"}, lambda v: si(v, "MACs")),
+            self._chart("Estimated cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
+            self._chart("Bytes of parameters", {"parameter_bytes": "parameter_bytes"}, bytes_text),
         ]
-        return page("What the model holds and would cost", pairs, charts, [self.table()])
+        return "What the model holds and would cost", pairs, charts, [self.table()]
+
+    def _machine(self) -> str:
+        array = self.machine.array
+        return f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"
 
     def __str__(self) -> str:
         first = [] if self.off_array is None else off_array_lines(self.off_array)
@@ -234,8 +217,6 @@ class Summary(Report):
 
 
 def _row(node: NodeSummary) -> dict[str, Any]:
-    stats = node.stats
-    sizes = ("m", "k", "n", "groups")
     counts = ("macs", "folds", "cycles", "utilization", "weight_bytes", "activation_bytes", "output_bytes")
     return {
         "node": node.name,
@@ -244,18 +225,13 @@ def _row(node: NodeSummary) -> dict[str, Any]:
         "reads": ", ".join(_sizes(shape) for shape, _ in node.reads),
         "writes": ", ".join(_sizes(shape) for shape, _ in node.writes),
         "dtype": ", ".join(dtype for _, dtype in node.writes),
-        **{name: None if node.gemm is None else getattr(node.gemm, name) for name in sizes},
-        **{name: None if stats is None else getattr(stats, name) for name in counts},
+        **values_of(node.gemm, "m", "k", "n", "groups"),
+        **values_of(node.stats, *counts),
         "parameters": node.parameters,
         "parameter_bytes": node.parameter_bytes,
         "read_bytes": _tensor_bytes(node.reads),
         "written_bytes": _tensor_bytes(node.writes),
     }
-
-
-def _rank(node: NodeSummary) -> tuple[bool, int]:
-    """Return the sort key of a node: on the array first, then by cycles, largest first."""
-    return node.on != "array", 0 if node.stats is None else -node.stats.cycles
 
 
 def _tensor_bytes(tensors: tuple[Tensor, ...]) -> int | None:
