@@ -456,7 +456,7 @@ MUTANTS = (
         "flatten takes the axes the wrong way round",
         (
             Change(
-                "layers/host/shape.py",
+                "layers/host/reshape.py",
                 "return math.prod(shape[:axis]), math.prod(shape[axis:])",
                 "return math.prod(shape[axis:]), math.prod(shape[:axis])",
             ),

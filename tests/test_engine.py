@@ -340,7 +340,7 @@ def test_memory_of_a_long_matmul_in_cycle_mode() -> None:
 def test_result_shows_itself() -> None:
     x, w = np.ones((4, 8), np.int8), np.ones((8, 3), np.int8)
     result = matmul(x, w, array=ArrayConfig(8, 8))
-    assert repr(result) == "<Result (4, 3) int32 on 8 x 8: 26 cycles, 1 folds, utilization 5.8%>"
+    assert repr(result) == "<Result (4, 3) int32 on 8 x 8: 26 cycles, 1 fold, utilization 5.8%>"
     html = result._repr_html_()
     assert "Gemm(4, 8, 3)" in html and "8 x 8, cycle mode" in html and "26" in html
     data = json.loads(json.dumps(result.to_dict()))

@@ -1,4 +1,4 @@
-"""One product or one convolution on the array: ``matmul``, ``conv2d`` and what they return."""
+"""One product or one convolution on the array: ``matmul``, ``conv2d`` and their ``Result``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ProgressArgument = bool | Progress | None
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What a product gave and what it cost.
+    """Accumulators of a product and what it cost.
 
     Attributes
     ----------
     acc : ndarray of int32
-        The sums: (M, N) from :func:`matmul`, an image from :func:`conv2d`.
+        The accumulators: (M, N) from :func:`matmul`, an image from :func:`conv2d`.
     gemm : Gemm
         Sizes of the product, or of the products a convolution was lowered to.
     array : ArrayConfig
@@ -45,7 +45,7 @@ class Result:
     >>> import numpy as np
     >>> from systolic import ArrayConfig, matmul
     >>> matmul(np.int8([[1, 2]]), np.int8([[3], [4]]), array=ArrayConfig(2, 2))
-    <Result (1, 1) int32 on 2 x 2: 5 cycles, 1 folds, utilization 10.0%>
+    <Result (1, 1) int32 on 2 x 2: 5 cycles, 1 fold, utilization 10.0%>
     """
 
     acc: np.ndarray
@@ -92,15 +92,16 @@ class Result:
         return plot_timeline(bars, rows=self.array.rows, cols=self.array.cols)
 
     def __repr__(self) -> str:
+        folds = f"{self.stats.folds:,} fold{'' if self.stats.folds == 1 else 's'}"
         return (
             f"<Result {_check.shape(self.acc.shape)} int32 on {self.array.rows} x {self.array.cols}: "
-            f"{self.cycles:,} cycles, {self.stats.folds:,} folds, utilization {percent(self.utilization)}>"
+            f"{self.cycles:,} cycles, {folds}, utilization {percent(self.utilization)}>"
         )
 
     def _repr_html_(self) -> str:
         rows = [
             ("product", repr(self.gemm)),
-            ("sums", f"{_check.shape(self.acc.shape)} int32"),
+            ("accumulators", f"{_check.shape(self.acc.shape)} int32"),
             ("array", f"{self.array.rows} x {self.array.cols}, {self.mode} mode"),
             ("cycles", f"{self.cycles:,}"),
             ("folds", f"{self.stats.folds:,}"),
@@ -188,7 +189,7 @@ def conv2d(
     progress: ProgressArgument = None,
     trace: bool | Trace | None = None,
 ) -> Result:
-    """Convolve 8-bit images with 8-bit kernels on the array, by im2col.
+    """Convolve 8-bit images with 8-bit weights on the array, by im2col.
 
     Parameters
     ----------
@@ -198,19 +199,19 @@ def conv2d(
     padding : int, (h, w), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
         "same" is ONNX's SAME_UPPER.
     groups : int
-        Blocks of channels convolved apart; as many as ic for a depthwise convolution. They run
-        as one sequence of folds, groups outermost.
+        Blocks of channels convolved separately; ic for a depthwise convolution. They run as one
+        sequence of folds, groups outermost.
     layout : {"NCHW", "NHWC"}
         Of x and of the result.
     x_zero_point : int
-        The code that padded pixels carry. The sums are those of raw codes.
+        The value of padded pixels. It is not subtracted: accumulators are sums of raw products.
     array, mode, threads, progress, trace
         As for :func:`matmul`.
 
     Returns
     -------
     Result
-        ``.acc`` holds the sums modulo 2^32, (batch, oc, oh, ow) int32, in the layout.
+        ``.acc`` holds the accumulators modulo 2^32, (batch, oc, oh, ow) int32, in the layout.
 
     Raises
     ------

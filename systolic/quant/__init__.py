@@ -1,9 +1,10 @@
-"""Scale and zero point: float to integer codes, back, and int32 sums to 8 bits by a named rounding.
+"""Scale and zero point: quantize, dequantize, and requantize int32 accumulators by a named rounding.
 
-``real = scale * (q - zero_point)``. Codes and ``half_even`` are float32 arithmetic, every operation
-rounded by itself, as ONNX defines QuantizeLinear, DequantizeLinear, QLinearMatMul and QLinearConv
-and as ONNX Runtime's CPU provider (MLAS) computes them; so equal codes come out, bit by bit. The
-other roundings are those of other runtimes and of hardware: :mod:`systolic.quant.roundings`.
+A *code* is a quantized integer value; it represents ``real = scale * (code - zero_point)``.
+Quantization and ``half_even`` are float32 arithmetic, every operation rounded by itself, as ONNX defines
+QuantizeLinear, DequantizeLinear, QLinearMatMul and QLinearConv and as ONNX Runtime's CPU provider
+(MLAS) computes them, so codes are equal bit for bit. The other roundings are those of other runtimes
+and of hardware: :mod:`systolic.quant.roundings`.
 """
 
 from systolic.quant.linear import dequantize as dequantize

@@ -1,4 +1,4 @@
-"""Real numbers to codes and back, as ONNX's QuantizeLinear and DequantizeLinear."""
+"""Quantize and dequantize as ONNX's QuantizeLinear and DequantizeLinear do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from systolic.quant.params import DTYPES, QuantParams, as_params
 
 
 def quantize(x: Any, params: QuantParams) -> np.ndarray:
-    """Return the codes of real numbers: ``sat(rne(f32(x / scale)) + zero_point)``.
+    """Quantize real numbers: ``sat(rne(f32(x / scale)) + zero_point)``.
 
     A float32 division (not a product with the reciprocal), rounded to the nearest integer, ties
     to even, then the zero point, then saturation. Infinities saturate, NaN becomes the smallest

@@ -1,4 +1,4 @@
-"""What integer codes stand for: scale and zero point, per tensor or per channel."""
+"""Quantization parameters: scale and zero point, per tensor or per channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EIGHT_BITS = _check.OPERAND_DTYPES
 
 @dataclass(frozen=True, repr=False)
 class QuantParams:
-    """How integer codes stand for real numbers: ``real = scale * (q - zero_point)``.
+    """How codes (quantized integer values) represent reals: ``real = scale * (code - zero_point)``.
 
     A value: hashable, comparable, picklable; it round-trips through ``eval(repr(p))`` and,
     with :meth:`to_dict` and :meth:`from_dict`, through JSON.

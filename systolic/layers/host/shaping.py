@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,6 @@ from systolic.layers.host._inputs import (
     take_some,
 )
 from systolic.layers.host._parts import copied
-from systolic.layers.host.shape import Reshape
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
 _MOST_ELEMENTS = 1 << 34
@@ -212,57 +211,6 @@ class Unsqueeze(HostLayer):
         """Return a copy with more axes."""
         x, *_ = _with_axes(self, inputs)
         return copied(x).reshape(self._shape(x.shape, _axes_from(self, inputs)))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ReshapeTo(HostLayer):
-    """The same elements under a shape that is computed: reads x and a shape, as :class:`Reshape` has it.
-
-    Parameters
-    ----------
-    allowzero : bool
-        Whether 0 means a size of 0, instead of copying the input's.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic import ReshapeTo
-    >>> ReshapeTo().apply(np.arange(6), np.array([-1, 2])).shape
-    (3, 2)
-    """
-
-    inputs: ClassVar[int] = 2
-
-    allowzero: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the second input's values decide."""
-        take(self, shapes)
-        raise UnknownShape
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
-        _, target = take(self, values)
-        if target is None:
-            raise UnknownShape
-        return Reshape(integer_list(self, target, "a shape"), allowzero=self.allowzero).output_shape(
-            shapes[0]
-        )
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, target = take(self, dtypes)
-        expect_lists(self, (target,), ("a shape",))
-        return np.dtype(dtype).name
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy of x with the other shape."""
-        x, target = take(self, inputs)
-        self.output_dtype(x.dtype.name, target.dtype.name)
-        return copied(x).reshape(self.output_shape_from((x, target), x.shape, target.shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
