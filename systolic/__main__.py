@@ -1,4 +1,4 @@
-"""``python -m systolic`` is the shell's ``systolic``."""
+"""Entry point of ``python -m systolic``."""
 
 import sys
 

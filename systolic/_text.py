@@ -1,4 +1,4 @@
-"""Text from model files, made safe to print: names may hold terminal commands or hidden characters."""
+"""Escape invisible characters in text from model files: names may hold terminal commands."""
 
 from __future__ import annotations
 

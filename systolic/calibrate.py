@@ -1,4 +1,4 @@
-"""A float model becomes a quantized one: ranges of its tensors from calibration data."""
+"""``quantize_model``: quantize a float model, with tensor ranges from calibration data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scoreboard for a user's RTL: the emulator steps beside it and names what differs."""
+"""A scoreboard for RTL: step the emulator in lockstep and name the first difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Stats``: what a run cost, as integers with their unit in the name; addable."""
+"""``Stats``: counts of a run, addable integers with the unit in the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast this machine emulates, as ratios: each measured beside what it is compared with."""
+"""Benchmarks of the emulation as ratios: each measurement is interleaved with its baseline."""
 
 from systolic.benchmark.calls import suite as suite
 from systolic.benchmark.cycle import NumpyStepping as NumpyStepping

@@ -1,4 +1,4 @@
-"""What calls cost (8 x 8 x 8, estimates, the import), and all that ``systolic bench`` measures."""
+"""Overheads of calls (8 x 8 x 8, estimates, the import), and the suite of ``systolic bench``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cycle mode beside numpy stepping: PE-cycles per second."""
+"""Cycle mode against numpy stepping: PE-cycles per second."""
 
 from __future__ import annotations
 

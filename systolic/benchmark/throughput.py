@@ -1,4 +1,4 @@
-"""Wavefront mode beside torch, ONNX Runtime and numpy: MACs per second."""
+"""Wavefront mode against torch, ONNX Runtime and numpy: MACs per second."""
 
 from __future__ import annotations
 

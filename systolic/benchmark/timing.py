@@ -1,4 +1,4 @@
-"""Two things timed in turn, and what came of it as rows of a table."""
+"""Interleaved timing of two functions, and tables of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that an ONNX file keeps in other files: where those may lie, and how much is read of them."""
+"""External data of ONNX files: check where it lies and how much is read."""
 
 from __future__ import annotations
 

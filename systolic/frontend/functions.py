@@ -1,4 +1,4 @@
-"""Functions defined in a model, written out where they are called."""
+"""Inline the functions that a model defines."""
 
 from __future__ import annotations
 

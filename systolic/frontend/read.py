@@ -1,4 +1,4 @@
-"""Reads an ONNX file into a ``Graph`` of our own records."""
+"""Read an ONNX file into a ``Graph``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on arrays block by block, so that memory in use does not grow with the tensor."""
+"""Process arrays block by block, so that memory use does not grow with the tensor."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class QuantParams:
         return array
 
     def __getstate__(self) -> dict[str, Any]:
-        # What follows from the fields is made anew.
+        # Values derived from the fields are computed again.
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property

@@ -1,4 +1,4 @@
-"""Int32 sums to 8-bit codes: the multiplier, and a named rounding."""
+"""Requantize int32 accumulators to 8-bit codes: the multiplier, and a named rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the engine against the reference and names the first mismatch."""
+"""Compare the engine with the reference and name the first mismatch."""
 
 from systolic.verifier.check import ModelCheck as ModelCheck
 from systolic.verifier.check import verify as verify

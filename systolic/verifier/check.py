@@ -1,4 +1,4 @@
-"""``verify``: random cases, or a model layer by layer, against what defines the results."""
+"""``verify``: check random cases, or a model layer by layer."""
 
 from __future__ import annotations
 

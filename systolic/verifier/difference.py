@@ -1,4 +1,4 @@
-"""How two tensors differ: where first, in how many elements, by how much."""
+"""Differences of two tensors: the first, how many, how large."""
 
 from __future__ import annotations
 

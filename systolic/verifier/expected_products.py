@@ -1,4 +1,4 @@
-"""What products of two tensors, and convolutions over one and three axes, should give."""
+"""Expected outputs of products of two tensors, and of convolutions over one and three axes."""
 
 from __future__ import annotations
 

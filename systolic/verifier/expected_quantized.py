@@ -1,4 +1,4 @@
-"""What the layers on codes beside the array should give, from their fields alone."""
+"""Expected outputs of quantized host layers, computed from their fields."""
 
 from __future__ import annotations
 

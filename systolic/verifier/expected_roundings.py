@@ -42,7 +42,7 @@ def rounded(layer: Any, acc: np.ndarray, bias: np.ndarray | None, axis: int) -> 
         return oracle.requantize(
             acc, scale.reshape(spread) if scale.ndim else scale, y.zero_point, np.dtype(y.dtype)
         )
-    twin = {"tflite": _tflite, "tflite_single": _tflite_single, "shift": _shift}[layer.rounding]
+    rounding = {"tflite": _tflite, "tflite_single": _tflite_single, "shift": _shift}[layer.rounding]
     # In double precision: the product of two float32 is exact, the quotient is rounded once.
     scales = [float(x.scales) * float(scale) / float(y.scales) for scale in w.scales.reshape(-1)]
     out = np.empty(acc.shape, dtype=y.dtype)
@@ -50,7 +50,7 @@ def rounded(layer: Any, acc: np.ndarray, bias: np.ndarray | None, axis: int) -> 
     for channel, target in zip(channels, np.moveaxis(out, axis, 0), strict=True):
         scale = scales.pop(0) if len(scales) > 1 else scales[0]
         sums, where = np.unique(channel, return_inverse=True)
-        codes = [twin(int(value), Fraction(scale)) + int(y.zero_points) for value in sums]
+        codes = [rounding(int(value), Fraction(scale)) + int(y.zero_points) for value in sums]
         if layer.rounding != "shift":
             codes = [_i32(code) for code in codes]
         target[...] = np.clip(np.array(codes, dtype=np.int64), y.qmin, y.qmax)[where].reshape(channel.shape)

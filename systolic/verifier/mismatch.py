@@ -1,4 +1,4 @@
-"""What a verification found: a report with the first difference of each failed case."""
+"""Reports of a verification: the first difference of each failed case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Node by node: which tensor of a model differs first, by how much, and whether its node is at fault."""
+"""Node by node: find the tensor that differs first, by how much, and whether its node is at fault."""
 
 from __future__ import annotations
 

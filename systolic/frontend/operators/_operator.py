@@ -1,4 +1,4 @@
-"""What a converter is given, and what it returns: an ONNX graph read into records of our own."""
+"""``Graph`` and ``Operator``: an ONNX graph as records, the input of converters."""
 
 from __future__ import annotations
 

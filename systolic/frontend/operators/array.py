@@ -1,4 +1,4 @@
-"""Operators whose products run on the array, and the one that prepares their operands."""
+"""Converters of operators that run on the array, and of DynamicQuantizeLinear, which prepares operands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leave operators that the table of converters lacks to ONNX Runtime or onnx's reference evaluator."""
+"""Delegate operators without a converter to ONNX Runtime or onnx's reference evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators on numbers of any kind: arithmetic, activations, pools, sums, float products, constants."""
+"""Converters of operators on numbers of any type: arithmetic, activations, pools, sums, float products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators on codes beside the array, and those between codes and real numbers."""
+"""Converters of quantized host operators, and of those that quantize and dequantize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that move numbers and change none."""
+"""Converters of operators that move elements without changing them."""
 
 from __future__ import annotations
 

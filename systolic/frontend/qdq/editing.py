@@ -1,4 +1,4 @@
-"""Changes to a graph's operators, with who writes and who reads each tensor kept up to date."""
+"""``Editor``: edit a graph's operators and keep the writer and readers of each tensor up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of a graph's tensors before it is converted, by the onnx package's inference."""
+"""Infer the shapes of a graph before it is converted, by the onnx package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers of layers on numbers of any kind, and of those that move numbers and change none."""
+"""Writers of layers on numbers of any type, and of those that move elements without changing them."""
 
 from __future__ import annotations
 

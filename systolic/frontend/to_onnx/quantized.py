@@ -1,4 +1,4 @@
-"""Writers of layers on codes, and of those between codes and real numbers."""
+"""Writers of layers on codes, and of those that quantize and dequantize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer's writer writes to: nodes and initializers, in an operator set that has them."""
+"""``Writer``: collects the nodes and initializers of an ONNX graph in a suitable operator set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators computed beside the array: element-wise, pooling, shapes, quantization."""
+"""Host operators: element-wise, pooling, shapes, quantization."""
 
 from systolic.layers.host.activation import Relu
 from systolic.layers.host.add import Add

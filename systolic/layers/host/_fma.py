@@ -1,4 +1,4 @@
-"""The fused multiply-add of float32, which numpy has not."""
+"""A fused multiply-add of float32, which numpy lacks."""
 
 from __future__ import annotations
 

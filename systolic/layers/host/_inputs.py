@@ -1,4 +1,4 @@
-"""What the host layers ask of their inputs, in one message style."""
+"""Checks of host layers' inputs, with one message style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions of two codes: by the compiled loops, element by element, or from a table over all pairs."""
+"""Functions of two codes, by compiled loops or by a table over all pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions of real numbers that numpy lacks, or computes with bits that depend on the processor."""
+"""Float functions that numpy lacks, or computes with processor-dependent bits."""
 
 from __future__ import annotations
 

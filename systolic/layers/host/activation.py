@@ -13,7 +13,7 @@ from systolic.layers.host._inputs import expect_dtype, take
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Relu(HostLayer):
-    """Negative numbers become 0: ``max(q, zero_point)`` on codes, ``max(x, 0)`` on float32.
+    """Rectify: ``max(q, zero_point)`` on codes, ``max(x, 0)`` on float32.
 
     Parameters
     ----------

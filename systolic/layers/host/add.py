@@ -1,4 +1,4 @@
-"""The sum of two tensors, on codes as ONNX Runtime adds them, or on plain numbers."""
+"""Add two tensors: codes as ONNX Runtime adds them, or plain numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from systolic.quant import QuantParams
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(HostLayer):
-    """The sum of two tensors that broadcast together, as numpy's do.
+    """Add two tensors with numpy broadcasting.
 
     With all three parameters, codes are added in float32, where `fma` rounds once::
 

@@ -1,4 +1,4 @@
-"""Functions of one or two numbers, element by element."""
+"""Element-wise functions of one or two numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ UNARY = tuple(_UNARY)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Unary(HostLayer):
-    """A function of each number by itself.
+    """Apply a function to each element.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ BINARY = tuple(_BINARY)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Binary(HostLayer):
-    """A function of two tensors that broadcast together, as numpy's do.
+    """Apply a function to two tensors with numpy broadcasting.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ class Binary(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip(HostLayer):
-    """Numbers below `low` become `low`, then those above `high` become `high`: ONNX operator Clip.
+    """Clip to [`low`, `high`], the upper bound last: ONNX operator Clip.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ class Clip(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Where(HostLayer):
-    """``a`` where a condition holds and ``b`` elsewhere; all three broadcast: ONNX operator Where.
+    """Select ``a`` where a condition holds, else ``b``, with broadcasting: ONNX operator Where.
 
     Examples
     --------
@@ -324,7 +324,7 @@ class Where(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cast(HostLayer):
-    """The same numbers in another type: ONNX operator Cast.
+    """Convert to another dtype: ONNX operator Cast.
 
     Parameters
     ----------

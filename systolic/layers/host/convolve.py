@@ -1,4 +1,4 @@
-"""Convolutions of real numbers and their transposes, beside the array, which multiplies codes alone."""
+"""Float convolutions and transposed convolutions on the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_PIXELS = 1 << 20
 
 
 class _Convolution(HostLayer):
-    """What both share: x, w and a bias of one float type, 1 to 3 axes, groups."""
+    """Base of both: x, w and a bias of one float type, 1 to 3 axes, groups."""
 
     inputs: ClassVar[None] = None
 
@@ -73,7 +73,7 @@ class _Convolution(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatConv(_Convolution):
-    """A convolution of real numbers over 1, 2 or 3 axes, its weights tensors too.
+    """A float convolution over 1, 2 or 3 axes; the weights are an input.
 
     It reads x (batch, ic, ...), w (oc, ic // groups, ...) and, optionally, a bias (oc,), of one type.
 
@@ -164,7 +164,7 @@ class FloatConv(_Convolution):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatConvTranspose(_Convolution):
-    """A transposed convolution of real numbers over 1, 2 or 3 axes: each element of x adds a kernel to y.
+    """A transposed float convolution over 1, 2 or 3 axes: each element of x adds a filter to y.
 
     It reads x (batch, ic, ...), w (ic, oc // groups, ...) and, optionally, a bias (oc,), of one type.
 

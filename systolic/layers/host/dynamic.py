@@ -1,4 +1,4 @@
-"""Quantization parameters found at run time."""
+"""Dynamic quantization: parameters from the range of the values at run time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from systolic.layers.host._parts import elementwise
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DynamicQuantize(HostLayer):
-    """Real numbers to uint8 codes, with the scale and zero point that fit their range.
+    """Quantize to uint8 with the scale and zero point that fit the range of the values.
 
     It writes three tensors: the codes, in x's shape, the scale, float32, and the zero point, uint8.
 

@@ -1,4 +1,4 @@
-"""Products of float matrices beside the array, which multiplies codes alone."""
+"""Float matrix products on the host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROWS = 128
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatMatMul(HostLayer):
-    """``alpha a @ b + beta c`` on plain numbers; stacks of matrices broadcast as numpy's do.
+    """Compute ``alpha a @ b + beta c`` on plain numbers, as :func:`numpy.matmul` broadcasts.
 
     Reads a, b and, optionally, c.
 

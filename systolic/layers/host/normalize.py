@@ -1,4 +1,4 @@
-"""Sums along axes and what is made of them: means, softmax, layer normalization, the largest."""
+"""Reductions and normalization: sums, means, softmax, layer normalization, ArgMax."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reduce(HostLayer):
-    """One number for all along some axes.
+    """Reduce over axes.
 
     Reads x and, where `axes` is None, optionally the axes (none of them: all).
 
@@ -161,7 +161,7 @@ class Reduce(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ArgMax(HostLayer):
-    """Where along an axis the largest number is: ONNX operator ArgMax.
+    """Return the index of the maximum along an axis: ONNX operator ArgMax.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ class ArgMax(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Softmax(HostLayer):
-    """Shares that sum to 1: ``exp(x - max) / sum(exp(x - max))`` along an axis.
+    """Softmax along an axis: ``exp(x - max) / sum(exp(x - max))``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers that take pieces of tensors or put them together."""
+"""Concatenate, split, slice, gather and expand tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from systolic.layers.host.shaping import room_for
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Concat(HostLayer):
-    """Tensors one behind the other along an axis: ONNX operator Concat.
+    """Concatenate tensors along an axis: ONNX operator Concat.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Concat(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(HostLayer):
-    """A tensor in pieces along an axis: ONNX operator Split.
+    """Split a tensor along an axis: ONNX operator Split.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ _EVERYTHING = (2**31 - 1, 2**63 - 1)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Slice(HostLayer):
-    """Every step-th element from a start up to an end, along some axes.
+    """Slice a tensor: every step-th element from a start up to an end, along some axes.
 
     Reads x and lists of integers: starts, ends and, optionally, axes (all from the first on) and
     steps (1). Negative starts and ends count from the end; what lies outside is cut to x.
@@ -210,7 +210,7 @@ class Slice(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gather(HostLayer):
-    """Elements of an axis by number: reads x and indices of int32 or int64.
+    """Gather elements along an axis by index: reads x and indices of int32 or int64.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ class Gather(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Expand(HostLayer):
-    """x repeated to a shape that it broadcasts with: reads x and a shape. ONNX operator Expand.
+    """Broadcast x to a shape: reads x and the shape. ONNX operator Expand.
 
     Examples
     --------

@@ -26,7 +26,7 @@ from systolic.threads import thread_count
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPool2d(HostLayer):
-    """The largest number of each window.
+    """The maximum of each window.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class MaxPool2d(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AveragePool2d(HostLayer):
-    """The mean of each window, from codes to codes.
+    """The quantized mean of each window.
 
     In float32, every operation rounded by itself, the sum in window order (rows, then columns)::
 
@@ -210,7 +210,7 @@ class AveragePool2d(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GlobalAveragePool2d(HostLayer):
-    """The mean of each channel's whole image of n pixels, from codes to codes::
+    """The quantized mean of each channel's whole image of n pixels::
 
         acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
         y   = sat(rne(f32(f32(acc) * m)) + y.zero)              # zero point after rounding

@@ -1,4 +1,4 @@
-"""Codes of several tensors brought together: products, concatenation, choice."""
+"""Quantized multiplication, concatenation and selection of several tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from systolic.quant import QuantParams
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearMul(HostLayer):
-    """The product of two tensors of codes that broadcast together, as numpy's do.
+    """Multiply two quantized tensors with numpy broadcasting.
 
     In float32, every operation rounded by itself, the zero point added before rounding::
 
@@ -90,7 +90,7 @@ class QLinearMul(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearConcat(HostLayer):
-    """Tensors of codes one after the other, brought to one scale and zero point.
+    """Concatenate quantized tensors, requantized to one scale and zero point.
 
     A tensor with y's parameters is copied; the codes of others become ``Q(DQ(code))``.
 
@@ -174,7 +174,7 @@ class QLinearConcat(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearWhere(HostLayer):
-    """Codes of one tensor where a condition holds, of another elsewhere, brought to y's parameters.
+    """Select from two quantized tensors by a condition, requantized to y's parameters.
 
     The inputs are the condition (bool) and the two tensors; all three broadcast together.
 

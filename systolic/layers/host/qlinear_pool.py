@@ -1,4 +1,4 @@
-"""Means of codes over any number of spatial axes: of sequences, volumes, and images alike."""
+"""Quantized average pooling over any number of spatial axes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Windows = list[tuple[tuple[int, int], int]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearAveragePool(HostLayer):
-    """The mean of each window over one spatial axis or more, from codes to codes.
+    """The quantized mean of each window over one or more spatial axes.
 
     The arithmetic is that of :class:`AveragePool2d`, which is for images; the sum goes through a
     window with the last axis innermost.
@@ -152,7 +152,7 @@ class QLinearAveragePool(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearGlobalAveragePool(HostLayer):
-    """The mean of each channel over all spatial axes, however many, from codes to codes.
+    """The quantized mean of each channel over all spatial axes.
 
     The arithmetic is that of :class:`GlobalAveragePool2d`, which is for images.
 

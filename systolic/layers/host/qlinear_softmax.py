@@ -19,7 +19,7 @@ _PIECE = 1 << 17
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearSoftmax(HostLayer):
-    """``exp(x) / sum(exp(x))`` from codes to codes, the exponentials from a table of 256.
+    """``exp(x) / sum(exp(x))`` on codes, with a table of 256 exponentials.
 
     With n numbers in a sum, L the largest float32, codes counted up from the type's smallest
     (0 .. 255) and `top` the largest of a row::

@@ -1,4 +1,4 @@
-"""Functions of a code by itself: tables of 256 entries, ``Q(f(DQ(code)))``."""
+"""Element-wise functions of codes by tables of 256 entries: ``Q(f(DQ(code)))``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from systolic.quant import QuantParams
 
 
 class _Table(HostLayer):
-    """A layer that looks codes up; subclasses have the fields x and y, and a function of numbers."""
+    """A layer that maps codes by a table; subclasses have the fields x and y, and a function of numbers."""
 
     x: QuantParams
     y: QuantParams
@@ -42,7 +42,7 @@ class _Table(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearSigmoid(_Table):
-    """The logistic function ``1 / (1 + exp(-x))`` from codes to codes: ``Q(logistic(DQ(code)))``.
+    """The logistic function ``1 / (1 + exp(-x))`` on codes: ``Q(logistic(DQ(code)))``.
 
     The function is a quotient of polynomials in float32 with fused multiply-adds, so that every bit
     of it, not only its codes, is ONNX Runtime's.
@@ -84,7 +84,7 @@ class QLinearSigmoid(_Table):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearLeakyRelu(_Table):
-    """Negative numbers times `alpha`, from codes to codes: ``Q(x < 0 ? f32(alpha * x) : x)``.
+    """Multiply negative numbers by `alpha`, on codes: ``Q(x < 0 ? f32(alpha * x) : x)``.
 
     Parameters
     ----------

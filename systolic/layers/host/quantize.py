@@ -1,4 +1,4 @@
-"""Float tensors to codes and back, as layers."""
+"""Layers that quantize and dequantize."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODES = ("int8", "uint8", "int16", "uint16", "int32")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quantize(HostLayer):
-    """Real numbers to codes: ``sat(rne(f32(x / scale)) + zero_point)``.
+    """Quantize real numbers: ``sat(rne(f32(x / scale)) + zero_point)``.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Quantize(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dequantize(HostLayer):
-    """Codes to real numbers: ``f32(f32(q - zero_point) * scale)``.
+    """Dequantize codes: ``f32(f32(q - zero_point) * scale)``.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _expect_channels(layer: HostLayer, shape: Shape, params: QuantParams) -> Sha
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QuantizeLinear(HostLayer):
-    """Real numbers to codes, by scales and zero points that are tensors themselves.
+    """Quantize with scales and zero points that are inputs.
 
     For what :class:`Quantize` cannot hold: scales computed at run time, blocks, 16-bit codes, float16.
     The inputs are x, the scale and, optionally, the zero point (else 0). A scale of one element holds
@@ -215,7 +215,7 @@ class QuantizeLinear(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DequantizeLinear(HostLayer):
-    """Codes to real numbers, by scales and zero points that are tensors themselves.
+    """Dequantize with scales and zero points that are inputs.
 
     For what :class:`Dequantize` cannot hold: see :class:`QuantizeLinear`, whose inputs these are.
 

@@ -1,4 +1,4 @@
-"""Layers with float weights, as they are before quantization."""
+"""Layers with float weights, before quantization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from systolic.layers.host._inputs import expect_dtype, take
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatDense(HostLayer):
-    """A fully connected layer of real numbers, ``y = x @ weight + bias``, on the host.
+    """A float fully connected layer, ``y = x @ weight + bias``, on the host.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class FloatDense(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatConv2d(HostLayer):
-    """A two-dimensional convolution of real numbers, on the host; images are (batch, ic, ih, iw).
+    """A float two-dimensional convolution on the host; images are (batch, ic, ih, iw).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers that make a tensor larger or smaller: padding, resizing by nearest elements."""
+"""Pad and resize tensors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POLICIES = ("stretch", "not_larger", "not_smaller")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pad(HostLayer):
-    """Elements around a tensor; negative counts cut some away.
+    """Pad a tensor; negative counts crop it.
 
     Reads x, pads (int64: how many before each axis, then how many behind each) and, optionally, the
     value of what is added (one element, 0) and the axes that the pads are of (all).
@@ -135,7 +135,7 @@ class Pad(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resize(HostLayer):
-    """A tensor of other sizes, each element that of the input nearest to it.
+    """Resize a tensor by nearest neighbor.
 
     Reads x and either scales (float32) or sizes (int64), one for each of `axes`.
 

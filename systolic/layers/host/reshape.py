@@ -17,7 +17,7 @@ from systolic.layers.host._parts import copied
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Identity(HostLayer):
-    """The input under another name: ONNX operator Identity.
+    """Return the input: ONNX operator Identity.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Identity(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Flatten(HostLayer):
-    """Two axes out of many: those before `axis` become the first, the others the second.
+    """Flatten to two axes: those before `axis` become the first, the others the second.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Flatten(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reshape(HostLayer):
-    """The same elements, in the same order, under another shape.
+    """Reshape a tensor; its elements keep their order.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers that change axes and keep all numbers, and those about shapes as tensors."""
+"""Layers that permute, add or remove axes, and those that compute with shapes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _axes_from(layer: Any, values: Sequence[np.ndarray | None]) -> Sequence[int]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Transpose(HostLayer):
-    """The axes in another order: ONNX operator Transpose.
+    """Permute the axes: ONNX operator Transpose.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Transpose(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Squeeze(HostLayer):
-    """Without axes of size 1: ONNX operator Squeeze.
+    """Remove axes of size 1: ONNX operator Squeeze.
 
     Reads x and, where `axes` is None, optionally the axes.
 
@@ -161,7 +161,7 @@ class Squeeze(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Unsqueeze(HostLayer):
-    """With new axes of size 1: ONNX operator Unsqueeze.
+    """Insert axes of size 1: ONNX operator Unsqueeze.
 
     Reads x and, where `axes` is None, the axes.
 
@@ -215,7 +215,7 @@ class Unsqueeze(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ShapeOf(HostLayer):
-    """The input's sizes as a tensor of int64: ONNX operator Shape.
+    """Return the input's shape as an int64 tensor: ONNX operator Shape.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ class ShapeOf(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fill(HostLayer):
-    """A tensor of one number: reads its shape. ONNX operator ConstantOfShape.
+    """Fill a tensor with one number: reads the shape. ONNX operator ConstantOfShape.
 
     Parameters
     ----------

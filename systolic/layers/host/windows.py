@@ -1,4 +1,4 @@
-"""Pools over windows of any number of axes: the largest of any numbers, the mean of float ones."""
+"""Pooling over any number of axes: maxima of any numbers, means of floats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from systolic.layers.host.pool import largest_along
 
 
 class _Windows(HostLayer):
-    """What both pools share: a window over the axes behind batch and channels."""
+    """Base of the pools: a window over the axes after batch and channels."""
 
     kernel: Sequence[int]
     stride: Sequence[int] | None
@@ -101,7 +101,7 @@ class _Windows(HostLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPool(_Windows):
-    """The largest number of each window, over any number of axes; for images see :class:`MaxPool2d`.
+    """The maximum of each window, over any number of axes; for images see :class:`MaxPool2d`.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class MaxPool(_Windows):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPoolIndices(MaxPool):
-    """The largest number of each window, and where it is: ONNX operator MaxPool with its second output.
+    """The maximum of each window, and its index: ONNX operator MaxPool with its second output.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class MaxPoolIndices(MaxPool):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AveragePool(_Windows):
-    """The mean of each window of float numbers, over any number of axes.
+    """The mean of each window of floats, over any number of axes.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ class AveragePool(_Windows):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GlobalAveragePool(HostLayer):
-    """The mean of each channel's whole image: ONNX operator GlobalAveragePool on float numbers.
+    """The mean of each channel's whole image: ONNX operator GlobalAveragePool on floats.
 
     Notes
     -----

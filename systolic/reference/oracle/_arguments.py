@@ -1,4 +1,4 @@
-"""Reading arguments: codes, scalars, per-axis vectors, layouts."""
+"""Read arguments: codes, scalars, per-axis vectors, layouts."""
 
 from __future__ import annotations
 

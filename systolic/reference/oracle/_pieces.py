@@ -1,4 +1,4 @@
-"""Operators that move elements: every element of the output is looked up by its place in the input."""
+"""Operators that move elements: each output element is looked up by its place in the input."""
 
 from __future__ import annotations
 

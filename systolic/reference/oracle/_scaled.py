@@ -1,4 +1,4 @@
-"""From sums to codes and back: quantization, and the QLinear products."""
+"""Quantize and dequantize, and the QLinear products."""
 
 from __future__ import annotations
 
