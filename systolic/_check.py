@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from systolic import _hints
+
 OPERAND_DTYPES = ("int8", "uint8")
 
 _OPERAND_HINT = "quantize it first (systolic.quantize), or convert with .astype if the values fit"
@@ -154,6 +156,18 @@ def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -
         of = f" {axes}" if axes else ""
         raise ValueError(f"{name} must have {ndim} axes{of}, not {result.ndim} {shape(result.shape)}")
     return result
+
+
+def matrices(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the operands of a product, x (M, K) and w (K, N), as :func:`operand` does."""
+    x = operand(x, "x", ndim=2, axes="(M, K)")
+    w = operand(w, "w", ndim=2, axes="(K, N)")
+    if x.shape[1] != w.shape[0]:
+        raise ValueError(
+            f"x and w must share K, but x is {shape(x.shape)} and w is {shape(w.shape)}"
+            f"{_hints.other_product(x.shape, w.shape)}"
+        )
+    return x, w
 
 
 def integers(array: Any, name: str, dtype: str) -> np.ndarray:

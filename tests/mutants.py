@@ -372,9 +372,9 @@ MUTANTS = (
         "im2col takes a kernel's height for its width",
         (
             Change(
-                "layers/im2col.py",
-                "self._x, matrix, window.kernel,",
-                "self._x, matrix, window.kernel[::-1],",
+                "machine/operands.py",
+                "x.images, matrix, x.kernel,",
+                "x.images, matrix, x.kernel[::-1],",
             ),
         ),
         stages=("im2col",),
@@ -383,9 +383,9 @@ MUTANTS = (
         "padding carries 0, not the zero point",
         (
             Change(
-                "layers/im2col.py",
-                "self._pad_value, k_offset + k_start",
-                "0, k_offset + k_start",
+                "machine/operands.py",
+                "x.pad_value, group * k + k_start",
+                "0, group * k + k_start",
             ),
         ),
         # Where a wavefront's products are right, what corrects for the zero point is not.
@@ -395,9 +395,9 @@ MUTANTS = (
         "sums of one group are put into another's place",
         (
             Change(
-                "layers/im2col.py",
-                "channel = group * self.gemm.n + n_start",
-                "channel = (self.gemm.groups - 1 - group) * self.gemm.n + n_start",
+                "machine/operands.py",
+                "channel = group * lowered.gemm.n + n_start",
+                "channel = (lowered.gemm.groups - 1 - group) * lowered.gemm.n + n_start",
             ),
         ),
         stages=("store",),
@@ -406,7 +406,7 @@ MUTANTS = (
         "the zero points change places",
         (
             Change(
-                "layers/finish.py",
+                "layers/parameters.py",
                 "    za = int(x.zero_points)\n",
                 "    za = int(w.zero_points.ravel()[0])\n",
             ),

@@ -37,8 +37,9 @@ from systolic import (  # noqa: E402
     requantize,
 )
 from systolic.config import as_machine_config  # noqa: E402
-from systolic.gemm import BatchedProduct, batched_gemm  # noqa: E402
-from systolic.machine.control import MODES, run_product  # noqa: E402
+from systolic.engine.products import MODES, execute  # noqa: E402
+from systolic.lowered import lower_matmul, matmul_gemm  # noqa: E402
+from systolic.machine import operands as room  # noqa: E402
 from systolic.quant import multiplier  # noqa: E402
 from systolic.verifier.check import ModelCheck  # noqa: E402
 
@@ -491,14 +492,17 @@ def test_constant_matrices_and_kernels_stay_in_the_layer(folder: Path, case: Any
 def test_batched_product(x: Any, w: Any, gemm: Gemm, mode: str) -> None:
     rng = np.random.default_rng(4)
     left, right = draw_codes(rng, "int8", x), draw_codes(rng, "uint8", w)
-    product = BatchedProduct(left, right)
-    assert product.gemm == batched_gemm(x, w) == gemm
-    cycles = run_product(product, ARRAY, mode=mode, workers=1)
-    assert cycles == systolic.estimate(gemm, machine=ARRAY).cycles
-    np.testing.assert_array_equal(product.acc, exact(left, right))
-    sums = left.sum(axis=-1, keepdims=True), right.sum(axis=-2, keepdims=True)
-    np.testing.assert_array_equal(product.row_sums(), sums[0])
-    np.testing.assert_array_equal(product.column_sums(), sums[1])
+    lowered = lower_matmul(left, right)
+    assert lowered.gemm == matmul_gemm(x, w) == gemm
+    done = execute(lowered, ARRAY, mode)
+    assert done.stats == systolic.estimate(gemm, machine=ARRAY)
+    sums = exact(left, right)
+    np.testing.assert_array_equal(done.output.reshape(sums.shape), sums)
+    ones = np.ones_like(left), np.ones_like(right)
+    for found, expected in (
+        (room.row_sums(lowered.x), exact(left, ones[1])), (room.column_sums(lowered), exact(ones[0], right))
+    ):  # fmt: skip
+        np.testing.assert_array_equal(np.broadcast_to(found, done.output.shape).reshape(sums.shape), expected)
 
 
 # Roundings
@@ -608,12 +612,12 @@ def test_transposed_operands() -> None:
 
 def test_a_wrong_expectation_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """What checks these layers against the oracles does compare: a spoilt sum is found and placed."""
-    store = BatchedProduct.store
+    store = room.store
 
-    def spoil(self: Any, group: int, m: int, n: int, sums: np.ndarray) -> None:
-        store(self, group, m, n, sums + (group == 2))
+    def spoil(lowered: Any, acc: np.ndarray, group: int, m: int, n: int, sums: np.ndarray) -> None:
+        store(lowered, acc, group, m, n, sums + (group == 2))
 
-    monkeypatch.setattr(BatchedProduct, "store", spoil)
+    monkeypatch.setattr(room, "store", spoil)
     rng = np.random.default_rng(11)
     model = Model(
         [systolic.Node(MatMulInteger(), ("x", "w"), "y")],

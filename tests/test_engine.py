@@ -49,6 +49,7 @@ from systolic import (
     presets,
     run,
 )
+from systolic.machine.epilogue import finish
 
 MODES = ("cycle", "wavefront")
 ONE = QuantParams(1.0)
@@ -257,6 +258,7 @@ def test_folds_see_im2col_in_the_order_of_the_convention() -> None:
     # M over (batch, oh, ow) and K over (ic, kh, kw), first index outermost, for every layout: the
     # register values of a run depend on it.
     from systolic.layers import lower_conv2d
+    from systolic.machine import operands
 
     rng = np.random.default_rng(0)
     x, w = codes(rng, (2, 4, 5, 6), "int8"), codes(rng, (6, 2, 2, 3), "int8")
@@ -269,10 +271,10 @@ def test_folds_see_im2col_in_the_order_of_the_convention() -> None:
                 x[b, 2 * group : 2 * group + 2, 2 * i : 2 * i + 2, j : j + 3].ravel()
                 for b in range(2) for i in range(2) for j in range(4)
             ]  # fmt: skip
-            np.testing.assert_array_equal(lowered.rows(group, 0, 16, 0, 12), rows)
-            np.testing.assert_array_equal(lowered.rows(group, 3, 14, 5, 11), np.array(rows)[3:14, 5:11])
+            np.testing.assert_array_equal(operands.rows(lowered.x, group, 0, 16, 0, 12), rows)
+            np.testing.assert_array_equal(operands.rows(lowered.x, group, 3, 14, 5, 11), np.array(rows)[3:14, 5:11])
             np.testing.assert_array_equal(
-                lowered.tile(group, 0, 12, 0, 3), w[3 * group :][:3].reshape(3, 12).T
+                operands.tile(lowered.w, group, 0, 12, 0, 3), w[3 * group :][:3].reshape(3, 12).T
             )
 
 
@@ -365,7 +367,7 @@ def test_frames() -> None:
 
 
 def test_progress_of_matmul_counts_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systolic.machine.control, "_AHEAD_CYCLES", 10)
+    monkeypatch.setattr(systolic.machine.cycle, "_AHEAD_CYCLES", 10)
     calls: list[tuple[int, int]] = []
     x, w = np.ones((40, 9), np.int8), np.ones((9, 9), np.int8)
     result = matmul(x, w, array=ArrayConfig(4, 4), progress=lambda *call: calls.append(call))
@@ -610,9 +612,7 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
     c1, c2, add, flatten, dense = (node.layer for node in model.nodes)
 
     def on_array(layer, value: np.ndarray) -> np.ndarray:
-        work = layer.lower(value)
-        systolic.machine.run_product(work, ArrayConfig(), mode="wavefront", workers=1)
-        return layer.finish(work, value)
+        return systolic.machine.run_wavefront(layer.lower(value), ArrayConfig()).output
 
     t0 = on_array(c1, x)
     t1 = on_array(c2, t0)
@@ -703,8 +703,8 @@ def test_several_inputs_outputs_and_constants(dtype: str, seed: int, mode: str) 
     np.testing.assert_array_equal(result.outputs["sum"], total)
     np.testing.assert_array_equal(result.outputs["a"], a)
     work = dense.lower(add.apply(total, constant))
-    work.acc[:] = product(add.apply(total, constant), dense.weight)
-    np.testing.assert_array_equal(result.outputs["y"], dense.finish(work, add.apply(total, constant)))
+    y = finish(work, product(add.apply(total, constant), dense.weight))
+    np.testing.assert_array_equal(result.outputs["y"], y)
     np.testing.assert_array_equal(model.constants["c"], constant)
 
 

@@ -1,4 +1,4 @@
-"""``Gemm`` and ``DenseProduct``: the currency between workload and hardware."""
+"""``Gemm``: the currency between workload and hardware."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from strategies import codes, raises
+from strategies import raises
 
 from systolic import Gemm
-from systolic.gemm import DenseProduct
 
 
 def test_gemm() -> None:
@@ -41,20 +40,3 @@ def test_gemm() -> None:
 def test_gemm_rejects(sizes, groups: int, error: type[Exception], message: str) -> None:
     with raises(error, message):
         Gemm(*sizes, groups=groups)
-
-
-def test_dense_product() -> None:
-    rng = np.random.default_rng(0)
-    x, w = codes(rng, (5, 300), "uint8"), codes(rng, (300, 4), "int8")
-    product = DenseProduct(x, w)
-    assert product.gemm == Gemm(5, 300, 4)
-    assert (product.activation_dtype, product.weight_dtype) == ("uint8", "int8")
-    assert product.acc.shape == (5, 4) and product.acc.dtype == np.int32
-    np.testing.assert_array_equal(product.rows(0, 1, 4, 2, 9), x[1:4, 2:9])
-    np.testing.assert_array_equal(product.tile(0, 2, 9, 1, 3), w[2:9, 1:3])
-    np.testing.assert_array_equal(product.row_sums(), x.astype(np.int64).sum(axis=1)[:, np.newaxis])
-    product.acc[:] = 0
-    product.store(0, 3, 1, np.full((2, 2), -9, np.int32))
-    expected = np.zeros((5, 4))
-    expected[3:, 1:3] = -9
-    np.testing.assert_array_equal(product.acc, expected)

@@ -19,7 +19,7 @@ from test_tiling import naive_cycles
 
 import systolic
 from systolic import ArrayConfig, Conv2d, Dense, QuantParams, _gemm, _kernels
-from systolic.machine import control
+from systolic.machine import wavefront
 from systolic.reference import oracle
 
 MODES = ("cycle", "wavefront")
@@ -32,7 +32,7 @@ def threads_are_worth_it() -> Iterator[None]:
     array_room = sys.modules["systolic.array.systolic_array"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(array_room, "_WORTH_A_THREAD", 0)
-        patch.setattr(control, "_WORTH_A_THREAD", 0)
+        patch.setattr(wavefront, "_WORTH_A_THREAD", 0)
         yield
 
 

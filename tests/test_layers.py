@@ -1,4 +1,4 @@
-"""Layers on the array: lower, run, finish, against the oracle; what they say of themselves."""
+"""Layers on the array: lower, run, against the oracle; what they say of themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strategies import codes, dtypes, examples, limits, raises, seeds, sums
 
 from systolic import ArrayConfig, Conv2d, Dense, DepthwiseConv2d, Gemm, QuantParams
 from systolic.layers.geometry import padding_spec, pair, taps, window
-from systolic.machine import run_product
+from systolic.machine import run_cycles, run_wavefront
 from systolic.reference import oracle
 
 ONE = QuantParams(1.0)
@@ -62,8 +62,8 @@ bias_kinds = st.sampled_from(["none", "some", "wrapping"])
 def on_array(layer, x: np.ndarray, mode: str) -> np.ndarray:
     work = layer.lower(x)
     assert work.gemm == layer.products(x.shape)
-    run_product(work, ArrayConfig(5, 6, accumulator_rows=14), mode=mode, workers=1)
-    y = layer.finish(work, x)
+    run = run_cycles if mode == "cycle" else run_wavefront
+    y = run(work, ArrayConfig(5, 6, accumulator_rows=14)).output
     assert y.shape == layer.output_shape(x.shape) and y.dtype.name == layer.output_dtype(x.dtype.name)
     return y
 

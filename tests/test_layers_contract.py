@@ -130,6 +130,18 @@ def test_lowest_rooms_do_not_use_what_is_compiled():
     assert not users
 
 
+def test_lowering_computes_nothing():
+    """Layers lower themselves to data: what is compiled is the machine's, and the host layers'."""
+    files = [PACKAGE / "gemm.py", PACKAGE / "lowered.py", *(PACKAGE / "layers").glob("*.py")]
+    users = [
+        path.name
+        for path in files
+        for module, name in imports(path)
+        if set(COMPILED) & set(f"{module}.{name}".split("."))
+    ]
+    assert not users
+
+
 @pytest.mark.parametrize("room", sorted(COMPILED))
 def test_compiled_rooms_use_those_below(room):
     text = (PACKAGE / f"{room}.pyx").read_text(encoding="utf-8")

@@ -1,9 +1,6 @@
-"""The blocks around the array: accumulators, and the control that feeds folds and drains sums."""
+"""The machine: accumulators, and both modes that run lowered work."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,64 +10,41 @@ from strategies import around, codes, examples, problems, product, seeds, sign_m
 from test_tiling import naive_cycles, naive_folds
 
 from systolic import ArrayConfig, Gemm
-from systolic.gemm import BatchedProduct, DenseProduct, Piece, Product, cut
-from systolic.layers import im2col, lower_conv2d
-from systolic.layers.geometry import window
-from systolic.machine import control, run_product
+from systolic.layers import lower_conv2d
+from systolic.lowered import Lowered, lower_matmul
+from systolic.machine import Execution, cycle, operands, run_cycles, run_wavefront, wavefront
 from systolic.machine.accumulators import Accumulators
 
-
-class GroupedProduct:
-    """Products of stacked matrices, x (groups, m, k) and w (groups, k, n), which remembers each store."""
-
-    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
-        self.x, self.w = x, w
-        groups, m, k = x.shape
-        self.gemm = Gemm(m, k, w.shape[2], groups=groups)
-        self.activation_dtype, self.weight_dtype = x.dtype.name, w.dtype.name
-        # Every sum is to be stored, except where there is nothing to add.
-        self.acc = np.full((groups, m, w.shape[2]), 0x5A5A5A5A if k else 0, dtype=np.int32)
-        self.stored = np.zeros(self.acc.shape, dtype=int)
-        self.order: list[tuple[int, int, int]] = []
-
-    def rows(self, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
-        assert 0 <= m_start <= m_stop <= self.gemm.m and 0 <= k_start <= k_stop <= self.gemm.k
-        return self.x[group, m_start:m_stop, k_start:k_stop]
-
-    def tile(self, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
-        assert 0 <= k_start < k_stop <= self.gemm.k and 0 <= n_start < n_stop <= self.gemm.n
-        return self.w[group, k_start:k_stop, n_start:n_stop]
-
-    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
-        m, n = sums.shape
-        self.acc[group, m_start : m_start + m, n_start : n_start + n] = sums
-        self.stored[group, m_start : m_start + m, n_start : n_start + n] += 1
-        self.order.append((group, n_start, m_start))
-
-    def pieces(self, parts: int) -> Iterator[Piece]:
-        for group in range(self.gemm.groups):
-            for some in cut(self.gemm.m, parts, 1):
-                yield Piece(self.acc[group, some].size, partial(self.part, group, some))
-
-    @property
-    def work(self) -> int:
-        return self.gemm.macs
-
-    def compute(self, threads: int) -> None:
-        for piece in self.pieces(2):
-            piece.compute(threads)
-
-    def part(self, group: int, some: slice, threads: int) -> None:
-        self.acc[group, some] = product(self.x[group, some], self.w[group])
-
-    def expected(self) -> np.ndarray:
-        return np.stack([product(x, w) for x, w in zip(self.x, self.w, strict=True)])
+MODES = ("cycle", "wavefront")
 
 
-def grouped(gemm: Gemm, types: tuple[str, str], seed: int) -> GroupedProduct:
+def run(lowered: Lowered, array: ArrayConfig, mode: str, **options) -> Execution:
+    return (run_cycles if mode == "cycle" else run_wavefront)(lowered, array, **options)
+
+
+def grouped(gemm: Gemm, types: tuple[str, str], seed: int) -> Lowered:
+    """Products of stacked matrices, x (groups, m, k) and w (groups, k, n)."""
     rng = np.random.default_rng(seed)
     x = codes(rng, (gemm.groups, gemm.m, gemm.k), types[0])
-    return GroupedProduct(x, codes(rng, (gemm.groups, gemm.k, gemm.n), types[1]))
+    return Lowered(gemm, x, codes(rng, (gemm.groups, gemm.k, gemm.n), types[1]))
+
+
+def expected(lowered: Lowered) -> np.ndarray:
+    pairs = zip(lowered.x, lowered.w, strict=True)  # type: ignore[arg-type]
+    return np.stack([product(x, w) for x, w in pairs])
+
+
+class Stored:
+    """What left the accumulators: how often each sum did, and in which order."""
+
+    def __init__(self, gemm: Gemm) -> None:
+        self.times = np.zeros((gemm.groups, gemm.m, gemm.n), dtype=int)
+        self.order: list[tuple[int, int, int]] = []
+
+    def __call__(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        m, n = sums.shape
+        self.times[group, m_start : m_start + m, n_start : n_start + n] += 1
+        self.order.append((group, n_start, m_start))
 
 
 # Accumulators
@@ -124,37 +98,40 @@ def test_accumulators_grow_and_keep_what_they_hold() -> None:
 def test_cycle_equals_wavefront_equals_numpy(workers: int, problem, groups: int, types, seed: int) -> None:
     array, m, k, n = problem
     gemm = Gemm(m, k, n, groups=groups)
-    for mode in control.MODES:
-        work = grouped(gemm, types, seed)
-        cycles = run_product(work, array, mode=mode, workers=workers)
-        assert cycles == naive_cycles(gemm, array), mode
-        np.testing.assert_array_equal(work.acc, work.expected(), err_msg=mode)
-        assert (work.stored == (mode == "cycle")).all(), mode
+    work = grouped(gemm, types, seed)
+    for mode in MODES:
+        done = run(work, array, mode, workers=workers)
+        assert done.stats.cycles == naive_cycles(gemm, array), mode
+        np.testing.assert_array_equal(done.output, expected(work), err_msg=mode)
+    stored = Stored(gemm)
+    done = run_cycles(work, array, workers=workers, drained=stored)
+    assert done.stats.cycles == naive_cycles(gemm, array)
+    np.testing.assert_array_equal(done.output, expected(work))
+    assert (stored.times == 1).all()
 
 
-@pytest.mark.parametrize("mode", control.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_wide_products_on_a_large_array(mode: str) -> None:
     work = grouped(Gemm(150, 300, 290), ("uint8", "int8"), 3)
-    cycles = run_product(work, ArrayConfig(), mode=mode, workers=2)
-    assert cycles == naive_cycles(work.gemm, ArrayConfig())
-    np.testing.assert_array_equal(work.acc, work.expected())
+    done = run(work, ArrayConfig(), mode, workers=2)
+    assert done.stats.cycles == naive_cycles(work.gemm, ArrayConfig())
+    np.testing.assert_array_equal(done.output, expected(work))
 
 
-@pytest.mark.parametrize("mode", control.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_sums_wrap_over_k_tiles(mode: str) -> None:
     k = 40_000
     x, w = np.full((2, k), 255, np.uint8), np.full((k, 2), 255, np.uint8)
-    work = DenseProduct(x, w)
-    run_product(work, ArrayConfig(64, 2), mode=mode, workers=1)
-    assert (work.acc == wrap32(np.array(k * 255 * 255))).all() and work.acc[0, 0] < 0
+    acc = run(lower_matmul(x, w), ArrayConfig(64, 2), mode).output
+    assert (acc == wrap32(np.array(k * 255 * 255))).all() and acc[0, 0] < 0
 
 
-@pytest.mark.parametrize("mode", control.MODES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("sizes", [(0, 3, 3), (3, 0, 3), (3, 3, 0)])
 def test_empty_products_run_nothing(mode: str, sizes: tuple[int, int, int]) -> None:
-    work = grouped(Gemm(*sizes), ("int8", "int8"), 0)
-    assert run_product(work, ArrayConfig(2, 2), mode=mode, workers=1) == 0
-    assert not work.stored.any() and not work.acc.any()
+    done = run(grouped(Gemm(*sizes), ("int8", "int8"), 0), ArrayConfig(2, 2), mode)
+    assert done.stats.cycles == 0
+    assert done.output.shape == (1, sizes[0], sizes[2]) and not done.output.any()
 
 
 @examples(40)
@@ -167,26 +144,26 @@ def test_results_do_not_depend_on_how_far_ahead_folds_are_queued(
     array, m, k, n = problem
     work = grouped(Gemm(m, k, n, groups=groups), ("int8", "uint8"), seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "_AHEAD_CYCLES", ahead)
-        patch.setattr(control, "is_small", lambda *arguments: False)
-        assert run_product(work, array, mode="cycle", workers=1) == naive_cycles(work.gemm, array)
-    np.testing.assert_array_equal(work.acc, work.expected())
+        patch.setattr(cycle, "_AHEAD_CYCLES", ahead)
+        patch.setattr(cycle, "is_small", lambda *arguments: False)
+        done = run_cycles(work, array)
+    assert done.stats.cycles == naive_cycles(work.gemm, array)
+    np.testing.assert_array_equal(done.output, expected(work))
 
 
-def check_pieces(product: Product, parts: int, threads: int) -> None:
-    """Assert that each sum is computed by one piece."""
-    whole, untouched = product.acc, -0x5A5A5A5A
-    sums, times = np.zeros(whole.shape, np.int32), np.zeros(whole.shape, int)
-    for piece in product.pieces(parts):
-        whole[...] = untouched
+def check_pieces(lowered: Lowered, parts: int, threads: int) -> np.ndarray:
+    """Assert that each sum is computed by one piece; return the sums."""
+    acc, untouched = operands.accumulators(lowered), -0x5A5A5A5A
+    sums, times = np.zeros(acc.shape, np.int32), np.zeros(acc.shape, int)
+    for piece in wavefront.pieces(lowered, acc, None, parts):
+        acc[...] = untouched
         piece.compute(threads)
-        touched = whole != untouched
+        touched = acc != untouched
         assert np.count_nonzero(touched) == piece.size
-        sums[touched], times = whole[touched], times + touched
+        sums[touched], times = acc[touched], times + touched
     assert (times == 1).all()
-    whole[...] = untouched
-    product.compute(threads)
-    np.testing.assert_array_equal(whole, sums)
+    np.testing.assert_array_equal(run_wavefront(lowered, ArrayConfig(), workers=threads).output, sums)
+    return sums
 
 
 @examples(40)
@@ -207,9 +184,7 @@ def test_pieces_of_a_dense_product_make_up_the_whole(
     x, w = codes(rng, (m, k), types[0]), codes(rng, (k, n), types[1])
     if transposed:
         x, w = np.asfortranarray(x), np.asfortranarray(w)
-    work = DenseProduct(x, w)
-    check_pieces(work, parts, threads)
-    np.testing.assert_array_equal(work.acc, product(x, w))
+    np.testing.assert_array_equal(check_pieces(lower_matmul(x, w), parts, threads), product(x, w))
 
 
 @examples(30)
@@ -217,9 +192,8 @@ def test_pieces_of_a_dense_product_make_up_the_whole(
 def test_pieces_of_a_batched_product_make_up_the_whole(groups, m, k, n, parts, threads, seed) -> None:
     rng = np.random.default_rng(seed)
     x, w = codes(rng, (groups, m, k), "int8"), codes(rng, (groups, k, n), "uint8")
-    work = BatchedProduct(x, w)
-    check_pieces(work, parts, threads)
-    np.testing.assert_array_equal(work.acc, np.stack([product(*each) for each in zip(x, w, strict=True)]))
+    work = lower_matmul(x, w)
+    np.testing.assert_array_equal(check_pieces(work, parts, threads).reshape(groups, m, n), expected(Lowered(work.gemm, x, w)))
 
 
 @examples(40)
@@ -245,16 +219,17 @@ def test_pieces_of_a_convolution_make_up_the_whole(
         codes(rng, (groups * kernels, channels, kh, kw), types[1]),
     )
     value = int(rng.choice([0, x.flat[0]]))
-    shape = window((int(ih), int(iw)), (int(kh), int(kw)), stride, (1, 1), pads.tolist())
     inputs = x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    work = im2col.ConvProduct(inputs, w, shape, groups=groups, layout=layout, pad_value=value)
-    check_pieces(work, parts, threads)
-    other = im2col.ConvProduct(inputs, w, shape, groups=groups, layout=layout, pad_value=value)
-    gemm = other.gemm
+    work = lower_conv2d(
+        inputs, w, stride=stride, padding=pads.tolist(), dilation=1, groups=groups, layout=layout,
+        pad_value=value,
+    )  # fmt: skip
+    gemm, acc = work.gemm, operands.accumulators(work)
     for g in range(groups):
-        sums = product(other.rows(g, 0, gemm.m, 0, gemm.k), other.tile(g, 0, gemm.k, 0, gemm.n))
-        other.store(g, 0, 0, sums)
-    np.testing.assert_array_equal(work.acc, other.acc)
+        x_of_group = operands.rows(work.x, g, 0, gemm.m, 0, gemm.k)
+        sums = product(x_of_group, operands.tile(work.w, g, 0, gemm.k, 0, gemm.n))
+        operands.store(work, acc, g, 0, 0, sums)
+    np.testing.assert_array_equal(check_pieces(work, parts, threads), acc)
 
 
 @examples(40)
@@ -276,34 +251,35 @@ def test_halves_alternate_and_every_row_is_written_once_per_k_tile(problem, grou
             return super().drain(half, m, n)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "Accumulators", Spy)
-        patch.setattr(control, "is_small", lambda *arguments: False)
-        run_product(grouped(gemm, ("int8", "int8"), seed), array, mode="cycle", workers=1)
+        patch.setattr(cycle, "Accumulators", Spy)
+        patch.setattr(cycle, "is_small", lambda *arguments: False)
+        run_cycles(grouped(gemm, ("int8", "int8"), seed), array)
     # What the order of folds says: half = number of the (n tile, chunk) pair modulo 2; a chunk's
     # sums are complete, and drained, before the next chunk's are written.
-    expected = []
+    due = []
     pair = -1
     for fold in naive_folds(gemm, array):
         pair += fold["k_start"] == 0
-        expected += [
+        due += [
             (pair % 2, row, pair, fold["k_start"] == 0) for row in range(fold["m_stop"] - fold["m_start"])
         ]
-    assert written == expected
+    assert written == due
     assert drained == [i % 2 for i in range(pair + 1)]
 
 
 def test_finished_sums_are_stored_in_order_of_the_folds() -> None:
     array = ArrayConfig(2, 3, accumulator_rows=4)
     work = grouped(Gemm(5, 4, 7, groups=2), ("int8", "int8"), 0)
-    run_product(work, array, mode="cycle", workers=1)
-    assert work.order == [(g, n, m) for g in range(2) for n in (0, 3, 6) for m in (0, 2, 4)]
+    stored = Stored(work.gemm)
+    run_cycles(work, array, drained=stored)
+    assert stored.order == [(g, n, m) for g in range(2) for n in (0, 3, 6) for m in (0, 2, 4)]
 
 
-@pytest.mark.parametrize("mode", control.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_report_counts_up_to_the_end(mode: str) -> None:
     calls: list[tuple[int, int]] = []
     work = grouped(Gemm(50, 9, 9, groups=3), ("int8", "int8"), 0)
-    run_product(work, ArrayConfig(4, 4), mode=mode, workers=2, report=lambda *call: calls.append(call))
+    run(work, ArrayConfig(4, 4), mode, workers=2, report=lambda *call: calls.append(call))
     done, totals = [d for d, _ in calls], {t for _, t in calls}
     assert done == sorted(done) and len(totals) == 1 and done[-1] == totals.pop()
 
@@ -311,32 +287,31 @@ def test_report_counts_up_to_the_end(mode: str) -> None:
 def test_two_derivations_of_fold_times_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    class Wrong(control.Folds):
+    class Wrong(cycle.Folds):
         def __getitem__(self, index):
             return replace(super().__getitem__(index), swap_cycle=1)
 
-    monkeypatch.setattr(control, "Folds", Wrong)
-    monkeypatch.setattr(control, "is_small", lambda *arguments: False)
+    monkeypatch.setattr(cycle, "Folds", Wrong)
+    monkeypatch.setattr(cycle, "is_small", lambda *arguments: False)
     with pytest.raises(RuntimeError, match="was queued at shift 0, swap 4; please report this"):
-        run_product(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4), mode="cycle", workers=1)
+        run_cycles(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4))
 
 
 def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
+    multiply = wavefront._gemm.multiply
 
-    class Failing(GroupedProduct):
-        def part(self, group: int, some: slice, threads: int) -> None:
-            calls.append(group)
-            if group == 3:
-                raise KeyboardInterrupt
-            super().part(group, some, threads)
+    def failing(x: np.ndarray, w: np.ndarray, acc: np.ndarray, *, threads: int) -> None:
+        calls.append(len(calls))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        multiply(x, w, acc, threads=threads)
 
-    rng = np.random.default_rng(0)
-    work = Failing(codes(rng, (50, 8, 8), "int8"), codes(rng, (50, 8, 8), "int8"))
-    monkeypatch.setattr(control, "_PIECE_WORK", 1 << 14)
+    monkeypatch.setattr(wavefront._gemm, "multiply", failing)
+    monkeypatch.setattr(wavefront, "_PIECE_WORK", 1 << 11)
     with pytest.raises(KeyboardInterrupt):
-        run_product(work, ArrayConfig(4, 4), mode="wavefront", workers=2)
-    assert sorted(set(calls)) == [0, 1, 2, 3] and calls[-1] == 3 and calls.count(3) == 1
+        run_wavefront(grouped(Gemm(8, 8, 8, groups=50), ("int8", "int8"), 0), ArrayConfig(4, 4), workers=2)
+    assert calls == [0, 1, 2, 3]
 
 
 def test_small_kernels_are_as_much_work_as_their_patches() -> None:
@@ -344,19 +319,17 @@ def test_small_kernels_are_as_much_work_as_their_patches() -> None:
     x, w = np.zeros((1, 256, 112, 112), np.int8), np.zeros((256, 1, 3, 3), np.int8)
     deep = lower_conv2d(x, w, stride=1, padding=1, dilation=1, groups=256, layout="NCHW", pad_value=0)
     calls: list[tuple[int, int]] = []
-    assert deep.gemm.macs < 1 << 25 < deep.work
-    control.run_wavefront(deep, 1, lambda *call: calls.append(call))
+    assert deep.gemm.macs < 1 << 25
+    run_wavefront(deep, ArrayConfig(), report=lambda *call: calls.append(call))
     assert len(calls) > 3 and calls[-1] == (deep.gemm.sums, deep.gemm.sums)
 
 
 def test_long_products_are_cut_so_that_an_interrupt_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_PIECE_WORK", 1 << 15)
+    monkeypatch.setattr(wavefront, "_PIECE_WORK", 1 << 15)
     rng = np.random.default_rng(0)
     x, w = codes(rng, (300, 64), "int8"), codes(rng, (64, 200), "int8")
-    work = DenseProduct(x, w)
     calls: list[int] = []
-    run_product(
-        work, ArrayConfig(4, 4), mode="wavefront", workers=1, report=lambda done, total: calls.append(done)
-    )
+    report = lambda done, total: calls.append(done)  # noqa: E731
+    acc = run_wavefront(lower_matmul(x, w), ArrayConfig(4, 4), report=report).output
     assert len(calls) > 3 and calls[-1] == 300 * 200
-    np.testing.assert_array_equal(work.acc, product(x, w))
+    np.testing.assert_array_equal(acc, product(x, w))

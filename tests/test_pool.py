@@ -67,9 +67,9 @@ def test_the_first_use_may_be_interrupted_by_a_fork() -> None:
 import os, signal, sys, threading, time
 import numpy as np
 import systolic
-from systolic.machine import control
+from systolic.machine import wavefront
 
-control._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
+wavefront._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
 begun = threading.Event()
 
 class Slow:

@@ -19,7 +19,7 @@ from strategies import codes, product
 
 import systolic
 from systolic import ArrayConfig, _gemm, _host, _threads, threads
-from systolic.machine import control
+from systolic.machine import wavefront
 
 ARRAY = ArrayConfig(64, 64)
 LIMIT = 60  # seconds after which something hangs
@@ -30,7 +30,7 @@ def products_worth_sharing() -> Iterator[None]:
     """Let small products, too, be shared among threads."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["systolic.array.systolic_array"], "_WORTH_A_THREAD", 0)
-        patch.setattr(control, "_WORTH_A_THREAD", 0)
+        patch.setattr(wavefront, "_WORTH_A_THREAD", 0)
         yield
 
 
@@ -317,8 +317,8 @@ FORKED = """
     import multiprocessing, sys
     import numpy as np
     import systolic
-    from systolic.machine import control
-    control._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
+    from systolic.machine import wavefront
+    wavefront._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
     x, w = np.full((150, 130), -3, np.int8), np.full((130, 200), 5, np.int8)
     def work(number):
         sums = [systolic.matmul(x, w, array=systolic.ArrayConfig(64, 64), mode=mode, threads=3).acc
@@ -394,8 +394,8 @@ def test_calls_while_the_program_ends(how: str) -> None:
         import atexit, sys, threading, time
         import numpy as np
         import systolic
-        from systolic.machine import control
-        control._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
+        from systolic.machine import wavefront
+        wavefront._WORTH_A_THREAD = sys.modules["systolic.array.systolic_array"]._WORTH_A_THREAD = 0
         x, w = np.full((150, 130), -3, np.int8), np.full((130, 200), 5, np.int8)
         def late():
             time.sleep(0.5)

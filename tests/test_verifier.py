@@ -31,7 +31,8 @@ from systolic import (
 )
 from systolic.example import DATA
 from systolic.layers.host.activation import Relu as HostRelu
-from systolic.layers.im2col import ConvProduct
+from systolic.lowered import Lowered
+from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
 from systolic.model import LAYERS
 from systolic.tiling import estimate_gemm, folds
@@ -46,6 +47,12 @@ def dense_model() -> Model:
     weight = np.random.default_rng(0).integers(-128, 128, (20, 13), dtype=np.int8)
     dense = Dense(weight, x=Q, w=QuantParams(0.25, 7), y=None)
     return Model([dense, Relu()], inputs={"x": ((None, 20), "int8")})
+
+
+def negated(lowered: Lowered) -> Lowered:
+    """Real numbers of the other sign."""
+    epilogue = lowered.epilogue
+    return lowered._replace(epilogue=epilogue._replace(scale=-epilogue.scale))  # type: ignore[operator]
 
 
 def zero_point_model() -> Model:
@@ -340,7 +347,7 @@ def test_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stage_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, Dense, "finish", lambda y: -y)
+    spoil(monkeypatch, Dense, "lower", negated)
     report = verify(dense_model(), machine=SMALL)
     assert stages(report) == {"finish"} and report.mismatches[0].fold is None
 
@@ -354,13 +361,13 @@ def test_stage_accumulators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stage_im2col(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, ConvProduct, "rows", lambda x: x ^ 1)
+    spoil(monkeypatch, operands, "rows", lambda x: x ^ 1)
     report = verify(cases=range(2, 42, 4))
     assert stages(report) == {"im2col"}
 
 
 def test_stage_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, ConvProduct, "tile", lambda w: w ^ 1)
+    spoil(monkeypatch, operands, "tile", lambda w: w ^ 1)
     report = verify(cases=range(2, 42, 4))
     assert stages(report) == {"weights"}
 
@@ -447,7 +454,7 @@ def test_what_it_says_about_a_model_shows_it_again(
 ) -> None:
     path = tmp_path / "a model's name.zip"
     dense_model().save(path)
-    spoil(monkeypatch, Dense, "finish", lambda y: -y)
+    spoil(monkeypatch, Dense, "lower", negated)
     (mismatch,) = verify(path, machine=SMALL, mode=mode, seed=3).mismatches
     _, *arguments = shlex.split(mismatch.reproduce)
     assert cli.main([*arguments, "--quiet", "--json"]) == 1

@@ -15,7 +15,7 @@ from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
-from systolic.engine.products import ProgressArgument, clock, recorder_for
+from systolic.engine.products import ProgressArgument, execute, recorder_for
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
@@ -223,13 +223,9 @@ def run_layer(
     if isinstance(layer, HostLayer):
         return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
-    product = layer.lower(*inputs)
-    if mode == "wavefront":
-        layer.fuse(product)
-    started = time.perf_counter()
-    stats = clock(product, config, mode, workers, report, trace)
-    seconds_on_array = time.perf_counter() - started
-    return layer.finish(product, *inputs), product.gemm, stats, seconds_on_array
+    lowered = layer.lower(*inputs)
+    done = execute(lowered, config, mode, workers, report, trace)
+    return done.output, lowered.gemm, done.stats, done.array_seconds
 
 
 def _traced_layer(model: Model, trace: Trace | None) -> Node | None:

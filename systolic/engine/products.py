@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,17 @@ from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
-from systolic.gemm import DenseProduct, Gemm, Product, Progress
+from systolic.gemm import Gemm, Progress
 from systolic.layers import lower_conv2d
-from systolic.machine.control import MODES, run_product, run_wavefront
-from systolic.machine.ports import check_product
+from systolic.lowered import Lowered, lower_matmul
+from systolic.machine import Execution, run_cycles, run_wavefront
 from systolic.stats import Stats
 from systolic.threads import thread_count
-from systolic.tiling import Folds, estimate_gemm
+from systolic.tiling import Folds
 from systolic.trace import Trace
 from systolic.trace.recording import as_trace
+
+MODES = ("cycle", "wavefront")
 
 ProgressArgument = bool | Progress | None
 
@@ -167,10 +169,8 @@ def matmul(
     >>> result.cycles
     8
     """
-    x = _check.operand(x, "x", ndim=2, axes="(M, K)")
-    w = _check.operand(w, "w", ndim=2, axes="(K, N)")
-    check_product(x, w)
-    return _result(DenseProduct(x, w), array, mode, threads, progress, trace)
+    x, w = _check.matrices(x, w)
+    return _result(lower_matmul(x, w), array, mode, threads, progress, trace)
 
 
 def conv2d(
@@ -233,7 +233,7 @@ def conv2d(
     array([[[[45, 54],
              [81, 90]]]], dtype=int32)
     """
-    product = lower_conv2d(
+    lowered = lower_conv2d(
         x,
         w,
         stride=stride,
@@ -243,14 +243,14 @@ def conv2d(
         layout=layout,
         pad_value=x_zero_point,
     )
-    return _result(product, array, mode, threads, progress, trace)
+    return _result(lowered, array, mode, threads, progress, trace)
 
 
 _USUAL = ArrayConfig()
 
 
 def _result(
-    product: Product,
+    lowered: Lowered,
     array: ArrayConfig | MachineConfig | None,
     mode: str,
     threads: int | None,
@@ -261,11 +261,11 @@ def _result(
     recorder = recorder_for(trace, mode)
     workers = thread_count(threads)
     if progress is None:  # the usual case, and small products take microseconds
-        stats = clock(product, config, mode, workers, None, recorder)
+        done = execute(lowered, config, mode, workers, None, recorder)
     else:
         with shown(progress, f"{mode} mode") as report:
-            stats = clock(product, config, mode, workers, report, recorder)
-    return Result(product.acc, product.gemm, config, stats, mode, recorder)
+            done = execute(lowered, config, mode, workers, report, recorder)
+    return Result(done.output, lowered.gemm, config, done.stats, mode, recorder)
 
 
 def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
@@ -279,20 +279,15 @@ def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
     return recorder
 
 
-def clock(
-    product: Product,
+def execute(
+    lowered: Lowered,
     config: ArrayConfig,
     mode: str,
-    workers: int,
-    report: Progress | None,
+    workers: int = 1,
+    report: Progress | None = None,
     trace: Trace | None = None,
-) -> Stats:
-    """Run a product; its cycles are those counted, the rest follows from its sizes."""
-    estimated = estimate_gemm(product.gemm, config)
+) -> Execution:
+    """Run lowered work in a mode: the one place that chooses between the two."""
     if mode == "wavefront":
-        run_wavefront(product, workers, report)
-        return estimated
-    cycles = run_product(product, config, mode=mode, workers=workers, report=report, trace=trace)
-    if cycles == estimated.cycles:
-        return estimated
-    return replace(estimated, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
+        return run_wavefront(lowered, config, workers=workers, report=report)
+    return run_cycles(lowered, config, workers=workers, report=report, trace=trace)

@@ -1,4 +1,4 @@
-"""Quantized layers: each lowers to products and finishes their sums, or runs beside the array."""
+"""Quantized layers: each lowers to a product with an epilogue, or runs on the host."""
 
 from systolic.layers.base import ArrayLayer as ArrayLayer
 from systolic.layers.base import HostLayer as HostLayer

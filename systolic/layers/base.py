@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.gemm import Gemm, Product
+from systolic.gemm import Gemm
+from systolic.lowered import Lowered
 
 Shape = tuple[int, ...]
 
@@ -71,7 +72,7 @@ class Layer:
     copied without knowing its layers.
 
     A layer whose `outputs` is 1 returns one shape, type and array; any other returns a tuple of
-    them from :meth:`output_shape`, :meth:`output_dtype` and ``apply`` or ``finish``, one per output.
+    them from :meth:`output_shape`, :meth:`output_dtype` and ``apply``, one per output.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -179,32 +180,18 @@ class HostLayer(Layer):
 
 
 class ArrayLayer(Layer):
-    """A layer whose products run on the array: :meth:`lower`, then :meth:`finish`.
+    """A layer whose products run on the array.
 
-    Both get every tensor that the layer reads: either operand may be computed at run time.
+    :meth:`lower` gets every tensor that the layer reads: either operand may be computed at run time.
     """
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the product's sizes for inputs of these shapes, without data."""
         raise TypeError(f"{type(self).__name__} does not define products")
 
-    def lower(self, *inputs: np.ndarray) -> Product:
-        """Return the product to run, checked against the layer, with room for its sums."""
+    def lower(self, *inputs: np.ndarray) -> Lowered:
+        """Return the work to run, checked against the layer: the product, and what becomes of its sums."""
         raise TypeError(f"{type(self).__name__} does not define lower")
-
-    def fuse(self, product: Product) -> None:
-        """Let the product give the layer's output piece by piece, if it can: for wavefront mode.
-
-        :meth:`finish` then has nothing left to do. Called after :meth:`lower`; a layer that cannot leaves
-        the product as it is.
-        """
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Return the output from the raw sums: zero-point corrections, bias, requantization.
-
-        The sums in the product are used up.
-        """
-        raise TypeError(f"{type(self).__name__} does not define finish")
 
 
 def same_values(a: Any, b: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -9,11 +10,11 @@ from typing import Any, cast
 import numpy as np
 
 from systolic import _check, _hints
-from systolic.gemm import Gemm, Product
-from systolic.layers import finish
+from systolic.gemm import Gemm
+from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Shape
 from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
-from systolic.layers.im2col import ConvProduct
+from systolic.lowered import RAW, Epilogue, Lowered, Patches
 from systolic.quant import QuantParams
 
 IMAGE_AXES = {"NCHW": "(batch, ic, ih, iw)", "NHWC": "(batch, ih, iw, ic)"}
@@ -29,7 +30,7 @@ def lower_conv2d(
     groups: Any,
     layout: str,
     pad_value: Any,
-) -> ConvProduct:
+) -> Lowered:
     """Check the arguments of a convolution and lower it; see :func:`systolic.conv2d`."""
     layout = _check.choice(layout, "layout", LAYOUTS)
     x = _check.operand(x, "x", ndim=4, axes=IMAGE_AXES[layout])
@@ -47,7 +48,23 @@ def lower_conv2d(
         groups,
         layout,
     )
-    return ConvProduct(x, w, view, groups=groups, layout=layout, pad_value=int(zero_point))
+    last = layout == "NHWC"
+    images = x.transpose(0, 3, 1, 2) if last else x
+    return lower_images(images, w, view, groups=groups, pad_value=int(zero_point), channels_last=last)
+
+
+def lower_images(
+    x: np.ndarray, w: np.ndarray, window: Window, *, groups: int, pad_value: int, channels_last: bool = False,
+    epilogue: Epilogue = RAW,
+) -> Lowered:  # fmt: skip
+    """Lower the convolution of images (batch, ic, ih, iw) with kernels (oc, ic // groups, kh, kw)."""
+    (oc, icg, kh, kw), (oh, ow) = w.shape, window.out
+    gemm = Gemm(x.shape[0] * oh * ow, icg * kh * kw, oc // groups, groups=groups)
+    patches = Patches(
+        x, window.kernel, window.stride, window.dilation, window.before, window.out, groups, pad_value,
+        channels_last,
+    )  # fmt: skip
+    return Lowered(gemm, patches, w.reshape(groups, gemm.n, gemm.k).swapaxes(1, 2), epilogue)
 
 
 @lru_cache(maxsize=1024)
@@ -101,7 +118,8 @@ class Conv2d(ArrayLayer):
     -----
     ONNX QLinearConv. The requantization is :func:`systolic.requantize` with the multiplier
     ``f32(f32(xs * ws) / ys)``, by another rounding with the multiplier of
-    :func:`systolic.quant.multiplier`; ``systolic/layers/finish.py`` says where zero points are corrected.
+    :func:`systolic.quant.multiplier`; :class:`systolic.lowered.Epilogue` says where zero points are
+    corrected.
 
     Examples
     --------
@@ -130,12 +148,12 @@ class Conv2d(ArrayLayer):
             object.__setattr__(self, name, value)
 
         kind = type(self).__name__
-        weight = finish.check_weight(kind, self.weight, self.w, ndim=4, axes="(oc, ic // groups, kh, kw)")
+        weight = parameters.check_weight(kind, self.weight, self.w, ndim=4, axes="(oc, ic // groups, kh, kw)")
         oc = weight.shape[0]
-        finish.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
-        finish.check_rounding(kind, self.rounding, self.x, self.w, self.y)
+        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
+        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
         put("weight", weight)
-        put("bias", finish.check_bias(kind, self.bias, oc))
+        put("bias", parameters.check_bias(kind, self.bias, oc))
         put("stride", pair(self.stride, "stride"))
         put("dilation", pair(self.dilation, "dilation"))
         put("padding", padding_spec(self.padding))
@@ -147,14 +165,9 @@ class Conv2d(ArrayLayer):
             )
 
     @cached_property
-    def _constant(self) -> np.ndarray:
+    def _epilogue(self) -> Epilogue:
         sums = self.weight.sum(axis=(1, 2, 3), dtype=np.int64)
-        _, icg, kh, kw = self.weight.shape
-        return finish.constant_term(sums, icg * kh * kw, self.x, self.w, self.bias)
-
-    @cached_property
-    def _scale(self) -> np.ndarray:
-        return finish.channel_scales(self.x, self.w, self.y, self.weight.shape[0])
+        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
 
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
@@ -182,39 +195,14 @@ class Conv2d(ArrayLayer):
         oc, icg, kh, kw = self.weight.shape
         return Gemm(shapes[0][0] * oh * ow, icg * kh * kw, oc // self.groups, groups=self.groups)
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the kernels."""
         (x,) = inputs
-        self.output_dtype(x.dtype.name)
-        return ConvProduct(
-            x, self.weight, self._window(x.shape), groups=self.groups, layout=self.layout,
-            pad_value=int(self.x.zero_points),
-        )  # fmt: skip
-
-    @cached_property
-    def _needs_row_sums(self) -> bool:
-        return finish.has_zero_point(self.w)
-
-    def fuse(self, product: Product) -> None:
-        """Let the product requantize its sums, unless these need more than constants or another rounding."""
-        assert isinstance(product, ConvProduct)
-        if self.y is not None and self.rounding == "half_even" and not self._needs_row_sums:
-            product.finish_with(self._constant, self._scale, int(self.y.zero_points), self.y.dtype)
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the output, in the layer's layout."""
-        assert isinstance(product, ConvProduct)
-        if product.codes is not None:
-            return product.codes
-        axis = 1 if self.layout == "NCHW" else 3
-        row_sums = None
-        if self._needs_row_sums:
-            row_sums = product.row_sums()  # one per group
-            if axis == 1:
-                row_sums = row_sums.transpose(0, 3, 1, 2)
-        return finish.finish_sums(
-            product, self._constant, row_sums, self.x, self.w, self.y, axis=axis, rounding=self.rounding,
-            scale=self._scale,
+        self.output_dtype(_check.dtype_name(x.dtype))
+        last = self.layout == "NHWC"
+        return lower_images(
+            x.transpose(0, 3, 1, 2) if last else x, self.weight, self._window(x.shape), groups=self.groups,
+            pad_value=int(self.x.zero_points), channels_last=last, epilogue=self._epilogue,
         )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.gemm import Gemm, Product
-from systolic.layers import spatial, zero_points
+from systolic.gemm import Gemm
+from systolic.layers import parameters, spatial, zero_points
 from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.im2col import ConvProduct
+from systolic.lowered import Epilogue, Lowered
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,30 +98,19 @@ class ConvInteger(ArrayLayer):
         m, k, n, groups = spatial.product_size(shapes[0], shapes[1], self._span(shapes), self.groups)
         return Gemm(m, k, n, groups=groups)
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the kernels."""
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         span = self._span(tuple(tensor.shape for tensor in inputs))
-        pad_value = int(inputs[2].reshape(())) if len(inputs) > 2 else 0
-        return ConvProduct(
-            spatial.images(inputs[0], span, pad_value), spatial.kernels(inputs[1]), span.window,
-            groups=self.groups, layout="NCHW", pad_value=pad_value,
+        return spatial.lower_span(
+            inputs[0], inputs[1], span, groups=self.groups,
+            pad_value=int(inputs[2].reshape(())) if len(inputs) > 2 else 0,
+            epilogue=Epilogue(**self.zero_terms(*inputs[2:])),
         )  # fmt: skip
 
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the sums, (batch, oc, ...)."""
-        assert isinstance(product, ConvProduct)
-        none = np.zeros((), dtype=np.int8)
-        zx = inputs[2].reshape(()) if len(inputs) > 2 else none
-        zw = inputs[3].reshape((-1, 1, 1) if inputs[3].size > 1 else ()) if len(inputs) > 3 else none
-        w = inputs[1]
-
-        def row_sums() -> np.ndarray:
-            # One sum per group, repeated for the group's output channels.
-            return np.repeat(product.row_sums(), product.gemm.n, axis=3).transpose(0, 3, 1, 2)
-
-        def column_sums() -> np.ndarray:
-            return w.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int32).reshape(-1, 1, 1)
-
-        zero_points.correct(product.acc, product.gemm.k, zx, zw, row_sums, column_sums)
-        return spatial.restored(product.acc, self._span(tuple(tensor.shape for tensor in inputs)))
+    @staticmethod
+    def zero_terms(*zeros: np.ndarray) -> dict[str, Any]:
+        """Return the zero points that are given as an epilogue's terms."""
+        shapes = (), (-1,) if len(zeros) > 1 and zeros[1].size > 1 else ()
+        terms = zip(("x_zero", "w_zero"), zeros, shapes, strict=False)
+        return {name: parameters.zero_term(zero.reshape(shape)) for name, zero, shape in terms}

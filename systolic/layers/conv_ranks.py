@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -9,10 +10,10 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from systolic import _check
-from systolic.gemm import Gemm, Product
-from systolic.layers import finish, spatial
+from systolic.gemm import Gemm
+from systolic.layers import parameters, spatial
 from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.im2col import ConvProduct
+from systolic.lowered import Epilogue, Lowered
 from systolic.quant import QuantParams
 
 
@@ -39,12 +40,12 @@ class _Conv(ArrayLayer):
 
         kind, rank = type(self).__name__, self.rank
         axes = "(oc, ic // groups, " + ("kw)" if rank == 1 else "kd, kh, kw)")
-        weight = finish.check_weight(kind, self.weight, self.w, ndim=2 + rank, axes=axes)
+        weight = parameters.check_weight(kind, self.weight, self.w, ndim=2 + rank, axes=axes)
         oc = weight.shape[0]
-        finish.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
-        finish.check_rounding(kind, self.rounding, self.x, self.w, self.y)
+        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
+        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
         put("weight", weight)
-        put("bias", finish.check_bias(kind, self.bias, oc))
+        put("bias", parameters.check_bias(kind, self.bias, oc))
         put("stride", spatial.sizes(self.stride, "stride", rank))
         put("dilation", spatial.sizes(self.dilation, "dilation", rank))
         put("padding", spatial.paddings(self.padding, rank))
@@ -58,10 +59,10 @@ class _Conv(ArrayLayer):
             )
 
     @cached_property
-    def _constant(self) -> np.ndarray:
+    def _epilogue(self) -> Epilogue:
         taps = tuple(range(1, self.weight.ndim))
-        sums, k = self.weight.sum(axis=taps, dtype=np.int64), int(np.prod(self.weight.shape[1:]))
-        return finish.constant_term(sums, k, self.x, self.w, self.bias)
+        sums = self.weight.sum(axis=taps, dtype=np.int64)
+        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
 
     @property
     def _last(self) -> bool:
@@ -96,31 +97,15 @@ class _Conv(ArrayLayer):
         m, k, n, groups = spatial.product_size(first, self.weight.shape, span, self.groups)
         return Gemm(m, k, n, groups=groups)
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the kernels."""
         (x,) = inputs
-        self.output_dtype(x.dtype.name)
+        self.output_dtype(_check.dtype_name(x.dtype))
         _, span = self._span(x.shape)
-        pad_value = int(self.x.zero_points)
-        images = spatial.images(np.moveaxis(x, -1, 1) if self._last else x, span, pad_value)
-        return ConvProduct(
-            images, spatial.kernels(self.weight), span.window, groups=self.groups, layout="NCHW",
-            pad_value=pad_value,
+        return spatial.lower_span(
+            np.moveaxis(x, -1, 1) if self._last else x, self.weight, span, groups=self.groups,
+            pad_value=int(self.x.zero_points), channels_last=self._last, epilogue=self._epilogue,
         )  # fmt: skip
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the output, in the layer's layout."""
-        assert isinstance(product, ConvProduct)
-        row_sums = None
-        if finish.has_zero_point(self.w):
-            # One sum per group, repeated for the group's output channels.
-            row_sums = product.row_sums().transpose(0, 3, 1, 2)
-        y = finish.finish_sums(
-            product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding
-        )
-        _, span = self._span(inputs[0].shape)
-        y = spatial.restored(y, span)
-        return np.ascontiguousarray(np.moveaxis(y, 1, -1)) if self._last else y
 
 
 @dataclass(frozen=True, eq=False, repr=False)

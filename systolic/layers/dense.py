@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from systolic import _check, _hints
-from systolic.gemm import DenseProduct, Gemm, Product
-from systolic.layers import finish
+from systolic.gemm import Gemm
+from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Shape
+from systolic.lowered import Epilogue, Lowered
 from systolic.quant import QuantParams
 
 
@@ -40,8 +42,8 @@ class Dense(ArrayLayer):
     ONNX QLinearMatMul with two-dimensional weights, and ONNX Runtime's QGemm. The requantization
     is :func:`systolic.requantize` with the multiplier ``f32(f32(xs * ws) / ys)``, by another rounding
     with the multiplier of :func:`systolic.quant.multiplier`; without y the
-    output is ``f32(f32(acc) * f32(xs * ws))``. ``systolic/layers/finish.py`` says where zero points
-    are corrected.
+    output is ``f32(f32(acc) * f32(xs * ws))``. :class:`systolic.lowered.Epilogue` says where zero
+    points are corrected.
 
     Examples
     --------
@@ -60,20 +62,16 @@ class Dense(ArrayLayer):
     rounding: str = field(default="half_even", kw_only=True)
 
     def __post_init__(self) -> None:
-        weight = finish.check_weight("Dense", self.weight, self.w, ndim=2, axes="(K, N)")
-        finish.check_params("Dense", self.x, self.w, self.y, w_axis=1, channels=weight.shape[1])
-        finish.check_rounding("Dense", self.rounding, self.x, self.w, self.y)
+        weight = parameters.check_weight("Dense", self.weight, self.w, ndim=2, axes="(K, N)")
+        parameters.check_params("Dense", self.x, self.w, self.y, w_axis=1, channels=weight.shape[1])
+        parameters.check_rounding("Dense", self.rounding, self.x, self.w, self.y)
         object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", finish.check_bias("Dense", self.bias, weight.shape[1]))
+        object.__setattr__(self, "bias", parameters.check_bias("Dense", self.bias, weight.shape[1]))
 
     @cached_property
-    def _constant(self) -> np.ndarray:
+    def _epilogue(self) -> Epilogue:
         sums = self.weight.sum(axis=0, dtype=np.int64)
-        return finish.constant_term(sums, self.weight.shape[0], self.x, self.w, self.bias)
-
-    @cached_property
-    def _scale(self) -> np.ndarray:
-        return finish.channel_scales(self.x, self.w, self.y, self.weight.shape[1])
+        return parameters.epilogue(self, sums, self.weight.shape[0])
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""
@@ -94,24 +92,14 @@ class Dense(ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product."""
-        m = 1
-        for size in self.output_shape(*shapes)[:-1]:
-            m *= size
-        return Gemm(m, *self.weight.shape)
+        return Gemm(math.prod(self.output_shape(*shapes)[:-1]), *self.weight.shape)
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x, with its leading axes as rows, and the weights."""
         (x,) = inputs
-        self.output_dtype(x.dtype.name)
-        self.output_shape(x.shape)
-        return DenseProduct(x.reshape(self.products(x.shape).m, x.shape[-1]), self.weight)
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the output, (..., N)."""
-        assert isinstance(product, DenseProduct)
-        row_sums = product.row_sums() if finish.has_zero_point(self.w) else None
-        y = finish.finish_sums(
-            product, self._constant, row_sums, self.x, self.w, self.y, axis=1, rounding=self.rounding,
-            scale=self._scale,
-        )  # fmt: skip
-        return y.reshape(self.output_shape(inputs[0].shape))
+        self.output_dtype(_check.dtype_name(x.dtype))
+        gemm, epilogue = self.products(x.shape), self._epilogue
+        if x.ndim == 2:
+            return Lowered(gemm, x, self.weight, epilogue)
+        shape = (*x.shape[:-1], gemm.n)
+        return Lowered(gemm, x.reshape(gemm.m, gemm.k), self.weight, epilogue._replace(shape=shape))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _hints
-from systolic.gemm import BatchedProduct, Gemm, Product, batched_gemm
-from systolic.layers import finish, zero_points
+from systolic.gemm import Gemm
+from systolic.layers import parameters, zero_points
 from systolic.layers.base import ArrayLayer, Shape
-from systolic.quant import QuantParams, multiplier, requantize
+from systolic.lowered import Epilogue, Lowered, lower_matmul, matmul_gemm
+from systolic.quant import QuantParams
 
 
 def product_shape(layer: str, x: Shape, w: Shape) -> Shape:
@@ -39,9 +42,41 @@ def matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
     return (x if len(x) > 1 else (1, *x)), (w if len(w) > 1 else (*w, 1))
 
 
-def _product(x: np.ndarray, w: np.ndarray) -> BatchedProduct:
+def lower_tensors(x: np.ndarray, w: np.ndarray, shape: Shape, epilogue: Epilogue) -> Lowered:
+    """Lower a product of tensors whose output has the given shape.
+
+    A vector is a row on the left and a column on the right. The terms of the epilogue broadcast against
+    stacks (..., M, N); where the product is lowered to a single one, they are laid out as its rows are.
+    """
     left, right = matrix_shapes(x.shape, w.shape)
-    return BatchedProduct(x.reshape(left), w.reshape(right))
+    lowered = lower_matmul(x.reshape(left), w.reshape(right))
+    changed: dict[str, Any] = {"shape": shape}
+    if lowered.w.ndim == 2:
+        batch = (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2])
+        for name in _TERMS:
+            if (value := getattr(epilogue, name)) is not None:
+                changed[name] = _in_rows(value, batch)
+    return lowered._replace(epilogue=epilogue._replace(**changed))
+
+
+_TERMS = ("constant", "x_zero", "w_zero", "scale", "late_scale")
+
+
+def _in_rows(values: np.ndarray, batch: Shape) -> np.ndarray:
+    """Return what broadcasts against (*batch, N) with all rows along one axis; (N,) if they are alike."""
+    if values.ndim <= 1:
+        return values
+    last = values.shape[-1]
+    if values.size == last:
+        return values.reshape(last)
+    return np.broadcast_to(values, (*batch, last)).reshape(-1, last)
+
+
+def bias_term(bias: np.ndarray, x: Shape, w: Shape) -> np.ndarray:
+    """Return a bias that broadcasts to the output as one that does to the output's matrices."""
+    if len(w) == 1:
+        return bias[..., np.newaxis]
+    return bias[..., np.newaxis, :] if len(x) == 1 and bias.ndim else bias
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,8 +127,8 @@ class MatMul(ArrayLayer):
 
     def __post_init__(self) -> None:
         channels = self.w.scales.size if isinstance(self.w, QuantParams) else 0
-        finish.check_params("MatMul", self.x, self.w, self.y, w_axis=1, channels=channels)
-        finish.check_rounding("MatMul", self.rounding, self.x, self.w, self.y)
+        parameters.check_params("MatMul", self.x, self.w, self.y, w_axis=1, channels=channels)
+        parameters.check_rounding("MatMul", self.rounding, self.x, self.w, self.y)
         _check.flag(self.transpose_x, "transpose_x")
         _check.flag(self.transpose_w, "transpose_w")
 
@@ -141,38 +176,24 @@ class MatMul(ArrayLayer):
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*matrix_shapes(*self._shapes(shapes)))
+        return matmul_gemm(*matrix_shapes(*self._shapes(shapes)))
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
-        self.output_shape(*(tensor.shape for tensor in inputs))
-        x, w = inputs[:2]
-        return _product(
-            x.swapaxes(-1, -2) if self.transpose_x else x, w.swapaxes(-1, -2) if self.transpose_w else w
-        )
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the output, shaped as by :func:`numpy.matmul`."""
-        assert isinstance(product, BatchedProduct)
-        acc = product.acc
-        zero_points.correct(
-            acc, product.gemm.k, self.x.zero_points, self.w.zero_points, product.row_sums, product.column_sums
-        )
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         shape = self.output_shape(*(tensor.shape for tensor in inputs))
+        x, w = inputs[:2]
+        x, w = x.swapaxes(-1, -2) if self.transpose_x else x, w.swapaxes(-1, -2) if self.transpose_w else w
+        epilogue = self._epilogue
         if len(inputs) > 2:
-            sums = acc.reshape(shape)
-            with np.errstate(over="ignore"):
-                sums += inputs[2]
-        if self.y is None:
-            # f32(f32(acc) * f32(xs * ws)), as Dense does.
-            with np.errstate(all="ignore"):
-                scale = np.asarray(self.x.scales * self.w.scales, dtype=np.float32)
-                return (acc.astype(np.float32) * scale).reshape(shape)
-        scale = multiplier(self.x, self.w, self.y, self.rounding)
-        zero_point = int(self.y.zero_points)
-        y = requantize(acc, scale, zero_point, dtype=self.y.dtype, rounding=self.rounding)
-        return y.reshape(shape)
+            epilogue = epilogue._replace(constant=bias_term(inputs[2], x.shape, w.shape))
+        return lower_tensors(x, w, shape, epilogue)
+
+    @cached_property
+    def _epilogue(self) -> Epilogue:
+        zeros = {"x_zero": self.x.zero_points, "w_zero": self.w.zero_points}
+        terms = {name: parameters.zero_term(zero) for name, zero in zeros.items()}
+        return parameters.scaled_epilogue(self.x, self.w, self.y, self.rounding, **terms)
 
 
 def broadcastable(shape: Shape, out: Shape) -> Shape:
@@ -222,19 +243,14 @@ class MatMulInteger(ArrayLayer):
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*matrix_shapes(*shapes[:2]))
+        return matmul_gemm(*matrix_shapes(*shapes[:2]))
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
-        self.output_shape(*(tensor.shape for tensor in inputs))
-        return _product(*inputs[:2])
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the sums, shaped as by :func:`numpy.matmul`."""
-        assert isinstance(product, BatchedProduct)
-        _correct(self.kind, product, inputs[0], inputs[1], inputs[2:])
-        return product.acc.reshape(self.output_shape(*(tensor.shape for tensor in inputs)))
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        shape = self.output_shape(*(tensor.shape for tensor in inputs))
+        x, w, *zeros = inputs
+        return lower_tensors(x, w, shape, Epilogue(**zero_terms(self.kind, x.shape, w.shape, zeros)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -299,30 +315,25 @@ class MatMulIntegerToFloat(ArrayLayer):
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return batched_gemm(*matrix_shapes(*shapes[:2]))
+        return matmul_gemm(*matrix_shapes(*shapes[:2]))
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
-        self.output_shape(*(tensor.shape for tensor in inputs))
-        return _product(*inputs[:2])
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return the real numbers, shaped as by :func:`numpy.matmul`."""
-        assert isinstance(product, BatchedProduct)
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        shape = self.output_shape(*(tensor.shape for tensor in inputs))
         x, w, x_scale, w_scale = inputs[:4]
-        _correct("MatMulIntegerToFloat", product, x, w, inputs[4:6])
-        columns = zero_points.per_column("w_scale", w_scale.shape, w.shape)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            result = product.acc.astype(np.float32)
-            if _scales_at_once(w_scale.shape, w.shape):
-                result *= x_scale.reshape(()) * w_scale.reshape(columns)
-            else:
-                result *= x_scale.reshape(())
-                result *= w_scale.reshape(columns)
-            if len(inputs) > 6:
-                result += inputs[6]
-        return result.reshape(self.output_shape(*(tensor.shape for tensor in inputs)))
+        w_scale = w_scale.reshape(zero_points.per_column("w_scale", w_scale.shape, w.shape))
+        scale, late_scale = x_scale.reshape(()), None
+        if _scales_at_once(inputs[3].shape, w.shape):
+            with np.errstate(all="ignore"):
+                scale = np.asarray(scale * w_scale)
+        else:
+            late_scale = w_scale
+        epilogue = Epilogue(
+            scale=scale, late_scale=late_scale, float_bias=inputs[6] if len(inputs) > 6 else None,
+            dtype="float32", **zero_terms("MatMulIntegerToFloat", x.shape, w.shape, inputs[4:6]),
+        )  # fmt: skip
+        return lower_tensors(x, w, shape, epilogue)
 
 
 def _scales_at_once(scale: Shape, w: Shape) -> bool:
@@ -349,10 +360,8 @@ def _expect_types(layer: str, x: str, w: str, zeros: tuple[str, ...]) -> None:
         zero_points.expect_type(layer, name, dtype, operand)
 
 
-def _correct(
-    layer: str, product: BatchedProduct, x: np.ndarray, w: np.ndarray, zeros: tuple[np.ndarray, ...]
-) -> None:
-    shapes = _zero_shapes(layer, x.shape, w.shape, tuple(zero.shape for zero in zeros))
-    zx = zeros[0].reshape(shapes[0]) if zeros else np.zeros((), dtype=np.int8)
-    zw = zeros[1].reshape(shapes[1]) if len(zeros) > 1 else np.zeros((), dtype=np.int8)
-    zero_points.correct(product.acc, product.gemm.k, zx, zw, product.row_sums, product.column_sums)
+def zero_terms(layer: str, x: Shape, w: Shape, zeros: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return the zero points that are given as an epilogue's terms, for stacks of matrices."""
+    shapes = _zero_shapes(layer, x, w, tuple(zero.shape for zero in zeros))
+    terms = zip(("x_zero", "w_zero"), zeros, shapes, strict=False)
+    return {name: parameters.zero_term(zero.reshape(shape)) for name, zero, shape in terms}

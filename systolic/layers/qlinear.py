@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.gemm import BatchedProduct, Gemm, Product
+from systolic.gemm import Gemm
 from systolic.layers import zero_points
 from systolic.layers.base import ArrayLayer, Shape
 from systolic.layers.conv_integer import ConvInteger
-from systolic.layers.matmul import MatMulInteger, broadcastable
+from systolic.layers.matmul import MatMulInteger, bias_term, broadcastable, lower_tensors, zero_terms
+from systolic.lowered import Epilogue, Lowered
 
 _SCALES = ("float32", "float16")
 _NAMES = "x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias"
@@ -108,20 +109,17 @@ class QLinearConv(ArrayLayer):
         self.output_shape(*shapes)
         return self._sums.products(*_integer_inputs(shapes))
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the kernels."""
         self.output_shape(*(tensor.shape for tensor in inputs))
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
-        return self._sums.lower(*_integer_inputs(inputs))
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return y's codes, (batch, oc, ...)."""
-        acc = self._sums.finish(product, *_integer_inputs(inputs))
-        spread = (-1, *[1] * (acc.ndim - 2))
-        if len(inputs) > 8:
-            acc += inputs[8].reshape(spread)
-        scale = inputs[4].reshape(spread if inputs[4].size > 1 else ())
-        return _codes(acc, _multiplier(inputs[1], scale, inputs[6]), inputs[7])
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        lowered = self._sums.lower(*_integer_inputs(inputs))
+        w_scale = inputs[4].reshape(-1 if inputs[4].size > 1 else ())
+        epilogue = lowered.epilogue._replace(
+            constant=inputs[8] if len(inputs) > 8 else None,
+            **_scale(inputs[1], w_scale, inputs[6:8]),
+        )
+        return lowered._replace(epilogue=epilogue)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -209,28 +207,17 @@ class QLinearMatMul(ArrayLayer):
         self.output_shape(*shapes)
         return _SUMS.products(*self._integer_shapes(shapes))
 
-    def lower(self, *inputs: np.ndarray) -> Product:
+    def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
-        self.output_shape(*(tensor.shape for tensor in inputs))
-        self.output_dtype(*(tensor.dtype.name for tensor in inputs))
-        return _SUMS.lower(*self._integer_arrays(inputs))
-
-    def finish(self, product: Product, *inputs: np.ndarray) -> np.ndarray:
-        """Return y's codes, or float32 numbers, shaped as by :func:`numpy.matmul`."""
-        assert isinstance(product, BatchedProduct)
-        operands = self._integer_arrays(inputs)
-        result = _SUMS.finish(product, *operands)
+        shape = self.output_shape(*(tensor.shape for tensor in inputs))
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        x, w, *zeros = self._integer_arrays(inputs)
+        w_scale = inputs[4].reshape(zero_points.per_column("w_scale", inputs[4].shape, w.shape))
+        terms: dict[str, Any] = zero_terms(self.kind, x.shape, w.shape, zeros)
         for bias in _bias(inputs):
-            result += bias
-        # A vector is a matrix until the end: columns meet scales in the last axis.
-        acc = result.reshape(product.acc.shape)
-        scale = inputs[4].reshape(zero_points.per_column("w_scale", inputs[4].shape, operands[1].shape))
-        y_scale = inputs[6] if len(inputs) > 7 else None
-        factor = _multiplier(inputs[1], scale, y_scale, self.alpha)
-        if y_scale is not None:
-            return _codes(acc, factor, inputs[7]).reshape(result.shape)
-        with np.errstate(all="ignore"):
-            return np.asarray(acc.astype(np.float32) * factor).reshape(result.shape)
+            terms["constant"] = bias_term(bias, x.shape, w.shape)
+        y = inputs[6:8] if len(inputs) > 7 else ()
+        return lower_tensors(x, w, shape, Epilogue(**terms, **_scale(inputs[1], w_scale, y, self.alpha)))
 
 
 _SUMS = _MatMulSums()
@@ -267,24 +254,16 @@ def _expect_types(layer: str, x_scale: str, w_scale: str, y: Sequence[str], bias
     return y[1] if y else "float32"
 
 
-def _multiplier(
-    x_scale: np.ndarray, w_scale: np.ndarray, y_scale: np.ndarray | None, alpha: float = 1.0
-) -> np.ndarray:
-    """Return ``f32(f32(f32(alpha * xs) * ws) / ys)``, in w's shape."""
+def _scale(
+    x_scale: np.ndarray, w_scale: np.ndarray, y: Sequence[np.ndarray], alpha: float = 1.0
+) -> dict[str, Any]:
+    """Return an epilogue's scale, ``f32(f32(f32(alpha * xs) * ws) / ys)`` in w's shape, and what follows it.
+
+    `y` holds the output's scale and zero point; nothing for float32.
+    """
     with np.errstate(all="ignore"):
         factor = np.float32(alpha) * x_scale.reshape(()).astype(np.float32) * w_scale.astype(np.float32)
-        return np.asarray(factor if y_scale is None else factor / y_scale.reshape(()).astype(np.float32))
-
-
-def _codes(acc: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
-    """Return sums as codes of y_zero_point's type."""
-    limits, zero = np.iinfo(zero_point.dtype), int(zero_point.reshape(()))
-    with np.errstate(all="ignore"):
-        v = acc.astype(np.float32)
-        v *= scale
-        # Not np.clip: NaN becomes the lower limit.
-        np.fmax(v, np.float32(limits.min - zero), out=v)
-        np.fmin(v, np.float32(limits.max - zero), out=v)
-    np.rint(v, out=v)
-    v += np.float32(zero)
-    return v.astype(zero_point.dtype)
+        if not y:
+            return {"scale": np.asarray(factor), "dtype": "float32"}
+        factor = np.asarray(factor / y[0].reshape(()).astype(np.float32))
+    return {"scale": factor, "dtype": _check.dtype_name(y[1].dtype), "zero_point": int(y[1].reshape(()))}

@@ -17,7 +17,9 @@ import numpy as np
 from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.layers.base import Shape
+from systolic.layers.conv import lower_images
 from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along, taps
+from systolic.lowered import RAW, Epilogue, Lowered
 
 AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """What the axes of a window are called, by their number."""
@@ -180,15 +182,17 @@ def kernels(w: np.ndarray) -> np.ndarray:
     return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1] * w.shape[2], *w.shape[3:])
 
 
-def restored(y: np.ndarray, span: Span) -> np.ndarray:
-    """Return the convolution of images, (batch, oc, oh, ow), as (batch, oc, ...) over the span's axes."""
-    rank = len(span.out)
-    if rank == 1:
-        return y.reshape(*y.shape[:2], span.out[0])
-    if rank == 2:
-        return y
-    planes = y.reshape(y.shape[0] // span.out[0], span.out[0], *y.shape[1:])
-    return np.ascontiguousarray(planes.transpose(0, 2, 1, 3, 4))
+def lower_span(
+    x: np.ndarray, w: np.ndarray, span: Span, *, groups: int, pad_value: int, channels_last: bool = False,
+    epilogue: Epilogue = RAW,
+) -> Lowered:  # fmt: skip
+    """Lower the convolution of x (batch, ic, ...) with kernels w (oc, ic // groups, ...)."""
+    shape = (x.shape[0], *span.out, w.shape[0]) if channels_last else (x.shape[0], w.shape[0], *span.out)
+    planes = span.out[0] if len(span.out) == 3 and not channels_last else 1
+    return lower_images(
+        images(x, span, pad_value), kernels(w), span.window, groups=groups, pad_value=pad_value,
+        channels_last=channels_last, epilogue=epilogue._replace(shape=shape, planes=planes),
+    )  # fmt: skip
 
 
 def product_size(x: Shape, w: Shape, span: Span, groups: int) -> tuple[int, int, int, int]:

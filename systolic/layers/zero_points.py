@@ -1,48 +1,9 @@
-"""Zero points that arrive as tensors, and their corrections of raw sums.
-
-For operands that are both known only at run time, every term of ``systolic/layers/finish.py``'s
-equation is one: row sums of x and column sums of w are made as the operands are read.
-"""
+"""Checks of zero points that arrive as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
 from systolic import _check
 from systolic.layers.base import Shape
-
-
-def correct(
-    acc: np.ndarray,
-    k: int,
-    zx: np.ndarray,
-    zw: np.ndarray,
-    row_sums: Callable[[], np.ndarray],
-    column_sums: Callable[[], np.ndarray],
-) -> None:
-    """Turn sums of ``x * w`` into those of ``(x - zx)(w - zw)``, in place, modulo 2^32.
-
-    Parameters
-    ----------
-    acc : ndarray of int32
-    k : int
-        Products per sum.
-    zx, zw : ndarray of int8 or uint8
-        Zero points, shaped to broadcast against `acc`.
-    row_sums, column_sums : callable
-        Give ``sum x`` and ``sum w`` of each sum, int32, broadcasting against `acc`; called only
-        where a zero point needs them.
-    """
-    zx, zw = zx.astype(np.int32), zw.astype(np.int32)
-    with np.errstate(over="ignore"):
-        if zw.any():
-            acc -= row_sums() * zw
-        if zx.any():
-            acc -= column_sums() * zx
-            # In 64 bits first: k itself may be anything.
-            acc += (k * zx.astype(np.int64) * zw).astype(np.int32)
 
 
 def per_row(name: str, shape: Shape, x: Shape) -> Shape:

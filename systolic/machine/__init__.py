@@ -1,5 +1,7 @@
-"""The blocks around the array, a file each: they turn a product into folds, clocks and sums."""
+"""The machine: lowered work to outputs and cycles, in cycle mode and in wavefront mode."""
 
-from systolic.machine.control import run_product as run_product
+from systolic.machine.cycle import run_cycles as run_cycles
+from systolic.machine.execution import Execution as Execution
 from systolic.machine.ports import PortValues as PortValues
 from systolic.machine.ports import ports as ports
+from systolic.machine.wavefront import run_wavefront as run_wavefront

@@ -7,19 +7,22 @@ of them; ``tests/test_machine.py`` holds this path against the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from systolic import _core
 from systolic.config import ArrayConfig
-from systolic.gemm import Product
+from systolic.gemm import Gemm, operand_name
+from systolic.lowered import Lowered
+from systolic.machine import operands
 
 # Beyond this many PE-cycles, what is saved here does not count.
 _SMALL_PE_CYCLES = 1 << 20
 
 
-def is_small(product: Product, config: ArrayConfig, cycles: int) -> bool:
+def is_small(gemm: Gemm, config: ArrayConfig, cycles: int) -> bool:
     """Whether a product is one fold, of few enough cycles."""
-    gemm = product.gemm
     return (
         gemm.groups == 1
         and gemm.k <= config.rows
@@ -29,18 +32,18 @@ def is_small(product: Product, config: ArrayConfig, cycles: int) -> bool:
     )
 
 
-def run_one_fold(product: Product, config: ArrayConfig, cycles: int) -> int:
-    """Clock a single fold from reset through `cycles` edges, store its sums and return the edges."""
-    gemm, rows, cols = product.gemm, config.rows, config.cols
+def run_one_fold(lowered: Lowered, config: ArrayConfig, cycles: int, store: Callable[..., None]) -> None:
+    """Clock a single fold from reset through `cycles` edges and store its sums: ``store(0, 0, 0, sums)``."""
+    gemm, rows, cols = lowered.gemm, config.rows, config.cols
     m, k, n = gemm.m, gemm.k, gemm.n
     # Local time tau, what PE (0, 0) sees on cycle tau, stands at index tau + lead: see
     # array/schedule.py. The tile enters on 0..rows-1, bottom row first; x follows its swap.
     west, north = cycles + rows - 1, cycles + cols - 1
     activation = np.zeros((west, rows), dtype=np.uint8)
-    activation[2 * rows - 1 : 2 * rows - 1 + m, :k] = product.rows(0, 0, m, 0, k).view(np.uint8)
+    activation[2 * rows - 1 : 2 * rows - 1 + m, :k] = operands.rows(lowered.x, 0, 0, m, 0, k).view(np.uint8)
     weight = np.zeros((north, cols), dtype=np.uint8)
     first = cols - 1 + rows - k
-    weight[first : first + k, :n] = product.tile(0, 0, k, 0, n)[::-1].view(np.uint8)
+    weight[first : first + k, :n] = operands.tile(lowered.w, 0, 0, k, 0, n)[::-1].view(np.uint8)
     control = np.zeros((2, west), dtype=np.uint8)
     control[0, rows - 1 : 2 * rows - 1] = 1
     control[1, 2 * rows - 1] = 1
@@ -56,13 +59,12 @@ def run_one_fold(product: Product, config: ArrayConfig, cycles: int) -> int:
         np.ndarray(north_shape, np.uint8, weight, (cols - 1) * cols, (cols, 1 - cols)),
         np.ndarray(north_shape, np.int32, _ZERO, 0, (0, 0)),
         np.ndarray(north_shape, np.int32, below, 4 * (cols - 1) * cols, (4 * cols, 4 * (1 - cols))),
-        activation_signed=product.activation_dtype == "int8",
-        weight_signed=product.weight_dtype == "int8",
+        activation_signed=operand_name(lowered.x) == "int8",
+        weight_signed=operand_name(lowered.w) == "int8",
     )  # fmt: skip
     # The sum (i, c) leaves column c's bottom PE on edge rows + i + rows - 1 + c.
     start = cols - 1 + 2 * rows - 1
-    product.store(0, 0, 0, below[start : start + m, :n])
-    return cycles
+    store(0, 0, 0, below[start : start + m, :n])
 
 
 _ZERO = np.zeros(1, dtype=np.int32)

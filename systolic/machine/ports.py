@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check, _hints
+from systolic import _check
 from systolic.array.schedule import port_window, skewed
 from systolic.array.state import QueuedStream, QueuedTile, Queues
 from systolic.array.workspace import Workspace
@@ -98,22 +98,11 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     7 [0 0] [0 0 0] [0 1 1]
     8 [0 0] [0 0 0] [0 0 1]
     """
-    x = _check.operand(x, "x", ndim=2, axes="(M, K)")
-    w = _check.operand(w, "w", ndim=2, axes="(K, N)")
-    check_product(x, w)
+    x, w = _check.matrices(x, w)
     gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
     config = ArrayConfig() if array is None else as_array_config(array)
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
     return _ports(x, w, gemm, config)
-
-
-def check_product(x: np.ndarray, w: np.ndarray) -> None:
-    """Raise ValueError if x and w do not share K."""
-    if x.shape[1] != w.shape[0]:
-        raise ValueError(
-            f"x and w must share K, but x is {_check.shape(x.shape)} and w is {_check.shape(w.shape)}"
-            f"{_hints.other_product(x.shape, w.shape)}"
-        )
 
 
 def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Iterator[PortValues]:

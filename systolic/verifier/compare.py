@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from systolic.config import ArrayConfig
-from systolic.gemm import Gemm, Product
+from systolic.engine.products import execute
+from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer
-from systolic.machine.control import run_product
+from systolic.lowered import RAW, Lowered
 from systolic.model import Node
 from systolic.verifier.difference import difference, first_difference
 from systolic.verifier.expected import expected_cycles, expected_sums, tolerance_of
@@ -21,7 +22,7 @@ from systolic.verifier.operands import Operands
 
 def compare_product(
     case: str,
-    product: Product,
+    lowered: Lowered,
     operands: Operands,
     got: np.ndarray,
     expected: np.ndarray,
@@ -34,7 +35,7 @@ def compare_product(
         return []
     if "note" in wrong:
         return [Mismatch(case=case, stage="shape", **wrong)]
-    where = locate(product, operands, wrong["index"], config, mode)
+    where = locate(lowered, operands, wrong["index"], config, mode)
     return [Mismatch(case=case, **wrong, **where)]
 
 
@@ -55,7 +56,7 @@ def compare_layer(
     config: ArrayConfig,
     mode: str,
 ) -> tuple[Mismatch | None, float]:
-    """Return what differs first in a layer's outputs, and whether its sums or their finish is wrong.
+    """Return what differs first in a layer's outputs, and whether its sums or its epilogue is wrong.
 
     The second value is the largest relative difference of a float output that was accepted: see
     ``tolerance_of``.
@@ -77,11 +78,10 @@ def compare_layer(
             return Mismatch(case=case, stage="host", **wrong), within
         # Are the sums wrong, or what is made of them?
         sums, operands = expected_sums(node.layer, inputs)
-        product = node.layer.lower(*inputs)
-        run_product(product, config, mode=mode, workers=1)
-        wrong_sum = first_difference(product.acc, sums)
+        lowered = node.layer.lower(*inputs)._replace(epilogue=RAW)
+        wrong_sum = first_difference(execute(lowered, config, mode).output.reshape(sums.shape), sums)
         if wrong_sum is None:
             return Mismatch(case=case, stage="finish", **wrong), within
-        where = locate(product, operands, wrong_sum["index"], config, mode)
+        where = locate(lowered, operands, wrong_sum["index"], config, mode)
         return Mismatch(case=case, **wrong_sum, **where), within
     return None, within

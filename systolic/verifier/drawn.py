@@ -14,10 +14,11 @@ from systolic.array import SystolicArray
 from systolic.array.schedule import Ports
 from systolic.array.state import State
 from systolic.config import REGISTERS
+from systolic.engine import MODES
 from systolic.engine.networks import run_layer
-from systolic.gemm import DenseProduct, Progress
+from systolic.gemm import Progress
 from systolic.layers import ArrayLayer, lower_conv2d
-from systolic.machine.control import MODES
+from systolic.lowered import lower_matmul
 from systolic.model import Node
 from systolic.reference import ReferenceArray, oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
@@ -116,9 +117,9 @@ def _matmul(draw: Draw) -> list[Mismatch]:
     found: list[Mismatch] = []
     for mode in MODES:
         result = engine.matmul(x, w, array=config, mode=mode)
-        product = DenseProduct(x, w)
-        found += compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or compare_product(
-            f"{case}, {mode}", product, dense_operands(x, w), result.acc, expected, config, mode
+        lowered = lower_matmul(x, w)
+        found += compare_cycles(f"{case}, {mode}", result.cycles, lowered.gemm, config) or compare_product(
+            f"{case}, {mode}", lowered, dense_operands(x, w), result.acc, expected, config, mode
         )
     return found
 
@@ -143,9 +144,9 @@ def _conv2d(draw: Draw) -> list[Mismatch]:
     found: list[Mismatch] = []
     for mode in MODES:
         result = engine.conv2d(x, w, array=config, mode=mode, **options)
-        product = lower_conv2d(x, w, **product_options)
-        found += compare_cycles(f"{case}, {mode}", result.cycles, product.gemm, config) or compare_product(
-            f"{case}, {mode}", product, operands, result.acc, expected, config, mode
+        lowered = lower_conv2d(x, w, **product_options)
+        found += compare_cycles(f"{case}, {mode}", result.cycles, lowered.gemm, config) or compare_product(
+            f"{case}, {mode}", lowered, operands, result.acc, expected, config, mode
         )
     return found
 

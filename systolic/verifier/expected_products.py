@@ -227,6 +227,9 @@ def _conv_sums(layer: Any, *inputs: np.ndarray) -> tuple[np.ndarray, Operands]:
     images, kernels, options, _ = _images(layer, x, w, zero)
     sums = oracle.conv2d(images, kernels, pad_value=zero, **options)
     out: Any = sums.shape[2:]
+    if getattr(layer, "layout", "").endswith("C"):
+        images, sums = (values.transpose(0, 2, 3, 1) for values in (images, sums))
+        return sums, conv_operands(images, kernels, out=out, layout="NHWC", pad_value=zero, **options)
     return sums, conv_operands(images, kernels, out=out, layout="NCHW", pad_value=zero, **options)
 
 
@@ -267,4 +270,4 @@ SUMS: dict[type[Layer], Callable[..., tuple[np.ndarray, Operands]]] = {
     layers.QLinearConv: _conv_sums,
     layers.QLinearMatMul: _matmul_sums,
 }
-"""Raw sums, shaped as the product's `acc`, and operands by the kind of layer."""
+"""Raw sums, shaped as stacks of matrices or as images, and operands by the kind of layer."""

@@ -16,8 +16,10 @@ import numpy as np
 
 from systolic.array import SystolicArray
 from systolic.config import REGISTERS, ArrayConfig
-from systolic.gemm import Gemm, Product
-from systolic.machine.control import TileRows, run_product
+from systolic.gemm import operand_name
+from systolic.lowered import Lowered
+from systolic.machine import operands as read
+from systolic.machine import run_cycles
 from systolic.reference.pe import ReferenceArray, wrap32
 from systolic.tiling import Folds
 from systolic.verifier.operands import Operands
@@ -27,13 +29,13 @@ CAUSES = ("activation", "shift", "swap", "weight", "next_weight", "weight_pass",
 
 
 def locate(
-    product: Product, operands: Operands, index: tuple[int, ...], config: ArrayConfig, mode: str
+    lowered: Lowered, operands: Operands, index: tuple[int, ...], config: ArrayConfig, mode: str
 ) -> dict[str, Any]:
     """Return stage, fold and, for an error in the array, register, PE and cycle of a wrong sum.
 
     Parameters
     ----------
-    product : Product
+    lowered : Lowered
         The product as it was lowered.
     operands : Operands
         The same operands, derived independently.
@@ -49,7 +51,7 @@ def locate(
         Fields of :class:`~systolic.verifier.Mismatch`.
     """
     group, m, n = operands.place(index)
-    folds = Folds(product.gemm, config)
+    folds = Folds(lowered.gemm, config)
     here = [
         i for i, f in enumerate(folds)
         if f.group == group and f.m_start <= m < f.m_stop and f.n_start <= n < f.n_stop
@@ -59,32 +61,37 @@ def locate(
         fold = folds[i]
         ks = np.arange(fold.k_start, fold.k_stop)
         row = operands.rows(group, np.array([m]), ks)
-        fed = product.rows(group, m, m + 1, fold.k_start, fold.k_stop)
+        fed = read.rows(lowered.x, group, m, m + 1, fold.k_start, fold.k_stop)
         if not np.array_equal(fed, row):
             return {"stage": "im2col", "fold": fold}
         column = operands.weights(group, ks, np.array([n]))
-        tile = product.tile(group, fold.k_start, fold.k_stop, n, n + 1)
+        tile = read.tile(lowered.w, group, fold.k_start, fold.k_stop, n, n + 1)
         if not np.array_equal(tile, column):
             return {"stage": "weights", "fold": fold}
         psums.append(wrap32(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
-    config = replace(config, activation_dtype=product.activation_dtype, weight_dtype=product.weight_dtype)
+    config = replace(config, activation_dtype=operand_name(lowered.x), weight_dtype=operand_name(lowered.w))
     if mode == "cycle":
-        found = _locate_in_array(product, operands, folds, here, psums, config, (m, n))
+        found = _locate_in_array(lowered, operands, folds, here, psums, config, (m, n))
         if found is not None:
             return found
     else:
         # Its products write into the result by themselves: nothing lies between.
         return {"stage": "wavefront product", "fold": folds[here[0]]}
     # Every fold's psum is right: the sum goes wrong on its way, or when it is put into the result.
-    spy = _Spy(product, (group, m, n))
-    run_product(spy, config, mode="cycle", workers=1)
-    if spy.stored == wrap32(sum(psums)):
+    drained: list[int] = []
+
+    def watch(its_group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
+        if its_group == group and 0 <= m - m_start < sums.shape[0] and 0 <= n - n_start < sums.shape[1]:
+            drained.append(int(sums[m - m_start, n - n_start]))
+
+    run_cycles(lowered, config, drained=watch)
+    if drained == [wrap32(sum(psums))]:
         return {"stage": "store", "fold": folds[here[-1]]}
     return {"stage": "accumulators", "fold": folds[here[0]]}
 
 
 def _locate_in_array(
-    product: Product,
+    lowered: Lowered,
     operands: Operands,
     folds: Folds,
     here: list[int],
@@ -93,14 +100,14 @@ def _locate_in_array(
     place: tuple[int, int],
 ) -> dict[str, Any] | None:
     m, n = place
-    whole = _Replay(product, operands, folds, 0, here[-1], config, n - folds[here[0]].n_start)
+    whole = _Replay(lowered, operands, folds, 0, here[-1], config, n - folds[here[0]].n_start)
     sums = whole.sums(here, m)
     wrong = [i for i, got, expected in zip(here, sums, psums, strict=True) if got != expected]
     if not wrong:
         return None
     number = wrong[0]
     # The fold before and this one may show it; else it takes the whole sequence.
-    near = _Replay(product, operands, folds, max(number - 1, 0), number, config, whole.col)
+    near = _Replay(lowered, operands, folds, max(number - 1, 0), number, config, whole.col)
     replay = near if near.sums([number], m) != [psums[here.index(number)]] else whole
     found = replay.first_difference(number, m)
     if found is None:
@@ -117,23 +124,6 @@ def _locate_in_array(
     }
 
 
-class _Spy:
-    """A product that remembers what was stored at one place, and stores nothing."""
-
-    def __init__(self, product: Product, place: tuple[int, int, int]) -> None:
-        self._product, self._place, self.stored = product, place, 0
-        self.gemm: Gemm = product.gemm
-        self.acc = product.acc
-        self.activation_dtype, self.weight_dtype = product.activation_dtype, product.weight_dtype
-        self.rows, self.tile = product.rows, product.tile
-        self.work, self.compute, self.pieces = product.work, product.compute, product.pieces
-
-    def store(self, group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
-        g, m, n = self._place
-        if g == group and 0 <= m - m_start < sums.shape[0] and 0 <= n - n_start < sums.shape[1]:
-            self.stored = int(sums[m - m_start, n - n_start])
-
-
 @dataclass(frozen=True)
 class _Beat:
     # What stands at PE (0, 0)'s ports at one local time.
@@ -146,7 +136,7 @@ class _Replay:
 
     def __init__(
         self,
-        product: Product,
+        lowered: Lowered,
         operands: Operands,
         folds: Folds,
         first: int,
@@ -154,7 +144,7 @@ class _Replay:
         config: ArrayConfig,
         col: int,
     ) -> None:
-        self.product, self.operands, self.config, self.first, self.col = product, operands, config, first, col
+        self.lowered, self.operands, self.config, self.first, self.col = lowered, operands, config, first, col
         end = folds[last].swap_cycle + folds[last].m + config.rows + config.cols
         stop = last + 1
         while stop < len(folds) and folds[stop].shift_cycle < end:
@@ -223,9 +213,9 @@ class _Replay:
     def _array(self, sinks: dict[int, Any]) -> SystolicArray:
         array = SystolicArray(self.config)
         for i, fold in enumerate(self.folds):
-            tile = self.product.tile(fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
+            tile = read.tile(self.lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
             array._queue_fold(
-                tile, TileRows(self.product, fold), sinks.get(self.first + i, lambda row, psums: None)
+                tile, read.TileRows(self.lowered.x, fold), sinks.get(self.first + i, lambda row, psums: None)
             )
         return array
 

@@ -1,0 +1,123 @@
+"""The quantization parameters that a layer holds: their checks, and the epilogue that follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic.lowered import Epilogue
+from systolic.quant import ROUNDINGS, QuantParams, multiplier
+
+
+def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
+    """Check a layer's quantization parameters: x and y per tensor, w per tensor or per channel."""
+    for name, params in (("x", x), ("w", w), ("y", y)):
+        if name == "y" and params is None:
+            continue
+        if not isinstance(params, QuantParams):
+            raise TypeError(f"{layer}: {name} must be QuantParams, not {type(params).__name__}")
+        if params.dtype not in _check.OPERAND_DTYPES:
+            raise TypeError(f"{layer}: {name} must be int8 or uint8, not {params.dtype}")
+        if name != "w" and params.per_channel:
+            raise ValueError(f"{layer}: {name} must have one scale and zero point, not one per channel")
+    if w.per_channel:
+        if w.axis != w_axis:
+            raise ValueError(
+                f"{layer}: w must be quantized along axis {w_axis}, its output channels, not {w.axis}"
+            )
+        count = w.scales.size
+        if count != channels:
+            raise ValueError(f"{layer}: w has {count} scales for {channels} output channels")
+
+
+def check_weight(layer: str, weight: Any, w: Any, *, ndim: int, axes: str) -> np.ndarray:
+    """Return the weights as a read-only array of w's type."""
+    values = _check.operand(weight, f"{layer}: weight", ndim=ndim, axes=axes)
+    if isinstance(w, QuantParams) and values.dtype.name != w.dtype:
+        raise TypeError(f"{layer}: weight holds {values.dtype}, but w says {w.dtype}")
+    return frozen(values)
+
+
+def check_bias(layer: str, bias: Any, channels: int) -> np.ndarray | None:
+    """Return the bias as a read-only int32 array, or None."""
+    if bias is None:
+        return None
+    values = _check.integers(bias, f"{layer}: bias", "int32")
+    if values.shape != (channels,):
+        raise ValueError(
+            f"{layer}: bias must have one value per output channel, ({channels},), "
+            f"not {_check.shape(values.shape)}"
+        )
+    return frozen(values)
+
+
+def check_rounding(layer: str, rounding: Any, x: QuantParams, w: QuantParams, y: QuantParams | None) -> None:
+    """Check the name of a rounding, and that it can represent the layer's multipliers."""
+    _check.choice(rounding, "rounding", tuple(ROUNDINGS))
+    if y is not None:
+        multiplier(x, w, y, rounding)
+    elif rounding != "half_even":
+        raise ValueError(f"{layer}: rounding {rounding!r} is for codes, but without y the output is float32")
+
+
+def frozen(values: np.ndarray) -> np.ndarray:
+    """Return a read-only copy."""
+    copy = np.array(values, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def epilogue(layer: Any, weight_sums: np.ndarray, k: int) -> Epilogue:
+    """Return the epilogue of a layer that holds its weights and all parameters.
+
+    Parameters
+    ----------
+    layer : Dense or a convolution
+    weight_sums : ndarray of int64, (channels,)
+        Sum of each output channel's weight codes.
+    k : int
+        Products per output.
+    """
+    x, w, channels = layer.x, layer.w, weight_sums.size
+    za = int(x.zero_points)
+    total = -za * weight_sums + k * za * w.zero_points.astype(np.int64)
+    if layer.bias is not None:
+        total = total + layer.bias
+    found = scaled_epilogue(
+        x, w, layer.y, layer.rounding,
+        constant=total.astype(np.int32),  # C-style conversion keeps the low 32 bits
+        w_zero=zero_term(w.zero_points),
+    )  # fmt: skip
+    if found.rounding != "half_even":
+        return found
+    # The compiled loops take one for each channel.
+    assert found.scale is not None
+    zeros = found.w_zero
+    return found._replace(
+        scale=np.full(channels, found.scale), w_zero=None if zeros is None else np.full(channels, zeros)
+    )
+
+
+def scaled_epilogue(
+    x: QuantParams, w: QuantParams, y: QuantParams | None, rounding: str, **terms: Any
+) -> Epilogue:
+    """Return an epilogue that scales to y's codes or, without y, to float32 numbers.
+
+    The multiplier is that of :func:`systolic.quant.multiplier`, without y ``f32(xs * ws)``, as in ONNX
+    Runtime's QGemm and MatMulIntegerToFloat.
+    """
+    if y is None:
+        with np.errstate(over="ignore", under="ignore"):
+            scale = np.asarray(x.scales * w.scales, dtype=np.float32)
+        return Epilogue(scale=scale, dtype="float32", **terms)
+    return Epilogue(
+        scale=multiplier(x, w, y, rounding), dtype=y.dtype, zero_point=int(y.zero_points), rounding=rounding,
+        **terms,
+    )  # fmt: skip
+
+
+def zero_term(zero_points: np.ndarray) -> np.ndarray | None:
+    """Return zero points as an epilogue takes them, int32; None where all are 0."""
+    return zero_points.astype(np.int32) if zero_points.any() else None

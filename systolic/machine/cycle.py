@@ -1,0 +1,126 @@
+"""Cycle mode: every register of every PE at every edge, as the port queues are filled and sums drained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from systolic.array import SystolicArray
+from systolic.config import ArrayConfig
+from systolic.gemm import Progress, operand_name
+from systolic.lowered import Lowered
+from systolic.machine import operands
+from systolic.machine.accumulators import Accumulators
+from systolic.machine.epilogue import finish
+from systolic.machine.execution import Execution
+from systolic.machine.one_fold import is_small, run_one_fold
+from systolic.tiling import Fold, Folds, estimate_gemm
+from systolic.trace.recording import Trace
+
+# How far ahead of the clock folds are queued, in PE-cycles and in cycles.
+_AHEAD_PE_CYCLES = 1 << 27
+_AHEAD_CYCLES = 1 << 14
+
+Store = Callable[[int, int, int, np.ndarray], None]
+"""Called as store(group, m_start, n_start, sums) with sums that have left the accumulators, int32 (m, n)."""
+
+
+def run_cycles(
+    lowered: Lowered,
+    config: ArrayConfig,
+    *,
+    workers: int = 1,
+    report: Progress | None = None,
+    trace: Trace | None = None,
+    drained: Store | None = None,
+) -> Execution:
+    """Run lowered work on the array edge by edge, and count the edges.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    config : ArrayConfig
+        Sizes; operand types come from the operands.
+    workers : int
+        Threads.
+    report : callable, optional
+        Gets (done, total) cycles as work goes on.
+    trace : Trace, optional
+        Records the array.
+    drained : callable, optional
+        Gets sums as they leave the accumulators: see :data:`Store`.
+    """
+    started = time.perf_counter()
+    stats = estimate_gemm(lowered.gemm, config)
+    acc = operands.accumulators(lowered)
+    store: Store = partial(operands.store, lowered, acc)
+    if drained is not None:
+        store = partial(_each_in_turn, (drained, store))
+    cycles = stats.cycles
+    if cycles:  # else there is nothing to add: sums are zeros from the start
+        if report is trace is drained is None and is_small(lowered.gemm, config, cycles):
+            run_one_fold(lowered, config, cycles, store)
+        else:
+            cycles = _run_folds(lowered, config, cycles, workers, report, trace, store)
+    seconds = time.perf_counter() - started
+    if cycles != stats.cycles:
+        stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
+    return Execution(finish(lowered, acc), stats, seconds)
+
+
+def _each_in_turn(stores: tuple[Store, ...], *sums: Any) -> None:
+    for store in stores:
+        store(*sums)
+
+
+def _run_folds(
+    lowered: Lowered, config: ArrayConfig, total: int, workers: int,
+    report: Progress | None, trace: Trace | None, store: Store,
+) -> int:  # fmt: skip
+    """Clock all folds from reset, and return the edges that this took."""
+    gemm = lowered.gemm
+    typed = replace(config, activation_dtype=operand_name(lowered.x), weight_dtype=operand_name(lowered.w))
+    array = SystolicArray(typed, trace=trace)
+    folds = Folds(gemm, config)
+    accumulators = Accumulators(config.chunk_rows or gemm.m, config.cols)
+    if trace is not None:
+        trace.reserve(0, total)
+    ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
+    k_tiles = -(-gemm.k // config.rows)
+    queued = 0
+    while array.cycle < total:
+        due = total
+        while queued < len(folds):
+            fold = folds[queued]
+            if fold.shift_cycle > array.cycle + ahead:
+                due = fold.shift_cycle
+                break
+            _queue(array, lowered, fold, queued // k_tiles % 2, accumulators, store)
+            queued += 1
+        while array.cycle < due:
+            array.run(min(ahead, due - array.cycle), threads=workers)
+            if report is not None:
+                report(array.cycle, total)
+    return array.cycle
+
+
+def _queue(
+    array: SystolicArray, lowered: Lowered, fold: Fold, half: int, accumulators: Accumulators, store: Store
+) -> None:
+    first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k
+
+    def collect(row: int, psums: np.ndarray) -> None:
+        accumulators.write(half, row, psums, first=first)
+        if last and row + len(psums) == fold.m:
+            store(fold.group, fold.m_start, fold.n_start, accumulators.drain(half, fold.m, fold.n))
+
+    tile = operands.tile(lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
+    due = array._queue_fold(tile, operands.TileRows(lowered.x, fold), collect)
+    if due != (fold.shift_cycle, fold.swap_cycle):
+        # Two derivations of the same times: the array's rules and the closed form.
+        raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")

@@ -1,0 +1,155 @@
+"""Applies an epilogue to accumulators: the formula of :class:`~systolic.lowered.Epilogue`, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from systolic import _host
+from systolic.lowered import RAW, Epilogue, Lowered, Patches
+from systolic.machine import operands
+from systolic.quant import requantize
+
+
+def fused(lowered: Lowered) -> dict[str, Any] | None:
+    """Return what the compiled convolution takes to make codes of its sums while they are in cache.
+
+    None where the epilogue has another rounding, or more than a constant and a scale for each channel.
+    """
+    e = lowered.epilogue
+    if e.scale is None or e.dtype == "float32" or e.rounding != "half_even" or e.w_zero is not None:
+        return None
+    channels = lowered.gemm.groups * lowered.gemm.n
+    constant = _constant(lowered)
+    return {
+        "codes": operands.accumulators(lowered, e.dtype),
+        "scale": _each(e.scale, channels, np.float32),
+        "zero_point": e.zero_point,
+        "constant": _each(_NO_CONSTANT if constant is None else constant, channels, np.int32),
+    }
+
+
+def finish(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
+    """Return a layer's output from its accumulators, which are used up."""
+    e = lowered.epilogue
+    if e is RAW:
+        return acc
+    axis = lowered.channel_axis
+    constant = _constant(lowered)
+    row_sums = None if e.w_zero is None else operands.row_sums(lowered.x)
+    if e.scale is None:
+        _correct(acc, axis, constant, row_sums, e.w_zero)
+        y = acc
+    elif e.dtype == "float32" or e.rounding == "half_even":
+        y = _scaled(lowered, acc, constant, row_sums)
+    else:
+        _correct(acc, axis, constant, row_sums, e.w_zero)
+        y = requantize(acc, e.scale, e.zero_point, dtype=e.dtype, rounding=e.rounding, axis=axis)
+    return placed(e, y)
+
+
+def placed(e: Epilogue, y: np.ndarray) -> np.ndarray:
+    """Return scaled totals through what follows the scale: factor, bias, clamp or table, and shape."""
+    if e.late_scale is not None or e.float_bias is not None:
+        with np.errstate(all="ignore"):
+            y = y if e.late_scale is None else y * e.late_scale
+            y = y if e.float_bias is None else y + e.float_bias
+    if e.clamp is not None:
+        np.clip(y, *e.clamp, out=y)
+    if e.table is not None:
+        y = e.table[y.view(np.uint8)]
+    if e.planes > 1:
+        y = np.ascontiguousarray(y.reshape(-1, e.planes, *y.shape[1:]).swapaxes(1, 2))
+    return y if e.shape is None else y.reshape(e.shape)
+
+
+def _constant(lowered: Lowered) -> np.ndarray | None:
+    """Return the constant and all terms of x's zero point, shaped to broadcast as they do."""
+    e = lowered.epilogue
+    if e.x_zero is None:
+        return e.constant
+    with np.errstate(over="ignore"):
+        total = -operands.column_sums(lowered) * e.x_zero
+        if e.w_zero is not None:
+            # In 64 bits first: K itself may be anything.
+            total = total + (lowered.gemm.k * e.x_zero.astype(np.int64) * e.w_zero).astype(np.int32)
+        return total if e.constant is None else total + e.constant
+
+
+def _correct(
+    acc: np.ndarray,
+    axis: int,
+    constant: np.ndarray | None,
+    row_sums: np.ndarray | None,
+    w_zero: np.ndarray | None,
+) -> None:
+    """Add the constant to sums and take w's zero points times the row sums from them, in place."""
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return values[:, np.newaxis, np.newaxis] if values.ndim == 1 and axis == 1 else values
+
+    with np.errstate(over="ignore"):
+        if constant is not None:
+            acc += spread(constant)
+        if row_sums is not None and w_zero is not None:
+            if row_sums.shape[axis] > 1:  # one for each group, repeated for the group's channels
+                row_sums = np.repeat(row_sums, acc.shape[axis] // row_sums.shape[axis], axis=axis)
+            acc -= row_sums * spread(w_zero)
+
+
+def _scaled(
+    lowered: Lowered, acc: np.ndarray, constant: np.ndarray | None, row_sums: np.ndarray | None
+) -> np.ndarray:
+    """Return ``(acc + constant - row_sums * w_zero) * scale``, float32, or codes rounded half to even."""
+    e, axis = lowered.epilogue, lowered.channel_axis
+    assert e.scale is not None
+    channels = acc.shape[axis]
+    y = np.empty(acc.shape, e.dtype)
+    options: dict[str, Any] = {}
+    if all(values is None or values.ndim <= 1 for values in (constant, e.w_zero, e.scale)):
+        if constant is not None:
+            options["constant"] = _each(constant, channels, np.int32)
+        if row_sums is not None and e.w_zero is not None:
+            if not isinstance(lowered.x, Patches):  # what a stack repeats is summed once
+                row_sums = np.broadcast_to(row_sums, (*acc.shape[:-1], 1))
+            options["row_sums"] = _flat(np.ascontiguousarray(row_sums), axis)
+            options["weight_zero"] = _each(e.w_zero, channels, np.int32)
+    else:
+        _correct(acc, axis, constant, row_sums, e.w_zero)
+    parts = [(_flat(acc, axis), _flat(y, axis), e.scale)]
+    if e.scale.ndim > 1:  # one for each column of each matrix
+        scales = np.broadcast_to(e.scale, (*acc.shape[:-2], 1, channels))
+        parts = [(acc[i], y[i], scales[i][0]) for i in np.ndindex(acc.shape[:-2])]
+    for part, out, scale in parts:
+        scale = _each(scale, channels, np.float32)
+        if e.dtype == "float32":
+            _host.scale_sums(part, out, scale, **options)
+        else:
+            _host.requantize(part, out, scale, e.zero_point, **options)
+    return y
+
+
+def _flat(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return values as (images, channels, pixels), or (rows, channels) where channels lie innermost."""
+    if axis == 1:
+        batch, channels, height, width = values.shape
+        return values.reshape(batch, channels, height * width)
+    if values.ndim == 2:
+        return values
+    count = 1
+    for size in values.shape[:-1]:
+        count *= size
+    return values.reshape(count, values.shape[-1])
+
+
+def _each(values: np.ndarray, channels: int, dtype: type[np.generic]) -> np.ndarray:
+    """Return one value for each channel."""
+    if values.shape == (channels,) and values.dtype == dtype and values.flags.c_contiguous:
+        return values
+    if values.ndim == 0:
+        return np.full(channels, values, dtype)
+    return np.ascontiguousarray(np.broadcast_to(values.astype(dtype), (channels,)))
+
+
+_NO_CONSTANT = np.zeros((), np.int32)

@@ -1,0 +1,137 @@
+"""Reads the operands of lowered work piece by piece, and puts its sums into their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from systolic import _gemm
+from systolic.layers.geometry import taps
+from systolic.lowered import Lowered, Operand, Patches
+from systolic.tiling import Fold
+
+
+def rows(x: Operand, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+    """Return x[m_start:m_stop, k_start:k_stop] of a group."""
+    if not isinstance(x, Patches):
+        return _matrix(x, group)[m_start:m_stop, k_start:k_stop]
+    k = x.images.shape[1] // x.groups * x.kernel[0] * x.kernel[1]
+    matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=x.dtype)
+    _gemm.im2col(
+        x.images, matrix, x.kernel, x.stride, x.dilation, x.before, x.out, x.pad_value, group * k + k_start,
+        m_start,
+    )  # fmt: skip
+    return matrix
+
+
+def tile(w: np.ndarray, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
+    """Return w[k_start:k_stop, n_start:n_stop] of a group."""
+    return _matrix(w, group)[k_start:k_stop, n_start:n_stop]
+
+
+def _matrix(values: np.ndarray, group: int) -> np.ndarray:
+    return values if values.ndim == 2 else values[np.unravel_index(group, values.shape[:-2])]
+
+
+@dataclass(frozen=True)
+class TileRows:
+    """The rows of x that one fold streams, lowered when they are read."""
+
+    x: Operand
+    fold: Fold
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.fold.m, self.fold.k
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        f = self.fold
+        return rows(self.x, f.group, f.m_start + some.start, f.m_start + some.stop, f.k_start, f.k_stop)
+
+
+def row_sums(x: Operand) -> np.ndarray:
+    """Return the sum of each row of x, int32: (..., M, 1), or an image with a channel for each group."""
+    if not isinstance(x, Patches):
+        return _once(x).sum(axis=-1, keepdims=True, dtype=np.int32)
+    # Sum over each group's channels, minus the padding value; then over the taps inside the image.
+    batch, channels, height, width = x.images.shape
+    pixels = x.images.reshape(batch, x.groups, channels // x.groups, height, width)
+    padding = np.int32(x.pad_value * (channels // x.groups))
+    above = pixels.sum(axis=2, dtype=np.int32) - padding
+    total = np.full((batch, x.groups, *x.out), x.kernel[0] * x.kernel[1] * padding, dtype=np.int32)
+    lines, columns = (
+        taps(size, *along).values()
+        for size, *along in zip((height, width), x.kernel, x.stride, x.dilation, x.before, x.out, strict=True)
+    )
+    for (to_rows, from_rows), (to_cols, from_cols) in product(lines, columns):
+        total[:, :, to_rows, to_cols] += above[:, :, from_rows, from_cols]
+    return total.transpose(0, 2, 3, 1) if x.channels_last else total
+
+
+def column_sums(lowered: Lowered) -> np.ndarray:
+    """Return the sum of each column of w, int32: one for each channel, or (..., 1, N) for stacks."""
+    w = lowered.w
+    if isinstance(lowered.x, Patches) or w.ndim == 2:
+        return w.sum(axis=-2, dtype=np.int32).reshape(-1)
+    return _once(w).sum(axis=-2, keepdims=True, dtype=np.int32)
+
+
+def _once(values: np.ndarray) -> np.ndarray:
+    """Return a stack with what broadcasting repeats taken once."""
+    repeated = [size > 1 and not stride for size, stride in zip(values.shape, values.strides, strict=True)]
+    return values[tuple(slice(0, 1) if again else slice(None) for again in repeated[:-2])]
+
+
+def accumulators(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray:
+    """Return room for the sums, or for what they become; zeros where there is nothing to add."""
+    x, gemm = lowered.x, lowered.gemm
+    make = np.empty if gemm.k else np.zeros
+    if not isinstance(x, Patches):
+        return make(x.shape[:-1] + lowered.w.shape[-1:], dtype)
+    batch, channels = x.images.shape[0], gemm.groups * gemm.n
+    return make((batch, *x.out, channels) if x.channels_last else (batch, channels, *x.out), dtype)
+
+
+def store(
+    lowered: Lowered, acc: np.ndarray, group: int, m_start: int, n_start: int, sums: np.ndarray
+) -> None:
+    """Put finished sums of a group, whose first is (m_start, n_start), into the accumulators' array."""
+    x, (m, n) = lowered.x, sums.shape
+    if not isinstance(x, Patches):
+        _matrix(acc, group)[m_start : m_start + m, n_start : n_start + n] = sums
+        return
+    # (batch, pixels, channels), whichever way the channels lie.
+    pixels, channels = x.out[0] * x.out[1], lowered.gemm.groups * lowered.gemm.n
+    if x.channels_last:
+        view = acc.reshape(-1, pixels, channels)
+    else:
+        view = acc.reshape(-1, channels, pixels).transpose(0, 2, 1)
+    channel = group * lowered.gemm.n + n_start
+    done = 0
+    for some, within in _per_image(m_start, m_start + m, pixels):
+        target = view[some, within, channel : channel + n]
+        count = target.shape[0] * target.shape[1]
+        target[...] = sums[done : done + count].reshape(target.shape)
+        done += count
+
+
+def _per_image(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut start..stop, counted over images of `size`, into blocks (images, within the image).
+
+    At most three blocks: the end of an image, whole images, the beginning of one.
+    """
+    image, within = divmod(start, size)
+    if within or stop < (image + 1) * size:
+        end = min(stop, (image + 1) * size)
+        yield slice(image, image + 1), slice(within, within + end - start)
+        start = end
+    whole = stop // size
+    if start < whole * size:
+        yield slice(start // size, whole), slice(0, size)
+        start = whole * size
+    if start < stop:
+        yield slice(whole, whole + 1), slice(0, stop - start)
