@@ -60,7 +60,7 @@ class Patches(NamedTuple):
 
 Operand = np.ndarray | Patches
 """A matrix, (M, K) or (K, N); a stack of them, one for each group, (..., M, K) or (..., K, N), whose leading
-axes are those of the other operand's stack; or patches, beside a stack of kernels (groups, K, N)."""
+axes are those of the other operand's stack; or patches, with a stack of filters (groups, K, N)."""
 
 
 class Epilogue(NamedTuple):

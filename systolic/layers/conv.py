@@ -57,7 +57,7 @@ def lower_images(
     x: np.ndarray, w: np.ndarray, window: Window, *, groups: int, pad_value: int, channels_last: bool = False,
     epilogue: Epilogue = RAW,
 ) -> Lowered:  # fmt: skip
-    """Lower the convolution of images (batch, ic, ih, iw) with kernels (oc, ic // groups, kh, kw)."""
+    """Lower the convolution of images (batch, ic, ih, iw) with filters (oc, ic // groups, kh, kw)."""
     (oc, icg, kh, kw), (oh, ow) = w.shape, window.out
     gemm = Gemm(x.shape[0] * oh * ow, icg * kh * kw, oc // groups, groups=groups)
     patches = Patches(
@@ -196,7 +196,7 @@ class Conv2d(ArrayLayer):
         return Gemm(shapes[0][0] * oh * ow, icg * kh * kw, oc // self.groups, groups=self.groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the kernels."""
+        """Return the product of x's patches and the filters."""
         (x,) = inputs
         self.output_dtype(_check.dtype_name(x.dtype))
         last = self.layout == "NHWC"
@@ -208,7 +208,7 @@ class Conv2d(ArrayLayer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DepthwiseConv2d(Conv2d):
-    """A convolution of each channel apart: `groups` is the number of input channels.
+    """A depthwise convolution: `groups` is the number of input channels.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ class ConvInteger(ArrayLayer):
         return Gemm(m, k, n, groups=groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the kernels."""
+        """Return the product of x's patches and the filters."""
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         span = self._span(tuple(tensor.shape for tensor in inputs))
         return spatial.lower_span(

@@ -98,7 +98,7 @@ class _Conv(ArrayLayer):
         return Gemm(m, k, n, groups=groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the kernels."""
+        """Return the product of x's patches and the filters."""
         (x,) = inputs
         self.output_dtype(_check.dtype_name(x.dtype))
         _, span = self._span(x.shape)

@@ -110,7 +110,7 @@ class QLinearConv(ArrayLayer):
         return self._sums.products(*_integer_inputs(shapes))
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the kernels."""
+        """Return the product of x's patches and the filters."""
         self.output_shape(*(tensor.shape for tensor in inputs))
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         lowered = self._sums.lower(*_integer_inputs(inputs))

@@ -3,7 +3,7 @@
 A line is an image of height 1. A volume is a batch of images, one per output plane, whose channels
 are (channel, tap of the kernel along the depth): so K runs over (ic, kd, kh, kw), first index
 outermost, and M over (batch, od, oh, ow), as for images. This holds each plane of the volume as
-often as kernels take it, kd / stride times; height and width are still lowered piece by piece.
+often as filters take it, kd / stride times; height and width are still lowered piece by piece.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Span:
 
 
 def span(x: Shape, w: Shape, stride: Sizes, dilation: Sizes, padding: str | AxisPads, groups: int) -> Span:
-    """Return the span of kernels w (oc, ic // groups, ...) over x (batch, ic, ...).
+    """Return the span of filters w (oc, ic // groups, ...) over x (batch, ic, ...).
 
     Raises
     ------
@@ -175,8 +175,8 @@ def tap_places(span: Span, lines: slice) -> list[dict[int, tuple[slice, slice]]]
     return found
 
 
-def kernels(w: np.ndarray) -> np.ndarray:
-    """Return w (oc, ic // groups, ...) as kernels over what :func:`images` returns, without copying."""
+def filters(w: np.ndarray) -> np.ndarray:
+    """Return w (oc, ic // groups, ...) as filters over what :func:`images` returns, without copying."""
     if w.ndim == 3:
         return w[:, :, np.newaxis, :]
     return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1] * w.shape[2], *w.shape[3:])
@@ -186,11 +186,11 @@ def lower_span(
     x: np.ndarray, w: np.ndarray, span: Span, *, groups: int, pad_value: int, channels_last: bool = False,
     epilogue: Epilogue = RAW,
 ) -> Lowered:  # fmt: skip
-    """Lower the convolution of x (batch, ic, ...) with kernels w (oc, ic // groups, ...)."""
+    """Lower the convolution of x (batch, ic, ...) with filters w (oc, ic // groups, ...)."""
     shape = (x.shape[0], *span.out, w.shape[0]) if channels_last else (x.shape[0], w.shape[0], *span.out)
     planes = span.out[0] if len(span.out) == 3 and not channels_last else 1
     return lower_images(
-        images(x, span, pad_value), kernels(w), span.window, groups=groups, pad_value=pad_value,
+        images(x, span, pad_value), filters(w), span.window, groups=groups, pad_value=pad_value,
         channels_last=channels_last, epilogue=epilogue._replace(shape=shape, planes=planes),
     )  # fmt: skip
 

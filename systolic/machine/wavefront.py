@@ -76,7 +76,7 @@ def _compute(lowered: Lowered, acc: np.ndarray | None, codes: dict[str, Any] | N
     x, w = lowered.x, lowered.w
     if isinstance(x, Patches):
         whole = (0, x.images.shape[0]), (0, x.out[0] * x.out[1])
-        _convolve(x, _kernels(x, w), acc, codes, *whole, threads)
+        _convolve(x, _filters(x, w), acc, codes, *whole, threads)
     elif acc is not None and w.ndim == 2:
         _gemm.multiply(np.ascontiguousarray(x), np.ascontiguousarray(w), acc, threads=threads)
     else:
@@ -119,26 +119,26 @@ def _convolutions(
     x: Patches, w: np.ndarray, acc: np.ndarray | None, codes: dict[str, Any] | None, parts: int
 ) -> Iterator[Piece]:
     """Cut a convolution into some of the images or some of an image's pixels."""
-    channels, kernels = w.shape[0] * w.shape[2], _kernels(x, w)
+    channels, filters = w.shape[0] * w.shape[2], _filters(x, w)
     images = list(_cut(x.images.shape[0], parts, 1))
     for some in images:
         for part in _cut(x.out[0] * x.out[1], -(-parts // len(images)), 64):
             size = (some.stop - some.start) * (part.stop - part.start) * channels
             places = (some.start, some.stop), (part.start, part.stop)
-            yield Piece(size, partial(_convolve, x, kernels, acc, codes, *places))
+            yield Piece(size, partial(_convolve, x, filters, acc, codes, *places))
 
 
-def _kernels(x: Patches, w: np.ndarray) -> np.ndarray:
-    """Return kernels for the compiled convolution: (groups, n, k), or (groups, k, n) with channels last."""
+def _filters(x: Patches, w: np.ndarray) -> np.ndarray:
+    """Return filters for the compiled convolution: (groups, n, k), or (groups, k, n) with channels last."""
     return np.ascontiguousarray(w if x.channels_last else w.swapaxes(1, 2))
 
 
 def _convolve(
-    x: Patches, kernels: np.ndarray, acc: np.ndarray | None, codes: dict[str, Any] | None,
+    x: Patches, filters: np.ndarray, acc: np.ndarray | None, codes: dict[str, Any] | None,
     images: tuple[int, int], pixels: tuple[int, int], threads: int,
 ) -> None:  # fmt: skip
     _gemm.convolve(
-        x.images, kernels, acc, x.kernel, x.stride, x.dilation, x.before, x.out, x.pad_value,
+        x.images, filters, acc, x.kernel, x.stride, x.dilation, x.before, x.out, x.pad_value,
         images=images, pixels=pixels, channels_last=x.channels_last, threads=threads, **(codes or {}),
     )  # fmt: skip
 
