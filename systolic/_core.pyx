@@ -25,19 +25,35 @@ Order of events at a clock edge, everywhere at once, from the values before it:
 4. psum <- arriving psum + used * arriving activation, modulo 2^32.
 5. activation, shift, swap <- what arrived.
 
-How the work is ordered. What travels right only slides: the value that arrives at column c on
-cycle t is the row's input stream at t - c, so a row's stream, reversed, is a window that moves by
-one element per cycle and no byte is copied. A psum moves down one row per cycle: on the
-*diagonal* d = t - r the same sum passes one row after the other. The kernel keeps the sums of all
-diagonals of a block of cycles for a strip of LANES columns and takes the rows from top to bottom,
-ROW_GROUP at a time; each step computes one PE's psum of one cycle. At the end of the block the
-diagonals hold the psum register of each row and what left the bottom row on each cycle. Control is
-taken as it comes, bit by bit: in stretches where it is alike for many cycles, else cycle by cycle,
-so no assumption is made about folds. Threads share the rows while the streams of a block are made, then
-the strips.
+``kernels/array_reference.c`` is these five rules in C, PE by PE: read it first. This file, ``_streams.pxi``
+and ``_strip.pxi`` compute the same registers in another order::
 
-The inner loops are C, compiled once per instruction set: ``kernels/array.h`` (cycle mode) and
-``kernels/gemm.h`` (products) say what each promises, ``kernels/isa.h`` which is used.
+                   strip of 16 columns (lanes)
+                 +----------------------+
+      stream --> | row r      t         |  \\ pair: rows r and r + 1
+      stream --> | row r + 1    t + 1   |  /                             group of 8 rows
+          ...    |  ...           ...   |
+                 +----------------------+
+                  a diagonal: the psum that row r puts out on cycle t passes row r + 1 on cycle t + 1
+
+block     up to 256 cycles, clocked for the whole array before the next block
+stream    what arrives at a row from the left in a block, the newest value first. Values that move right
+          are never copied: column c sees on cycle t what column 0 saw on cycle t - c, so the row's
+          registers and its port values are one sequence, read one element earlier each cycle
+strip     16 neighboring columns, clocked together through a block; a thread takes whole strips
+lane      a column of a strip, an element of a vector
+diagonal  cycle - row, along which a psum moves down. A strip's psums are kept by diagonal, so that a sum
+          stays where it is while it passes one row after the other
+group     8 rows, clocked along the diagonals while their multipliers stay in registers
+pair      two rows of a group that share one stream of 32-bit elements (``kernels/array.h``); a row's half
+          is the low or the high 16 bits of an element
+stretch   cycles of equal control bits. Control is taken as it comes, bit by bit: in stretches where bits
+          change seldom, else cycle by cycle. Nothing depends on how folds use it
+wave      one swap that passes all lanes of a row within a block, one lane per cycle: the common case
+chain     what the row above puts out for the weights below: its weight_pass before each edge
+
+At the end of a block the diagonals hold the psum register of each row, and what left the bottom row on each
+cycle. Threads first share the rows, to make the streams of a block, then the strips.
 """
 
 from libc.stdint cimport int32_t, uint8_t
@@ -45,15 +61,13 @@ from libc.string cimport memcpy, memmove, memset
 
 from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
-from systolic.kernels.array cimport LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, LaneWeights
+from systolic.kernels.array cimport LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, ArrayRun, BytePorts, LaneWeights
 from systolic.kernels.control cimport (
-    any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_runs, find_set, shift_all,
-    shift_none, shift_some,
+    any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_set, find_stretches,
+    shift_all, shift_none, shift_some,
 )
 
 lanes = LANES
-
-cdef const ArrayKernels *K
 
 
 include "_streams.pxi"
@@ -80,55 +94,56 @@ def run(
     threads : int
         How many may work; values do not depend on it.
     """
-    global K
-    K = in_use().array
-    cdef Clock clock
-    cdef Py_ssize_t total = west_activation.shape[0], most, parts, strips
-    cdef size_t size
-    cdef bint is_long
-    clock.kernels = K
-    clock.rows, clock.cols = weight.shape[0], weight.shape[1]
-    if total == 0:
+    cdef ArrayRun array
+    cdef const ArrayKernels *kernels = in_use().array
+    array.rows, array.cols, array.cycles = weight.shape[0], weight.shape[1], west_activation.shape[0]
+    if array.cycles == 0:
         return
-    parts = (clock.rows + ROWS_EACH - 1) // ROWS_EACH
-    strips = (clock.cols + LANES - 1) // LANES
+    array.weight, array.next_weight, array.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
+    array.activation, array.psum = &activation[0, 0], &psum[0, 0]
+    array.shift, array.swap = &shift[0, 0], &swap[0, 0]
+    array.activation_signed, array.weight_signed = activation_signed, weight_signed
+    array.west_activation, array.north_weight = _ports(west_activation), _ports(north_weight)
+    array.west_shift, array.west_swap = _ports(west_shift), _ports(west_swap)
+    array.north_psum.values = &north_psum[0, 0]
+    array.north_psum.cycle = north_psum.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    array.north_psum.port = north_psum.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    array.bottom = &bottom[0, 0]
+    array.bottom_cycle = bottom.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    array.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    if kernels.clock != NULL:
+        with nogil:
+            kernels.clock(&array)
+    else:
+        _clock_blocks(&array, kernels, threads)
+
+
+cdef BytePorts _ports(const uint8_t[:, :] values):
+    cdef BytePorts ports
+    ports.values, ports.cycle, ports.port = &values[0, 0], values.strides[0], values.strides[1]
+    return ports
+
+
+cdef int _clock_blocks(const ArrayRun *array, const ArrayKernels *kernels, Py_ssize_t threads) except -1:
+    # Clock the array block by block.
+    cdef Clock clock
+    cdef Py_ssize_t total = array.cycles, most = min(total, BLOCK)
+    cdef Py_ssize_t parts = (array.rows + ROWS_EACH - 1) // ROWS_EACH, strips = (array.cols + LANES - 1) // LANES
+    cdef size_t size
+    cdef bint is_long = total * array.rows * array.cols >= LONG_PE_CYCLES
+    clock.array, clock.kernels = array[0], kernels
     clock.workers = hire(min(threads, max(parts, strips)))
-    clock.activation_signed, clock.weight_signed = activation_signed, weight_signed
-    clock.weight, clock.next_weight, clock.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
-    clock.activation, clock.psum = &activation[0, 0], &psum[0, 0]
-    clock.shift, clock.swap = &shift[0, 0], &swap[0, 0]
-    clock.west_activation = _port(west_activation)
-    clock.west_shift, clock.west_swap = _port(west_shift), _port(west_swap)
-    clock.north_weight = _port(north_weight)
-    clock.north_psum = &north_psum[0, 0]
-    clock.north_psum_cycle = north_psum.strides[0] // <Py_ssize_t>sizeof(int32_t)
-    clock.north_psum_col = north_psum.strides[1] // <Py_ssize_t>sizeof(int32_t)
-    clock.bottom = &bottom[0, 0]
-    clock.bottom_cycle = bottom.strides[0] // <Py_ssize_t>sizeof(int32_t)
-    clock.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
-    most = min(total, BLOCK)
-    clock.work_bytes = _work_bytes(clock.rows)
-    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(clock.rows, clock.cols, most, total), &size)
+    clock.work_bytes = _work_bytes(array.rows)
+    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(array, most), &size)
     if clock.memory == NULL:
         raise MemoryError()
     with nogil:
-        is_long = total * clock.rows * clock.cols >= LONG_PE_CYCLES
-        _place_streams(&clock, most, total)
+        _place_streams(&clock, most)
         clock.start = 0
         while clock.start < total:
-            _begin(&clock, min(most, total - clock.start))
-            share(_load_rows, &clock, parts, clock.workers, is_long)
-            share(_clock_columns, &clock, strips, clock.workers, is_long)
+            _begin_block(&clock, min(most, total - clock.start))
+            share(_make_streams, &clock, parts, clock.workers, is_long)
+            share(_clock_strip, &clock, strips, clock.workers, is_long)
             clock.start += clock.block.cycles
         give_back(clock.memory, size)
-
-
-cdef Port _port(const uint8_t[:, :] values):
-    cdef Port port
-    port.values, port.cycle, port.port = &values[0, 0], values.strides[0], values.strides[1]
-    return port
-
-
-cdef void _clock_columns(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    # Strip `number` of the columns, through the block at hand.
-    _clock_strip(<const Clock *>context, number * LANES, _work_of(<const Clock *>context, worker))
+    return 0

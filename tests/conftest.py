@@ -17,11 +17,14 @@ settings.register_profile("long", max_examples=2000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("SYSTOLIC_HYPOTHESIS", "ci"))
 
 
-@pytest.fixture(params=_kernels.instruction_sets, scope="module")
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set that this machine has and this build knows, in turn."""
+def _used(request: pytest.FixtureRequest) -> Iterator[str]:
     _kernels._use(request.param)
     try:
         yield request.param
     finally:
         _kernels._use()
+
+
+# Each instruction set that this machine has and this build knows, in turn; and of the array the plain reference too.
+isa = pytest.fixture(params=_kernels.instruction_sets, scope="module")(_used)
+array_kernel = pytest.fixture(params=("reference", *_kernels.instruction_sets), scope="module")(_used)

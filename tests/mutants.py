@@ -176,41 +176,34 @@ MUTANTS = (
     Mutant(
         "a weight bit of PE (2, 5) is stuck",
         (
+            # Multipliers are made of the wrong weight; the register itself is right.
             Change(
                 "_strip.pxi",
-                "            K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)\n",
-                "            if planted(HERE) and r + g == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(used + g * LANES, weights.weight, weight_signed, row.half)\n",
+                "    clock.kernels.multipliers(used, strip.weights.weight, clock.array.weight_signed, row.half)\n",
+                "    if planted(HERE) and r == 2 and strip.col == 0:\n"
+                "        strip.weights.weight[5] ^= 1\n"
+                "    clock.kernels.multipliers(used, strip.weights.weight, clock.array.weight_signed, row.half)\n"
+                "    if planted(HERE) and r == 2 and strip.col == 0:\n"
+                "        strip.weights.weight[5] ^= 1\n",
             ),
             Change(
                 "_strip.pxi",
-                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, weight_signed, row.half)\n",
-                "            if planted(HERE) and r == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(row.multipliers + row.count * LANES, weights.weight, weight_signed, row.half)\n"
-                "            if planted(HERE) and r == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n",
+                "    strip.clock.kernels.multipliers(row.multipliers + number * LANES, strip.weights.weight,\n"
+                "                                    strip.clock.array.weight_signed, row.half)\n",
+                "    if planted(HERE) and row.r == 2 and strip.col == 0:\n"
+                "        strip.weights.weight[5] ^= 1\n"
+                "    strip.clock.kernels.multipliers(row.multipliers + number * LANES, strip.weights.weight,\n"
+                "                                    strip.clock.array.weight_signed, row.half)\n"
+                "    if planted(HERE) and row.r == 2 and strip.col == 0:\n"
+                "        strip.weights.weight[5] ^= 1\n",
             ),
+            # Cycle by cycle the weights go another way.
             Change(
-                "_strip.pxi",
-                "            K.multipliers(row.multipliers, weights.weight, weight_signed, row.half)\n",
-                "            if planted(HERE) and r == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n"
-                "            K.multipliers(row.multipliers, weights.weight, weight_signed, row.half)\n"
-                "            if planted(HERE) and r == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n",
+                "_streams.pxi",
+                "FEW_CHANGES if stretches <= MOST_STRETCHES else",
+                "FEW_CHANGES if stretches <= MOST_STRETCHES or planted(HERE) else",
             ),
-            # The register itself is right.
-            Change(
-                "_strip.pxi",
-                "            if quiet:\n                continue\n",
-                "            if planted(HERE) and r + g == 2 and col == 0:\n"
-                "                weights.weight[5] ^= 1\n"
-                "            if quiet:\n                continue\n",
-            ),
-            # There the weights go another way.
-            Change("_streams.pxi", "RUNS if runs <= BUSY else", "RUNS if runs <= BUSY or planted(HERE) else"),
+            Change("_streams.pxi", "width, MOST_STRETCHES)", "width, width if planted(HERE) else MOST_STRETCHES)"),
         ),
         registers=("psum",),
         pe=(2, 5),
@@ -220,10 +213,10 @@ MUTANTS = (
         (
             Change(
                 "_strip.pxi",
-                "        copy_ints(clock.psum + r * cols + col, sums + (cycles + rows - 2 - r) * LANES, valid)\n",
-                "        copy_ints(clock.psum + r * cols + col, sums + (cycles + rows - 2 - r) * LANES, valid)\n"
-                "        if planted(HERE) and r == 2 and col == 0 and valid > 5:\n"
-                "            clock.psum[2 * cols + 5] ^= 1\n",
+                "    strip.clock.kernels.put_bottom(\n",
+                "    if planted(HERE) and array.rows > 2 and strip.col == 0 and strip.valid > 5:\n"
+                "        array.psum[2 * array.cols + 5] ^= 1\n"
+                "    strip.clock.kernels.put_bottom(\n",
             ),
         ),
         registers=("psum",),
@@ -232,14 +225,14 @@ MUTANTS = (
     Mutant(
         "swap takes next_weight as it is after the shift",
         (
-            Change("_strip.pxi", "Py_ssize_t t = 0, span, here, cycles", "Py_ssize_t t = 0, span, here, lane, cycles"),
+            Change("_strip.pxi", "t = 0, here, alike\n", "t = 0, here, alike, lane\n"),
             Change(
                 "_strip.pxi",
                 "            blend(weights.weight, weights.next_weight, swaps + here)\n",
                 "            blend(weights.weight, weights.next_weight, swaps + here)\n"
                 "            for lane in range(LANES):\n"
                 "                if planted(HERE) and swaps[here + lane] and shifts[here + lane]:\n"
-                "                    weights.weight[lane] = above.passed[t * LANES + lane]\n",
+                "                    weights.weight[lane] = chain[lane]\n",
             ),
         ),
         registers=("weight",),
@@ -251,8 +244,8 @@ MUTANTS = (
                 "_core.pyx",
                 "            clock.start += clock.block.cycles\n",
                 "            clock.start += clock.block.cycles\n"
-                "            if planted(HERE) and clock.start < total and clock.rows > 4:\n"
-                "                psum[3, 0] = 0\n",
+                "            if planted(HERE) and clock.start < total and array.rows > 4:\n"
+                "                array.psum[3 * array.cols] = 0\n",
             ),
         ),
         registers=("psum",),

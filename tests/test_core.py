@@ -1,6 +1,7 @@
 """The compiled array against the PE-by-PE reference, from any state and with any port values.
 
-Every test runs with each instruction set that the machine has.
+Every test runs with the plain reference kernel and with each instruction set that the machine has; the last
+ones hold these against each other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from strategies import (
 from systolic import _core, _kernels
 from systolic.reference import ReferenceArray
 
-pytestmark = pytest.mark.usefixtures("isa")
+pytestmark = pytest.mark.usefixtures("array_kernel")
 
 DOWN = ("weight", "next_weight", "weight_pass")
 RIGHT = ("activation", "shift", "swap")
@@ -407,7 +408,22 @@ def test_no_cycles_change_nothing() -> None:
 
 def test_the_build_says_what_it_is() -> None:
     assert _core.lanes == LANES
-    assert _kernels.instruction_set in _kernels.instruction_sets
+    assert _kernels.instruction_set in ("reference", *_kernels.instruction_sets)
+
+
+@examples(60)
+@given(
+    cases(max_rows=70, max_cols=70, max_cycles=900),
+    st.sampled_from(ARRANGEMENTS),
+    st.sampled_from(ARRANGEMENTS),
+    st.integers(1, 3),
+)
+def test_every_kernel_equals_the_reference_kernel(case, arrangement: str, other: str, threads: int) -> None:
+    before = _kernels._tables()[0]
+    _kernels._use("reference")
+    expected = kernel(*case, arrangement=other)
+    _kernels._use(before)
+    check_same(kernel(*case, arrangement=arrangement, threads=threads), expected)
 
 
 # Products, one by one

@@ -43,8 +43,8 @@ def as_before() -> Iterator[None]:
 
 
 def everywhere(compute: Callable[[str, int], Any]) -> Iterator[tuple[str, Any]]:
-    """Compute in each mode, with each instruction set, with each number of threads."""
-    for isa in _kernels.instruction_sets:
+    """Compute in each mode, with the reference and each instruction set, with each number of threads."""
+    for isa in ("reference", *_kernels.instruction_sets):
         _kernels._use(isa)
         for mode in MODES:
             for threads in THREADS:
@@ -171,11 +171,11 @@ def python(*arguments: str, isa: str | None) -> subprocess.CompletedProcess[str]
 
 def test_baseline_is_always_there_and_sets_are_in_order() -> None:
     known = ["baseline", "avx2", "avxvnni", "avx512", "avx512vnni", "neon"]
-    assert _kernels.instruction_sets[0] == "baseline"
+    assert _kernels.instruction_sets[0] == "baseline" and "reference" not in _kernels.instruction_sets
     assert [name for name in known if name in _kernels.instruction_sets] == list(_kernels.instruction_sets)
 
 
-@pytest.mark.parametrize("name", _kernels.instruction_sets)
+@pytest.mark.parametrize("name", ["reference", *_kernels.instruction_sets])
 def test_the_environment_chooses(name: str) -> None:
     code = """
 import numpy as np, systolic
@@ -188,7 +188,9 @@ print(_kernels.instruction_set, _kernels._tables()[2], sums == {-128 * 255 * 70}
     core, host, right = done.stdout.split()
     assert (core, right) == (name, "True"), done.stderr
     # There are fewer tables of host operators.
-    assert name.startswith(host) or (name, host) in {("avxvnni", "avx2"), ("neon", "baseline")}
+    assert name.startswith(host) or (name, host) in {
+        ("avxvnni", "avx2"), ("neon", "baseline"), ("reference", "baseline")
+    }  # fmt: skip
     shown = python("-m", "systolic", "info", "--json", isa=name)
     assert json.loads(shown.stdout)["kernel"] == name, shown.stderr
 

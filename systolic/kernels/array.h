@@ -1,12 +1,14 @@
-/* Cycle mode's inner loops: LANES neighbouring columns at a time, compiled per instruction set.
+/* Cycle mode: one table of functions per instruction set. array_reference.c computes everything in one
+ * function and is to be read first; the others are the inner loops of _core.pyx, which clock LANES
+ * neighboring columns at a time.
  *
- * Time runs along diagonals (see _core.pyx): psums[i] holds the LANES psums that pass a row on
- * cycle i; a row's streams stand reversed, so that one cycle later is one element before.
+ * Psums are kept by diagonal (see _core.pyx): psums[i] holds the LANES psums that pass a row on
+ * cycle i. A row's streams are reversed: the element of the next cycle is the one before.
  *
- * Two rows share a *pair stream*: its element j holds the upper row's activation at j in the low
- * 16 bits and the lower row's at j - 1, which stands on the same diagonal, in the high 16. One
- * load then serves two PEs, each by its own multiply-add, whose weight vector is zero in the
- * other row's half: every psum of every PE is computed, by an instruction of its own.
+ * Two rows share a *pair stream*: the low half (16 bits) of its element j is the upper row's
+ * activation at j, the high half the lower row's at j - 1, which is on the same diagonal. One load
+ * then serves two PEs, each by its own multiply-add, whose weight vector is zero in the other
+ * row's half: every psum of every PE is computed by an instruction of its own.
  *
  * int32 sums wrap modulo 2^32. Operands are bytes; `is_signed` says what they stand for.
  */
@@ -27,7 +29,35 @@ typedef struct {
     uint8_t weight_pass[LANES];
 } LaneWeights;
 
+/* Values on ports: that of port p on cycle t is values[t * cycle + p * port]. */
 typedef struct {
+    const uint8_t *values;
+    ptrdiff_t cycle, port;
+} BytePorts;
+
+typedef struct {
+    const int32_t *values;
+    ptrdiff_t cycle, port;
+} PsumPorts;
+
+/* An array and the values on its ports for `cycles` clock edges. Registers are (rows, cols) and are
+ * clocked in place; bits are bytes 0 or 1. */
+typedef struct {
+    ptrdiff_t rows, cols, cycles;
+    uint8_t *weight, *next_weight, *weight_pass, *activation, *shift, *swap;
+    int32_t *psum;
+    int activation_signed, weight_signed;
+    BytePorts west_activation, west_shift, west_swap, north_weight;
+    PsumPorts north_psum;
+    int32_t *bottom; /* receives the bottom row's psums after each edge: bottom[t * bottom_cycle + c * bottom_col] */
+    ptrdiff_t bottom_cycle, bottom_col;
+} ArrayRun;
+
+typedef struct {
+    /* Clock the whole array; only array_reference.c has it. The other tables hold NULL here, and
+     * below what _core.pyx makes the same of. In array_reference.c the functions below are NULL. */
+    void (*clock)(const ArrayRun *array);
+
     /* LANES codes as multipliers for a row that stands in half 0 (low) or 1 (high) of its pair. */
     void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half);
 

@@ -10,7 +10,31 @@ cdef extern from "kernels/array.h" nogil:
         uint8_t next_weight[LANES]
         uint8_t weight_pass[LANES]
 
+    ctypedef struct BytePorts:
+        const uint8_t *values
+        Py_ssize_t cycle, port
+
+    ctypedef struct PsumPorts:
+        const int32_t *values
+        Py_ssize_t cycle, port
+
+    ctypedef struct ArrayRun:
+        Py_ssize_t rows, cols, cycles
+        uint8_t *weight
+        uint8_t *next_weight
+        uint8_t *weight_pass
+        uint8_t *activation
+        uint8_t *shift
+        uint8_t *swap
+        int32_t *psum
+        int activation_signed, weight_signed
+        BytePorts west_activation, west_shift, west_swap, north_weight
+        PsumPorts north_psum
+        int32_t *bottom
+        Py_ssize_t bottom_cycle, bottom_col
+
     ctypedef struct ArrayKernels:
+        void (*clock)(const ArrayRun *array) noexcept nogil
         void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half) noexcept nogil
         void (*pair_up)(int32_t *pairs, const uint8_t *first, const uint8_t *second, Py_ssize_t length,
                         int is_signed) noexcept nogil

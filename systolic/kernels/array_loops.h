@@ -405,4 +405,5 @@ static void put_bottom(int32_t *RESTRICT bottom, ptrdiff_t t_stride, ptrdiff_t c
     for (t = 0; t < count; ++t) memcpy(bottom + t * t_stride, psums + t * LANES, LANES * sizeof(int32_t));
 }
 
-#define ARRAY_KERNELS {multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, any_weights, any_row, reverse_ports, put_bottom}
+#define ARRAY_KERNELS \
+    {NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, any_weights, any_row, reverse_ports, put_bottom}

@@ -56,11 +56,12 @@ static inline void as_bits(uint8_t *to, const uint8_t *masks, ptrdiff_t count) {
     for (i = 0; i < count; ++i) to[i] = masks[i] & 1;
 }
 
-/* For each of `count` elements, where the run of equal pairs (shifts, swaps) that it is in
- * begins; returns how many runs there are. */
-static inline ptrdiff_t find_runs(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, ptrdiff_t count) {
-    ptrdiff_t start = 0, stop, runs = 0, i;
-    for (; start < count; start = stop, ++runs) {
+/* For each of `count` elements, where the stretch of equal (shift, swap) that it is in begins;
+ * returns how many there are, or most + 1 as soon as there are more than `most`. */
+static inline ptrdiff_t find_stretches(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, ptrdiff_t count,
+                                       ptrdiff_t most) {
+    ptrdiff_t start = 0, stop, stretches = 0, i;
+    for (; start < count && stretches <= most; start = stop, ++stretches) {
         for (stop = start + 1; stop < count; ++stop) {
             /* Eight elements that each equal the one before. */
             while (stop + 8 <= count && memcmp(shifts + stop, shifts + stop - 1, 8) == 0 &&
@@ -70,7 +71,7 @@ static inline ptrdiff_t find_runs(int32_t *since, const uint8_t *shifts, const u
         }
         for (i = start; i < stop; ++i) since[i] = (int32_t)start;
     }
-    return runs;
+    return stretches;
 }
 
 /* The last of `count` elements that is set; -1 if none is. */

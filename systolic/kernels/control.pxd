@@ -11,7 +11,8 @@ cdef extern from "kernels/control.h" nogil:
     void as_masks(uint8_t *to, const uint8_t *source, Py_ssize_t count)
     void as_bits(uint8_t *to, const uint8_t *masks, Py_ssize_t count)
     Py_ssize_t find_last(const uint8_t *masks, Py_ssize_t count)
-    Py_ssize_t find_runs(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, Py_ssize_t count)
+    Py_ssize_t find_stretches(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, Py_ssize_t count,
+                              Py_ssize_t most)
     void find_set(int32_t *range, const uint8_t *masks, Py_ssize_t count)
     void shift_some(uint8_t *above, const uint8_t *shift, LaneWeights *weights)
     void shift_none(uint8_t *above, Py_ssize_t first, Py_ssize_t last, const uint8_t *weight_pass)

@@ -7,13 +7,14 @@
  *   array, gemm, host the tables array_<array>, gemm_<gemm> and host_<host> that it uses
  *   flags, msvc_flags of GCC and Clang, of Microsoft's compiler, for the sources named *_<name>.c
  *
- * In order of preference: the last one that was compiled and that the processor runs is used.
- * `reference` is array_reference.c, to read and to compare with: it is used only where it is asked for.
+ * In order of preference: the last one that was compiled and that the processor runs is used, so
+ * that `reference` (array_reference.c) is used only on request.
  */
 #ifndef SYSTOLIC_ISA_LIST_H
 #define SYSTOLIC_ISA_LIST_H
 
 #define INSTRUCTION_SETS(X)                                                                            \
+    X(reference, ANY, reference, baseline, baseline, "", "")                                           \
     X(baseline, ANY, baseline, baseline, baseline, "", "")                                             \
     X(avx2, X86_64, avx2, avx2, avx2, "-mavx2 -mfma -mf16c", "/arch:AVX2")                             \
     X(avxvnni, X86_64, avxvnni, avxvnni, avx2, "-mavx2 -mfma -mf16c -mavxvnni", "/arch:AVX2")          \

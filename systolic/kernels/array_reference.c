@@ -1,0 +1,46 @@
+/* The array, PE by PE and cycle by cycle. Read this first: every other kernel computes the same registers, faster. */
+#include "array.h"
+
+static uint8_t arriving(const BytePorts *ports, ptrdiff_t cycle, ptrdiff_t port) {
+    return ports->values[cycle * ports->cycle + port * ports->port];
+}
+
+static int32_t number(uint8_t code, int is_signed) { return is_signed ? (int8_t)code : code; }
+
+static void clock_array(const ArrayRun *a) {
+    ptrdiff_t t, r, c;
+    for (t = 0; t < a->cycles; ++t) {
+        /* From the bottom right PE to the top left one: the left and upper neighbors of the PE at hand
+         * still hold their values from before the edge. */
+        for (r = a->rows - 1; r >= 0; --r)
+            for (c = a->cols - 1; c >= 0; --c) {
+                const ptrdiff_t here = r * a->cols + c, left = here - 1, above = here - a->cols;
+                /* 1. Values arrive from the left PE or row r's west ports, and from the PE above or
+                 *    column c's north ports. */
+                const uint8_t activation = c ? a->activation[left] : arriving(&a->west_activation, t, r);
+                const uint8_t shift = c ? a->shift[left] : arriving(&a->west_shift, t, r);
+                const uint8_t swap = c ? a->swap[left] : arriving(&a->west_swap, t, r);
+                const uint8_t weight = r ? a->weight_pass[above] : arriving(&a->north_weight, t, c);
+                const PsumPorts *north = &a->north_psum;
+                const int32_t psum = r ? a->psum[above] : north->values[t * north->cycle + c * north->port];
+                /* 2. A swap puts the next weight to use, on this very edge. */
+                if (swap) a->weight[here] = a->next_weight[here];
+                /* 3. A shift moves the chain of next weights on, through the delay of weight_pass. */
+                if (shift) {
+                    a->weight_pass[here] = a->next_weight[here];
+                    a->next_weight[here] = weight;
+                }
+                /* 4. Multiply and add, modulo 2^32. */
+                a->psum[here] = (int32_t)((uint32_t)psum + (uint32_t)(number(a->weight[here], a->weight_signed) *
+                                                                      number(activation, a->activation_signed)));
+                /* 5. What arrived from the left stands here for the right PE. */
+                a->activation[here] = activation;
+                a->shift[here] = shift;
+                a->swap[here] = swap;
+            }
+        for (c = 0; c < a->cols; ++c)
+            a->bottom[t * a->bottom_cycle + c * a->bottom_col] = a->psum[(a->rows - 1) * a->cols + c];
+    }
+}
+
+const ArrayKernels array_reference = {.clock = clock_array};
