@@ -145,6 +145,8 @@ from systolic.engine import summary as summary
 from systolic.model import Summary as Summary
 from systolic.stats import Stats as Stats
 from systolic.threads import set_threads as set_threads
+from systolic.trace import Change as Change
+from systolic.trace import Probe as Probe
 from systolic.trace import Trace as Trace
 
 # isort: split

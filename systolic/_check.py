@@ -88,13 +88,14 @@ def dtype_or_none(value: Any) -> np.dtype | None:
         return None
 
 
-def operand_dtype(value: Any, name: str) -> str:
-    """Return the name of an 8-bit operand type, ``"int8"`` or ``"uint8"``."""
+def operand_dtype(value: Any, name: str, known: Sequence[str] = OPERAND_DTYPES) -> str:
+    """Return the name of an operand type, one of `known`."""
     dtype = dtype_or_none(value)
+    expected = " or ".join(map(repr, known))
     if dtype is None:
-        raise TypeError(f"{name} must be 'int8' or 'uint8', not {value!r}")
-    if dtype.name not in OPERAND_DTYPES:
-        raise ValueError(f"{name} must be 'int8' or 'uint8', not {dtype.name!r}")
+        raise TypeError(f"{name} must be {expected}, not {value!r}")
+    if dtype.name not in known:
+        raise ValueError(f"{name} must be {expected}, not {dtype.name!r}")
     return dtype.name
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from systolic import _check
 from systolic._show.table import card
-
-REGISTERS = ("weight", "next_weight", "weight_pass", "activation", "psum", "shift", "swap")
-"""The registers of a PE, by name."""
+from systolic.dataflows import WEIGHT_STATIONARY, Dataflow, port_dtypes, register_dtypes
+from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format
 
 
 def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +71,8 @@ class ArrayConfig:
 
         put("rows", _check.integer(self.rows, "rows", minimum=1, maximum=_MAX_SIZE))
         put("cols", _check.integer(self.cols, "cols", minimum=1, maximum=_MAX_SIZE))
-        for name in ("activation_dtype", "weight_dtype"):
-            put(name, _check.operand_dtype(getattr(self, name), name))
+        for name, known in (("activation_dtype", ACTIVATIONS), ("weight_dtype", WEIGHTS)):
+            put(name, _check.operand_dtype(getattr(self, name), name, known))
         put("double_buffered", _check.flag(self.double_buffered, "double_buffered"))
         if self.accumulator_rows is not None:
             try:
@@ -86,6 +87,26 @@ class ArrayConfig:
     def chunk_rows(self) -> int | None:
         """Rows of x that one fold may stream: half the accumulators; None if unlimited."""
         return None if self.accumulator_rows is None else self.accumulator_rows // 2
+
+    @property
+    def format(self) -> Format:
+        """What operands, products and sums are."""
+        return FORMATS[self.activation_dtype, self.weight_dtype]
+
+    @property
+    def dataflow_record(self) -> Dataflow:
+        """What a PE holds, what drives it and how it is clocked."""
+        return WEIGHT_STATIONARY
+
+    @property
+    def register_dtypes(self) -> dict[str, np.dtype]:
+        """The type of each register, by name."""
+        return register_dtypes(self.dataflow_record, self.format)
+
+    @property
+    def port_dtypes(self) -> dict[str, np.dtype]:
+        """The type of each port, by name."""
+        return port_dtypes(self.dataflow_record, self.format)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
@@ -109,7 +130,7 @@ class ArrayConfig:
         return f"ArrayConfig({', '.join(shown)})"
 
 
-# Far beyond any machine. The psums under way below the array take cols * cols * 4 bytes.
+# Far beyond any machine. The psums in flight below the array take cols * cols * 4 bytes.
 _MAX_SIZE = 16384
 
 

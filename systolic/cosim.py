@@ -8,8 +8,8 @@ import numpy as np
 
 from systolic import _check
 from systolic.array import Registers, SystolicArray
-from systolic.array.state import register_dtypes
-from systolic.config import REGISTERS, ArrayConfig, as_array_config
+from systolic.config import ArrayConfig, as_array_config
+from systolic.formats import bits as bits_of
 
 # Largest number of rows or columns of an array that is simulated as RTL.
 _MOST = 1 << 14
@@ -111,8 +111,7 @@ class Scoreboard:
         rows, cols = self.config.rows, self.config.cols
         compared = 0
         for name, values in registers.items():
-            _check.choice(name, "register", REGISTERS)
-            dtype = register_dtypes(self.config)[name]
+            dtype = self.config.register_dtypes[_check.choice(name, "register", tuple(self.expected))]
             if isinstance(values, int):
                 values = unpack(values, rows, cols, dtype=dtype)
             got = _check.integers(values, name, dtype.name)
@@ -159,7 +158,7 @@ def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:
         raise TypeError(f"dtype must be a type of integers or bool, not {_check.kind(dtype)}")
     rows = _check.integer(rows, "rows", minimum=1, maximum=_MOST)
     cols = _check.integer(cols, "cols", minimum=1, maximum=_MOST)
-    bits = 1 if kind.kind == "b" else 8 * kind.itemsize
+    bits = bits_of(kind)
     word = _check.integer(word, "word", minimum=0)
     if word >> (bits * rows * cols):
         raise ValueError(f"word is wider than {rows} x {cols} elements of {bits} bits")

@@ -15,18 +15,19 @@ from systolic._version import __version__
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig, as_array_config
 from systolic.engine import matmul
+from systolic.formats import bits
 from systolic.machine import ports
 
 SCHEMA = 1
 
 _CONVENTION = """\
-Line t of a port file is what stands on that port on cycle t, counted from 0: the values that this
-clock edge consumes. Ports are already skewed: row r's west port runs r cycles late, column c's north
-port c cycles late. Line t of bottom_psum.mem is the psum of the bottom row after the edge of cycle t.
-A line is one hexadecimal word for $readmemh: element i (row r, or column c) stands in bits
+Line t of a port file holds that port's values of cycle t, counted from 0: those that this clock edge
+consumes. Ports are already skewed: row r's west port runs r cycles late, column c's north port c
+cycles late. Line t of bottom_{leaves}.mem is the {leaves} of the bottom row after the edge of cycle t.
+A line is one hexadecimal word for $readmemh: element i (row r, or column c) is in bits
 [i*bits + bits - 1 : i*bits], numbers in two's complement. The accumulator files say what the edge of
-cycle t writes: where accumulator_write is 1, the psum that stood at the bottom before the edge goes
-to row accumulator_row of half accumulator_half, over what stands there if accumulator_first is 1, else
+cycle t writes: where accumulator_write is 1, the {leaves} that was at the bottom before the edge goes
+to row accumulator_row of half accumulator_half, replacing the sum there if accumulator_first is 1, else
 added to it, modulo 2^32. There is one line more than cycles counted: the last write follows the last
 counted edge. acc.mem holds the product, a line per row of x. All registers are 0 before cycle 0.
 """
@@ -35,7 +36,7 @@ counted edge. acc.mem holds the product, a line per row of x. All registers are 
 def write_vectors(
     x: Any, w: Any, out: str | os.PathLike[str], *, array: ArrayConfig | None = None
 ) -> dict[str, Any]:
-    """Write what a product x @ w puts on every port of the array, and what must come out.
+    """Write the values that a product x @ w puts on every port of the array, and its results.
 
     Parameters
     ----------
@@ -83,35 +84,30 @@ def write_vectors(
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder that does not")
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
-    simulated = SystolicArray(config)
+    dataflow, sums = config.dataflow_record, bits(np.dtype(config.format.sum))
     # field of PortValues -> file, bits per element
     fields = {
-        "activation": ("west_activation", 8),
-        "shift": ("west_shift", 1),
-        "swap": ("west_swap", 1),
-        "weight": ("north_weight", 8),
-        "psum": ("north_psum", 32),
+        port.name: (f"{port.side}_{port.name}", bits(config.port_dtypes[port.name]))
+        for port in dataflow.ports
+    } | {
         "write": ("accumulator_write", 1),
         "half": ("accumulator_half", 1),
         "row": ("accumulator_row", 32),
         "first": ("accumulator_first", 1),
     }
     lines: dict[str, list[str]] = {file: [] for file, _ in fields.values()}
-    lines["bottom_psum"] = []
-    for values in iterator:
-        for name, (file, bits) in fields.items():
-            lines[file].append(_word(getattr(values, name), bits))
-        simulated.step(
-            activation=values.activation,
-            shift=values.shift,
-            swap=values.swap,
-            weight=values.weight,
-            psum=values.psum,
-        )
-        lines["bottom_psum"].append(_word(simulated.registers.psum[-1], 32))
+    cycles = list(iterator)
+    for values in cycles:
+        for name, (file, width) in fields.items():
+            lines[file].append(_word(getattr(values, name), width))
+    driven: dict[str, Any] = {
+        port.name: np.stack([values.ports[port.name] for values in cycles]) for port in dataflow.ports
+    }
+    bottom = SystolicArray(config).clock(**driven)
+    lines[f"bottom_{dataflow.leaves}"] = [_word(row, sums) for row in bottom]
     result = matmul(x, w, array=config, mode="wavefront")
-    lines["acc"] = [_word(row, 32) for row in result.acc]
-    widths = dict(fields.values()) | {"bottom_psum": 32, "acc": 32}
+    lines["acc"] = [_word(row, sums) for row in result.acc]
+    widths = dict(fields.values()) | {f"bottom_{dataflow.leaves}": sums, "acc": sums}
     manifest = {
         "schema": SCHEMA,
         "systolic": __version__,
@@ -123,12 +119,12 @@ def write_vectors(
         "files": {
             f"{file}.mem": {
                 "lines": len(lines[file]),
-                "bits": bits,
-                "elements": len(lines[file][0]) * 4 // bits if bits > 1 else _elements(file, config),
+                "bits": width,
+                "elements": len(lines[file][0]) * 4 // width if width > 1 else _elements(file, config),
             }
-            for file, bits in widths.items()
+            for file, width in widths.items()
         },
-        "convention": _CONVENTION,
+        "convention": _CONVENTION.format(leaves=dataflow.leaves),
     }
     import json
 

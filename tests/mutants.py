@@ -332,7 +332,7 @@ MUTANTS = (
         "the west ports run one cycle late",
         (
             Change(
-                "array/schedule.py", "now - (rows - 1), now - (cols - 1)\n", "now - rows, now - (cols - 1)\n"
+                "array/schedule.py", "now - (size - 1), now", "now - (size - (port.side == 'north')), now"
             ),
         ),
         registers=("shift",),
@@ -340,7 +340,7 @@ MUTANTS = (
     ),
     Mutant(
         "the tile enters top row first",
-        (Change("array/schedule.py", "[::-1]))\n", "))\n"),),
+        (Change("dataflows/weight_stationary.py", "len(w), w[::-1]\n", "len(w), w\n"),),
         registers=("next_weight", "weight_pass"),
         pe=(0, None),
     ),
@@ -461,7 +461,7 @@ MUTANTS = (
         "one cycle too many in closed form",
         (
             Change(
-                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 1"
+                "dataflows/weight_stationary.py", "around = 2 * s.rows + s.cols - 2", "around = 2 * s.rows + s.cols - 1"
             ),
         ),
         stages=("cycles",),
@@ -470,7 +470,7 @@ MUTANTS = (
         "one cycle too few in closed form",
         (
             Change(
-                "tiling/estimates.py", "last.m + array.rows + array.cols - 2", "last.m + array.rows + array.cols - 3"
+                "dataflows/weight_stationary.py", "around = 2 * s.rows + s.cols - 2", "around = 2 * s.rows + s.cols - 3"
             ),
         ),
         stages=("cycles", "accumulators"),

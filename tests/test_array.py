@@ -15,8 +15,9 @@ from strategies import array_configs, codes, dtypes, examples, product, raises, 
 from systolic import ArrayConfig, MachineConfig, State, SystolicArray
 from systolic.array import systolic_array as module
 from systolic.array.workspace import Workspace
-from systolic.config import REGISTERS
 from systolic.reference import ReferenceArray
+
+REGISTERS = tuple(ArrayConfig().register_dtypes)
 
 X = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
 W = np.array([[7, -8, 9], [10, 11, -12]], dtype=np.int8)
@@ -898,16 +899,17 @@ def test_an_interrupt_while_ports_are_laid_out_leaves_nothing_behind(
 
 def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.MonkeyPatch) -> None:
     array = small().fold(W, X).run(3)
-    advance = module._clock_columns
+    kernels = array.config.dataflow_record.kernels
+    advance = kernels[array.config.format.kernel]
 
     def interrupted(*arguments) -> None:
         advance(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_clock_columns", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        array.run()
-    monkeypatch.setattr(module, "_clock_columns", advance)
+    with monkeypatch.context() as patch:
+        patch.setitem(kernels, array.config.format.kernel, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            array.run()
     assert array.cycle == 3
     check_registers(array, worked()[2])
     np.testing.assert_array_equal(array.run().outputs[0], Y)
@@ -918,7 +920,7 @@ def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.Monkey
 
 def test_repr_and_html() -> None:
     array = small().fold(W, X).run(3)
-    assert repr(array) == "<SystolicArray 2 x 3, cycle 3, 1 streams under way, 0 finished>"
+    assert repr(array) == "<SystolicArray 2 x 3, cycle 3, 1 stream in flight, 0 finished>"
     html = array._repr_html_()
     assert "SystolicArray" in html and "2 x 3 PEs" in html and "cycle 8" in html
 

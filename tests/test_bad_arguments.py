@@ -66,7 +66,7 @@ MODEL = Model([DENSE], inputs=SPEC)
 FLOAT = Model([systolic.FloatDense(np.ones((2, 2), np.float32))], inputs={"x": ((None, 2), "float32")})
 STATE = SystolicArray(ARRAY).state()
 SIZES = dict(m=1, k=2, n=3, rows=2, cols=2, groups=1, double_buffered=True, accumulator_rows=4)
-COMMON = dict(array=ARRAY, mode="cycle", threads=1, progress=None, trace=None)
+COMMON = dict(array=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None)
 
 
 def new() -> SystolicArray:
@@ -91,7 +91,7 @@ CALLS: dict[str, Call] = {
     ),
     "run": (
         systolic.run,
-        dict(model=MODEL, x=X, machine=ARRAY, mode="cycle", threads=1, progress=None, trace=None, observe=None),
+        dict(model=MODEL, x=X, machine=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None, observe=None),
     ),
     "run of a mapping": (lambda x: systolic.run(MODEL, {"x": x}, machine=ARRAY), dict(x=X)),
     "verify": (
@@ -141,13 +141,18 @@ CALLS: dict[str, Call] = {
     "Model.input_shapes": (MODEL.input_shapes, dict(batch=1, shapes=None)),
     "Node": (Node, dict(layer=DENSE, inputs="x", output="y", name="n")),
     "TensorSpec": (TensorSpec, dict(shape=(None, 2), dtype="int8", symbols=())),
-    "SystolicArray": (SystolicArray, dict(config=ARRAY, trace=None)),
+    "SystolicArray": (SystolicArray, dict(config=ARRAY, trace=None, probe=None)),
     "step": (lambda **ports: new().step(**ports), dict(activation=0, shift=0, swap=0, weight=0, psum=0)),
-    "fold": (lambda w, x: new().fold(w, x), dict(w=X, x=X)),
-    "shift": (lambda w: new().shift(w), dict(w=X)),
-    "stream": (lambda x: new().stream(x), dict(x=X)),
+    "clock": (
+        lambda threads=None, **ports: new().clock(threads=threads, **ports),
+        dict(threads=1, activation=X, shift=X > 2, swap=X > 2, weight=X, psum=X),
+    ),
+    "fold": (lambda w, x, not_before: new().fold(w, x, not_before=not_before), dict(w=X, x=X, not_before=(0, 0))),
+    "shift": (lambda w, not_before: new().shift(w, not_before=not_before), dict(w=X, not_before=0)),
+    "swap": (lambda not_before: new().shift(X).swap(not_before=not_before), dict(not_before=0)),
+    "stream": (lambda x, not_before: new().stream(x, not_before=not_before), dict(x=X, not_before=0)),
     "restore": (lambda state: new().restore(state), dict(state=STATE)),
-    "State": (restore, {f.name: getattr(STATE, f.name) for f in fields(STATE)}),
+    "State": (restore, dict(STATE.registers) | dict(cycle=STATE.cycle, queues=STATE.queues)),
     "diff": (lambda other: new().diff(other), dict(other=STATE)),
     "Trace": (Trace, dict(registers=None, pes=None, cycles=None, last=None, layer=None, max_bytes=1)),
     "Trace.to_vcd": (TRACED.to_vcd, dict(path="t.vcd")),
@@ -159,7 +164,7 @@ CALLS: dict[str, Call] = {
 
 # Public names that no argument of a user reaches, or whose arguments are what a call gave.
 RECORDS = {
-    "Fold", "LayerRun", "Mismatch", "NodeVerdict", "PortValues", "Result", "Run", "RunReport", "ScoreboardError",
+    "Change", "Fold", "LayerRun", "Mismatch", "NodeVerdict", "PortValues", "Probe", "Result", "Run", "RunReport", "ScoreboardError",
     "State", "Stats", "Summary", "UnsupportedOperator", "VerificationError", "VerificationReport",
     "load_example", "show_config",
 }  # fmt: skip

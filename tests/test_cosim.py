@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from systolic import ArrayConfig, Scoreboard, ScoreboardError, ports
-from systolic.config import REGISTERS
 from systolic.cosim import unpack
 from systolic.reference import ReferenceArray
+
+REGISTERS = tuple(ArrayConfig().register_dtypes)
 
 CONFIG = ArrayConfig(3, 4, weight_dtype="uint8")
 

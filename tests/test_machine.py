@@ -284,19 +284,6 @@ def test_report_counts_up_to_the_end(mode: str) -> None:
     assert done == sorted(done) and len(totals) == 1 and done[-1] == totals.pop()
 
 
-def test_two_derivations_of_fold_times_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    class Wrong(cycle.Folds):
-        def __getitem__(self, index):
-            return replace(super().__getitem__(index), swap_cycle=1)
-
-    monkeypatch.setattr(cycle, "Folds", Wrong)
-    monkeypatch.setattr(cycle, "is_small", lambda *arguments: False)
-    with pytest.raises(RuntimeError, match="was queued at shift 0, swap 4; please report this"):
-        run_cycles(grouped(Gemm(1, 1, 1), ("int8", "int8"), 0), ArrayConfig(4, 4))
-
-
 def test_an_error_in_a_piece_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     multiply = wavefront._gemm.multiply

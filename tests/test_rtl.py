@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rtl import twin
-from rtl.scenarios import REGISTERS, QueuedFold, Scenario, Trace, compare, emulate, scenarios
+from rtl.scenarios import REGISTERS, QueuedFold, Scenario, Trace, compare, emulate, scenarios, stacked
 from rtl_mutants import MUTANTS, RtlMutant, mutant_config
 
 from systolic import ports
-from systolic.array.schedule import Ports
 from systolic.config import ArrayConfig
 
 REQUIRED = os.environ.get("SYSTOLIC_REQUIRE_RTL") == "1"
@@ -172,7 +171,7 @@ def test_runs_are_many_and_of_all_kinds():
     assert any(b.shift == a.swap for a, b in pairs), "no fold right behind another"
     assert any(b.shift > a.swap + a.m + config.rows + config.cols for a, b in pairs), "no idle gap"
     hand = [run.ports for run in runs if run.by_hand.all()]
-    assert any((port.shift & port.swap).any() for port in hand)
+    assert any((ports["shift"] & ports["swap"]).any() for ports in hand)
     wraps = 0
     for run in runs:
         psum = emulate(run, np.zeros((config.cols, 13), np.int32)).signals["psum"].astype(np.int64)
@@ -195,7 +194,7 @@ PSUM = [
 @pytest.mark.parametrize("config", [_config(2, 3, "int8", "int8")], ids=_name)
 def test_the_worked_example(builds, tmp_path, config):
     streamed = list(ports(X, W, array=config))
-    values = Ports(*(np.array([getattr(v, port) for v in streamed]) for port in Ports._fields))
+    values = stacked(streamed)
     fold = QueuedFold(X, W, half=0, first=True, arrives=0, shift=0, swap=2)
     example = Scenario("example", 0, config, values, np.zeros(len(streamed), dtype=bool), [fold], 8)
     (rtl,) = twin.simulate(builds[_name(config)], config, [example], tmp_path)
@@ -208,7 +207,7 @@ def test_the_worked_example(builds, tmp_path, config):
 @pytest.mark.parametrize("config", [_config(5, 4, "int8", "uint8", double_buffered=False)], ids=_name)
 def test_accumulators_hold_the_product(builds, tmp_path, config):
     runs = [run for run in scenarios(config, 3000, seed=7) if run.cycles and run.name.startswith("(")]
-    runs = [run for run in runs if not run.ports.psum.any()]
+    runs = [run for run in runs if not run.ports["psum"].any()]
     assert len(runs) >= 3
     for run, rtl in zip(runs, twin.simulate(builds[_name(config)], config, runs, tmp_path), strict=True):
         last = [i for i, fold in enumerate(run.folds) if fold.first][-1]

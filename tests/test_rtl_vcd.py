@@ -15,8 +15,9 @@ from rtl import icarus, twin
 from rtl_mutants import MUTANTS
 
 from systolic import ArrayConfig, Trace, matmul, write_vectors
-from systolic.config import REGISTERS
 from systolic.trace.vcd import PERIOD
+
+REGISTERS = tuple(ArrayConfig().register_dtypes)
 
 icarus.need_icarus()
 icarus.need("vcd", 'pip install "systolic[trace]"', allow_module_level=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import math
 import pickle
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from systolic._show import Column, Progress, Table, card, card_text, draw, percent, seconds, si
 from systolic._show.progress import make
+from systolic.dataflows import WEIGHT_STATIONARY
 
 # --- tables ---------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ def test_missing_packages_name_the_extra(monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "systolic\[pandas\]"'):
         layers().to_frame()
     for call in (
-        lambda: draw.plot_registers(registers(1, 1), cycle=0),
+        lambda: plot_registers(registers(1, 1), cycle=0),
         lambda: draw.plot_wave([(0, np.zeros((1, 1)))]),
         lambda: draw.plot_timeline([("a", 0, 1, 1)], rows=1, cols=1),
     ):
@@ -362,6 +364,7 @@ def test_make_takes_what_users_pass():
 
 # --- drawings -------------------------------------------------------------------------------
 
+plot_registers = functools.partial(draw.plot_registers, parts=WEIGHT_STATIONARY.registers)
 SIGNED = ("weight", "next_weight", "weight_pass", "activation")
 
 
@@ -407,7 +410,7 @@ def test_registers_show_each_value_at_its_place(pyplot):
     values = registers(2, 3)
     values["weight"] = np.array([[7, -8, 0], [10, 0, 0]], np.int8)
     values["psum"] = np.array([[21, -8, 0], [27, 0, 0]], np.int32)
-    figure = draw.plot_registers(values, cycle=4)
+    figure = plot_registers(values, cycle=4)
     assert len(figure.axes) == 1
     found = texts(figure)
     assert [t.get_text() for t in found["weight"]] == ["7", "−8", "0", "10", "0", "0", "w"]
@@ -423,7 +426,7 @@ def test_registers_show_each_value_at_its_place(pyplot):
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 4), (8, 8)])
 def test_texts_of_extreme_values_overlap_nothing_and_stay_inside(pyplot, shape):
-    figure = draw.plot_registers(registers(*shape, operand=-128, psum=-(2**31), bits=True), cycle=10**9)
+    figure = plot_registers(registers(*shape, operand=-128, psum=-(2**31), bits=True), cycle=10**9)
     renderer = rendered(figure)
     boxes = [t.get_window_extent(renderer).extents for t in figure.axes[0].texts]
     for marks in figure.axes[0].collections:
@@ -451,7 +454,7 @@ def test_texts_of_extreme_values_overlap_nothing_and_stay_inside(pyplot, shape):
 def test_marks_stand_where_shift_and_swap_are_set(pyplot):
     values = registers(3, 3)
     values["shift"][0, 2] = values["swap"][1, 0] = values["swap"][2, 0] = True
-    ax = draw.plot_registers(values, cycle=0).axes[0]
+    ax = plot_registers(values, cycle=0).axes[0]
     places = {draw._SHIFT: [], draw._SWAP: []}
     for marks in ax.collections:
         colour = to_hex(marks.get_facecolor()[0]) if len(marks.get_facecolor()) else ""
@@ -465,7 +468,7 @@ def test_activation_colour_tells_sign_and_size(pyplot):
     values["activation"][0] = [-128, 0, 64]
 
     def pills(**how):
-        patches = draw.plot_registers(values, cycle=0, **how).axes[0].patches
+        patches = plot_registers(values, cycle=0, **how).axes[0].patches
         return [p.get_facecolor()[:3] for p in patches if p.get_width() == draw._PILL_WIDTH][:3]
 
     below, zero, above = pills()
@@ -480,7 +483,7 @@ def test_arrows_are_dark_where_something_moves(pyplot):
     values = registers(2, 2)
     values["activation"][1, 0] = 5
     values["psum"][0, 1] = -1
-    ax = draw.plot_registers(values, cycle=0).axes[0]
+    ax = plot_registers(values, cycle=0).axes[0]
     lines = next(c for c in ax.collections if hasattr(c, "get_segments"))
     dark = [s.mean(axis=0) for s, c in zip(lines.get_segments(), lines.get_colors(), strict=True)
             if to_hex(c) == draw._INK]  # fmt: skip
@@ -490,37 +493,37 @@ def test_arrows_are_dark_where_something_moves(pyplot):
 
 
 def test_windows_are_labelled_and_framed_by_the_whole_arrays_indices(pyplot):
-    figure = draw.plot_registers(registers(2, 2), cycle=0, origin=(254, 10), highlight=iter([(255, 10)]))
+    figure = plot_registers(registers(2, 2), cycle=0, origin=(254, 10), highlight=iter([(255, 10)]))
     said = [t.get_text() for t in texts(figure)[""]]
     assert said[1:5] == ["row 254", "row 255", "col 10", "col 11"]
     framed = [p for p in figure.axes[0].patches if to_hex(p.get_edgecolor()) == draw._MARK]
     assert [(int(p.get_x()), int(p.get_y())) for p in framed] == [(0, 1)]
     with pytest.raises(ValueError, match=r"rows 254\.\.255 and cols 10\.\.11, not \[\(0, 0\)\]$"):
-        draw.plot_registers(registers(2, 2), cycle=0, origin=(254, 10), highlight=iter([(0, 0)]))
+        plot_registers(registers(2, 2), cycle=0, origin=(254, 10), highlight=iter([(0, 0)]))
 
 
 def test_registers_draw_into_given_axes_up_to_sixteen(pyplot):
     figure, (left, right) = pyplot.subplots(1, 2)
-    assert draw.plot_registers(registers(2, 2), cycle=1, ax=right) is figure
+    assert plot_registers(registers(2, 2), cycle=1, ax=right) is figure
     assert len(left.texts) == 0 and len(right.texts) > 0
     pyplot.close(figure)
-    figure = draw.plot_registers(registers(1, 16), cycle=0)
+    figure = plot_registers(registers(1, 16), cycle=0)
     assert len(texts(figure)["weight"]) == 17
     for shape in ((17, 1), (1, 17)):
         message = f"^plot_registers draws at most 16 x 16 PEs, not {shape[0]} x {shape[1]}; pass a window"
         with pytest.raises(ValueError, match=message):
-            draw.plot_registers(registers(*shape), cycle=0)
+            plot_registers(registers(*shape), cycle=0)
 
 
 def test_registers_refuse_what_is_not_an_array():
     values = registers(2, 2)
     with pytest.raises(ValueError, match="psum, swap missing$"):
-        draw.plot_registers({k: v for k, v in values.items() if k not in ("psum", "swap")}, cycle=0)
+        plot_registers({k: v for k, v in values.items() if k not in ("psum", "swap")}, cycle=0)
     with pytest.raises(ValueError, match="^registers must all have one shape"):
-        draw.plot_registers(values | {"psum": np.zeros((2, 3))}, cycle=0)
+        plot_registers(values | {"psum": np.zeros((2, 3))}, cycle=0)
     for shape in ((0, 2), (2,)):
         with pytest.raises(ValueError, match="^registers must all have one shape"):
-            draw.plot_registers({name: np.zeros(shape) for name in draw.REGISTERS}, cycle=0)
+            plot_registers({name: np.zeros(shape) for name in values}, cycle=0)
 
 
 def test_wave_has_a_panel_for_each_cycle(pyplot):
@@ -589,7 +592,7 @@ def test_timeline_refuses():
 
 def test_figures_show_in_notebooks_and_pickle_and_are_not_kept_open(pyplot):
     figures = [
-        draw.plot_registers(registers(2, 2), cycle=0),
+        plot_registers(registers(2, 2), cycle=0),
         draw.plot_wave([(0, np.zeros((2, 2)))]),
         draw.plot_timeline([("a", 0, 2, 3)], rows=2, cols=3),
     ]

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from strategies import around, array_configs, codes, examples, problems, raises
 
 from systolic import ArrayConfig, Fold, Gemm, SystolicArray, estimate_cycles, estimate_many, folds
+from systolic.reference import fold_times
 from systolic.stats import Stats
 from systolic.tiling import Folds, estimate_gemm
 
 
 def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
-    """The folds in the order design says, with times from the recurrence, one after the other."""
+    """The folds in the order design says, with the reference's times, one after the other."""
     result: list[dict[str, int]] = []
     if 0 in (gemm.m, gemm.k, gemm.n):
         return result
@@ -33,16 +34,9 @@ def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
                         "m_start": m, "m_stop": min(m + chunk, gemm.m),
                         "k_start": k, "k_stop": min(k + array.rows, gemm.k),
                     })  # fmt: skip
-    shift = swap = m_before = 0
-    for i, fold in enumerate(result):
-        if array.double_buffered:
-            # shift_0 = 0, shift_{i+1} = swap_i, swap_i = max(shift_i + rows, swap_{i-1} + m_{i-1})
-            shift = swap if i else 0
-            swap = max(shift + array.rows, swap + m_before if i else 0)
-        else:
-            shift = swap + m_before + array.rows + array.cols - 2 if i else 0
-            swap = shift + array.rows
-        m_before = fold["m_stop"] - fold["m_start"]
+    ms = [fold["m_stop"] - fold["m_start"] for fold in result]
+    times = fold_times(ms, array.rows, array.cols, double_buffered=array.double_buffered)
+    for fold, (shift, swap) in zip(result, times, strict=True):
         fold |= {"shift_cycle": shift, "swap_cycle": swap}
     return result
 

@@ -8,8 +8,9 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, SystolicArray, Trace, matmul
-from systolic.config import REGISTERS
 from systolic.reference import ReferenceArray
+
+REGISTERS = tuple(ArrayConfig().register_dtypes)
 
 X = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
 W = np.array([[7, -8, 9], [10, 11, -12]], dtype=np.int8)

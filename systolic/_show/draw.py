@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-
-REGISTERS = ("weight", "next_weight", "weight_pass", "activation", "psum", "shift", "swap")
 
 _LARGEST = 16  # rows or cols of plot_registers
 _MOST_PANELS = 32
@@ -26,6 +24,9 @@ _EDGE = "#9aa3ad"
 _SHIFT, _SWAP, _MARK = "#009e73", "#e69f00", "#cc79a7"
 _STREAM, _DRAIN = "#0072b2", "#a9d0ea"
 
+# Control bits: marker, its size, its colour.
+_MARKS = (("v", 0.12, _SHIFT), ("D", 0.09, _SWAP))
+
 # One PE fills a box inside a cell of side 1; the rest of the cell is for the arrows.
 _BOX = 0.8
 _GAP = 1 - _BOX
@@ -35,9 +36,29 @@ _PILL_WIDTH, _PILL_HEIGHT = 0.35, 0.21
 _EM = 0.69
 
 
+class Part(Protocol):
+    """A register as drawings need it; ``systolic.dataflows.Register`` is one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """Where in the PE it is drawn: see ``systolic.dataflows.record.Role``."""
+        ...
+
+    @property
+    def moves(self) -> str | None:
+        """Where its value goes: "right", "down" or None."""
+        ...
+
+
 def plot_registers(
     registers: Mapping[str, Any],
     *,
+    parts: Sequence[Part],
     cycle: int,
     ax: Any = None,
     highlight: Iterable[tuple[int, int]] | None = None,
@@ -49,8 +70,9 @@ def plot_registers(
     Parameters
     ----------
     registers : mapping of str to ndarray, (rows, cols)
-        The seven registers ``weight next_weight weight_pass activation psum shift swap``;
-        at most 16 x 16.
+        At most 16 x 16.
+    parts : sequence of Part
+        What the registers are, each drawn by its role.
     cycle : int
         For the title.
     ax : matplotlib Axes, optional
@@ -75,7 +97,8 @@ def plot_registers(
     ImportError
         If matplotlib is not installed.
     """
-    values, rows, cols = _checked(registers)
+    values, rows, cols = _checked(registers, [part.name for part in parts])
+    slots = _slots(parts)
     if limit is not None and not limit > 0:
         raise ValueError(f"limit must be above zero, or None for the largest activation, not {limit!r}")
     framed = _framed(highlight, rows, cols, origin)
@@ -111,28 +134,31 @@ def plot_registers(
             c + 0.5, -0.12, f"col {c + origin[1]}", ha="center", va="center", size=0.1 * point, color=_MUTED
         )
 
-    full = (
-        max(1.0, float(np.abs(values["activation"].astype(float)).max())) if limit is None else float(limit)
-    )
+    moving = values[slots["west operand"]]
+    full = max(1.0, float(np.abs(moving.astype(float)).max())) if limit is None else float(limit)
     # One size for all PEs, such that the longest number fits.
+    room = {
+        "sum": (0.12, (_BOX - 0.12) / _EM),
+        "north operand": (0.155, (_BOX - _PILL_WIDTH - 0.06) / (1.1 * _EM)),
+        "west operand": (0.115, (_PILL_WIDTH - 0.04) / _EM),
+    }
     sizes = {
-        "psum": min(0.12, (_BOX - 0.12) / (_EM * _longest(values["psum"]))) * point,
-        "weight": min(0.155, (_BOX - _PILL_WIDTH - 0.06) / (1.1 * _EM * _longest(values["weight"]))) * point,
-        "activation": min(0.115, (_PILL_WIDTH - 0.04) / (_EM * _longest(values["activation"]))) * point,
+        role: min(most, wide / _longest(values[slots[role]])) * point for role, (most, wide) in room.items()
     }
     colours = _colours()
+    marks = [part.name for part in parts if part.role == "control"]
     for r, c in np.ndindex(rows, cols):
         here: dict[str, Any] = {name: _number(value[r, c]) for name, value in values.items()}
-        here |= {name: bool(values[name][r, c]) for name in ("shift", "swap")}
-        colour = colours(0.5 + 0.5 * float(np.clip(values["activation"][r, c] / full, -1, 1)))
-        _draw_pe(ax, c + 0.5, r + 0.5, point, here, colour, sizes, framed=(r, c) in framed)
-    _draw_arrows(ax, values, point)
-    _draw_key(ax, cols + 0.65, point)
+        here |= {name: bool(values[name][r, c]) for name in marks}
+        colour = colours(0.5 + 0.5 * float(np.clip(moving[r, c] / full, -1, 1)))
+        _draw_pe(ax, c + 0.5, r + 0.5, point, here, colour, sizes, slots, marks, framed=(r, c) in framed)
+    _draw_arrows(ax, values, parts, point)
+    _draw_key(ax, cols + 0.65, point, parts, slots)
     return figure
 
 
 def plot_wave(
-    frames: Iterable[tuple[int, Any]], *, register: str = "activation", cycles: Iterable[int] | None = None
+    frames: Iterable[tuple[int, Any]], *, register: str = "register", cycles: Iterable[int] | None = None
 ) -> Any:
     """Draw one register at successive cycles side by side: data moves through as a diagonal wave.
 
@@ -333,13 +359,18 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _checked(registers: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], int, int]:
-    missing = [name for name in REGISTERS if name not in registers]
+def _slots(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the register drawn in each place of a PE, by role."""
+    return {part.role: part.name for part in parts if part.role != "control"}
+
+
+def _checked(registers: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, np.ndarray], int, int]:
+    missing = [name for name in names if name not in registers]
     if missing:
-        raise ValueError(f"registers must hold {', '.join(REGISTERS)}; {', '.join(missing)} missing")
-    values = {name: np.asarray(registers[name]) for name in REGISTERS}
+        raise ValueError(f"registers must hold {', '.join(names)}; {', '.join(missing)} missing")
+    values = {name: np.asarray(registers[name]) for name in names}
     shapes = {name: value.shape for name, value in values.items()}
-    shape = shapes["weight"]
+    shape = shapes[names[0]]
     if len(shape) != 2 or 0 in shape or len(set(shapes.values())) > 1:
         raise ValueError(f"registers must all have one shape (rows, cols), not {shapes}")
     rows, cols = shape
@@ -396,12 +427,13 @@ def _short(text: str, room: int) -> str:
 
 def _draw_pe(
     ax: Any, x: float, y: float, point: float, here: Mapping[str, Any], colour: Any,
-    sizes: Mapping[str, float], *, framed: bool = False,
+    sizes: Mapping[str, float], slots: Mapping[str, str], marks: Sequence[str], *, framed: bool = False,
 ) -> None:  # fmt: skip
-    """Draw one PE around (x, y): control and shadow weight above, operands in the middle, psum below.
+    """Draw one PE around (x, y): control and shadow operand above, operands in the middle, the sum below.
 
-    `here` holds its registers as text (shift and swap as truth values), `colour` is the
-    activation's, `sizes` those of the operands' text, `point` the length of a cell, in points.
+    `here` holds its registers as text (control bits, `marks`, as truth values), `colour` is that of the
+    west operand, `sizes` are those of text by role, `slots` names the register of each role, `point` is
+    the length of a cell, in points.
     """
     from matplotlib.patches import FancyBboxPatch
 
@@ -409,51 +441,54 @@ def _draw_pe(
         style = "round,pad=0,rounding_size=0.06"
         ax.add_patch(FancyBboxPatch((left, top), width, height, boxstyle=style, **how))
 
-    def write(at: float, height: float, name: str, size: float, **how: Any) -> None:
-        how = {"ha": "center", "va": "center_baseline", "color": _INK, "zorder": 4, **how}
-        ax.text(at, height, here[name], size=size, gid=name, **how)
+    def write(at: float, height: float, role: str, size: float, **how: Any) -> None:
+        if role in slots:
+            how = {"ha": "center", "va": "center_baseline", "color": _INK, "zorder": 4, **how}
+            ax.text(at, height, here[slots[role]], size=size, gid=slots[role], **how)
 
     left, control, middle = x - _BOX / 2, y - 0.265, y - 0.02
     edge, line = (_MARK, 0.035) if framed else (_EDGE, 0.012)
     box(left, y - _BOX / 2, _BOX, _BOX, facecolor=_PAPER, edgecolor=edge, linewidth=line * point, zorder=2)
-    if here["shift"]:
-        ax.scatter(
-            left + 0.1, control, marker="v", s=(0.12 * point) ** 2, color=_SHIFT, linewidth=0, zorder=4
-        )
-    if here["swap"]:
-        ax.scatter(
-            left + 0.25, control, marker="D", s=(0.09 * point) ** 2, color=_SWAP, linewidth=0, zorder=4
-        )
-    write(x + _BOX / 2 - 0.06, control, "next_weight", 0.095 * point, ha="right", color=_MUTED)
+    for i, name in enumerate(marks):
+        if here[name]:
+            marker, size, ink = _MARKS[i % len(_MARKS)]
+            ax.scatter(
+                left + 0.1 + 0.15 * i, control, marker=marker, s=(size * point) ** 2, color=ink,
+                linewidth=0, zorder=4,
+            )  # fmt: skip
+    write(x + _BOX / 2 - 0.06, control, "shadow", 0.095 * point, ha="right", color=_MUTED)
     box(left, middle - _PILL_HEIGHT / 2, _PILL_WIDTH, _PILL_HEIGHT,
         facecolor=colour, edgecolor=_EDGE, linewidth=0.008 * point, zorder=3)  # fmt: skip
-    write(left + _PILL_WIDTH / 2, middle, "activation", sizes["activation"], color=_ink_on(colour))
-    write(left + (_PILL_WIDTH + _BOX) / 2, middle, "weight", sizes["weight"], weight="bold")
+    write(left + _PILL_WIDTH / 2, middle, "west operand", sizes["west operand"], color=_ink_on(colour))
+    write(left + (_PILL_WIDTH + _BOX) / 2, middle, "north operand", sizes["north operand"], weight="bold")
     ax.plot(
         [left + 0.06, left + _BOX - 0.06], [y + 0.135] * 2, color=_FAINT, linewidth=0.01 * point, zorder=3
     )
-    write(x, y + 0.25, "psum", sizes["psum"])
-    write(x + 0.08, y + 0.5, "weight_pass", 0.085 * point, ha="left", color=_MUTED)
+    write(x, y + 0.25, "sum", sizes["sum"])
+    write(x + 0.08, y + 0.5, "pass", 0.085 * point, ha="left", color=_MUTED)
 
 
-def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], point: float) -> None:
-    """Draw what moves on the next edge: activations to the right, psums down; dark where not zero."""
+def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Part], point: float) -> None:
+    """Draw what moves on the next edge, operands to the right and sums down; dark where not zero."""
     from matplotlib.collections import LineCollection
 
-    rows, cols = values["weight"].shape
+    right = [values[part.name] for part in parts if part.role == "west operand" and part.moves == "right"]
+    sinking = [part for part in parts if part.role in ("sum", "north operand") and part.moves == "down"]
+    down = [values[part.name] for part in sinking]
+    rows, cols = values[parts[0].name].shape
     lines, heads, moving = [], [], []
     for r in range(rows):
         for c in range(-1, cols - 1):
             y = r + 0.48
             lines.append([(c + 1 - _GAP / 2 + 0.03, y), (c + 1 + _GAP / 2 - 0.06, y)])
             heads.append((c + 1 + _GAP / 2 - 0.06, y, ">"))
-            moving.append(bool(c >= 0 and values["activation"][r, c]))
+            moving.append(c >= 0 and any(value[r, c] for value in right))
     for r in range(rows):
         for c in range(cols):
             x = c + 0.5
             lines.append([(x, r + 1 - _GAP / 2 + 0.03), (x, r + 1 + _GAP / 2 - 0.06)])
             heads.append((x, r + 1 + _GAP / 2 - 0.06, "v"))
-            moving.append(bool(values["psum"][r, c]))
+            moving.append(any(value[r, c] for value in down))
     colours = [_INK if move else _FAINT for move in moving]
     ax.add_collection(
         LineCollection(lines, colors=colours, linewidths=0.016 * point, zorder=1), autolim=False
@@ -466,28 +501,28 @@ def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], point: float) -> Non
         ax.scatter(xs, ys, marker=marker, s=(0.065 * point) ** 2, c=inks, linewidth=0, zorder=1)
 
 
-def _draw_key(ax: Any, x: float, point: float) -> None:
+def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Part], slots: Mapping[str, str]) -> None:
     """Draw the legend: a PE of letters around (x, 0.5), and below it what they stand for."""
-    letters = {"activation": "a", "weight": "w", "next_weight": "n", "weight_pass": "d", "psum": "p"}
-    marks = {"shift": ("v", 0.12, _SHIFT), "swap": ("D", 0.09, _SWAP)}
-    sizes = dict.fromkeys(letters, 0.13 * point)
-    _draw_pe(ax, x, 0.5, point, {**letters, **dict.fromkeys(marks, True)}, _colours()(0.75), sizes)
-    said = {
-        "activation": "activation, moves right",
-        "weight": "weight",
-        "next_weight": "next_weight (shadow)",
-        "weight_pass": "weight_pass, moves down",
-        "psum": "psum, moves down",
-        "shift": "shift",
-        "swap": "swap",
-    }
+    marks = [part.name for part in parts if part.role == "control"]
+    order = ("west operand", "north operand", "shadow", "pass", "sum", "control")
+    letters = {name: _LETTERS[role] for role, name in slots.items()}
+    sizes = dict.fromkeys(slots, 0.13 * point)
+    here = {**letters, **dict.fromkeys(marks, True)}
+    _draw_pe(ax, x, 0.5, point, here, _colours()(0.75), sizes, slots, marks)
     left = x - _BOX / 2 + 0.06
-    for i, (name, text) in enumerate(said.items()):
+    for i, part in enumerate(sorted(parts, key=lambda part: order.index(part.role))):
         y = 1.2 + 0.15 * i
-        if name in marks:
-            marker, size, colour = marks[name]
+        text = part.name
+        if part.name in marks:
+            marker, size, colour = _MARKS[marks.index(part.name) % len(_MARKS)]
             ax.scatter(left, y, marker=marker, s=(0.8 * size * point) ** 2, color=colour, linewidth=0)
         else:
-            ax.text(left, y, letters[name], ha="center", va="center_baseline", size=0.1 * point, color=_INK,
-                    weight="bold" if name == "weight" else "normal")  # fmt: skip
+            weight = "bold" if part.role == "north operand" else "normal"
+            ax.text(left, y, letters[part.name], ha="center", va="center_baseline", size=0.1 * point,
+                    color=_INK, weight=weight)  # fmt: skip
+            text += f", moves {part.moves}" if part.moves else " (shadow)" if part.role == "shadow" else ""
         ax.text(left + 0.15, y, text, ha="left", va="center_baseline", size=0.095 * point, color=_MUTED)
+
+
+# A PE of letters, by role.
+_LETTERS = {"west operand": "a", "north operand": "w", "shadow": "n", "pass": "d", "sum": "p"}

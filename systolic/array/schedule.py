@@ -1,13 +1,13 @@
-"""From queued tiles and streams to the values on the ports, cycle by cycle.
+"""From queued tiles and streams to port values, cycle by cycle.
 
-Everything queued stands in *local time*: what PE (0, 0) sees on cycle tau, PE (r, c) sees on
+Everything queued is in *local time*: what PE (0, 0) sees on cycle tau, PE (r, c) sees on
 cycle tau + r + c. So row r's west port is fed r cycles late and column c's north port c cycles
 late. A window of local time is filled once; the skew is a view of it with slanted strides.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,8 @@ from systolic.array.state import Queues
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
 
-
-class Ports(NamedTuple):
-    """Port values of some cycles: the west ports (cycles, rows), the north ports (cycles, cols)."""
-
-    activation: np.ndarray
-    shift: np.ndarray
-    swap: np.ndarray
-    weight: np.ndarray
-    psum: np.ndarray
+Ports = dict[str, np.ndarray]
+"""Port values of some cycles, by port: west ports (cycles, rows), north ports (cycles, cols)."""
 
 
 def skewed(local: np.ndarray, cycles: int, ports: int) -> np.ndarray:
@@ -47,39 +40,49 @@ def skewed(local: np.ndarray, cycles: int, ports: int) -> np.ndarray:
     return np.ndarray((cycles, ports), local.dtype, local, (ports - 1) * time_stride, strides)
 
 
-def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace) -> Ports:
-    """Return what stands on the ports on cycles now .. now + cycles - 1, in arrays of `memory`."""
-    rows, cols = config.rows, config.cols
-    west_start, north_start = now - (rows - 1), now - (cols - 1)
-    stop = now + cycles
-    shift = memory.zeros("shift", (stop - west_start,), bool)
-    swap = memory.zeros("swap", (stop - west_start,), bool)
-    beats: list[tuple[int, np.ndarray]] = []
+def idle_ports(config: ArrayConfig, cycles: int) -> Ports:
+    """Return zeros for all ports."""
+    sizes = {"west": config.rows, "north": config.cols}
+    return {
+        port.name: np.ndarray((cycles, sizes[port.side]), config.port_dtypes[port.name], _ZERO, 0, (0, 0))
+        for port in config.dataflow_record.ports
+    }
+
+
+def port_window(
+    queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace
+) -> Ports:
+    """Return the port values of cycles now .. now + cycles - 1, in arrays of `memory`."""
+    dataflow = config.dataflow_record
+    beats: dict[str, list[tuple[int, Any]]] = {port.name: [] for port in dataflow.ports}
     for tile in queues.tiles:
-        tile_stop = tile.start + rows
-        first, last = max(tile.start, west_start), min(tile_stop, stop)
-        if first < last:
-            shift[first - west_start : last - west_start] = True
-        # The tile enters bottom row first: its row i stands at local time tile_stop - 1 - i.
-        first, last = max(tile_stop - tile.w.shape[0], north_start), min(tile_stop, stop)
-        if first < last:
-            beats.append((first - north_start, tile.w[tile_stop - last : tile_stop - first][::-1]))
-    lines: list[tuple[int, np.ndarray]] = []
+        for name, start, values in dataflow.shift_beats(tile.start, tile.w, config.rows):
+            beats[name].append((start, values))
     for stream in queues.streams:
-        first, last = max(stream.start, west_start), min(stream.stop, stop)
-        if first < last:
-            lines.append((first - west_start, stream.x[first - stream.start : last - stream.start]))
-            if stream.swap and first == stream.start:
-                swap[first - west_start] = True
-    activation = memory.laid("activation", (stop - west_start, rows), config.activation_dtype, lines)
-    weight = memory.laid("weight", (stop - north_start, cols), config.weight_dtype, beats)
-    return Ports(
-        skewed(activation, cycles, rows),
-        skewed(shift, cycles, rows),
-        skewed(swap, cycles, rows),
-        skewed(weight, cycles, cols),
-        np.ndarray((cycles, cols), np.int32, _ZERO, 0, (0, 0)),
-    )
+        for name, start, values in dataflow.stream_beats(stream.start, stream.x, stream.swap):
+            beats[name].append((start, values))
+    ports = idle_ports(config, cycles)
+    for port in dataflow.ports:
+        name = port.name
+        if not beats[name]:
+            continue
+        size, dtype = ports[name].shape[1], ports[name].dtype
+        # The last of the ports lags by size - 1 cycles: the window begins that much earlier.
+        first, stop = now - (size - 1), now + cycles
+        inside = []
+        for start, values in beats[name]:
+            end = start + (values if isinstance(values, int) else values.shape[0])
+            if max(start, first) < min(end, stop):
+                inside.append((max(start, first), min(end, stop), start, values))
+        if dtype.kind == "b":
+            local = memory.zeros(name, (stop - first,), bool)
+            for begin, end, _, _ in inside:
+                local[begin - first : end - first] = True
+        else:
+            lines = [(begin - first, v[begin - start : end - start]) for begin, end, start, v in inside]
+            local = memory.laid(name, (stop - first, size), dtype, lines)
+        ports[name] = skewed(local, cycles, size)
+    return ports
 
 
-_ZERO = np.zeros(1, dtype=np.int32)
+_ZERO = np.zeros(8, dtype=np.uint8)

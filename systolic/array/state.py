@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from systolic import _check
 from systolic._show.table import card
-from systolic.config import REGISTERS, ArrayConfig
-
-
-def register_dtypes(config: ArrayConfig) -> dict[str, np.dtype]:
-    """Return the type of each register."""
-    weight, activation = np.dtype(config.weight_dtype), np.dtype(config.activation_dtype)
-    types = (weight, weight, weight, activation, np.dtype(np.int32), np.dtype(bool), np.dtype(bool))
-    return dict(zip(REGISTERS, types, strict=True))
+from systolic.config import ArrayConfig
 
 
 class Rows(Protocol):
@@ -38,7 +31,7 @@ class Sink(Protocol):
     """Where a stream's finished psums go instead of the array's outputs."""
 
     def __call__(self, row: int, psums: np.ndarray, /) -> None:
-        """Take rows row..row + len(psums) - 1, (?, cols) int32; they are overwritten after the call."""
+        """Take rows row..row + len(psums) - 1, (?, cols); they are overwritten after the call."""
         ...
 
 
@@ -71,19 +64,21 @@ class QueuedStream:
 
 @dataclass(frozen=True, eq=False)
 class Queues:
-    """What is under way at the ports and below the array, in local time.
+    """What is in flight at the ports and below the array, in local time.
 
     Attributes
     ----------
     tiles, streams : tuple
-        What has not yet passed all ports, or whose psums are not all out.
+        Tiles that have not left the array, streams whose psums have not all left it.
     shift_stop, swap_at, stream_stop : int
-        When the last shift ends, the last swap stands, the last stream ends.
+        When the last shift ends, the last swap happens, the last stream ends.
     loaded, swap_waiting : bool
         Whether a tile was shifted in since the last swap; whether a swap waits for a row.
-    below : ndarray of int32, (cols - 1, cols)
+    swap_not_before : int
+        No earlier may that waiting swap happen.
+    below : ndarray of the sums' type, (cols - 1, cols)
         Psums that left the bottom row, of the rows of x that have not left in all columns.
-    outputs : tuple of ndarray of int32, (m, cols)
+    outputs : tuple of ndarray of the sums' type, (m, cols)
         Finished streams.
     """
 
@@ -95,6 +90,7 @@ class Queues:
     stream_stop: int = 0
     loaded: bool = False
     swap_waiting: bool = False
+    swap_not_before: int = 0
     outputs: tuple[np.ndarray, ...] = ()
 
     def __eq__(self, other: object) -> bool:
@@ -105,14 +101,14 @@ class Queues:
     __hash__ = None  # type: ignore[assignment]
 
     @classmethod
-    def empty(cls, cols: int, now: int = 0) -> Queues:
-        """Return queues with nothing in them at cycle `now`."""
-        return cls(no_psums(cols), shift_stop=now, swap_at=now, stream_stop=now)
+    def empty(cls, cols: int, sums: Any, now: int = 0) -> Queues:
+        """Return queues with nothing in them at cycle `now`, above sums of this type."""
+        return cls(no_psums(cols, sums), shift_stop=now, swap_at=now, stream_stop=now)
 
 
-def no_psums(cols: int) -> np.ndarray:
-    """Return what is below an array of so many columns when no stream is under way."""
-    return np.broadcast_to(np.int32(0), (cols - 1, cols))
+def no_psums(cols: int, sums: Any) -> np.ndarray:
+    """Return what is below an array of so many columns when no stream is in flight."""
+    return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -129,8 +125,24 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-class Registers(Mapping[str, np.ndarray]):
-    """The seven registers of every PE, as a mapping and by attribute; read-only arrays.
+class _Named:
+    """Attributes that are set once: arrays by the names of a dataflow's registers."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to {name!r}: a {type(self).__name__} does not change")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+
+class Registers(_Named, Mapping[str, np.ndarray]):
+    """The registers of every PE, as a mapping and by attribute; read-only arrays.
+
+    Their names are those of the array's dataflow: weight, next_weight, weight_pass, activation,
+    psum, shift and swap of a weight-stationary array.
 
     Examples
     --------
@@ -140,33 +152,26 @@ class Registers(Mapping[str, np.ndarray]):
     ((2, 3), dtype('bool'))
     """
 
-    weight: np.ndarray
-    next_weight: np.ndarray
-    weight_pass: np.ndarray
-    activation: np.ndarray
-    psum: np.ndarray
-    shift: np.ndarray
-    swap: np.ndarray
-
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for name in REGISTERS:
-            view = arrays[name].view()
+        for name, values in arrays.items():
+            view = values.view()
             view.flags.writeable = False
-            setattr(self, name, view)
+            vars(self)[name] = view
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if not isinstance(name, str) or name not in REGISTERS:
-            raise KeyError(f"no register {name!r}; the registers are {', '.join(REGISTERS)}")
-        return getattr(self, name)
+        try:
+            return vars(self)[name]
+        except (KeyError, TypeError):
+            raise KeyError(f"no register {name!r}; the registers are {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(REGISTERS)
+        return iter(vars(self))
 
     def __len__(self) -> int:
-        return len(REGISTERS)
+        return len(vars(self))
 
     def _repr_html_(self) -> str:
-        rows, cols = self.psum.shape
+        rows, cols = next(iter(self.values())).shape
         if rows * cols > 256:
             return card("Registers", [(name, f"{rows} x {cols} {v.dtype}") for name, v in self.items()])
         lines = {n: [" ".join(map(str, row)) for row in v.astype(np.int64).tolist()] for n, v in self.items()}
@@ -180,16 +185,14 @@ class Registers(Mapping[str, np.ndarray]):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class State:
+class State(_Named):
     """All that determines the array's future: the registers, the cycle and the queues.
 
     Parameters
     ----------
-    weight, next_weight, weight_pass : ndarray of the weight type, (rows, cols)
-    activation : ndarray of the activation type, (rows, cols)
-    psum : ndarray of int32, (rows, cols)
-    shift, swap : ndarray of bool, (rows, cols)
+    **registers : ndarray, (rows, cols)
+        By the names of the array's dataflow. Weight stationary: weight, next_weight and weight_pass
+        of the weight type, activation of the activation type, psum of int32, shift and swap of bool.
     cycle : int
         Clock edges done.
     queues : Queues, optional
@@ -206,17 +209,15 @@ class State:
     >>> state = array.state()
     >>> array.step(activation=1).restore(state).cycle
     0
+    >>> array.restore(state.replace(psum=state.psum + 5)).registers.psum[1]
+    array([5, 5, 5], dtype=int32)
     """
 
-    weight: np.ndarray
-    next_weight: np.ndarray
-    weight_pass: np.ndarray
-    activation: np.ndarray
-    psum: np.ndarray
-    shift: np.ndarray
-    swap: np.ndarray
-    cycle: int = 0
-    queues: Queues | None = field(default=None)
+    cycle: int
+    queues: Queues | None
+
+    def __init__(self, *, cycle: int = 0, queues: Queues | None = None, **registers: np.ndarray) -> None:
+        vars(self).update(registers, cycle=cycle, queues=queues)
 
     @classmethod
     @lru_cache(maxsize=16)
@@ -225,36 +226,50 @@ class State:
         size = (config.rows, config.cols)
         # Nobody writes to a state: one zero serves all PEs.
         registers: dict[str, Any] = {
-            n: np.broadcast_to(np.zeros((), dtype=d), size) for n, d in register_dtypes(config).items()
+            n: np.broadcast_to(np.zeros((), d), size) for n, d in config.register_dtypes.items()
         }
-        return cls(**registers, queues=Queues.empty(config.cols))
+        return cls(**registers, queues=Queues.empty(config.cols, config.format.sum))
 
     @property
     def registers(self) -> Registers:
         """The registers, read-only."""
-        return Registers({name: getattr(self, name) for name in REGISTERS})
+        return Registers({name: v for name, v in vars(self).items() if name not in ("cycle", "queues")})
+
+    def replace(self, **changes: Any) -> State:
+        """Return a state with other registers, another cycle or other queues."""
+        return State(**vars(self) | changes)
+
+    __replace__ = replace
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State):
             return NotImplemented
+        mine, theirs = self.registers, other.registers
         return (
             self.cycle == other.cycle
-            and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in REGISTERS)
+            and mine.keys() == theirs.keys()
+            and all(np.array_equal(mine[name], theirs[name]) for name in mine)
             and self._filled_queues() == other._filled_queues()
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        rows, cols = np.shape(self.weight)
+        rows, cols = np.shape(next(iter(self.registers.values())))
         return f"State(rows={rows}, cols={cols}, cycle={self.cycle})"
 
     def checked(self, config: ArrayConfig) -> State:
         """Return a copy that fits `config`, or raise: wrong shapes ValueError, types TypeError."""
         size = (config.rows, config.cols)
         arrays: dict[str, Any] = {}
-        for name, dtype in register_dtypes(config).items():
-            value = _check.as_array(getattr(self, name), f"register {name}")
+        given = vars(self).keys() - {"cycle", "queues"}
+        if given != config.register_dtypes.keys():
+            raise TypeError(
+                f"the registers of a {config.dataflow_record.name} array are "
+                f"{', '.join(config.register_dtypes)}, not {', '.join(sorted(given)) or 'none'}"
+            )
+        for name, dtype in config.register_dtypes.items():
+            value = _check.as_array(vars(self)[name], f"register {name}")
             if value.shape != size:
                 raise ValueError(
                     f"register {name} must be {_check.shape(size)}, the array's size, "
@@ -267,9 +282,9 @@ class State:
         cycle = _check.integer(self.cycle, "cycle", minimum=0)
         if self.queues is not None and not isinstance(self.queues, Queues):
             raise TypeError(f"queues must be those of a state, or None, not {_check.kind(self.queues)}")
-        return replace(self, **arrays, cycle=cycle, queues=self._filled_queues())
+        return State(**arrays, cycle=cycle, queues=self._filled_queues(config.format.sum))
 
-    def _filled_queues(self) -> Queues:
+    def _filled_queues(self, sums: Any = "int32") -> Queues:
         if self.queues is not None:
             return self.queues
-        return Queues.empty(np.shape(self.weight)[1], self.cycle)
+        return Queues.empty(np.shape(next(iter(vars(self).values())))[1], sums, self.cycle)

@@ -1,17 +1,17 @@
-"""The array as its users hold it: queue tiles and rows, or drive the ports by hand, and clock."""
+"""The array as its users hold it: queue tiles and rows, or drive the ports by hand, and clock it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check, _core, _hints
+from systolic import _check, _hints
 from systolic._show.progress import shown
-from systolic.array.schedule import Ports, port_window, skewed
+from systolic.array.schedule import Ports, idle_ports, port_window, skewed
 from systolic.array.state import (
     QueuedStream,
     QueuedTile,
@@ -23,16 +23,23 @@ from systolic.array.state import (
     no_psums,
 )
 from systolic.array.workspace import workspace
-from systolic.config import REGISTERS, ArrayConfig, as_array_config
+from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import operand_name
 from systolic.threads import thread_count
-from systolic.trace.recording import Edges, Trace, as_trace
+from systolic.trace.probe import Probe, changed, next_stops
+from systolic.trace.recording import Trace, probes_of, trace_among
 
 # Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
 # kept of a chunk's port values and psums grows with its cycles and with the array's edges.
 _CHUNK_PE_CYCLES = 1 << 28
 _CHUNK_CYCLES = 1 << 14
 _CHUNK_PORT_CYCLES = 1 << 26
+
+# Below this many PE-cycles, other threads cost more than they save.
+_WORTH_A_THREAD = 1 << 21
+
+Assignment = tuple[Any, str, Any]
+"""An object, the name of an attribute, and its new value."""
 
 
 class Difference(NamedTuple):
@@ -54,15 +61,17 @@ class SystolicArray:
         Size and operand types; default 256 x 256, int8.
     trace : bool or Trace, optional
         Records registers as the array is clocked; True records all of them.
+    probe : Probe or sequence of Probe, optional
+        Look at the registers between edges or change them, in this order; a `trace` comes last.
 
     Notes
     -----
     At every clock edge, everywhere at once, from the values before it: activations and control
     bits move right, psums and passed weights move down; a PE multiplies the arriving activation
-    with its weight (the shadow weight if a swap arrives) and adds the arriving psum. The first
-    page of ``systolic/_core.pyx`` states the five rules. Row r's west port runs r cycles late,
-    column c's north port c cycles late; :meth:`shift`, :meth:`swap`, :meth:`stream` and
-    :meth:`fold` do that, :meth:`step` takes port values as they are.
+    with its weight (the shadow weight if a swap arrives) and adds the arriving psum. The five rules are
+    ``config.dataflow_record.rules``. Row r's west port runs r cycles late, column c's north port c
+    cycles late; :meth:`shift`, :meth:`swap`, :meth:`stream` and :meth:`fold` do that, :meth:`step`
+    and :meth:`clock` take port values as they are.
 
     Examples
     --------
@@ -79,14 +88,20 @@ class SystolicArray:
            [  25,  106, -117]], dtype=int32)
     """
 
-    def __init__(self, config: ArrayConfig | None = None, *, trace: bool | Trace | None = None) -> None:
+    def __init__(
+        self,
+        config: ArrayConfig | None = None,
+        *,
+        trace: bool | Trace | None = None,
+        probe: Probe | Iterable[Probe] | None = None,
+    ) -> None:
         self._config = ArrayConfig() if config is None else as_array_config(config, "config")
         self._state = State.idle(self._config)
-        self._trace = as_trace(trace)
-        if self._trace is not None:
-            self._trace.attach(self._config)
+        self._probes = probes_of(trace, probe)
+        for each in self._probes:
+            each.attach(self._config)
 
-    # What stands
+    # Its values now
 
     @property
     def config(self) -> ArrayConfig:
@@ -110,8 +125,8 @@ class SystolicArray:
 
     @property
     def trace(self) -> Trace | None:
-        """What is recorded, or None."""
-        return self._trace
+        """The trace among its probes, the last one if there are several; None if there is none."""
+        return trace_among(self._probes)
 
     @property
     def _queues(self) -> Queues:
@@ -133,73 +148,103 @@ class SystolicArray:
         """
         if not isinstance(state, State):
             raise TypeError(f"restore takes a State, as state() returns it, not {type(state).__name__}")
-        state = state.checked(self._config)
-        self._commit(state, None if self._trace is None else self._trace.without(state.cycle))
+        self._rewind(state.checked(self._config))
         return self
 
     def reset(self) -> SystolicArray:
         """Set registers and cycle to 0 and forget what is queued, the outputs and the trace."""
-        self._commit(State.idle(self._config), None if self._trace is None else self._trace.without(0))
+        self._rewind(State.idle(self._config))
         return self
+
+    def _rewind(self, state: State) -> None:
+        changes = [(probe, probe.rewound(state.cycle)) for probe in self._probes]
+        assignments = [(probe, *item) for probe, c in changes if c is not None for item in c.probe.items()]
+        self._commit(state, assignments)
 
     # Queueing
 
-    def shift(self, w: Any) -> SystolicArray:
+    def shift(self, w: Any, *, not_before: int = 0) -> SystolicArray:
         """Queue a weight tile to be shifted into the shadow registers; `rows` beats.
 
         Parameters
         ----------
         w : array_like of the weight type, (k, n)
             At most (rows, cols); PEs beyond it get zero weights.
+        not_before : int
+            The first beat comes no earlier than this cycle (in local time: that of PE (0, 0)).
 
         Raises
         ------
         TypeError, ValueError
-            If w has another type, is empty or is larger than the array; or if a swap still
-            waits for its row: stream that first.
+            If w has another type, is empty or is larger than the array; if `not_before` is no cycle; or
+            if a swap still waits for its row: stream that first.
         """
-        self._state = replace(self._state, queues=self._shifted(self._queues, self._tile(w)))
+        tile, first = self._tile(w), _check.integer(not_before, "not_before", minimum=0)
+        self._enqueue(self._shifted(self._queues, tile, first))
         return self
 
-    def swap(self) -> SystolicArray:
+    def swap(self, *, not_before: int = 0) -> SystolicArray:
         """Queue a swap: the next streamed row multiplies with the tile shifted in last.
+
+        Parameters
+        ----------
+        not_before : int
+            The swap, and with it that row, comes no earlier than this cycle.
 
         Raises
         ------
-        ValueError
-            If no tile was shifted in since the last swap.
+        TypeError, ValueError
+            If no tile was shifted in since the last swap, or `not_before` is no cycle.
         """
-        self._state = replace(self._state, queues=self._swapped(self._queues))
+        self._enqueue(self._swapped(self._queues, _check.integer(not_before, "not_before", minimum=0)))
         return self
 
-    def stream(self, x: Any) -> SystolicArray:
+    def stream(self, x: Any, *, not_before: int = 0) -> SystolicArray:
         """Queue rows of x, one per cycle.
 
         Parameters
         ----------
         x : array_like of the activation type, (m, k)
             m at least 1, k at most `rows`; rows of the array beyond k get zeros.
+        not_before : int
+            The first row comes no earlier than this cycle.
 
         Raises
         ------
         TypeError, ValueError
-            If x has another type, no row, or more columns than the array has rows.
+            If x has another type, no row, or more columns than the array has rows; or if `not_before`
+            is no cycle.
         """
-        self._state = replace(self._state, queues=self._streamed(self._queues, self._moving(x)))
+        rows, first = self._moving(x), _check.integer(not_before, "not_before", minimum=0)
+        self._enqueue(self._streamed(self._queues, rows, None, first))
         return self
 
-    def fold(self, w: Any, x: Any) -> SystolicArray:
+    def fold(self, w: Any, x: Any, *, not_before: tuple[int, int] = (0, 0)) -> SystolicArray:
         """Queue a whole fold: shift the tile w in, swap, stream the rows of x.
 
         Parameters
         ----------
         w : array_like of the weight type, (k, n)
         x : array_like of the activation type, (m, k)
+        not_before : (int, int)
+            The shift and the swap come no earlier than these cycles.
 
         Raises
         ------
         TypeError, ValueError
             As :meth:`shift` and :meth:`stream`, and if x and w differ in k; nothing is queued.
+
+        Examples
+        --------
+        A fold that waits five cycles for its weights and two more for its activations:
+
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, SystolicArray
+        >>> x, w = np.int8([[1, 2], [3, 4]]), np.int8([[5], [6]])
+        >>> SystolicArray(ArrayConfig(2, 1)).fold(w, x).run().cycle
+        5
+        >>> SystolicArray(ArrayConfig(2, 1)).fold(w, x, not_before=(5, 5 + 2 + 2)).run().cycle
+        12
         """
         tile, rows = self._tile(w), self._moving(x)
         if tile.shape[0] != rows.shape[1]:
@@ -207,15 +252,44 @@ class SystolicArray:
                 f"x and w must share k, but x is {_check.shape(rows.shape)} "
                 f"and w is {_check.shape(tile.shape)}{_hints.other_product(rows.shape, tile.shape)}"
             )
-        queues = self._swapped(self._shifted(self._queues, tile))
-        self._state = replace(self._state, queues=self._streamed(queues, rows))
+        if not isinstance(not_before, tuple) or len(not_before) != 2:
+            raise TypeError(f"not_before must be the cycles (shift, swap), not {_check.kind(not_before)}")
+        names = ("not_before: shift", "not_before: swap")
+        times = [_check.integer(t, name, minimum=0) for t, name in zip(not_before, names, strict=True)]
+        self._queue(tile, rows, None, *times)
         return self
 
-    def _queue_fold(self, w: np.ndarray, x: Rows, sink: Sink) -> tuple[int, int]:
-        # For the machine: operands are checked, x may be lowered as it is read, and psums go to
-        # `sink`. Returns when the shift and the swap are due.
-        queues = self._swapped(self._shifted(self._queues, w))
-        self._state = replace(self._state, queues=self._streamed(queues, x, sink))
+    def queue_fold(
+        self, w: np.ndarray, x: Rows, sink: Sink, *, not_before: tuple[int, int] = (0, 0)
+    ) -> tuple[int, int]:
+        """Queue a fold for a machine around the array, which has checked everything.
+
+        Parameters
+        ----------
+        w : ndarray of the weight type, (k, n)
+            Not copied.
+        x : Rows, (m, k)
+            Read some rows at a time as they stream.
+        sink : callable
+            Called as ``sink(row, psums)`` as rows of psums leave, instead of keeping them in `outputs`.
+        not_before : (int, int)
+            As for :meth:`fold`.
+
+        Returns
+        -------
+        shift_cycle, swap_cycle : int
+            When the first shift beat and the swap will be.
+        """
+        return self._queue(w, x, sink, *not_before)
+
+    def _enqueue(self, queues: Queues) -> None:
+        self._state = self._state.replace(queues=queues)
+
+    def _queue(
+        self, w: np.ndarray, x: Rows, sink: Sink | None, shift: int, swap: int
+    ) -> tuple[int, int]:
+        queues = self._swapped(self._shifted(self._queues, w, shift), swap)
+        self._enqueue(self._streamed(queues, x, sink, 0))
         return self._queues.tiles[-1].start, self._queues.swap_at
 
     def _tile(self, w: Any) -> np.ndarray:
@@ -251,10 +325,10 @@ class SystolicArray:
                 f"make the array with ArrayConfig({field}={values.dtype.name!r})"
             )
 
-    def _shifted(self, queues: Queues, tile: np.ndarray) -> Queues:
+    def _shifted(self, queues: Queues, tile: np.ndarray, not_before: int) -> Queues:
         if queues.swap_waiting:
             raise ValueError("a swap waits for its first row of x: call stream(x) before the next shift(w)")
-        start = max(self.cycle, queues.swap_at, queues.shift_stop)
+        start = max(self.cycle, queues.swap_at, queues.shift_stop, not_before)
         if not self._config.double_buffered:
             start = max(start, self._drained_at(queues))
         queued = QueuedTile(start, tile)
@@ -263,19 +337,18 @@ class SystolicArray:
         )
 
     @staticmethod
-    def _swapped(queues: Queues) -> Queues:
+    def _swapped(queues: Queues, not_before: int) -> Queues:
         if not queues.loaded:
             raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
-        return replace(queues, swap_waiting=True, loaded=False)
+        return replace(queues, swap_waiting=True, swap_not_before=not_before, loaded=False)
 
-    def _streamed(self, queues: Queues, x: Rows, sink: Sink | None = None) -> Queues:
-        start = max(self.cycle, queues.stream_stop)
-        if queues.swap_waiting:
-            start = max(start, queues.shift_stop)
+    def _streamed(self, queues: Queues, x: Rows, sink: Sink | None, not_before: int) -> Queues:
+        start = max(self.cycle, queues.stream_stop, not_before)
+        swaps = queues.swap_waiting
+        if swaps:
+            start = max(start, queues.shift_stop, queues.swap_not_before)
             queues = replace(queues, swap_at=start, swap_waiting=False)
-            queued = QueuedStream(start, x, True, sink=sink)
-        else:
-            queued = QueuedStream(start, x, False, sink=sink)
+        queued = QueuedStream(start, x, swaps, sink=sink)
         return replace(queues, streams=(*queues.streams, queued), stream_stop=queued.stop)
 
     def _drained_at(self, queues: Queues) -> int:
@@ -288,56 +361,121 @@ class SystolicArray:
 
     # Clocking
 
-    def step(
-        self, *, activation: Any = 0, shift: Any = 0, swap: Any = 0, weight: Any = 0, psum: Any = 0
-    ) -> SystolicArray:
+    def step(self, **ports: Any) -> SystolicArray:
         """Do one clock edge with these values on the ports, as they are: already skewed.
 
         Parameters
         ----------
-        activation : array_like of int, (rows,) or scalar
-            West ports, within the activation type.
-        shift, swap : array_like of bool or 0/1, (rows,) or scalar
-            West control ports.
-        weight : array_like of int, (cols,) or scalar
-            North weight ports, within the weight type.
-        psum : array_like of int, (cols,) or scalar
-            North psum ports, int32.
+        **ports : array_like of int
+            By the names of the dataflow's ports; a port that is left out carries 0. West ports take a
+            scalar or (rows,), north ports a scalar or (cols,), within the port's type. Weight
+            stationary: west `activation`, and `shift` and `swap` (0 or 1); north `weight` and `psum`.
 
         Raises
         ------
         TypeError, ValueError
-            If a value does not fit its port; or if queued values still have to pass the ports:
-            run() first.
+            If a port is unknown or a value does not fit its port; or if queued values still have to pass
+            the ports: run() first.
         """
+        given = {}
+        for name, value in ports.items():
+            size, dtype = self._port(name, "step")
+            values = _check.integers(value, name, dtype)
+            if values.ndim > 1 or (values.ndim == 1 and values.shape != (size,)):
+                raise ValueError(
+                    f"{name} must be a scalar or have shape ({size},), not {_check.shape(values.shape)}"
+                )
+            given[name] = np.broadcast_to(values, (1, size))
+        self._drive(given, 1, 1, "step")
+        return self
+
+    def clock(self, *, threads: int | None = None, **ports: Any) -> np.ndarray:
+        """Do many clock edges with these values on the ports, as they are: already skewed.
+
+        The same as one :meth:`step` per line, at the speed of :meth:`run`.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Threads to use; None: see :func:`systolic.set_threads`. Results do not depend on it.
+        **ports : array_like of int
+            By the names of the dataflow's ports, see :meth:`step`: (cycles, rows) of a west port,
+            (cycles, cols) of a north port. A port that is left out carries 0.
+
+        Returns
+        -------
+        ndarray of the sums' type, (cycles, cols)
+            Line t is what leaves the bottom row after that edge: ``psum[rows - 1]``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`step`; and if no port is given, or the ports differ in their number of cycles.
+
+        Notes
+        -----
+        An interrupt (Ctrl-C) leaves the array between two edges: `cycle` tells how many were done.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, SystolicArray
+        >>> array = SystolicArray(ArrayConfig(2, 1))
+        >>> shift = np.array([[1, 0], [1, 1], [0, 1]])
+        >>> _ = array.clock(shift=shift, weight=[[6], [5], [0]])
+        >>> array.clock(activation=[[1, 0], [3, 2], [0, 4]], swap=[[1, 0], [0, 1], [0, 0]])
+        array([[ 0],
+               [17],
+               [39]], dtype=int32)
+        """
+        given = {}
+        for name, value in ports.items():
+            size, dtype = self._port(name, "clock")
+            values = _check.integers(value, name, dtype)
+            if values.ndim != 2 or values.shape[1] != size:
+                raise ValueError(
+                    f"{name} must have shape (cycles, {size}), a line for each edge, not "
+                    f"{_check.shape(values.shape)}"
+                )
+            given[name] = np.require(values, requirements="A")
+        lengths = {name: len(values) for name, values in given.items()}
+        if not given:
+            raise ValueError(
+                "clock() takes the values of at least one port, a line for each edge; run(cycles) clocks "
+                "idle ports"
+            )
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                "the ports must have one number of cycles, but have "
+                + ", ".join(f"{name} {length}" for name, length in lengths.items())
+            )
+        return self._drive(given, next(iter(lengths.values())), thread_count(threads), "clock")
+
+    def _port(self, name: str, caller: str) -> tuple[int, str]:
+        for port in self._config.dataflow_record.ports:
+            if port.name == name:
+                size = self._config.rows if port.side == "west" else self._config.cols
+                return size, self._config.port_dtypes[name].name
+        known = ", ".join(self._config.port_dtypes)
+        raise TypeError(f"{caller}() has no port {name!r}; the ports are {known}")
+
+    def _drive(self, given: Ports, cycles: int, workers: int, caller: str) -> np.ndarray:
         rows, cols = self._config.rows, self._config.cols
-        ports = Ports(
-            self._port(activation, "activation", rows, self._config.activation_dtype),
-            self._port(shift, "shift", rows, "bool"),
-            self._port(swap, "swap", rows, "bool"),
-            self._port(weight, "weight", cols, self._config.weight_dtype),
-            self._port(psum, "psum", cols, "int32"),
-        )
         due = [tile.start + rows + max(rows, cols) - 1 for tile in self._queues.tiles]
         due += [stream.stop + rows - 1 for stream in self._queues.streams]
         if due and max(due) > self.cycle:
             raise ValueError(
-                f"step() drives the ports by hand, but queued values stand on them until cycle {max(due)}; "
-                "call run() first, or reset()"
+                f"{caller}() drives the ports by hand, but queued values stand on them until cycle "
+                f"{max(due)}; call run() first, or reset()"
             )
-        if self._trace is not None:
-            self._trace.reserve(self.cycle, self.cycle + 1)
-        self._clock(1, 1, ports)
-        return self
-
-    @staticmethod
-    def _port(value: Any, name: str, length: int, dtype: str) -> np.ndarray:
-        values = _check.integers(value, name, dtype)
-        if values.ndim > 1 or (values.ndim == 1 and values.shape != (length,)):
-            raise ValueError(
-                f"{name} must be a scalar or have shape ({length},), not {_check.shape(values.shape)}"
-            )
-        return np.broadcast_to(values, (1, length))
+        for probe in self._probes:
+            probe.reserve(self.cycle, self.cycle + cycles)
+        ports = idle_ports(self._config, cycles) | given
+        bottom = np.empty((cycles, cols), self._config.format.sum)
+        done = 0
+        while done < cycles:
+            done += self._clock(min(self._chunk(), cycles - done), workers, ports, done, bottom)
+        return bottom
 
     def run(
         self,
@@ -378,12 +516,10 @@ class SystolicArray:
                 )
         else:
             count = self._drained_at(self._queues) - self.cycle
-        if self._trace is not None:
-            self._trace.reserve(self.cycle, self.cycle + count)
+        for probe in self._probes:
+            probe.reserve(self.cycle, self.cycle + count)
         workers = thread_count(threads)
-        rows, cols = self._config.rows, self._config.cols
-        most = min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // (rows * cols), _CHUNK_PORT_CYCLES // (rows + cols))
-        chunk = max(1, most) if condition is None else 1
+        chunk = self._chunk() if condition is None else 1
         done = 0
         with shown(progress, "cycles") as report:
             while done < count and not (condition is not None and condition(self)):
@@ -392,55 +528,78 @@ class SystolicArray:
                     report(done, count)
         return self
 
-    def _clock(self, cycles: int, workers: int, ports: Ports | None = None) -> int:
-        # Clock at most so many cycles, and fewer up to an edge that the trace wants; return how many.
-        record = False
-        if self._trace is not None:
-            stop, record = self._trace.next_stop(self.cycle, self.cycle + cycles)
+    def _chunk(self) -> int:
+        # Cycles clocked at once.
+        rows, cols = self._config.rows, self._config.cols
+        most = min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // (rows * cols), _CHUNK_PORT_CYCLES // (rows + cols))
+        return max(1, most)
+
+    def _clock(
+        self,
+        cycles: int,
+        workers: int,
+        ports: Ports | None = None,
+        line: int = 0,
+        bottom: np.ndarray | None = None,
+    ) -> int:
+        # Clock at most so many cycles, and fewer up to the next stop of a probe; return how many. With
+        # `ports`, their values from `line` on, and what leaves goes to those lines of `bottom`.
+        wanted: list[Probe] = []
+        if self._probes:
+            stop, wanted = next_stops(self._probes, self.cycle, self.cycle + cycles)
             cycles = stop - self.cycle
-            ports = None if ports is None else Ports(*(values[:cycles] for values in ports))
-        state = self._advanced(cycles, workers, ports)
-        edges = None
-        if record and self._trace is not None:
-            edges = self._trace.recorded(state.cycle - 1, state.registers)
-        self._commit(state, edges)
+        if ports is not None:
+            ports = {name: values[line : line + cycles] for name, values in ports.items()}
+        state, assignments, error = self._advanced(
+            cycles, workers, ports, None if bottom is None else bottom[line : line + cycles], wanted
+        )
+        self._commit(state, assignments)
+        if error is not None:
+            raise error
         return cycles
 
-    def _commit(self, state: State, edges: Edges | None) -> None:
-        # Interrupts come between bytecodes. A single one makes both assignments, so that state and trace are
-        # either both old or both new.
-        assignments: list[tuple[Any, str, Any]] = [(self, "_state", state)]
-        if edges is not None:
-            assignments.append((self._trace, "_edges", edges))
-        tuple(starmap(setattr, assignments))
+    def _commit(self, state: State, assignments: list[Assignment]) -> None:
+        # Interrupts come between bytecodes. A single one makes all assignments, so that state and probes are
+        # either all old or all new.
+        tuple(starmap(setattr, [(self, "_state", state), *assignments]))
 
-    def _advanced(self, cycles: int, workers: int, ports: Ports | None) -> State:
+    def _advanced(
+        self, cycles: int, workers: int, ports: Ports | None, bottom: np.ndarray | None, wanted: list[Probe]
+    ) -> tuple[State, list[Assignment], Exception | None]:
         # Work on copies; _commit assigns them.
         config, old, queues = self._config, self._state, self._queues
-        cols = config.cols
+        rows, cols, sums = config.rows, config.cols, config.format.sum
+        dataflow = config.dataflow_record
         with workspace() as memory:
             if ports is None:
                 ports = port_window(queues, config, old.cycle, cycles, memory)
-            arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in REGISTERS}
+            arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in config.register_dtypes}
             # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
-            # belongs to one row of x stands in one row of `below`. Outputs are views of it.
+            # belongs to one row of x is one row of `below`. Outputs are views of it.
             keep = any(stream.sink is None for stream in queues.streams)
             shape = (cycles + cols - 1, cols)
-            below = np.empty(shape, np.int32) if keep else memory.empty("below", shape, np.int32)
+            below = np.empty(shape, sums) if keep else memory.empty("below", shape, sums)
             _copy(below[: cols - 1], queues.below)
             below[max(cycles, cols - 1) :] = 0  # what is not yet due
-            _clock_columns(arrays, ports, skewed(below, cycles, cols), workers)
-            first = old.cycle - (config.rows - 1) - (cols - 1)
+            leaving = skewed(below, cycles, cols)
+            threads = workers if cycles * rows * cols >= _WORTH_A_THREAD else 1
+            dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
+            assignments, error = _at_stop(wanted, old.cycle + cycles, arrays)
+            if wanted:  # the accumulators take what the registers hold now
+                leaving[-1] = arrays[dataflow.leaves][-1]
+            if bottom is not None:
+                bottom[:] = leaving
+            first = old.cycle - (rows - 1) - (cols - 1)
             queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
             # Nobody asks for psums of no stream.
-            kept = no_psums(cols)
+            kept = no_psums(cols, sums)
             if queues.streams:
-                kept = np.empty((cols - 1, cols), np.int32)
+                kept = np.empty((cols - 1, cols), sums)
                 _copy(kept, below[cycles:])
             queues = replace(queues, below=kept)
         for values in arrays.values():
             values.flags.writeable = False
-        return State(**arrays, cycle=old.cycle + cycles, queues=queues)
+        return State(**arrays, cycle=old.cycle + cycles, queues=queues), assignments, error
 
     def _collected(self, queues: Queues, first: int, psums: np.ndarray, now: int) -> Queues:
         # `psums` holds what the rows of local times first.. left in all columns.
@@ -505,7 +664,9 @@ class SystolicArray:
         """
         from systolic._show.draw import plot_registers
 
-        return plot_registers(self.registers, cycle=self.cycle, **options)
+        return plot_registers(
+            self.registers, parts=self._config.dataflow_record.registers, cycle=self.cycle, **options
+        )
 
     def _summary(self) -> list[tuple[str, str]]:
         config, queues = self._config, self._queues
@@ -514,15 +675,15 @@ class SystolicArray:
             ("size", f"{config.rows} x {config.cols} PEs"),
             ("operands", f"{config.activation_dtype} activations, {config.weight_dtype} weights"),
             ("cycle", f"{self.cycle:,}"),
-            ("streams", f"{waiting} under way, {len(queues.outputs)} finished"),
+            ("streams", f"{waiting} in flight, {len(queues.outputs)} finished"),
             ("drained at", f"cycle {self._drained_at(queues):,}"),
         ]
 
     def __repr__(self) -> str:
-        queues = self._queues
+        flying, done = len(self._queues.streams), len(self._queues.outputs)
         return (
             f"<SystolicArray {self._config.rows} x {self._config.cols}, cycle {self.cycle}, "
-            f"{len(queues.streams)} streams under way, {len(queues.outputs)} finished>"
+            f"{flying} stream{'s' * (flying != 1)} in flight, {done} finished>"
         )
 
     def _repr_html_(self) -> str:
@@ -542,25 +703,16 @@ def _copy(target: np.ndarray, source: np.ndarray) -> None:
 _COPIED = 1 << 23
 
 
-def _clock_columns(arrays: dict[str, np.ndarray], ports: Ports, bottom: np.ndarray, workers: int) -> None:
-    """Clock the registers in `arrays`, in place, threads sharing the columns."""
-    weight, next_weight, weight_pass, activation, shift, swap = (_bytes(arrays[name]) for name in _BYTES)
-    west_activation, west_shift, west_swap = map(_bytes, (ports.activation, ports.shift, ports.swap))
-    _core.run(
-        weight, next_weight, weight_pass, activation, arrays["psum"], shift, swap,
-        west_activation, west_shift, west_swap, _bytes(ports.weight), ports.psum, bottom,
-        activation_signed=arrays["activation"].dtype.char == "b",
-        weight_signed=arrays["weight"].dtype.char == "b",
-        threads=workers if len(west_activation) * weight.size >= _WORTH_A_THREAD else 1,
-    )  # fmt: skip
-
-
-# Registers that the kernel sees as bytes.
-_BYTES = ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
-
-# Below this many PE-cycles, other threads cost more than they save.
-_WORTH_A_THREAD = 1 << 21
-
-
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return values.view(np.uint8)
+def _at_stop(
+    probes: list[Probe], cycle: int, registers: dict[str, np.ndarray]
+) -> tuple[list[Assignment], Exception | None]:
+    """Call probes, which may change `registers`; return what they assign, and the first error of one."""
+    assignments: list[Assignment] = []
+    first: Exception | None = None
+    for probe in probes:
+        try:
+            change = probe.at_stop(cycle, Registers(registers))
+            assignments += changed(change, probe, registers)
+        except Exception as error:
+            first = first or error
+    return assignments, first

@@ -17,7 +17,7 @@ from systolic.benchmark.throughput import operands, thin_section, threads_sectio
 from systolic.benchmark.timing import SHORT_ROUNDS, Measurement, Section, Work, added_seconds, compare
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm, Progress
-from systolic.machine.ports import ports
+from systolic.machine.port_values import ports
 
 EXTENTS = ("quick", "usual", "full")
 

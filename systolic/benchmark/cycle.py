@@ -8,12 +8,10 @@ import numpy as np
 
 from systolic import _check, _kernels, engine
 from systolic.array import SystolicArray
-from systolic.array.schedule import Ports, port_window, skewed
-from systolic.array.state import State
-from systolic.array.systolic_array import _clock_columns
+from systolic.array.schedule import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.benchmark.timing import Measurement, Section, Work, compare, instruction_sets, using
-from systolic.config import REGISTERS, ArrayConfig
+from systolic.config import ArrayConfig
 
 UNIT = "PE-cycles/s"
 STEPPING = "numpy stepping"
@@ -66,21 +64,22 @@ class Fold:
         return lambda: SystolicArray(self.config).fold(self.w, self.x).run(threads=threads)
 
     def kernel(self, threads: int) -> Callable[[], np.ndarray]:
-        """Return what clocks the fold's cycles with its values on the ports, nothing prepared around it.
+        """Return what clocks the fold's cycles with its values on the ports: the kernel alone.
 
         It returns what left the bottom PEs, as rows of x; registers go on from where they are.
         """
         rows, cols = self.config.rows, self.config.cols
-        queues = SystolicArray(self.config).fold(self.w, self.x)._queues
-        ports = port_window(queues, self.config, 0, self.cycles, Workspace())
-        idle = State.idle(self.config)
-        arrays = {name: getattr(idle, name).copy() for name in REGISTERS}
+        state = SystolicArray(self.config).fold(self.w, self.x).state()
+        assert state.queues is not None  # an array fills it in
+        ports = port_window(state.queues, self.config, 0, self.cycles, Workspace())
+        arrays = {name: values.copy() for name, values in state.registers.items()}
+        clock = self.config.dataflow_record.kernels[self.config.format.kernel]
         below = np.zeros((self.cycles + cols - 1, cols), dtype=np.int32)
         # The first row of x is swapped in at local time `rows` and leaves rows - 1 cycles later.
         first = cols - 1 + 2 * rows - 1
 
         def work() -> np.ndarray:
-            _clock_columns(arrays, ports, skewed(below, self.cycles, cols), threads)
+            clock(arrays, ports, skewed(below, self.cycles, cols), threads)
             return below[first : first + len(self.x)]
 
         return work
@@ -89,17 +88,15 @@ class Fold:
 def random_control(config: ArrayConfig, cycles: int) -> Work:
     """Return what clocks an array with random values on every port, half of all control bits set."""
     rng = np.random.default_rng(0)
-    west, north = (cycles, config.rows), (cycles, config.cols)
-    ports = Ports(
-        rng.integers(-128, 128, west, dtype=np.int8),
-        rng.random(west) < 0.5,
-        rng.random(west) < 0.5,
-        rng.integers(-128, 128, north, dtype=np.int8),
-        rng.integers(-(2**31), 2**31, north, dtype=np.int32),
-    )
+    sizes = {"west": config.rows, "north": config.cols}
+    ports = {}
+    for port in config.dataflow_record.ports:
+        dtype, size = config.port_dtypes[port.name], (cycles, sizes[port.side])
+        ports[port.name] = rng.random(size) < 0.5 if dtype.kind == "b" else rng.integers(
+            np.iinfo(dtype).min, np.iinfo(dtype).max, size, dtype=dtype, endpoint=True
+        )  # fmt: skip
     array = SystolicArray(config)
-    # step() would measure Python's calls: all cycles at once, as run() does.
-    return lambda: array._clock(cycles, 1, ports)
+    return lambda: array.clock(threads=1, **ports)
 
 
 def add_int32(rows: int, cols: int) -> tuple[str, Work, int]:

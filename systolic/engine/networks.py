@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
-from systolic.engine.products import ProgressArgument, execute, recorder_for
+from systolic.engine.products import ProgressArgument, execute, probes_for
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
@@ -26,7 +26,8 @@ from systolic.model.node import parameters
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.threads import thread_count, with_threads
-from systolic.trace import Trace
+from systolic.trace import Probe, Trace
+from systolic.trace.recording import trace_among
 
 Output = np.ndarray | tuple[np.ndarray, ...]
 """Output of a layer: an array, or a tuple of arrays if it has several outputs."""
@@ -45,6 +46,7 @@ def run(
     threads: int | None = None,
     progress: ProgressArgument = None,
     trace: bool | Trace | None = None,
+    probe: Probe | Iterable[Probe] | None = None,
     observe: Observer | None = None,
 ) -> Run:
     """Run a quantized model: dense and convolutional layers on the array, the rest on the host.
@@ -56,8 +58,9 @@ def run(
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
         Machine to run on; default the TPU v1 preset.
-    mode, threads, progress, trace
-        As for :func:`matmul`; a trace records one layer, the one it names or the first on the array.
+    mode, threads, progress, trace, probe
+        As for :func:`matmul`; a trace or probe belongs to one layer: the one it names, or the first on
+        the array.
     observe : callable, optional
         Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple if the layer
         has several, and ``node.named(output)`` maps their names to them.
@@ -98,8 +101,8 @@ def run(
             f"observe must be a function of (node, inputs, output), or None, not {_check.kind(observe)}"
         )
     machine = as_machine_config(machine)
-    recorder = recorder_for(trace, mode)
-    traced = _traced_layer(model, recorder)
+    probes = probes_for(trace, probe, mode)
+    probed = _probed_layers(model, probes)
     workers = thread_count(threads)
     tensors = _inputs(model, x)
     known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
@@ -121,12 +124,11 @@ def run(
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
             part = _offset(report, done, total, mode)
-            record = recorder if node is traced else None
             try:
                 if known[node.output][0] is None:
                     _require_room(node, _written(node, read))
                 output, gemm, stats, on_array = run_layer(
-                    node.layer, read, machine.array, mode, workers, part, record
+                    node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ())
                 )
             except Exception as error:
                 named = None if error in raised else _of_node(error, node)
@@ -165,7 +167,8 @@ def run(
                 readers[tensor] -= 1
                 if not readers[tensor]:
                     del tensors[tensor]
-    return Run({name: tensors[name] for name in model.outputs}, tuple(rows), machine, mode, recorder)
+    outputs = {name: tensors[name] for name in model.outputs}
+    return Run(outputs, tuple(rows), machine, mode, trace_among(probes))
 
 
 def _of_node(error: Exception, node: Node) -> Exception | None:
@@ -178,7 +181,7 @@ def _of_node(error: Exception, node: Node) -> Exception | None:
         return None
     if str(error).startswith(f"node {node.name!r}"):
         return None
-    kinds = (MemoryError, ImportError, TypeError, ValueError)
+    kinds = (MemoryError, ImportError, TypeError, ValueError, AssertionError)  # the last: of a probe
     kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
     what = str(error) if kind is not RuntimeError else f"{type(error).__name__}: {error}"
     what = what or ("there is not enough memory" if kind is MemoryError else type(error).__name__)
@@ -217,27 +220,28 @@ def run_layer(
     mode: str,
     workers: int = 1,
     report: Progress | None = None,
-    trace: Trace | None = None,
+    probes: Sequence[Probe] = (),
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
         return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
     assert isinstance(layer, ArrayLayer)
     lowered = layer.lower(*inputs)
-    done = execute(lowered, config, mode, workers, report, trace)
+    done = execute(lowered, config, mode, workers, report, probes)
     return done.output, lowered.gemm, done.stats, done.array_seconds
 
 
-def _traced_layer(model: Model, trace: Trace | None) -> Node | None:
-    """Return the node that a trace records: the one it names, or the first on the array."""
-    if trace is None:
-        return None
+def _probed_layers(model: Model, probes: Sequence[Probe]) -> dict[str, tuple[Probe, ...]]:
+    """Return the probes of each node that has some, by its output."""
     nodes = [node for node in model.nodes if isinstance(node.layer, ArrayLayer)]
-    for node in nodes:
-        if trace.layer in (None, node.name):
-            return node
-    names = ", ".join(printable(node.name) for node in nodes) or "none"
-    raise ValueError(f"no layer {trace.layer!r} runs on the array; those that do are {names}")
+    found: dict[str, tuple[Probe, ...]] = {}
+    for probe in probes:
+        node = next((node for node in nodes if probe.layer in (None, node.name)), None)
+        if node is None:
+            names = ", ".join(printable(node.name) for node in nodes) or "none"
+            raise ValueError(f"no layer {probe.layer!r} runs on the array; those that do are {names}")
+        found[node.output] = (*found.get(node.output, ()), probe)
+    return found
 
 
 def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

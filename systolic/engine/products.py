@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ from systolic.machine import Execution, run_cycles, run_wavefront
 from systolic.stats import Stats
 from systolic.threads import thread_count
 from systolic.tiling import Folds
-from systolic.trace import Trace
-from systolic.trace.recording import as_trace
+from systolic.trace import Probe, Trace
+from systolic.trace.recording import probes_of, trace_among
 
 MODES = ("cycle", "wavefront")
 
@@ -122,6 +123,7 @@ def matmul(
     threads: int | None = None,
     progress: ProgressArgument = None,
     trace: bool | Trace | None = None,
+    probe: Probe | Iterable[Probe] | None = None,
 ) -> Result:
     """Multiply two 8-bit matrices on the array.
 
@@ -142,6 +144,8 @@ def matmul(
         True shows a bar; a callable gets (done, total).
     trace : bool or Trace, optional
         Records registers, in cycle mode; True records all of them.
+    probe : Probe or sequence of Probe, optional
+        Look at registers or change them, in cycle mode.
 
     Returns
     -------
@@ -170,7 +174,8 @@ def matmul(
     8
     """
     x, w = _check.matrices(x, w)
-    return _result(lower_matmul(x, w), array, mode, threads, progress, trace)
+    probes = probes_for(trace, probe, mode)
+    return _result(lower_matmul(x, w), array, mode, threads, progress, probes)
 
 
 def conv2d(
@@ -188,6 +193,7 @@ def conv2d(
     threads: int | None = None,
     progress: ProgressArgument = None,
     trace: bool | Trace | None = None,
+    probe: Probe | Iterable[Probe] | None = None,
 ) -> Result:
     """Convolve 8-bit images with 8-bit weights on the array, by im2col.
 
@@ -205,7 +211,7 @@ def conv2d(
         Of x and of the result.
     x_zero_point : int
         The value of padded pixels. It is not subtracted: accumulators are sums of raw products.
-    array, mode, threads, progress, trace
+    array, mode, threads, progress, trace, probe
         As for :func:`matmul`.
 
     Returns
@@ -243,7 +249,7 @@ def conv2d(
         layout=layout,
         pad_value=x_zero_point,
     )
-    return _result(lowered, array, mode, threads, progress, trace)
+    return _result(lowered, array, mode, threads, progress, probes_for(trace, probe, mode))
 
 
 _USUAL = ArrayConfig()
@@ -255,28 +261,29 @@ def _result(
     mode: str,
     threads: int | None,
     progress: ProgressArgument,
-    trace: bool | Trace | None,
+    probes: tuple[Probe, ...],
 ) -> Result:
     config = _USUAL if array is None else as_array_config(array)
-    recorder = recorder_for(trace, mode)
     workers = thread_count(threads)
     if progress is None:  # the usual case, and small products take microseconds
-        done = execute(lowered, config, mode, workers, None, recorder)
+        done = execute(lowered, config, mode, workers, None, probes)
     else:
         with shown(progress, f"{mode} mode") as report:
-            done = execute(lowered, config, mode, workers, report, recorder)
-    return Result(done.output, lowered.gemm, config, done.stats, mode, recorder)
+            done = execute(lowered, config, mode, workers, report, probes)
+    return Result(done.output, lowered.gemm, config, done.stats, mode, trace_among(probes))
 
 
-def recorder_for(trace: bool | Trace | None, mode: str) -> Trace | None:
-    """Check mode and trace together."""
-    if trace is None and isinstance(mode, str) and mode in MODES:
-        return None
+def probes_for(trace: Any, probe: Any, mode: str) -> tuple[Probe, ...]:
+    """Return ``trace=`` and ``probe=`` arguments as probes, checked together with the mode."""
+    if trace is probe is None and isinstance(mode, str) and mode in MODES:
+        return ()
     _check.choice(mode, "mode", MODES)
-    recorder = as_trace(trace)
-    if recorder is not None and mode != "cycle":
-        raise ValueError(f"a trace needs mode='cycle': {mode} mode has no registers to record")
-    return recorder
+    probes = probes_of(trace, probe)
+    if probes and mode != "cycle":
+        if trace not in (None, False):
+            raise ValueError(f"a trace needs mode='cycle': {mode} mode has no registers to record")
+        raise ValueError(f"a probe needs mode='cycle': {mode} mode has no registers to look at")
+    return probes
 
 
 def execute(
@@ -285,9 +292,9 @@ def execute(
     mode: str,
     workers: int = 1,
     report: Progress | None = None,
-    trace: Trace | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Execution:
     """Run lowered work in a mode: the one place that chooses between the two."""
     if mode == "wavefront":
         return run_wavefront(lowered, config, workers=workers, report=report)
-    return run_cycles(lowered, config, workers=workers, report=report, trace=trace)
+    return run_cycles(lowered, config, workers=workers, report=report, probes=probes)

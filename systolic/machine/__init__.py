@@ -2,6 +2,6 @@
 
 from systolic.machine.cycle import run_cycles as run_cycles
 from systolic.machine.execution import Execution as Execution
-from systolic.machine.ports import PortValues as PortValues
-from systolic.machine.ports import ports as ports
+from systolic.machine.port_values import PortValues as PortValues
+from systolic.machine.port_values import ports as ports
 from systolic.machine.wavefront import run_wavefront as run_wavefront

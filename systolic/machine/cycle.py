@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,8 +19,8 @@ from systolic.machine.accumulators import Accumulators
 from systolic.machine.epilogue import finish
 from systolic.machine.execution import Execution
 from systolic.machine.one_fold import is_small, run_one_fold
-from systolic.tiling import Fold, Folds, estimate_gemm
-from systolic.trace.recording import Trace
+from systolic.tiling import Schedule, estimate_gemm, schedule
+from systolic.trace import Probe
 
 # How far ahead of the clock folds are queued, in PE-cycles and in cycles.
 _AHEAD_PE_CYCLES = 1 << 27
@@ -36,7 +36,7 @@ def run_cycles(
     *,
     workers: int = 1,
     report: Progress | None = None,
-    trace: Trace | None = None,
+    probes: Sequence[Probe] = (),
     drained: Store | None = None,
 ) -> Execution:
     """Run lowered work on the array edge by edge, and count the edges.
@@ -50,8 +50,8 @@ def run_cycles(
         Threads.
     report : callable, optional
         Gets (done, total) cycles as work goes on.
-    trace : Trace, optional
-        Records the array.
+    probes : sequence of Probe
+        Of the array.
     drained : callable, optional
         Gets sums as they leave the accumulators: see :data:`Store`.
     """
@@ -63,10 +63,11 @@ def run_cycles(
         store = partial(_each_in_turn, (drained, store))
     cycles = stats.cycles
     if cycles:  # else there is nothing to add: sums are zeros from the start
-        if report is trace is drained is None and is_small(lowered.gemm, config, cycles):
+        if report is drained is None and not probes and is_small(lowered.gemm, config, cycles):
             run_one_fold(lowered, config, cycles, store)
         else:
-            cycles = _run_folds(lowered, config, cycles, workers, report, trace, store)
+            plan = schedule(lowered.gemm, config)
+            cycles = _run_folds(lowered, config, plan, workers, report, probes, store)
     seconds = time.perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
@@ -79,39 +80,37 @@ def _each_in_turn(stores: tuple[Store, ...], *sums: Any) -> None:
 
 
 def _run_folds(
-    lowered: Lowered, config: ArrayConfig, total: int, workers: int,
-    report: Progress | None, trace: Trace | None, store: Store,
+    lowered: Lowered, config: ArrayConfig, plan: Schedule, workers: int,
+    report: Progress | None, probes: Sequence[Probe], store: Store,
 ) -> int:  # fmt: skip
-    """Clock all folds from reset, and return the edges that this took."""
-    gemm = lowered.gemm
+    """Clock all folds from reset, each when the schedule says, and return the edges that this took."""
     typed = replace(config, activation_dtype=operand_name(lowered.x), weight_dtype=operand_name(lowered.w))
-    array = SystolicArray(typed, trace=trace)
-    folds = Folds(gemm, config)
-    accumulators = Accumulators(config.chunk_rows or gemm.m, config.cols)
-    if trace is not None:
-        trace.reserve(0, total)
+    array = SystolicArray(typed, probe=probes)
+    accumulators = Accumulators(config.chunk_rows or lowered.gemm.m, config.cols)
+    for probe in probes:
+        probe.reserve(0, plan.cycles)
     ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
-    k_tiles = -(-gemm.k // config.rows)
     queued = 0
-    while array.cycle < total:
-        due = total
-        while queued < len(folds):
-            fold = folds[queued]
-            if fold.shift_cycle > array.cycle + ahead:
-                due = fold.shift_cycle
+    while array.cycle < plan.cycles:
+        due = plan.cycles
+        while queued < len(plan.folds):
+            if plan.folds[queued].shift_cycle > array.cycle + ahead:
+                due = plan.folds[queued].shift_cycle
                 break
-            _queue(array, lowered, fold, queued // k_tiles % 2, accumulators, store)
+            _queue(array, lowered, plan, queued, accumulators, store)
             queued += 1
         while array.cycle < due:
             array.run(min(ahead, due - array.cycle), threads=workers)
             if report is not None:
-                report(array.cycle, total)
-    return array.cycle
+                report(array.cycle, plan.cycles)
+    return array.run(threads=workers).cycle
 
 
 def _queue(
-    array: SystolicArray, lowered: Lowered, fold: Fold, half: int, accumulators: Accumulators, store: Store
-) -> None:
+    array: SystolicArray, lowered: Lowered, plan: Schedule, number: int,
+    accumulators: Accumulators, store: Store,
+) -> None:  # fmt: skip
+    fold, half = plan.folds[number], plan.half(number)
     first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k
 
     def collect(row: int, psums: np.ndarray) -> None:
@@ -120,7 +119,5 @@ def _queue(
             store(fold.group, fold.m_start, fold.n_start, accumulators.drain(half, fold.m, fold.n))
 
     tile = operands.tile(lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
-    due = array._queue_fold(tile, operands.TileRows(lowered.x, fold), collect)
-    if due != (fold.shift_cycle, fold.swap_cycle):
-        # Two derivations of the same times: the array's rules and the closed form.
-        raise RuntimeError(f"{fold} was queued at shift {due[0]}, swap {due[1]}; please report this")
+    times = fold.shift_cycle, fold.swap_cycle
+    array.queue_fold(tile, operands.TileRows(lowered.x, fold), collect, not_before=times)

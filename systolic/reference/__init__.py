@@ -6,3 +6,4 @@ quantized operators in numpy.
 
 from systolic.reference import oracle as oracle
 from systolic.reference.pe import ReferenceArray as ReferenceArray
+from systolic.reference.pe import fold_times as fold_times

@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the array: PE by PE, in Python integers, as the rules are written.
+"""The slow, obvious array that defines the fast one: PE by PE, in Python integers.
 
 Nothing here is clever, and nothing here is shared with the kernel, the port scheduling or the
 tiling that it checks.
@@ -6,7 +6,8 @@ tiling that it checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -134,28 +135,82 @@ class ReferenceArray:
         cycles : int
             Edges from reset to the last sum.
         """
-        x = [[int(v) for v in row] for row in x]
-        w = [[int(v) for v in row] for row in w]
-        m, k, n = len(x), len(w), len(w[0])
-        rows, cols = self.rows, self.cols
-        swap_at = rows
+        m, n = len(x), len(w[0])
+        ((shift, swap),) = fold_times([m], self.rows, self.cols)
+        feed = Feed([(shift, swap, m, lambda: (x, w))], self.rows, self.cols)
         y = np.zeros((m, n), dtype=np.int64)
-        last = swap_at + m - 1 + rows - 1 + cols - 1
+        last = swap + m - 1 + self.rows - 1 + self.cols - 1
         for t in range(last + 1):
-            ports: dict[str, list[int]] = {"activation": [], "shift": [], "swap": [], "weight": []}
-            for r in range(rows):
-                # Row r's ports run r cycles late.
-                index = t - r - swap_at
-                ports["activation"].append(x[index][r] if 0 <= index < m and r < k else 0)
-                ports["shift"].append(int(0 <= t - r < rows))
-                ports["swap"].append(int(index == 0))
-            for c in range(cols):
-                # Column c's weights run c cycles late; the tile enters bottom row first.
-                row = rows - 1 - (t - c)
-                ports["weight"].append(w[row][c] if 0 <= row < k and c < n else 0)
-            self.step(**ports)
+            self.step(**feed.at(t))
             for c in range(n):
-                index = t - swap_at - (rows - 1) - c
+                index = t - swap - (self.rows - 1) - c
                 if 0 <= index < m:
-                    y[index, c] = self.psum[rows - 1][c]
+                    y[index, c] = self.psum[self.rows - 1][c]
         return y, last + 1
+
+
+def fold_times(
+    ms: Iterable[int], rows: int, cols: int, *, double_buffered: bool = True
+) -> Iterator[tuple[int, int]]:
+    """Yield when the folds of so many rows of x each are shifted in and swapped: the recurrence.
+
+    Yields
+    ------
+    shift, swap : int
+        The cycles at which the fold's first shift beat and its swap arrive at PE (0, 0).
+    """
+    shift = end = 0
+    for m in ms:
+        swap = max(shift + rows, end)
+        yield shift, swap
+        end = swap + m
+        shift = swap if double_buffered else end + rows + cols - 2
+
+
+Operands = Callable[[], tuple[Any, Any]]
+TimedFold = tuple[int, int, int, Operands]
+
+
+class Feed:
+    """The port values of folds, cycle by cycle, as the clock convention has them.
+
+    Parameters
+    ----------
+    folds : iterable of (shift, swap, m, operands)
+        When a fold is shifted in and swapped, its rows of x, and a function that returns x, (m, k),
+        and w, (k, n); called when a value is needed.
+    rows, cols : int
+        Size of the array.
+    """
+
+    def __init__(self, folds: Iterable[TimedFold], rows: int, cols: int) -> None:
+        self.rows, self.cols = rows, cols
+        # Local time -> operands, and the row of w that is shifted in or the row of x that streams.
+        self._shifts: dict[int, tuple[Operands, int]] = {}
+        self._streams: dict[int, tuple[Operands, int]] = {}
+        for shift, swap, m, operands in folds:
+            # The tile enters bottom row first.
+            self._shifts |= {shift + beat: (operands, rows - 1 - beat) for beat in range(rows)}
+            self._streams |= {swap + i: (operands, i) for i in range(m)}
+
+    def at(self, t: int) -> dict[str, list[int]]:
+        """Return the port values of cycle t."""
+        values: dict[str, list[int]] = {"activation": [], "shift": [], "swap": [], "weight": []}
+        for r in range(self.rows):
+            # Row r's ports run r cycles late.
+            line: Sequence[int] = ()
+            if t - r in self._streams:
+                operands, i = self._streams[t - r]
+                line = operands()[0][i]
+            values["activation"].append(int(line[r]) if r < len(line) else 0)
+            values["shift"].append(int(t - r in self._shifts))
+            values["swap"].append(int(t - r in self._streams and i == 0))
+        for c in range(self.cols):
+            # Column c's weights run c cycles late.
+            line = ()
+            if t - c in self._shifts:
+                operands, row = self._shifts[t - c]
+                w = operands()[1]
+                line = w[row] if row < len(w) else ()
+            values["weight"].append(int(line[c]) if c < len(line) else 0)
+        return values

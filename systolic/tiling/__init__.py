@@ -4,7 +4,7 @@ A *fold* is one weight tile's stay on the array. Folds run in this order: groups
 n tiles, then chunks of x (what half the accumulators hold), then k tiles, so that a chunk's sums
 are complete before the next chunk begins.
 
-The cycles follow from the clock convention. A tile takes `rows` shift beats; its swap stands with
+The cycles follow from the clock convention. A tile takes `rows` shift beats; its swap comes with
 the first row of x, no earlier than the shift's end and the previous stream's end; the next shift
 may begin on the very edge of this swap (double buffering)::
 
@@ -21,4 +21,6 @@ from systolic.tiling.estimates import estimate_gemm as estimate_gemm
 from systolic.tiling.estimates import estimate_many as estimate_many
 from systolic.tiling.fold import Fold as Fold
 from systolic.tiling.fold import Folds as Folds
+from systolic.tiling.fold import Schedule as Schedule
 from systolic.tiling.fold import folds as folds
+from systolic.tiling.fold import schedule as schedule

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from systolic import _check
 from systolic.config import ArrayConfig
+from systolic.dataflows import WEIGHT_STATIONARY, Sizes
+from systolic.formats import Format
 from systolic.gemm import Gemm
 from systolic.stats import Stats
-from systolic.tiling.fold import Folds
+from systolic.tiling.fold import sizes_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -89,7 +91,7 @@ def estimate_cycles(
            [28414, 16062, 10174]])
     """
     sizes, _ = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
-    return np.asarray(_fitting("cycles", _CLOSED_FORMS["cycles"], sizes))
+    return np.asarray(_fitting(sizes, lambda s: {"cycles": WEIGHT_STATIONARY.cycles(s)})["cycles"])
 
 
 def estimate_many(
@@ -124,33 +126,16 @@ def estimate_many(
     array([0.993, 0.439, 0.173])
     """
     sizes, shape = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
-    counts = {name: _fitting(name, formula, sizes) for name, formula in _CLOSED_FORMS.items()}
+    counts = _fitting(sizes, lambda s: _counts(s, WEIGHT_STATIONARY.cycles(s), _DEFAULT_FORMAT))
     # Those that do not depend on the array have fewer axes than the others.
     result = {name: np.broadcast_to(count, shape).copy() for name, count in counts.items()}
     result["utilization"] = result["macs"] / np.maximum(result["pe_cycles"], 1)
     return result
 
 
-class _Sizes(NamedTuple):
-    """What the closed forms are made of: arrays of int64 that broadcast, or the same as float64."""
-
-    m: Any
-    k: Any
-    n: Any
-    rows: Any
-    cols: Any
-    groups: Any
-    double_buffered: Any
-    chunk: Any  # rows of x in a full chunk
-    chunks: Any
-    last: Any  # rows of x in the last chunk
-    k_tiles: Any
-    n_tiles: Any
-
-
 def _sizes(
     m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, accumulator_rows: Any
-) -> tuple[_Sizes, tuple[int, ...]]:
+) -> tuple[Sizes, tuple[int, ...]]:
     """Return checked arguments and how they cut x and w, and the shape they broadcast to."""
     given = {"m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups}
     sizes = {name: _check.as_array(value, name) for name, value in given.items()}
@@ -173,11 +158,8 @@ def _sizes(
         shapes = ", ".join(f"{name} {_check.shape(value.shape)}" for name, value in arguments.items())
         raise ValueError(f"the arguments must broadcast together, but are {shapes}") from None
     m, k, n, rows, cols, groups = sizes.values()
-    chunk = np.where(half == 0, np.maximum(m, 1), half)
-    chunks = -(-m // chunk)
-    last = m - np.maximum(chunks - 1, 0) * chunk
-    tiles = -(-k // rows), -(-n // cols)
-    return _Sizes(m, k, n, rows, cols, groups, double, chunk, chunks, last, *tiles), shape
+    half = np.where(half == 0, np.maximum(m, 1), half)
+    return WEIGHT_STATIONARY.cut(m, k, n, rows, cols, groups, double, half), shape
 
 
 def _half(accumulator_rows: Any) -> np.ndarray:
@@ -197,59 +179,42 @@ def _half(accumulator_rows: Any) -> np.ndarray:
     return np.where(unlimited, 0, rows // 2)
 
 
-def _cycles(s: _Sizes) -> Any:
-    tiles = s.groups * s.k_tiles * s.n_tiles
-    last = np.maximum(s.last, s.rows)
-    around = 2 * s.rows + s.cols - 2
-    double = around + tiles * ((s.chunks - 1) * np.maximum(s.chunk, s.rows) + last) - last + s.last
-    single = tiles * (s.chunks * around + s.m)
-    return np.where((s.m == 0) | (tiles == 0), 0, np.where(s.double_buffered, double, single))
+def _counts(s: Sizes, cycles: Any, numbers: Format) -> dict[str, Any]:
+    """Return every field of ``Stats``, of integers or of arrays."""
+    outputs = s.groups * s.m * s.n
+    return {
+        "cycles": cycles,
+        "macs": outputs * s.k,
+        "pe_cycles": s.rows * s.cols * cycles,
+        "folds": s.groups * s.chunks * s.k_tiles * s.n_tiles,
+        "weight_bytes": s.groups * s.chunks * s.k * s.n * numbers.weight_bytes,
+        "activation_bytes": s.groups * s.n_tiles * s.m * s.k * numbers.activation_bytes,
+        "output_bytes": outputs * numbers.sum_bytes,
+    }
 
 
-_CLOSED_FORMS: dict[str, Callable[[_Sizes], Any]] = {
-    "cycles": _cycles,
-    "macs": lambda s: s.groups * s.m * s.k * s.n,
-    "pe_cycles": lambda s: s.rows * s.cols * _cycles(s),
-    "folds": lambda s: s.groups * s.chunks * s.k_tiles * s.n_tiles,
-    "weight_bytes": lambda s: s.groups * s.chunks * s.k * s.n,
-    "activation_bytes": lambda s: s.groups * s.n_tiles * s.m * s.k,
-    "output_bytes": lambda s: 4 * s.groups * s.m * s.n,
-}
+_DEFAULT_FORMAT = ArrayConfig().format
 
-# The largest count that is given out: 2^63 less more than a dozen roundings of float64 make up.
+# The largest count returned: 2^63 minus a margin for float64 rounding.
 _LARGEST = 2.0**63 - 2.0**16
 
 
-def _fitting(name: str, formula: Callable[[_Sizes], Any], sizes: _Sizes) -> Any:
-    """Return what a closed form gives in int64; ValueError if a value does not fit."""
+def _fitting(sizes: Sizes, formulas: Callable[[Sizes], dict[str, Any]]) -> dict[str, Any]:
+    """Return what closed forms give in int64; ValueError if a value does not fit."""
     # int64 wraps silently, so the size of the result is taken from float64. What fits in the end is
     # right even where a part of it wrapped on the way: the arithmetic is modulo 2^64.
-    if np.any(formula(_Sizes(*(np.asarray(value, dtype=float) for value in sizes))) > _LARGEST):
-        raise ValueError(
-            f"these sizes take more {name} than int64 holds; estimate(Gemm(m, k, n)) counts in Python's "
-            "integers"
-        )
+    for name, count in formulas(Sizes(*(np.asarray(value, dtype=float) for value in sizes))).items():
+        if np.any(count > _LARGEST):
+            raise ValueError(
+                f"these sizes take more {name} than int64 holds; estimate(Gemm(m, k, n)) counts in Python's "
+                "integers"
+            )
     with np.errstate(over="ignore"):
-        return formula(sizes)
+        return formulas(sizes)
 
 
 @lru_cache(maxsize=4096)
 def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
     """Return the stats of a product on an array in closed form: every field equal to a run's."""
-    if 0 in (gemm.m, gemm.k, gemm.n):
-        return Stats(output_bytes=4 * gemm.groups * gemm.m * gemm.n)
-    chunks = 1 if array.chunk_rows is None else -(-gemm.m // array.chunk_rows)
-    k_tiles, n_tiles = -(-gemm.k // array.rows), -(-gemm.n // array.cols)
-    # The last fold's swap, from the folds' own times, and what follows it; in Python's integers,
-    # which do not run over.
-    last = Folds(gemm, array)[-1]
-    cycles = last.swap_cycle + last.m + array.rows + array.cols - 2
-    return Stats(
-        cycles=cycles,
-        macs=gemm.macs,
-        pe_cycles=array.rows * array.cols * cycles,
-        folds=gemm.groups * chunks * k_tiles * n_tiles,
-        weight_bytes=gemm.groups * chunks * gemm.k * gemm.n,
-        activation_bytes=gemm.groups * n_tiles * gemm.m * gemm.k,
-        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
-    )
+    sizes = sizes_of(gemm, array)
+    return Stats(**_counts(sizes, array.dataflow_record.cycles(sizes), array.format))

@@ -1,4 +1,4 @@
-"""``Folds``: a Gemm's folds on an array, in order, each with its times."""
+"""``Folds``: a Gemm's folds on an array, in order, each with its cycles; ``Schedule``: what runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, overload
 from systolic import _check
 from systolic._show.table import Column, Table, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.dataflows import Sizes
 from systolic.gemm import Gemm
 
 
@@ -22,7 +23,7 @@ class Fold:
         The tile is w[k_start:k_stop, n_start:n_stop]; x[m_start:m_stop, k_start:k_stop] streams
         through it.
     shift_cycle, swap_cycle : int
-        When its first shift beat and its swap stand at PE (0, 0), in cycles from the start.
+        When its first shift beat and its swap arrive at PE (0, 0), in cycles from the start.
     group : int
         Which of a Gemm's groups it belongs to.
 
@@ -83,16 +84,13 @@ class Folds(Sequence[Fold]):
 
     def __init__(self, gemm: Gemm, array: ArrayConfig) -> None:
         self.gemm, self.array = gemm, array
-        self._empty = 0 in (gemm.m, gemm.k, gemm.n)
-        self._chunk = gemm.m if array.chunk_rows is None else min(array.chunk_rows, max(gemm.m, 1))
-        self._k_tiles = -(-gemm.k // array.rows)
-        self._n_tiles = -(-gemm.n // array.cols)
-        self._chunks = 0 if self._empty else -(-gemm.m // self._chunk)
+        self.sizes = sizes_of(gemm, array)
 
     @property
     def total(self) -> int:
         """How many folds; unlike ``len``, of any size."""
-        return self.gemm.groups * self._n_tiles * self._chunks * self._k_tiles
+        s = self.sizes
+        return s.groups * s.n_tiles * s.chunks * s.k_tiles
 
     def __len__(self) -> int:
         return self.total
@@ -110,49 +108,24 @@ class Folds(Sequence[Fold]):
             index += self.total
         if not 0 <= index < self.total:
             raise IndexError(f"fold {index} of {self.total}")
-        gemm, array = self.gemm, self.array
-        rest, k_tile = divmod(index, self._k_tiles)
-        rest, chunk = divmod(rest, self._chunks)
-        group, n_tile = divmod(rest, self._n_tiles)
-        m_start, k_start, n_start = chunk * self._chunk, k_tile * array.rows, n_tile * array.cols
-        shift, swap = self._due(index)
+        s = self.sizes
+        rest, k_tile = divmod(index, s.k_tiles)
+        rest, chunk = divmod(rest, s.chunks)
+        group, n_tile = divmod(rest, s.n_tiles)
+        m_start, k_start, n_start = chunk * s.chunk, k_tile * s.k_step, n_tile * s.n_step
         return Fold(
             n_start,
-            min(n_start + array.cols, gemm.n),
+            min(n_start + s.n_step, s.n),
             m_start,
-            min(m_start + self._chunk, gemm.m),
+            min(m_start + s.chunk, s.m),
             k_start,
-            min(k_start + array.rows, gemm.k),
-            shift,
-            swap,
+            min(k_start + s.k_step, s.k),
+            *self.array.dataflow_record.fold_times(s, index),
             group,
         )
 
     def __iter__(self) -> Iterator[Fold]:
         return (self[i] for i in range(self.total))
-
-    def _due(self, index: int) -> tuple[int, int]:
-        # swap_i - rows is what the folds before i take: a full cycle of k tiles over all chunks
-        # per n tile, then whole chunks, then single folds.
-        rows, cols = self.array.rows, self.array.cols
-        last = self.gemm.m - (self._chunks - 1) * self._chunk
-
-        def stay(m: int) -> int:
-            return max(m, rows) if self.array.double_buffered else 2 * rows + cols + m - 2
-
-        whole, rest = divmod(index, self._chunks * self._k_tiles)
-        chunk = rest // self._k_tiles
-        per_n_tile = self._k_tiles * ((self._chunks - 1) * stay(self._chunk) + stay(last))
-        short = rest % self._k_tiles * stay(last if chunk == self._chunks - 1 else self._chunk)
-        before = whole * per_n_tile + chunk * self._k_tiles * stay(self._chunk) + short
-        if not self.array.double_buffered:
-            return before, before + rows
-        if index == 0:
-            return 0, rows
-        # The shift began on the previous fold's swap.
-        chunk = (index - 1) % (self._chunks * self._k_tiles) // self._k_tiles
-        previous = stay(last if chunk == self._chunks - 1 else self._chunk)
-        return before + rows - previous, before + rows
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Folds):
@@ -182,7 +155,7 @@ class Folds(Sequence[Fold]):
         if self.gemm.groups > 1:
             columns.insert(1, "group")
             rows = [(i, f.group, *rest) for f, (i, *rest) in zip(self, rows, strict=True)]
-        return Table(columns, rows, title=f"{self.total} folds of {self.gemm!r}")
+        return Table(columns, rows, title=f"{self.total} fold{'s' * (self.total != 1)} of {self.gemm!r}")
 
     def to_frame(self) -> Any:
         """Return the folds as a pandas DataFrame, a row each."""
@@ -196,6 +169,51 @@ class Folds(Sequence[Fold]):
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def sizes_of(gemm: Gemm, array: ArrayConfig) -> Sizes:
+    """Return how a product is cut for an array, in Python's integers."""
+    half = max(gemm.m, 1) if array.chunk_rows is None else array.chunk_rows
+    return array.dataflow_record.cut(
+        gemm.m, gemm.k, gemm.n, array.rows, array.cols, gemm.groups, array.double_buffered, half
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What an array does for a product, and when: the array is told these cycles.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+        In order; none may come before those in front of it. :func:`schedule` gives the earliest cycles.
+    k_tiles : int
+        How many successive folds add to the same sums.
+    cycles : int
+        Edges from reset until the last sum has left the array.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, Gemm
+    >>> from systolic.tiling import schedule
+    >>> plan = schedule(Gemm(5, 3, 2), ArrayConfig(2, 2, accumulator_rows=6))
+    >>> [(fold.swap_cycle, plan.half(i)) for i, fold in enumerate(plan.folds)], plan.cycles
+    ([(2, 0), (5, 0), (8, 1), (10, 1)], 14)
+    """
+
+    folds: Sequence[Fold]
+    k_tiles: int
+    cycles: int
+
+    def half(self, number: int) -> int:
+        """Return which half of the accumulators takes a fold's sums, by its number."""
+        return number // self.k_tiles % 2
+
+
+def schedule(gemm: Gemm, array: ArrayConfig) -> Schedule:
+    """Return the folds of a product on an ideal machine, each as early as the array can take it."""
+    folds = Folds(gemm, array)
+    return Schedule(folds, folds.sizes.k_tiles, array.dataflow_record.cycles(folds.sizes))
 
 
 def folds(gemm: Gemm, *, array: ArrayConfig | MachineConfig | None = None) -> Folds:

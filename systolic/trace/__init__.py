@@ -1,3 +1,5 @@
-"""What was recorded each cycle: chosen registers of chosen PEs in a window; as text, VCD, plot."""
+"""Probes, which look at registers between edges or change them; the trace, which records them."""
 
+from systolic.trace.probe import Change as Change
+from systolic.trace.probe import Probe as Probe
 from systolic.trace.recording import Trace as Trace

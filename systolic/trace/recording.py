@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from systolic import _check
 from systolic._show.table import Table
-from systolic.config import REGISTERS, ArrayConfig
+from systolic.config import ArrayConfig
+from systolic.dataflows import DATAFLOWS
+from systolic.formats import bits
+from systolic.trace.probe import Change, Probe, as_probes
+from systolic.trace.vcd import Signal, write_vcd
 
 
 class Edges(NamedTuple):
@@ -47,7 +51,7 @@ class Edges(NamedTuple):
         return self.kept[self.start : self.stop]
 
 
-class Trace:
+class Trace(Probe):
     """Records registers of an array, edge by edge.
 
     Give one to ``SystolicArray(config, trace=...)``, ``matmul``, ``conv2d`` or ``run``; ``trace=True``
@@ -56,7 +60,7 @@ class Trace:
     Parameters
     ----------
     registers : str or iterable of str, optional
-        Which of weight, next_weight, weight_pass, activation, psum, shift, swap; default all.
+        Which registers of the array's dataflow; default all.
     pes : iterable of (row, col), optional
         Which PEs; default all.
     cycles : (start, stop), optional
@@ -104,7 +108,7 @@ class Trace:
         layer: str | None = None,
         max_bytes: int = 256 << 20,
     ) -> None:
-        self.registers = _names(registers)
+        self._chosen = None if registers is None else _names(registers)
         self.pes = None if pes is None else _pairs(pes)
         self.window = None if cycles is None else _window(cycles)
         self.last = None if last is None else _check.integer(last, "last", minimum=1)
@@ -116,7 +120,14 @@ class Trace:
         self._index: tuple[np.ndarray, np.ndarray] | None = None
         self._edges = Edges([])
 
-    # Recording, called by the array
+    @property
+    def registers(self) -> tuple[str, ...]:
+        """The registers recorded: those chosen, or all of the array's."""
+        if self._chosen is not None:
+            return self._chosen
+        return _KNOWN if self.array is None else tuple(self.array.register_dtypes)
+
+    # A probe: called by the array
 
     def attach(self, config: ArrayConfig) -> None:
         """Forget everything recorded and get ready for an array of this configuration.
@@ -124,8 +135,10 @@ class Trace:
         Raises
         ------
         ValueError
-            If a chosen PE lies outside the array, or a ring or window does not fit `max_bytes`.
+            If the array has no such register or PE, or a ring or window does not fit `max_bytes`.
         """
+        for name in self._chosen or ():
+            _check.choice(name, "registers", tuple(config.register_dtypes))
         for row, col in self.pes or ():
             if row >= config.rows or col >= config.cols:
                 raise ValueError(
@@ -147,26 +160,21 @@ class Trace:
         assert self.array is not None
         self._check_room(self.array, min(len(self) + last - first, self.last or 1 << 62))
 
-    def next_stop(self, now: int, stop: int) -> tuple[int, bool]:
-        """Return up to which cycle the array may run at once from `now`, and whether to record it."""
+    def next_stop(self, now: int, stop: int) -> int | None:
+        """Return the cycle after the next edge to record."""
         first, last = self._span(now, stop)
-        if first >= last:
-            return stop, False
-        return (now + 1, True) if first == now else (first, False)
+        return first + 1 if first < last else None
 
-    def recorded(self, cycle: int, registers: Mapping[str, np.ndarray]) -> Edges:
-        """Return what the trace holds with the values after the edge of `cycle`.
-
-        The array assigns it together with its own state: see ``SystolicArray._commit``.
-        """
+    def at_stop(self, cycle: int, registers: Mapping[str, np.ndarray]) -> Change:
+        """Record the values after the edge just done."""
         index = self._index
         # An array makes new registers at every edge: they need no copy.
         values = [registers[name] if index is None else registers[name][index] for name in self.registers]
-        return self._edges.extended(cycle, tuple(values), self.last)
+        return Change(probe={"_edges": self._edges.extended(cycle - 1, tuple(values), self.last)})
 
-    def without(self, cycle: int) -> Edges:
-        """Return what the trace holds without `cycle` and later: the array is reset or restored."""
-        return self._edges.before(cycle)
+    def rewound(self, cycle: int) -> Change:
+        """Forget the edges of `cycle` and later: the array is reset or restored."""
+        return Change(probe={"_edges": self._edges.before(cycle)})
 
     def _span(self, start: int, stop: int) -> tuple[int, int]:
         if self.window is None:
@@ -175,7 +183,8 @@ class Trace:
 
     def _check_room(self, array: ArrayConfig, edges: int) -> None:
         pes = array.rows * array.cols if self.pes is None else len(self.pes)
-        needed = edges * pes * sum(4 if name == "psum" else 1 for name in self.registers)
+        names = tuple(array.register_dtypes) if self._chosen is None else self._chosen
+        needed = edges * pes * sum(array.register_dtypes[name].itemsize for name in names)
         if needed > self.max_bytes:
             raise ValueError(
                 f"tracing {edges:,} edges of the {array.rows} x {array.cols} array takes "
@@ -215,11 +224,11 @@ class Trace:
             return []
         return [(r, c) for r in range(self.array.rows) for c in range(self.array.cols)]
 
-    def signals(self) -> list[tuple[int, int, str, np.ndarray]]:
-        """Return (row, col, register, values over the recorded edges) for every recorded register."""
+    def signals(self) -> list[Signal]:
+        """Return every recorded register of every recorded PE, with its values over the edges."""
         flat = {name: self[name].reshape(len(self), -1) for name in self.registers}
         return [
-            (row, col, name, flat[name][:, i])
+            Signal(row, col, name, bits(flat[name].dtype), flat[name][:, i])
             for i, (row, col) in enumerate(self.places())
             for name in self.registers
         ]
@@ -252,9 +261,7 @@ class Trace:
         :func:`systolic.trace.vcd.write_vcd` states hierarchy, bits and times. Needs
         ``pip install "systolic[trace]"``.
         """
-        from systolic.trace.vcd import write_vcd
-
-        write_vcd(self, path)
+        write_vcd(self.signals(), self.cycles, path)
 
     def plot(self, *, limit: int = 40) -> Any:
         """Draw the recorded signals as waves over the cycles; returns a matplotlib Figure.
@@ -267,18 +274,18 @@ class Trace:
         from systolic._show.waves import plot_waves
 
         return plot_waves(
-            [(f"pe[{r}][{c}].{name}", values) for r, c, name, values in self.signals()],
+            [(f"pe[{s.row}][{s.col}].{s.register}", s.values) for s in self.signals()],
             cycles=self.cycles,
             limit=_check.integer(limit, "limit", minimum=1),
         )
 
-    def plot_wave(self, register: str = "activation", *, cycles: Iterable[int] | None = None) -> Any:
+    def plot_wave(self, register: str | None = None, *, cycles: Iterable[int] | None = None) -> Any:
         """Draw one register of the whole array at successive cycles; returns a matplotlib Figure.
 
         Parameters
         ----------
-        register : str
-            Recorded in all PEs.
+        register : str, optional
+            Recorded in all PEs; default the operand that moves right: activation.
         cycles : iterable of int, optional
             Which of the recorded cycles; default all.
         """
@@ -286,6 +293,9 @@ class Trace:
 
         if self.pes is not None:
             raise ValueError("plot_wave draws the whole array: record all PEs, leave pes out")
+        if register is None:
+            parts = () if self.array is None else self.array.dataflow_record.registers
+            register = next((part.name for part in parts if part.role == "west operand"), self.registers[0])
         values = self[_check.choice(register, "register", self.registers)]
         frames = list(zip(self.cycles.tolist(), values, strict=True))
         if cycles is not None:
@@ -324,14 +334,27 @@ def as_trace(value: Any) -> Trace | None:
     raise TypeError(f"trace must be True or a Trace, not {_check.kind(value)}")
 
 
-def _names(registers: str | Iterable[str] | None) -> tuple[str, ...]:
-    if registers is None:
-        return REGISTERS
+def probes_of(trace: Any, probe: Any) -> tuple[Probe, ...]:
+    """Return ``trace=`` and ``probe=`` arguments as probes, the trace last."""
+    recorder = as_trace(trace)
+    return as_probes(probe) if recorder is None else as_probes((*as_probes(probe), recorder))
+
+
+def trace_among(probes: Sequence[Probe]) -> Trace | None:
+    """Return the trace among probes, the last one if there are several; None if there is none."""
+    return next((probe for probe in reversed(probes) if isinstance(probe, Trace)), None)
+
+
+# What a trace may name before it knows its array.
+_KNOWN = tuple(dict.fromkeys(register.name for flow in DATAFLOWS.values() for register in flow.registers))
+
+
+def _names(registers: str | Iterable[str]) -> tuple[str, ...]:
     if not isinstance(registers, Iterable):
         raise TypeError(f"registers must be a name or names, not {_check.kind(registers)}")
     names = (registers,) if isinstance(registers, str) else tuple(registers)
     for name in names:
-        _check.choice(name, "registers", REGISTERS)
+        _check.choice(name, "registers", _KNOWN)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"registers must name each register once, and at least one, not {list(names)}")
     return names

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from systolic._files import write_file
 
-if TYPE_CHECKING:
-    from systolic.trace.recording import Trace
-
-# Time units per clock: the edge of cycle t stands in the middle of t's period.
+# Time units per clock: the edge of cycle t is in the middle of t's period.
 PERIOD = 10
 
-_BITS = {"psum": 32, "shift": 1, "swap": 1}
+
+class Signal(NamedTuple):
+    """A register of one PE over the recorded edges."""
+
+    row: int
+    col: int
+    register: str
+    bits: int
+    values: np.ndarray
 
 
-def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write a trace as a VCD file.
+def write_vcd(signals: Sequence[Signal], cycles: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write signals as a VCD file.
 
     Parameters
     ----------
-    trace : Trace
-        With at least one edge recorded.
+    signals : sequence of Signal
+    cycles : ndarray of int64, (edges,)
+        The cycle of each recorded edge.
     path : path
         The file is complete or absent: it is written under another name and renamed.
 
     Raises
     ------
-    ValueError
-        If nothing is recorded.
     ImportError
         If pyvcd is missing: ``pip install "systolic[trace]"``.
     OSError
@@ -47,22 +54,19 @@ def write_vcd(trace: Trace, path: str | os.PathLike[str]) -> None:
         from vcd import VCDWriter
     except ImportError as error:
         raise ImportError('Trace.to_vcd needs the pyvcd package: pip install "systolic[trace]"') from error
-    signals = trace.signals()
-    cycles = trace.cycles.tolist()
 
     def write(file: IO[str]) -> None:
         writer = VCDWriter(file, timescale="1 ns", date="", comment="systolic", check_values=False)
         clk = writer.register_var("array", "clk", "wire", size=1, init=0)
         number = writer.register_var("array", "cycle", "integer", size=64, init="x")
         variables: list[tuple[Any, int, list[int]]] = []
-        for row, col, name, recorded in signals:
-            bits = _BITS.get(name, 8)
-            scope = ("array", f"row[{row}]", f"pe[{col}]")
-            kind = "wire" if bits == 1 else "reg"
-            variable = writer.register_var(scope, name, kind, size=bits, init="x")
-            variables.append((variable, bits, recorded.astype("int64").tolist()))
+        for signal in signals:
+            scope = ("array", f"row[{signal.row}]", f"pe[{signal.col}]")
+            kind = "wire" if signal.bits == 1 else "reg"
+            variable = writer.register_var(scope, signal.register, kind, size=signal.bits, init="x")
+            variables.append((variable, signal.bits, signal.values.astype("int64").tolist()))
         before: list[int | None] = [None] * len(variables)
-        for edge, cycle in enumerate(cycles):
+        for edge, cycle in enumerate(cycles.tolist()):
             rise = PERIOD * cycle + PERIOD // 2
             writer.change(clk, rise, 1)
             writer.change(number, rise, cycle)

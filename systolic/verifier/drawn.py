@@ -11,20 +11,18 @@ import numpy as np
 from systolic import _check, engine
 from systolic._check import shape as shape_text
 from systolic.array import SystolicArray
-from systolic.array.schedule import Ports
 from systolic.array.state import State
-from systolic.config import REGISTERS
 from systolic.engine import MODES
 from systolic.engine.networks import run_layer
 from systolic.gemm import Progress
 from systolic.layers import ArrayLayer, lower_conv2d
 from systolic.lowered import lower_matmul
 from systolic.model import Node
-from systolic.reference import ReferenceArray, oracle
+from systolic.reference import oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
 from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
 from systolic.verifier.expected import expected_output, explicit_pads
-from systolic.verifier.locate import CAUSES
+from systolic.verifier.locate import causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
 from systolic.verifier.operands import conv_operands, dense_operands
 
@@ -55,55 +53,53 @@ def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> 
 def _registers(draw: Draw) -> list[Mismatch]:
     """From any state, under any ports, many cycles in one call: every register."""
     config = draw.config()
-    rows, cols = config.rows, config.cols
-    size, cycles = (rows, cols), draw.one_of(1, 2, 3, 5, draw.size(30), draw.size(30))
-    low, high = -(2**31), 2**31 - 1
-    state = State(
-        weight=draw.codes(size, config.weight_dtype),
-        next_weight=draw.codes(size, config.weight_dtype),
-        weight_pass=draw.codes(size, config.weight_dtype),
-        activation=draw.codes(size, config.activation_dtype),
-        psum=draw.rng.integers(low, high, size, dtype=np.int32, endpoint=True),
-        shift=draw.bits(size),
-        swap=draw.bits(size),
-    )
-    psum = draw.one_of(
-        np.zeros((cycles, cols), np.int32), draw.rng.integers(high - 20_000, high, (cycles, cols), np.int32)
-    )
-    ports = Ports(
-        draw.codes((cycles, rows), config.activation_dtype),
-        draw.bits((cycles, rows)),
-        draw.bits((cycles, rows)),
-        draw.codes((cycles, cols), config.weight_dtype),
-        psum,
-    )
-    reference = ReferenceArray(rows, cols, {name: getattr(state, name).tolist() for name in REGISTERS})
+    dataflow, rows, cols = config.dataflow_record, config.rows, config.cols
+    cycles = draw.one_of(1, 2, 3, 5, draw.size(30), draw.size(30))
+    high = 2**31 - 1
+
+    def values(size: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+        if dtype.kind == "b":
+            return draw.bits(size)
+        if dtype == np.int32:
+            return draw.rng.integers(-high - 1, high, size, dtype=np.int32, endpoint=True)
+        return draw.codes(size, dtype.name)
+
+    registers: dict[str, Any] = {
+        name: values((rows, cols), dtype) for name, dtype in config.register_dtypes.items()
+    }
+    state = State(**registers)
+    ports: dict[str, Any] = {}
+    for port in dataflow.ports:
+        size, dtype = (cycles, rows if port.side == "west" else cols), config.port_dtypes[port.name]
+        ports[port.name] = values(size, dtype)
+        if dtype == np.int32:  # none, or such that they wrap
+            near = draw.rng.integers(high - 20_000, high, size, np.int32)
+            ports[port.name] = draw.one_of(np.zeros(size, np.int32), near)
+    reference = dataflow.reference(rows, cols, state.registers)
+    order = causes(config)
     for t in range(cycles):
-        names = ("activation", "shift", "swap", "weight", "psum")
-        reference.step(**{name: values[t].tolist() for name, values in zip(names, ports, strict=True)})
+        reference.step(**{name: each[t].tolist() for name, each in ports.items()})
         # Each prefix in one call: the first cycle at which a register differs is the error's.
         array = SystolicArray(config).restore(state)
-        array._clock(t + 1, 1, Ports(*(values[: t + 1] for values in ports)))
+        array.clock(threads=1, **{name: each[: t + 1] for name, each in ports.items()})
+        expected = reference.registers()
         different = {
-            name: np.argwhere(array.registers[name].astype(np.int64) != expected)
-            for name, expected in reference.registers().items()
+            name: np.argwhere(got.astype(np.int64) != expected[name])
+            for name, got in array.registers.items()
         }
-        first = (
-            min((tuple(d[0]), CAUSES.index(name)) for name, d in different.items() if len(d))
-            if any(len(d) for d in different.values())
-            else None
-        )
-        if first is not None:
-            (row, col), name = first[0], CAUSES[first[1]]
+        places = [(*d[0].tolist(), order.index(name)) for name, d in different.items() if len(d)]
+        if places:
+            row, col, cause = min(places)
+            name = order[cause]
             return [
                 Mismatch(
                     case=f"registers {config!r}, {cycles} cycles",
                     stage="array",
                     register=name,
-                    pe=(int(row), int(col)),
+                    pe=(row, col),
                     cycle=t,
                     register_got=int(array.registers[name][row, col]),
-                    register_expected=int(reference.registers()[name][row, col]),
+                    register_expected=int(expected[name][row, col]),
                     count=sum(map(len, different.values())),
                 )
             ]

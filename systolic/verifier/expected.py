@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.layers import Layer
 from systolic.quant import QuantParams
-from systolic.reference import oracle
+from systolic.reference import fold_times, oracle
 from systolic.verifier.difference import FLOAT_TOLERANCE
 from systolic.verifier.expected_host import HOST, ROUNDED, max_pool_2d
 from systolic.verifier.expected_products import PRODUCTS, SUMS
@@ -223,17 +224,12 @@ def expected_sums(layer: Layer, inputs: list[np.ndarray]) -> tuple[np.ndarray, O
 
 
 def expected_cycles(gemm: Gemm, array: ArrayConfig) -> int:
-    """Return the cycles of a product, fold by fold from the clock convention's recurrence."""
+    """Return the cycles of a product, fold by fold."""
     if 0 in (gemm.m, gemm.k, gemm.n):
         return 0
     chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
     rows, cols = array.rows, array.cols
-    shift = swap = end = 0
-    for _ in range(gemm.groups * -(-gemm.n // cols)):
-        for start in range(0, gemm.m, chunk):
-            m = min(chunk, gemm.m - start)
-            for _ in range(-(-gemm.k // rows)):
-                swap = max(shift + rows, end)
-                end = swap + m
-                shift = swap if array.double_buffered else end + rows + cols - 2
-    return end + rows + cols - 2
+    tiles = range(gemm.groups * -(-gemm.n // cols)), range(0, gemm.m, chunk), range(-(-gemm.k // rows))
+    ms = (min(chunk, gemm.m - start) for _, start, _ in itertools.product(*tiles))
+    *_, (_, swap) = fold_times(ms, rows, cols, double_buffered=array.double_buffered)
+    return swap + (gemm.m - tiles[1][-1]) + rows + cols - 2

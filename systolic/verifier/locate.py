@@ -9,23 +9,31 @@ move while this fold's rows stream.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from systolic.array import SystolicArray
-from systolic.config import REGISTERS, ArrayConfig
+from systolic.config import ArrayConfig
+from systolic.dataflows import Register
 from systolic.gemm import operand_name
 from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
-from systolic.reference.pe import ReferenceArray, wrap32
+from systolic.reference.pe import Feed, ReferenceArray, fold_times, wrap32
 from systolic.tiling import Folds
 from systolic.verifier.operands import Operands
 
-# Where several registers of one PE differ, what arrives is blamed before what is made of it.
-CAUSES = ("activation", "shift", "swap", "weight", "next_weight", "weight_pass", "psum")
+
+def causes(config: ArrayConfig) -> list[str]:
+    """Return the registers in the order they are blamed if several of one PE differ: inputs first."""
+
+    def stage(register: Register) -> int:
+        return 2 if register.holds == "sum" else register.moves != "right"
+
+    return [register.name for register in sorted(config.dataflow_record.registers, key=stage)]
 
 
 def locate(
@@ -124,15 +132,10 @@ def _locate_in_array(
     }
 
 
-@dataclass(frozen=True)
-class _Beat:
-    # What stands at PE (0, 0)'s ports at one local time.
-    fold: int
-    row: int
 
 
 class _Replay:
-    """Folds `first` to `last` from reset, and what follows them on the array at once."""
+    """Folds `first` to `last` from reset, and those that are on the array with them."""
 
     def __init__(
         self,
@@ -150,24 +153,18 @@ class _Replay:
         while stop < len(folds) and folds[stop].shift_cycle < end:
             stop += 1
         self.folds = folds[first:stop]
-        # The times, from the recurrence as it is written.
-        self.shifts, self.swaps = [0], [config.rows]
-        for before in self.folds[:-1]:
-            over = self.swaps[-1] + before.m
-            shift = self.swaps[-1] if config.double_buffered else over + config.rows + config.cols - 2
-            self.shifts.append(shift)
-            self.swaps.append(max(shift + config.rows, over))
+        sizes = (config.rows, config.cols)
+        times = fold_times([f.m for f in self.folds], *sizes, double_buffered=config.double_buffered)
+        self.times = list(times)
         # Replayed later folds begin with their own shift, which may have ended long before the swap.
         self.offset = self.folds[0].swap_cycle - config.rows
         self._reference = ReferenceArray(config.rows, 1)
         self._history: list[dict[str, np.ndarray]] = []
-        # Local time -> (fold, beat) for shifts and rows.
-        self._shift_beats = {
-            s + b: _Beat(i, b) for i, s in enumerate(self.shifts) for b in range(config.rows)
-        }
-        self._row_beats = {
-            s + b: _Beat(i, b) for i, s in enumerate(self.swaps) for b in range(self.folds[i].m)
-        }
+        timed = [
+            (*time, fold.m, partial(self._fed, i))
+            for i, (time, fold) in enumerate(zip(self.times, self.folds, strict=True))
+        ]
+        self._feed = Feed(timed, config.rows, 1)
         self._operands: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def sums(self, numbers: list[int], m: int) -> list[int]:
@@ -189,7 +186,7 @@ class _Replay:
 
     def _due(self, fold: int, m: int) -> int:
         # The cycle after whose edge the psum of row m of x stands at the bottom of the column.
-        return self.swaps[fold] + (m - self.folds[fold].m_start) + self.config.rows - 1 + self.col
+        return self.times[fold][1] + (m - self.folds[fold].m_start) + self.config.rows - 1 + self.col
 
     def first_difference(self, number: int, m: int) -> tuple[int, int, str, int, int] | None:
         """Return (cycle, row, register, got, expected) of the first difference up to the edge after
@@ -214,20 +211,20 @@ class _Replay:
         array = SystolicArray(self.config)
         for i, fold in enumerate(self.folds):
             tile = read.tile(self.lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
-            array._queue_fold(
-                tile, read.TileRows(self.lowered.x, fold), sinks.get(self.first + i, lambda row, psums: None)
-            )
+            sink = sinks.get(self.first + i, lambda row, psums: None)
+            array.queue_fold(tile, read.TileRows(self.lowered.x, fold), sink, not_before=self.times[i])
         return array
 
     def _difference(self, cycle: int) -> tuple[int, str, int, int] | None:
         registers = self._array({}).run(cycle + 1).registers
         found = []
-        for name in REGISTERS:
-            got = registers[name][:, self.col].astype(np.int64)
+        for name, values in registers.items():
+            got = values[:, self.col].astype(np.int64)
             expected = self._history[cycle][name]
             for row in np.flatnonzero(got != expected):
                 found.append((int(row), name, int(got[row]), int(expected[row])))
-        return min(found, key=lambda f: (f[0], CAUSES.index(f[1]))) if found else None
+        order = causes(self.config)
+        return min(found, key=lambda f: (f[0], order.index(f[1]))) if found else None
 
     def _fed(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         # The rows of x that a fold streams, and its weights in the column.
@@ -235,27 +232,13 @@ class _Replay:
             f = self.folds[number]
             ks = np.arange(f.k_start, f.k_stop)
             x = self.operands.rows(f.group, np.arange(f.m_start, f.m_stop), ks)
-            w = self.operands.weights(f.group, ks, np.array([min(f.n_start + self.col, f.n_stop - 1)]))
+            # A column beyond a short tile gets no weights.
+            ns = np.arange(f.n_start + self.col, min(f.n_start + self.col + 1, f.n_stop))
+            w = self.operands.weights(f.group, ks, ns)
             self._operands[number] = x, w
         return self._operands[number]
 
     def _step_reference(self) -> None:
-        t, rows, col = len(self._history), self.config.rows, self.col
-        activation, shift, swap = [], [], []
-        for r in range(rows):
-            # PE (r, col) does on cycle t what PE (0, 0) did at t - r - col.
-            local = t - r - col
-            beat = self._row_beats.get(local)
-            x = self._fed(beat.fold)[0] if beat else None
-            activation.append(int(x[beat.row, r]) if beat and x is not None and r < x.shape[1] else 0)
-            shift.append(int(local in self._shift_beats))
-            swap.append(int(beat is not None and beat.row == 0))
-        weight = 0
-        down = self._shift_beats.get(t - col)
-        if down is not None:
-            w = self._fed(down.fold)[1]
-            row = rows - 1 - down.row  # the tile enters bottom row first
-            if row < len(w) and col < self.folds[down.fold].n:
-                weight = int(w[row, 0])
-        self._reference.step(activation=activation, shift=shift, swap=swap, weight=[weight])
+        # Column c sees on cycle t what column 0 saw on cycle t - c.
+        self._reference.step(**self._feed.at(len(self._history) - self.col))
         self._history.append({name: values[:, 0] for name, values in self._reference.registers().items()})

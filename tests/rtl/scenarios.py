@@ -11,15 +11,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from systolic import PortValues
 from systolic import ports as product_ports
 from systolic.array import SystolicArray
 from systolic.array.schedule import Ports, port_window
 from systolic.array.state import QueuedStream, QueuedTile, Queues
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
+from systolic.dataflows import WEIGHT_STATIONARY
 from systolic.gemm import Gemm
 from systolic.reference.pe import REGISTERS
-from systolic.tiling import Folds, estimate_cycles
+from systolic.tiling import schedule
+
+PORTS = WEIGHT_STATIONARY.ports
+# What the sums come in through.
+(PSUM,) = (port for port in PORTS if port.feeds == WEIGHT_STATIONARY.leaves)
 
 # The fold controller's registers and outputs, in the order in which monitor.sv writes them.
 CONTROLLER = (
@@ -134,6 +140,11 @@ def scenarios(config: ArrayConfig, clocks: int, seed: int) -> Iterator[Scenario]
         yield scenario
 
 
+def stacked(streamed: list[PortValues]) -> Ports:
+    """Return the ports of successive cycles as arrays."""
+    return {port.name: np.array([values.ports[port.name] for values in streamed]) for port in PORTS}
+
+
 # Values
 
 
@@ -171,20 +182,17 @@ def by_hand(config: ArrayConfig, seed: int) -> Scenario:
     """Any values on all ports: broken shifts, swaps in the middle, both on one edge."""
     rng = np.random.default_rng(seed)
     edges = 150 + 4 * config.rows
-    rows, cols = (edges, config.rows), (edges, config.cols)
+    sizes = {"west": (edges, config.rows), "north": (edges, config.cols)}
     pieces = []
     for _ in range(4):  # styles change on the way
-        pieces.append(
-            Ports(
-                _operands(rng, rows, config.activation_dtype),
-                _flags(rng, rows),
-                _flags(rng, rows),
-                _operands(rng, cols, config.weight_dtype),
-                _psums(rng, cols),
-            )
-        )
+        piece = {}
+        for port in PORTS:
+            dtype, size = config.port_dtypes[port.name], sizes[port.side]
+            draw = _flags if dtype.kind == "b" else _psums if dtype == np.int32 else None
+            piece[port.name] = _operands(rng, size, dtype.name) if draw is None else draw(rng, size)
+        pieces.append(piece)
     which = np.repeat(rng.permutation(4), -(-edges // 4))[:edges]
-    values = Ports(*(np.choose(which[:, None], port) for port in zip(*pieces, strict=True)))
+    values = {port.name: np.choose(which[:, None], [piece[port.name] for piece in pieces]) for port in PORTS}
     return Scenario("ports by hand", seed, config, values, np.ones(edges, dtype=bool))
 
 
@@ -200,23 +208,20 @@ def product(config: ArrayConfig, seed: int) -> Scenario:
     w = _operands(rng, (k, n), config.weight_dtype)
     pairs = -(-m // chunk) * -(-k // rows)
     folds = []
-    for i, fold in enumerate(Folds(Gemm(m, k, n), config)):
-        half = i // -(-k // rows) % 2
+    plan = schedule(Gemm(m, k, n), config)
+    for i, fold in enumerate(plan.folds):
+        half = plan.half(i)
         part = x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop]
         tile = w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop]
         folds.append(QueuedFold(part, tile, half, fold.k_start == 0, i, fold.shift_cycle, fold.swap_cycle))
     assert len(folds) == pairs * -(-n // cols)
     streamed = list(product_ports(x, w, array=config))
-    values = Ports(*(np.array([getattr(v, port) for v in streamed]) for port in Ports._fields))
+    values = stacked(streamed)
     if rng.integers(2):
-        values = values._replace(psum=_psums(rng, values.psum.shape, may_be_zero=False))
+        values |= {PSUM.name: _psums(rng, values[PSUM.name].shape, may_be_zero=False)}
     name = f"({m}, {k}) x ({k}, {n})"
-    cycles = estimate_cycles(
-        m, k, n, rows=rows, cols=cols, double_buffered=config.double_buffered,
-        accumulator_rows=config.accumulator_rows,
-    )  # fmt: skip
     idle = np.zeros(len(streamed), dtype=bool)
-    scenario = Scenario(name, seed, config, values, idle, folds, int(cycles))
+    scenario = Scenario(name, seed, config, values, idle, folds, plan.cycles)
     # systolic.ports must say of the accumulators what the rule in design section 2 says.
     writes = accumulator_writes(scenario)
     for key in ("write", "half", "row", "first"):
@@ -240,27 +245,23 @@ def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
         k, n = int(rng.integers(1, rows + 1)), int(rng.integers(1, cols + 1))
         x = _operands(rng, (m, k), config.activation_dtype)
         w = _operands(rng, (k, n), config.weight_dtype)
-        shift, swap = array._queue_fold(w, x, lambda row, psums: None)
+        shift, swap = array.queue_fold(w, x, lambda row, psums: None)
         folds.append(QueuedFold(x, w, int(rng.integers(2)), bool(rng.integers(2)), arrives, shift, swap))
         arrives += 1 + int(rng.choice([0, 0, 1, rows, rows + m, 3 * (rows + cols) + m]))
     cycles = array.run().cycle
-    queues = Queues.empty(cols)
+    queues = Queues.empty(cols, np.int32)
     tiles = tuple(QueuedTile(fold.shift, fold.w) for fold in folds)
     streams = tuple(QueuedStream(fold.swap, fold.x, True) for fold in folds)
     edges = cycles + 1 + int(rng.integers(3))
     queued = port_window(Queues(queues.below, tiles, streams), config, 0, edges, Workspace())
     psum = _psums(rng, (edges, cols))
-    hand = by_hand(config, seed).ports
     first = np.arange(edges) < before
-    values = [
-        np.where(first[:, None], h[:edges], q) for h, q in zip(map(_tiled(edges), hand), queued, strict=True)
-    ]
-    values[4] = psum
-    return Scenario("folds with gaps", seed, config, Ports(*values), first, folds, cycles)
-
-
-def _tiled(edges: int):
-    return lambda values: np.resize(values, (edges, values.shape[1]))
+    values = {
+        name: np.where(first[:, None], np.resize(hand, (edges, hand.shape[1])), queued[name])
+        for name, hand in by_hand(config, seed).ports.items()
+    }
+    values[PSUM.name] = psum
+    return Scenario("folds with gaps", seed, config, values, first, folds, cycles)
 
 
 # What comes of it
@@ -297,20 +298,20 @@ def emulate(scenario: Scenario, accumulators: np.ndarray) -> Trace:
     for name, register in array.registers.items():
         signals[name] = np.zeros((edges + 1, *register.shape), dtype=register.dtype)
     for t in range(edges):
-        array._clock(1, 1, Ports(*(port[t : t + 1] for port in values)))
-        state = array._state
+        array.clock(threads=1, **{name: port[t : t + 1] for name, port in values.items()})
+        state = array.state()
         for name in REGISTERS:
             signals[name][t + 1] = getattr(state, name)
     # The same in one go must end the same.
     whole = SystolicArray(config)
-    whole._clock(edges, 1, values)
+    whole.clock(threads=1, **values)
     for name, register in whole.registers.items():
         np.testing.assert_array_equal(
             register, signals[name][edges], err_msg=f"{name} after {edges} edges at once"
         )
 
-    for name, side in zip(Ports._fields, ("west", "west", "west", "north", "north"), strict=True):
-        signals[f"{side} {name}"] = getattr(values, name)
+    for port in PORTS:
+        signals[f"{port.side} {port.name}"] = values[port.name]
     writes = accumulator_writes(scenario)
     for key, what in writes.items():
         signals[f"accumulator {key}"] = what

@@ -113,10 +113,10 @@ def simulate(
 def _frames(config: ArrayConfig, scenario: Scenario) -> np.ndarray:
     ports, edges = scenario.ports, scenario.edges
     flags = scenario.arrives.astype(np.uint8) << 1 | scenario.by_hand.astype(np.uint8) << 2
-    fields = [ports.psum.astype("<i4").view(np.uint8)]
+    fields = [ports["psum"].astype("<i4").view(np.uint8)]
     hand = scenario.by_hand[:, None]
     # Where the controller drives the ports, what stands on these inputs must not matter.
-    for values in (ports.weight, ports.swap, ports.shift, ports.activation):
+    for values in (ports[name] for name in ("weight", "swap", "shift", "activation")):
         raw = values.astype(np.uint8, copy=False) if values.dtype == bool else values.view(np.uint8)
         fields.append(np.where(hand, raw, ~raw))
     fields.append(flags[:, None])

@@ -1,8 +1,8 @@
-"""What stands on every port of the array and its accumulators, cycle by cycle."""
+"""The values on every port of the array and its accumulators, cycle by cycle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from systolic.array.state import QueuedStream, QueuedTile, Queues
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import Gemm
-from systolic.tiling import Folds, estimate_gemm
+from systolic.tiling import Schedule, schedule
 
 # Cycles filled at a time.
 _WINDOW = 256
@@ -27,17 +27,16 @@ class PortValues(NamedTuple):
     ----------
     cycle : int
         Counted from 0.
-    activation : ndarray of the activation type, (rows,)
-    shift, swap : ndarray of bool, (rows,)
-    weight : ndarray of the weight type, (cols,)
-    psum : ndarray of int32, (cols,)
+    ports : mapping of str to ndarray, (rows,) or (cols,)
+        By the names of the dataflow's ports, which are attributes too: `activation`, `shift`, `swap`,
+        `weight` and `psum` if weight stationary. ``array.step(**values.ports)`` drives them.
     write : ndarray of bool, (cols,)
-        Whether the accumulators below a column take the psum that stood at its bottom before
+        Whether the accumulators below a column take the psum that was at its bottom before
         this edge.
     half, row : ndarray of int32, (cols,)
         Where they put it; 0 where nothing is written.
     first : ndarray of bool, (cols,)
-        Whether it overwrites what stands there: a chunk's first k tile; else it is added.
+        Whether it replaces the sum there: a chunk's first k tile; else it is added.
 
     Examples
     --------
@@ -49,15 +48,17 @@ class PortValues(NamedTuple):
     """
 
     cycle: int
-    activation: np.ndarray
-    shift: np.ndarray
-    swap: np.ndarray
-    weight: np.ndarray
-    psum: np.ndarray
+    ports: Mapping[str, np.ndarray]
     write: np.ndarray
     half: np.ndarray
     row: np.ndarray
     first: np.ndarray
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        try:
+            return self.ports[name]
+        except KeyError:
+            raise AttributeError(f"no port {name!r}; the ports are {', '.join(self.ports)}") from None
 
 
 def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortValues]:
@@ -102,25 +103,22 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
     config = ArrayConfig() if array is None else as_array_config(array)
     config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
-    return _ports(x, w, gemm, config)
+    return _ports(x, w, schedule(gemm, config), config)
 
 
-def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Iterator[PortValues]:
-    rows, cols = config.rows, config.cols
-    folds = Folds(gemm, config)
-    if not len(folds):
+def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) -> Iterator[PortValues]:
+    rows, cols, folds = config.rows, config.cols, plan.folds
+    if not plan.cycles:
         return
-    total = estimate_gemm(gemm, config).cycles + 1
-    k_tiles = -(-gemm.k // rows)
     # A psum of local time tau is written at column c on the edge of cycle tau + rows + c.
     reach = rows + max(rows, cols)
     passed = 0  # folds that have left all ports
     memory = Workspace()
-    for start in range(0, total, _WINDOW):
-        cycles = min(_WINDOW, total - start)
+    for start in range(0, plan.cycles + 1, _WINDOW):
+        cycles = min(_WINDOW, plan.cycles + 1 - start)
         oldest = start - rows - (cols - 1)
         below = np.zeros((4, cycles + cols - 1, cols), dtype=np.int32)
-        queues = Queues.empty(cols)
+        tiles, streams = [], []
         for i in range(passed, len(folds)):
             fold = folds[i]
             if fold.shift_cycle >= start + cycles:
@@ -129,31 +127,24 @@ def _ports(x: np.ndarray, w: np.ndarray, gemm: Gemm, config: ArrayConfig) -> Ite
                 passed = i + 1
                 continue
             tile = w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop]
+            tiles.append(QueuedTile(fold.shift_cycle, tile))
             stream = x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop]
-            queues = replace(
-                queues,
-                tiles=(*queues.tiles, QueuedTile(fold.shift_cycle, tile)),
-                streams=(*queues.streams, QueuedStream(fold.swap_cycle, stream, True)),
-            )
+            streams.append(QueuedStream(fold.swap_cycle, stream, True))
             first = max(fold.swap_cycle, oldest)
             last = min(fold.swap_cycle + fold.m, oldest + len(below[0]))
             if first < last:
                 window = below[:, first - oldest : last - oldest, : fold.n]
                 window[0] = 1
-                window[1] = i // k_tiles % 2
+                window[1] = plan.half(i)
                 window[2] = np.arange(first - fold.swap_cycle, last - fold.swap_cycle)[:, None]
                 window[3] = fold.k_start == 0
+        queues = replace(Queues.empty(cols, config.format.sum), tiles=tuple(tiles), streams=tuple(streams))
         values = port_window(queues, config, start, cycles, memory)
         write, half, row, overwrite = (skewed(field, cycles, cols) for field in below)
         for t in range(cycles):
-            activation, shift, swap, weight, psum = (port[t].copy() for port in values)
             yield PortValues(
                 start + t,
-                activation,
-                shift,
-                swap,
-                weight,
-                psum,
+                {name: port[t].copy() for name, port in values.items()},
                 write[t].astype(bool),
                 half[t].copy(),
                 row[t].copy(),

@@ -1,0 +1,18 @@
+"""Dataflows as records: registers, ports, clock rules, closed forms, kernel and reference of an array.
+
+Everything that names a register or a port loops over the record of its array's dataflow: states,
+traces, drawings, vectors, scoreboards and the verifier. Only the reference, which must not share it,
+and the compiled kernels name them again.
+"""
+
+from systolic.dataflows.record import Beat as Beat
+from systolic.dataflows.record import Dataflow as Dataflow
+from systolic.dataflows.record import Port as Port
+from systolic.dataflows.record import Register as Register
+from systolic.dataflows.record import Sizes as Sizes
+from systolic.dataflows.record import port_dtypes as port_dtypes
+from systolic.dataflows.record import register_dtypes as register_dtypes
+from systolic.dataflows.weight_stationary import WEIGHT_STATIONARY as WEIGHT_STATIONARY
+
+DATAFLOWS = {dataflow.name: dataflow for dataflow in (WEIGHT_STATIONARY,)}
+"""Every dataflow, by name."""

@@ -1,0 +1,167 @@
+"""``Dataflow``: what an array holds, what drives it and how it is clocked, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from systolic.formats import Format
+
+Holds = Literal["activation", "weight", "sum", "control"]
+"""What a register holds: an operand or a sum of the format, or one control bit."""
+
+Role = Literal["west operand", "north operand", "shadow", "pass", "sum", "control"]
+"""What a register is for: the operand that comes from the west or from the north, what waits behind
+it, a delay on the way down, the running sum, or control. Drawings place registers by it."""
+
+
+@dataclass(frozen=True)
+class Register:
+    """A register of every PE.
+
+    Parameters
+    ----------
+    name : str
+    role : str
+        See :data:`Role`.
+    holds : str
+        See :data:`Holds`; with a format it gives the type.
+    moves : {"right", "down"}, optional
+        The neighbour that reads it at the next edge; None: none does.
+    """
+
+    name: str
+    role: Role
+    holds: Holds
+    moves: Literal["right", "down"] | None = None
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of every row (west) or of every column (north).
+
+    Parameters
+    ----------
+    name : str
+    side : {"west", "north"}
+    feeds : str
+        The register of the first PE that takes its value, and whose type it has.
+    """
+
+    name: str
+    side: Literal["west", "north"]
+    feeds: str
+
+
+class Sizes(NamedTuple):
+    """A product, an array and how one cuts the other: Python integers, or numpy arrays that broadcast."""
+
+    m: Any
+    k: Any
+    n: Any
+    rows: Any
+    cols: Any
+    groups: Any
+    double_buffered: Any
+    chunk: Any  # rows of x that a fold takes, at most
+    k_step: Any  # columns of x, rows of w
+    n_step: Any  # columns of w
+    chunks: Any
+    last: Any  # rows of x in the last chunk
+    k_tiles: Any
+    n_tiles: Any
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger of two numbers, or of two arrays element by element."""
+    return a * (a >= b) + b * (b > a)
+
+
+Beat = tuple[str, int, Any]
+"""(port, first cycle in local time, a matrix with a line for each cycle, or how many cycles a control bit
+is 1)."""
+
+Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int], None]
+"""Clocks registers in place: (registers, port values, receives what leaves, threads)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataflow:
+    """An array's dataflow.
+
+    Parameters
+    ----------
+    name : str
+    registers, ports : tuple of Register, tuple of Port
+    leaves : str
+        The register whose bottom row leaves the array, into the accumulators.
+    rules : tuple of str
+        What happens at a clock edge, everywhere at once, from the values before it.
+    steps : callable
+        (m, k, n, rows, cols, half) -> rows of x, columns of x and columns of w that a fold takes, at
+        most; `half` is half the accumulators.
+    fold_times : callable
+        (Sizes, number of a fold) -> when its shift and its swap stand at PE (0, 0).
+    cycles : callable
+        Sizes -> cycles of the whole product. Like `fold_times` a closed form; this one takes arrays too.
+    shift_beats, stream_beats : callable
+        What a tile shifted in, and rows streamed, put on the ports, in local time.
+    kernels : mapping of str to callable
+        The function that clocks the registers, by :attr:`~systolic.formats.Format.kernel`.
+    reference : type
+        The same array PE by PE in Python numbers, which defines the kernel.
+
+    Examples
+    --------
+    >>> from systolic.dataflows import WEIGHT_STATIONARY
+    >>> [port.name for port in WEIGHT_STATIONARY.ports], WEIGHT_STATIONARY.leaves
+    (['activation', 'shift', 'swap', 'weight', 'psum'], 'psum')
+    """
+
+    name: str
+    registers: tuple[Register, ...]
+    ports: tuple[Port, ...]
+    leaves: str
+    rules: tuple[str, ...]
+    steps: Callable[[Any, Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
+    fold_times: Callable[[Sizes, int], tuple[int, int]]
+    cycles: Callable[[Sizes], Any]
+    shift_beats: Callable[[int, np.ndarray, int], Iterable[Beat]]
+    stream_beats: Callable[[int, Any, bool], Iterable[Beat]]
+    kernels: Mapping[str, Kernel]
+    reference: type
+
+    def cut(
+        self, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, half: Any
+    ) -> Sizes:
+        """Return how products are cut for arrays, in integers or in arrays that broadcast."""
+        chunk, k_step, n_step = self.steps(m, k, n, rows, cols, half)
+        chunks = -(-m // chunk)
+        last = m - larger(chunks - 1, 0) * chunk
+        tiles = -(-k // k_step), -(-n // n_step)
+        return Sizes(
+            m, k, n, rows, cols, groups, double_buffered, chunk, k_step, n_step, chunks, last, *tiles
+        )
+
+
+@cache
+def register_dtypes(dataflow: Dataflow, numbers: Format) -> dict[str, np.dtype]:
+    """Return the type of each register, by name."""
+    types = {
+        "activation": numbers.activation,
+        "weight": numbers.weight,
+        "sum": numbers.sum,
+        "control": "bool",
+    }
+    return {register.name: np.dtype(types[register.holds]) for register in dataflow.registers}
+
+
+@cache
+def port_dtypes(dataflow: Dataflow, numbers: Format) -> dict[str, np.dtype]:
+    """Return the type of each port, by name."""
+    types = register_dtypes(dataflow, numbers)
+    return {port.name: types[port.feeds] for port in dataflow.ports}

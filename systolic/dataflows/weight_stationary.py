@@ -1,0 +1,123 @@
+"""Weight stationary: weights stay in the PEs, activations stream through, psums move down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from systolic import _core
+from systolic.dataflows.record import Beat, Dataflow, Port, Register, Sizes, larger
+from systolic.reference.pe import ReferenceArray
+
+_REGISTERS = (
+    Register("weight", "north operand", "weight"),
+    Register("next_weight", "shadow", "weight"),
+    Register("weight_pass", "pass", "weight", moves="down"),
+    Register("activation", "west operand", "activation", moves="right"),
+    Register("psum", "sum", "sum", moves="down"),
+    Register("shift", "control", "control", moves="right"),
+    Register("swap", "control", "control", moves="right"),
+)
+
+_PORTS = (
+    Port("activation", "west", feeds="activation"),
+    Port("shift", "west", feeds="shift"),
+    Port("swap", "west", feeds="swap"),
+    Port("weight", "north", feeds="next_weight"),
+    Port("psum", "north", feeds="psum"),
+)
+
+_RULES = (
+    "`activation`, `shift` and `swap` arrive from the left neighbor (or row r's west ports); a weight "
+    "arrives from the `weight_pass` of the PE above (or column c's north weight port); a psum arrives from "
+    "the `psum` of the PE above (or the north psum port).",
+    "`used = next_weight` if `swap` arrives, else `weight`; then `weight <- used`.",
+    "If `shift` arrives: `weight_pass <- next_weight`, then `next_weight <- arriving weight`.",
+    "`psum <- arriving psum + used * arriving activation`.",
+    "`activation`, `shift` and `swap` take what arrived.",
+)
+
+
+def _steps(m: Any, k: Any, n: Any, rows: Any, cols: Any, half: Any) -> tuple[Any, Any, Any]:
+    return half, rows, cols
+
+
+def _cycles(s: Sizes) -> Any:
+    tiles = s.groups * s.k_tiles * s.n_tiles
+    last = larger(s.last, s.rows)
+    around = 2 * s.rows + s.cols - 2
+    double = around + tiles * ((s.chunks - 1) * larger(s.chunk, s.rows) + last) - last + s.last
+    single = tiles * (s.chunks * around + s.m)
+    # Conditions are factors, so that integers and arrays take the same formula.
+    cycles = double * s.double_buffered + single * (1 - s.double_buffered)
+    return cycles * ((s.m != 0) & (tiles != 0))
+
+
+def _fold_times(s: Sizes, number: int) -> tuple[int, int]:
+    # swap_i - rows is what the folds before i take: a full cycle of k tiles over all chunks
+    # per n tile, then whole chunks, then single folds.
+    def stay(m: int) -> int:
+        return max(m, s.rows) if s.double_buffered else 2 * s.rows + s.cols + m - 2
+
+    whole, rest = divmod(number, s.chunks * s.k_tiles)
+    chunk, k_tile = divmod(rest, s.k_tiles)
+    full, last = stay(s.chunk), stay(s.last)
+    here = last if chunk == s.chunks - 1 else full
+    before = (whole * ((s.chunks - 1) * full + last) + chunk * full) * s.k_tiles + k_tile * here
+    swap = before + s.rows
+    if not s.double_buffered:
+        return before, swap
+    if number == 0:
+        return 0, swap
+    # The shift began on the previous fold's swap.
+    chunk = (number - 1) % (s.chunks * s.k_tiles) // s.k_tiles
+    return swap - (last if chunk == s.chunks - 1 else full), swap
+
+
+def _shift_beats(start: int, w: np.ndarray, rows: int) -> Iterator[Beat]:
+    yield "shift", start, rows
+    # The bottom row enters first, on the beat that takes it all the way down.
+    yield "weight", start + rows - len(w), w[::-1]
+
+
+def _stream_beats(start: int, x: Any, swap: bool) -> Iterator[Beat]:
+    yield "activation", start, x
+    if swap:
+        yield "swap", start, 1
+
+
+def _clock(
+    registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, threads: int
+) -> None:
+    weight, next_weight, weight_pass, activation, shift, swap = (
+        registers[name].view(np.uint8)
+        for name in ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
+    )
+    west_activation, west_shift, west_swap, north_weight = (
+        ports[name].view(np.uint8) for name in ("activation", "shift", "swap", "weight")
+    )
+    _core.run(
+        weight, next_weight, weight_pass, activation, registers["psum"], shift, swap,
+        west_activation, west_shift, west_swap, north_weight, ports["psum"], bottom,
+        activation_signed=registers["activation"].dtype.char == "b",
+        weight_signed=registers["weight"].dtype.char == "b",
+        threads=threads,
+    )  # fmt: skip
+
+
+WEIGHT_STATIONARY = Dataflow(
+    name="weight_stationary",
+    registers=_REGISTERS,
+    ports=_PORTS,
+    leaves="psum",
+    rules=_RULES,
+    steps=_steps,
+    fold_times=_fold_times,
+    cycles=_cycles,
+    shift_beats=_shift_beats,
+    stream_beats=_stream_beats,
+    kernels={"8-bit integers": _clock},
+    reference=ReferenceArray,
+)
