@@ -14,6 +14,8 @@ import systolic
 from systolic import ArrayConfig, _kernels
 from systolic.benchmark import throughput
 from systolic.benchmark.timing import using
+from systolic.lowered import lower_matmul
+from systolic.machine import run_cycles
 
 UNIT = "MAC/s"
 ARRAY = ArrayConfig(256, 256)
@@ -52,6 +54,24 @@ def test_matmul_beside_int32(measure, mode):
         systolic.matmul(x, w, array=ARRAY, mode=mode)
 
     measure(f"matmul {m} x {k} x {n}, {mode}", work, m * k * n, UNIT, numpy_matmul(x, w, np.int32), rounds=5)
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_one_small_fold(measure, size):
+    """Cycle mode's short path for a single small fold, beside the queues of SystolicArray."""
+    lowered, array = lower_matmul(codes(size, size), codes(size, size)), ArrayConfig(size, size)
+
+    def short():
+        return run_cycles(lowered, array)
+
+    def queued():  # who watches the accumulators gets the other path
+        return run_cycles(lowered, array, drained=lambda *sums: None)
+
+    done = short()
+    assert (done.output == queued().output).all()
+    cycles = size * size * done.stats.cycles
+    measure(f"one fold of {size} x {size} x {size}", often(short), 100 * cycles, "PE-cycles/s",
+            ("queued", often(queued), 100 * cycles))  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["cycle", "wavefront"])

@@ -1,7 +1,8 @@
 """Lowered work: a product, views of its operands and an epilogue, as data.
 
-A layer lowers itself to a :class:`Lowered`; the machine computes it, in one mode or the other. Nothing here
-computes anything, so that a compiler can read all of it.
+``matmul``, ``conv2d`` and each layer on the array are lowered to a :class:`Lowered`. The machine runs it:
+:func:`systolic.machine.run_cycles` edge by edge, :func:`systolic.machine.run_wavefront` as plain products.
+Nothing here computes anything, so that a compiler can read all of it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Epilogue(NamedTuple):
         y = total                                                             # scale is None
         y = f32(f32(f32(total) * scale) * late_scale) + float_bias            # dtype "float32"
         y = requantize(total, scale, zero_point, dtype=dtype, rounding=rounding)  # 8-bit codes
-        y = table[y], or y clamped to the limits of `clamp`                   # codes only
+        y = table[min(max(y, clamp[0]), clamp[1])]                            # codes only
 
     Where the x of a product has the zero point zx and w has zw, the sum of ``(x - zx)(w - zw)`` is::
 

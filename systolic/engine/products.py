@@ -159,6 +159,10 @@ def matmul(
     ValueError
         If an operand is not a matrix or the two differ in K.
 
+    Notes
+    -----
+    The operands become lowered work, data that both modes run: see :mod:`systolic.lowered`.
+
     Examples
     --------
     >>> import numpy as np

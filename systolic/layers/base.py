@@ -31,8 +31,12 @@ def _checked(method: Callable[..., Any], check: Callable[[Any, str], Any]) -> Ca
 
 
 def _shape(value: Any, layer: str) -> Any:
-    if type(value) is tuple and all(type(size) is int and size >= 0 for size in value):
-        return value  # the usual case
+    if type(value) is tuple:
+        for size in value:
+            if type(size) is not int or size < 0:
+                break
+        else:
+            return value  # the usual case
     if not _check.is_listed(value):
         raise TypeError(f"{layer} takes shapes, such as (1, 4), not {_check.kind(value)}")
     return tuple(_check.integer(size, f"{layer}: a size", minimum=0) for size in value)
@@ -133,6 +137,10 @@ class Layer:
         if type(self) is not type(other):
             return NotImplemented
         return all(same_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The fields alone: what is cached follows from them, and a session cannot be copied or pickled.
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled layers keep their arrays read-only; numpy drops the flag.

@@ -50,21 +50,31 @@ def lower_conv2d(
     )
     last = layout == "NHWC"
     images = x.transpose(0, 3, 1, 2) if last else x
-    return lower_images(images, w, view, groups=groups, pad_value=int(zero_point), channels_last=last)
+    return lower_images(images, filter_matrices(w, groups), view, int(zero_point), last)
 
 
 def lower_images(
-    x: np.ndarray, w: np.ndarray, window: Window, *, groups: int, pad_value: int, channels_last: bool = False,
+    x: np.ndarray, w: np.ndarray, window: Window, pad_value: int, channels_last: bool = False,
     epilogue: Epilogue = RAW,
 ) -> Lowered:  # fmt: skip
-    """Lower the convolution of images (batch, ic, ih, iw) with filters (oc, ic // groups, kh, kw)."""
-    (oc, icg, kh, kw), (oh, ow) = w.shape, window.out
-    gemm = Gemm(x.shape[0] * oh * ow, icg * kh * kw, oc // groups, groups=groups)
+    """Lower the convolution of images (batch, ic, ih, iw) with :func:`filter_matrices`."""
+    groups, k, n = w.shape
+    oh, ow = window.out
     patches = Patches(
         x, window.kernel, window.stride, window.dilation, window.before, window.out, groups, pad_value,
         channels_last,
     )  # fmt: skip
-    return Lowered(gemm, patches, w.reshape(groups, gemm.n, gemm.k).swapaxes(1, 2), epilogue)
+    return Lowered(Gemm(x.shape[0] * oh * ow, k, n, groups=groups), patches, w, epilogue)
+
+
+def filter_matrices(w: np.ndarray, groups: int, *, channels_last: bool = False) -> np.ndarray:
+    """Return filters (oc, ic // groups, ...) as matrices (groups, K, N), K over (ic // groups, ...).
+
+    They are a view; with `channels_last` a copy, in the order in which the compiled convolution reads them.
+    """
+    n, k = w.shape[0] // groups, math.prod(w.shape[1:])
+    matrices = w.reshape(groups, n, k).swapaxes(1, 2)
+    return np.ascontiguousarray(matrices) if channels_last else matrices
 
 
 @lru_cache(maxsize=1024)
@@ -169,6 +179,14 @@ class Conv2d(ArrayLayer):
         sums = self.weight.sum(axis=(1, 2, 3), dtype=np.int64)
         return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
 
+    @cached_property
+    def _pad_value(self) -> int:
+        return int(self.x.zero_points)
+
+    @cached_property
+    def _filters(self) -> np.ndarray:
+        return filter_matrices(self.weight, self.groups, channels_last=self.layout == "NHWC")
+
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
             raise ValueError(
@@ -201,8 +219,8 @@ class Conv2d(ArrayLayer):
         self.output_dtype(_check.dtype_name(x.dtype))
         last = self.layout == "NHWC"
         return lower_images(
-            x.transpose(0, 3, 1, 2) if last else x, self.weight, self._window(x.shape), groups=self.groups,
-            pad_value=int(self.x.zero_points), channels_last=last, epilogue=self._epilogue,
+            x.transpose(0, 3, 1, 2) if last else x, self._filters, self._window(x.shape), self._pad_value,
+            last, self._epilogue,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, spatial, zero_points
 from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.conv import filter_matrices
 from systolic.lowered import Epilogue, Lowered
 
 
@@ -103,8 +104,8 @@ class ConvInteger(ArrayLayer):
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         span = self._span(tuple(tensor.shape for tensor in inputs))
         return spatial.lower_span(
-            inputs[0], inputs[1], span, groups=self.groups,
-            pad_value=int(inputs[2].reshape(())) if len(inputs) > 2 else 0,
+            inputs[0], filter_matrices(inputs[1], self.groups), span,
+            int(inputs[2].reshape(())) if len(inputs) > 2 else 0,
             epilogue=Epilogue(**self.zero_terms(*inputs[2:])),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, spatial
 from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.conv import filter_matrices
 from systolic.lowered import Epilogue, Lowered
 from systolic.quant import QuantParams
 
@@ -64,6 +65,10 @@ class _Conv(ArrayLayer):
         sums = self.weight.sum(axis=taps, dtype=np.int64)
         return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
 
+    @cached_property
+    def _filters(self) -> np.ndarray:
+        return filter_matrices(self.weight, self.groups, channels_last=self._last)
+
     @property
     def _last(self) -> bool:
         """Whether channels are the last axis."""
@@ -103,8 +108,8 @@ class _Conv(ArrayLayer):
         self.output_dtype(_check.dtype_name(x.dtype))
         _, span = self._span(x.shape)
         return spatial.lower_span(
-            np.moveaxis(x, -1, 1) if self._last else x, self.weight, span, groups=self.groups,
-            pad_value=int(self.x.zero_points), channels_last=self._last, epilogue=self._epilogue,
+            np.moveaxis(x, -1, 1) if self._last else x, self._filters, span, int(self.x.zero_points),
+            self._last, self._epilogue,
         )  # fmt: skip
 
 

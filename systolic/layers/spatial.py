@@ -175,24 +175,16 @@ def tap_places(span: Span, lines: slice) -> list[dict[int, tuple[slice, slice]]]
     return found
 
 
-def filters(w: np.ndarray) -> np.ndarray:
-    """Return w (oc, ic // groups, ...) as filters over what :func:`images` returns, without copying."""
-    if w.ndim == 3:
-        return w[:, :, np.newaxis, :]
-    return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1] * w.shape[2], *w.shape[3:])
-
-
 def lower_span(
-    x: np.ndarray, w: np.ndarray, span: Span, *, groups: int, pad_value: int, channels_last: bool = False,
+    x: np.ndarray, w: np.ndarray, span: Span, pad_value: int, channels_last: bool = False,
     epilogue: Epilogue = RAW,
 ) -> Lowered:  # fmt: skip
-    """Lower the convolution of x (batch, ic, ...) with filters w (oc, ic // groups, ...)."""
-    shape = (x.shape[0], *span.out, w.shape[0]) if channels_last else (x.shape[0], w.shape[0], *span.out)
+    """Lower the convolution of x (batch, ic, ...) with filters as matrices (groups, K, N)."""
+    batch, channels = x.shape[0], w.shape[0] * w.shape[2]
+    shape = (batch, *span.out, channels) if channels_last else (batch, channels, *span.out)
     planes = span.out[0] if len(span.out) == 3 and not channels_last else 1
-    return lower_images(
-        images(x, span, pad_value), filters(w), span.window, groups=groups, pad_value=pad_value,
-        channels_last=channels_last, epilogue=epilogue._replace(shape=shape, planes=planes),
-    )  # fmt: skip
+    epilogue = epilogue._replace(shape=shape, planes=planes)
+    return lower_images(images(x, span, pad_value), w, span.window, pad_value, channels_last, epilogue)
 
 
 def product_size(x: Shape, w: Shape, span: Span, groups: int) -> tuple[int, int, int, int]:

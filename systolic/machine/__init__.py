@@ -1,4 +1,8 @@
-"""The machine: lowered work to outputs and cycles, in cycle mode and in wavefront mode."""
+"""The machine: it runs lowered work in cycle mode or in wavefront mode, with equal outputs and cycles.
+
+``cycle`` feeds folds to the array, clocks it and drains the accumulators; ``wavefront`` computes plain
+products. Both read the operands by ``operands`` and end with ``epilogue``.
+"""
 
 from systolic.machine.cycle import run_cycles as run_cycles
 from systolic.machine.execution import Execution as Execution

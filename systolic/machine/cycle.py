@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def run_cycles(
     drained : callable, optional
         Gets sums as they leave the accumulators: see :data:`Store`.
     """
-    started = time.perf_counter()
+    started = perf_counter()
     stats = estimate_gemm(lowered.gemm, config)
     acc = operands.accumulators(lowered)
     store: Store = partial(operands.store, lowered, acc)
@@ -68,7 +68,7 @@ def run_cycles(
         else:
             plan = schedule(lowered.gemm, config)
             cycles = _run_folds(lowered, config, plan, workers, report, probes, store)
-    seconds = time.perf_counter() - started
+    seconds = perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
     return Execution(finish(lowered, acc), stats, seconds)

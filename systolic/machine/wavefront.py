@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,9 +45,10 @@ def run_wavefront(
     report : callable, optional
         Gets (done, total) sums as work goes on.
     """
-    started = time.perf_counter()
+    started = perf_counter()
     gemm, x = lowered.gemm, lowered.x
-    stats, work, codes = estimate_gemm(gemm, config), gemm.macs, None
+    stats, codes = estimate_gemm(gemm, config), None
+    work = stats.macs
     if isinstance(x, Patches):
         if work:
             # Patches, sums and codes are made piece by piece, in cache.
@@ -66,7 +67,7 @@ def run_wavefront(
             if report is not None:
                 done += piece.size
                 report(done, gemm.sums)
-    seconds = time.perf_counter() - started
+    seconds = perf_counter() - started
     output = finish(lowered, acc) if codes is None else placed(lowered.epilogue, codes["codes"])
     return Execution(output, stats, seconds)
 
@@ -74,11 +75,11 @@ def run_wavefront(
 def _compute(lowered: Lowered, acc: np.ndarray | None, codes: dict[str, Any] | None, threads: int) -> None:
     """Compute all sums, or codes."""
     x, w = lowered.x, lowered.w
-    if isinstance(x, Patches):
+    if acc is not None and w.ndim == 2:
+        _gemm.multiply(np.ascontiguousarray(x), np.ascontiguousarray(w), acc, threads=threads)
+    elif isinstance(x, Patches):
         whole = (0, x.images.shape[0]), (0, x.out[0] * x.out[1])
         _convolve(x, _filters(x, w), acc, codes, *whole, threads)
-    elif acc is not None and w.ndim == 2:
-        _gemm.multiply(np.ascontiguousarray(x), np.ascontiguousarray(w), acc, threads=threads)
     else:
         for piece in pieces(lowered, acc, codes, 1):
             piece.compute(threads)

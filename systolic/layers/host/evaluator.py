@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -252,10 +252,6 @@ class OnnxNode(HostLayer):
     @cached_property
     def _runner(self) -> Runner:
         return runner(self.node.tobytes(), self.reads, self.read_dtypes, self.opsets)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields: a session cannot be copied or pickled; it is created again when needed."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def evaluate_constants(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return what :meth:`apply` does; ValueError if it takes too long or too much memory."""
