@@ -274,7 +274,8 @@ def _result(
     else:
         with shown(progress, f"{mode} mode") as report:
             done = execute(lowered, config, mode, workers, report, probes)
-    return Result(done.output, lowered.gemm, config, done.stats, mode, trace_among(probes))
+    trace = trace_among(probes) if probes else None
+    return Result(done.output, lowered.gemm, config, done.stats, mode, trace)
 
 
 def probes_for(trace: Any, probe: Any, mode: str) -> tuple[Probe, ...]:

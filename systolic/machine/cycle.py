@@ -19,7 +19,7 @@ from systolic.machine.accumulators import Accumulators
 from systolic.machine.epilogue import finish
 from systolic.machine.execution import Execution
 from systolic.machine.one_fold import is_small, run_one_fold
-from systolic.tiling import Schedule, estimate_gemm, schedule
+from systolic.tiling import Fold, Schedule, estimate_gemm, schedule
 from systolic.trace import Probe
 
 # How far ahead of the clock folds are queued, in PE-cycles and in cycles.
@@ -94,10 +94,11 @@ def _run_folds(
     while array.cycle < plan.cycles:
         due = plan.cycles
         while queued < len(plan.folds):
-            if plan.folds[queued].shift_cycle > array.cycle + ahead:
-                due = plan.folds[queued].shift_cycle
+            fold = plan.folds[queued]
+            if fold.shift_cycle > array.cycle + ahead:
+                due = fold.shift_cycle
                 break
-            _queue(array, lowered, plan, queued, accumulators, store)
+            _queue(array, lowered, fold, plan.half(queued), accumulators, store)
             queued += 1
         while array.cycle < due:
             array.run(min(ahead, due - array.cycle), threads=workers)
@@ -107,10 +108,8 @@ def _run_folds(
 
 
 def _queue(
-    array: SystolicArray, lowered: Lowered, plan: Schedule, number: int,
-    accumulators: Accumulators, store: Store,
-) -> None:  # fmt: skip
-    fold, half = plan.folds[number], plan.half(number)
+    array: SystolicArray, lowered: Lowered, fold: Fold, half: int, accumulators: Accumulators, store: Store
+) -> None:
     first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k
 
     def collect(row: int, psums: np.ndarray) -> None:
