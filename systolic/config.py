@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ class ArrayConfig:
         """Rows of x that one fold may stream: half the accumulators; None if unlimited."""
         return None if self.accumulator_rows is None else self.accumulator_rows // 2
 
-    @property
+    # Kept with the configuration: small products take microseconds.
+
+    @cached_property
     def format(self) -> Format:
         """What operands, products and sums are."""
         return FORMATS[self.activation_dtype, self.weight_dtype]
@@ -98,12 +101,12 @@ class ArrayConfig:
         """What a PE holds, what drives it and how it is clocked."""
         return WEIGHT_STATIONARY
 
-    @property
+    @cached_property
     def register_dtypes(self) -> dict[str, np.dtype]:
         """The type of each register, by name."""
         return register_dtypes(self.dataflow_record, self.format)
 
-    @property
+    @cached_property
     def port_dtypes(self) -> dict[str, np.dtype]:
         """The type of each port, by name."""
         return port_dtypes(self.dataflow_record, self.format)

@@ -11,7 +11,8 @@ import pytest
 from interrupts import every_interrupt
 from strategies import raises
 
-from systolic import ArrayConfig, Change, Gemm, Probe, SystolicArray, Trace, folds, ports
+import systolic
+from systolic import ArrayConfig, Change, Gemm, Probe, SystolicArray, Trace, conv2d, folds, matmul, ports
 from systolic.reference import ReferenceArray
 
 X = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
@@ -207,6 +208,116 @@ def test_a_probe_may_keep_what_it_saw() -> None:
     assert [int(seen.psum[0, 0]) for seen in keep.seen] == [0, 0, 0]
     # Row 0 gets 0 from above and 1 more each time; row 1 what row 0 had.
     assert array.registers.psum.tolist() == [[1, 1, 1], [2, 2, 2]]
+
+
+# Through matmul, conv2d and run
+
+
+def test_matmul_under_an_assertion() -> None:
+    x, w, config = small_product()
+    largest = int(np.abs(matmul(x, w, array=config, trace=(trace := Trace())).trace["psum"]).max())
+    matmul(x, w, array=config, probe=Bound(largest))
+    again = Trace(registers="psum")
+    with pytest.raises(AssertionError, match="^psum overflow at cycle"):
+        matmul(x, w, array=config, probe=Bound(largest - 1), trace=again)
+    # The trace ends with the edge that fails.
+    first = int(np.flatnonzero(np.abs(trace["psum"]).max(axis=(1, 2)) == largest)[0])
+    assert again.cycles.tolist() == list(range(first + 1))
+
+
+def test_matmul_toggles_equal_the_reference() -> None:
+    x, w, config = small_product()
+    toggles = Toggles()
+    result = matmul(x, w, array=config, probe=toggles)
+    acc, expected = reference_run(x, w, config)
+    np.testing.assert_array_equal(result.acc, acc)
+    assert toggles.flips == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_matmul_under_faults_equals_the_reference_under_them(threads: int) -> None:
+    x, w, config = small_product()
+    rng = np.random.default_rng(7)
+    clean = matmul(x, w, array=config)
+    changed = 0
+    for _ in range(30):
+        register = str(rng.choice(["psum", "weight", "next_weight", "activation", "swap", "shift"]))
+        width = 8 * config.register_dtypes[register].itemsize if register not in ("swap", "shift") else 1
+        fault = Fault(
+            int(rng.integers(1, clean.cycles)), register, int(rng.integers(4)), int(rng.integers(5)),
+            int(rng.integers(width)),
+        )  # fmt: skip
+        result = matmul(x, w, array=config, probe=fault, threads=threads)
+        np.testing.assert_array_equal(result.acc, reference_run(x, w, config, fault)[0], err_msg=repr(vars(fault)))
+        assert result.cycles == clean.cycles
+        changed += not np.array_equal(result.acc, clean.acc)
+    assert changed > 10
+
+
+def test_conv2d_under_a_fault() -> None:
+    x, w = np.ones((1, 1, 3, 3), np.int8), np.full((1, 1, 2, 2), 3, np.int8)
+    fault = Fault(9, "psum", 3, 0, 8)
+    clean = conv2d(x, w, array=ArrayConfig(4, 4))
+    acc = conv2d(x, w, array=ArrayConfig(4, 4), probe=fault).acc
+    assert sorted((acc - clean.acc).ravel().tolist()) == [0, 0, 0, 256]
+
+
+def test_run_probes_the_layer_named() -> None:
+    example = systolic.load_example()
+    machine, images = ArrayConfig(16, 16), example.images[:1]
+    clean = systolic.run(example.model, images, machine=machine)
+    (head,) = [layer for layer in clean.layers if layer.name == "logits_quant"]
+    toggles = Toggles()
+    toggles.layer = "logits_quant"
+    seen: dict[str, list[np.ndarray]] = {}
+
+    def observe(node: Any, inputs: list[np.ndarray], output: Any) -> None:
+        seen[node.name] = inputs
+
+    trace = Trace(layer="logits_quant")
+    # The bottom psum of column 3, as it leaves after the last k tile.
+    place = {"register": "psum", "row": 15, "col": 3, "bit": 24, "layer": "logits_quant"}
+    at = head.stats.cycles - (16 - 1 - 3)
+    fault = Fault(at, **place)
+    probes = (fault, toggles)
+    run = systolic.run(example.model, images, machine=machine, probe=probes, trace=trace, observe=observe)
+    assert run.trace is trace and len(trace) == head.stats.cycles and run.stats == clean.stats
+    assert toggles.flips["psum"] and not np.array_equal(run.outputs["logits"], clean.outputs["logits"])
+    # The same fault in the same product.
+    (node,) = [node for node in example.model.nodes if node.name == "logits_quant"]
+    layer, (inputs,) = node.layer, seen["logits_quant"]
+    config = ArrayConfig(16, 16, activation_dtype=inputs.dtype, weight_dtype=layer.weight.dtype)
+    acc, flips = reference_run(inputs, layer.weight, config, fault)
+    np.testing.assert_array_equal(
+        matmul(inputs, layer.weight, array=machine, probe=Fault(at, **place)).acc, acc
+    )
+    assert toggles.flips == flips
+    with raises(
+        ValueError,
+        "no layer 'nowhere' runs on the array; those that do are "
+        + ", ".join(layer.name for layer in clean.layers if layer.gemm is not None),
+    ):
+        systolic.run(example.model, images, probe=Fault(1, "psum", 0, 0, 0, layer="nowhere"))
+
+
+def test_run_names_the_layer_of_an_assertion() -> None:
+    example = systolic.load_example()
+    with pytest.raises(AssertionError, match=r"^node 'stem_quant' \(Conv2d\): psum overflow at cycle"):
+        systolic.run(example.model, example.images[:1], machine=ArrayConfig(16, 16), probe=Bound(5))
+
+
+def test_wavefront_mode_refuses_probes() -> None:
+    message = "a probe needs mode='cycle': wavefront mode has no registers to look at"
+    with raises(ValueError, message):
+        matmul(X, W, mode="wavefront", probe=Toggles())
+    with raises(ValueError, message):
+        conv2d(np.ones((1, 1, 3, 3), np.int8), np.ones((1, 1, 2, 2), np.int8), mode="wavefront", probe=[Toggles()])
+    example = systolic.load_example()
+    with raises(ValueError, message):
+        systolic.run(example.model, example.images[:1], mode="wavefront", probe=Toggles())
+
+
+# Errors
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ class Queues:
         return cls(no_psums(cols, sums), shift_stop=now, swap_at=now, stream_stop=now)
 
 
+@lru_cache(maxsize=16)
 def no_psums(cols: int, sums: Any) -> np.ndarray:
     """Return what is below an array of so many columns when no stream is in flight."""
     return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))

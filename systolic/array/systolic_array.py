@@ -180,7 +180,10 @@ class SystolicArray:
             if a swap still waits for its row: stream that first.
         """
         tile, first = self._tile(w), _check.integer(not_before, "not_before", minimum=0)
-        self._enqueue(self._shifted(self._queues, tile, first))
+        queues = self._queues
+        queued = QueuedTile(self._shift_start(queues, first), tile)
+        stop = queued.start + self._config.rows
+        self._enqueue(replace(queues, tiles=(*queues.tiles, queued), shift_stop=stop, loaded=True))
         return self
 
     def swap(self, *, not_before: int = 0) -> SystolicArray:
@@ -196,7 +199,10 @@ class SystolicArray:
         TypeError, ValueError
             If no tile was shifted in since the last swap, or `not_before` is no cycle.
         """
-        self._enqueue(self._swapped(self._queues, _check.integer(not_before, "not_before", minimum=0)))
+        first, queues = _check.integer(not_before, "not_before", minimum=0), self._queues
+        if not queues.loaded:
+            raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
+        self._enqueue(replace(queues, swap_waiting=True, swap_not_before=first, loaded=False))
         return self
 
     def stream(self, x: Any, *, not_before: int = 0) -> SystolicArray:
@@ -216,7 +222,13 @@ class SystolicArray:
             is no cycle.
         """
         rows, first = self._moving(x), _check.integer(not_before, "not_before", minimum=0)
-        self._enqueue(self._streamed(self._queues, rows, None, first))
+        queues = self._queues
+        start, swaps = max(self.cycle, queues.stream_stop, first), queues.swap_waiting
+        if swaps:
+            start = max(start, queues.shift_stop, queues.swap_not_before)
+            queues = replace(queues, swap_at=start, swap_waiting=False)
+        queued = QueuedStream(start, rows, swaps)
+        self._enqueue(replace(queues, streams=(*queues.streams, queued), stream_stop=queued.stop))
         return self
 
     def fold(self, w: Any, x: Any, *, not_before: tuple[int, int] = (0, 0)) -> SystolicArray:
@@ -288,9 +300,23 @@ class SystolicArray:
     def _queue(
         self, w: np.ndarray, x: Rows, sink: Sink | None, shift: int, swap: int
     ) -> tuple[int, int]:
-        queues = self._swapped(self._shifted(self._queues, w, shift), swap)
-        self._enqueue(self._streamed(queues, x, sink, 0))
-        return self._queues.tiles[-1].start, self._queues.swap_at
+        # At once, since each copy of the queues takes a microsecond.
+        queues = self._queues
+        tile = QueuedTile(self._shift_start(queues, shift), w)
+        loaded = tile.start + self._config.rows
+        stream = QueuedStream(max(self.cycle, queues.stream_stop, loaded, swap), x, True, sink=sink)
+        self._enqueue(
+            replace(
+                queues,
+                tiles=(*queues.tiles, tile),
+                streams=(*queues.streams, stream),
+                shift_stop=loaded,
+                swap_at=stream.start,
+                stream_stop=stream.stop,
+                loaded=False,
+            )
+        )
+        return tile.start, stream.start
 
     def _tile(self, w: Any) -> np.ndarray:
         tile = _check.operand(w, "w", ndim=2, axes="(k, n)")
@@ -325,31 +351,11 @@ class SystolicArray:
                 f"make the array with ArrayConfig({field}={values.dtype.name!r})"
             )
 
-    def _shifted(self, queues: Queues, tile: np.ndarray, not_before: int) -> Queues:
+    def _shift_start(self, queues: Queues, not_before: int) -> int:
         if queues.swap_waiting:
             raise ValueError("a swap waits for its first row of x: call stream(x) before the next shift(w)")
         start = max(self.cycle, queues.swap_at, queues.shift_stop, not_before)
-        if not self._config.double_buffered:
-            start = max(start, self._drained_at(queues))
-        queued = QueuedTile(start, tile)
-        return replace(
-            queues, tiles=(*queues.tiles, queued), shift_stop=start + self._config.rows, loaded=True
-        )
-
-    @staticmethod
-    def _swapped(queues: Queues, not_before: int) -> Queues:
-        if not queues.loaded:
-            raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
-        return replace(queues, swap_waiting=True, swap_not_before=not_before, loaded=False)
-
-    def _streamed(self, queues: Queues, x: Rows, sink: Sink | None, not_before: int) -> Queues:
-        start = max(self.cycle, queues.stream_stop, not_before)
-        swaps = queues.swap_waiting
-        if swaps:
-            start = max(start, queues.shift_stop, queues.swap_not_before)
-            queues = replace(queues, swap_at=start, swap_waiting=False)
-        queued = QueuedStream(start, x, swaps, sink=sink)
-        return replace(queues, streams=(*queues.streams, queued), stream_stop=queued.stop)
+        return start if self._config.double_buffered else max(start, self._drained_at(queues))
 
     def _drained_at(self, queues: Queues) -> int:
         # The cycle at which the last queued beat has left the last PE.
@@ -589,32 +595,27 @@ class SystolicArray:
                 leaving[-1] = arrays[dataflow.leaves][-1]
             if bottom is not None:
                 bottom[:] = leaving
-            first = old.cycle - (rows - 1) - (cols - 1)
-            queues = self._collected(queues, first, below[:cycles], old.cycle + cycles)
-            # Nobody asks for psums of no stream.
-            kept = no_psums(cols, sums)
-            if queues.streams:
-                kept = np.empty((cols - 1, cols), sums)
-                _copy(kept, below[cycles:])
-            queues = replace(queues, below=kept)
+            queues = self._collected(queues, below, cycles)
         for values in arrays.values():
             values.flags.writeable = False
         return State(**arrays, cycle=old.cycle + cycles, queues=queues), assignments, error
 
-    def _collected(self, queues: Queues, first: int, psums: np.ndarray, now: int) -> Queues:
+    def _collected(self, queues: Queues, below: np.ndarray, cycles: int) -> Queues:
         # `psums` holds what the rows of local times first.. left in all columns.
+        rows, cols = self._config.rows, self._config.cols
+        first, psums = self.cycle - (rows - 1) - (cols - 1), below[:cycles]
         streams: list[QueuedStream] = []
         outputs = queues.outputs
-        last = first + len(psums)
+        last = first + cycles
         for stream in queues.streams:
             start, stop = max(stream.start, first), min(stream.stop, last)
             if start < stop:
-                rows = psums[start - first : stop - first]
+                out = psums[start - first : stop - first]
                 if stream.sink is not None:
-                    stream.sink(start - stream.start, rows)
+                    stream.sink(start - stream.start, out)
                 else:
                     # A view keeps all of a chunk's psums; a few rows are better off without them.
-                    kept = rows if 2 * len(rows) > len(psums) + self._config.cols else rows.copy()
+                    kept = out if 2 * len(out) > cycles + cols else out.copy()
                     stream = replace(stream, done=(*stream.done, kept))
             if stream.stop <= last:
                 if stream.sink is None:
@@ -624,9 +625,14 @@ class SystolicArray:
             else:
                 streams.append(stream)
         # A tile is kept until its last beat has left the last PE.
-        horizon = 2 * self._config.rows + self._config.cols - 2
-        tiles = tuple(tile for tile in queues.tiles if tile.start + horizon > now)
-        return replace(queues, tiles=tiles, streams=tuple(streams), outputs=outputs)
+        oldest = self.cycle + cycles - (2 * rows + cols - 2)
+        tiles = tuple(tile for tile in queues.tiles if tile.start > oldest)
+        # Nobody asks for psums of no stream.
+        left = no_psums(cols, below.dtype)
+        if streams:
+            left = np.empty((cols - 1, cols), below.dtype)
+            _copy(left, below[cycles:])
+        return replace(queues, tiles=tiles, streams=tuple(streams), outputs=outputs, below=left)
 
     # Looking at it
 
