@@ -18,13 +18,15 @@ Registers of PE (r, c), one (rows, cols) array each::
 
 Order of events at a clock edge, everywhere at once, from the values before it:
 
-1. activation, shift and swap arrive from the left PE (row r's west port), weight_pass and psum
-   from the PE above (column c's north ports).
-2. used = next_weight if swap arrives else weight; weight <- used.
-3. If shift arrives: weight_pass <- next_weight, next_weight <- arriving weight.
-4. psum <- arriving psum + used * arriving activation, modulo 2^32.
-5. activation, shift, swap <- what arrived.
+1. `activation`, `shift` and `swap` arrive from the left neighbor (or row r's west ports); a weight arrives
+   from the `weight_pass` of the PE above (or column c's north weight port); a psum arrives from the `psum`
+   of the PE above (or the north psum port).
+2. `used = next_weight` if `swap` arrives, else `weight`; then `weight <- used`.
+3. If `shift` arrives: `weight_pass <- next_weight`, then `next_weight <- arriving weight`.
+4. `psum <- arriving psum + used * arriving activation`.
+5. `activation`, `shift` and `swap` take what arrived.
 
+Psums wrap modulo 2^32. The rules are those of ``dataflows/weight_stationary.py``.
 ``kernels/array_reference.c`` is these five rules in C, PE by PE: read it first. This file, ``_streams.pxi``
 and ``_strip.pxi`` compute the same registers in another order::
 

@@ -62,7 +62,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="reads the sources")
-@pytest.mark.parametrize("page", ["README.md", "docs/microarchitecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/microarchitecture.md", "systolic/_core.pyx"])
 def test_pages_state_the_rules_of_the_record(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     items = re.findall(r"^(\d)\. (.*(?:\n   .*)*)", text, re.MULTILINE)

@@ -16,6 +16,7 @@ import numpy as np
 
 from systolic import _core
 from systolic.config import ArrayConfig
+from systolic.dataflows import WEIGHT_STATIONARY
 from systolic.gemm import Gemm, operand_name
 from systolic.lowered import Lowered
 from systolic.machine import operands
@@ -25,9 +26,10 @@ _SMALL_PE_CYCLES = 1 << 20
 
 
 def is_small(gemm: Gemm, config: ArrayConfig, cycles: int) -> bool:
-    """Whether a product is one fold, of few enough cycles."""
+    """Whether a product is one weight-stationary fold, of few enough cycles."""
     return (
-        gemm.groups == 1
+        config.dataflow_record is WEIGHT_STATIONARY
+        and gemm.groups == 1
         and gemm.k <= config.rows
         and gemm.n <= config.cols
         and (config.chunk_rows is None or gemm.m <= config.chunk_rows)
