@@ -207,3 +207,17 @@ def kind(value: Any) -> str:
     """Return a value's type and text, shortened, for a message."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def same_values(a: Any, b: Any) -> bool:
+    """Whether two fields of values are equal: arrays by type and values, NaN equal to NaN."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return (
+            isinstance(a, np.ndarray)
+            and isinstance(b, np.ndarray)
+            and a.dtype == b.dtype
+            and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        )
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same_values, a, b))
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))

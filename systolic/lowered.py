@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from systolic import _check
 from systolic.gemm import Gemm
 
 Pair = tuple[int, int]
@@ -57,6 +58,9 @@ class Patches(NamedTuple):
     def dtype(self) -> np.dtype:
         """Type of the images."""
         return self.images.dtype
+
+    def __eq__(self, other: object) -> bool:
+        return _check.same_values(tuple(self), other)
 
 
 Operand = np.ndarray | Patches
@@ -133,6 +137,9 @@ class Epilogue(NamedTuple):
     shape: tuple[int, ...] | None = None
     planes: int = 1
 
+    def __eq__(self, other: object) -> bool:
+        return _check.same_values(tuple(self), other)
+
 
 RAW = Epilogue()
 """The accumulators as they are."""
@@ -171,6 +178,9 @@ class Lowered(NamedTuple):
     def channel_axis(self) -> int:
         """The axis of the accumulators along which channels lie: -1, or 1 for images with channels first."""
         return 1 if isinstance(self.x, Patches) and not self.x.channels_last else -1
+
+    def __eq__(self, other: object) -> bool:
+        return _check.same_values(tuple(self), other)
 
 
 def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowered:

@@ -226,8 +226,11 @@ def test_lowered_work_is_a_value() -> None:
     lowered = layer.lower(np.ones((1, 3, 4, 4), np.int8))
     expected = both(lowered)
     for same in (copy.deepcopy(lowered), pickle.loads(pickle.dumps(lowered))):
-        assert same.gemm == lowered.gemm and same.epilogue._fields == lowered.epilogue._fields
+        assert same == lowered == layer.lower(np.ones((1, 3, 4, 4), np.int8))
         np.testing.assert_array_equal(both(same), expected)
+    assert lowered != layer.lower(np.zeros((1, 3, 4, 4), np.int8)) and lowered != lowered._replace(
+        epilogue=RAW
+    )
     with pytest.raises(AttributeError):
         lowered.gemm = None  # type: ignore[misc, assignment]
     raw = pickle.loads(pickle.dumps(lowered._replace(epilogue=RAW)))

@@ -136,7 +136,7 @@ class Layer:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(same_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        return all(_check.same_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
         # The fields alone: what is cached follows from them, and a session cannot be copied or pickled.
@@ -158,7 +158,7 @@ class Layer:
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
                 shown.append(f"{f.name}=<{value.dtype} {value.shape}>")
-            elif not same_values(value, f.default):
+            elif not _check.same_values(value, f.default):
                 shown.append(f"{f.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -200,17 +200,3 @@ class ArrayLayer(Layer):
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the work to run, checked against the layer: the product, and what becomes of its sums."""
         raise TypeError(f"{type(self).__name__} does not define lower")
-
-
-def same_values(a: Any, b: Any) -> bool:
-    """Whether two fields are equal: arrays by type and values, NaN equal to NaN."""
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return (
-            isinstance(a, np.ndarray)
-            and isinstance(b, np.ndarray)
-            and a.dtype == b.dtype
-            and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-        )
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same_values, a, b))
-    return type(a) is type(b) and bool(a == b or (a != a and b != b))

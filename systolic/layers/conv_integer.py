@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -52,7 +53,8 @@ class ConvInteger(ArrayLayer):
     def __post_init__(self) -> None:
         spatial.put_window(self)
 
-    def _span(self, shapes: tuple[Shape, ...]) -> spatial.Span:
+    def span(self, shapes: Sequence[Shape]) -> spatial.Span:
+        """Return the span of w over x; ValueError if the shapes do not fit."""
         zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         x, w = shapes[:2]
         rank = len(x) - 2
@@ -80,7 +82,7 @@ class ConvInteger(ArrayLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        out = self._span(shapes).out
+        out = self.span(shapes).out
         return (shapes[0][0], shapes[1][0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
@@ -96,22 +98,21 @@ class ConvInteger(ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        m, k, n, groups = spatial.product_size(shapes[0], shapes[1], self._span(shapes), self.groups)
+        m, k, n, groups = spatial.product_size(shapes[0], shapes[1], self.span(shapes), self.groups)
         return Gemm(m, k, n, groups=groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
-        span = self._span(tuple(tensor.shape for tensor in inputs))
-        return spatial.lower_span(
-            inputs[0], filter_matrices(inputs[1], self.groups), span,
-            int(inputs[2].reshape(())) if len(inputs) > 2 else 0,
-            epilogue=Epilogue(**self.zero_terms(*inputs[2:])),
-        )  # fmt: skip
+        return self.lower_span(self.span(tuple(tensor.shape for tensor in inputs)), *inputs)
 
-    @staticmethod
-    def zero_terms(*zeros: np.ndarray) -> dict[str, Any]:
-        """Return the zero points that are given as an epilogue's terms."""
+    def lower_span(
+        self, span: spatial.Span, x: np.ndarray, w: np.ndarray, *zeros: np.ndarray, **terms: Any
+    ) -> Lowered:
+        """Lower checked inputs over :meth:`span`; `terms` are more fields of the epilogue."""
         shapes = (), (-1,) if len(zeros) > 1 and zeros[1].size > 1 else ()
-        terms = zip(("x_zero", "w_zero"), zeros, shapes, strict=False)
-        return {name: parameters.zero_term(zero.reshape(shape)) for name, zero, shape in terms}
+        for name, zero, shape in zip(("x_zero", "w_zero"), zeros, shapes, strict=False):
+            terms[name] = parameters.zero_term(zero.reshape(shape))
+        pad_value = int(zeros[0].reshape(())) if zeros else 0
+        filters = filter_matrices(w, self.groups)
+        return spatial.lower_span(x, filters, span, pad_value, epilogue=Epilogue(**terms))

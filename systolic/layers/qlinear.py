@@ -20,6 +20,7 @@ from systolic.layers import zero_points
 from systolic.layers.base import ArrayLayer, Shape
 from systolic.layers.conv_integer import ConvInteger
 from systolic.layers.matmul import MatMulInteger, bias_term, broadcastable, lower_tensors, zero_terms
+from systolic.layers.spatial import Span
 from systolic.lowered import Epilogue, Lowered
 
 _SCALES = ("float32", "float16")
@@ -84,19 +85,22 @@ class QLinearConv(ArrayLayer):
     def _sums(self) -> ConvInteger:
         return _ConvSums(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
+    def _span(self, shapes: Sequence[Shape]) -> Span:
+        zero_points.expect_count(self.kind, len(shapes), 8, 9, _NAMES)
+        span = self._sums.span(_integer_inputs(shapes))
+        _expect_single(self.kind, shapes)
+        channels = shapes[3][0]
+        if shapes[4] not in ((), (1,), (channels,)):
+            raise ValueError(
+                f"{self.kind}: w_scale must be one number or ({channels},), not {_check.shape(shapes[4])}"
+            )
+        if len(shapes) > 8 and shapes[8] != (channels,):
+            raise ValueError(f"{self.kind}: bias must be ({channels},), not {_check.shape(shapes[8])}")
+        return span
+
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        zero_points.expect_count(self.kind, len(shapes), 8, 9, _NAMES)
-        out = self._sums.output_shape(*_integer_inputs(shapes))
-        _expect_single(self.kind, shapes)
-        channels = (out[1],)
-        if shapes[4] not in ((), (1,), channels):
-            raise ValueError(
-                f"{self.kind}: w_scale must be one number or ({out[1]},), not {_check.shape(shapes[4])}"
-            )
-        if len(shapes) > 8 and shapes[8] != channels:
-            raise ValueError(f"{self.kind}: bias must be ({out[1]},), not {_check.shape(shapes[8])}")
-        return out
+        return (shapes[0][0], shapes[3][0], *self._span(shapes).out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y_zero_point's type."""
@@ -106,20 +110,18 @@ class QLinearConv(ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        self.output_shape(*shapes)
+        self._span(shapes)
         return self._sums.products(*_integer_inputs(shapes))
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
-        self.output_shape(*(tensor.shape for tensor in inputs))
+        span = self._span([tensor.shape for tensor in inputs])
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
-        lowered = self._sums.lower(*_integer_inputs(inputs))
         w_scale = inputs[4].reshape(-1 if inputs[4].size > 1 else ())
-        epilogue = lowered.epilogue._replace(
-            constant=inputs[8] if len(inputs) > 8 else None,
+        return self._sums.lower_span(
+            span, *_integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
             **_scale(inputs[1], w_scale, inputs[6:8]),
-        )
-        return lowered._replace(epilogue=epilogue)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)

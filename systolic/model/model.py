@@ -16,7 +16,7 @@ from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.layers import ArrayLayer, Layer
-from systolic.layers.base import Shape, same_values
+from systolic.layers.base import Shape
 from systolic.model import archive, inference
 from systolic.model.inference import Tensor, product_of
 from systolic.model.node import Node, as_names
@@ -247,7 +247,7 @@ class Model:
             (self.name, self.inputs, self.outputs, self.nodes)
             == (other.name, other.inputs, other.outputs, other.nodes)
             and self.constants.keys() == other.constants.keys()
-            and all(same_values(array, other.constants[n]) for n, array in self.constants.items())
+            and all(_check.same_values(array, other.constants[n]) for n, array in self.constants.items())
         )
 
     __hash__ = None  # type: ignore[assignment]
