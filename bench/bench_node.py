@@ -115,3 +115,17 @@ def test_own_layer(measure, name):
         name, lambda: layer.apply(*given), 1, "calls/s",
         ("ONNX Runtime", lambda: other.apply(*given), 1), rounds=5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (128, 768, 768), (1, 2048, 1000)])
+def test_delegated_product(measure, shape):
+    """A product by constant weights in ONNX Runtime, beside the exact one of the same layer."""
+    m, k, n = shape
+    x, w = real(m, k), real(k, n)
+    w.flags.writeable = False
+    delegated, exact = layers.FloatMatMul(runtime_constants=(1,)), layers.FloatMatMul()
+    np.testing.assert_allclose(delegated.apply(x, w), exact.apply(x, w), rtol=0, atol=1e-3)
+    measure(
+        f"product {m} x {k} x {n} in ONNX Runtime", lambda: delegated.apply(x, w), 1, "calls/s",
+        ("exact", lambda: exact.apply(x, w), 1), rounds=5,
+    )  # fmt: skip

@@ -57,7 +57,7 @@ EXAMPLES: list[Layer] = [
     layers.Softmax(1, flatten=True),
     layers.LayerNormalization(1, 0.5),
     layers.BatchNormalization(0.5),
-    layers.FloatMatMul(transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0),
+    layers.FloatMatMul(transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0, runtime_constants=(1, 2)),
     layers.MaxPool((2, 3, 4), stride=(2, 1, 1), padding="same", dilation=(1, 2, 1), ceil_mode=True),
     layers.MaxPoolIndices((3,), padding=((1, 2),), order="column"),
     layers.AveragePool(

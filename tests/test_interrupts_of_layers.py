@@ -146,8 +146,10 @@ def test_wide_arrays_are_interruptible() -> None:
     assert longest < 2 * MOST, f"a signal waited {longest:.2f} s of processor time"
 
 
-def test_a_run_ends_with_keyboardinterrupt() -> None:
-    model = systolic.Model([systolic.Node(layers.FloatMatMul(), ("x", "x"), "y")], inputs={"x": ((None, None), "float32")})  # fmt: skip
+@pytest.mark.parametrize("constants", [None, (), (1,)])  # here, or in ONNX Runtime
+def test_a_run_ends_with_keyboardinterrupt(constants: tuple[int, ...] | None) -> None:
+    layer = layers.FloatMatMul(runtime_constants=constants)
+    model = systolic.Model([systolic.Node(layer, ("x", "x"), "y")], inputs={"x": ((None, None), "float32")})  # fmt: skip
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

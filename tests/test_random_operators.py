@@ -140,6 +140,9 @@ def one(op: str, *arguments: Any, **attributes: Any) -> tuple[Any, dict[str, np.
 SHOWN: dict[str, tuple[Any, Any, bool]] = {
     "approximations": (one("Sigmoid", F([-80])), F([1.8048513e-35]), True),
     "sums of floats": (one("ReduceSum", F([1e8, *[1] * 8, -1e8]), keepdims=0), F(8), False),
+    "products of floats": (
+        om.single("MatMul", [np.float64([[1e16, 1, -1e16]]), np.float64([[1], [1], [1]])]), np.float64([[0]]), False,
+    ),
     "Gelu with approximate='tanh' of float64": (
         one("Gelu", np.float64([1]), approximate="tanh"), np.float64([0.8411919906082768]), True,
     ),

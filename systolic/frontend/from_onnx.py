@@ -45,7 +45,9 @@ QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
 
 
 @printable_errors
-def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
+def load_onnx(
+    path: str | os.PathLike[str], qdq: str = "integer", *, float_products: str = "runtime"
+) -> Model:
     """Read a quantized ONNX model.
 
     Parameters
@@ -57,6 +59,10 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
         operator for each group that ONNX Runtime replaces by one, with its arithmetic; the products
         run on the array. "float": compute operators as written, in float32, on the host. A file of
         ``save_onnx`` says itself which holds.
+    float_products : {"runtime", "exact"}
+        Who computes Conv, Gemm and MatMul of float32, which run on the host. "runtime": ONNX Runtime where
+        it is installed, with the bits of a deployed model, which depend on the processor. "exact": this
+        package, in float64 and rounded once, with the same bits on every machine.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
         what is supported, before anything runs.
     ValueError
         If the file is not an ONNX model or is damaged, or a node does not take what reaches it, or
-        `qdq` is neither.
+        `qdq` or `float_products` is neither.
     MemoryError
         If it needs more memory than is available.
     FileNotFoundError
@@ -97,11 +103,16 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     - ``session.qdq_matmulnbits_accuracy_level=1``: else floats that meet quantized weights are quantized too.
 
     With ``qdq="float"`` it equals ONNX Runtime with optimizations disabled in every bit. Neither holds
-    after float operators that sum (Conv, ConvTranspose, Gemm, MatMul, average pools), since ONNX Runtime
-    sums in an order of its own, or that no standard rounds (Sigmoid, Softmax): those agree within a few
-    roundings of float32, and codes quantized from them may differ by one. With "integer" this concerns
-    operators that are not replaced, such as a Conv, MatMul or AveragePool whose output two quantizers or
-    other operators read.
+    after float operators that sum, since ONNX Runtime sums in an order of its own, or that no standard
+    rounds (Sigmoid, Softmax): those agree within a few roundings of float32, and codes quantized from them
+    may differ by one. With "integer" this concerns operators that are not replaced, such as a Conv, MatMul
+    or AveragePool whose output two quantizers or other operators read.
+
+    A Conv, Gemm or MatMul of float32 that ONNX Runtime computes here, on one thread, has the bits that it
+    has in the whole model, unless it is fused with operators behind it there. With "float" this holds for
+    Gemm and MatMul: without optimizations, ONNX Runtime convolves in another order. Constant weights are
+    packed when a node first runs, and held twice from then on. Weights computed from others that are too
+    large to be kept are computed and packed in every run.
 
     Examples
     --------
@@ -111,7 +122,11 @@ def load_onnx(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
     _check.choice(qdq, "qdq", tuple(QDQ))
+    _check.choice(float_products, "float_products", ("runtime", "exact"))
     graph = read(path)
+    graph.optimized = qdq == "integer"
+    if float_products == "exact":
+        graph.runtime = None
     if not graph.noted:
         for rewrite in (*REWRITES, *QDQ[qdq]):
             rewrite(graph)
@@ -207,6 +222,8 @@ def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | 
         if not any(operator.outputs):
             raise ValueError("it has no output")
         converted = convert(operator)
+        if _folds(operator):
+            operator.graph.initializers.update(operator.outputs)
         if isinstance(converted, np.ndarray):
             operator.graph.put(operator.outputs[0], converted)
             return []
@@ -225,6 +242,16 @@ def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | 
         kind = next(kinds, ValueError)
         text = str(error) if isinstance(error, (kind, LookupError)) else f"{type(error).__name__}: {error}"
         raise kind(f"node {operator.label!r} ({operator.op_type}): {text}") from error
+
+
+def _folds(operator: Operator) -> bool:
+    """Whether ONNX Runtime makes constants of an operator's outputs before it runs the graph."""
+    if operator.op_type == "Constant":
+        return True
+    read = filter(None, (*operator.inputs, *operator.captured))
+    # It keeps DequantizeLinear, to find groups of operators to quantize.
+    foldable = operator.graph.optimized and operator.op_type != "DequantizeLinear"
+    return foldable and operator.graph.initializers.issuperset(read)
 
 
 def _outputs(layer: Layer, operator: Operator) -> tuple[str, ...]:

@@ -43,12 +43,15 @@ class Notes:
         Outputs that the model omits and their operators require.
     unnamed : bool
         Whether the model has no name.
+    runtime : dict of str to list of int
+        `runtime_constants` by the output of the layers that have some.
     """
 
     constants: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     unnamed: bool = False
+    runtime: dict[str, list[int]] = field(default_factory=dict)
 
 
 def write_notes(model: Any, notes: Notes) -> None:
@@ -77,7 +80,13 @@ def read_notes(model: Any) -> Notes | None:
         return None
     if not all(map(_is_name, (*constants, *unused, *names.values()))):
         return None
-    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True)
+    runtime = content.get("runtime", {})  # older files have none
+    if not isinstance(runtime, dict) or not all(
+        isinstance(numbers, list) and all(type(number) is int and 0 <= number <= 2 for number in numbers)
+        for numbers in runtime.values()
+    ):
+        return None
+    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True, runtime)
 
 
 def _is_name(value: Any) -> bool:

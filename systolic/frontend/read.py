@@ -59,6 +59,8 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         noted=notes is not None,
         opsets={domain_of(entry): entry.version for entry in model.opset_import},
         declared={value.name: _declared(value) for value in (*source.value_info, *source.output)},
+        initializers=set(constants),
+        runtime={} if notes is None else notes.runtime,
     )
     graph.operators += [_operator(node, graph) for node in nodes]
     graph.names |= {*constants, *graph.inputs, *graph.outputs, *graph.declared}

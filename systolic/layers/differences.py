@@ -13,9 +13,15 @@ DIFFERENCES = {
         "instruction set."
     ),
     "sums of floats": (
-        "Products, means and sums are computed in float64 and rounded once. ONNX Runtime sums in the type "
-        "itself, in an order that depends on sizes, threads and instruction set, and intermediate "
-        "sums may overflow."
+        "Means, sums and transposed convolutions are computed in float64 and rounded once. ONNX Runtime "
+        "sums in the type itself, in an order that depends on sizes, threads and instruction set, and "
+        "intermediate sums may overflow."
+    ),
+    "products of floats": (
+        "Conv, Gemm and MatMul of float32 run in ONNX Runtime where it is installed, each node alone: the "
+        "bits differ where it fuses a product with what follows (MatMul and Add, Conv and Add or "
+        "BatchNormalization). Those of other types, and all of them without ONNX Runtime or with "
+        "float_products='exact', are computed in float64 and rounded once."
     ),
     "Gelu with approximate='tanh' of float64": (
         "Computed in float64. ONNX Runtime's constants are float32 numbers, so that it is off by up to "

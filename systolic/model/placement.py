@@ -79,10 +79,8 @@ def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]
     layer = node.layer
     if isinstance(layer, ArrayLayer):
         return "its product is empty"
-    if layer.delegate is not None:
-        return f"computed by {layer.delegate}" if _multiplies(layer) else None
     if not isinstance(layer, _FLOAT):
-        return None
+        return f"computed by {layer.delegate}" if layer.delegate is not None and _multiplies(layer) else None
     for tensor in node.inputs[:2]:
         codes = _codes_before(tensor, known, writers)
         if codes is not None and codes not in ("int8", "uint8"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from systolic import layers
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.layers import Layer
+from systolic.layers.host.delegated import FloatProduct
 from systolic.quant import QuantParams
 from systolic.reference import fold_times, oracle
 from systolic.verifier.difference import FLOAT_TOLERANCE
@@ -205,6 +207,23 @@ def expected_output(layer: Layer, inputs: list[np.ndarray]) -> Any:
     """Return the output of a layer on these inputs, a tuple if it has several: see ``tolerance_of``."""
     with np.errstate(all="ignore"):  # infinity and NaN are results like any other
         return _EXPECTED[type(layer)](layer, *inputs)
+
+
+def sums_within(layer: Layer, inputs: list[np.ndarray], got: np.ndarray, exact: np.ndarray) -> bool:
+    """Whether a delegated product of float32 is one that some order of summation may give.
+
+    However k products and what is added to them are summed, each of at most k + 4 roundings is 2^-24 of a
+    partial sum, which the sum of magnitudes bounds; where terms cancel this is far more than the result.
+    """
+    if layer.delegate is None or not isinstance(layer, FloatProduct):
+        return False
+    if isinstance(layer, layers.FloatMatMul):
+        layer = replace(layer, alpha=abs(layer.alpha), beta=abs(layer.beta))
+    magnitudes = expected_output(layer, [np.abs(array).astype(np.float64) for array in inputs])
+    most = (layer.terms([array.shape for array in inputs]) + 4) * 2.0**-24 * magnitudes
+    with np.errstate(invalid="ignore"):
+        near = np.abs(got.astype(np.float64) - exact) <= most
+    return bool((near | (got == exact) | (np.isnan(got) & np.isnan(exact))).all())
 
 
 def expected_sums(layer: Layer, inputs: list[np.ndarray]) -> tuple[np.ndarray, Operands]:

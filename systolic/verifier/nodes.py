@@ -9,7 +9,7 @@ import numpy as np
 
 from systolic.config import ArrayConfig
 from systolic.engine.networks import run_layer
-from systolic.layers.host.evaluator import ONNX_RUNTIME
+from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.model import Node
 from systolic.verifier.difference import Difference, difference, mismatch_of_kind
 from systolic.verifier.expected import tolerance_of

@@ -60,6 +60,13 @@ class Graph:
         Their shapes as far as known; None is a size bound at run time. A tensor of unknown rank is absent.
     names : set of str
         Names that no new tensor may have: all of the file, those within subgraphs too, and those made since.
+    optimized : bool
+        Whether ONNX Runtime optimizes the graph that results are compared with.
+    initializers : set of str
+        Tensors that are constant for ONNX Runtime then: initializers, and what it computes from them first.
+    runtime : dict of str to list of int, or None
+        `runtime_constants` of the layers that a noted file says to have some, by their output. None: where
+        products of floats are computed exactly.
     """
 
     name: str
@@ -74,6 +81,9 @@ class Graph:
     dtypes: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, Sizes] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    optimized: bool = True
+    initializers: set[str] = field(default_factory=set)
+    runtime: dict[str, list[int]] | None = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
         """Return a name that no tensor has, and take it."""

@@ -196,9 +196,20 @@ def _batch_normalization(op: Operator) -> Converted:
     return layers.BatchNormalization(op.attribute("epsilon", 1e-5)), op.inputs[:5]
 
 
+def _runtime_constants(op: Operator) -> tuple[int, ...] | None:
+    """Return the inputs that are constant for ONNX Runtime, None if it is not to compute the product."""
+    graph, read = op.graph, [name for name in op.inputs if name]
+    if graph.runtime is None or any(graph.dtypes[name] != "float32" for name in read):
+        return None
+    if graph.noted:
+        numbers = graph.runtime.get(op.outputs[0])
+        return None if numbers is None else tuple(numbers)
+    return tuple(i for i, name in enumerate(read) if name in graph.initializers)
+
+
 def _matmul(op: Operator) -> Converted:
     op.only()
-    return layers.FloatMatMul(), op.inputs[:2]
+    return layers.FloatMatMul(runtime_constants=_runtime_constants(op)), op.inputs[:2]
 
 
 def _gemm(op: Operator) -> Converted:
@@ -211,6 +222,7 @@ def _gemm(op: Operator) -> Converted:
         transpose_b=bool(op.attribute("transB", 0)),
         alpha=alpha,
         beta=beta if op.has(2) else 1.0,
+        runtime_constants=_runtime_constants(op),
     )
     return layer, tuple(name for name in op.inputs if name)
 
@@ -221,7 +233,10 @@ def _conv(op: Operator) -> Converted:
     if rank is None:
         return evaluated(op)
     read = tuple(name for name in op.inputs if name)
-    return layers.FloatConv(groups=op.attribute("group", 1), **conv_window(op, rank)), read
+    layer = layers.FloatConv(
+        groups=op.attribute("group", 1), runtime_constants=_runtime_constants(op), **conv_window(op, rank)
+    )
+    return layer, read
 
 
 def _conv_transpose(op: Operator) -> Converted:

@@ -19,6 +19,7 @@ from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.floating import FLOATING
 from systolic.frontend.to_onnx.quantized import QUANTIZED
 from systolic.frontend.to_onnx.writer import Writer, tensor
+from systolic.layers.host.delegated import FloatProduct
 from systolic.model import Model, Node
 
 # As old as the usual operators allow, so that many runtimes read it; a layer may need another.
@@ -147,7 +148,12 @@ def _proto(model: Model) -> Any:
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     names = _name_nodes(proto.graph.node)
-    write_notes(proto, Notes(tuple(model.constants), names, tuple(writer.unused), not model.name))
+    runtime = {
+        node.output: list(node.layer.runtime_constants)
+        for node in model.nodes
+        if isinstance(node.layer, FloatProduct) and node.layer.runtime_constants is not None
+    }
+    write_notes(proto, Notes(tuple(model.constants), names, tuple(writer.unused), not model.name, runtime))
     return proto
 
 

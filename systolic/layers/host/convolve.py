@@ -17,6 +17,7 @@ from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import Pair, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.host.delegated import FloatProduct
 
 # Elements of a matrix of patches: 4 megabytes, which stay in cache.
 _PATCHES = 1 << 19
@@ -72,7 +73,7 @@ class _Convolution(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FloatConv(_Convolution):
+class FloatConv(FloatProduct, _Convolution):
     """A float convolution over 1, 2 or 3 axes; the weights are an input.
 
     It reads x (batch, ic, ...), w (oc, ic // groups, ...) and, optionally, a bias (oc,), of one type.
@@ -83,6 +84,8 @@ class FloatConv(_Convolution):
         One for all axes, or one for each.
     padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
     groups : int
+    runtime_constants : tuple of int or None
+        As for :class:`FloatMatMul`.
 
     Notes
     -----
@@ -104,6 +107,11 @@ class FloatConv(_Convolution):
     padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
     dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
     groups: int = field(default=1, kw_only=True)
+    runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        spatial.put_window(self)
+        super().__post_init__()
 
     def _span(self, shapes: Sequence[Shape]) -> spatial.Span:
         x, w = self._operands(shapes, "(oc, ic // groups, ...)")
@@ -120,10 +128,20 @@ class FloatConv(_Convolution):
         self._expect_bias(shapes, shapes[1][0])
         return (shapes[0][0], shapes[1][0], *span.out)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the convolution, an ndarray (batch, oc, ...)."""
-        self.output_dtype(*(array.dtype.name for array in inputs))
-        batch, oc, *_ = self.output_shape(*(array.shape for array in inputs))
+    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
+        span = self._span([array.shape for array in inputs])
+        # Written out, since it refuses auto_pad where there is a dilation.
+        pads = [pair[end] for end in (0, 1) for pair in span.pads]
+        return "Conv", {
+            "group": self.groups, "strides": span.stride, "dilations": span.dilation, "pads": pads,
+        }  # fmt: skip
+
+    def terms(self, shapes: Sequence[Shape]) -> int:
+        """Return the size of a kernel."""
+        return math.prod(shapes[1][1:])
+
+    def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
+        batch, oc = shape[:2]
         x, w = inputs[:2]
         span = self._span([array.shape for array in inputs])
         icg = w.shape[1]

@@ -17,6 +17,7 @@ from systolic._text import printable
 from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
+from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.layers.host.subgraphs import inner_nodes, subgraphs
 
 Call = Callable[[dict[str, np.ndarray], bool], list[Any]]
@@ -25,8 +26,8 @@ Call = Callable[[dict[str, np.ndarray], bool], list[Any]]
 Inferred = dict[str, tuple[str | None, tuple[int | None, ...] | None]]
 """Type and shape by a tensor's name, None for what is unknown."""
 
-ONNX_RUNTIME, ONNX = "ONNX Runtime", "onnx"
-"""Values of `delegate`."""
+ONNX = "onnx"
+"""What `delegate` says of a layer that onnx's reference evaluator computes."""
 
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 """Domains whose operators the onnx package knows."""
@@ -432,17 +433,9 @@ class Runner:
             If the node does not take these values.
         MemoryError
         """
-        try:
+        who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
+        with session.naming(self.operator, who, but=(compared.Refused,)):
             results = self.call(dict(zip(self.reads, inputs, strict=True)), quick)
-        except compared.Refused:
-            raise
-        except Exception as error:
-            # Foreign code may raise anything on data that it does not accept.
-            text = " ".join(str(error).split())
-            who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
-            if isinstance(error, MemoryError) or any(words in text for words in session.NO_MEMORY):
-                raise MemoryError(f"{self.operator}, by {who}, needs more memory than there is") from error
-            raise ValueError(f"{self.operator}, by {who}: {type(error).__name__}: {text}") from error
         arrays = []
         for result, dtype in zip(results, dtypes, strict=True):
             if not isinstance(result, np.ndarray | np.generic):

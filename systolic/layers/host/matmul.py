@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from systolic import _check, _hints
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers.base import Shape
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host._parts import copied
+from systolic.layers.host.delegated import FloatProduct
 
 _TYPES = ("float32", "float64", "float16", "int32", "uint32", "int64", "uint64")
 
@@ -24,7 +26,7 @@ _ROWS = 128
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FloatMatMul(HostLayer):
+class FloatMatMul(FloatProduct):
     """Compute ``alpha a @ b + beta c`` on plain numbers, as :func:`numpy.matmul` broadcasts.
 
     Reads a, b and, optionally, c.
@@ -34,6 +36,10 @@ class FloatMatMul(HostLayer):
     transpose_a, transpose_b : bool
         Whether the last two axes are swapped first.
     alpha, beta : float
+    runtime_constants : tuple of int or None
+        None: compute the product here. Otherwise ONNX Runtime computes float32 products where it is
+        installed, and inputs of these numbers are constant: its sums depend on what is. It keeps a packed
+        copy of those that are read-only, which must never change.
 
     Notes
     -----
@@ -51,14 +57,14 @@ class FloatMatMul(HostLayer):
     array([[5.5]], dtype=float32)
     """
 
-    inputs: ClassVar[None] = None
-
     transpose_a: bool = field(default=False, kw_only=True)
     transpose_b: bool = field(default=False, kw_only=True)
     alpha: float = field(default=1.0, kw_only=True)
     beta: float = field(default=1.0, kw_only=True)
+    runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("transpose_a", "transpose_b"):
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
         for name in ("alpha", "beta"):
@@ -99,11 +105,21 @@ class FloatMatMul(HostLayer):
             raise TypeError(f"FloatMatMul takes an alpha and a beta for floats alone, not for {name}")
         return name
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the product."""
-        a, b, *rest = take_some(self, inputs, 2, 3)
-        shape = self.output_shape(*(array.shape for array in inputs))
-        dtype = self.output_dtype(*(array.dtype.name for array in inputs))
+    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
+        plain = not (self.transpose_a or self.transpose_b) and self.alpha == 1 and len(inputs) == 2
+        if plain:
+            return "MatMul", {}
+        return "Gemm", {
+            "transA": int(self.transpose_a), "transB": int(self.transpose_b),
+            "alpha": self.alpha, "beta": self.beta,
+        }  # fmt: skip
+
+    def terms(self, shapes: Sequence[Shape]) -> int:
+        """Return K."""
+        return shapes[0][-2 if self.transpose_a else -1]
+
+    def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
+        a, b, *rest = inputs
         a = np.swapaxes(a, -1, -2) if self.transpose_a else a
         b = np.swapaxes(b, -1, -2) if self.transpose_b else b
         with np.errstate(all="ignore"):

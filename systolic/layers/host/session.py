@@ -11,10 +11,13 @@ import functools
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+ONNX_RUNTIME = "ONNX Runtime"
+"""What `delegate` says of a layer that it computes."""
 
 NO_MEMORY = ("std::bad_alloc", "Failed to allocate memory")
 """Messages of ONNX Runtime when memory runs out: it has no class of errors for that."""
@@ -39,10 +42,52 @@ def operators() -> frozenset[tuple[str, str]]:
     return frozenset((s.domain, s.name) for s in schemas if s.domain == "com.microsoft")
 
 
-def create(model: bytes, what: str) -> Any:
+def installed() -> bool:
+    """Whether ONNX Runtime is, and onnx, which writes what it reads."""
+    return _onnxruntime() is not None and _onnx() is not None
+
+
+def create_node(
+    operator: str, attributes: Mapping[str, Any], reads: Sequence[str], constants: Mapping[str, np.ndarray]
+) -> Any:
+    """Return a session of a standard operator that writes "y", all tensors float32.
+
+    Parameters
+    ----------
+    operator : str
+    attributes : mapping
+    reads : sequence of str
+        Names of its inputs.
+    constants : mapping of str to ndarray
+        Inputs that are initializers. The session may read their memory at any time.
+    """
+    onnx, helper = _onnx(), _onnx().helper
+    kind = onnx.TensorProto.FLOAT
+    # The data of initializers is given apart: a message has 2 GiB at most, and would be one more copy.
+    initializers = [
+        onnx.TensorProto(
+            name=name, data_type=kind, dims=value.shape, data_location=onnx.TensorProto.EXTERNAL,
+            external_data=[onnx.StringStringEntryProto(key="location", value="memory")],
+        )
+        for name, value in constants.items()
+    ]  # fmt: skip
+    inputs = [helper.make_tensor_value_info(name, kind, None) for name in reads if name not in constants]
+    graph = helper.make_graph(
+        [helper.make_node(operator, reads, ["y"], **attributes)],
+        "node",
+        inputs,
+        [helper.make_tensor_value_info("y", kind, None)],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return create(model.SerializeToString(), operator, constants)
+
+
+def create(model: bytes, what: str, constants: Mapping[str, np.ndarray] | None = None) -> Any:
     """Return a session of a model that holds one node, called `what` in errors.
 
-    One thread: results then do not depend on the machine's number of cores.
+    One thread: results then do not depend on the machine's number of cores. `constants` are the values of
+    initializers that the model says are external.
 
     Raises
     ------
@@ -57,9 +102,12 @@ def create(model: bytes, what: str) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    values = [runtime.OrtValue.ortvalue_from_numpy(value) for value in (constants or {}).values()]
+    if constants:
+        options.add_external_initializers(list(constants), values)
     try:
         # Evaluating constants takes unknown time, and a run may never need them.
-        return runtime.InferenceSession(
+        made = runtime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
     except Exception as error:
@@ -67,6 +115,8 @@ def create(model: bytes, what: str) -> Any:
         text = " ".join(str(error).split())
         kind = NoKernel if any(words in text for words in _MISSING) else ValueError
         raise kind(f"ONNX Runtime {runtime.__version__} does not take {what}: {text}") from error
+    made.held = values  # as long as it may run: an interrupted call goes on without its caller
+    return made
 
 
 def describe(session: Any) -> dict[str, tuple[str | None, tuple[int | None, ...] | None]]:
@@ -105,6 +155,29 @@ def run(
         # End the run before its next node; nothing waits for the rest.
         options.terminate = True
         raise
+
+
+@contextlib.contextmanager
+def naming(operator: str, who: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Name operator and library in errors: foreign code may raise anything on data that it does not accept.
+
+    Errors of the kinds `but` stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the operator does not take its inputs.
+    MemoryError
+    """
+    try:
+        yield
+    except but:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+            raise MemoryError(f"{operator}, by {who}, needs more memory than there is") from error
+        raise ValueError(f"{operator}, by {who}: {type(error).__name__}: {text}") from error
 
 
 class _Caller:
@@ -156,3 +229,12 @@ def _onnxruntime() -> Any:
     except ImportError:
         return None
     return onnxruntime
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.helper
+    except ImportError:
+        return None
+    return onnx
