@@ -142,7 +142,7 @@ class BuildCore(build_ext):
 
 # Beginnings of the names of the C sources that each extension is linked with.
 PARTS: dict[str, tuple[str, ...]] = {
-    "systolic._threads": ("pool",),
+    "systolic._threads": ("pool", "scratch"),
     "systolic._kernels": ("isa", "array_", "gemm_", "host_"),
     "systolic._core": (),
     "systolic._gemm": (),

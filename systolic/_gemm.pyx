@@ -10,9 +10,10 @@ from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memset
 
 from systolic._kernels cimport in_use
-from systolic._threads cimport borrow, give_back, hire, share, spin_clock, whole_lines
+from systolic._threads cimport borrow, give_back, hire, share, whole_lines
 from systolic.kernels.gemm cimport GemmKernels
 from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
+from systolic.kernels.spin cimport spin_clock
 
 import numpy as np
 

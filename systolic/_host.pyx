@@ -9,8 +9,9 @@ Inputs and outputs must not overlap. The GIL is released.
 from libc.stdint cimport int32_t, uint8_t
 
 from systolic._kernels cimport in_use
-from systolic._threads cimport Task, hire, share
+from systolic._threads cimport hire, share
 from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
+from systolic.kernels.pool cimport PoolTask
 
 import numpy as np
 
@@ -167,7 +168,7 @@ cdef void _mul_chunk(void *context, Py_ssize_t number, int worker) noexcept nogi
                 e.is_signed, e.zero)
 
 
-cdef int _each(Task task, Each *e, Py_ssize_t threads) except -1:
+cdef int _each(PoolTask task, Each *e, Py_ssize_t threads) except -1:
     cdef Py_ssize_t chunks = (e.count + CHUNK - 1) // CHUNK
     cdef int workers = hire(min(threads, chunks))
     e.table = in_use().host
@@ -215,7 +216,7 @@ def mul(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
     _combine(_mul_chunk, a, b, out, scales, zero_points, threads)
 
 
-cdef int _combine(Task task, a, b, out, scales, zero_points, Py_ssize_t threads) except -1:
+cdef int _combine(PoolTask task, a, b, out, scales, zero_points, Py_ssize_t threads) except -1:
     cdef Each e
     cdef int i
     cdef const uint8_t[::1] first = _codes(a), second = _codes(b)

@@ -91,3 +91,30 @@ def test_programs_that_import_the_package_can_catch_it(arguments: list[str], tmp
 def test_the_modules_named_here_exist_and_would_be_seen() -> None:
     names = sorted(HEAVY | LATER)
     assert modules_after(f"import systolic, {', '.join(names)}") >= set(names)
+
+
+def test_the_allocator_is_left_as_it_is() -> None:
+    """glibc learns from the blocks that it sees freed which ones to map: an import must not teach it."""
+    code = """
+import ctypes, numpy
+libc = ctypes.CDLL(None)
+class Info(ctypes.Structure):
+    _fields_ = [(f"field{i}", ctypes.c_size_t) for i in range(10)]
+libc.mallinfo2.restype, libc.malloc.restype, libc.free.argtypes = Info, ctypes.c_void_p, [ctypes.c_void_p]
+def mapped():
+    before = libc.mallinfo2().field3  # blocks that are mapped
+    block = libc.malloc(ctypes.c_size_t(3 << 20))
+    after = libc.mallinfo2().field3
+    # Freeing it would teach.
+    return after - before
+print(mapped())
+import systolic, systolic.cli
+print(mapped())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if "mallinfo2" in done.stderr:
+        pytest.skip("needs glibc 2.33")
+    assert done.stdout.split() == ["1", "1"], done.stderr
+    package = Path(systolic.__file__).parent
+    assert not [path.name for path in package.glob("_*.so") if b"mallopt" in path.read_bytes()]

@@ -1,12 +1,16 @@
-"""Sharing work where a thread is not to be had, or where a fork comes in between."""
+"""The thread pool: its protocol in C, also under ThreadSanitizer; and where no thread starts, or a fork comes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def printed(script: str) -> str:
@@ -95,3 +99,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 other.join()
 """
     assert printed(script) == "9\n"
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="reads the sources")
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("cc"), reason="needs a compiler and POSIX threads")
+@pytest.mark.parametrize("options", [["-O2"], ["-O1", "-g", "-fsanitize=thread"]], ids=["plain", "sanitized"])
+def test_protocol(tmp_path: Path, options: list[str]) -> None:
+    kernels, program = ROOT / "systolic" / "kernels", tmp_path / "check"
+    sources = [str(ROOT / "tests" / "pool_check.c"), str(kernels / "pool.c")]
+    needed = bool(os.environ.get("SYSTOLIC_REQUIRE_TSAN"))
+    command = ["cc", *options, "-I", str(kernels), *sources, "-pthread", "-o", str(program)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode and len(options) > 1 and not needed:
+        pytest.skip("the compiler has no ThreadSanitizer")
+    assert built.returncode == 0, built.stderr
+
+    def run(*before: str) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        return subprocess.run([*before, program], env=environment, capture_output=True, text=True, timeout=120)
+
+    done = run()
+    if "unexpected memory mapping" in done.stderr and shutil.which("setarch"):
+        # Too many random bits in addresses for this ThreadSanitizer.
+        done = run("setarch", "-R")
+        if "Operation not permitted" in done.stderr and not needed:
+            pytest.skip("ThreadSanitizer cannot run here")
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stdout + done.stderr

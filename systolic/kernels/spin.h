@@ -1,4 +1,4 @@
-/* What threads need that wait for one another for microseconds: atomic words, a pause, a clock.
+/* What the thread pool needs of compiler and system: atomic words, pauses, a clock.
  *
  * Every atomic operation is sequentially consistent. Where the compiler has none that this file
  * knows, ATOMIC_WORDS is 0: then nothing may be shared, and one thread does all the work.
@@ -89,7 +89,17 @@ static inline void spin_block_signals(void) {
 #endif
 }
 
-/* Nanoseconds from some moment on. */
+/* Sleep for about so long. */
+static inline void spin_nap(long nanoseconds) {
+#if defined(_WIN32)
+    Sleep((DWORD)(nanoseconds / 1000000));
+#else
+    struct timespec time = {0, nanoseconds};
+    nanosleep(&time, NULL);
+#endif
+}
+
+/* Nanoseconds since some moment. */
 static inline int64_t spin_clock(void) {
 #if defined(_WIN32)
     LARGE_INTEGER count, each;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from systolic.array.workspace import Workspace
+
 
 class Accumulators:
     """Two halves of rows of `cols` sums, one filling while the other drains.
@@ -14,6 +16,8 @@ class Accumulators:
         Rows of one half.
     cols : int
         Columns of the array.
+    memory : Workspace, optional
+        Where the rows are kept, with any values until they are written; lent for the time of use.
 
     Notes
     -----
@@ -22,9 +26,10 @@ class Accumulators:
     unlimited accumulators hold only what is used.
     """
 
-    def __init__(self, rows: int, cols: int) -> None:
+    def __init__(self, rows: int, cols: int, memory: Workspace | None = None) -> None:
         self.rows, self.cols = rows, cols
-        self._halves = [np.zeros((0, cols), dtype=np.int32) for _ in range(2)]
+        self._memory = Workspace() if memory is None else memory
+        self._halves = [np.empty((0, cols), dtype=np.int32) for _ in range(2)]
 
     def write(self, half: int, row: int, psums: np.ndarray, *, first: bool) -> None:
         """Put psums, (m, cols) int32, into rows row..row + m - 1: over what stands there if these
@@ -33,9 +38,8 @@ class Accumulators:
         if stop > self.rows:
             raise IndexError(f"row {stop - 1} of a half of {self.rows} accumulator rows")
         if stop > len(self._halves[half]):
-            grown = np.zeros(
-                (min(max(stop, 2 * len(self._halves[half])), self.rows), self.cols), dtype=np.int32
-            )
+            size = min(max(stop, 2 * len(self._halves[half])), self.rows)
+            grown = self._memory.empty(f"half {half}", (size, self.cols), np.int32)
             grown[: len(self._halves[half])] = self._halves[half]
             self._halves[half] = grown
         if first:

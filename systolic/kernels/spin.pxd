@@ -1,0 +1,2 @@
+cdef extern from "kernels/spin.h" nogil:
+    long long spin_clock()
