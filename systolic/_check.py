@@ -161,7 +161,10 @@ def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -
 
 def matrices(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the operands of a product, x (M, K) and w (K, N), as :func:`operand` does."""
-    x, w = operand(x, "x", ndim=2, axes="(M, K)"), operand(w, "w", ndim=2, axes="(K, N)")
+    usual = type(x) is type(w) is np.ndarray and x.ndim == w.ndim == 2
+    if not (usual and x.dtype.char in "bB" and w.dtype.char in "bB"):
+        x = operand(x, "x", ndim=2, axes="(M, K)")
+        w = operand(w, "w", ndim=2, axes="(K, N)")
     if x.shape[1] != w.shape[0]:
         raise ValueError(
             f"x and w must share K, but x is {shape(x.shape)} and w is {shape(w.shape)}"

@@ -35,9 +35,13 @@ def lower_conv2d(
     layout = _check.choice(layout, "layout", LAYOUTS)
     x = _check.operand(x, "x", ndim=4, axes=IMAGE_AXES[layout])
     w = _check.operand(w, "w", ndim=4, axes="(oc, ic // groups, kh, kw)")
-    zero_point = _check.integers(pad_value, "x_zero_point", x.dtype.name)
-    if zero_point.ndim:
-        raise ValueError(f"x_zero_point must be one number, not the shape {_check.shape(zero_point.shape)}")
+    if type(pad_value) is not int or not 0 <= pad_value <= 127:  # what fits both types is the usual case
+        zero_point = _check.integers(pad_value, "x_zero_point", x.dtype.name)
+        if zero_point.ndim:
+            raise ValueError(
+                f"x_zero_point must be one number, not the shape {_check.shape(zero_point.shape)}"
+            )
+        pad_value = int(zero_point)
     groups = _check.integer(groups, "groups", minimum=1)
     view = conv_window(
         x.shape,
@@ -50,7 +54,7 @@ def lower_conv2d(
     )
     last = layout == "NHWC"
     images = x.transpose(0, 3, 1, 2) if last else x
-    return lower_images(images, filter_matrices(w, groups), view, int(zero_point), last)
+    return lower_images(images, filter_matrices(w, groups), view, pad_value, last)
 
 
 def lower_images(

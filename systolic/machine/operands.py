@@ -88,10 +88,10 @@ def _once(values: np.ndarray) -> np.ndarray:
 
 def accumulators(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray:
     """Return room for the sums, or for what they become; zeros where there is nothing to add."""
-    x, gemm = lowered.x, lowered.gemm
+    gemm, x, w, _ = lowered
     make = np.empty if gemm.k else np.zeros
     if not isinstance(x, Patches):
-        return make(x.shape[:-1] + lowered.w.shape[-1:], dtype)
+        return make(x.shape[:-1] + w.shape[-1:], dtype)
     batch, channels = x.images.shape[0], gemm.groups * gemm.n
     return make((batch, *x.out, channels) if x.channels_last else (batch, channels, *x.out), dtype)
 
