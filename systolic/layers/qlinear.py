@@ -100,7 +100,8 @@ class QLinearConv(ArrayLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        return (shapes[0][0], shapes[3][0], *self._span(shapes).out)
+        out = self._span(shapes).out
+        return (shapes[0][0], shapes[3][0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y_zero_point's type."""
