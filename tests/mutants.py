@@ -480,10 +480,10 @@ MUTANTS = (
         (
             Change(
                 "array/systolic_array.py",
-                "start = max(self.cycle, queues.swap_at, queues.shift_stop)",
-                "start = max(self.cycle, queues.swap_at + 1, queues.shift_stop)",
+                "start = max(self.cycle, queues.swap_at, queues.shift_stop, not_before)",
+                "start = max(self.cycle, queues.swap_at + 1, queues.shift_stop, not_before)",
             ),
         ),
-        stages=("error",),
+        stages=("cycles",),
     ),
 )
