@@ -479,9 +479,9 @@ MUTANTS = (
         "the next tile's shift waits for a cycle after the swap",
         (
             Change(
-                "array/systolic_array.py",
-                "start = max(self.cycle, queues.swap_at, queues.shift_stop, not_before)",
-                "start = max(self.cycle, queues.swap_at + 1, queues.shift_stop, not_before)",
+                "array/queues.py",
+                "start = max(now, self.swap_at, self.shift_stop, not_before)",
+                "start = max(now, self.swap_at + 1, self.shift_stop, not_before)",
             ),
         ),
         stages=("cycles",),

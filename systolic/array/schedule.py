@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic.array.state import Queues
+from systolic.array.queues import Queues
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
 

@@ -1,129 +1,18 @@
-"""What the array holds between two clock edges: registers, and what is queued at its ports."""
+"""The registers of an array between two clock edges, and all else that determines its future."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from dataclasses import FrozenInstanceError
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from systolic import _check
 from systolic._show.table import card
+from systolic.array.queues import Queues
 from systolic.config import ArrayConfig
-
-
-class Rows(Protocol):
-    """A matrix that is read some rows at a time: an ndarray, or one lowered on demand."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(m, k)."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Return some consecutive rows."""
-        ...
-
-
-class Sink(Protocol):
-    """Where a stream's finished psums go instead of the array's outputs."""
-
-    def __call__(self, row: int, psums: np.ndarray, /) -> None:
-        """Take rows row..row + len(psums) - 1, (?, cols); they are overwritten after the call."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class QueuedTile:
-    """A weight tile whose first shift beat stands at local time `start`."""
-
-    start: int
-    w: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class QueuedStream:
-    """Rows of x from local time `start` on, the first one with a swap beat or without.
-
-    `done` collects the psums of rows that have left the array, unless a `sink` takes them.
-    """
-
-    start: int
-    x: Rows
-    swap: bool
-    done: tuple[np.ndarray, ...] = ()
-    sink: Sink | None = None
-
-    @property
-    def stop(self) -> int:
-        """Local time after the last row."""
-        return self.start + self.x.shape[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Queues:
-    """What is in flight at the ports and below the array, in local time.
-
-    Attributes
-    ----------
-    tiles, streams : tuple
-        Tiles that have not left the array, streams whose psums have not all left it.
-    shift_stop, swap_at, stream_stop : int
-        When the last shift ends, the last swap happens, the last stream ends.
-    loaded, swap_waiting : bool
-        Whether a tile was shifted in since the last swap; whether a swap waits for a row.
-    swap_not_before : int
-        No earlier may that waiting swap happen.
-    below : ndarray of the sums' type, (cols - 1, cols)
-        Psums that left the bottom row, of the rows of x that have not left in all columns.
-    outputs : tuple of ndarray of the sums' type, (m, cols)
-        Finished streams.
-    """
-
-    below: np.ndarray
-    tiles: tuple[QueuedTile, ...] = ()
-    streams: tuple[QueuedStream, ...] = ()
-    shift_stop: int = 0
-    swap_at: int = 0
-    stream_stop: int = 0
-    loaded: bool = False
-    swap_waiting: bool = False
-    swap_not_before: int = 0
-    outputs: tuple[np.ndarray, ...] = ()
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Queues):
-            return NotImplemented
-        return _same(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @classmethod
-    def empty(cls, cols: int, sums: Any, now: int = 0) -> Queues:
-        """Return queues with nothing in them at cycle `now`, above sums of this type."""
-        return cls(no_psums(cols, sums), shift_stop=now, swap_at=now, stream_stop=now)
-
-
-@lru_cache(maxsize=16)
-def no_psums(cols: int, sums: Any) -> np.ndarray:
-    """Return what is below an array of so many columns when no stream is in flight."""
-    return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two queues, or two things in them, are equal, arrays by their values."""
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and np.array_equal(a, b)
-    if isinstance(a, tuple):
-        return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, QueuedStream) and isinstance(b, QueuedStream):
-        # However a run was cut into chunks.
-        a, b = (replace(s, done=(np.concatenate(s.done),) if s.done else ()) for s in (a, b))
-    if isinstance(a, Queues | QueuedTile | QueuedStream):
-        return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
-    return bool(a == b)
 
 
 class _Named:

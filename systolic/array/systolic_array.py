@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import starmap
 from typing import Any, NamedTuple
 
@@ -11,22 +10,14 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic._show.progress import shown
-from systolic.array.schedule import Ports, idle_ports, port_window, skewed
-from systolic.array.state import (
-    QueuedStream,
-    QueuedTile,
-    Queues,
-    Registers,
-    Rows,
-    Sink,
-    State,
-    no_psums,
-)
-from systolic.array.workspace import workspace
+from systolic.array.advance import Assignment, advanced
+from systolic.array.queues import Queues, Rows, Sink
+from systolic.array.schedule import Ports, idle_ports
+from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import operand_name
 from systolic.threads import thread_count
-from systolic.trace.probe import Probe, changed, next_stops
+from systolic.trace.probe import Probe, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
 
 # Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
@@ -37,9 +28,6 @@ _CHUNK_PORT_CYCLES = 1 << 26
 
 # Below this many PE-cycles, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
-
-Assignment = tuple[Any, str, Any]
-"""An object, the name of an attribute, and its new value."""
 
 
 class Difference(NamedTuple):
@@ -180,11 +168,7 @@ class SystolicArray:
             if a swap still waits for its row: stream that first.
         """
         tile, first = self._tile(w), _check.integer(not_before, "not_before", minimum=0)
-        queues = self._queues
-        queued = QueuedTile(self._shift_start(queues, first), tile)
-        stop = queued.start + self._config.rows
-        self._enqueue(replace(queues, tiles=(*queues.tiles, queued), shift_stop=stop, loaded=True))
-        return self
+        return self._enqueue(self._queues.shifted(self._config, self.cycle, tile, first))
 
     def swap(self, *, not_before: int = 0) -> SystolicArray:
         """Queue a swap: the next streamed row multiplies with the tile shifted in last.
@@ -199,11 +183,8 @@ class SystolicArray:
         TypeError, ValueError
             If no tile was shifted in since the last swap, or `not_before` is no cycle.
         """
-        first, queues = _check.integer(not_before, "not_before", minimum=0), self._queues
-        if not queues.loaded:
-            raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
-        self._enqueue(replace(queues, swap_waiting=True, swap_not_before=first, loaded=False))
-        return self
+        first = _check.integer(not_before, "not_before", minimum=0)
+        return self._enqueue(self._queues.swapped(first))
 
     def stream(self, x: Any, *, not_before: int = 0) -> SystolicArray:
         """Queue rows of x, one per cycle.
@@ -222,14 +203,7 @@ class SystolicArray:
             is no cycle.
         """
         rows, first = self._moving(x), _check.integer(not_before, "not_before", minimum=0)
-        queues = self._queues
-        start, swaps = max(self.cycle, queues.stream_stop, first), queues.swap_waiting
-        if swaps:
-            start = max(start, queues.shift_stop, queues.swap_not_before)
-            queues = replace(queues, swap_at=start, swap_waiting=False)
-        queued = QueuedStream(start, rows, swaps)
-        self._enqueue(replace(queues, streams=(*queues.streams, queued), stream_stop=queued.stop))
-        return self
+        return self._enqueue(self._queues.streamed(self.cycle, rows, first))
 
     def fold(self, w: Any, x: Any, *, not_before: tuple[int, int] = (0, 0)) -> SystolicArray:
         """Queue a whole fold: shift the tile w in, swap, stream the rows of x.
@@ -268,8 +242,7 @@ class SystolicArray:
             raise TypeError(f"not_before must be the cycles (shift, swap), not {_check.kind(not_before)}")
         names = ("not_before: shift", "not_before: swap")
         times = [_check.integer(t, name, minimum=0) for t, name in zip(not_before, names, strict=True)]
-        self._queue(tile, rows, None, *times)
-        return self
+        return self._enqueue(self._queues.folded(self._config, self.cycle, tile, rows, None, *times))
 
     def queue_fold(
         self, w: np.ndarray, x: Rows, sink: Sink, *, not_before: tuple[int, int] = (0, 0)
@@ -292,31 +265,12 @@ class SystolicArray:
         shift_cycle, swap_cycle : int
             When the first shift beat and the swap will be.
         """
-        return self._queue(w, x, sink, *not_before)
+        self._enqueue(self._queues.folded(self._config, self.cycle, w, x, sink, *not_before))
+        return self._queues.tiles[-1].start, self._queues.swap_at
 
-    def _enqueue(self, queues: Queues) -> None:
+    def _enqueue(self, queues: Queues) -> SystolicArray:
         self._state = self._state.replace(queues=queues)
-
-    def _queue(
-        self, w: np.ndarray, x: Rows, sink: Sink | None, shift: int, swap: int
-    ) -> tuple[int, int]:
-        # At once, since each copy of the queues takes a microsecond.
-        queues = self._queues
-        tile = QueuedTile(self._shift_start(queues, shift), w)
-        loaded = tile.start + self._config.rows
-        stream = QueuedStream(max(self.cycle, queues.stream_stop, loaded, swap), x, True, sink=sink)
-        self._enqueue(
-            replace(
-                queues,
-                tiles=(*queues.tiles, tile),
-                streams=(*queues.streams, stream),
-                shift_stop=loaded,
-                swap_at=stream.start,
-                stream_stop=stream.stop,
-                loaded=False,
-            )
-        )
-        return tile.start, stream.start
+        return self
 
     def _tile(self, w: Any) -> np.ndarray:
         tile = _check.operand(w, "w", ndim=2, axes="(k, n)")
@@ -350,20 +304,6 @@ class SystolicArray:
                 f"{name} must hold {dtype}, as the array's config says, not {values.dtype}; "
                 f"make the array with ArrayConfig({field}={values.dtype.name!r})"
             )
-
-    def _shift_start(self, queues: Queues, not_before: int) -> int:
-        if queues.swap_waiting:
-            raise ValueError("a swap waits for its first row of x: call stream(x) before the next shift(w)")
-        start = max(self.cycle, queues.swap_at, queues.shift_stop, not_before)
-        return start if self._config.double_buffered else max(start, self._drained_at(queues))
-
-    def _drained_at(self, queues: Queues) -> int:
-        # The cycle at which the last queued beat has left the last PE.
-        beats = [tile.start + self._config.rows for tile in queues.tiles]
-        beats += [stream.stop for stream in queues.streams]
-        if not beats:
-            return self.cycle
-        return max(self.cycle, max(beats) + self._config.rows + self._config.cols - 2)
 
     # Clocking
 
@@ -466,18 +406,16 @@ class SystolicArray:
         raise TypeError(f"{caller}() has no port {name!r}; the ports are {known}")
 
     def _drive(self, given: Ports, cycles: int, workers: int, caller: str) -> np.ndarray:
-        rows, cols = self._config.rows, self._config.cols
-        due = [tile.start + rows + max(rows, cols) - 1 for tile in self._queues.tiles]
-        due += [stream.stop + rows - 1 for stream in self._queues.streams]
-        if due and max(due) > self.cycle:
+        free = self._queues.ports_free_at(self._config)
+        if free > self.cycle:
             raise ValueError(
-                f"{caller}() drives the ports by hand, but queued values stand on them until cycle "
-                f"{max(due)}; call run() first, or reset()"
+                f"{caller}() drives the ports by hand, but queued values stand on them until cycle {free}; "
+                "call run() first, or reset()"
             )
         for probe in self._probes:
             probe.reserve(self.cycle, self.cycle + cycles)
         ports = idle_ports(self._config, cycles) | given
-        bottom = np.empty((cycles, cols), self._config.format.sum)
+        bottom = np.empty((cycles, self._config.cols), self._config.format.sum)
         done = 0
         while done < cycles:
             done += self._clock(min(self._chunk(), cycles - done), workers, ports, done, bottom)
@@ -521,7 +459,7 @@ class SystolicArray:
                     f"until must be cycle {self.cycle} or later, not {until}; reset() goes back to 0"
                 )
         else:
-            count = self._drained_at(self._queues) - self.cycle
+            count = self._queues.drained_at(self._config, self.cycle) - self.cycle
         for probe in self._probes:
             probe.reserve(self.cycle, self.cycle + count)
         workers = thread_count(threads)
@@ -556,8 +494,10 @@ class SystolicArray:
             cycles = stop - self.cycle
         if ports is not None:
             ports = {name: values[line : line + cycles] for name, values in ports.items()}
-        state, assignments, error = self._advanced(
-            cycles, workers, ports, None if bottom is None else bottom[line : line + cycles], wanted
+        threads = workers if cycles * self._config.rows * self._config.cols >= _WORTH_A_THREAD else 1
+        leaving = None if bottom is None else bottom[line : line + cycles]
+        state, assignments, error = advanced(
+            self._config, self._state, cycles, threads, ports, leaving, wanted
         )
         self._commit(state, assignments)
         if error is not None:
@@ -568,71 +508,6 @@ class SystolicArray:
         # Interrupts come between bytecodes. A single one makes all assignments, so that state and probes are
         # either all old or all new.
         tuple(starmap(setattr, [(self, "_state", state), *assignments]))
-
-    def _advanced(
-        self, cycles: int, workers: int, ports: Ports | None, bottom: np.ndarray | None, wanted: list[Probe]
-    ) -> tuple[State, list[Assignment], Exception | None]:
-        # Work on copies; _commit assigns them.
-        config, old, queues = self._config, self._state, self._queues
-        rows, cols, sums = config.rows, config.cols, config.format.sum
-        dataflow = config.dataflow_record
-        with workspace() as memory:
-            if ports is None:
-                ports = port_window(queues, config, old.cycle, cycles, memory)
-            arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in config.register_dtypes}
-            # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
-            # belongs to one row of x is one row of `below`. Outputs are views of it.
-            keep = any(stream.sink is None for stream in queues.streams)
-            shape = (cycles + cols - 1, cols)
-            below = np.empty(shape, sums) if keep else memory.empty("below", shape, sums)
-            _copy(below[: cols - 1], queues.below)
-            below[max(cycles, cols - 1) :] = 0  # what is not yet due
-            leaving = skewed(below, cycles, cols)
-            threads = workers if cycles * rows * cols >= _WORTH_A_THREAD else 1
-            dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
-            assignments, error = _at_stop(wanted, old.cycle + cycles, arrays)
-            if wanted:  # the accumulators take what the registers hold now
-                leaving[-1] = arrays[dataflow.leaves][-1]
-            if bottom is not None:
-                bottom[:] = leaving
-            queues = self._collected(queues, below, cycles)
-        for values in arrays.values():
-            values.flags.writeable = False
-        return State(**arrays, cycle=old.cycle + cycles, queues=queues), assignments, error
-
-    def _collected(self, queues: Queues, below: np.ndarray, cycles: int) -> Queues:
-        # `psums` holds what the rows of local times first.. left in all columns.
-        rows, cols = self._config.rows, self._config.cols
-        first, psums = self.cycle - (rows - 1) - (cols - 1), below[:cycles]
-        streams: list[QueuedStream] = []
-        outputs = queues.outputs
-        last = first + cycles
-        for stream in queues.streams:
-            start, stop = max(stream.start, first), min(stream.stop, last)
-            if start < stop:
-                out = psums[start - first : stop - first]
-                if stream.sink is not None:
-                    stream.sink(start - stream.start, out)
-                else:
-                    # A view keeps all of a chunk's psums; a few rows are better off without them.
-                    kept = out if 2 * len(out) > cycles + cols else out.copy()
-                    stream = replace(stream, done=(*stream.done, kept))
-            if stream.stop <= last:
-                if stream.sink is None:
-                    output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
-                    output.flags.writeable = False
-                    outputs = (*outputs, output)
-            else:
-                streams.append(stream)
-        # A tile is kept until its last beat has left the last PE.
-        oldest = self.cycle + cycles - (2 * rows + cols - 2)
-        tiles = tuple(tile for tile in queues.tiles if tile.start > oldest)
-        # Nobody asks for psums of no stream.
-        left = no_psums(cols, below.dtype)
-        if streams:
-            left = np.empty((cols - 1, cols), below.dtype)
-            _copy(left, below[cycles:])
-        return replace(queues, tiles=tiles, streams=tuple(streams), outputs=outputs, below=left)
 
     # Looking at it
 
@@ -682,7 +557,7 @@ class SystolicArray:
             ("operands", f"{config.activation_dtype} activations, {config.weight_dtype} weights"),
             ("cycle", f"{self.cycle:,}"),
             ("streams", f"{waiting} in flight, {len(queues.outputs)} finished"),
-            ("drained at", f"cycle {self._drained_at(queues):,}"),
+            ("drained at", f"cycle {queues.drained_at(self._config, self.cycle):,}"),
         ]
 
     def __repr__(self) -> str:
@@ -696,29 +571,3 @@ class SystolicArray:
         from systolic._show.table import card
 
         return card("SystolicArray", self._summary())
-
-
-def _copy(target: np.ndarray, source: np.ndarray) -> None:
-    """Copy a matrix in parts: it takes gigabytes below a wide array, and Ctrl-C waits for one part only."""
-    rows = max(1, _COPIED // max(source.shape[1], 1))
-    for first in range(0, len(source), rows):
-        target[first : first + rows] = source[first : first + rows]
-
-
-# Elements copied between two checks for Ctrl-C.
-_COPIED = 1 << 23
-
-
-def _at_stop(
-    probes: list[Probe], cycle: int, registers: dict[str, np.ndarray]
-) -> tuple[list[Assignment], Exception | None]:
-    """Call probes, which may change `registers`; return what they assign, and the first error of one."""
-    assignments: list[Assignment] = []
-    first: Exception | None = None
-    for probe in probes:
-        try:
-            change = probe.at_stop(cycle, Registers(registers))
-            assignments += changed(change, probe, registers)
-        except Exception as error:
-            first = first or error
-    return assignments, first

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check
+from systolic.array.queues import QueuedStream, QueuedTile, Queues
 from systolic.array.schedule import port_window, skewed
-from systolic.array.state import QueuedStream, QueuedTile, Queues
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import Gemm

@@ -1,0 +1,92 @@
+"""From one state to a later one: ports, kernel, probes, and what leaves the array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from systolic.array.queues import copy
+from systolic.array.schedule import Ports, port_window, skewed
+from systolic.array.state import Registers, State
+from systolic.array.workspace import workspace
+from systolic.config import ArrayConfig
+from systolic.trace.probe import Probe, changed
+
+Assignment = tuple[Any, str, Any]
+"""An object, the name of an attribute, and its new value."""
+
+
+def advanced(
+    config: ArrayConfig,
+    old: State,
+    cycles: int,
+    threads: int,
+    ports: Ports | None,
+    bottom: np.ndarray | None,
+    probes: Sequence[Probe],
+) -> tuple[State, list[Assignment], Exception | None]:
+    """Clock a state, and show the last edge to probes.
+
+    Parameters
+    ----------
+    config : ArrayConfig
+    old : State
+        Left as it is, whatever comes in between.
+    cycles, threads : int
+    ports : dict of str to ndarray, optional
+        Port values; None: those that are queued.
+    bottom : ndarray, (cycles, cols), optional
+        Receives what leaves the bottom row after each edge.
+    probes : sequence of Probe
+
+    Returns
+    -------
+    state : State
+    assignments : list of (object, str, object)
+        What probes assign together with the new state.
+    error : Exception or None
+        The first that a probe raised.
+    """
+    queues = old.queues
+    assert queues is not None  # State.idle and State.checked fill it in
+    cols, sums = config.cols, config.format.sum
+    dataflow = config.dataflow_record
+    with workspace() as memory:
+        if ports is None:
+            ports = port_window(queues, config, old.cycle, cycles, memory)
+        arrays: dict[str, Any] = {name: getattr(old, name).copy() for name in config.register_dtypes}
+        # A psum leaves column c's bottom PE c cycles late: written through a skewed view, what
+        # belongs to one row of x is one row of `below`. Outputs are views of it.
+        keep = any(stream.sink is None for stream in queues.streams)
+        shape = (cycles + cols - 1, cols)
+        below = np.empty(shape, sums) if keep else memory.empty("below", shape, sums)
+        copy(below[: cols - 1], queues.below)
+        below[max(cycles, cols - 1) :] = 0  # what is not yet due
+        leaving = skewed(below, cycles, cols)
+        dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
+        assignments, error = _at_stop(probes, old.cycle + cycles, arrays)
+        if probes:  # the accumulators take what the registers hold now
+            leaving[-1] = arrays[dataflow.leaves][-1]
+        if bottom is not None:
+            bottom[:] = leaving
+        queues = queues.collected(config, old.cycle, below, cycles)
+    for values in arrays.values():
+        values.flags.writeable = False
+    return State(**arrays, cycle=old.cycle + cycles, queues=queues), assignments, error
+
+
+def _at_stop(
+    probes: Sequence[Probe], cycle: int, registers: dict[str, np.ndarray]
+) -> tuple[list[Assignment], Exception | None]:
+    """Call probes, which may change `registers`; return what they assign, and the first error of one."""
+    assignments: list[Assignment] = []
+    first: Exception | None = None
+    for probe in probes:
+        try:
+            change = probe.at_stop(cycle, Registers(registers))
+            assignments += changed(change, probe, registers)
+        except Exception as error:
+            first = first or error
+    return assignments, first

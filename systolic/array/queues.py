@@ -1,0 +1,232 @@
+"""What is queued at the ports of an array, when it happens, and the psums below the array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from systolic.config import ArrayConfig
+
+
+class Rows(Protocol):
+    """A matrix that is read some rows at a time: an ndarray, or one lowered on demand."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(m, k)."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some consecutive rows."""
+        ...
+
+
+class Sink(Protocol):
+    """Where a stream's finished psums go instead of the array's outputs."""
+
+    def __call__(self, row: int, psums: np.ndarray, /) -> None:
+        """Take rows row..row + len(psums) - 1, (?, cols); they are overwritten after the call."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedTile:
+    """A weight tile whose first shift beat stands at local time `start`."""
+
+    start: int
+    w: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedStream:
+    """Rows of x from local time `start` on, the first one with a swap beat or without.
+
+    `done` collects the psums of rows that have left the array, unless a `sink` takes them.
+    """
+
+    start: int
+    x: Rows
+    swap: bool
+    done: tuple[np.ndarray, ...] = ()
+    sink: Sink | None = None
+
+    @property
+    def stop(self) -> int:
+        """Local time after the last row."""
+        return self.start + self.x.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Queues:
+    """What is in flight at the ports and below the array, in local time.
+
+    Attributes
+    ----------
+    tiles, streams : tuple
+        Tiles that have not left the array, streams whose psums have not all left it.
+    shift_stop, swap_at, stream_stop : int
+        When the last shift ends, the last swap happens, the last stream ends.
+    loaded, swap_waiting : bool
+        Whether a tile was shifted in since the last swap; whether a swap waits for a row.
+    swap_not_before : int
+        No earlier may that waiting swap happen.
+    below : ndarray of the sums' type, (cols - 1, cols)
+        Psums that left the bottom row, of the rows of x that have not left in all columns.
+    outputs : tuple of ndarray of the sums' type, (m, cols)
+        Finished streams.
+    """
+
+    below: np.ndarray
+    tiles: tuple[QueuedTile, ...] = ()
+    streams: tuple[QueuedStream, ...] = ()
+    shift_stop: int = 0
+    swap_at: int = 0
+    stream_stop: int = 0
+    loaded: bool = False
+    swap_waiting: bool = False
+    swap_not_before: int = 0
+    outputs: tuple[np.ndarray, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Queues):
+            return NotImplemented
+        return _same(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # The array's rules: when what is queued happens.
+
+    def shifted(self, config: ArrayConfig, now: int, w: np.ndarray, not_before: int) -> Queues:
+        """Return these queues and a tile: after the last shift and the last swap."""
+        tile = QueuedTile(self._shift_start(config, now, not_before), w)
+        return replace(self, tiles=(*self.tiles, tile), shift_stop=tile.start + config.rows, loaded=True)
+
+    def swapped(self, not_before: int) -> Queues:
+        """Return these queues and a swap, which happens with the next row."""
+        if not self.loaded:
+            raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
+        return replace(self, swap_waiting=True, swap_not_before=not_before, loaded=False)
+
+    def streamed(self, now: int, x: Rows, not_before: int) -> Queues:
+        """Return these queues and rows: after the last rows, and with a swap once its tile is shifted in."""
+        start, queues = max(now, self.stream_stop, not_before), self
+        if self.swap_waiting:
+            start = max(start, self.shift_stop, self.swap_not_before)
+            queues = replace(self, swap_at=start, swap_waiting=False)
+        stream = QueuedStream(start, x, self.swap_waiting)
+        return replace(queues, streams=(*self.streams, stream), stream_stop=stream.stop)
+
+    def folded(
+        self, config: ArrayConfig, now: int, w: np.ndarray, x: Rows, sink: Sink | None, shift: int, swap: int
+    ) -> Queues:
+        """Return these queues, a tile, its swap and its rows, not before two cycles; in one copy."""
+        tile = QueuedTile(self._shift_start(config, now, shift), w)
+        loaded = tile.start + config.rows
+        stream = QueuedStream(max(now, self.stream_stop, loaded, swap), x, True, sink=sink)
+        return replace(
+            self,
+            tiles=(*self.tiles, tile),
+            streams=(*self.streams, stream),
+            shift_stop=loaded,
+            swap_at=stream.start,
+            stream_stop=stream.stop,
+            loaded=False,
+        )
+
+    def _shift_start(self, config: ArrayConfig, now: int, not_before: int) -> int:
+        if self.swap_waiting:
+            raise ValueError("a swap waits for its first row of x: call stream(x) before the next shift(w)")
+        start = max(now, self.swap_at, self.shift_stop, not_before)
+        return start if config.double_buffered else max(start, self.drained_at(config, now))
+
+    def drained_at(self, config: ArrayConfig, now: int) -> int:
+        """Return the cycle at which the last queued beat has left the last PE."""
+        beats = [tile.start + config.rows for tile in self.tiles]
+        beats += [stream.stop for stream in self.streams]
+        if not beats:
+            return now
+        return max(now, max(beats) + config.rows + config.cols - 2)
+
+    def ports_free_at(self, config: ArrayConfig) -> int:
+        """Return the cycle from which on no queued value passes a port."""
+        rows = config.rows
+        due = [tile.start + rows + max(rows, config.cols) - 1 for tile in self.tiles]
+        return max([0, *due, *(stream.stop + rows - 1 for stream in self.streams)])
+
+    def collected(self, config: ArrayConfig, now: int, below: np.ndarray, cycles: int) -> Queues:
+        """Return these queues after so many edges from `now`.
+
+        `below`, (cycles + cols - 1, cols), holds what left the array, by rows of x. Finished rows go to
+        their stream, which becomes an output or goes to its sink.
+        """
+        rows, cols = config.rows, config.cols
+        # The first `cycles` rows have left in all columns.
+        first = now - (rows - 1) - (cols - 1)
+        streams: list[QueuedStream] = []
+        outputs = self.outputs
+        last = first + cycles
+        for stream in self.streams:
+            start, stop = max(stream.start, first), min(stream.stop, last)
+            if start < stop:
+                out = below[start - first : stop - first]
+                if stream.sink is not None:
+                    stream.sink(start - stream.start, out)
+                else:
+                    # A view keeps all of a chunk's psums; a few rows are better off without them.
+                    kept = out if 2 * len(out) > cycles + cols else out.copy()
+                    stream = replace(stream, done=(*stream.done, kept))
+            if stream.stop <= last:
+                if stream.sink is None:
+                    output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
+                    output.flags.writeable = False
+                    outputs = (*outputs, output)
+            else:
+                streams.append(stream)
+        # A tile is kept until its last beat has left the last PE.
+        oldest = now + cycles - (2 * rows + cols - 2)
+        tiles = tuple(tile for tile in self.tiles if tile.start > oldest)
+        # Nobody asks for psums of no stream.
+        left = no_psums(cols, below.dtype)
+        if streams:
+            left = np.empty((cols - 1, cols), below.dtype)
+            copy(left, below[cycles:])
+        return replace(self, tiles=tiles, streams=tuple(streams), outputs=outputs, below=left)
+
+    @classmethod
+    def empty(cls, cols: int, sums: Any, now: int = 0) -> Queues:
+        """Return queues with nothing in them at cycle `now`, above sums of this type."""
+        return cls(no_psums(cols, sums), shift_stop=now, swap_at=now, stream_stop=now)
+
+
+@lru_cache(maxsize=16)
+def no_psums(cols: int, sums: Any) -> np.ndarray:
+    """Return what is below an array of so many columns when no stream is in flight."""
+    return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two queues, or two things in them, are equal, arrays by their values."""
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, QueuedStream) and isinstance(b, QueuedStream):
+        # However a run was cut into chunks.
+        a, b = (replace(s, done=(np.concatenate(s.done),) if s.done else ()) for s in (a, b))
+    if isinstance(a, Queues | QueuedTile | QueuedStream):
+        return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return bool(a == b)
+
+
+def copy(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy a matrix in parts: it takes gigabytes below a wide array, and Ctrl-C waits for one part only."""
+    rows = max(1, _COPIED // max(source.shape[1], 1))
+    for first in range(0, len(source), rows):
+        target[first : first + rows] = source[first : first + rows]
+
+
+# Elements copied between two checks for Ctrl-C.
+_COPIED = 1 << 23
