@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -98,31 +99,26 @@ def calls_section(rounds: int, *, estimates: int = 100_000) -> Section:
 
 
 def direct_run(x: np.ndarray, w: np.ndarray, config: ArrayConfig) -> Callable[[], np.ndarray]:
-    """Return what clocks a product of one fold through the kernel, every buffer made before.
+    """Return a function that clocks a product of one fold through the kernel, all buffers made before.
 
     It returns what left the bottom PEs after each edge, (cycles, cols) int32. Registers are not
     reset between calls: a second one clocks on from where the first ended.
     """
-    rows, cols = config.rows, config.cols
+    size = config.rows, config.cols
     # The last one is of the write that follows the last counted edge.
     values = list(ports(x, w, array=config))[:-1]
 
-    def stacked(name: str) -> np.ndarray:
-        return np.ascontiguousarray([getattr(value, name) for value in values])
+    def raw(array: np.ndarray) -> np.ndarray:
+        return array.view(np.uint8) if array.itemsize == 1 else array
 
-    registers = np.zeros((6, rows, cols), dtype=np.uint8)
-    psum = np.zeros((rows, cols), dtype=np.int32)
-    bottom = np.empty((len(values), cols), dtype=np.int32)
-    west = [stacked(name).view(np.uint8) for name in ("activation", "shift", "swap")]
-    weights, psums = stacked("weight").view(np.uint8), stacked("psum")
+    registers = [raw(np.zeros(size, dtype)) for dtype in config.register_dtypes.values()]
+    driven = [raw(np.ascontiguousarray([each.ports[name] for each in values])) for name in config.port_dtypes]
+    bottom = np.empty((len(values), config.cols), dtype=np.int32)
+    arguments: list[Any] = [*registers, *driven, bottom]
     x_signed, w_signed = x.dtype == np.int8, w.dtype == np.int8
 
     def work() -> np.ndarray:
-        _core.run(
-            registers[0], registers[1], registers[2], registers[3], psum, registers[4], registers[5],
-            west[0], west[1], west[2], weights, psums, bottom,
-            activation_signed=x_signed, weight_signed=w_signed,
-        )  # fmt: skip
+        _core.run(*arguments, activation_signed=x_signed, weight_signed=w_signed)
         return bottom
 
     return work

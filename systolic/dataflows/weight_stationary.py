@@ -91,20 +91,15 @@ def _stream_beats(start: int, x: Any, swap: bool) -> Iterator[Beat]:
 def _clock(
     registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, threads: int
 ) -> None:
-    weight, next_weight, weight_pass, activation, shift, swap = (
-        registers[name].view(np.uint8)
-        for name in ("weight", "next_weight", "weight_pass", "activation", "shift", "swap")
-    )
-    west_activation, west_shift, west_swap, north_weight = (
-        ports[name].view(np.uint8) for name in ("activation", "shift", "swap", "weight")
-    )
+    # The kernel takes registers and ports in the order of the record, those of one byte as uint8.
+    values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
+    arguments: list[Any] = [v if v.itemsize > 1 else v.view(np.uint8) for v in values]
     _core.run(
-        weight, next_weight, weight_pass, activation, registers["psum"], shift, swap,
-        west_activation, west_shift, west_swap, north_weight, ports["psum"], bottom,
+        *[*arguments, bottom],
         activation_signed=registers["activation"].dtype.char == "b",
         weight_signed=registers["weight"].dtype.char == "b",
         threads=threads,
-    )  # fmt: skip
+    )
 
 
 WEIGHT_STATIONARY = Dataflow(
