@@ -93,12 +93,12 @@ class ArrayConfig:
 
     @cached_property
     def format(self) -> Format:
-        """What operands, products and sums are."""
+        """Types of operands, products and sums."""
         return FORMATS[self.activation_dtype, self.weight_dtype]
 
     @property
     def dataflow_record(self) -> Dataflow:
-        """What a PE holds, what drives it and how it is clocked."""
+        """Registers, ports, rules and kernel of the array."""
         return WEIGHT_STATIONARY
 
     @cached_property
@@ -139,7 +139,7 @@ _MAX_SIZE = 16384
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """An array and what stands around it.
+    """An array and the machine around it.
 
     Parameters
     ----------

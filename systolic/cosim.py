@@ -53,7 +53,7 @@ class Scoreboard:
     """Steps an emulated array with the ports an RTL array is driven with, and compares registers.
 
     It knows no simulator: call :meth:`edge` with the port values of each clock edge and
-    :meth:`compare` with what the RTL's registers hold after it. ``examples/rtl`` does so under
+    :meth:`compare` with the values of the RTL's registers after it. ``examples/rtl`` does so under
     cocotb.
 
     Parameters
@@ -82,7 +82,7 @@ class Scoreboard:
 
     @property
     def expected(self) -> Registers:
-        """What the registers must hold now."""
+        """The values that the registers must hold now."""
         return self.array.registers
 
     def edge(self, **ports: Any) -> None:
@@ -94,7 +94,7 @@ class Scoreboard:
         self.array.reset()
 
     def compare(self, **registers: Any) -> None:
-        """Compare what the RTL's registers hold after the last edge.
+        """Compare the RTL's registers after the last edge.
 
         Parameters
         ----------

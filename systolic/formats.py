@@ -1,4 +1,4 @@
-"""Number formats as records: what an operand, a product and a sum are, and who computes them."""
+"""Number formats as records: types of operands, products and sums, and their kernel."""
 
 from __future__ import annotations
 

@@ -156,6 +156,13 @@ def test_states_and_arrays_of_another_dataflow() -> None:
         array.step(psum=1)
 
 
+def test_products_of_another_dataflow() -> None:
+    result = systolic.matmul(X, W, array=CONFIG, trace=True)
+    assert result.acc.tolist() == (X.astype(int) @ W).tolist()
+    assert result.cycles == 8 == systolic.estimate(result.gemm, machine=CONFIG).cycles
+    assert result.trace["out"][7].tolist() == [[0, 0, 0], [0, 0, -117]]
+
+
 def test_traces_of_another_dataflow(tmp_path: Path) -> None:
     pytest.importorskip("vcd")
     trace = Trace()

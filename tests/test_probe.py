@@ -88,6 +88,7 @@ def reference_run(
     flips = dict.fromkeys(dtypes, 0)
     before = {name: values.astype(dtypes[name]) for name, values in array.registers().items()}
     below = np.zeros(config.cols, np.int64)
+    cycles = systolic.estimate(Gemm(*x.shape, w.shape[1]), machine=config).cycles
     for values in ports(x, w, array=config):
         for c in np.flatnonzero(values.write):
             place = values.half[c], values.row[c], c
@@ -99,13 +100,9 @@ def reference_run(
             flip(array, fault, config)
         below = array.registers()["psum"][-1]
         after = {name: each.astype(dtypes[name]) for name, each in array.registers().items()}
-        last = values.cycle
-        counted = {name: toggled(after[name], before[name]) for name in after}
+        if values.cycle < cycles:  # the last port values are those of an accumulator write
+            flips = {name: flips[name] + toggled(after[name], before[name]) for name in flips}
         before = after
-        flips = {name: flips[name] + counted[name] for name in flips}
-    # The last port values belong to the accumulators: no edge is counted for them.
-    flips = {name: flips[name] - counted[name] for name in flips}
-    assert last
     return (y + 2**31) % 2**32 - 2**31, flips
 
 
@@ -376,22 +373,16 @@ def test_at_stop_must_be_overridden() -> None:
 
 
 def test_interrupts_leave_array_and_probes_together() -> None:
-    histories = []
-    for cycles in range(9):
-        toggles = Toggles()
-        SystolicArray(CONFIG, probe=toggles).fold(W, X).run(cycles)
-        histories.append(toggles.flips)
-
     def made() -> tuple[SystolicArray, Toggles, Trace]:
         toggles, trace = Toggles(), Trace(registers="psum")
         array = SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles), trace=trace)
         return array.fold(W, X).run(2), toggles, trace
 
-    clean = []
-    for cycles in range(9):
+    history = []
+    for stop in range(9):
         toggles = Toggles()
-        SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles)).fold(W, X).run(cycles)
-        clean.append(toggles.flips)
+        SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles)).fold(W, X).run(stop)
+        history.append(toggles.flips)
     array, toggles, trace = made()
     cycles = set()
 
@@ -399,12 +390,12 @@ def test_interrupts_leave_array_and_probes_together() -> None:
         array.run(1)
 
     for _ in every_interrupt(run, "systolic", 3):
-        assert toggles.flips == clean[array.cycle] and len(trace) == array.cycle
+        assert toggles.flips == history[array.cycle] and len(trace) == array.cycle
         cycles.add(array.cycle)
         array.run(until=6)
-        assert toggles.flips == clean[6]
+        assert toggles.flips == history[6]
         array, toggles, trace = made()
-    assert cycles == {2, 3} and histories[8] != clean[8]
+    assert cycles == {2, 3}
 
 
 def test_probes_copy_and_pickle_with_their_array() -> None:

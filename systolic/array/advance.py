@@ -1,4 +1,4 @@
-"""From one state to a later one: ports, kernel, probes, and what leaves the array."""
+"""Make a later state from one: lay out the ports, run the kernel, call probes, collect psums."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def advanced(
     bottom: np.ndarray | None,
     probes: Sequence[Probe],
 ) -> tuple[State, list[Assignment], Exception | None]:
-    """Clock a state, and show the last edge to probes.
+    """Clock a state; call probes after the last edge.
 
     Parameters
     ----------
     config : ArrayConfig
     old : State
-        Left as it is, whatever comes in between.
+        Not changed.
     cycles, threads : int
     ports : dict of str to ndarray, optional
         Port values; None: those that are queued.
     bottom : ndarray, (cycles, cols), optional
-        Receives what leaves the bottom row after each edge.
+        Receives the leaving register of the bottom row after each edge.
     probes : sequence of Probe
 
     Returns
     -------
     state : State
     assignments : list of (object, str, object)
-        What probes assign together with the new state.
+        Attributes of probes that change together with the state.
     error : Exception or None
-        The first that a probe raised.
+        The first error of a probe.
     """
     queues = old.queues
     assert queues is not None  # State.idle and State.checked fill it in
@@ -63,7 +63,7 @@ def advanced(
         shape = (cycles + cols - 1, cols)
         below = np.empty(shape, sums) if keep else memory.empty("below", shape, sums)
         copy(below[: cols - 1], queues.below)
-        below[max(cycles, cols - 1) :] = 0  # what is not yet due
+        below[max(cycles, cols - 1) :] = 0  # not yet due
         leaving = skewed(below, cycles, cols)
         dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
         assignments, error = _at_stop(probes, old.cycle + cycles, arrays)
@@ -80,7 +80,7 @@ def advanced(
 def _at_stop(
     probes: Sequence[Probe], cycle: int, registers: dict[str, np.ndarray]
 ) -> tuple[list[Assignment], Exception | None]:
-    """Call probes, which may change `registers`; return what they assign, and the first error of one."""
+    """Call probes, which may change `registers`; return their assignments and the first error."""
     assignments: list[Assignment] = []
     first: Exception | None = None
     for probe in probes:

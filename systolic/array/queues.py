@@ -1,4 +1,4 @@
-"""What is queued at the ports of an array, when it happens, and the psums below the array."""
+"""Tiles and rows queued at the ports, the rules for their cycles, and the psums below the array."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class QueuedStream:
 
 @dataclass(frozen=True, eq=False)
 class Queues:
-    """What is in flight at the ports and below the array, in local time.
+    """Work in flight at the ports and below the array, in local time.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Queues:
     loaded, swap_waiting : bool
         Whether a tile was shifted in since the last swap; whether a swap waits for a row.
     swap_not_before : int
-        No earlier may that waiting swap happen.
+        The earliest cycle of the waiting swap.
     below : ndarray of the sums' type, (cols - 1, cols)
         Psums that left the bottom row, of the rows of x that have not left in all columns.
     outputs : tuple of ndarray of the sums' type, (m, cols)
@@ -97,7 +97,7 @@ class Queues:
 
     __hash__ = None  # type: ignore[assignment]
 
-    # The array's rules: when what is queued happens.
+    # The array's rules for cycles
 
     def shifted(self, config: ArrayConfig, now: int, w: np.ndarray, not_before: int) -> Queues:
         """Return these queues and a tile: after the last shift and the last swap."""
@@ -159,8 +159,8 @@ class Queues:
     def collected(self, config: ArrayConfig, now: int, below: np.ndarray, cycles: int) -> Queues:
         """Return these queues after so many edges from `now`.
 
-        `below`, (cycles + cols - 1, cols), holds what left the array, by rows of x. Finished rows go to
-        their stream, which becomes an output or goes to its sink.
+        `below`, (cycles + cols - 1, cols), holds the psums that left the array, by rows of x. Complete rows
+        go to their stream's sink or, once the stream ends, to the outputs.
         """
         rows, cols = config.rows, config.cols
         # The first `cycles` rows have left in all columns.
@@ -203,7 +203,7 @@ class Queues:
 
 @lru_cache(maxsize=16)
 def no_psums(cols: int, sums: Any) -> np.ndarray:
-    """Return what is below an array of so many columns when no stream is in flight."""
+    """Return the psums below an array of so many columns when no stream is in flight: zeros."""
     return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))
 
 

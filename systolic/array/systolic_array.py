@@ -1,4 +1,4 @@
-"""The array as its users hold it: queue tiles and rows, or drive the ports by hand, and clock it."""
+"""``SystolicArray``: queue tiles and rows or drive the ports by hand; clock, save and restore it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from systolic.threads import thread_count
 from systolic.trace.probe import Probe, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
 
-# Work between two looks at Ctrl-C and at the progress bar: some tens of milliseconds. What is
-# kept of a chunk's port values and psums grows with its cycles and with the array's edges.
+# Work between two checks for Ctrl-C and for progress: some tens of milliseconds. The memory for
+# a chunk's port values and psums grows with its cycles and with the array's edges.
 _CHUNK_PE_CYCLES = 1 << 28
 _CHUNK_CYCLES = 1 << 14
 _CHUNK_PORT_CYCLES = 1 << 26
@@ -140,7 +140,7 @@ class SystolicArray:
         return self
 
     def reset(self) -> SystolicArray:
-        """Set registers and cycle to 0 and forget what is queued, the outputs and the trace."""
+        """Set registers and cycle to 0; drop everything queued, the outputs and the trace."""
         self._rewind(State.idle(self._config))
         return self
 
@@ -351,7 +351,7 @@ class SystolicArray:
         Returns
         -------
         ndarray of the sums' type, (cycles, cols)
-            Line t is what leaves the bottom row after that edge: ``psum[rows - 1]``.
+            Line t holds the psums of the bottom row after that edge: ``psum[rows - 1]``.
 
         Raises
         ------
@@ -487,7 +487,7 @@ class SystolicArray:
         bottom: np.ndarray | None = None,
     ) -> int:
         # Clock at most so many cycles, and fewer up to the next stop of a probe; return how many. With
-        # `ports`, their values from `line` on, and what leaves goes to those lines of `bottom`.
+        # `ports`, use their values from `line` on and put leaving psums into those lines of `bottom`.
         wanted: list[Probe] = []
         if self._probes:
             stop, wanted = next_stops(self._probes, self.cycle, self.cycle + cycles)

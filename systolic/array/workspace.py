@@ -1,4 +1,4 @@
-"""Memory for what a run needs for a moment only, kept from call to call.
+"""Temporary memory of runs, kept from call to call.
 
 Pages that are new to a process cost more to touch than many cycles cost to clock: a fold of 2048 rows on
 256 x 256 spent a quarter of its time on them.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# What is kept: so many workspaces, of so many bytes each.
+# Keep at most so many workspaces, of at most so many bytes each.
 _MOST_KEPT = 2
 _KEPT_BYTES = 1 << 25
 
@@ -20,11 +20,11 @@ _kept: list[Workspace] = []
 
 
 class Workspace:
-    """Named arrays; asking for a name again gives the same memory, whatever stands in it."""
+    """Named arrays; asking for a name again gives the same memory with its old values."""
 
     def __init__(self) -> None:
         self._memory: dict[str, np.ndarray] = {}
-        # Of `laid` arrays: their shape and type, and where something else than zeros stands.
+        # Of `laid` arrays: their shape, type and the places that are not zero.
         self._laid: dict[str, tuple[tuple[int, int], np.dtype, list[tuple[int, int, int]]]] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -52,7 +52,7 @@ class Workspace:
         Asked for the same shape again, it zeroes only what it laid before; nobody else may write to it.
         """
         places = [(line, line + len(matrix), matrix.shape[1]) for line, matrix in matrices]
-        # First of all: an interrupt may come anywhere, and what stands in new memory is not known.
+        # First of all: an interrupt may come anywhere, and new memory holds unknown values.
         before = self._laid.pop(name, None)
         array, dtype = self.empty(name, shape, dtype), np.dtype(dtype)
         if before is None or before[:2] != (shape, dtype):

@@ -1,4 +1,4 @@
-"""``Dataflow``: what an array holds, what drives it and how it is clocked, as one record."""
+"""``Dataflow``: registers, ports, rules, closed forms and kernel of an array as one record."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from systolic.formats import Format
 
 Holds = Literal["activation", "weight", "sum", "control"]
-"""What a register holds: an operand or a sum of the format, or one control bit."""
+"""Contents of a register: an operand or a sum of the format, or one control bit."""
 
 Role = Literal["west operand", "north operand", "shadow", "pass", "sum", "control"]
-"""What a register is for: the operand that comes from the west or from the north, what waits behind
-it, a delay on the way down, the running sum, or control. Drawings place registers by it."""
+"""Purpose of a register: the operand from the west or from the north, the value waiting behind it, a
+delay on the way down, the running sum, or control. Drawings place registers by it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ Beat = tuple[str, int, Any]
 is 1)."""
 
 Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int], None]
-"""Clocks registers in place: (registers, port values, receives what leaves, threads)."""
+"""Clocks registers in place: (registers, port values, leaving values to fill in, threads)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +100,7 @@ class Dataflow:
     leaves : str
         The register whose bottom row leaves the array, into the accumulators.
     rules : tuple of str
-        What happens at a clock edge, everywhere at once, from the values before it.
+        The events at a clock edge, everywhere at once, from the values before it.
     steps : callable
         (m, k, n, rows, cols, half) -> rows of x, columns of x and columns of w that a fold takes, at
         most; `half` is half the accumulators.
@@ -109,7 +109,7 @@ class Dataflow:
     cycles : callable
         Sizes -> cycles of the whole product. Like `fold_times` a closed form; this one takes arrays too.
     shift_beats, stream_beats : callable
-        What a tile shifted in, and rows streamed, put on the ports, in local time.
+        Port values of a tile shifted in, and of rows streamed, in local time.
     kernels : mapping of str to callable
         The function that clocks the registers, by :attr:`~systolic.formats.Format.kernel`.
     reference : type

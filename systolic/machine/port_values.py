@@ -62,7 +62,7 @@ class PortValues(NamedTuple):
 
 
 def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortValues]:
-    """Return what a product puts on the ports, for vectors, RTL comparison and scoreboards.
+    """Return the port values of a product, for vectors, RTL comparison and scoreboards.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What products cost, in closed form: one in Python's integers, many at once in numpy's int64."""
+"""Costs of products in closed form: one in Python's integers, many at once in numpy's int64."""
 
 from __future__ import annotations
 
@@ -200,9 +200,9 @@ _LARGEST = 2.0**63 - 2.0**16
 
 
 def _fitting(sizes: Sizes, formulas: Callable[[Sizes], dict[str, Any]]) -> dict[str, Any]:
-    """Return what closed forms give in int64; ValueError if a value does not fit."""
-    # int64 wraps silently, so the size of the result is taken from float64. What fits in the end is
-    # right even where a part of it wrapped on the way: the arithmetic is modulo 2^64.
+    """Return the values of closed forms in int64; ValueError if one does not fit."""
+    # int64 wraps silently, so the size of the result is taken from float64. A result that fits is
+    # right even if a part of it wrapped on the way: the arithmetic is modulo 2^64.
     for name, count in formulas(Sizes(*(np.asarray(value, dtype=float) for value in sizes))).items():
         if np.any(count > _LARGEST):
             raise ValueError(

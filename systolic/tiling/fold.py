@@ -1,4 +1,4 @@
-"""``Folds``: a Gemm's folds on an array, in order, each with its cycles; ``Schedule``: what runs them."""
+"""``Folds``: a Gemm's folds on an array, in order, with their cycles; ``Schedule``: folds as data."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def sizes_of(gemm: Gemm, array: ArrayConfig) -> Sizes:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What an array does for a product, and when: the array is told these cycles.
+    """Folds of a product with the cycles at which the array is told to run them.
 
     Parameters
     ----------

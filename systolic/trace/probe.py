@@ -14,7 +14,7 @@ from systolic.config import ArrayConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a probe changes at a stop.
+    """New values that a probe wants at a stop.
 
     Parameters
     ----------
@@ -27,6 +27,15 @@ class Change:
     -----
     Both take effect together with the edge. After an interrupt (Ctrl-C) either all of them have
     or none, so that a probe that counts this way never counts an edge twice.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, Change, Probe, SystolicArray
+    >>> class AddOne(Probe):
+    ...     def at_stop(self, cycle, registers):
+    ...         return Change(registers={"psum": registers.psum + 1})
+    >>> SystolicArray(ArrayConfig(1, 2), probe=AddOne()).run(1).registers.psum
+    array([[1, 1]], dtype=int32)
     """
 
     registers: Mapping[str, Any] = field(default_factory=dict)
@@ -48,8 +57,8 @@ class Probe:
     Notes
     -----
     Cycles are counted in edges done, as by ``SystolicArray.cycle``: a stop at cycle t + 1 shows the
-    registers after the edge of cycle t. What at_stop raises ends the run after that edge: the
-    array and the other probes have it behind them.
+    registers after the edge of cycle t. An exception from at_stop ends the run after that edge, which
+    the array and the other probes complete.
 
     Examples
     --------
@@ -67,7 +76,7 @@ class Probe:
     >>> toggles = Toggles()
     >>> _ = matmul(np.int8([[1, 2]]), np.int8([[3], [4]]), array=ArrayConfig(2, 2), probe=toggles)
     >>> toggles.flips
-    8
+    10
 
     Flip a bit of one register at one cycle:
 
@@ -108,12 +117,12 @@ class Probe:
         Returns
         -------
         Change or None
-            What to change, if anything.
+            Registers or attributes to change, if any.
         """
         raise NotImplementedError(f"{type(self).__name__} must override at_stop(cycle, registers)")
 
     def rewound(self, cycle: int) -> Change | None:
-        """Return what of the probe changes as the array is reset or restored to `cycle`."""
+        """Return changes of the probe as the array is reset or restored to `cycle`."""
         return None
 
 
@@ -159,7 +168,7 @@ _NO_PROBE = (
 
 
 def changed(change: Any, probe: Probe, registers: dict[str, np.ndarray]) -> list[tuple[Any, str, Any]]:
-    """Put a probe's new values into `registers`; return what remains to assign: object, name, value."""
+    """Put a probe's new values into `registers`; return its attributes to assign: object, name, value."""
     if change is None:
         return []
     who = f"{type(probe).__name__}.at_stop"

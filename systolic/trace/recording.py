@@ -345,7 +345,7 @@ def trace_among(probes: Sequence[Probe]) -> Trace | None:
     return next((probe for probe in reversed(probes) if isinstance(probe, Trace)), None)
 
 
-# What a trace may name before it knows its array.
+# Registers that a trace may name before it is attached to an array.
 _KNOWN = tuple(dict.fromkeys(register.name for flow in DATAFLOWS.values() for register in flow.registers))
 
 

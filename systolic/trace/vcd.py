@@ -1,4 +1,4 @@
-"""Value Change Dumps: what GTKWave, Surfer and RTL simulators read and write."""
+"""Write Value Change Dumps, for GTKWave, Surfer and RTL simulators."""
 
 from __future__ import annotations
 
