@@ -213,6 +213,10 @@ def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
     return {name: (shape, dtypes[name]) for name, shape in shapes.items()}
 
 
+# What a host layer costs the array; making a new one takes longer than some of them do.
+_NO_STATS = Stats()
+
+
 def run_layer(
     layer: Layer,
     inputs: Sequence[np.ndarray],
@@ -224,7 +228,7 @@ def run_layer(
 ) -> tuple[Output, Gemm | None, Stats, float]:
     """Return a layer's output, its product and what that cost, and the seconds on the array."""
     if isinstance(layer, HostLayer):
-        return with_threads(workers, layer.apply, *inputs), None, Stats(), 0.0
+        return with_threads(workers, layer.apply, *inputs), None, _NO_STATS, 0.0
     assert isinstance(layer, ArrayLayer)
     lowered = layer.lower(*inputs)
     done = execute(lowered, config, mode, workers, report, probes)
