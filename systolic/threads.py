@@ -1,4 +1,4 @@
-"""How many threads the package may use; ``_pool`` shares work among them."""
+"""The number of threads to use; ``_threads`` shares work among them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 class UnknownShape(Exception):
-    """An output's shape depends on values that only a run can know."""
+    """An output's shape depends on runtime values."""
 
 
 def _checked(method: Callable[..., Any], check: Callable[[Any, str], Any]) -> Callable[..., Any]:

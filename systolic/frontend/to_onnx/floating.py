@@ -169,7 +169,7 @@ def _rank(out: Writer, node: Node) -> int:
     """Return the number of spatial axes."""
     shape = out.shape(node.inputs[0])
     if shape is None:
-        raise out.refuse(node, "only a run can tell how many axes its input has; use Model.save")
+        raise out.refuse(node, "the rank of its input depends on runtime values; use Model.save")
     return len(shape) - 2
 
 

@@ -149,7 +149,7 @@ def _write_conv_of_tensors(op: str) -> Callable[[Writer, Node], None]:
         layer: Any = node.layer
         shape = out.shape(node.inputs[0])
         if shape is None:
-            raise out.refuse(node, "only a run can tell how many axes its input has; use Model.save")
+            raise out.refuse(node, "the rank of its input depends on runtime values; use Model.save")
         out.node(node, op, node.inputs, group=layer.groups, **window(layer, len(shape) - 2))
 
     return write

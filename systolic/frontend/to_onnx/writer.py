@@ -61,8 +61,8 @@ class Writer:
             if getattr(layer, "may_loop", False):
                 self.names |= inner_names(parse(layer.node.tobytes()))
         # What differs between two sizes for what is open is open too.
-        self._traces = _traces(model)
-        self._dtypes = {name: dtype for name, (_, dtype) in self._traces[0].items()}
+        self._known = _inferred(model)
+        self._dtypes = {name: dtype for name, (_, dtype) in self._known[0].items()}
 
     @property
     def opset(self) -> int:
@@ -70,8 +70,8 @@ class Writer:
         return self.opsets[""]
 
     def shape(self, tensor: str) -> Shape | None:
-        """Return a tensor's shape for some size of what is open, None if only a run can tell."""
-        return self._traces[0][tensor][0]
+        """Return a tensor's shape for one size of unknown axes; None if it depends on values."""
+        return self._known[0][tensor][0]
 
     def dtype(self, tensor: str) -> str:
         """Return a tensor's type, an initializer's too."""
@@ -79,7 +79,7 @@ class Writer:
 
     def output(self, tensor: str) -> tuple[str, list[int | str | None] | None]:
         """Return type and sizes of an output as a file declares them, None for an unknown number."""
-        few, many = (trace[tensor][0] for trace in self._traces)
+        few, many = (known[tensor][0] for known in self._known)
         if few is None or many is None or len(few) != len(many):
             return self.dtype(tensor), None
         return self.dtype(tensor), [a if a == b else None for a, b in zip(few, many, strict=True)]
@@ -220,11 +220,11 @@ def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, N
     return write
 
 
-def _traces(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:
-    """Return shapes and types for two sizes in place of every open one; the same twice if one alone fits."""
+def _inferred(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:
+    """Infer shapes and dtypes for two sizes of unknown axes; twice the same if only one fits."""
     batch_only = not any(None in spec.shape[1:] for spec in model.inputs.values())
     found: list[dict[str, tuple[Shape | None, str]]] = []
-    # load_onnx tries a batch of 1; other sizes may have to be larger, as kernels are.
+    # load_onnx tries a batch of 1; other sizes may have to be larger, to hold a window.
     for size in (1, 2) if batch_only else (2, 3, *range(4, 65), 1):
         shapes = {n: tuple(size if s is None else s for s in spec.shape) for n, spec in model.inputs.items()}
         try:
