@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from systolic.config import ArrayConfig
 from systolic.dataflows import DATAFLOWS
 from systolic.formats import bits
 from systolic.trace.probe import Change, Probe, as_probes
-from systolic.trace.vcd import Signal, write_vcd
+
+if TYPE_CHECKING:
+    from systolic.trace.vcd import Signal
 
 
 class Edges(NamedTuple):
@@ -226,6 +228,8 @@ class Trace(Probe):
 
     def signals(self) -> list[Signal]:
         """Return every recorded register of every recorded PE, with its values over the edges."""
+        from systolic.trace.vcd import Signal
+
         flat = {name: self[name].reshape(len(self), -1) for name in self.registers}
         return [
             Signal(row, col, name, bits(flat[name].dtype), flat[name][:, i])
@@ -261,6 +265,8 @@ class Trace(Probe):
         :func:`systolic.trace.vcd.write_vcd` states hierarchy, bits and times. Needs
         ``pip install "systolic[trace]"``.
         """
+        from systolic.trace.vcd import write_vcd
+
         write_vcd(self.signals(), self.cycles, path)
 
     def plot(self, *, limit: int = 40) -> Any:
