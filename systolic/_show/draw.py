@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -36,29 +36,10 @@ _PILL_WIDTH, _PILL_HEIGHT = 0.35, 0.21
 _EM = 0.69
 
 
-class Part(Protocol):
-    """A register as drawings need it; ``systolic.dataflows.Register`` is one."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def role(self) -> str:
-        """Where in the PE it is drawn: see ``systolic.dataflows.record.Role``."""
-        ...
-
-    @property
-    def moves(self) -> str | None:
-        """Where its value goes: "right", "down" or None."""
-        ...
-
-
 def plot_registers(
     registers: Mapping[str, Any],
     *,
-    parts: Sequence[Part],
+    parts: Sequence[Any],
     cycle: int,
     ax: Any = None,
     highlight: Iterable[tuple[int, int]] | None = None,
@@ -71,8 +52,8 @@ def plot_registers(
     ----------
     registers : mapping of str to ndarray, (rows, cols)
         At most 16 x 16.
-    parts : sequence of Part
-        What the registers are, each drawn by its role.
+    parts : sequence of Register
+        The registers as :mod:`systolic.dataflows` describes them: each is drawn by its role.
     cycle : int
         For the title.
     ax : matplotlib Axes, optional
@@ -359,7 +340,7 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _slots(parts: Sequence[Part]) -> dict[str, str]:
+def _slots(parts: Sequence[Any]) -> dict[str, str]:
     """Return the register drawn in each place of a PE, by role."""
     return {part.role: part.name for part in parts if part.role != "control"}
 
@@ -468,7 +449,7 @@ def _draw_pe(
     write(x + 0.08, y + 0.5, "pass", 0.085 * point, ha="left", color=_MUTED)
 
 
-def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Part], point: float) -> None:
+def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Any], point: float) -> None:
     """Draw what moves on the next edge, operands to the right and sums down; dark where not zero."""
     from matplotlib.collections import LineCollection
 
@@ -501,7 +482,7 @@ def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Part
         ax.scatter(xs, ys, marker=marker, s=(0.065 * point) ** 2, c=inks, linewidth=0, zorder=1)
 
 
-def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Part], slots: Mapping[str, str]) -> None:
+def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Any], slots: Mapping[str, str]) -> None:
     """Draw the legend: a PE of letters around (x, 0.5), and below it what they stand for."""
     marks = [part.name for part in parts if part.role == "control"]
     order = ("west operand", "north operand", "shadow", "pass", "sum", "control")

@@ -1,6 +1,8 @@
-"""The int32 memory below the array, which adds the psums of successive k tiles."""
+"""The memory below the array, which adds the psums of successive k tiles."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -18,28 +20,30 @@ class Accumulators:
         Columns of the array.
     memory : Workspace, optional
         Where the rows are kept, with any values until they are written; lent for the time of use.
+    sums : dtype
+        Type of the sums, see :attr:`systolic.formats.Format.sum`.
 
     Notes
     -----
-    A psum is written on the edge after it stood at the bottom of the array; sums wrap modulo
-    2^32. Draining costs no array cycle. Rows are allocated when they are first written, so that
+    A psum is written on the edge after it was put out at the bottom of the array; integer sums
+    wrap. Draining costs no array cycle. Rows are allocated when they are first written, so that
     unlimited accumulators hold only what is used.
     """
 
-    def __init__(self, rows: int, cols: int, memory: Workspace | None = None) -> None:
+    def __init__(self, rows: int, cols: int, memory: Workspace | None = None, sums: Any = np.int32) -> None:
         self.rows, self.cols = rows, cols
         self._memory = Workspace() if memory is None else memory
-        self._halves = [np.empty((0, cols), dtype=np.int32) for _ in range(2)]
+        self._halves = [np.empty((0, cols), dtype=sums) for _ in range(2)]
 
     def write(self, half: int, row: int, psums: np.ndarray, *, first: bool) -> None:
-        """Put psums, (m, cols) int32, into rows row..row + m - 1: over what stands there if these
-        are the `first` k tile's, else added to it."""
+        """Put psums, (m, cols), into rows row..row + m - 1: replace the sums there if these are the
+        `first` k tile's, else add to them."""
         stop = row + len(psums)
         if stop > self.rows:
             raise IndexError(f"row {stop - 1} of a half of {self.rows} accumulator rows")
         if stop > len(self._halves[half]):
             size = min(max(stop, 2 * len(self._halves[half])), self.rows)
-            grown = self._memory.empty(f"half {half}", (size, self.cols), np.int32)
+            grown = self._memory.empty(f"half {half}", (size, self.cols), self._halves[half].dtype)
             grown[: len(self._halves[half])] = self._halves[half]
             self._halves[half] = grown
         if first:
@@ -48,5 +52,5 @@ class Accumulators:
             self._halves[half][row:stop] += psums
 
     def drain(self, half: int, m: int, n: int) -> np.ndarray:
-        """Return the sums in the first m rows and n columns, (m, n) int32; a view."""
+        """Return the sums in the first m rows and n columns, (m, n); a view."""
         return self._halves[half][:m, :n]

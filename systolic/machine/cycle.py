@@ -68,10 +68,13 @@ def run_cycles(
             run_one_fold(lowered, config, cycles, store)
         else:
             plan = schedule(lowered.gemm, config)
+            x_type, w_type = operand_name(lowered.x), operand_name(lowered.w)
+            typed = replace(config, activation_dtype=x_type, weight_dtype=w_type)
+            half = config.chunk_rows or lowered.gemm.m
             # Memory that is new to the process costs a third of a fold's time.
             with workspace() as memory:
-                accumulators = Accumulators(config.chunk_rows or lowered.gemm.m, config.cols, memory)
-                cycles = _run_folds(lowered, config, plan, workers, report, probes, accumulators, store)
+                accumulators = Accumulators(half, config.cols, memory, typed.format.sum)
+                cycles = _run_folds(lowered, typed, plan, workers, report, probes, accumulators, store)
     seconds = perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
@@ -88,8 +91,7 @@ def _run_folds(
     report: Progress | None, probes: Sequence[Probe], accumulators: Accumulators, store: Store,
 ) -> int:  # fmt: skip
     """Clock all folds from reset, each when the schedule says, and return the edges that this took."""
-    typed = replace(config, activation_dtype=operand_name(lowered.x), weight_dtype=operand_name(lowered.w))
-    array = SystolicArray(typed, probe=probes)
+    array = SystolicArray(config, probe=probes)
     for probe in probes:
         probe.reserve(0, plan.cycles)
     ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
