@@ -64,12 +64,12 @@ class Patches(NamedTuple):
 
 
 Operand = np.ndarray | Patches
-"""A matrix, (M, K) or (K, N); a stack of them, one for each group, (..., M, K) or (..., K, N), whose leading
-axes are those of the other operand's stack; or patches, with a stack of filters (groups, K, N)."""
+"""A matrix, (M, K) or (K, N); a stack of them, (..., M, K) or (..., K, N), one for each group, with the same
+leading axes for both operands; or patches, multiplied by a stack of filters (groups, K, N)."""
 
 
 class Epilogue(NamedTuple):
-    """What becomes of the accumulators: zero points, bias, scale and rounding, the output's shape.
+    """From accumulators to the output: zero points, bias, scale, rounding, clamp or table, and shape.
 
     With accumulators ``acc``, int32, and all sums of integers modulo 2^32::
 
@@ -90,14 +90,14 @@ class Epilogue(NamedTuple):
     Attributes
     ----------
     constant : ndarray of int32, or None
-        One for each channel, (channels,), or, beside matrices, what broadcasts against the accumulators.
+        0-d, one for each channel, (channels,), or for matrices an array that broadcasts against them.
     x_zero : ndarray of int32, or None
-        Zero point of x where it is not part of `constant`: 0-d, or one per row, (..., M, 1).
+        Zero point of x if it is not part of `constant`: 0-d, or for matrices one per row, (..., M, 1).
     w_zero : ndarray of int32, or None
-        Zero points of w: 0-d, (channels,), or beside stacks (..., 1, N).
+        Zero points of w: 0-d, (channels,), or for stacks (..., 1, N).
     scale : ndarray of float32 or float64, or None
-        What totals are multiplied by: 0-d, (channels,), or beside stacks (..., 1, N). It may be anything
-        for "half_even", which takes NaN to the lowest code; see :func:`systolic.quant.multiplier`.
+        Multiplier: 0-d, (channels,), or for stacks (..., 1, N). "half_even" takes any value, and makes NaN
+        the lowest code; see :func:`systolic.quant.multiplier`.
     late_scale : ndarray of float32, or None
         A second factor, rounded by itself; shaped as `scale`.
     float_bias : ndarray of float32, or None
@@ -111,7 +111,7 @@ class Epilogue(NamedTuple):
     clamp : (int, int), or None
         The lowest and the highest code of the output, such as those of a fused ReLU6.
     table : ndarray of `dtype`, (256,), or None
-        What each code becomes, by its byte: entry 255 is for code 255 or -1.
+        The output code for each code, indexed by its byte: entry 255 is for code 255 or -1.
     shape : tuple of int, or None
         Of the output, which has the accumulators' elements in the same order; None: the accumulators' shape.
     planes : int
@@ -157,7 +157,7 @@ class Lowered(NamedTuple):
     w : ndarray of int8 or uint8
         The weights.
     epilogue : Epilogue
-        What becomes of the accumulators.
+        From accumulators to the output.
 
     Examples
     --------

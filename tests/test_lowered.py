@@ -117,12 +117,10 @@ def test_real_numbers(case: Any) -> None:
     channels = lowered.gemm.groups * lowered.gemm.n if isinstance(lowered.x, Patches) else lowered.gemm.n
     scale, late = (rng.choice(F([0.1, -3, 0, np.nan, np.inf, 1e38]), channels) for _ in range(2))
     bias = rng.choice(F([0.1, np.nan, -np.inf]), channels)
-    if lowered.channel_axis == 1:
-        late, bias = late[:, None, None], bias[:, None, None]
     epilogue = Epilogue(**given, scale=scale, late_scale=late, float_bias=bias, dtype="float32")
     with np.errstate(all="ignore"):
         expected = totals(lowered, given).astype(F) * spread(scale, lowered)
-        expected = (expected * late).astype(F) + bias
+        expected = (expected * spread(late, lowered)).astype(F) + spread(bias, lowered)
     np.testing.assert_array_equal(both(lowered._replace(epilogue=epilogue)), expected)
 
 

@@ -198,5 +198,5 @@ class ArrayLayer(Layer):
         raise TypeError(f"{type(self).__name__} does not define products")
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the work to run, checked against the layer: the product, and what becomes of its sums."""
+        """Return the work to run, checked against the layer: the product and its epilogue."""
         raise TypeError(f"{type(self).__name__} does not define lower")

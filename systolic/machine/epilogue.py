@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ def finish(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
         y = acc
     elif e.dtype == "float32" or e.rounding == "half_even":
         y = _scaled(lowered, acc, constant, row_sums)
+        with np.errstate(all="ignore"):
+            if e.late_scale is not None:
+                y *= _spread(e.late_scale, axis)
+            if e.float_bias is not None:
+                y += _spread(e.float_bias, axis)
     else:
         _correct(acc, axis, constant, row_sums, e.w_zero)
         y = requantize(acc, e.scale, e.zero_point, dtype=e.dtype, rounding=e.rounding, axis=axis)
@@ -50,11 +56,7 @@ def finish(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
 
 
 def placed(e: Epilogue, y: np.ndarray) -> np.ndarray:
-    """Return scaled totals through what follows the scale: factor, bias, clamp or table, and shape."""
-    if e.late_scale is not None or e.float_bias is not None:
-        with np.errstate(all="ignore"):
-            y = y if e.late_scale is None else y * e.late_scale
-            y = y if e.float_bias is None else y + e.float_bias
+    """Return the output: codes through the clamp and the table, in the output's shape."""
     if e.clamp is not None:
         np.clip(y, *e.clamp, out=y)
     if e.table is not None:
@@ -85,17 +87,18 @@ def _correct(
     w_zero: np.ndarray | None,
 ) -> None:
     """Add the constant to sums and take w's zero points times the row sums from them, in place."""
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        return values[:, np.newaxis, np.newaxis] if values.ndim == 1 and axis == 1 else values
-
     with np.errstate(over="ignore"):
         if constant is not None:
-            acc += spread(constant)
+            acc += _spread(constant, axis)
         if row_sums is not None and w_zero is not None:
             if row_sums.shape[axis] > 1:  # one for each group, repeated for the group's channels
                 row_sums = np.repeat(row_sums, acc.shape[axis] // row_sums.shape[axis], axis=axis)
-            acc -= row_sums * spread(w_zero)
+            acc -= row_sums * _spread(w_zero, axis)
+
+
+def _spread(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return one value for each channel, shaped to broadcast where channels lie along the axis."""
+    return values[:, np.newaxis, np.newaxis] if values.ndim == 1 and axis == 1 else values
 
 
 def _scaled(
@@ -135,12 +138,7 @@ def _flat(values: np.ndarray, axis: int) -> np.ndarray:
     if axis == 1:
         batch, channels, height, width = values.shape
         return values.reshape(batch, channels, height * width)
-    if values.ndim == 2:
-        return values
-    count = 1
-    for size in values.shape[:-1]:
-        count *= size
-    return values.reshape(count, values.shape[-1])
+    return values if values.ndim == 2 else values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 def _each(values: np.ndarray, channels: int, dtype: type[np.generic]) -> np.ndarray:
