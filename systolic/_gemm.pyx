@@ -21,13 +21,13 @@ include "_arguments.pxi"
 
 
 cdef enum:
-    TASKS_EACH = 4          # pieces per thread: one that is held up takes fewer
-    LEAST_COLS = 128        # of a piece, so that what is done once per row of a counts little
+    TASKS_EACH = 4          # pieces per thread, so that a delayed thread can take fewer
+    LEAST_COLS = 128        # of a piece, to amortize the work per row of a
     LONG_MACS = 1 << 24     # a tenth of a millisecond or more: worth waking a thread for
 
 
 cdef struct Product:
-    # A product, or many of one size, cut into rows_each x cols_each pieces of the sums.
+    # A product, or a stack of products, cut into pieces of rows_each x cols_each sums.
     const GemmKernels *gemm
     const uint8_t *a
     const uint8_t *b
@@ -35,8 +35,8 @@ cdef struct Product:
     Py_ssize_t a_group, b_group, acc_group, a_stride, b_stride, acc_stride
     Py_ssize_t m, k, n, rows_each, cols_each
     bint a_signed, b_signed
-    uint8_t *packed             # b of the one group at hand; NULL: pieces pack what they need
-    uint8_t *scratch            # of every worker
+    uint8_t *packed             # packed b of the group at hand; NULL: pieces pack what they need
+    uint8_t *scratch            # of each worker
     size_t scratch_each
 
 
@@ -64,7 +64,7 @@ cdef void _multiply_piece(void *context, Py_ssize_t number, int worker) noexcept
 
 
 cdef void _multiply_group(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    # One of many products, whole.
+    # One product of a stack.
     cdef const Product *p = <const Product *>context
     cdef uint8_t *scratch = p.scratch + worker * p.scratch_each
     cdef const uint8_t *a = p.a + number * p.a_group
@@ -94,7 +94,7 @@ cdef void multiply_once(
 
 
 cdef struct Matrices:
-    # A stack of matrices, as a buffer describes it; a plain matrix is a stack of one.
+    # A stack of matrices, as described by a buffer; a plain matrix is a stack of one.
     char *at
     Py_ssize_t groups, rows, cols, group, row, col      # sizes, and bytes from one to the next
     char kind                                           # format character
@@ -119,15 +119,15 @@ def multiply(a, b, acc, *, Py_ssize_t threads=1):
     Parameters
     ----------
     a : ndarray of int8 or uint8, (M, K) or (groups, M, K)
-        Neighbours along K are neighbours in memory.
+        Contiguous along K.
     b : ndarray of int8 or uint8, (K, N) or (groups, K, N)
-        Neighbours along N are neighbours in memory.
+        Contiguous along N.
     acc : ndarray of int32, (M, N) or (groups, M, N)
-        Receives the sums; neighbours along N are neighbours in memory.
+        Receives the sums; contiguous along N.
     threads : int
-        How many may work; sums do not depend on it.
+        Most threads to use; sums do not depend on it.
     """
-    # Buffers, not memoryviews: those take longer to make than a small product.
+    # Buffers, not memoryviews, which take longer to make than a small product.
     cdef Py_buffer[3] views
     cdef int opened = 0, i
     try:
@@ -179,7 +179,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
         workers = hire(min(threads, a.groups))
         p.scratch_each = once_bytes(gemm, p.m, p.k, p.n)
     else:
-        # Rows first: what is done once per row of a is then done once.
+        # Split rows first, so that the work per row of a is done once.
         down = (p.m + gemm.unpacked_rows - 1) // gemm.unpacked_rows
         across = max(1, min(p.n // LEAST_COLS, (TASKS_EACH * threads + down - 1) // down))
         if down * across < threads:
@@ -214,12 +214,12 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
 
 
 def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
-    """Put rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) into `out`.
+    """Write rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) to `out`.
 
     Parameters
     ----------
     x : ndarray of int8 or uint8, (batch, channels, ih, iw)
-        Any strides (NHWC: a transposed view); contiguous lines are fast.
+        Any strides (NHWC: a transposed view); contiguous lines are fastest.
     out : ndarray of x's type, (k, m)
         Rows are contiguous. K runs over (channels, kh, kw), M over (batch, oh, ow).
     kernel, stride, dilation : (int, int)
@@ -233,7 +233,7 @@ def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value
 
 
 def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
-    """Put rows m_start.. and columns k_start.. of the im2col matrix (M, K) into `out`, (m, k).
+    """Write rows m_start.. and columns k_start.. of the im2col matrix (M, K) to `out`, (m, k).
 
     The arguments are :func:`im2col_transposed`'s.
     """

@@ -1,9 +1,8 @@
-"""The compiled operators beside the array: sums to codes, codes to codes, patches, pools; whole convolutions.
+"""The compiled host operators: requantization, quantization, element-wise operators, pools.
 
-What each function computes stands in ``kernels/host.h``, where the arithmetic is described; the numpy
-functions of `quant` and `layers` are its slow twins. Callers check arguments and speak to users;
-here only what would read or write outside an array raises (ValueError), before anything is computed.
-Inputs and outputs must not overlap. The GIL is released.
+``kernels/host.h`` describes the arithmetic; the numpy functions of `quant` and `layers` are reference
+models of it. Callers check arguments for users; here only what would read or write outside an array raises
+(ValueError), before anything is computed. Inputs and outputs must not overlap. The GIL is released.
 """
 
 from libc.stdint cimport int32_t, uint8_t
@@ -97,7 +96,7 @@ cdef int _finish(acc, out, const float[::1] scale, int32_t zero, constant, weigh
 
 
 def requantize(acc, out, scale, zero_point, *, constant=None, weight_zero=None, row_sums=None) -> None:
-    """Put sums as codes into `out`: the zero point after rounding half to even.
+    """Requantize accumulators into `out`, adding the zero point after rounding half to even.
 
     Parameters
     ----------
@@ -119,7 +118,7 @@ def requantize(acc, out, scale, zero_point, *, constant=None, weight_zero=None, 
 
 
 def scale_sums(acc, out, scale, *, constant=None, weight_zero=None, row_sums=None) -> None:
-    """Put sums times scales into `out`, float32; the arguments are :func:`requantize`'s."""
+    """Scale accumulators into `out`, float32; arguments as of :func:`requantize`."""
     _finish(acc, out, scale, 0, constant, weight_zero, row_sums, False, 1)
 
 
@@ -128,8 +127,8 @@ cdef enum:
     LONG_COUNT = 1 << 18
 
 
-cdef struct Each:
-    # An operator on elements: `count` of them, from codes or numbers, to codes or numbers.
+cdef struct Elements:
+    # An element-wise operator on `count` elements, codes or float32 numbers.
     const HostKernels *table
     const void *a
     const uint8_t *b
@@ -141,34 +140,34 @@ cdef struct Each:
 
 
 cdef void _quantize_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    cdef const Each *e = <const Each *>context
+    cdef const Elements *e = <const Elements *>context
     cdef Py_ssize_t at = number * CHUNK
     e.table.quantize(<const float *>e.a + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale[0], e.is_signed,
                      e.zero[0])
 
 
 cdef void _dequantize_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    cdef const Each *e = <const Each *>context
+    cdef const Elements *e = <const Elements *>context
     cdef Py_ssize_t at = number * CHUNK
     e.table.dequantize(<const uint8_t *>e.a + at, <float *>e.out + at, min(CHUNK, e.count - at), e.scale[0],
                        e.is_signed, e.zero[0])
 
 
 cdef void _add_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    cdef const Each *e = <const Each *>context
+    cdef const Elements *e = <const Elements *>context
     cdef Py_ssize_t at = number * CHUNK
     e.table.add(<const uint8_t *>e.a + at, e.b + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale,
                 e.is_signed, e.zero)
 
 
 cdef void _mul_chunk(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    cdef const Each *e = <const Each *>context
+    cdef const Elements *e = <const Elements *>context
     cdef Py_ssize_t at = number * CHUNK
     e.table.mul(<const uint8_t *>e.a + at, e.b + at, <uint8_t *>e.out + at, min(CHUNK, e.count - at), e.scale,
                 e.is_signed, e.zero)
 
 
-cdef int _each(PoolTask task, Each *e, Py_ssize_t threads) except -1:
+cdef int _each(PoolTask task, Elements *e, Py_ssize_t threads) except -1:
     cdef Py_ssize_t chunks = (e.count + CHUNK - 1) // CHUNK
     cdef int workers = hire(min(threads, chunks))
     e.table = in_use().host
@@ -178,8 +177,8 @@ cdef int _each(PoolTask task, Each *e, Py_ssize_t threads) except -1:
 
 
 def quantize(x, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None:
-    """Put float32 numbers as codes into `out`, both of any one shape and C-contiguous."""
-    cdef Each e
+    """Quantize float32 numbers into `out`, both of one shape and C-contiguous."""
+    cdef Elements e
     cdef const float[::1] source = _flat(x)
     cdef uint8_t[::1] target = _codes(out)
     e.is_signed = _is_signed(out)
@@ -191,8 +190,8 @@ def quantize(x, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None:
 
 
 def dequantize(q, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None:
-    """Put codes as float32 numbers into `out`, both of any one shape and C-contiguous."""
-    cdef Each e
+    """Dequantize codes into `out`, float32, both of one shape and C-contiguous."""
+    cdef Elements e
     cdef const uint8_t[::1] source = _codes(q)
     cdef float[::1] target = _flat(out)
     e.is_signed = _is_signed(q)
@@ -204,7 +203,7 @@ def dequantize(q, out, float scale, zero_point, *, Py_ssize_t threads=1) -> None
 
 
 def add(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
-    """Put the sum of codes into `out`, as ONNX Runtime's QLinearAdd; one type, one shape, C-contiguous.
+    """Add codes into `out`, as ONNX Runtime's QLinearAdd; one type, one shape, C-contiguous.
 
     `scales` and `zero_points` are those of a, b and out.
     """
@@ -212,12 +211,12 @@ def add(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
 
 
 def mul(a, b, out, scales, zero_points, *, Py_ssize_t threads=1) -> None:
-    """Put the product of codes into `out`, as ONNX Runtime's QLinearMul; arguments as of :func:`add`."""
+    """Multiply codes into `out`, as ONNX Runtime's QLinearMul; arguments as of :func:`add`."""
     _combine(_mul_chunk, a, b, out, scales, zero_points, threads)
 
 
 cdef int _combine(PoolTask task, a, b, out, scales, zero_points, Py_ssize_t threads) except -1:
-    cdef Each e
+    cdef Elements e
     cdef int i
     cdef const uint8_t[::1] first = _codes(a), second = _codes(b)
     cdef uint8_t[::1] target = _codes(out)
@@ -238,7 +237,7 @@ cdef int _combine(PoolTask task, a, b, out, scales, zero_points, Py_ssize_t thre
 
 
 def sum_rows(x, int32_t[::1] out) -> None:
-    """Put the sum of each row of x, codes (rows, cols) with contiguous rows, into `out` (rows,), wrapping."""
+    """Sum each row of x, codes (rows, cols) with contiguous rows, into `out` (rows,), modulo 2^32."""
     cdef int is_signed = _is_signed(x)
     cdef const uint8_t[:, :] source = x.view(np.uint8)
     cdef Py_ssize_t rows = source.shape[0], cols = source.shape[1]
@@ -252,7 +251,7 @@ def sum_rows(x, int32_t[::1] out) -> None:
             in_use().host.sum_rows(&source[0, 0], &out[0], rows, cols, source.strides[0], is_signed)
 
 
-cdef struct Pool:
+cdef struct MaxPool:
     const HostKernels *table
     HostWindow window
     uint8_t *out
@@ -261,7 +260,7 @@ cdef struct Pool:
 
 
 cdef void _pool_channel(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    cdef const Pool *p = <const Pool *>context
+    cdef const MaxPool *p = <const MaxPool *>context
     cdef HostWindow window = p.window
     window.pixels += number // window.channels * window.batch_stride + number % window.channels * window.channel_stride
     window.batch = window.channels = 1
@@ -270,7 +269,7 @@ cdef void _pool_channel(void *context, Py_ssize_t number, int worker) noexcept n
 
 
 def max_pool(x, out, kernel, stride, dilation, pad, *, Py_ssize_t threads=1) -> None:
-    """Put the largest code of each window into `out`; outside the image lies the type's smallest.
+    """Write the largest code of each window to `out`; pixels outside the image are the type's smallest.
 
     Parameters
     ----------
@@ -280,7 +279,7 @@ def max_pool(x, out, kernel, stride, dilation, pad, *, Py_ssize_t threads=1) -> 
     kernel, stride, dilation : (int, int)
     pad : (top, left)
     """
-    cdef Pool p
+    cdef MaxPool p
     cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)
     cdef uint8_t[:, :, :, ::1] target = out.view(np.uint8)
     cdef uint8_t[::1] work

@@ -296,10 +296,10 @@ MUTANTS = (
         (
             Change(
                 "_convolve.pxi",
-                "    finished.groups, finished.channels = 1, kernels\n",
-                "    finished.groups, finished.channels = 1, kernels\n"
+                "    sums.groups, sums.channels = 1, filters\n",
+                "    sums.groups, sums.channels = 1, filters\n"
                 "    if planted(HERE):\n"
-                "        finished.constant = NULL\n",
+                "        sums.constant = NULL\n",
             ),
         ),
         stages=("finish",),

@@ -1,7 +1,7 @@
 /* Windows over images: the part of host_loops.h that moves bytes. Included there, per instruction set.
  *
- * Lines of images are short, down to 7 pixels, so what a line costs beside its bytes decides: loads
- * and stores of 16 bytes suffice, and calls, divisions and left-over bytes are kept out of lines.
+ * Lines of images are short, down to 7 pixels, so that the fixed cost of a line dominates: loads and
+ * stores of 16 bytes suffice, and calls, divisions and left-over bytes are kept out of lines.
  */
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
@@ -116,7 +116,7 @@ INLINE void raise_to(uint8_t *out, const uint8_t *RESTRICT from, ptrdiff_t n, in
         out[x] = larger(out[x], from[x], is_signed);
 }
 
-/* The same with from[x * step]: what is wanted is drawn together first, then compared. */
+/* The same with from[x * step]: gather into a buffer first, then compare. */
 INLINE void raise_to_step(uint8_t *out, const uint8_t *from, ptrdiff_t n, ptrdiff_t step, int is_signed) {
     uint8_t part[256];
     ptrdiff_t count;
@@ -176,7 +176,7 @@ typedef struct {
     ptrdiff_t i, j, line_first, line_stop, pixel_first, pixel_stop;
 } Tap;
 
-/* What a tap of one channel sees at the outputs x..end of line y. */
+/* Write the pixels that a tap of one channel reads for outputs x..end of line y. */
 INLINE void tap_line(const HostWindow *w, const Tap *t, uint8_t *out, const uint8_t *plane, ptrdiff_t y,
                      ptrdiff_t x, ptrdiff_t end, uint8_t pad) {
     const ptrdiff_t from = between(t->pixel_first, x, end), to = between(t->pixel_stop, from, end);
@@ -191,7 +191,7 @@ INLINE void tap_line(const HostWindow *w, const Tap *t, uint8_t *out, const uint
     fill(out + (to - x), pad, end - to);
 }
 
-/* The same at the outputs first..stop (y * ow + x) of one image. */
+/* The same for outputs first..stop (y * ow + x) of one image. */
 INLINE void tap_general(const HostWindow *w, const Tap *t, uint8_t *out, const uint8_t *plane,
                         ptrdiff_t first, ptrdiff_t stop, uint8_t pad) {
     const ptrdiff_t width = w->out[1], step = w->stride[1] * w->pixel_stride;

@@ -29,8 +29,8 @@
 #define INLINE static inline
 #endif
 
-/* The loops are written once for both signs and for both operand layouts; the flags are constants
- * wherever they are called, so each combination becomes a loop of its own. */
+/* The loops are written once for both signs and both operand layouts; flags are constants where they
+ * are called, so that each combination is compiled to a loop of its own. */
 #define BY_SIGN(is_signed, call) \
     do { \
         if (is_signed) { \
@@ -59,8 +59,7 @@ INLINE int32_t code_min(int is_signed) { return is_signed ? -128 : 0; }
 
 INLINE int32_t code_max(int is_signed) { return is_signed ? 127 : 255; }
 
-/* A bound as a number that the compiler does not know: with a known one GCC makes branches of the
- * clamping below, and no vectors. */
+/* Hide a bound from the optimizer: with a constant GCC clamps by branches and does not vectorize. */
 INLINE float bound(int32_t value) {
     volatile float kept = (float)value;
     return kept;
@@ -167,7 +166,7 @@ static void requantize(const HostSums *sums, uint8_t *out, int is_signed, int32_
 
 static void scale_sums(const HostSums *sums, float *out) { finish(sums, out, 0, 1, 0); }
 
-/* ----------------------------------------------------------- real numbers */
+/* ------------------------------------------------------------------ floats */
 
 static void quantize(const float *RESTRICT x, uint8_t *RESTRICT out, ptrdiff_t count, float scale,
                      int is_signed, int32_t zero) {
