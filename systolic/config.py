@@ -89,9 +89,7 @@ class ArrayConfig:
         """Rows of x that one fold may stream: half the accumulators; None if unlimited."""
         return None if self.accumulator_rows is None else self.accumulator_rows // 2
 
-    # Kept with the configuration: small products take microseconds.
-
-    @cached_property
+    @property
     def format(self) -> Format:
         """Types of operands, products and sums."""
         return FORMATS[self.activation_dtype, self.weight_dtype]
@@ -100,6 +98,8 @@ class ArrayConfig:
     def dataflow_record(self) -> Dataflow:
         """Registers, ports, rules and kernel of the array."""
         return WEIGHT_STATIONARY
+
+    # Arrays read these two often, so they are kept. Estimates do not: hashing is slower once one is kept.
 
     @cached_property
     def register_dtypes(self) -> dict[str, np.dtype]:
