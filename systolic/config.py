@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.table import card
 from systolic.dataflows import WEIGHT_STATIONARY, Dataflow, port_dtypes, register_dtypes
-from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format
+from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format, operand_name
 
 
 def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class ArrayConfig:
         outputs (cols).
     activation_dtype, weight_dtype : {"int8", "uint8"}
         Operand types of a :class:`~systolic.SystolicArray`. ``matmul`` and ``conv2d`` take
-        the types from their operands and only the sizes from here.
+        these types from their operands, and everything else from here.
     double_buffered : bool
         Whether the next weight tile is shifted in behind the current one.
     accumulator_rows : int or None
@@ -111,6 +111,13 @@ class ArrayConfig:
         """The type of each port, by name."""
         return port_dtypes(self.dataflow_record, self.format)
 
+    def for_operands(self, x: Any, w: Any) -> ArrayConfig:
+        """Return this configuration with the operand types of `x` and `w`, two arrays."""
+        x_type, w_type = operand_name(x), operand_name(w)
+        if x_type == self.activation_dtype and w_type == self.weight_dtype:
+            return self
+        return _typed(self, x_type, w_type)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -131,6 +138,11 @@ class ArrayConfig:
             if getattr(self, f.name) != f.default
         ]
         return f"ArrayConfig({', '.join(shown)})"
+
+
+@lru_cache(maxsize=16)
+def _typed(config: ArrayConfig, activation_dtype: str, weight_dtype: str) -> ArrayConfig:
+    return replace(config, activation_dtype=activation_dtype, weight_dtype=weight_dtype)
 
 
 # Far beyond any machine. The psums in flight below the array take cols * cols * 4 bytes.

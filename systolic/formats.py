@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ class Format:
     sum : str
         Type of psums and accumulators. Integer sums wrap.
     ordered : bool
-        Whether the order of additions changes a sum: then every mode adds along k, row 0 first.
+        Whether the order of additions changes a sum. If so, every mode adds as the array does: within a
+        fold row 0 first, from +0; then the accumulators add the k tiles in order.
     kernel : str
         The kernel that computes it: a key of :attr:`systolic.dataflows.Dataflow.kernels`.
 
@@ -68,6 +70,14 @@ FORMATS = {(a, w): _bytes(a, w) for a in ("int8", "uint8") for w in ("int8", "ui
 
 ACTIVATIONS, WEIGHTS = (tuple(dict.fromkeys(names)) for names in zip(*FORMATS, strict=True))
 """The operand types there are, on each side."""
+
+
+_NAMES = {np.dtype(name).char: name for name in (*ACTIVATIONS, *WEIGHTS)}
+
+
+def operand_name(values: Any) -> str:
+    """Return the name of an operand's type; faster than ``dtype.name``, which takes microseconds."""
+    return _NAMES[values.dtype.char]
 
 
 @cache

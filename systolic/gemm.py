@@ -1,4 +1,4 @@
-"""``Gemm``: one product (M, K) x (K, N), the currency between workload and hardware."""
+"""``Gemm``: sizes of a matrix product (M, K) x (K, N)."""
 
 from __future__ import annotations
 
@@ -64,11 +64,6 @@ class Gemm:
         """The sizes for a table: ``64 x 9 x 16``, then the number of groups if there are several."""
         groups = f" x {self.groups}" if self.groups > 1 else ""
         return f"{self.m} x {self.k} x {self.n}{groups}"
-
-
-def operand_name(values: Any) -> str:
-    """Return "int8" or "uint8" for what has such a dtype; dtype.name takes microseconds."""
-    return "int8" if values.dtype.char == "b" else "uint8"
 
 
 Progress = Callable[[int, int], None]

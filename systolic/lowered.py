@@ -2,7 +2,7 @@
 
 ``matmul``, ``conv2d`` and each layer on the array are lowered to a :class:`Lowered`. The machine runs it:
 :func:`systolic.machine.run_cycles` edge by edge, :func:`systolic.machine.run_wavefront` as plain products.
-Nothing here computes anything, so that a compiler can read all of it.
+Nothing here computes anything, so that a compiler can read all of it; :func:`lower_matmul` lowers products.
 """
 
 from __future__ import annotations

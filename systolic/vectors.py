@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def write_vectors(
     target = Path(path_text(out))
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder that does not")
-    config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
+    config = config.for_operands(x, w)
     dataflow, sums = config.dataflow_record, bits(np.dtype(config.format.sum))
     # field of PortValues -> file, bits per element
     fields = {

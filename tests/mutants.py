@@ -332,7 +332,7 @@ MUTANTS = (
         "the west ports run one cycle late",
         (
             Change(
-                "array/schedule.py", "now - (size - 1), now", "now - (size - (port.side == 'north')), now"
+                "array/skew.py", "now - (size - 1), now", "now - (size - (port.side == 'north')), now"
             ),
         ),
         registers=("shift",),

@@ -799,7 +799,7 @@ def test_threads_do_not_change_results(monkeypatch: pytest.MonkeyPatch, threads:
 
 
 def test_progress_counts_up_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_PE_CYCLES", 6 * 3)
+    monkeypatch.setattr(module, "_BURST_PE_CYCLES", 6 * 3)
     calls: list[tuple[int, int]] = []
     small().fold(W, X).run(progress=lambda done, total: calls.append((done, total)))
     assert calls == [(3, 8), (6, 8), (8, 8)]
@@ -807,7 +807,7 @@ def test_progress_counts_up_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_an_interrupt_leaves_a_state_that_can_be_run_on(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    monkeypatch.setattr(module, "_CHUNK_PE_CYCLES", 6 * 2)
+    monkeypatch.setattr(module, "_BURST_PE_CYCLES", 6 * 2)
     calls = 0
 
     def interrupt(done: int, total: int) -> None:
@@ -934,7 +934,7 @@ def test_outputs_is_a_new_list() -> None:
 def test_chunks_are_short_where_ports_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     from systolic.array import systolic_array
 
-    monkeypatch.setattr(systolic_array, "_CHUNK_PORT_CYCLES", 64)
+    monkeypatch.setattr(systolic_array, "_BURST_PORT_CYCLES", 64)
     chunks: list[int] = []
     clock = SystolicArray._clock
     monkeypatch.setattr(SystolicArray, "_clock", lambda self, cycles, *rest: chunks.append(cycles) or clock(self, cycles, *rest))

@@ -157,7 +157,7 @@ def test_no_edges() -> None:
 
 
 def test_an_interrupt_between_chunks_leaves_whole_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_CYCLES", 3)
+    monkeypatch.setattr(module, "_BURST_CYCLES", 3)
     config = ArrayConfig(2, 3)
     ports = drawn_ports(np.random.default_rng(0), config, 10)
     whole = SystolicArray(config, trace=True)

@@ -49,7 +49,7 @@ from systolic import (
     presets,
     run,
 )
-from systolic.machine.epilogue import finish
+from systolic.machine.epilogue import apply_epilogue
 
 MODES = ("cycle", "wavefront")
 ONE = QuantParams(1.0)
@@ -703,7 +703,7 @@ def test_several_inputs_outputs_and_constants(dtype: str, seed: int, mode: str) 
     np.testing.assert_array_equal(result.outputs["sum"], total)
     np.testing.assert_array_equal(result.outputs["a"], a)
     work = dense.lower(add.apply(total, constant))
-    y = finish(work, product(add.apply(total, constant), dense.weight))
+    y = apply_epilogue(work, product(add.apply(total, constant), dense.weight))
     np.testing.assert_array_equal(result.outputs["y"], y)
     np.testing.assert_array_equal(model.constants["c"], constant)
 

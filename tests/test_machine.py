@@ -153,7 +153,7 @@ def test_results_do_not_depend_on_how_far_ahead_folds_are_queued(
 
 def check_pieces(lowered: Lowered, parts: int, threads: int) -> np.ndarray:
     """Assert that each sum is computed by one piece; return the sums."""
-    acc, untouched = operands.accumulators(lowered), -0x5A5A5A5A
+    acc, untouched = operands.result_array(lowered), -0x5A5A5A5A
     sums, times = np.zeros(acc.shape, np.int32), np.zeros(acc.shape, int)
     for piece in wavefront.pieces(lowered, acc, None, parts):
         acc[...] = untouched
@@ -224,7 +224,7 @@ def test_pieces_of_a_convolution_make_up_the_whole(
         inputs, w, stride=stride, padding=pads.tolist(), dilation=1, groups=groups, layout=layout,
         pad_value=value,
     )  # fmt: skip
-    gemm, acc = work.gemm, operands.accumulators(work)
+    gemm, acc = work.gemm, operands.result_array(work)
     for g in range(groups):
         x_of_group = operands.rows(work.x, g, 0, gemm.m, 0, gemm.k)
         sums = product(x_of_group, operands.tile(work.w, g, 0, gemm.k, 0, gemm.n))

@@ -1,4 +1,4 @@
-"""``SystolicArray``: load, stream, step. Validates, allocates, calls ``_core``."""
+"""``SystolicArray``: queue tiles and rows, drive ports, clock, save and restore."""
 
 from systolic.array.state import Registers as Registers
 from systolic.array.state import State as State

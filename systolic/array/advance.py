@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic.array.queues import copy
-from systolic.array.schedule import Ports, port_window, skewed
+from systolic.array.skew import Ports, port_window, skewed
 from systolic.array.state import Registers, State
 from systolic.array.workspace import workspace
 from systolic.config import ArrayConfig
@@ -51,7 +51,7 @@ def advanced(
     """
     queues = old.queues
     assert queues is not None  # State.idle and State.checked fill it in
-    cols, sums = config.cols, config.format.sum
+    cols, sum_dtype = config.cols, config.format.sum
     dataflow = config.dataflow_record
     with workspace() as memory:
         if ports is None:
@@ -61,7 +61,7 @@ def advanced(
         # belongs to one row of x is one row of `below`. Outputs are views of it.
         keep = any(stream.sink is None for stream in queues.streams)
         shape = (cycles + cols - 1, cols)
-        below = np.empty(shape, sums) if keep else memory.empty("below", shape, sums)
+        below = np.empty(shape, sum_dtype) if keep else memory.empty("below", shape, sum_dtype)
         copy(below[: cols - 1], queues.below)
         below[max(cycles, cols - 1) :] = 0  # not yet due
         leaving = skewed(below, cycles, cols)

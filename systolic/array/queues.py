@@ -12,7 +12,7 @@ from systolic.config import ArrayConfig
 
 
 class Rows(Protocol):
-    """A matrix that is read some rows at a time: an ndarray, or one lowered on demand."""
+    """A matrix that is read some rows at a time: an ndarray, or one built on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -28,13 +28,13 @@ class Sink(Protocol):
     """Where a stream's finished psums go instead of the array's outputs."""
 
     def __call__(self, row: int, psums: np.ndarray, /) -> None:
-        """Take rows row..row + len(psums) - 1, (?, cols); they are overwritten after the call."""
+        """Take psums, (m, cols), of rows row..row + m - 1; they are valid only during the call."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class QueuedTile:
-    """A weight tile whose first shift beat stands at local time `start`."""
+    """A weight tile; `start` is the local time of its first shift beat."""
 
     start: int
     w: np.ndarray
@@ -175,7 +175,7 @@ class Queues:
                 if stream.sink is not None:
                     stream.sink(start - stream.start, out)
                 else:
-                    # A view keeps all of a chunk's psums; a few rows are better off without them.
+                    # A view would keep the whole buffer alive; copy a few rows.
                     kept = out if 2 * len(out) > cycles + cols else out.copy()
                     stream = replace(stream, done=(*stream.done, kept))
             if stream.stop <= last:
@@ -188,7 +188,7 @@ class Queues:
         # A tile is kept until its last beat has left the last PE.
         oldest = now + cycles - (2 * rows + cols - 2)
         tiles = tuple(tile for tile in self.tiles if tile.start > oldest)
-        # Nobody asks for psums of no stream.
+        # No stream needs them.
         left = no_psums(cols, below.dtype)
         if streams:
             left = np.empty((cols - 1, cols), below.dtype)
@@ -196,15 +196,15 @@ class Queues:
         return replace(self, tiles=tiles, streams=tuple(streams), outputs=outputs, below=left)
 
     @classmethod
-    def empty(cls, cols: int, sums: Any, now: int = 0) -> Queues:
+    def empty(cls, cols: int, sum_dtype: Any, now: int = 0) -> Queues:
         """Return queues with nothing in them at cycle `now`, above sums of this type."""
-        return cls(no_psums(cols, sums), shift_stop=now, swap_at=now, stream_stop=now)
+        return cls(no_psums(cols, sum_dtype), shift_stop=now, swap_at=now, stream_stop=now)
 
 
 @lru_cache(maxsize=16)
-def no_psums(cols: int, sums: Any) -> np.ndarray:
+def no_psums(cols: int, sum_dtype: Any) -> np.ndarray:
     """Return the psums below an array of so many columns when no stream is in flight: zeros."""
-    return np.broadcast_to(np.zeros((), sums), (cols - 1, cols))
+    return np.broadcast_to(np.zeros((), sum_dtype), (cols - 1, cols))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -214,7 +214,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, QueuedStream) and isinstance(b, QueuedStream):
-        # However a run was cut into chunks.
+        # However a run was cut into bursts.
         a, b = (replace(s, done=(np.concatenate(s.done),) if s.done else ()) for s in (a, b))
     if isinstance(a, Queues | QueuedTile | QueuedStream):
         return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))

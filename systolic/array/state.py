@@ -174,7 +174,7 @@ class State(_Named):
             raise TypeError(f"queues must be those of a state, or None, not {_check.kind(self.queues)}")
         return State(**arrays, cycle=cycle, queues=self._filled_queues(config.format.sum))
 
-    def _filled_queues(self, sums: Any = "int32") -> Queues:
+    def _filled_queues(self, sum_dtype: Any = "int32") -> Queues:
         if self.queues is not None:
             return self.queues
-        return Queues.empty(np.shape(next(iter(vars(self).values())))[1], sums, self.cycle)
+        return Queues.empty(np.shape(next(iter(vars(self).values())))[1], sum_dtype, self.cycle)

@@ -12,19 +12,19 @@ from systolic import _check, _hints
 from systolic._show.progress import shown
 from systolic.array.advance import Assignment, advanced
 from systolic.array.queues import Queues, Rows, Sink
-from systolic.array.schedule import Ports, idle_ports
+from systolic.array.skew import Ports, idle_ports
 from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
-from systolic.gemm import operand_name
+from systolic.formats import operand_name
 from systolic.threads import thread_count
 from systolic.trace.probe import Probe, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
 
 # Work between two checks for Ctrl-C and for progress: some tens of milliseconds. The memory for
-# a chunk's port values and psums grows with its cycles and with the array's edges.
-_CHUNK_PE_CYCLES = 1 << 28
-_CHUNK_CYCLES = 1 << 14
-_CHUNK_PORT_CYCLES = 1 << 26
+# a burst's port values and psums grows with its cycles and with the array's edges.
+_BURST_PE_CYCLES = 1 << 28
+_BURST_CYCLES = 1 << 14
+_BURST_PORT_CYCLES = 1 << 26
 
 # Below this many PE-cycles, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
@@ -418,7 +418,7 @@ class SystolicArray:
         bottom = np.empty((cycles, self._config.cols), self._config.format.sum)
         done = 0
         while done < cycles:
-            done += self._clock(min(self._chunk(), cycles - done), workers, ports, done, bottom)
+            done += self._clock(min(self._burst(), cycles - done), workers, ports, done, bottom)
         return bottom
 
     def run(
@@ -463,19 +463,19 @@ class SystolicArray:
         for probe in self._probes:
             probe.reserve(self.cycle, self.cycle + count)
         workers = thread_count(threads)
-        chunk = self._chunk() if condition is None else 1
+        burst = self._burst() if condition is None else 1
         done = 0
         with shown(progress, "cycles") as report:
             while done < count and not (condition is not None and condition(self)):
-                done += self._clock(min(chunk, count - done), workers)
+                done += self._clock(min(burst, count - done), workers)
                 if report is not None:
                     report(done, count)
         return self
 
-    def _chunk(self) -> int:
+    def _burst(self) -> int:
         # Cycles clocked at once.
         rows, cols = self._config.rows, self._config.cols
-        most = min(_CHUNK_CYCLES, _CHUNK_PE_CYCLES // (rows * cols), _CHUNK_PORT_CYCLES // (rows + cols))
+        most = min(_BURST_CYCLES, _BURST_PE_CYCLES // (rows * cols), _BURST_PORT_CYCLES // (rows + cols))
         return max(1, most)
 
     def _clock(

@@ -24,8 +24,8 @@ class Workspace:
 
     def __init__(self) -> None:
         self._memory: dict[str, np.ndarray] = {}
-        # Of `laid` arrays: their shape, type and the places that are not zero.
-        self._laid: dict[str, tuple[tuple[int, int], np.dtype, list[tuple[int, int, int]]]] = {}
+        # Of placed arrays: their shape, type and the places that are not zero.
+        self._placed: dict[str, tuple[tuple[int, int], np.dtype, list[tuple[int, int, int]]]] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return an array of this shape, with any values."""
@@ -44,16 +44,16 @@ class Workspace:
         array.fill(0)
         return array
 
-    def laid(
+    def place(
         self, name: str, shape: tuple[int, int], dtype: Any, matrices: list[tuple[int, np.ndarray]]
     ) -> np.ndarray:
         """Return an array with these matrices at their lines, from column 0 on, and zeros everywhere else.
 
-        Asked for the same shape again, it zeroes only what it laid before; nobody else may write to it.
+        For the shape of the previous call, zero only the places that it used; no other code may write to it.
         """
         places = [(line, line + len(matrix), matrix.shape[1]) for line, matrix in matrices]
         # First of all: an interrupt may come anywhere, and new memory holds unknown values.
-        before = self._laid.pop(name, None)
+        before = self._placed.pop(name, None)
         array, dtype = self.empty(name, shape, dtype), np.dtype(dtype)
         if before is None or before[:2] != (shape, dtype):
             array.fill(0)
@@ -62,7 +62,7 @@ class Workspace:
                 array[first:last] = 0
         for (first, last, width), (_, matrix) in zip(places, matrices, strict=True):
             array[first:last, :width] = matrix
-        self._laid[name] = (shape, dtype, places)
+        self._placed[name] = (shape, dtype, places)
         return array
 
     @property
@@ -73,7 +73,7 @@ class Workspace:
 
 @contextmanager
 def workspace() -> Iterator[Workspace]:
-    """Lend a workspace that nobody else has meanwhile; no array of it may be kept."""
+    """Lend a workspace for exclusive use; do not keep its arrays."""
     # pop and append are atomic: any thread, and any handler that interrupts this one, gets its own.
     try:
         mine = _kept.pop()

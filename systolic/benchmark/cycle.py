@@ -8,7 +8,7 @@ import numpy as np
 
 from systolic import _check, _kernels, engine
 from systolic.array import SystolicArray
-from systolic.array.schedule import port_window, skewed
+from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.benchmark.timing import Measurement, Section, Work, compare, instruction_sets, using
 from systolic.config import ArrayConfig

@@ -38,6 +38,7 @@ class Result:
     gemm : Gemm
         Sizes of the product, or of the products a convolution was lowered to.
     array : ArrayConfig
+        As given; the operand types were those of x and w.
     stats : Stats
     mode : str
     trace : Trace or None
@@ -133,8 +134,8 @@ def matmul(
         Activations, the moving operand.
     w : array_like of int8 or uint8, (K, N)
         Weights, the stationary operand.
-    array : ArrayConfig, optional
-        Sizes; default 256 x 256. The operand types are those of x and w.
+    array : ArrayConfig or MachineConfig, optional
+        Default 256 x 256. The operand types are those of x and w; only the array of a machine is used.
     mode : {"cycle", "wavefront"}
         "cycle" computes every register of every PE on every cycle; "wavefront" works in local
         time, where the array is a plain product: the same sums and cycles, faster.
@@ -280,7 +281,7 @@ def _result(
 
 def probes_for(trace: Any, probe: Any, mode: str) -> tuple[Probe, ...]:
     """Return ``trace=`` and ``probe=`` arguments as probes, checked together with the mode."""
-    if trace is probe is None and isinstance(mode, str) and mode in MODES:
+    if trace is None and probe is None and isinstance(mode, str) and mode in MODES:
         return ()
     _check.choice(mode, "mode", MODES)
     probes = probes_of(trace, probe)

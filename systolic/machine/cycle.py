@@ -13,11 +13,11 @@ import numpy as np
 from systolic.array import SystolicArray
 from systolic.array.workspace import workspace
 from systolic.config import ArrayConfig
-from systolic.gemm import Progress, operand_name
+from systolic.gemm import Progress
 from systolic.lowered import Lowered
 from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
-from systolic.machine.epilogue import finish
+from systolic.machine.epilogue import apply_epilogue
 from systolic.machine.execution import Execution
 from systolic.machine.one_fold import is_small, run_one_fold
 from systolic.tiling import Fold, Schedule, estimate_gemm, schedule
@@ -57,28 +57,27 @@ def run_cycles(
         Gets sums as they leave the accumulators: see :data:`Store`.
     """
     started = perf_counter()
+    config = config.for_operands(lowered.x, lowered.w)
     stats = estimate_gemm(lowered.gemm, config)
-    acc = operands.accumulators(lowered)
+    acc = operands.result_array(lowered)
     store: Store = partial(operands.store, lowered, acc)
     if drained is not None:
         store = partial(_each_in_turn, (drained, store))
     cycles = stats.cycles
     if cycles:  # else there is nothing to add: sums are zeros from the start
-        if report is drained is None and not probes and is_small(lowered.gemm, config, cycles):
+        if report is None and drained is None and not probes and is_small(lowered.gemm, config, cycles):
             run_one_fold(lowered, config, cycles, store)
         else:
             plan = schedule(lowered.gemm, config)
-            x_type, w_type = operand_name(lowered.x), operand_name(lowered.w)
-            typed = replace(config, activation_dtype=x_type, weight_dtype=w_type)
             half = config.chunk_rows or lowered.gemm.m
             # Memory that is new to the process costs a third of a fold's time.
             with workspace() as memory:
-                accumulators = Accumulators(half, config.cols, memory, typed.format.sum)
-                cycles = _run_folds(lowered, typed, plan, workers, report, probes, accumulators, store)
+                accumulators = Accumulators(half, config.cols, memory, config.format.sum)
+                cycles = _run_folds(lowered, config, plan, workers, report, probes, accumulators, store)
     seconds = perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
-    return Execution(finish(lowered, acc), stats, seconds)
+    return Execution(apply_epilogue(lowered, acc), stats, seconds)
 
 
 def _each_in_turn(stores: tuple[Store, ...], *sums: Any) -> None:
@@ -96,7 +95,7 @@ def _run_folds(
         probe.reserve(0, plan.cycles)
     ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
     queued = 0
-    while array.cycle < plan.cycles:
+    while queued < len(plan.folds) or array.cycle < plan.cycles:
         due = plan.cycles
         while queued < len(plan.folds):
             fold = plan.folds[queued]

@@ -24,15 +24,15 @@ def fused(lowered: Lowered) -> dict[str, Any] | None:
     channels = lowered.gemm.groups * lowered.gemm.n
     constant = _constant(lowered)
     return {
-        "codes": operands.accumulators(lowered, e.dtype),
+        "codes": operands.result_array(lowered, e.dtype),
         "scale": _each(e.scale, channels, np.float32),
         "zero_point": e.zero_point,
         "constant": _each(_NO_CONSTANT if constant is None else constant, channels, np.int32),
     }
 
 
-def finish(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
-    """Return a layer's output from its accumulators, which are used up."""
+def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
+    """Return a layer's output from its accumulators; overwrites them."""
     e = lowered.epilogue
     if e is RAW:
         return acc
@@ -52,10 +52,10 @@ def finish(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
     else:
         _correct(acc, axis, constant, row_sums, e.w_zero)
         y = requantize(acc, e.scale, e.zero_point, dtype=e.dtype, rounding=e.rounding, axis=axis)
-    return placed(e, y)
+    return after_scale(e, y)
 
 
-def placed(e: Epilogue, y: np.ndarray) -> np.ndarray:
+def after_scale(e: Epilogue, y: np.ndarray) -> np.ndarray:
     """Return the output: codes through the clamp and the table, in the output's shape."""
     if e.clamp is not None:
         np.clip(y, *e.clamp, out=y)

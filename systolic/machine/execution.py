@@ -1,4 +1,4 @@
-"""What the machine returns."""
+"""``Execution``: the result of running one layer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from systolic.stats import Stats
 
 
 class Execution(NamedTuple):
-    """One layer's work done.
+    """The result of running one layer.
 
     Attributes
     ----------
     output : ndarray
-        What the epilogue made of the accumulators.
+        Output of the epilogue.
     stats : Stats
-        What it cost; the cycles are those counted.
+        Its cost; in cycle mode the cycles are those counted.
     array_seconds : float
         How long the emulation of the array took, without the epilogue.
     """

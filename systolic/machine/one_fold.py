@@ -17,11 +17,12 @@ import numpy as np
 from systolic import _core
 from systolic.config import ArrayConfig
 from systolic.dataflows import WEIGHT_STATIONARY
-from systolic.gemm import Gemm, operand_name
+from systolic.formats import operand_name
+from systolic.gemm import Gemm
 from systolic.lowered import Lowered
 from systolic.machine import operands
 
-# Beyond this many PE-cycles, what is saved here does not count.
+# Above this many PE-cycles the saving is negligible.
 _SMALL_PE_CYCLES = 1 << 20
 
 
@@ -42,7 +43,7 @@ def run_one_fold(lowered: Lowered, config: ArrayConfig, cycles: int, store: Call
     gemm, rows, cols = lowered.gemm, config.rows, config.cols
     m, k, n = gemm.m, gemm.k, gemm.n
     # Local time tau, what PE (0, 0) sees on cycle tau, stands at index tau + lead: see
-    # array/schedule.py. The tile enters on 0..rows-1, bottom row first; x follows its swap.
+    # array/skew.py. The tile enters on 0..rows-1, bottom row first; x follows its swap.
     north = cycles + cols - 1
     activation = np.zeros((cycles + rows - 1, rows), dtype=np.uint8)
     activation[2 * rows - 1 : 2 * rows - 1 + m, :k] = operands.rows(lowered.x, 0, 0, m, 0, k).view(np.uint8)

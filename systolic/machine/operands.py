@@ -81,13 +81,13 @@ def column_sums(lowered: Lowered) -> np.ndarray:
 
 
 def _once(values: np.ndarray) -> np.ndarray:
-    """Return a stack with what broadcasting repeats taken once."""
+    """Drop the repeated matrices of a broadcast stack."""
     repeated = [size > 1 and not stride for size, stride in zip(values.shape, values.strides, strict=True)]
     return values[tuple(slice(0, 1) if again else slice(None) for again in repeated[:-2])]
 
 
-def accumulators(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray:
-    """Return room for the sums, or for what they become; zeros where there is nothing to add."""
+def result_array(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray:
+    """Allocate the accumulators, or the output in their layout; zeros if K is 0."""
     gemm, x, w, _ = lowered
     make = np.empty if gemm.k else np.zeros
     if not isinstance(x, Patches):

@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.array.queues import QueuedStream, QueuedTile, Queues
-from systolic.array.schedule import port_window, skewed
+from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
 from systolic.gemm import Gemm
@@ -101,8 +101,7 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     """
     x, w = _check.matrices(x, w)
     gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
-    config = ArrayConfig() if array is None else as_array_config(array)
-    config = replace(config, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
+    config = (ArrayConfig() if array is None else as_array_config(array)).for_operands(x, w)
     return _ports(x, w, schedule(gemm, config), config)
 
 

@@ -13,9 +13,9 @@ from systolic import _gemm
 from systolic.config import ArrayConfig
 from systolic.gemm import Progress
 from systolic.lowered import Lowered, Patches
-from systolic.machine.epilogue import finish, fused, placed
+from systolic.machine.epilogue import after_scale, apply_epilogue, fused
 from systolic.machine.execution import Execution
-from systolic.machine.operands import accumulators
+from systolic.machine.operands import result_array
 from systolic.tiling import estimate_gemm
 
 # Work between two looks at progress and Ctrl-C, in MACs: a tenth of a second or less.
@@ -24,7 +24,7 @@ _PIECE_WORK = 1 << 32
 # Below this much work, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
 
-# About as many MACs take as long as to put one value of a patch, or one output, in its place.
+# MACs that cost as much as moving one value of a patch or one output.
 _VALUE_MACS = 512
 
 
@@ -46,6 +46,7 @@ def run_wavefront(
         Gets (done, total) sums as work goes on.
     """
     started = perf_counter()
+    config = config.for_operands(lowered.x, lowered.w)
     gemm, x = lowered.gemm, lowered.x
     stats, codes = estimate_gemm(gemm, config), None
     work = stats.macs
@@ -54,7 +55,7 @@ def run_wavefront(
             # Patches, sums and codes are made piece by piece, in cache.
             codes = fused(lowered)
         work += _VALUE_MACS * gemm.groups * gemm.m * (gemm.k + gemm.n)
-    acc: Any = accumulators(lowered) if codes is None else None
+    acc: Any = result_array(lowered) if codes is None else None
     if work <= _PIECE_WORK:
         if work:
             _compute(lowered, acc, codes, workers if work >= _WORTH_A_THREAD else 1)
@@ -68,7 +69,7 @@ def run_wavefront(
                 done += piece.size
                 report(done, gemm.sums)
     seconds = perf_counter() - started
-    output = finish(lowered, acc) if codes is None else placed(lowered.epilogue, codes["codes"])
+    output = apply_epilogue(lowered, acc) if codes is None else after_scale(lowered.epilogue, codes["codes"])
     return Execution(output, stats, seconds)
 
 

@@ -181,12 +181,12 @@ def sizes_of(gemm: Gemm, array: ArrayConfig) -> Sizes:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Folds of a product with the cycles at which the array is told to run them.
+    """Folds of a product and the cycles at which they start.
 
     Parameters
     ----------
     folds : sequence of Fold
-        In order; none may come before those in front of it. :func:`schedule` gives the earliest cycles.
+        In the order of their cycles. :func:`schedule` gives the earliest cycles.
     k_tiles : int
         How many successive folds add to the same sums.
     cycles : int

@@ -9,7 +9,6 @@ move while this fold's rows stream.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig
 from systolic.dataflows import Register
-from systolic.gemm import operand_name
 from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
@@ -77,7 +75,7 @@ def locate(
         if not np.array_equal(tile, column):
             return {"stage": "weights", "fold": fold}
         psums.append(wrap32(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
-    config = replace(config, activation_dtype=operand_name(lowered.x), weight_dtype=operand_name(lowered.w))
+    config = config.for_operands(lowered.x, lowered.w)
     if mode == "cycle":
         found = _locate_in_array(lowered, operands, folds, here, psums, config, (m, n))
         if found is not None:
@@ -130,8 +128,6 @@ def _locate_in_array(
         "register_got": got,
         "register_expected": expected,
     }
-
-
 
 
 class _Replay:

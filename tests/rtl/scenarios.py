@@ -15,7 +15,7 @@ from systolic import PortValues
 from systolic import ports as product_ports
 from systolic.array import SystolicArray
 from systolic.array.queues import QueuedStream, QueuedTile, Queues
-from systolic.array.schedule import Ports, port_window
+from systolic.array.skew import Ports, port_window
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
 from systolic.dataflows import WEIGHT_STATIONARY

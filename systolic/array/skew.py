@@ -49,9 +49,7 @@ def idle_ports(config: ArrayConfig, cycles: int) -> Ports:
     }
 
 
-def port_window(
-    queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace
-) -> Ports:
+def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memory: Workspace) -> Ports:
     """Return the port values of cycles now .. now + cycles - 1, in arrays of `memory`."""
     dataflow = config.dataflow_record
     beats: dict[str, list[tuple[int, Any]]] = {port.name: [] for port in dataflow.ports}
@@ -80,7 +78,7 @@ def port_window(
                 local[begin - first : end - first] = True
         else:
             lines = [(begin - first, v[begin - start : end - start]) for begin, end, start, v in inside]
-            local = memory.laid(name, (stop - first, size), dtype, lines)
+            local = memory.place(name, (stop - first, size), dtype, lines)
         ports[name] = skewed(local, cycles, size)
     return ports
 
