@@ -26,7 +26,7 @@ async def product(dut):
     for on in ports(x, w, array=CONFIG):
         drive(dut, on)
         await FallingEdge(dut.clk)
-        board.edge(activation=on.activation, shift=on.shift, swap=on.swap, weight=on.weight, psum=on.psum)
+        board.edge(**on.ports)
         board.compare(**{name: register(dut, name, like) for name, like in board.expected.items()})
     dut._log.info("%d register values compared", board.compared)
 

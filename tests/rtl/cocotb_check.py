@@ -21,9 +21,10 @@ from cocotb.triggers import FallingEdge
 SOURCES = Path(__file__).parent
 sys.path.insert(0, str(SOURCES.parent))
 
-from rtl.scenarios import by_hand  # noqa: E402
+from rtl.scenarios import PORTS, by_hand  # noqa: E402
 
 from systolic import ArrayConfig, SystolicArray  # noqa: E402
+from systolic.formats import bits  # noqa: E402
 
 CONFIG = ArrayConfig(2, 3, activation_dtype="uint8")
 CLOCKS = 2500
@@ -40,13 +41,11 @@ async def every_register(dut) -> None:
         dut.reset.value = 1
         await FallingEdge(dut.clk)
         dut.reset.value = 0
-        for t in range(len(ports.psum)):
-            edge = {name: values[t] for name, values in ports._asdict().items()}
-            dut.west_activation.value = packed(edge["activation"], 8)
-            dut.west_shift.value = packed(edge["shift"], 1)
-            dut.west_swap.value = packed(edge["swap"], 1)
-            dut.north_weight.value = packed(edge["weight"], 8)
-            dut.north_psum.value = packed(edge["psum"], 32)
+        for t in range(len(ports["psum"])):
+            edge = {name: values[t] for name, values in ports.items()}
+            for port in PORTS:
+                values = edge[port.name]
+                getattr(dut, f"{port.side}_{port.name}").value = packed(values, bits(values.dtype))
             await FallingEdge(dut.clk)
             array.step(**edge)
             for name, expected in array.registers.items():
@@ -57,7 +56,7 @@ async def every_register(dut) -> None:
                         f"{name} of PE ({r}, {c}) at cycle {t + 1}: "
                         f"RTL {actual}, emulator {expected[r, c]} (seed {seed})"
                     )
-        clocks += len(ports.psum)
+        clocks += len(ports["psum"])
         seed += 1
     Path(os.environ["CLOCKS_COMPARED"]).write_text(str(clocks))
 
