@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,74 @@ def conv_window(
     return window((ih, iw), (kh, kw), stride, dilation, padding)
 
 
+class HeldConv(ArrayLayer):
+    """What convolutions over any number of axes share that hold their filters and parameters."""
+
+    weight: np.ndarray
+    x: QuantParams
+    w: QuantParams
+    y: QuantParams | None
+    bias: np.ndarray | None
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+    layout: str
+    rounding: str
+
+    def _hold(
+        self, kernel: str, sizes: Callable[[Any, str], Any], pads: Callable[[Any], Any], layout: Any,
+        layouts: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        """Put the checked fields into their stored form; `kernel` names the axes of a filter."""
+
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        kind, axes = type(self).__name__, f"(oc, ic // groups, {kernel})"
+        weight = parameters.check_weight(kind, self.weight, self.w, ndim=axes.count(",") + 1, axes=axes)
+        oc = weight.shape[0]
+        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
+        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
+        put("weight", weight)
+        put("bias", parameters.check_bias(kind, self.bias, oc))
+        put("stride", sizes(self.stride, "stride"))
+        put("dilation", sizes(self.dilation, "dilation"))
+        put("padding", pads(self.padding))
+        put("groups", _check.integer(self.groups, "groups", minimum=1))
+        put("layout", _check.choice(layout, "layout", layouts))
+        if oc % self.groups:
+            raise ValueError(
+                f"{kind}: weight has {oc} output channels, which {self.groups} groups do not divide"
+            )
+
+    @property
+    def _last(self) -> bool:
+        """Whether channels are the last axis."""
+        return self.layout.endswith("C")
+
+    @cached_property
+    def _epilogue(self) -> Epilogue:
+        sums = self.weight.sum(axis=tuple(range(1, self.weight.ndim)), dtype=np.int64)
+        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
+
+    @cached_property
+    def _filters(self) -> np.ndarray:
+        return filter_matrices(self.weight, self.groups, channels_last=self._last)
+
+    @cached_property
+    def _pad_value(self) -> int:
+        return int(self.x.zero_points)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, or float32."""
+        if dtypes[0] != self.x.dtype:
+            raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
+        return "float32" if self.y is None else self.y.dtype
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv2d(ArrayLayer):
+class Conv2d(HeldConv):
     """A quantized two-dimensional convolution.
 
     Parameters
@@ -158,58 +225,21 @@ class Conv2d(ArrayLayer):
     rounding: str = field(default="half_even", kw_only=True)
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        kind = type(self).__name__
-        weight = parameters.check_weight(kind, self.weight, self.w, ndim=4, axes="(oc, ic // groups, kh, kw)")
-        oc = weight.shape[0]
-        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
-        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
-        put("weight", weight)
-        put("bias", parameters.check_bias(kind, self.bias, oc))
-        put("stride", pair(self.stride, "stride"))
-        put("dilation", pair(self.dilation, "dilation"))
-        put("padding", padding_spec(self.padding))
-        put("groups", _check.integer(self.groups, "groups", minimum=1))
-        put("layout", _check.choice(self.layout, "layout", LAYOUTS))
-        if oc % self.groups:
-            raise ValueError(
-                f"{kind}: weight has {oc} output channels, which {self.groups} groups do not divide"
-            )
-
-    @cached_property
-    def _epilogue(self) -> Epilogue:
-        sums = self.weight.sum(axis=(1, 2, 3), dtype=np.int64)
-        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
-
-    @cached_property
-    def _pad_value(self) -> int:
-        return int(self.x.zero_points)
-
-    @cached_property
-    def _filters(self) -> np.ndarray:
-        return filter_matrices(self.weight, self.groups, channels_last=self.layout == "NHWC")
+        self._hold("kh, kw", pair, padding_spec, self.layout, LAYOUTS)
 
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
             raise ValueError(
                 f"{type(self).__name__} takes images {IMAGE_AXES[self.layout]}, not {_check.shape(shape)}"
             )
-        stride, dilation, padding = cast(Any, (self.stride, self.dilation, self.padding))
-        return conv_window(shape, self.weight.shape, stride, dilation, padding, self.groups, self.layout)
+        geometry: Any = self.stride, self.dilation, self.padding
+        return conv_window(shape, self.weight.shape, *geometry, self.groups, self.layout)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, oh, ow), or (batch, oh, ow, oc) in layout NHWC."""
         oh, ow = self._window(shapes[0]).out
         oc = self.weight.shape[0]
         return (shapes[0][0], oc, oh, ow) if self.layout == "NCHW" else (shapes[0][0], oh, ow, oc)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, or float32."""
-        if dtypes[0] != self.x.dtype:
-            raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
-        return "float32" if self.y is None else self.y.dtype
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
@@ -221,11 +251,9 @@ class Conv2d(ArrayLayer):
         """Return the product of x's patches and the filters."""
         (x,) = inputs
         self.output_dtype(_check.dtype_name(x.dtype))
-        last = self.layout == "NHWC"
-        return lower_images(
-            x.transpose(0, 3, 1, 2) if last else x, self._filters, self._window(x.shape), self._pad_value,
-            last, self._epilogue,
-        )  # fmt: skip
+        images = x.transpose(0, 3, 1, 2) if self._last else x
+        window = self._window(x.shape)
+        return lower_images(images, self._filters, window, self._pad_value, self._last, self._epilogue)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

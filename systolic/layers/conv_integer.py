@@ -98,8 +98,7 @@ class ConvInteger(ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        m, k, n, groups = spatial.product_size(shapes[0], shapes[1], self.span(shapes), self.groups)
-        return Gemm(m, k, n, groups=groups)
+        return spatial.span_gemm(shapes[0], shapes[1], self.span(shapes), self.groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
-from systolic.layers import parameters, spatial
-from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.conv import filter_matrices
-from systolic.lowered import Epilogue, Lowered
+from systolic.layers import spatial
+from systolic.layers.base import Shape
+from systolic.layers.conv import HeldConv
+from systolic.lowered import Lowered
 from systolic.quant import QuantParams
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Conv(ArrayLayer):
+class _Conv(HeldConv):
     weight: np.ndarray
     x: QuantParams = field(kw_only=True)
     w: QuantParams = field(kw_only=True)
@@ -36,43 +34,14 @@ class _Conv(ArrayLayer):
     layouts: ClassVar[dict[str, str]]
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        kind, rank = type(self).__name__, self.rank
-        axes = "(oc, ic // groups, " + ("kw)" if rank == 1 else "kd, kh, kw)")
-        weight = parameters.check_weight(kind, self.weight, self.w, ndim=2 + rank, axes=axes)
-        oc = weight.shape[0]
-        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
-        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
-        put("weight", weight)
-        put("bias", parameters.check_bias(kind, self.bias, oc))
-        put("stride", spatial.sizes(self.stride, "stride", rank))
-        put("dilation", spatial.sizes(self.dilation, "dilation", rank))
-        put("padding", spatial.paddings(self.padding, rank))
-        put("groups", _check.integer(self.groups, "groups", minimum=1))
-        unnamed = isinstance(self.layout, str) and not self.layout
-        layout = next(iter(self.layouts)) if unnamed else self.layout
-        put("layout", _check.choice(layout, "layout", tuple(self.layouts)))
-        if oc % self.groups:
-            raise ValueError(
-                f"{kind}: weight has {oc} output channels, which {self.groups} groups do not divide"
-            )
-
-    @cached_property
-    def _epilogue(self) -> Epilogue:
-        taps = tuple(range(1, self.weight.ndim))
-        sums = self.weight.sum(axis=taps, dtype=np.int64)
-        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
-
-    @cached_property
-    def _filters(self) -> np.ndarray:
-        return filter_matrices(self.weight, self.groups, channels_last=self._last)
-
-    @property
-    def _last(self) -> bool:
-        """Whether channels are the last axis."""
-        return self.layout.endswith("C")
+        layouts, rank = tuple(self.layouts), self.rank
+        self._hold(
+            "kw" if rank == 1 else "kd, kh, kw",
+            lambda value, name: spatial.sizes(value, name, rank),
+            lambda value: spatial.paddings(value, rank),
+            layouts[0] if isinstance(self.layout, str) and not self.layout else self.layout,
+            layouts,
+        )
 
     def _span(self, shape: Shape) -> tuple[Shape, spatial.Span]:
         """Return the input's shape with channels in axis 1, and the span over it."""
@@ -90,27 +59,18 @@ class _Conv(ArrayLayer):
         channels = (self.weight.shape[0],)
         return (first[0], *span.out, *channels) if self._last else (first[0], *channels, *span.out)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, or float32."""
-        if dtypes[0] != self.x.dtype:
-            raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
-        return "float32" if self.y is None else self.y.dtype
-
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
         first, span = self._span(shapes[0])
-        m, k, n, groups = spatial.product_size(first, self.weight.shape, span, self.groups)
-        return Gemm(m, k, n, groups=groups)
+        return spatial.span_gemm(first, self.weight.shape, span, self.groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
         (x,) = inputs
         self.output_dtype(_check.dtype_name(x.dtype))
         _, span = self._span(x.shape)
-        return spatial.lower_span(
-            np.moveaxis(x, -1, 1) if self._last else x, self._filters, span, int(self.x.zero_points),
-            self._last, self._epilogue,
-        )  # fmt: skip
+        first = np.moveaxis(x, -1, 1) if self._last else x
+        return spatial.lower_span(first, self._filters, span, self._pad_value, self._last, self._epilogue)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,6 +8,7 @@ often as filters take it, kd / stride times; height and width are still lowered 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic._memory import require_array
+from systolic.gemm import Gemm
 from systolic.layers.base import Shape
 from systolic.layers.conv import lower_images
 from systolic.layers.geometry import PADDING_NAMES, Pair, Window, along, taps
@@ -187,11 +189,6 @@ def lower_span(
     return lower_images(images(x, span, pad_value), w, span.window, pad_value, channels_last, epilogue)
 
 
-def product_size(x: Shape, w: Shape, span: Span, groups: int) -> tuple[int, int, int, int]:
-    """Return m, k, n and groups of the product."""
-    m, k = x[0], w[1]
-    for size in span.out:
-        m *= size
-    for size in span.kernel:
-        k *= size
-    return m, k, w[0] // groups, groups
+def span_gemm(x: Shape, w: Shape, span: Span, groups: int) -> Gemm:
+    """Return the sizes of the product, one per group."""
+    return Gemm(x[0] * math.prod(span.out), math.prod(w[1:]), w[0] // groups, groups=groups)
