@@ -176,7 +176,7 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
     p.acc_stride = acc.row // <Py_ssize_t>sizeof(int32_t)
     whole = threads == 1 or a.groups >= 2 * threads
     if whole:
-        workers = hire(min(threads, a.groups))
+        workers = hire(min(threads, a.groups)) if threads > 1 else 1
         p.scratch_each = once_bytes(gemm, p.m, p.k, p.n)
     else:
         # Split rows first, so that the work per row of a is done once.
