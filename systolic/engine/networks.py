@@ -115,7 +115,7 @@ def run(
     rows: list[LayerRun] = []
     raised: list[BaseException] = []
     with shown(progress, "cycles") as shows:
-        report = None if shows is None else _noting(shows, raised)
+        report = None if shows is None else _recording_errors(shows, raised)
         if report is not None:
             # A product whose size depends on runtime values adds to the total once it has run.
             gemms = products(model, known)
@@ -123,15 +123,15 @@ def run(
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
-            part = _offset(report, done, total, mode)
+            part = _layer_progress(report, done, total, mode)
             try:
                 if known[node.output][0] is None:
-                    _require_room(node, _written(node, read))
+                    _require_room(node, _runtime_outputs(node, read))
                 output, gemm, stats, on_array = run_layer(
                     node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ())
                 )
             except Exception as error:
-                named = None if error in raised else _of_node(error, node)
+                named = None if error in raised else _named_error(error, node)
                 if named is None:
                     raise
                 raise named from error
@@ -171,7 +171,7 @@ def run(
     return Run(outputs, tuple(rows), machine, mode, trace_among(probes))
 
 
-def _of_node(error: Exception, node: Node) -> Exception | None:
+def _named_error(error: Exception, node: Node) -> Exception | None:
     """Return a layer's error as one that names its node and operator.
 
     None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
@@ -201,7 +201,7 @@ def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:
         require(room, f"node {node.name!r} ({node.layer.kind}): the output {each}")
 
 
-def _written(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
+def _runtime_outputs(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
     """Return shapes and dtypes of a node's outputs, if the values of its inputs determine them."""
     if isinstance(node.layer, OnnxNode):
         return {}  # onnx would have to infer them, which takes longer than most nodes do
@@ -276,7 +276,7 @@ def _count_readers(model: Model) -> dict[str, int]:
     return readers
 
 
-def _noting(report: Progress, raised: list[BaseException]) -> Progress:
+def _recording_errors(report: Progress, raised: list[BaseException]) -> Progress:
     """Record what a progress function raises: it is the caller's error, not a layer's."""
 
     def call(done: int, total: int) -> None:
@@ -289,7 +289,7 @@ def _noting(report: Progress, raised: list[BaseException]) -> Progress:
     return call
 
 
-def _offset(report: Progress | None, done: int, total: int, mode: str) -> Progress | None:
+def _layer_progress(report: Progress | None, done: int, total: int, mode: str) -> Progress | None:
     """Report one layer's cycles as part of the whole run's."""
     if report is None or mode != "cycle":
         return None
