@@ -55,6 +55,27 @@ def replace_image(shape: Shape, layout: str, size: tuple[int, int]) -> Shape:
     return (shape[0], *size, shape[3])
 
 
+def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    """Return the shape that all broadcast to; ValueError if they do not."""
+    try:
+        return np.broadcast_shapes(*map(tuple, shapes))
+    except ValueError:
+        raise ValueError(
+            f"{layer.kind} takes shapes that broadcast together, not "
+            f"{' and '.join(map(_check.shape, shapes))}; from the last axis backwards sizes must be equal "
+            "or 1"
+        ) from None
+
+
+def spreads(b: Shape, a: Shape, *, alone: bool = False) -> bool:
+    """Whether `b` is broadcast along the innermost axis that is not 1 in both; `alone` if there is none."""
+    rank = max(len(a), len(b))
+    for size_a, size_b in zip(((1,) * rank + a)[::-1], ((1,) * rank + b)[::-1], strict=False):
+        if size_a != 1 or size_b != 1:
+            return size_b == 1
+    return alone
+
+
 def take_some(layer: Layer, values: Sequence[Any], least: int, most: int) -> Sequence[Any]:
     """Return `values` if there are at least `least` and at most `most`."""
     if not least <= len(values) <= most:

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from systolic import _check, _host, quant
+from systolic import _host
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._fma import fma
-from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._saturate import round_codes
+from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.quant import QuantParams
 
 
@@ -73,20 +74,11 @@ class Add(HostLayer):
                 f"Add needs all of a, b and y (codes) or none (plain numbers), but {' and '.join(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} None"
             )
-        a, b, y = (quant.as_params(params, name, per_tensor=True) for name, params in given.items())
-        if not a.dtype == b.dtype == y.dtype:
-            raise TypeError(f"a, b and y must have one dtype, not {a.dtype}, {b.dtype} and {y.dtype}")
+        expect_one_type(**given)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape both inputs broadcast to."""
-        a, b = take(self, shapes)
-        try:
-            return np.broadcast_shapes(tuple(a), tuple(b))
-        except ValueError:
-            raise ValueError(
-                f"Add takes shapes that broadcast together, not {_check.shape(a)} and {_check.shape(b)}; "
-                "from the last axis backwards sizes must be equal or 1"
-            ) from None
+        return broadcast(self, take(self, shapes))
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the inputs' common type: y's, or without parameters float32, int32, int8 or uint8."""
@@ -108,24 +100,11 @@ class Add(HostLayer):
             with np.errstate(all="ignore"):
                 return np.add(a, b, out=out)
         a_params, b_params = self.a, self.b
-        if _first_is_broadcast(a.shape, b.shape):
+        # ONNX Runtime looks at `a` first: of two scalars it is the one to spread.
+        if spreads(a.shape, b.shape, alone=True):
             a, b, a_params, b_params = b, a, b_params, a_params
         function = partial(_add_codes, a_params=a_params, b_params=b_params, y=self.y)
         return of_pairs(_host.add, function, (a_params, b_params, self.y), a, b, out)
-
-
-def _first_is_broadcast(a: Shape, b: Shape) -> bool:
-    """Whether ONNX Runtime takes `a` for a scalar spread along the innermost axis.
-
-    That axis is the innermost one that is not 1 for both; without any, both are scalars and `a` is
-    looked at first.
-    """
-    rank = max(len(a), len(b))
-    padded_a, padded_b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    for size_a, size_b in zip(reversed(padded_a), reversed(padded_b), strict=True):
-        if size_a != 1 or size_b != 1:
-            return size_a == 1
-    return True
 
 
 def _add_codes(

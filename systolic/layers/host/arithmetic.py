@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host import _special
-from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
 from systolic.layers.host._parts import copied, elementwise
 
 FLOATS = ("float32", "float64", "float16")
@@ -123,15 +123,6 @@ def _power_by_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(b == 2, a * a, np.where(b == 3, a * a * a, _power(a, b)))
 
 
-def _spreads(b: Shape, a: Shape) -> bool:
-    """Whether `b` is broadcast along the innermost axis that is not 1 in both."""
-    rank = max(len(a), len(b))
-    for size_a, size_b in zip(((1,) * rank + a)[::-1], ((1,) * rank + b)[::-1], strict=False):
-        if size_a != 1 or size_b != 1:
-            return size_b == 1
-    return False
-
-
 # Function, types taken, and whether the result is a bool.
 _BINARY: dict[str, tuple[Function, tuple[str, ...], bool]] = {
     "Add": (np.add, NUMBERS, False),
@@ -211,7 +202,7 @@ class Binary(HostLayer):
         self.output_shape(a.shape, b.shape)
         dtype = self.output_dtype(a.dtype.name, b.dtype.name)
         function = _BINARY[self.operation][0]
-        if self.operation == "Pow" and a.dtype.kind != "f" and _spreads(b.shape, a.shape):
+        if self.operation == "Pow" and a.dtype.kind != "f" and spreads(b.shape, a.shape):
             function = _power_by_line
         with np.errstate(all="ignore"):
             return elementwise(function, dtype, a, b)
@@ -367,15 +358,3 @@ class Cast(HostLayer):
         self.output_dtype(x.dtype.name)
         with np.errstate(all="ignore"):
             return copied(x, self.dtype)
-
-
-def broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:
-    """Return the shape that all broadcast to; ValueError if they do not."""
-    try:
-        return np.broadcast_shapes(*map(tuple, shapes))
-    except ValueError:
-        raise ValueError(
-            f"{layer.kind} takes shapes that broadcast together, not "
-            f"{' and '.join(map(_check.shape, shapes))}; from the last axis backwards sizes must be equal "
-            "or 1"
-        ) from None

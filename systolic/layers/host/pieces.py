@@ -14,6 +14,7 @@ from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import _parts
 from systolic.layers.host._inputs import (
     axes_field,
+    broadcast,
     expect_lists,
     integer_list,
     normal_axes,
@@ -22,7 +23,6 @@ from systolic.layers.host._inputs import (
     take_some,
 )
 from systolic.layers.host._parts import copied, copy_to, taken
-from systolic.layers.host.arithmetic import broadcast
 from systolic.layers.host.shaping import room_for
 
 

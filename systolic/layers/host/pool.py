@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
-
-from systolic import _check, _host, quant
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
-from systolic.layers.host._inputs import (
-    expect_dtype,
-    expect_images,
-    image_axes,
-    lowest,
-    replace_image,
-    take,
-)
-from systolic.layers.host._parts import by_parts
-from systolic.layers.host._saturate import round_codes
+from systolic import _check
+from systolic.layers.base import Shape
+from systolic.layers.geometry import LAYOUTS, Pads, Pair, padding_spec, pair
+from systolic.layers.host._inputs import expect_images, image_axes
+from systolic.layers.host.qlinear_pool import GlobalMeans, Means
+from systolic.layers.host.windows import Maxima, Pool
 from systolic.quant import QuantParams
-from systolic.threads import thread_count
+
+
+class _Images(Pool):
+    """Base of the pools over height and width."""
+
+    layout: str
+
+    names: ClassVar[tuple[str, ...]] = ("height", "width")
+
+    def _put_window(self, steps: Collection[str]) -> None:
+        kernel = pair(self.kernel, "kernel")
+        stored = {name: pair(getattr(self, name), name) for name in steps if getattr(self, name) is not None}
+        padding = padding_spec(self.padding)
+        for name, value in {"kernel": kernel, "stride": kernel, **stored, "padding": padding}.items():
+            object.__setattr__(self, name, value)
+        _check.choice(self.layout, "layout", LAYOUTS)
+
+    @property
+    def first(self) -> int:
+        """The axis of the height."""
+        return image_axes(self.layout)[0]
+
+    def _image(self, shape: Shape) -> Shape:
+        return expect_images(self, shape, self.layout)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxPool2d(HostLayer):
+class MaxPool2d(_Images, Maxima):
     """The maximum of each window.
 
     Parameters
@@ -64,44 +79,11 @@ class MaxPool2d(HostLayer):
     ceil_mode: bool = field(default=False, kw_only=True)
     layout: str = field(default="NCHW", kw_only=True)
 
-    def __post_init__(self) -> None:
-        _normalize_window(self)
-        object.__setattr__(self, "dilation", pair(self.dilation, "dilation"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, ic, oh, ow), or (batch, oh, ow, ic)."""
-        (shape,) = take(self, shapes)
-        return replace_image(shape, self.layout, _window(self, shape).out)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type: int8, uint8 or float32."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, ("int8", "uint8", "float32"))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the maxima of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
-        win = _window(self, x.shape)
-        if x.dtype.char in "bB" and self.layout == "NCHW" and x.flags.c_contiguous:
-            out = np.empty((*x.shape[:2], *win.out), x.dtype)
-            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
-            return out
-        axes, taps = image_axes(self.layout), (win.taps(0), win.taps(1))
-
-        def largest(part: np.ndarray) -> np.ndarray:
-            # Take the maximum along one axis of the window, then along the other.
-            for direction, axis in enumerate(axes):
-                part = largest_along(part, axis, win.out[direction], taps[direction])
-            return part
-
-        shape = replace_image(x.shape, self.layout, win.out)
-        # Use larger parts for NHWC: innermost channels are better not split.
-        return by_parts(largest, shape, x.dtype, x, axes, moved=self.layout == "NHWC")
+    types: ClassVar[tuple[str, ...]] = ("int8", "uint8", "float32")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AveragePool2d(HostLayer):
+class AveragePool2d(_Images, Means):
     """The quantized mean of each window.
 
     In float32, every operation rounded by itself, the sum in window order (rows, then columns)::
@@ -159,57 +141,9 @@ class AveragePool2d(HostLayer):
     ceil_mode: bool = field(default=False, kw_only=True)
     layout: str = field(default="NCHW", kw_only=True)
 
-    def __post_init__(self) -> None:
-        _check_params(self.x, self.y)
-        _normalize_window(self)
-        include = _check.flag(self.count_include_pad, "count_include_pad")
-        object.__setattr__(self, "count_include_pad", include)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, ic, oh, ow), or (batch, oh, ow, ic)."""
-        (shape,) = take(self, shapes)
-        return replace_image(shape, self.layout, _window(self, shape).out)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
-        (x,) = take(self, inputs)
-        dtype = self.output_dtype(x.dtype)
-        win = _window(self, x.shape)
-        if win.image == win.kernel and win.pads == ((0, 0), (0, 0)):
-            return _mean_of_image(x, self.x, self.y, self.layout)
-        out = np.empty(self.output_shape(x.shape), dtype)
-        # Image by image, so that float32 copies stay small.
-        for index in range(len(x)):
-            with np.errstate(all="ignore"):
-                means = self._means(x[index : index + 1], win)
-                np.divide(means, self.y.scales, out=means)
-                np.add(means, self.y.zero_points.astype(np.float32), out=means)
-            np.copyto(out[index : index + 1], round_codes(means, self.y), casting="unsafe")
-        return out
-
-    def _means(self, x: np.ndarray, win: Window) -> np.ndarray:
-        """Return the float32 means of the windows, as real numbers."""
-        real = quant.dequantize(x, self.x)
-        sums = np.zeros(replace_image(x.shape, self.layout, win.out), np.float32)
-        rows, cols = image_axes(self.layout)
-        outs, elements = [slice(None)] * 4, [slice(None)] * 4
-        # In window order; a padding pixel would add 0, which changes no sum.
-        for outs[rows], elements[rows] in win.taps(0).values():
-            for outs[cols], elements[cols] in win.taps(1).values():
-                sums[tuple(outs)] += real[tuple(elements)]
-        if self.count_include_pad:
-            return np.divide(sums, np.float32(win.kernel[0] * win.kernel[1]), out=sums)
-        counts = np.multiply.outer(_pixels_inside(win, 0), _pixels_inside(win, 1)).astype(np.float32)
-        return np.divide(sums, counts if self.layout == "NCHW" else counts[..., None], out=sums)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GlobalAveragePool2d(HostLayer):
+class GlobalAveragePool2d(GlobalMeans):
     """The quantized mean of each channel's whole image of n pixels::
 
         acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
@@ -246,92 +180,9 @@ class GlobalAveragePool2d(HostLayer):
     layout: str = field(default="NCHW", kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_params(self.x, self.y)
+        super().__post_init__()
         _check.choice(self.layout, "layout", LAYOUTS)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, ic, 1, 1), or (batch, 1, 1, ic)."""
-        (shape,) = take(self, shapes)
+    def _axes(self, shape: Shape) -> Shape:
         expect_images(self, shape, self.layout)
-        return replace_image(shape, self.layout, (1, 1))
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, ic, ih, iw) or (batch, ih, iw, ic)."""
-        (x,) = take(self, inputs)
-        self.output_shape(x.shape)
-        self.output_dtype(x.dtype)
-        return _mean_of_image(x, self.x, self.y, self.layout)
-
-
-def _mean_of_image(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, layout: str) -> np.ndarray:
-    axes = image_axes(layout)
-    pixels = x.shape[axes[0]] * x.shape[axes[1]]
-    if layout == "NCHW" and x.flags.c_contiguous:
-        sums = np.empty(x.shape[0] * x.shape[1], np.int32)
-        _host.sum_rows(x.reshape(len(sums), pixels), sums)
-        sums = sums.reshape(*x.shape[:2], 1, 1)
-    else:
-        sums = x.sum(axis=axes, keepdims=True, dtype=np.int64)
-    # The cast wraps to int32 as an accumulator does.
-    acc = (sums - np.int64(pixels) * x_params.zero_points).astype(np.int32)
-    with np.errstate(over="ignore", under="ignore"):
-        m = x_params.scales / (y_params.scales * np.float32(pixels))
-    (zero_point,) = y_params.zero_points.reshape(1).tolist()
-    return quant.requantize(acc, m, zero_point, dtype=y_params.dtype)
-
-
-def _check_params(x: Any, y: Any) -> None:
-    quant.as_params(x, "x", per_tensor=True)
-    quant.as_params(y, "y", per_tensor=True)
-    if x.dtype != y.dtype:
-        raise TypeError(f"x and y must have one dtype, not {x.dtype} and {y.dtype}")
-
-
-def _normalize_window(layer: Any) -> None:
-    """Put the fields that describe the window into their stored form."""
-
-    def put(name: str, value: Any) -> None:
-        object.__setattr__(layer, name, value)
-
-    put("kernel", pair(layer.kernel, "kernel"))
-    put("stride", layer.kernel if layer.stride is None else pair(layer.stride, "stride"))
-    put("padding", padding_spec(layer.padding))
-    put("ceil_mode", _check.flag(layer.ceil_mode, "ceil_mode"))
-    _check.choice(layer.layout, "layout", LAYOUTS)
-    if not isinstance(layer.padding, str):
-        for pads, size in zip(layer.padding, layer.kernel, strict=True):
-            # ONNX Runtime refuses it too: windows wholly in the padding would have no pixel.
-            if max(pads) >= size:
-                raise ValueError(
-                    f"padding must be smaller than the kernel {layer.kernel}, not {layer.padding}; "
-                    "pad the image itself where windows wholly outside it are meant"
-                )
-
-
-def _window(layer: Any, shape: Shape) -> Window:
-    image = expect_images(layer, shape, layer.layout)
-    dilation = getattr(layer, "dilation", (1, 1))
-    return window(
-        image, layer.kernel, layer.stride, dilation, layer.padding, ceil_mode=layer.ceil_mode, pool=True
-    )
-
-
-def _pixels_inside(win: Window, direction: int) -> np.ndarray:
-    """Return how many pixels of each undilated window lie inside the image, along one direction."""
-    start = np.arange(win.out[direction]) * win.stride[direction] - win.pads[direction][0]
-    return np.minimum(start + win.kernel[direction], win.image[direction]) - np.maximum(start, 0)
-
-
-def largest_along(x: np.ndarray, axis: int, outputs: int, taps: dict[int, tuple[slice, slice]]) -> np.ndarray:
-    """Return the maxima of all windows along one axis, as a new array; NaN propagates."""
-    out = np.full((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
-    before = (slice(None),) * axis
-    for outs, elements in taps.values():
-        part = out[(*before, outs)]
-        np.maximum(part, x[(*before, elements)], out=part)
-    return out
+        return image_axes(self.layout)

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check, _host
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers.base import Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._saturate import round_codes
-from systolic.layers.host.qlinear_table import expect_one_type, look_up, requantize_table
+from systolic.layers.host.qlinear_table import OnCodes, expect_one_type, requantized
 from systolic.quant import QuantParams
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearMul(HostLayer):
+class QLinearMul(OnCodes):
     """Multiply two quantized tensors with numpy broadcasting.
 
     In float32, every operation rounded by itself, the zero point added before rounding::
@@ -57,19 +57,6 @@ class QLinearMul(HostLayer):
     b: QuantParams
     y: QuantParams
 
-    def __post_init__(self) -> None:
-        expect_one_type(a=self.a, b=self.b, y=self.y)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape both inputs broadcast to."""
-        return _broadcast(self, take(self, shapes))
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the inputs'."""
-        for dtype in take(self, dtypes):
-            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
-        return self.y.dtype
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the product of two tensors of codes."""
         a, b = take(self, inputs)
@@ -89,7 +76,7 @@ class QLinearMul(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearConcat(HostLayer):
+class QLinearConcat(OnCodes):
     """Concatenate quantized tensors, requantized to one scale and zero point.
 
     A tensor with y's parameters is copied; the codes of others become ``Q(DQ(code))``.
@@ -152,18 +139,13 @@ class QLinearConcat(HostLayer):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y's type, which is the inputs'."""
-        for dtype in self._each(dtypes):
-            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
-        return self.y.dtype
+        return self._dtype(self._each(dtypes))
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the tensors of codes joined."""
         self.output_shape(*(x.shape for x in inputs))
         self.output_dtype(*(x.dtype.name for x in inputs))
-        parts = [
-            q if params == self.y else look_up(requantize_table(params, self.y), q)
-            for q, params in zip(inputs, self.x, strict=True)
-        ]
+        parts = [requantized(q, params, self.y) for q, params in zip(inputs, self.x, strict=True)]
         return np.concatenate(parts, self.axis)
 
     def _each(self, values: Sequence[Any]) -> Sequence[Any]:
@@ -173,7 +155,7 @@ class QLinearConcat(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearWhere(HostLayer):
+class QLinearWhere(OnCodes):
     """Select from two quantized tensors by a condition, requantized to y's parameters.
 
     The inputs are the condition (bool) and the two tensors; all three broadcast together.
@@ -209,20 +191,11 @@ class QLinearWhere(HostLayer):
     b: QuantParams
     y: QuantParams
 
-    def __post_init__(self) -> None:
-        expect_one_type(a=self.a, b=self.b, y=self.y)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape all inputs broadcast to."""
-        return _broadcast(self, take(self, shapes))
-
     def output_dtype(self, *dtypes: str) -> str:
         """Return y's type, which is the tensors'."""
-        condition, a, b = take(self, dtypes)
+        condition, *others = take(self, dtypes)
         expect_dtype(self, condition, ("bool",), ", as a condition")
-        for dtype in (a, b):
-            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
-        return self.y.dtype
+        return self._dtype(others)
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes chosen."""
@@ -230,17 +203,5 @@ class QLinearWhere(HostLayer):
         self.output_dtype(*(x.dtype.name for x in inputs))
         condition, a, b = inputs
         for mask, q, params in ((condition, a, self.a), (~condition, b, self.b)):
-            if params != self.y:
-                q = look_up(requantize_table(params, self.y), q)
-            np.copyto(out, q, where=mask)
+            np.copyto(out, requantized(q, params, self.y), where=mask)
         return out
-
-
-def _broadcast(layer: HostLayer, shapes: Sequence[Shape]) -> Shape:
-    try:
-        return np.broadcast_shapes(*map(tuple, shapes))
-    except ValueError:
-        raise ValueError(
-            f"{type(layer).__name__} takes shapes that broadcast together, not "
-            f"{' and '.join(map(_check.shape, shapes))}; from the last axis on sizes must be equal or 1"
-        ) from None

@@ -2,29 +2,82 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from systolic import _check, quant
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import PADDING_NAMES, along, taps
-from systolic.layers.host._inputs import expect_dtype, pad_pairs, take
+from systolic import _check, _host, quant
+from systolic.layers.base import Shape
+from systolic.layers.geometry import Pair
+from systolic.layers.host._inputs import take
 from systolic.layers.host._saturate import round_codes
-from systolic.layers.host.qlinear_table import expect_one_type
+from systolic.layers.host.qlinear_table import OnCodes
+from systolic.layers.host.windows import Pool, add_up
 from systolic.quant import QuantParams
 
-Pads = tuple[tuple[int, int], ...]
-Windows = list[tuple[tuple[int, int], int]]
-"""By spatial axis, the padding before and after and the number of windows."""
+
+class Means(Pool, OnCodes):
+    """Base of the pools that take means of codes; subclasses have the fields x and y."""
+
+    x: QuantParams
+    y: QuantParams
+    count_include_pad: bool
+
+    def __post_init__(self) -> None:
+        self._expect_params()
+        super().__post_init__()
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
+        (x,) = take(self, inputs)
+        dtype, windows = self.output_dtype(x.dtype.name), self.along(x.shape)
+        if all(each.size == each.kernel and each.pads == (0, 0) for each in windows):
+            return _mean_of_all(x, self.x, self.y, tuple(range(self.first, self.first + len(windows))))
+        counts, shape = np.ones(()), self._outputs(x.shape, windows)
+        for each in windows:
+            inside = each.kernel if self.count_include_pad else each.inside(0, each.size)
+            counts = np.multiply.outer(counts, inside)
+        counts = (counts[..., np.newaxis] if self.first == 1 else counts).astype(np.float32)
+        places, out = [each.taps() for each in windows], np.empty(shape, dtype)
+        # One by one along the batch, so that float32 copies stay small.
+        for index in range(len(x)):
+            with np.errstate(all="ignore"):
+                real = quant.dequantize(x[index : index + 1], self.x)
+                means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self.first, places)
+                np.divide(means, counts, out=means)
+                np.divide(means, self.y.scales, out=means)
+                np.add(means, self.y.zero_points.astype(np.float32), out=means)
+            np.copyto(out[index : index + 1], round_codes(means, self.y), casting="unsafe")
+        return out
+
+
+class GlobalMeans(OnCodes):
+    """Base of the layers that take the mean of all spatial axes; subclasses have the fields x and y."""
+
+    x: QuantParams
+    y: QuantParams
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape with all spatial sizes 1."""
+        (shape,) = take(self, shapes)
+        axes = self._axes(shape)
+        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
+
+    def _axes(self, shape: Shape) -> Shape:
+        """Return the spatial axes; ValueError if the shape has none, or one is empty."""
+        raise TypeError(f"{type(self).__name__} does not define _axes")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearAveragePool(HostLayer):
+class QLinearAveragePool(Means):
     """The quantized mean of each window over one or more spatial axes.
 
     The arithmetic is that of :class:`AveragePool2d`, which is for images; the sum goes through a
@@ -71,87 +124,19 @@ class QLinearAveragePool(HostLayer):
     x: QuantParams
     y: QuantParams
     stride: Sequence[int] | None = field(default=None, kw_only=True)
-    padding: Pads | str | None = field(default=None, kw_only=True)
+    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
     count_include_pad: bool = field(default=False, kw_only=True)
     ceil_mode: bool = field(default=False, kw_only=True)
     channels_last: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        expect_one_type(x=self.x, y=self.y)
-        _normalize_window(self)
-        for name in ("count_include_pad", "channels_last"):
-            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape with the number of windows along each spatial axis."""
-        (shape,) = take(self, shapes)
-        first = 1 if self.channels_last else 2
-        outputs = tuple(outputs for _, outputs in _windows(self, shape, first))
-        return (*shape[:first], *outputs, *shape[first + len(outputs) :])
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
-        (x,) = take(self, inputs)
-        dtype = self.output_dtype(x.dtype)
-        first = 1 if self.channels_last else 2
-        windows = _windows(self, x.shape, first)
-        axes = tuple(range(first, first + len(windows)))
-        if tuple(x.shape[axis] for axis in axes) == self.kernel and not any(sum(p) for p, _ in windows):
-            return _mean_of_all(x, self.x, self.y, axes)
-        out = np.empty(self.output_shape(x.shape), dtype)
-        counts = np.asarray(math.prod(self.kernel), np.float32)
-        if not self.count_include_pad:
-            counts = self._inside(x.shape, windows, axes)
-        # One by one along the batch, so that float32 copies stay small.
-        for index in range(len(x)):
-            with np.errstate(all="ignore"):
-                sums = self._sums(x[index : index + 1], windows, axes)
-                np.divide(sums, counts, out=sums)
-                np.divide(sums, self.y.scales, out=sums)
-                np.add(sums, self.y.zero_points.astype(np.float32), out=sums)
-            np.copyto(out[index : index + 1], round_codes(sums, self.y), casting="unsafe")
-        return out
-
     @property
-    def _steps(self) -> tuple[int, ...]:
-        return tuple(self.stride or ())
-
-    def _sums(self, x: np.ndarray, windows: Windows, axes: Shape) -> np.ndarray:
-        """Return the float32 sums of the windows, as real numbers."""
-        real = quant.dequantize(x, self.x)
-        sums = np.zeros(self.output_shape(x.shape), np.float32)
-        found = [
-            taps(x.shape[axis], kernel, stride, 1, before, outputs)
-            for axis, ((before, _), outputs), kernel, stride in zip(
-                axes, windows, self.kernel, self._steps, strict=True
-            )
-        ]
-        around = (slice(None),) * axes[0]
-        # In window order; a padding element would add 0, which changes no sum.
-        for parts in itertools.product(*(each.values() for each in found)):
-            outs, elements = zip(*parts, strict=True)
-            sums[(*around, *outs)] += real[(*around, *elements)]
-        return sums
-
-    def _inside(self, shape: Shape, windows: Windows, axes: Shape) -> np.ndarray:
-        """Return how many elements of each window lie inside x, to broadcast with the means."""
-        counts = np.ones((), np.int64)
-        for axis, (pads, outputs), kernel, stride in zip(
-            axes, windows, self.kernel, self._steps, strict=True
-        ):
-            start = np.arange(outputs) * stride - pads[0]
-            inside = np.minimum(start + kernel, shape[axis]) - np.maximum(start, 0)
-            counts = np.multiply.outer(counts, inside)
-        return (counts[..., None] if self.channels_last else counts).astype(np.float32)
+    def first(self) -> int:
+        """The first axis of the window."""
+        return 1 if self.channels_last else 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearGlobalAveragePool(HostLayer):
+class QLinearGlobalAveragePool(GlobalMeans):
     """The quantized mean of each channel over all spatial axes.
 
     The arithmetic is that of :class:`GlobalAveragePool2d`, which is for images.
@@ -186,25 +171,8 @@ class QLinearGlobalAveragePool(HostLayer):
     channels_last: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        expect_one_type(x=self.x, y=self.y)
+        super().__post_init__()
         object.__setattr__(self, "channels_last", _check.flag(self.channels_last, "channels_last"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape with all spatial sizes 1."""
-        (shape,) = take(self, shapes)
-        axes = self._axes(shape)
-        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.x.dtype,), ", as its parameters say")
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
-        return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
 
     def _axes(self, shape: Shape) -> Shape:
         axes = tuple(range(1, len(shape) - 1)) if self.channels_last else tuple(range(2, len(shape)))
@@ -218,59 +186,15 @@ class QLinearGlobalAveragePool(HostLayer):
 
 def _mean_of_all(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, axes: Shape) -> np.ndarray:
     count = math.prod(x.shape[axis] for axis in axes)
-    # int64 sums cannot overflow on the way; the cast wraps to int32 as an accumulator does.
-    acc = x.sum(axis=axes, keepdims=True, dtype=np.int64) - np.int64(count) * x_params.zero_points
+    if axes[0] == 2 and x.flags.c_contiguous:
+        sums = np.empty(math.prod(x.shape[:2]), np.int32)
+        _host.sum_rows(x.reshape(len(sums), count), sums)
+        sums = sums.reshape(*x.shape[:2], *[1] * len(axes))
+    else:
+        sums = x.sum(axis=axes, keepdims=True, dtype=np.int64)
+    # The cast wraps to int32 as an accumulator does.
+    acc = (sums - np.int64(count) * x_params.zero_points).astype(np.int32)
     with np.errstate(over="ignore", under="ignore"):
         m = x_params.scales / (y_params.scales * np.float32(count))
     (zero_point,) = y_params.zero_points.reshape(1).tolist()
-    return quant.requantize(acc.astype(np.int32), m, zero_point, dtype=y_params.dtype)
-
-
-def _sizes(value: Any, name: str, count: int) -> tuple[int, ...]:
-    sizes = (1,) * count if value is None else value
-    if not _check.is_listed(sizes) or len(sizes) != count:
-        raise ValueError(f"{name} must hold {count} integers, one per spatial axis, not {value!r}")
-    return tuple(_check.integer(size, f"{name}[{i}]", minimum=1) for i, size in enumerate(sizes))
-
-
-def _normalize_window(layer: Any) -> None:
-    """Put the fields that describe the window into their stored form."""
-    if not _check.is_listed(layer.kernel) or not layer.kernel:
-        raise ValueError(f"kernel must hold one integer per spatial axis, not {layer.kernel!r}")
-    kernel = _sizes(layer.kernel, "kernel", len(layer.kernel))
-    padding = layer.padding
-    if isinstance(padding, str):
-        _check.choice(padding, "padding", PADDING_NAMES)
-    else:
-        padding = pad_pairs(padding, len(kernel))
-        if [len(pair) for pair in padding] != [2] * len(kernel):
-            raise ValueError(f"padding must hold {len(kernel)} pairs (before, after), not {layer.padding!r}")
-        for pair, size in zip(padding, kernel, strict=True):
-            if max(_check.integer(count, "padding", minimum=0) for count in pair) >= size:
-                raise ValueError(
-                    f"padding must be smaller than the kernel {kernel}, not {padding}; "
-                    "pad the input itself where windows wholly outside it are meant"
-                )
-    object.__setattr__(layer, "kernel", kernel)
-    object.__setattr__(layer, "stride", _sizes(layer.stride, "stride", len(kernel)))
-    object.__setattr__(layer, "padding", padding)
-    object.__setattr__(layer, "ceil_mode", _check.flag(layer.ceil_mode, "ceil_mode"))
-
-
-def _windows(layer: Any, shape: Shape, first: int) -> Windows:
-    """Return padding and number of windows along each spatial axis, which begin at `first`."""
-    rank = len(layer.kernel)
-    sizes = shape[first : first + rank]
-    if len(shape) != rank + 2 or not all(sizes):
-        raise ValueError(
-            f"{type(layer).__name__} takes batch, channels and {rank} spatial axes of at least one element, "
-            f"not {_check.shape(shape)}"
-        )
-    return [
-        along(
-            f"axis {first + i}", size, layer.kernel[i], layer.stride[i], 1,
-            layer.padding if isinstance(layer.padding, str) else layer.padding[i], ceil_mode=layer.ceil_mode,
-            pool=True,
-        )
-        for i, size in enumerate(sizes)
-    ]  # fmt: skip
+    return quant.requantize(acc, m, zero_point, dtype=y_params.dtype)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import expect_dtype, take
-from systolic.layers.host.qlinear_table import expect_one_type
+from systolic.layers.base import Shape
+from systolic.layers.host._inputs import take
+from systolic.layers.host.qlinear_table import OnCodes
 from systolic.quant import QuantParams
 
 # Elements worked on at a time, so that temporaries stay small.
@@ -18,7 +18,7 @@ _PIECE = 1 << 17
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearSoftmax(HostLayer):
+class QLinearSoftmax(OnCodes):
     """``exp(x) / sum(exp(x))`` on codes, with a table of 256 exponentials.
 
     With n numbers in a sum, L the largest float32, codes counted up from the type's smallest
@@ -69,7 +69,7 @@ class QLinearSoftmax(HostLayer):
     flatten: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        expect_one_type(x=self.x, y=self.y)
+        super().__post_init__()
         object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
         object.__setattr__(self, "flatten", _check.flag(self.flatten, "flatten"))
 
@@ -79,11 +79,6 @@ class QLinearSoftmax(HostLayer):
         if not -len(shape) <= self.axis < len(shape):
             raise ValueError(f"QLinearSoftmax has axis {self.axis}, but an input {_check.shape(shape)}")
         return tuple(shape)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes of the softmax, an ndarray of x's shape."""

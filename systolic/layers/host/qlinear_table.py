@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._fma import fma
-from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._inputs import broadcast, expect_dtype, take
 from systolic.quant import QuantParams
 
 
-class _Table(HostLayer):
-    """A layer that maps codes by a table; subclasses have the fields x and y, and a function of numbers."""
+class OnCodes(HostLayer):
+    """Base of the layers on codes of one 8-bit type; fields a, b, x and y are their parameters."""
 
-    x: QuantParams
     y: QuantParams
 
+    def __post_init__(self) -> None:
+        self._expect_params()
+
+    def _expect_params(self) -> None:
+        held = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        expect_one_type(**{name: value for name, value in held.items() if name in ("a", "b", "x", "y")})
+
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
+        """Return the input's shape, or the one that all inputs broadcast to."""
+        return broadcast(self, take(self, shapes))
 
     def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the input's."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+        """Return y's type, which is the inputs'."""
+        return self._dtype(take(self, dtypes))
+
+    def _dtype(self, dtypes: Sequence[str]) -> str:
+        for dtype in dtypes:
+            expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
+        return self.y.dtype
+
+
+class _Table(OnCodes):
+    """A layer that maps codes by a table; subclasses have the field x, too, and a function of numbers."""
+
+    x: QuantParams
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes of the function, an ndarray of x's shape."""
@@ -75,9 +91,6 @@ class QLinearSigmoid(_Table):
     x: QuantParams
     y: QuantParams
 
-    def __post_init__(self) -> None:
-        expect_one_type(x=self.x, y=self.y)
-
     def _function(self, x: np.ndarray) -> np.ndarray:
         return logistic(x)
 
@@ -116,7 +129,7 @@ class QLinearLeakyRelu(_Table):
     alpha: float = field(default=0.01, kw_only=True)
 
     def __post_init__(self) -> None:
-        expect_one_type(x=self.x, y=self.y)
+        super().__post_init__()
         with np.errstate(over="ignore"):
             object.__setattr__(self, "alpha", float(np.float32(_check.real(self.alpha, "alpha"))))
 
@@ -137,9 +150,9 @@ def look_up(table: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.frombuffer(data, table.dtype).reshape(q.shape) if q.size else np.empty(q.shape, table.dtype)
 
 
-def requantize_table(x: QuantParams, y: QuantParams) -> np.ndarray:
-    """Return ``Q(DQ(code))`` for all codes: from one scale and zero point to another of the same type."""
-    return quant.quantize(quant.dequantize(all_codes(x.dtype), x), y)
+def requantized(q: np.ndarray, x: QuantParams, y: QuantParams) -> np.ndarray:
+    """Return codes for other parameters of the same type, ``Q(DQ(code))``; `q` itself if they are equal."""
+    return q if x == y else look_up(quant.quantize(quant.dequantize(all_codes(x.dtype), x), y), q)
 
 
 def expect_one_type(**params: QuantParams) -> None:

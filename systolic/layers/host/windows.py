@@ -4,103 +4,202 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _host
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.geometry import PADDING_NAMES, Pair, along, taps
 from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, pad_pairs, take
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
-from systolic.layers.host.pool import largest_along
+from systolic.threads import thread_count
+
+Taps = dict[int, tuple[slice, slice]]
 
 
-class _Windows(HostLayer):
-    """Base of the pools: a window over the axes after batch and channels."""
+class Along(NamedTuple):
+    """A window along one axis, its padding resolved."""
 
-    kernel: Sequence[int]
-    stride: Sequence[int] | None
-    padding: Sequence[Pair] | str | None
-    dilation: Sequence[int] | None
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    pads: Pair
+    outputs: int
+
+    def taps(self, size: int | None = None) -> dict[int, tuple[slice, slice]]:
+        """Return :func:`~systolic.layers.geometry.taps`; of the first `size` elements only, if given."""
+        return taps(
+            self.size if size is None else size, self.kernel, self.stride, self.dilation, self.pads[0],
+            self.outputs,
+        )  # fmt: skip
+
+    def inside(self, low: int, high: int) -> np.ndarray:
+        """Return how many elements of each window lie in low .. high - 1."""
+        starts = np.arange(self.outputs) * self.stride - self.pads[0]
+        first, last = (-((starts - end) // self.dilation) for end in (low, high))
+        return np.clip(last, 0, self.kernel) - np.clip(first, 0, self.kernel)
+
+
+class Pool(HostLayer):
+    """Base of the pools: a window over the axes between batch and channels, or behind both."""
+
+    kernel: Any
+    stride: Any
+    padding: Any
+    dilation: Any = None
     ceil_mode: bool
 
+    names: ClassVar[tuple[str, ...] | None] = None
+    """What errors call the axes of the window, if not by their number."""
+
     def __post_init__(self) -> None:
-        for name in ("kernel", "stride", "dilation"):
+        held = {f.name for f in fields(self)}  # type: ignore[arg-type]
+        self._put_window(held & {"stride", "dilation"})
+        pairs = ((0, 0),) * len(self.kernel) if isinstance(self.padding, str) else self.padding
+        if any(max(pads) >= size for pads, size in zip(pairs, self.kernel, strict=True)):
+            # ONNX Runtime refuses it too: windows wholly in the padding would have no element.
+            raise ValueError(
+                f"padding must be smaller than the kernel {self.kernel}, not {self.padding}; pad the "
+                f"{'image' if self.names else 'input'} itself where windows wholly outside it are meant"
+            )
+        for name in held & {"ceil_mode", "count_include_pad", "channels_last"}:
+            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
+
+    def _put_window(self, steps: Collection[str]) -> None:
+        """Put the kernel, the steps of these names and the padding into their stored form."""
+        for name in ("kernel", *steps):
             axes_field(self, name, minimum=1)
         if self.kernel is None:
             raise TypeError("kernel must be a sequence of integers, one per axis of the window, not None")
         rank = len(self.kernel)
         if not rank:
             raise ValueError("kernel must have at least one size, one per axis of the window")
-        padding: Any = self.padding
-        if isinstance(padding, str):
-            _check.choice(padding, "padding", PADDING_NAMES)
-        else:
-            padding = pad_pairs(padding, rank)
-            pixels = [_check.integer(size, "padding", minimum=0) for pads in padding for size in pads]
-            if len(padding) != rank or any(len(pads) != 2 for pads in padding):
-                raise ValueError(f"padding must hold (before, after) for each of {rank} axes, not {padding}")
-            if any(max(pads) >= size for pads, size in zip(padding, self.kernel, strict=True)):
-                # As in pools of codes: a window wholly in the padding would have no element.
-                raise ValueError(f"padding must be smaller than the kernel {self.kernel}, not {padding}")
-            padding = tuple(zip(pixels[::2], pixels[1::2], strict=True))
-        object.__setattr__(self, "padding", padding)
-        for name in ("stride", "dilation"):
+        for name in steps:
             sizes = getattr(self, name) or (1,) * rank
             if len(sizes) != rank:
                 raise ValueError(
-                    f"{name} must have {rank} sizes as the kernel has, not {_check.shape(sizes)}"
+                    f"{name} must hold {rank} integers, one per axis of the kernel, not {_check.shape(sizes)}"
                 )
             object.__setattr__(self, name, sizes)
-        object.__setattr__(self, "ceil_mode", _check.flag(self.ceil_mode, "ceil_mode"))
+        if isinstance(self.padding, str):
+            _check.choice(self.padding, "padding", PADDING_NAMES)
+            return
+        pairs = pad_pairs(self.padding, rank)
+        if [len(pads) for pads in pairs] != [2] * rank:
+            raise ValueError(f"padding must hold {rank} pairs (before, after), not {pairs}")
+        pairs = tuple(tuple(_check.integer(n, "padding", minimum=0) for n in pads) for pads in pairs)
+        object.__setattr__(self, "padding", pairs)
+
+    @property
+    def first(self) -> int:
+        """The first axis of the window."""
+        return 2
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Return batch, channels and the number of windows along each axis."""
+        """Return the input's shape with the number of windows along each axis."""
         (shape,) = take(self, shapes)
-        return (*shape[:2], *(outputs for _, outputs in self._windows(shape)))
+        return self._outputs(shape, self.along(shape))
 
-    def _windows(self, shape: Shape) -> list[tuple[Pair, int]]:
-        """Return the padding and the number of windows along each axis."""
-        rank = len(self.kernel)
-        if len(shape) != rank + 2 or 0 in shape[2:]:
-            raise ValueError(
-                f"{self.kind} with a window of {rank} axes takes (batch, channels, ...) of {rank + 2} axes, "
-                f"those of the window not empty, not {_check.shape(shape)}"
-            )
-        padding: Any = self.padding
-        return [
-            along(
-                f"axis {axis + 2}",
-                shape[axis + 2],
-                self.kernel[axis],
-                (self.stride or ())[axis],
-                (self.dilation or ())[axis],
-                padding if isinstance(padding, str) else padding[axis],
-                ceil_mode=self.ceil_mode,
-                pool=True,
-            )
-            for axis in range(rank)
-        ]
+    def _outputs(self, shape: Shape, windows: list[Along]) -> Shape:
+        outputs = [each.outputs for each in windows]
+        return (*shape[: self.first], *outputs, *shape[self.first + len(outputs) :])
 
-    def _taps(self, shape: Shape, *, cropped: bool = False) -> list[dict[int, tuple[slice, slice]]]:
-        """Return :func:`~systolic.layers.geometry.taps` along each axis.
-
-        With `cropped`, omit elements that the padding crops at the end; only `ceil_mode` windows reach them.
-        """
-        strides, dilations = self.stride or (), self.dilation or ()
+    def along(self, shape: Shape) -> list[Along]:
+        """Return the window along each of its axes, for an input of this shape."""
         found = []
-        for axis, ((before, after), outputs) in enumerate(self._windows(shape)):
-            size = shape[axis + 2] + (min(after, 0) if cropped else 0)
-            found.append(taps(size, self.kernel[axis], strides[axis], dilations[axis], before, outputs))
+        for axis, (size, kernel) in enumerate(zip(self._image(shape), self.kernel, strict=True)):
+            name = self.names[axis] if self.names else f"axis {self.first + axis}"
+            step, dilation = self.stride[axis], self.dilation[axis] if self.dilation else 1
+            padding = self.padding if isinstance(self.padding, str) else self.padding[axis]
+            pads, outputs = along(
+                name, size, kernel, step, dilation, padding, ceil_mode=self.ceil_mode, pool=True
+            )
+            found.append(Along(size, kernel, step, dilation, pads, outputs))
         return found
+
+    def _image(self, shape: Shape) -> Shape:
+        """Return the sizes along the window's axes."""
+        rank = len(self.kernel)
+        image = shape[self.first : self.first + rank]
+        if len(shape) != rank + 2 or 0 in image:
+            axes = "(batch, channels, ...)" if self.first == 2 else "(batch, ..., channels)"
+            raise ValueError(
+                f"{self.kind} over {rank} spatial axes takes {axes} of {rank + 2} axes, those of the window "
+                f"not empty, not {_check.shape(shape)}"
+            )
+        return image
+
+
+def add_up(real: np.ndarray, sums: np.ndarray, first: int, places: Iterable[Taps]) -> np.ndarray:
+    """Add the elements of each window to its sum, in window order; `first` is the first axis."""
+    around = (slice(None),) * first
+    # A padding element would add 0, which changes no sum.
+    for parts in itertools.product(*(found.values() for found in places)):
+        outs, elements = zip(*parts, strict=True)
+        sums[(*around, *outs)] += real[(*around, *elements)]
+    return sums
+
+
+def largest_along(x: np.ndarray, axis: int, window: Along) -> np.ndarray:
+    """Return the maxima of all windows along one axis, as a new array; NaN propagates."""
+    out = np.full((*x.shape[:axis], window.outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
+    before = (slice(None),) * axis
+    for outs, elements in window.taps().values():
+        part = out[(*before, outs)]
+        np.maximum(part, x[(*before, elements)], out=part)
+    return out
+
+
+class Maxima(Pool):
+    """Base of the pools that take maxima."""
+
+    types: ClassVar[tuple[str, ...]] = (*FLOATS, "int8", "uint8")
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, self.types)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the maxima of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype.name)
+        windows = self.along(x.shape)
+        shape = self._outputs(x.shape, windows)
+        if x.dtype.char in "bB" and self.first == len(windows) == 2 and x.flags.c_contiguous:
+            out, before = np.empty(shape, x.dtype), (windows[0].pads[0], windows[1].pads[0])
+            _host.max_pool(x, out, self.kernel, self.stride, self.dilation, before, threads=thread_count())
+            return out
+
+        def largest(part: np.ndarray) -> np.ndarray:
+            # A maximum over a window is one along each of its axes, one after the other.
+            for axis, window in enumerate(windows, self.first):
+                part = largest_along(part, axis, window)
+            return part
+
+        axes = range(self.first, self.first + len(windows))
+        # Use larger parts for channels that are innermost: they are better not split.
+        return by_parts(largest, shape, x.dtype, x, axes, moved=self.first == 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxPool(_Windows):
+class _Windows(Pool):
+    """Fields of the pools over any number of axes."""
+
+    kernel: Sequence[int]
+    stride: Sequence[int] | None = field(default=None, kw_only=True)
+    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
+    dilation: Sequence[int] | None = field(default=None, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(Maxima, _Windows):
     """The maximum of each window, over any number of axes; for images see :class:`MaxPool2d`.
 
     Parameters
@@ -125,31 +224,6 @@ class MaxPool(_Windows):
     >>> MaxPool((2,), stride=(2,)).apply(np.int8([[[3, 1, 4, 1, 5, 9]]]))
     array([[[3, 4, 9]]], dtype=int8)
     """
-
-    kernel: Sequence[int]
-    stride: Sequence[int] | None = field(default=None, kw_only=True)
-    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
-    dilation: Sequence[int] | None = field(default=None, kw_only=True)
-    ceil_mode: bool = field(default=False, kw_only=True)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, (*FLOATS, "int8", "uint8"))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the maxima of x, an ndarray (batch, channels, ...)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
-        # A maximum over a window is one along each of its axes, one after the other.
-        places, windows = self._taps(x.shape), self._windows(x.shape)
-
-        def largest(part: np.ndarray) -> np.ndarray:
-            for axis, (_, outputs) in enumerate(windows):
-                part = largest_along(part, axis + 2, outputs, places[axis])
-            return part
-
-        return by_parts(largest, self.output_shape(x.shape), x.dtype, x, range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,7 +278,7 @@ class MaxPoolIndices(MaxPool):
         # Padding has no place, and is never larger.
         best = np.full(shape, lowest(x.dtype), x.dtype)
         where = np.full(shape, -1, np.int64)
-        for parts in itertools.product(*(found.values() for found in self._taps(x.shape))):
+        for parts in itertools.product(*(window.taps().values() for window in self.along(x.shape))):
             outs, elements = ((slice(None), slice(None), *each) for each in zip(*parts, strict=True))
             number, place = x[elements], places[elements[2:]]
             better = (number > best[outs]) | (where[outs] < 0)
@@ -219,14 +293,8 @@ class AveragePool(_Windows):
 
     Parameters
     ----------
-    kernel : sequence of int
-        The window's size along each axis behind batch and channels.
-    stride, dilation : sequence of int or None
-        Step of the window, and between its elements; None means 1.
-    padding : sequence of (before, after), "same", "same_lower", "valid", or None
-        Zeros around the input, fewer than the kernel's; None: no padding.
-    ceil_mode : bool
-        Whether a last, incomplete window counts.
+    kernel, stride, padding, dilation, ceil_mode
+        As for :class:`MaxPool`; padding is zeros.
     count_include_pad : bool
         Whether the padding counts; what lies beyond it, where only `ceil_mode` reaches, never does.
 
@@ -244,17 +312,7 @@ class AveragePool(_Windows):
     array([[[3. , 3.5]]], dtype=float32)
     """
 
-    kernel: Sequence[int]
-    stride: Sequence[int] | None = field(default=None, kw_only=True)
-    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
-    dilation: Sequence[int] | None = field(default=None, kw_only=True)
-    ceil_mode: bool = field(default=False, kw_only=True)
     count_include_pad: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        include = _check.flag(self.count_include_pad, "count_include_pad")
-        object.__setattr__(self, "count_include_pad", include)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the input's type."""
@@ -265,22 +323,18 @@ class AveragePool(_Windows):
         """Return the means of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
-        counts = np.ones((), np.float64)
-        for axis, ((before, after), outputs) in enumerate(self._windows(x.shape)):
-            size, step, dilation = x.shape[axis + 2], (self.stride or ())[axis], (self.dilation or ())[axis]
-            starts = np.arange(outputs) * step - before
-            low, high = (-before, size + after) if self.count_include_pad else (0, min(size, size + after))
-            # Kernel elements of each window before the first that counts, and up to the last that counts.
-            first, last = (-((starts - end) // dilation) for end in (low, high))
-            inside = np.clip(last, 0, self.kernel[axis]) - np.clip(first, 0, self.kernel[axis])
-            counts = np.multiply.outer(counts, inside)
-        shape, places = self.output_shape(x.shape), self._taps(x.shape, cropped=True)
+        windows = self.along(x.shape)
+        shape, counts, places = self._outputs(x.shape, windows), np.ones(()), []
+        for window in windows:
+            # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
+            before, end = window.pads[0], window.size + window.pads[1]
+            left = min(window.size, end)
+            counted = (-before, end) if self.count_include_pad else (0, left)
+            counts = np.multiply.outer(counts, window.inside(*counted))
+            places.append(window.taps(left))
 
         def means(part: np.ndarray) -> np.ndarray:
-            sums = np.zeros((*part.shape[:2], *shape[2:]), np.float64)
-            for parts in itertools.product(*(found.values() for found in places)):
-                outs, elements = zip(*parts, strict=True)
-                sums[(slice(None), slice(None), *outs)] += part[(slice(None), slice(None), *elements)]
+            sums = add_up(part, np.zeros((*part.shape[:2], *shape[2:]), np.float64), 2, places)
             return np.divide(sums, counts, out=sums)
 
         with np.errstate(all="ignore"):
