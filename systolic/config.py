@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.table import card
 from systolic.dataflows import WEIGHT_STATIONARY, Dataflow, port_dtypes, register_dtypes
-from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format, operand_name
+from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format
 
 
 def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -111,12 +111,9 @@ class ArrayConfig:
         """The type of each port, by name."""
         return port_dtypes(self.dataflow_record, self.format)
 
-    def for_operands(self, x: Any, w: Any) -> ArrayConfig:
-        """Return this configuration with the operand types of `x` and `w`, two arrays."""
-        x_type, w_type = operand_name(x), operand_name(w)
-        if x_type == self.activation_dtype and w_type == self.weight_dtype:
-            return self
-        return _typed(self, x_type, w_type)
+    def for_operands(self, x: np.dtype, w: np.dtype) -> ArrayConfig:
+        """Return this configuration with the types of two operands."""
+        return replace(self, activation_dtype=x.name, weight_dtype=w.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
@@ -138,11 +135,6 @@ class ArrayConfig:
             if getattr(self, f.name) != f.default
         ]
         return f"ArrayConfig({', '.join(shown)})"
-
-
-@lru_cache(maxsize=16)
-def _typed(config: ArrayConfig, activation_dtype: str, weight_dtype: str) -> ArrayConfig:
-    return replace(config, activation_dtype=activation_dtype, weight_dtype=weight_dtype)
 
 
 # Far beyond any machine. The psums in flight below the array take cols * cols * 4 bytes.

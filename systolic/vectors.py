@@ -82,7 +82,7 @@ def write_vectors(
     target = Path(path_text(out))
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder that does not")
-    config = config.for_operands(x, w)
+    config = config.for_operands(x.dtype, w.dtype)
     dataflow, sums = config.dataflow_record, bits(np.dtype(config.format.sum))
     # field of PortValues -> file, bits per element
     fields = {

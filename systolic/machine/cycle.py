@@ -18,9 +18,9 @@ from systolic.lowered import Lowered
 from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
 from systolic.machine.epilogue import apply_epilogue
-from systolic.machine.execution import Execution
+from systolic.machine.execution import Execution, planned
 from systolic.machine.one_fold import is_small, run_one_fold
-from systolic.tiling import Fold, Schedule, estimate_gemm, schedule
+from systolic.tiling import Fold, Schedule, schedule
 from systolic.trace import Probe
 
 # How far ahead of the clock folds are queued, in PE-cycles and in cycles.
@@ -57,8 +57,7 @@ def run_cycles(
         Gets sums as they leave the accumulators: see :data:`Store`.
     """
     started = perf_counter()
-    config = config.for_operands(lowered.x, lowered.w)
-    stats = estimate_gemm(lowered.gemm, config)
+    config, stats = planned(lowered.gemm, config, lowered.x.dtype, lowered.w.dtype)
     acc = operands.result_array(lowered)
     store: Store = partial(operands.store, lowered, acc)
     if drained is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from systolic.config import ArrayConfig
+from systolic.gemm import Gemm
 from systolic.stats import Stats
+from systolic.tiling import estimate_gemm
 
 
 class Execution(NamedTuple):
@@ -25,3 +29,10 @@ class Execution(NamedTuple):
     output: np.ndarray
     stats: Stats
     array_seconds: float
+
+
+@lru_cache(maxsize=4096)
+def planned(gemm: Gemm, config: ArrayConfig, x: np.dtype, w: np.dtype) -> tuple[ArrayConfig, Stats]:
+    """Return the configuration with the operands' types, and the estimate of a product; in one look-up."""
+    typed = config.for_operands(x, w)
+    return typed, estimate_gemm(gemm, typed)

@@ -101,7 +101,7 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     """
     x, w = _check.matrices(x, w)
     gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
-    config = (ArrayConfig() if array is None else as_array_config(array)).for_operands(x, w)
+    config = (ArrayConfig() if array is None else as_array_config(array)).for_operands(x.dtype, w.dtype)
     return _ports(x, w, schedule(gemm, config), config)
 
 

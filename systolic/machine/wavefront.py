@@ -14,9 +14,8 @@ from systolic.config import ArrayConfig
 from systolic.gemm import Progress
 from systolic.lowered import Lowered, Patches
 from systolic.machine.epilogue import after_scale, apply_epilogue, fused
-from systolic.machine.execution import Execution
+from systolic.machine.execution import Execution, planned
 from systolic.machine.operands import result_array
-from systolic.tiling import estimate_gemm
 
 # Work between two looks at progress and Ctrl-C, in MACs: a tenth of a second or less.
 _PIECE_WORK = 1 << 32
@@ -46,9 +45,9 @@ def run_wavefront(
         Gets (done, total) sums as work goes on.
     """
     started = perf_counter()
-    config = config.for_operands(lowered.x, lowered.w)
     gemm, x = lowered.gemm, lowered.x
-    stats, codes = estimate_gemm(gemm, config), None
+    _, stats = planned(gemm, config, x.dtype, lowered.w.dtype)
+    codes = None
     work = stats.macs
     if isinstance(x, Patches):
         if work:

@@ -75,7 +75,7 @@ def locate(
         if not np.array_equal(tile, column):
             return {"stage": "weights", "fold": fold}
         psums.append(wrap32(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
-    config = config.for_operands(lowered.x, lowered.w)
+    config = config.for_operands(lowered.x.dtype, lowered.w.dtype)
     if mode == "cycle":
         found = _locate_in_array(lowered, operands, folds, here, psums, config, (m, n))
         if found is not None:
