@@ -353,9 +353,7 @@ def _verify_model(
         if against == "onnxruntime":
             # Nodes that onnx computed here were compared with ONNX Runtime.
             compared = {node.node for node in verdicts if node.verdict not in ("not compared", _DELEGATED)}
-            skipped = [
-                node for node in skipped if node.delegate == ONNX_RUNTIME or node.node not in compared
-            ]
+            skipped = [node for node in skipped if node.delegate == ONNX_RUNTIME or node.node not in compared]
         skipped += nodes.not_checked
         notes += notes_on(nodes.not_checked)
         absent = sum(node.verdict == "not compared" for node in verdicts)

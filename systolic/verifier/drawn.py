@@ -22,9 +22,10 @@ from systolic.reference import oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
 from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
 from systolic.verifier.expected import expected_output, explicit_pads
+from systolic.verifier.expected_products import matmul_sums
 from systolic.verifier.locate import causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
-from systolic.verifier.operands import conv_operands, dense_operands
+from systolic.verifier.operands import conv_operands
 
 
 def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
@@ -84,8 +85,7 @@ def _registers(draw: Draw) -> list[Mismatch]:
         array.clock(threads=1, **{name: each[: t + 1] for name, each in ports.items()})
         expected = reference.registers()
         different = {
-            name: np.argwhere(got.astype(np.int64) != expected[name])
-            for name, got in array.registers.items()
+            name: np.argwhere(got.astype(np.int64) != expected[name]) for name, got in array.registers.items()
         }
         places = [(*d[0].tolist(), order.index(name)) for name, d in different.items() if len(d)]
         if places:
@@ -109,13 +109,13 @@ def _registers(draw: Draw) -> list[Mismatch]:
 def _matmul(draw: Draw) -> list[Mismatch]:
     x, w, config = draw_matmul(draw)
     case = f"matmul {shape_text(x.shape)} {x.dtype} x {shape_text(w.shape)} {w.dtype} on {config!r}"
-    expected = oracle.matmul(x, w)
+    expected, operands = matmul_sums(x, w)
     found: list[Mismatch] = []
     for mode in MODES:
         result = engine.matmul(x, w, array=config, mode=mode)
         lowered = lower_matmul(x, w)
         found += compare_cycles(f"{case}, {mode}", result.cycles, lowered.gemm, config) or compare_product(
-            f"{case}, {mode}", lowered, dense_operands(x, w), result.acc, expected, config, mode
+            f"{case}, {mode}", lowered, operands, result.acc, expected, config, mode
         )
     return found
 

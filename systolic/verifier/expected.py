@@ -14,14 +14,12 @@ from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.layers import Layer
 from systolic.layers.host.delegated import FloatProduct
-from systolic.quant import QuantParams
 from systolic.reference import fold_times, oracle
 from systolic.verifier.difference import FLOAT_TOLERANCE
 from systolic.verifier.expected_host import HOST, ROUNDED, max_pool_2d
-from systolic.verifier.expected_products import PRODUCTS, SUMS
+from systolic.verifier.expected_products import PRODUCTS, SUMS, _scales
 from systolic.verifier.expected_quantized import QUANTIZED
-from systolic.verifier.expected_roundings import rounded
-from systolic.verifier.operands import Operands, conv_operands, dense_operands
+from systolic.verifier.operands import Operands
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -42,48 +40,6 @@ def explicit_pads(
 
 def _image(x: np.ndarray, layout: str) -> tuple[int, int]:
     return (x.shape[2], x.shape[3]) if layout == "NCHW" else (x.shape[1], x.shape[2])
-
-
-def _scales(params: QuantParams | None) -> tuple[Any, Any]:
-    return (None, None) if params is None else (params.scales, params.zero_points)
-
-
-def _conv_options(layer: layers.Conv2d, x: np.ndarray) -> dict[str, Any]:
-    window: Any = (layer.weight.shape[2:], layer.stride, layer.dilation)
-    padding: Any = layer.padding
-    return {
-        "stride": layer.stride,
-        "pads": explicit_pads(padding, _image(x, layer.layout), *window),
-        "dilation": layer.dilation,
-        "groups": layer.groups,
-        "layout": layer.layout,
-    }
-
-
-def _conv(layer: layers.Conv2d, x: np.ndarray) -> np.ndarray:
-    if layer.rounding != "half_even":
-        options = _conv_options(layer, x)
-        acc = oracle.conv_integer(x, layer.weight, layer.x.zero_points, layer.w.zero_points, **options)
-        return rounded(layer, acc, layer.bias, 1 if layer.layout == "NCHW" else 3)
-    return oracle.qlinear_conv(
-        x,
-        *_scales(layer.x),
-        layer.weight,
-        *_scales(layer.w),
-        *_scales(layer.y),
-        layer.bias,
-        **_conv_options(layer, x),
-    )
-
-
-def _dense(layer: layers.Dense, x: np.ndarray) -> np.ndarray:
-    if layer.rounding != "half_even":
-        matrix = x.reshape(-1, x.shape[-1]) if x.size else np.zeros((0, len(layer.weight)), dtype=x.dtype)
-        acc = oracle.matmul_integer(matrix, layer.weight, layer.x.zero_points, layer.w.zero_points)
-        return rounded(layer, acc, layer.bias, 1).reshape(*x.shape[:-1], layer.weight.shape[1])
-    return oracle.qlinear_matmul(
-        np.atleast_2d(x), *_scales(layer.x), layer.weight, *_scales(layer.w), *_scales(layer.y), layer.bias
-    ).reshape(*x.shape[:-1], layer.weight.shape[1])
 
 
 def _add(layer: layers.Add, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -169,9 +125,6 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
     **PRODUCTS,
     layers.Add: _add,
     layers.AveragePool2d: _average_pool,
-    layers.Conv2d: _conv,
-    layers.Dense: _dense,
-    layers.DepthwiseConv2d: _conv,
     layers.Dequantize: _dequantize,
     layers.Flatten: _flatten,
     layers.GlobalAveragePool2d: _global_average_pool,
@@ -228,18 +181,7 @@ def sums_within(layer: Layer, inputs: list[np.ndarray], got: np.ndarray, exact: 
 
 def expected_sums(layer: Layer, inputs: list[np.ndarray]) -> tuple[np.ndarray, Operands]:
     """Return the exact raw sums of a layer's product, in the result's layout, and its operands."""
-    if type(layer) in SUMS:
-        return SUMS[type(layer)](layer, *inputs)
-    x = inputs[0]
-    if isinstance(layer, layers.Dense):
-        matrix = x.reshape(-1, x.shape[-1]) if x.size else np.zeros((0, layer.weight.shape[0]), dtype=x.dtype)
-        return oracle.matmul(matrix, layer.weight), dense_operands(matrix, layer.weight)
-    assert isinstance(layer, layers.Conv2d)
-    options = _conv_options(layer, x)
-    pad_value = int(layer.x.zero_points)
-    sums = oracle.conv2d(x, layer.weight, pad_value=pad_value, **options)
-    oh, ow = sums.shape[2:] if layer.layout == "NCHW" else sums.shape[1:3]
-    return sums, conv_operands(x, layer.weight, out=(oh, ow), pad_value=pad_value, **options)
+    return SUMS[type(layer)](layer, *inputs)
 
 
 def expected_cycles(gemm: Gemm, array: ArrayConfig) -> int:

@@ -1,7 +1,8 @@
-"""Expected outputs of products of two tensors, and of convolutions over one and three axes."""
+"""Expected outputs of matrix products, and of convolutions over one to three axes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,18 +41,23 @@ def _as_matmul(sums: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return sums[..., 0, :] if x.ndim == 1 and w.ndim > 1 else sums[..., 0] if x.ndim == 1 else sums
 
 
-def _matmul(layer: layers.MatMul, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def _matmul(layer: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     left, right = _matrices(layer, x, w)
-    acc = oracle.matmul_integer(left, right, layer.x.zero_points, layer.w.zero_points)
     if bias is not None:  # to the shape of numpy.matmul, which has fewer axes where an operand is a vector
-        bias = np.broadcast_to(bias, _as_matmul(acc, x, w).shape).reshape(acc.shape)
+        shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
+        bias = np.broadcast_to(bias, _as_matmul(np.empty(shape), x, w).shape).reshape(shape)
     if layer.rounding != "half_even":
+        acc = oracle.matmul_integer(left, right, layer.x.zero_points, layer.w.zero_points)
         result = rounded(layer, acc, bias, acc.ndim - 1)
     else:
         result = oracle.qlinear_matmul(
             left, *_scales(layer.x), right, *_scales(layer.w), *_scales(layer.y), bias
         )
     return _as_matmul(result, x, w)
+
+
+def _dense(layer: layers.Dense, x: np.ndarray) -> np.ndarray:
+    return _matmul(layer, x, layer.weight, layer.bias)
 
 
 def _matmul_integer(
@@ -94,8 +100,8 @@ def _qlinear_matmul(layer: layers.QLinearMatMul, *inputs: np.ndarray) -> np.ndar
     return _as_matmul(oracle.requantize(acc, factor / np.float32(ys.item()), zy, zy.dtype), x, w)
 
 
-def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operands]:
-    x, w = _matrices(layer, inputs[0], inputs[3 if isinstance(layer, layers.QLinearMatMul) else 1])
+def matmul_sums(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Operands]:
+    """Return the exact sums of a product of matrices, or of stacks of them, and its operands."""
     batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     m = x.shape[-2]
     all_x, all_w = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (x, w))
@@ -115,6 +121,16 @@ def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operand
         return (0, matrix * m + index[-2], index[-1]) if alone else (matrix, index[-2], index[-1])
 
     return oracle.matmul(x, w), Operands(rows, weights, place)
+
+
+def _matmul_sums(layer: Layer, *inputs: np.ndarray) -> tuple[np.ndarray, Operands]:
+    return matmul_sums(
+        *_matrices(layer, inputs[0], inputs[3 if isinstance(layer, layers.QLinearMatMul) else 1])
+    )
+
+
+def _dense_sums(layer: layers.Dense, x: np.ndarray) -> tuple[np.ndarray, Operands]:
+    return matmul_sums(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), layer.weight)
 
 
 # Convolutions over 1 to 3 axes, as convolutions of images
@@ -185,7 +201,7 @@ def _channels_first(layer: Any, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, -1, 1) if layer.layout.endswith("C") else x
 
 
-def _conv(layer: layers.Conv1d | layers.Conv3d, x: np.ndarray) -> np.ndarray:
+def _conv(layer: layers.Conv1d | layers.Conv2d | layers.Conv3d, x: np.ndarray) -> np.ndarray:
     zero = int(layer.x.zero_points)
     images, kernels, options, depth = _images(layer, _channels_first(layer, x), layer.weight, zero)
     if layer.rounding != "half_even":
@@ -249,8 +265,11 @@ def _dynamic_quantize(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, ...]:
 
 PRODUCTS: dict[type[Layer], Callable[..., Any]] = {
     layers.Conv1d: _conv,
+    layers.Conv2d: _conv,
     layers.Conv3d: _conv,
     layers.ConvInteger: _conv_integer,
+    layers.Dense: _dense,
+    layers.DepthwiseConv2d: _conv,
     layers.DynamicQuantize: _dynamic_quantize,
     layers.MatMul: _matmul,
     layers.MatMulInteger: _matmul_integer,
@@ -262,8 +281,11 @@ PRODUCTS: dict[type[Layer], Callable[..., Any]] = {
 
 SUMS: dict[type[Layer], Callable[..., tuple[np.ndarray, Operands]]] = {
     layers.Conv1d: _conv_sums,
+    layers.Conv2d: _conv_sums,
     layers.Conv3d: _conv_sums,
     layers.ConvInteger: _conv_sums,
+    layers.Dense: _dense_sums,
+    layers.DepthwiseConv2d: _conv_sums,
     layers.MatMul: _matmul_sums,
     layers.MatMulInteger: _matmul_sums,
     layers.MatMulIntegerToFloat: _matmul_sums,

@@ -33,15 +33,6 @@ class Operands:
     place: Callable[[Index], tuple[int, int, int]]
 
 
-def dense_operands(x: np.ndarray, w: np.ndarray) -> Operands:
-    """Return the operands of x @ w."""
-    return Operands(
-        lambda _, m, k: x[m[:, None], k[None, :]],
-        lambda _, k, n: w[k[:, None], n[None, :]],
-        lambda index: (0, index[0], index[1]),
-    )
-
-
 def conv_operands(
     x: np.ndarray,
     w: np.ndarray,
