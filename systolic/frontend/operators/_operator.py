@@ -180,6 +180,25 @@ class Operator:
         """Whether an optional input is given."""
         return index < len(self.inputs) and self.inputs[index] != ""
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The inputs that are not left out."""
+        return tuple(filter(None, self.inputs))
+
+    def computed(self, *indices: int) -> bool:
+        """Whether one of these inputs is given and not a constant."""
+        return any(self.has(index) and self.inputs[index] not in self.constants for index in indices)
+
+    def value(self, index: int) -> np.ndarray | None:
+        """Return an input's value; None if it is absent or computed."""
+        return self.constants.get(self.inputs[index]) if self.has(index) else None
+
+    def listed(self, name: str, index: int = -1) -> tuple[int, ...] | None:
+        """Return a list of integers that an attribute or, in later operator sets, a constant input holds."""
+        if index >= 0 and self.has(index):
+            return tuple(int(item) for item in self.constants[self.inputs[index]].reshape(-1))
+        return self.integers(name, ()) if name in self.attributes else None
+
     def constant(self, index: int, what: str) -> np.ndarray:
         """Return an input that must be constant."""
         if not self.has(index):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from systolic import layers
 from systolic._check import shape as shape_text
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.rows import from_row
 from systolic.model import Node
 from systolic.quant import QuantParams
 
@@ -18,7 +18,7 @@ def _qlinear_conv(op: Operator) -> Converted:
     known = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     op.only(*known, *(("channels_last",) if op.domain else ()))
     last = bool(op.attribute("channels_last", 0))
-    if _computed(op, range(1, 9)):
+    if op.computed(*range(1, 9)):
         return _qlinear_conv_of_tensors(op, last)
     weight = op.constant(3, "weight")
     rank = weight.ndim - 2
@@ -30,7 +30,7 @@ def _qlinear_conv(op: Operator) -> Converted:
         "x": op.params(1, 2),
         "w": op.params(4, 5, axis=0),
         "y": op.params(6, 7),
-        "bias": op.constant(8, "bias") if op.has(8) else None,
+        "bias": op.value(8),
         **conv_window(op, rank),
     }
     read = op.inputs[:1]
@@ -58,11 +58,6 @@ def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
         Node(layer, (first, *read[1:]), y, op.label),
         Node(layers.Transpose((0, *(axis + 1 for axis in axes), 1)), (y,), op.outputs[0], f"{op.label}.last"),
     ]
-
-
-def _computed(op: Operator, indices: Iterable[int]) -> bool:
-    """Whether an input among these is not a constant; those that are missing are not."""
-    return any(op.has(index) and op.inputs[index] not in op.constants for index in indices)
 
 
 def _conv_integer(op: Operator) -> Converted:
@@ -106,7 +101,7 @@ def _qlinear_matmul(op: Operator) -> Converted:
     op.only()
     if not op.has(3):
         raise ValueError("input 3, the second matrix, is missing")
-    if _computed(op, (1, 2, 4, 5, 6, 7)) or (op.has(4) and op.constants[op.inputs[4]].ndim > 2):
+    if op.computed(1, 2, 4, 5, 6, 7) or (op.has(4) and op.constants[op.inputs[4]].ndim > 2):
         return layers.QLinearMatMul(), _required(op, 8)
     x, y = op.params(1, 2), op.params(6, 7)
     shape = op.shape(3)
@@ -132,7 +127,7 @@ def _qgemm(op: Operator) -> Converted:
     alpha = np.float32(op.attribute("alpha", 1.0))
     if not alpha > 0:
         raise op.refuse(f"alpha {alpha}; supported are numbers above 0")
-    if _computed(op, (1, 2, 4, 5, 7, 8)):
+    if op.computed(1, 2, 4, 5, 7, 8):
         return _qgemm_of_tensors(op, float(alpha))
     x = op.params(1, 2)
     if alpha != 1:
@@ -146,7 +141,7 @@ def _qgemm(op: Operator) -> Converted:
         if not op.has(index):
             raise ValueError(f"input {index}, the {what}, is missing")
     weight = op.constants.get(op.inputs[3])
-    bias = op.constants.get(op.inputs[6]) if op.has(6) else None
+    bias = op.value(6)
     if weight is not None and weight.ndim != 2:
         raise ValueError(f"the weight must have 2 axes, not the shape {shape_text(weight.shape)}")
     transposed = bool(op.attribute("transB", 0))
@@ -213,11 +208,6 @@ def _dynamic_quantize_matmul(op: Operator) -> Converted:
     ]
 
 
-def _dynamic_quantize_linear(op: Operator) -> Converted:
-    op.only()
-    return layers.DynamicQuantize(), op.inputs[:1]
-
-
 def _required(op: Operator, count: int) -> tuple[str, ...]:
     for index in range(count):
         if not op.has(index):
@@ -242,7 +232,7 @@ def _zero_point(op: Operator, index: int, operand: int) -> str:
 
 ARRAY: dict[tuple[str, str], Converter] = {
     ("", "ConvInteger"): _conv_integer,
-    ("", "DynamicQuantizeLinear"): _dynamic_quantize_linear,
+    ("", "DynamicQuantizeLinear"): from_row,
     ("", "MatMulInteger"): _matmul_integer,
     ("", "QLinearConv"): _qlinear_conv,
     ("", "QLinearMatMul"): _qlinear_matmul,

@@ -11,6 +11,7 @@ from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.array import conv_rank, conv_window
 from systolic.frontend.operators.delegated import evaluated
+from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
 from systolic.layers.host.normalize import REDUCE
 from systolic.model import DTYPES, Node
@@ -40,11 +41,6 @@ def _average_pool(op: Operator) -> Converted:
 
 def _window(op: Operator, rank: int) -> dict[str, Any]:
     return {**op.window(rank), "ceil_mode": bool(op.attribute("ceil_mode", 0))}
-
-
-def _global_average_pool(op: Operator) -> Converted:
-    op.only()
-    return layers.GlobalAveragePool(), op.inputs[:1]
 
 
 def _relu(op: Operator) -> Converted:
@@ -98,7 +94,7 @@ def _clip(op: Operator) -> Converted:
     ends: list[float | None] = [None, None]
     if dtype in FLOATS:
         ends = [float(np.finfo(dtype).min), float(np.finfo(dtype).max)]
-    if op.opset < 11 or all(op.inputs[i] in op.constants for i, _ in given if op.has(i)):
+    if op.opset < 11 or not op.computed(1, 2):
         bounds = [op.attributes.get(name, end) for name, end in zip(("min", "max"), ends, strict=True)]
         for index, _ in given:
             if op.has(index):
@@ -124,11 +120,6 @@ def _number(value: np.ndarray, name: str) -> int | float:
     return value.reshape(-1)[0].item()
 
 
-def _where(op: Operator) -> Converted:
-    op.only()
-    return layers.Where(), op.inputs[:3]
-
-
 def _cast(op: Operator) -> Converted:
     from onnx import helper
 
@@ -149,22 +140,10 @@ def _softmax(op: Operator) -> Converted:
     return layers.Softmax(op.attribute("axis", -1)), op.inputs[:1]
 
 
-def _arg_max(op: Operator) -> Converted:
-    op.only("axis", "keepdims", "select_last_index")
-    layer = layers.ArgMax(
-        op.attribute("axis", 0),
-        keepdims=bool(op.attribute("keepdims", 1)),
-        last=bool(op.attribute("select_last_index", 0)),
-    )
-    return layer, op.inputs[:1]
-
-
 def _reduce(op: Operator) -> Converted:
     op.only("axes", "keepdims", "noop_with_empty_axes")
-    axes = op.integers("axes", ()) if "axes" in op.attributes else None
-    computed = op.has(1) and op.inputs[1] not in op.constants
-    if op.has(1) and not computed:
-        axes = tuple(int(axis) for axis in op.constants[op.inputs[1]].reshape(-1))
+    computed = op.computed(1)
+    axes = None if computed else op.listed("axes", 1)
     if op.attribute("noop_with_empty_axes", 0):
         if computed:
             return evaluated(op)
@@ -183,7 +162,7 @@ def _layer_normalization(op: Operator) -> Converted:
     if op.attribute("stash_type", 1) != 1 or op.dtypes[op.inputs[0]] not in ("float32", "float16"):
         return evaluated(op)
     layer = layers.LayerNormalization(op.attribute("axis", -1), op.attribute("epsilon", 1e-5))
-    return layer, tuple(name for name in op.inputs if name)
+    return layer, op.given
 
 
 def _batch_normalization(op: Operator) -> Converted:
@@ -198,7 +177,7 @@ def _batch_normalization(op: Operator) -> Converted:
 
 def _runtime_constants(op: Operator) -> tuple[int, ...] | None:
     """Return the inputs that are constant for ONNX Runtime, None if it is not to compute the product."""
-    graph, read = op.graph, [name for name in op.inputs if name]
+    graph, read = op.graph, op.given
     if graph.runtime is None or any(graph.dtypes[name] != "float32" for name in read):
         return None
     if graph.noted:
@@ -224,7 +203,7 @@ def _gemm(op: Operator) -> Converted:
         beta=beta if op.has(2) else 1.0,
         runtime_constants=_runtime_constants(op),
     )
-    return layer, tuple(name for name in op.inputs if name)
+    return layer, op.given
 
 
 def _conv(op: Operator) -> Converted:
@@ -232,11 +211,10 @@ def _conv(op: Operator) -> Converted:
     rank = _float_rank(op)
     if rank is None:
         return evaluated(op)
-    read = tuple(name for name in op.inputs if name)
     layer = layers.FloatConv(
         groups=op.attribute("group", 1), runtime_constants=_runtime_constants(op), **conv_window(op, rank)
     )
-    return layer, read
+    return layer, op.given
 
 
 def _conv_transpose(op: Operator) -> Converted:
@@ -251,7 +229,7 @@ def _conv_transpose(op: Operator) -> Converted:
         output_size=op.integers("output_shape", ()) or None,
         **conv_window(op, rank),
     )
-    return layer, tuple(name for name in op.inputs if name)
+    return layer, op.given
 
 
 def _float_rank(op: Operator) -> int | None:
@@ -306,7 +284,7 @@ FLOATING: dict[tuple[str, str], Converter] = {
     **{("", name): _binary for name in BINARY if name not in _MANY},
     **{("", name): _many for name in _MANY},
     **{("", name): _reduce for name in REDUCE},
-    ("", "ArgMax"): _arg_max,
+    ("", "ArgMax"): from_row,
     ("", "AveragePool"): _average_pool,
     ("", "BatchNormalization"): _batch_normalization,
     ("", "Cast"): _cast,
@@ -317,12 +295,12 @@ FLOATING: dict[tuple[str, str], Converter] = {
     ("", "ConvTranspose"): _conv_transpose,
     ("", "Gelu"): _gelu,
     ("", "Gemm"): _gemm,
-    ("", "GlobalAveragePool"): _global_average_pool,
+    ("", "GlobalAveragePool"): from_row,
     ("", "LayerNormalization"): _layer_normalization,
     ("", "MatMul"): _matmul,
     ("", "MaxPool"): _max_pool,
     ("", "Relu"): _relu,
     ("", "Softmax"): _softmax,
-    ("", "Where"): _where,
+    ("", "Where"): from_row,
 }
 """Converters by (domain, operator)."""

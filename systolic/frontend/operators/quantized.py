@@ -6,6 +6,7 @@ import numpy as np
 
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.quantize import CODES
 from systolic.model import Node
 from systolic.quant import QuantParams
@@ -85,7 +86,7 @@ def _dequantize_linear(op: Operator) -> Converted:
         raise op.refuse(f"codes of {dtype}; supported are {', '.join(CODES)}")
     axis, block_size = op.attribute("axis", 1), op.attribute("block_size", 0)
     # An int32 zero point other than 0 is in no QuantParams.
-    zeros = op.constants.get(op.inputs[2]) if op.has(2) else None
+    zeros = op.value(2)
     plain = dtype in ("int8", "uint8") or (dtype == "int32" and (zeros is None or not zeros.any()))
     if plain and wanted in (0, _FLOAT) and _fixed(op, block_size):
         return layers.Dequantize(op.params(1, 2, axis=axis, dtype=dtype)), op.inputs[:1]
@@ -95,9 +96,8 @@ def _dequantize_linear(op: Operator) -> Converted:
 
 def _fixed(op: Operator, block_size: int) -> bool:
     """Whether a QuantParams can hold the scale and zero point: float32 constants, without blocks."""
-    scale = op.constants.get(op.inputs[1]) if op.has(1) else np.float32(1)
-    computed = op.has(2) and op.inputs[2] not in op.constants
-    return not block_size and not computed and scale is not None and scale.dtype == np.float32
+    scale = op.value(1)
+    return not block_size and not op.computed(1, 2) and (scale is None or scale.dtype == np.float32)
 
 
 def _tensors(op: Operator) -> tuple[str, ...]:
@@ -115,16 +115,6 @@ def _several(op: Operator, *places: int) -> list[QuantParams]:
     return [op.params(place, place + 1, dtype=dtype) for place in places]
 
 
-def _qlinear_add(op: Operator) -> Converted:
-    op.only()
-    return layers.Add(*_several(op, 1, 4, 6)), (op.inputs[0], op.inputs[3])
-
-
-def _qlinear_mul(op: Operator) -> Converted:
-    op.only()
-    return layers.QLinearMul(*_several(op, 1, 4, 6)), (op.inputs[0], op.inputs[3])
-
-
 def _qlinear_concat(op: Operator) -> Converted:
     op.only("axis")
     if len(op.inputs) < 5 or len(op.inputs) % 3 != 2 or "axis" not in op.attributes:
@@ -139,16 +129,6 @@ def _qlinear_where(op: Operator) -> Converted:
     op.only()
     layer = layers.QLinearWhere(op.params(2, 3), op.params(5, 6), op.params(7, 8))
     return layer, (op.inputs[0], op.inputs[1], op.inputs[4])
-
-
-def _qlinear_sigmoid(op: Operator) -> Converted:
-    op.only()
-    return layers.QLinearSigmoid(*_several(op, 1, 3)), op.inputs[:1]
-
-
-def _qlinear_leaky_relu(op: Operator) -> Converted:
-    op.only("alpha")
-    return layers.QLinearLeakyRelu(*_several(op, 1, 3), alpha=op.attribute("alpha", 0.01)), op.inputs[:1]
 
 
 def _qlinear_softmax(op: Operator) -> Converted:
@@ -194,13 +174,13 @@ QUANTIZED: dict[tuple[str, str], Converter] = {
     ("", "DequantizeLinear"): _dequantize_linear,
     ("", "QuantizeLinear"): _quantize_linear,
     ("com.microsoft", "DequantizeLinear"): _dequantize_linear,
-    ("com.microsoft", "QLinearAdd"): _qlinear_add,
+    ("com.microsoft", "QLinearAdd"): from_row,
     ("com.microsoft", "QLinearAveragePool"): _qlinear_average_pool,
     ("com.microsoft", "QLinearConcat"): _qlinear_concat,
     ("com.microsoft", "QLinearGlobalAveragePool"): _qlinear_global_average_pool,
-    ("com.microsoft", "QLinearLeakyRelu"): _qlinear_leaky_relu,
-    ("com.microsoft", "QLinearMul"): _qlinear_mul,
-    ("com.microsoft", "QLinearSigmoid"): _qlinear_sigmoid,
+    ("com.microsoft", "QLinearLeakyRelu"): from_row,
+    ("com.microsoft", "QLinearMul"): from_row,
+    ("com.microsoft", "QLinearSigmoid"): from_row,
     ("com.microsoft", "QLinearSoftmax"): _qlinear_softmax,
     ("com.microsoft", "QLinearWhere"): _qlinear_where,
     ("com.microsoft", "QuantizeLinear"): _quantize_linear,

@@ -7,62 +7,37 @@ import numpy as np
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.delegated import evaluated
+from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.resample import COORDINATES, ROUNDINGS
-
-
-def _flatten(op: Operator) -> Converted:
-    op.only("axis")
-    return layers.Flatten(op.attribute("axis", 1)), op.inputs[:1]
 
 
 def _reshape(op: Operator) -> Converted:
     op.only("allowzero")
     allowzero = bool(op.attribute("allowzero", 0))
-    if op.has(1) and op.inputs[1] not in op.constants:
+    if op.computed(1):
         return layers.ReshapeTo(allowzero=allowzero), op.inputs[:2]
     sizes = tuple(int(size) for size in op.constant(1, "shape"))
     return layers.Reshape(sizes, allowzero=allowzero), op.inputs[:1]
-
-
-def _identity(op: Operator) -> Converted:
-    return layers.Identity(), op.inputs[:1]
-
-
-def _transpose(op: Operator) -> Converted:
-    op.only("perm")
-    perm = op.integers("perm", ()) if "perm" in op.attributes else None
-    return layers.Transpose(perm), op.inputs[:1]
 
 
 def _squeeze(op: Operator) -> Converted:
     """Squeeze and Unsqueeze: the axes were an attribute and became an input."""
     op.only("axes")
     layer = layers.Squeeze if op.op_type == "Squeeze" else layers.Unsqueeze
-    if op.has(1) and op.inputs[1] not in op.constants:
+    if op.computed(1):
         return layer(), op.inputs[:2]
-    axes = op.integers("axes", ()) if "axes" in op.attributes else None
-    if op.has(1):
-        axes = tuple(int(axis) for axis in op.constants[op.inputs[1]].reshape(-1))
+    axes = op.listed("axes", 1)
     if op.op_type == "Squeeze":
         axes = axes or None  # no list and an empty one both mean all axes of size 1
     return layer(axes), op.inputs[:1]
 
 
-def _concat(op: Operator) -> Converted:
-    op.only("axis")
-    if "axis" not in op.attributes:
-        raise ValueError("attribute axis is missing")
-    return layers.Concat(op.attributes["axis"]), op.inputs
-
-
 def _split(op: Operator) -> Converted:
     op.only("axis", "num_outputs", "split")
     axis = op.attribute("axis", 0)
-    sizes = op.integers("split", ()) if "split" in op.attributes else None
-    if op.has(1):
-        if op.inputs[1] not in op.constants:
-            return evaluated(op)
-        sizes = tuple(int(size) for size in op.constants[op.inputs[1]].reshape(-1))
+    if op.computed(1):
+        return evaluated(op)
+    sizes = op.listed("split", 1)
     if sizes is None:
         shape = op.shape(0)
         size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
@@ -88,22 +63,7 @@ def _slice(op: Operator) -> Converted:
         if count is None or count[0] is None:
             return evaluated(op)
         inputs[3] = op.add_constant("/axes", np.arange(count[0], dtype=np.int64))
-    return layers.Slice(), tuple(name for name in inputs if name)
-
-
-def _gather(op: Operator) -> Converted:
-    op.only("axis")
-    return layers.Gather(op.attribute("axis", 0)), op.inputs[:2]
-
-
-def _expand(op: Operator) -> Converted:
-    op.only()
-    return layers.Expand(), op.inputs[:2]
-
-
-def _shape(op: Operator) -> Converted:
-    op.only("end", "start")
-    return layers.ShapeOf(op.attribute("start", 0), op.attribute("end", None)), op.inputs[:1]
+    return layers.Slice(), tuple(filter(None, inputs))
 
 
 def _pad(op: Operator) -> Converted:
@@ -117,7 +77,7 @@ def _pad(op: Operator) -> Converted:
     inputs = list(op.inputs)
     if op.has(3) and not op.has(2):
         inputs[2] = op.add_constant("/value", np.zeros((), dtype))
-    return layer, tuple(name for name in inputs if name)
+    return layer, tuple(filter(None, inputs))
 
 
 def _resize(op: Operator) -> Converted:
@@ -140,26 +100,26 @@ def _resize(op: Operator) -> Converted:
         "sizes" if sizes else "scales",
         coordinates=coordinates,
         rounding=rounding,
-        axes=op.integers("axes", ()) if "axes" in op.attributes else None,
+        axes=op.listed("axes"),
         policy=op.attribute("keep_aspect_ratio_policy", "stretch"),
     )
     return layer, (op.inputs[0], op.inputs[3 if sizes else place])
 
 
 SHAPE: dict[tuple[str, str], Converter] = {
-    ("", "Concat"): _concat,
-    ("", "Expand"): _expand,
-    ("", "Flatten"): _flatten,
-    ("", "Gather"): _gather,
-    ("", "Identity"): _identity,
+    ("", "Concat"): from_row,
+    ("", "Expand"): from_row,
+    ("", "Flatten"): from_row,
+    ("", "Gather"): from_row,
+    ("", "Identity"): from_row,
     ("", "Pad"): _pad,
     ("", "Reshape"): _reshape,
     ("", "Resize"): _resize,
-    ("", "Shape"): _shape,
+    ("", "Shape"): from_row,
     ("", "Slice"): _slice,
     ("", "Split"): _split,
     ("", "Squeeze"): _squeeze,
-    ("", "Transpose"): _transpose,
+    ("", "Transpose"): from_row,
     ("", "Unsqueeze"): _squeeze,
 }
 """Converters by (domain, operator)."""

@@ -15,10 +15,11 @@ from systolic.frontend.check import check_model, label
 from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
+from systolic.frontend.operators.rows import ROWS
 from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.floating import FLOATING
 from systolic.frontend.to_onnx.quantized import QUANTIZED
-from systolic.frontend.to_onnx.writer import Writer, tensor
+from systolic.frontend.to_onnx.writer import Writer, tensor, write_row
 from systolic.layers.host.delegated import FloatProduct
 from systolic.model import Model, Node
 
@@ -26,7 +27,11 @@ from systolic.model import Model, Node
 OPSET, IR_VERSION = 17, 8
 _MOST_BYTES = 2**31 - 1
 
-WRITERS: dict[str, Callable[[Writer, Node], None]] = {**QUANTIZED, **FLOATING}
+WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
+    **{row.layer.__name__: write_row for row in ROWS.values()},
+    **QUANTIZED,
+    **FLOATING,
+}
 """Writers by the name of the layer's class."""
 
 LEFT_OUT: dict[str, str] = {
@@ -273,7 +278,7 @@ def _write(writer: Writer, node: Node) -> None:
     rounding = getattr(node.layer, "rounding", "half_even") if kind != "Resize" else "half_even"
     if rounding != "half_even":
         raise writer.refuse(node, f"ONNX rounds half_even, not {rounding!r}; use Model.save")
-    write(writer, node)
+    write(writer, node, node.layer)
 
 
 def _value(name: str, dtype: str, shape: list[int | str | None] | None) -> Any:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import Writer, operator, tensor, window
+from systolic.frontend.to_onnx.writer import Writer, tensor, window
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.model import Node
 
 
-def _write_relu(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_relu(out: Writer, node: Node, layer: Any) -> None:
     dtype = out.dtype(node.inputs[0])
     if layer.zero_point or dtype == "uint8":
         raise out.refuse(
@@ -25,8 +24,7 @@ def _write_relu(out: Writer, node: Node) -> None:
     out.node(node, "Relu", node.inputs)
 
 
-def _write_unary(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_unary(out: Writer, node: Node, layer: Any) -> None:
     if layer.operation in ("Gelu", "GeluTanh"):
         approximate = "tanh" if layer.operation == "GeluTanh" else "none"
         out.node(node, "Gelu", node.inputs, approximate=approximate)
@@ -34,13 +32,11 @@ def _write_unary(out: Writer, node: Node) -> None:
         out.node(node, layer.operation, node.inputs)
 
 
-def _write_binary(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_binary(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, layer.operation, node.inputs)
 
 
-def _write_clip(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_clip(out: Writer, node: Node, layer: Any) -> None:
     dtype = out.dtype(node.inputs[0])
     low, high = layer.low, layer.high
     if dtype in FLOATS:
@@ -56,55 +52,49 @@ def _write_clip(out: Writer, node: Node) -> None:
     out.node(node, "Clip", (*node.inputs, *bounds))
 
 
-def _write_cast(out: Writer, node: Node) -> None:
+def _write_cast(out: Writer, node: Node, layer: Any) -> None:
     from onnx import helper
 
-    layer: Any = node.layer
     out.node(node, "Cast", node.inputs, to=helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype)))
 
 
-def _write_reduce(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    since = 13 if layer.operation == "ReduceSum" else 18
-    if len(node.inputs) > 1:
-        out.since(node, since)
-    _with_axes(out, node, layer.operation, since, keepdims=layer.keepdims)
+def _write_reduce(out: Writer, node: Node, layer: Any) -> None:
+    _write_axes(
+        out, node, layer.operation, 13 if layer.operation == "ReduceSum" else 18, keepdims=layer.keepdims
+    )
 
 
-def _write_squeeze(op: str) -> Callable[[Writer, Node], None]:
-    def write(out: Writer, node: Node) -> None:
-        if len(node.inputs) > 1:
-            out.since(node, 13)
-        _with_axes(out, node, op, 13)
-
-    return write
+def _write_squeeze(out: Writer, node: Node, layer: Any) -> None:
+    _write_axes(out, node, layer.kind, 13)
 
 
-def _with_axes(out: Writer, node: Node, op: str, since: int, **attributes: Any) -> None:
-    """Write an operator whose axes were an attribute, and are an input since some operator set."""
+def _write_axes(out: Writer, node: Node, op: str, since: int, **attributes: Any) -> None:
+    """Write an operator over axes, which the layer holds or reads."""
     axes = node.layer.axes  # type: ignore[attr-defined]
     if axes == ():
         raise out.refuse(node, f"ONNX's {op} without axes is over all; put an Identity in its place")
-    if axes is None:
-        out.node(node, op, node.inputs, **attributes)
-    elif out.opset < since:
-        out.node(node, op, node.inputs, axes=axes, **attributes)
+    if len(node.inputs) > 1:
+        out.since(node, since)
+    _write_listed(out, node, op, since, "axes", axes, **attributes)
+
+
+def _write_listed(
+    out: Writer, node: Node, op: str, since: int, name: str, values: Any, **attributes: Any
+) -> None:
+    """Write an operator with a list that was an attribute, and is an input since some operator set."""
+    read = node.inputs
+    if values is not None and out.opset >= since:
+        read = (*read, out.constant(node, name, np.array(values, np.int64)))
     else:
-        read = (*node.inputs, out.constant(node, "axes", np.array(axes, np.int64)))
-        out.node(node, op, read, **attributes)
+        attributes[name] = values
+    out.node(node, op, read, **attributes)
 
 
-def _write_split(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    if out.opset < 13:
-        out.node(node, "Split", node.inputs, axis=layer.axis, split=layer.sizes)
-    else:
-        sizes = out.constant(node, "split", np.array(layer.sizes, np.int64))
-        out.node(node, "Split", (*node.inputs, sizes), axis=layer.axis)
+def _write_split(out: Writer, node: Node, layer: Any) -> None:
+    _write_listed(out, node, "Split", 13, "split", layer.sizes, axis=layer.axis)
 
 
-def _write_softmax(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_softmax(out: Writer, node: Node, layer: Any) -> None:
     if layer.flatten:
         out.until(node, 12)
     else:
@@ -112,22 +102,7 @@ def _write_softmax(out: Writer, node: Node) -> None:
     out.node(node, "Softmax", node.inputs, axis=layer.axis)
 
 
-def _epsilon(layer: Any) -> float | None:
-    # A stored attribute is float32; the operator's default is not.
-    return layer.epsilon if layer.epsilon != 1e-5 else None
-
-
-def _write_layer_normalization(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    out.node(node, "LayerNormalization", node.inputs, axis=layer.axis, epsilon=_epsilon(layer))
-
-
-def _write_batch_normalization(out: Writer, node: Node) -> None:
-    out.node(node, "BatchNormalization", node.inputs, epsilon=_epsilon(node.layer))
-
-
-def _write_matmul(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
     options = {
         "alpha": layer.alpha if layer.alpha != 1 else None,
         "beta": layer.beta if layer.beta != 1 else None,
@@ -137,26 +112,18 @@ def _write_matmul(out: Writer, node: Node) -> None:
     if len(node.inputs) == 2 and all(value is None for value in options.values()):
         out.node(node, "MatMul", node.inputs)
         return
-    for name in node.inputs[:2]:
-        shape = out.shape(name)
-        if shape is None or len(shape) != 2:
-            what = "an unknown shape" if shape is None else f"{len(shape)} axes"
-            raise out.refuse(
-                node,
-                "with a third tensor, a transposed operand, alpha or beta it is a Gemm, which takes "
-                f"matrices, and {name!r} has {what}",
-            )
+    out.expect_matrices(
+        node, "with a third tensor, a transposed operand, alpha or beta it is a Gemm", *node.inputs[:2]
+    )
     out.node(node, "Gemm", node.inputs, **options)
 
 
-def _write_conv(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    out.node(node, "Conv", node.inputs, group=layer.groups, **window(layer, _rank(out, node)))
+def _write_conv(out: Writer, node: Node, layer: Any) -> None:
+    out.node(node, "Conv", node.inputs, group=layer.groups, **window(layer, out.rank(node)))
 
 
-def _write_conv_transpose(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    rank = _rank(out, node)
+def _write_conv_transpose(out: Writer, node: Node, layer: Any) -> None:
+    rank = out.rank(node)
     more = layer.output_padding
     out.node(
         node, "ConvTranspose", node.inputs,
@@ -165,16 +132,7 @@ def _write_conv_transpose(out: Writer, node: Node) -> None:
     )  # fmt: skip
 
 
-def _rank(out: Writer, node: Node) -> int:
-    """Return the number of spatial axes."""
-    shape = out.shape(node.inputs[0])
-    if shape is None:
-        raise out.refuse(node, "the rank of its input depends on runtime values; use Model.save")
-    return len(shape) - 2
-
-
-def _write_max_pool(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_max_pool(out: Writer, node: Node, layer: Any) -> None:
     if getattr(layer, "layout", "NCHW") != "NCHW":
         raise out.refuse(node, "ONNX's MaxPool takes images NCHW, not NHWC")
     order = {"column": 1}.get(getattr(layer, "order", ""))
@@ -184,8 +142,7 @@ def _write_max_pool(out: Writer, node: Node) -> None:
     )  # fmt: skip
 
 
-def _write_average_pool(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_average_pool(out: Writer, node: Node, layer: Any) -> None:
     given = window(layer)
     if set(layer.dilation) == {1}:
         del given["dilations"]
@@ -196,40 +153,26 @@ def _write_average_pool(out: Writer, node: Node) -> None:
     )  # fmt: skip
 
 
-def _write_reshape(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_reshape(out: Writer, node: Node, layer: Any) -> None:
     sizes = out.constant(node, "shape", np.array(layer.shape, np.int64))
     out.node(node, "Reshape", (node.inputs[0], sizes), allowzero=layer.allowzero or None)
 
 
-def _write_reshape_to(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    out.node(node, "Reshape", node.inputs, allowzero=layer.allowzero or None)
-
-
-def _write_shape(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
-    out.node(node, "Shape", node.inputs, start=layer.start or None, end=layer.end)
-
-
-def _write_fill(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_fill(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, "ConstantOfShape", node.inputs, value=tensor("value", layer.value))
 
 
-def _write_slice(out: Writer, node: Node) -> None:
+def _write_slice(out: Writer, node: Node, layer: Any) -> None:
     out.since(node, 10)
     out.node(node, "Slice", node.inputs)
 
 
-def _write_pad(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_pad(out: Writer, node: Node, layer: Any) -> None:
     out.since(node, 19 if layer.mode == "wrap" else 11)
     out.node(node, "Pad", node.inputs, mode=layer.mode)
 
 
-def _write_resize(out: Writer, node: Node) -> None:
-    layer: Any = node.layer
+def _write_resize(out: Writer, node: Node, layer: Any) -> None:
     x, by = node.inputs
     if layer.rounding == "simple":
         if layer.coordinates != "asymmetric" or layer.by != "scales" or layer.axes is not None:
@@ -252,10 +195,9 @@ def _write_resize(out: Writer, node: Node) -> None:
     )  # fmt: skip
 
 
-def _write_onnx_node(out: Writer, node: Node) -> None:
+def _write_onnx_node(out: Writer, node: Node, layer: Any) -> None:
     import onnx
 
-    layer: Any = node.layer
     proto = onnx.NodeProto.FromString(layer.node.tobytes())
     names = dict(zip(layer.reads, node.inputs, strict=True))
     if any(subgraphs(proto)) and any(k != v for k, v in names.items()):
@@ -278,24 +220,15 @@ def _write_onnx_node(out: Writer, node: Node) -> None:
     out.nodes.append(proto)
 
 
-FLOATING: dict[str, Callable[[Writer, Node], None]] = {
-    "ArgMax": operator("ArgMax", axis="axis", keepdims="keepdims", select_last_index="last"),
+FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
     "AveragePool": _write_average_pool,
-    "BatchNormalization": _write_batch_normalization,
     "Binary": _write_binary,
     "Cast": _write_cast,
     "Clip": _write_clip,
-    "Concat": operator("Concat", axis="axis"),
-    "Expand": operator("Expand"),
     "Fill": _write_fill,
-    "Flatten": operator("Flatten", axis="axis"),
     "FloatConv": _write_conv,
     "FloatConvTranspose": _write_conv_transpose,
     "FloatMatMul": _write_matmul,
-    "Gather": operator("Gather", axis="axis"),
-    "GlobalAveragePool": operator("GlobalAveragePool"),
-    "Identity": operator("Identity"),
-    "LayerNormalization": _write_layer_normalization,
     "MaxPool": _write_max_pool,
     "MaxPool2d": _write_max_pool,
     "MaxPoolIndices": _write_max_pool,
@@ -304,16 +237,12 @@ FLOATING: dict[str, Callable[[Writer, Node], None]] = {
     "Reduce": _write_reduce,
     "Relu": _write_relu,
     "Reshape": _write_reshape,
-    "ReshapeTo": _write_reshape_to,
     "Resize": _write_resize,
-    "ShapeOf": _write_shape,
     "Slice": _write_slice,
     "Softmax": _write_softmax,
     "Split": _write_split,
-    "Squeeze": _write_squeeze("Squeeze"),
-    "Transpose": operator("Transpose", perm="perm"),
+    "Squeeze": _write_squeeze,
     "Unary": _write_unary,
-    "Unsqueeze": _write_squeeze("Unsqueeze"),
-    "Where": operator("Where"),
+    "Unsqueeze": _write_squeeze,
 }
 """Writers by the name of the layer's class."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from systolic.frontend.operators import UnsupportedOperator, fresh
+from systolic.frontend.operators.rows import ROWS
 from systolic.layers.base import Shape
 from systolic.layers.host.evaluator import parse
 from systolic.layers.host.subgraphs import inner_names
@@ -104,6 +105,31 @@ class Writer:
             self.constant(node, f"{what}_scale", scales),
             self.constant(node, f"{what}_zero_point", zeros),
         )
+
+    def codes(self, node: Node, fields: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a node's inputs, each with the parameters of its field behind it, and those of the last.
+
+        Inputs before those of codes have none.
+        """
+        params = [self.params(node, field, getattr(node.layer, field)) for field in fields]
+        plain = len(node.inputs) + 1 - len(fields)
+        pairs = zip(node.inputs[plain:], params, strict=False)
+        return (*node.inputs[:plain], *(name for x, held in pairs for name in (x, *held)), *params[-1])
+
+    def rank(self, node: Node) -> int:
+        """Return the number of spatial axes of a node's first input."""
+        shape = self.shape(node.inputs[0])
+        if shape is None:
+            raise self.refuse(node, "the rank of its input depends on runtime values; use Model.save")
+        return len(shape) - 2
+
+    def expect_matrices(self, node: Node, why: str, *tensors: str) -> None:
+        """Raise if one of the tensors is not known to be a matrix."""
+        for name in tensors:
+            shape = self.shape(name)
+            if shape is None or len(shape) != 2:
+                what = "an unknown shape" if shape is None else f"{len(shape)} axes"
+                raise self.refuse(node, f"{why}, which takes matrices, and {name!r} has {what}")
 
     def node(
         self, node: Node, op: str, inputs: Iterable[str], domain: str = "", /, **attributes: Any
@@ -210,14 +236,16 @@ def window(layer: Any, rank: int = 0) -> dict[str, Any]:
     return found
 
 
-def operator(op: str, domain: str = "", /, **fields: str) -> Callable[[Writer, Node], None]:
-    """Return the writer of a layer that reads what the operator reads; `fields` are attributes' fields."""
+_ROWS = {row.layer: (domain, op, row) for (domain, op), row in ROWS.items()}
 
-    def write(out: Writer, node: Node) -> None:
-        given = {attribute: getattr(node.layer, field) for attribute, field in fields.items()}
-        out.node(node, op, node.inputs, domain, **given)
 
-    return write
+def write_row(out: Writer, node: Node, layer: Any) -> None:
+    """Write the operator of a layer's row."""
+    domain, op, row = _ROWS[type(layer)]
+    given = {name: getattr(layer, row.field(name)) for name in row.attributes}
+    for name in row.terse:
+        given[name] = None if given[name] == row.attributes[name] else given[name]
+    out.node(node, op, out.codes(node, row.params) if row.params else node.inputs, domain, **given)
 
 
 def _inferred(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:
