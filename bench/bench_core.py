@@ -12,7 +12,7 @@ import pytest
 
 from systolic import ArrayConfig, SystolicArray, _kernels
 from systolic.benchmark import NumpyStepping
-from systolic.benchmark.cycle import add_int32, random_control
+from systolic.benchmark.sections import add_int32, random_control
 from systolic.benchmark.timing import using
 
 UNIT = "PE-cycles/s"

@@ -12,7 +12,7 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, _kernels
-from systolic.benchmark import throughput
+from systolic.benchmark import sections
 from systolic.benchmark.timing import using
 from systolic.lowered import lower_matmul
 from systolic.machine import run_cycles
@@ -98,31 +98,29 @@ def test_conv2d(measure, mode):
 
 
 @pytest.mark.parametrize("isa", _kernels.instruction_sets[::-1])
-@pytest.mark.parametrize(("x_type", "w_type"), throughput.SIGNS)
+@pytest.mark.parametrize(("x_type", "w_type"), sections.SIGNS)
 def test_signs(measure, isa, x_type, w_type):
     """All four pairs of types on one thread."""
     m = k = n = 512
-    operands = throughput.operands(m, k, n, x_type, w_type)
-    with using(isa), throughput.torch_with(1) as torch:
+    operands = sections.operands(m, k, n, x_type, w_type)
+    with using(isa), sections.torch_with(1) as torch:
         name = f"wavefront {m} x {k} x {n}, {x_type} x {w_type}, {isa}"
-        measure(name, throughput.wavefront(*operands, 1), m * k * n, UNIT, by_peer(torch, m, k, n))
+        measure(name, sections.wavefront(*operands, 1), m * k * n, UNIT, by_peer(torch, m, k, n))
 
 
-@pytest.mark.parametrize(("m", "k", "n"), throughput.THIN)
+@pytest.mark.parametrize(("m", "k", "n"), sections.THIN)
 def test_thin(measure, m, k, n):
     """The kernel alone, many calls at a time: w is packed in each."""
-    work = throughput.kernel(*throughput.operands(m, k, n))
-    with throughput.torch_with(1) as torch:
+    work = sections.kernel(*sections.operands(m, k, n))
+    with sections.torch_with(1) as torch:
         name, beside, macs = by_peer(torch, m, k, n)
         measure(f"kernel {m} x {k} x {n}", often(work), 100 * macs, UNIT, (name, often(beside), 100 * macs))
 
 
 def by_peer(torch, m, k, n):
     """Return torch's int8 product, or numpy's float64 one where torch is absent."""
-    operands = throughput.operands(m, k, n)
-    return *(
-        throughput.by_numpy(*operands) if torch is None else throughput.by_torch(torch, *operands)
-    ), m * k * n
+    operands = sections.operands(m, k, n)
+    return *sections.by_torch(torch, *operands), m * k * n
 
 
 def often(work):

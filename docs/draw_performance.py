@@ -33,7 +33,7 @@ import resnet50  # noqa: E402  (stands in bench/)
 
 from systolic import ArrayConfig, SystolicArray  # noqa: E402
 from systolic._show.table import seconds, si  # noqa: E402
-from systolic.benchmark import Measurement, Section, markdown, throughput, title  # noqa: E402
+from systolic.benchmark import Measurement, Section, markdown, sections, title  # noqa: E402
 
 PAGE, README = HERE / "performance.md", ROOT / "README.md"
 MEASURED = HERE / "performance" / "measured.json"
@@ -81,7 +81,7 @@ def growth(rounds: int) -> dict[str, Any]:
         works[curve, x] = (lambda: SystolicArray(config).fold(w, rows).run(threads=threads), amount)
 
     def product(curve: str, x: int, m: int, k: int, n: int, threads: int = 1) -> None:
-        works[curve, x] = throughput.wavefront(*throughput.operands(m, k, n), threads), m * k * n
+        works[curve, x] = sections.wavefront(*sections.operands(m, k, n), threads), m * k * n
 
     for threads in (1, 2):
         for size in SIZES:
@@ -98,7 +98,7 @@ def growth(rounds: int) -> dict[str, Any]:
         source, target = np.ones((2, size), dtype=np.uint8)
         # Read and written.
         works["copy", size] = (lambda target=target, source=source: np.copyto(target, source), 2 * size)
-    _, work, macs = throughput.peak()
+    _, work, macs = sections.peak()
     works["peak", 0] = work, macs
     calls = {key: _calls(work) for key, (work, _) in works.items()}
     rates: dict[tuple[str, int], list[float]] = {key: [] for key in works}
@@ -246,7 +246,7 @@ def growth_text(values: dict[str, Any]) -> str:
     copies = ", ".join(f"{si(size, 'B')} at {si(rate, 'B/s')}" for size, rate in values["copy"])
     best = max(rate for _, rate in values["array, 1 threads"])
     return (
-        f"{values['title']}.\n\n- The kernel in cache ({' x '.join(map(str, throughput.PEAK_BLOCK))}): "
+        f"{values['title']}.\n\n- The kernel in cache ({' x '.join(map(str, sections.PEAK_BLOCK))}): "
         f"{si(peak, 'MAC/s')}.\n- `numpy.copyto`, bytes read and written, by the size of each array: "
         f"{copies}.\n- Both are the best of all rounds, everything else on this page is a median.\n"
         f"- Cycle mode at its best size: {si(best, 'PE-cycles/s')}, {best / (peak / 4):.0%} of a "

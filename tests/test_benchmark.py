@@ -16,7 +16,8 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, QuantParams, SystolicArray, _gemm, _kernels, benchmark, cli, matmul
-from systolic.benchmark import calls, cycle, throughput, timing
+from systolic.benchmark import sections as parts
+from systolic.benchmark import timing
 from systolic.reference import ReferenceArray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,8 +123,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         )
         return benchmark.Measurement(name, baseline, unit, 4.0, 2.0, 2.0)
 
-    for module in (cycle, throughput, calls):
-        monkeypatch.setattr(module, "compare", compare)
+    monkeypatch.setattr(parts, "compare", compare)
     return seen
 
 
@@ -159,7 +159,7 @@ def test_bench_checks_sizes(name: str) -> None:
 def test_random_control_clocks_what_it_says() -> None:
     """All of its cycles pass, and half of all control bits are set."""
     config = ArrayConfig(3, 4)
-    clock = cycle.random_control(config, 40)
+    clock = parts.random_control(config, 40)
     array = clock.__closure__ and next(
         c.cell_contents for c in clock.__closure__ if isinstance(c.cell_contents, SystolicArray)
     )
@@ -178,7 +178,7 @@ def test_cycle_section_goes_through_the_instruction_sets(
     used: list[str | None] = []
     use = _kernels._use
     monkeypatch.setattr(_kernels, "_use", lambda name=None: (used.append(name), use(name)))
-    section = cycle.cycle_section(2, True, size=4, m=6)
+    section = parts.cycle_section(2, True, size=4, m=6)
     names = timing.instruction_sets(True)
     assert names[0] == _kernels.instruction_set and sorted(names) == sorted(_kernels.instruction_sets)
     assert [name for name in used if name] == list(names) and used[-1] is None
@@ -188,7 +188,7 @@ def test_cycle_section_goes_through_the_instruction_sets(
     assert "numpy.add of int32" in section.measurements[0].baseline
     fold = 4 * 4 * (3 * 4 + 6 - 2)
     assert [row["amounts"][0] for row in untimed[1:3]] == [fold, 4 * 4 * 256]
-    quick = cycle.cycle_section(2, False, size=4, m=6)
+    quick = parts.cycle_section(2, False, size=4, m=6)
     assert len(quick.measurements) == 3
 
 
@@ -217,12 +217,12 @@ def test_wavefront_section(
 ) -> None:
     torch = fake_torch()
     monkeypatch.setitem(sys.modules, "torch", torch if present else None)
-    monkeypatch.setattr(throughput, "PEAK_BLOCK", (3, 8, 4))
-    section = throughput.wavefront_section(2, 1, every=True, sizes=(8, 16), slow=8)
+    monkeypatch.setattr(parts, "PEAK_BLOCK", (3, 8, 4))
+    section = parts.wavefront_section(2, 1, every=True, sizes=(8, 16), slow=8)
     rows = [(m.name, m.baseline) for m in section.measurements]
     beside = "torch._int_mm int8 x int8" if present else "numpy float64 matmul"
     for size in (8, 16):
-        for x_type, w_type in throughput.SIGNS:
+        for x_type, w_type in parts.SIGNS:
             assert (f"{size} x {size} x {size}, {x_type} x {w_type}", beside) in rows
         assert (f"{size} x {size} x {size}, int8 x int8", "the kernel in cache, 3 x 8 x 4") in rows
     assert (f"8 x 8 x 8, int8 x int8, {timing.instruction_sets(True)[-1]}", beside) in rows
@@ -242,48 +242,48 @@ def test_wavefront_section(
 def test_onnxruntime_gets_the_same_product() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    for types in throughput.SIGNS:
-        x, w = throughput.operands(5, 7, 3, *types)
-        beside = throughput.by_onnxruntime(x, w, 1)
+    for types in parts.SIGNS:
+        x, w = parts.operands(5, 7, 3, *types)
+        beside = parts.by_onnxruntime(x, w, 1)
         assert beside is not None and str(x.dtype) in beside[0]
-        np.testing.assert_array_equal(beside[1](), throughput.kernel(x, w)())
+        np.testing.assert_array_equal(beside[1](), parts.kernel(x, w)())
 
 
 def test_a_wrong_product_is_not_timed() -> None:
-    x, w = throughput.operands(2, 3, 4)
+    x, w = parts.operands(2, 3, 4)
     with pytest.raises(RuntimeError, match="^ours differs from theirs; please report this$"):
-        throughput._compare_products("ours", throughput.kernel(x, w), 24, "theirs", lambda: x @ w + 1, 1)
+        parts._compare_products("ours", parts.kernel(x, w), 24, "theirs", lambda: x @ w + 1, 1)
 
 
-@pytest.mark.parametrize("types", throughput.SIGNS)
+@pytest.mark.parametrize("types", parts.SIGNS)
 def test_operands_have_their_whole_range(types: tuple[str, str]) -> None:
-    for operand, name in zip(throughput.operands(200, 30, 200, *types), types, strict=True):
+    for operand, name in zip(parts.operands(200, 30, 200, *types), types, strict=True):
         limits = np.iinfo(name)
         assert operand.dtype == name and (operand.min(), operand.max()) == (limits.min, limits.max)
 
 
-@pytest.mark.parametrize("types", throughput.SIGNS)
+@pytest.mark.parametrize("types", parts.SIGNS)
 def test_kernel_is_the_product(types: tuple[str, str]) -> None:
-    x, w = throughput.operands(5, 7, 3, *types)
-    np.testing.assert_array_equal(throughput.kernel(x, w)(), x.astype(np.int64) @ w)
-    np.testing.assert_array_equal(throughput.wavefront(x, w, 2)(), x.astype(np.int64) @ w)
+    x, w = parts.operands(5, 7, 3, *types)
+    np.testing.assert_array_equal(parts.kernel(x, w)(), x.astype(np.int64) @ w)
+    np.testing.assert_array_equal(parts.wavefront(x, w, 2)(), x.astype(np.int64) @ w)
 
 
 def test_thin_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    section = throughput.thin_section(2, shapes=((1, 3, 2), (4, 5, 6)))
+    section = parts.thin_section(2, shapes=((1, 3, 2), (4, 5, 6)))
     assert [m.name for m in section.measurements] == [
         "1 x 3 x 2, the kernel", "1 x 3 x 2, matmul, wavefront", "4 x 5 x 6, the kernel", "4 x 5 x 6, matmul, wavefront",
     ]  # fmt: skip
-    assert throughput.NO_TORCH in section.notes
+    assert parts.NO_TORCH in section.notes
     for row in untimed:
         np.testing.assert_array_equal(*row["results"])
     assert untimed[2]["amounts"] == (120, 120)
 
 
 def test_threads_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "thread_count", lambda: 1)
-    section = throughput.threads_section(2, m=5, size=9, array=4)
+    monkeypatch.setattr(parts, "thread_count", lambda: 1)
+    section = parts.threads_section(2, m=5, size=9, array=4)
     assert [m.baseline for m in section.measurements] == ["one thread"] * 3
     assert section.notes and "one core" in section.notes[1]
     folds, kernels, sums = (row["results"] for row in untimed)
@@ -298,9 +298,9 @@ def test_threads_section(untimed: list[dict[str, Any]], monkeypatch: pytest.Monk
 def test_direct_run_clocks_the_same_product() -> None:
     """The kernel on prepared buffers gives what matmul gives on as many cycles."""
     config = ArrayConfig(3, 4)
-    x, w = throughput.operands(5, 3, 4, "uint8", "int8")
+    x, w = parts.operands(5, 3, 4, "uint8", "int8")
     result = matmul(x, w, array=config)
-    bottom = calls.direct_run(x, w, config)()
+    bottom = parts.direct_run(x, w, config)()
     assert bottom.shape == (result.cycles, 4)
     for i, c in np.ndindex(5, 4):
         # Shifted in for `rows` cycles; row r of x's i-th row reaches column c at the bottom after r + c more.
@@ -308,9 +308,9 @@ def test_direct_run_clocks_the_same_product() -> None:
 
 
 def test_calls_section(untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_import_seconds", lambda rounds: (0.25, 0.125))
-    monkeypatch.setattr(calls, "added_seconds", lambda work, base_work, rounds: 12.5e-6)
-    section = calls.calls_section(2, estimates=40)
+    monkeypatch.setattr(parts, "_import_seconds", lambda rounds: (0.25, 0.125))
+    monkeypatch.setattr(parts, "added_seconds", lambda work, base_work, rounds: 12.5e-6)
+    section = parts.calls_section(2, estimates=40)
     assert [m.unit for m in section.measurements] == ["calls/s"] * 3 + ["estimates/s"]
     assert "takes 12.5 µs more than _core.run" in section.notes[0] and "0.250 s" in section.notes[1]
     assert untimed[3]["amounts"] == (40, 40)
@@ -319,7 +319,7 @@ def test_calls_section(untimed: list[dict[str, Any]], monkeypatch: pytest.Monkey
 
 
 def test_import_is_timed_in_new_interpreters() -> None:
-    assert all(seconds > 0 for seconds in calls._import_seconds(1))
+    assert all(seconds > 0 for seconds in parts._import_seconds(1))
 
 
 def section(name: str) -> Any:
@@ -333,7 +333,7 @@ def section(name: str) -> Any:
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cycle", "wavefront", "threads", "thin", "calls"):
-        monkeypatch.setattr(calls, f"{name}_section", section(name))
+        monkeypatch.setattr(parts, f"{name}_section", section(name))
 
 
 @pytest.mark.usefixtures("sections")
@@ -415,9 +415,10 @@ def test_rows_of_one_array_take_no_extent(
 def test_each_is_called_once_more_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(timing, "_timed", lambda work, count: (work(), calls.append("timed"), 1.0)[-1])
-    timing.compare("a", lambda: calls.append("a"), 1, "b", lambda: calls.append("b"), 1, "x/s", 2, settle=True)
+    timing.compare(
+        "a", lambda: calls.append("a"), 1, "b", lambda: calls.append("b"), 1, "x/s", 2, settle=True
+    )
     assert calls == ["a", "b", *["a", "a", "timed", "b", "b", "timed"] * 2]
-
 
 
 # bench/resnet50.py
@@ -446,7 +447,14 @@ def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.
     assert len(values["measurements"]) == 3
     for taken in values["stages"].values():
         total = taken.pop("total")
-        assert {"im2col", "product", "requantize", "Python around convolutions", "Add", "between layers"} <= set(taken)
+        assert {
+            "im2col",
+            "product",
+            "requantize",
+            "Python around convolutions",
+            "Add",
+            "between layers",
+        } <= set(taken)
         assert sum(taken.values()) == pytest.approx(total)
     assert sum(cycles for _, _, cycles, _, _ in values["kinds"]) == values["cycles"]
     assert all(10 < size < 600 for size in values["peak_megabytes"].values())
