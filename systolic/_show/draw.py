@@ -97,23 +97,13 @@ def plot_registers(
     box = ax.get_window_extent()
     point = min(box.width / width, box.height / height) * 72 / figure.dpi
 
-    ax.text(
-        _GAP / 2,
-        -0.42,
-        f"cycle {cycle:,}",
-        ha="left",
-        va="center",
-        weight="bold",
-        size=0.17 * point,
-        color=_INK,
-    )
+    title = {"ha": "left", "va": "center", "weight": "bold", "size": 0.17 * point, "color": _INK}
+    ax.text(_GAP / 2, -0.42, f"cycle {cycle:,}", **title)
+    label = {"ha": "center", "va": "center", "size": 0.1 * point, "color": _MUTED}
     for r in range(rows):
-        label = f"row {r + origin[0]}"
-        ax.text(-0.28, r + 0.5, label, ha="center", va="center", size=0.1 * point, color=_MUTED, rotation=90)
+        ax.text(-0.28, r + 0.5, f"row {r + origin[0]}", rotation=90, **label)
     for c in range(cols):
-        ax.text(
-            c + 0.5, -0.12, f"col {c + origin[1]}", ha="center", va="center", size=0.1 * point, color=_MUTED
-        )
+        ax.text(c + 0.5, -0.12, f"col {c + origin[1]}", **label)
 
     moving = values[slots["west operand"]]
     full = max(1.0, float(np.abs(moving.astype(float)).max())) if limit is None else float(limit)
@@ -457,27 +447,18 @@ def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Any]
     sinking = [part for part in parts if part.role in ("sum", "north operand") and part.moves == "down"]
     down = [values[part.name] for part in sinking]
     rows, cols = values[parts[0].name].shape
-    lines, heads, moving = [], [], []
-    for r in range(rows):
-        for c in range(-1, cols - 1):
-            y = r + 0.48
-            lines.append([(c + 1 - _GAP / 2 + 0.03, y), (c + 1 + _GAP / 2 - 0.06, y)])
-            heads.append((c + 1 + _GAP / 2 - 0.06, y, ">"))
-            moving.append(c >= 0 and any(value[r, c] for value in right))
-    for r in range(rows):
-        for c in range(cols):
-            x = c + 0.5
-            lines.append([(x, r + 1 - _GAP / 2 + 0.03), (x, r + 1 + _GAP / 2 - 0.06)])
-            heads.append((x, r + 1 + _GAP / 2 - 0.06, "v"))
-            moving.append(any(value[r, c] for value in down))
-    colours = [_INK if move else _FAINT for move in moving]
+    end, length = _GAP / 2 - 0.06, _GAP - 0.09
+    places = list(np.ndindex(rows, cols))
+    # The first arrow of a row comes from outside.
+    heads = [(c + end, r + 0.48, ">", c > 0 and any(value[r, c - 1] for value in right)) for r, c in places]
+    heads += [(c + 0.5, r + 1 + end, "v", any(value[r, c] for value in down)) for r, c in places]
+    lines = [[(x - length * (kind == ">"), y - length * (kind == "v")), (x, y)] for x, y, kind, _ in heads]
+    colours = [_INK if moves else _FAINT for *_, moves in heads]
     ax.add_collection(
         LineCollection(lines, colors=colours, linewidths=0.016 * point, zorder=1), autolim=False
     )
     for marker in ">v":
-        chosen = [
-            (x, y, colour) for (x, y, kind), colour in zip(heads, colours, strict=True) if kind == marker
-        ]
+        chosen = [(x, y, ink) for (x, y, kind, _), ink in zip(heads, colours, strict=True) if kind == marker]
         xs, ys, inks = zip(*chosen, strict=True)
         ax.scatter(xs, ys, marker=marker, s=(0.065 * point) ** 2, c=inks, linewidth=0, zorder=1)
 

@@ -167,8 +167,7 @@ def markdown(section: Section) -> str:
     lines = [f"### {section.title}", ""]
     if section.measurements:
         lines += ["| measured | rate | beside | its rate | ratio |", "|---|---|---|---|---|"]
-    for m in section.measurements:
-        name, rate, baseline, base_rate, ratio = _cells(m)
-        lines.append(f"| {name} | {rate} | {baseline} | {base_rate} | {ratio:.2f} |")
+    for *cells, ratio in map(_cells, section.measurements):
+        lines.append(f"| {' | '.join(cells)} | {ratio:.2f} |")
     lines += ["", *(f"- {note}" for note in section.notes)]
     return "\n".join(lines).strip() + "\n"

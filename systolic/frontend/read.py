@@ -58,7 +58,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         parameters=parameters,
         noted=notes is not None,
         opsets={domain_of(entry): entry.version for entry in model.opset_import},
-        declared={value.name: _declared(value) for value in (*source.value_info, *source.output)},
+        declared={value.name: declared(value) for value in (*source.value_info, *source.output)},
         initializers=set(constants),
         runtime={} if notes is None else notes.runtime,
     )
@@ -177,7 +177,7 @@ def _spec(value: Any, *, any_symbol: bool) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ValueError(f"input {value.name!r} is not a tensor but a {kind or 'value without a type'}")
-    dtype, sizes = _declared(value)
+    dtype, sizes = declared(value)
     if dtype not in DTYPES:
         held = dtype or f"type {value.type.tensor_type.elem_type}"
         raise ValueError(f"input {value.name!r} holds {held}; supported are {', '.join(DTYPES)}")
@@ -197,7 +197,7 @@ def _symbols(value: Any, any_symbol: bool) -> tuple[str | None, ...]:
     )
 
 
-def _declared(value: Any) -> tuple[str | None, Sizes | None]:
+def declared(value: Any) -> tuple[str | None, Sizes | None]:
     """Return the type and the shape that a file states for a tensor, None where it does not."""
     from onnx import helper
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from systolic import _check, engine
 from systolic._check import shape as shape_text
 from systolic.array import SystolicArray
 from systolic.array.state import State
+from systolic.config import ArrayConfig
 from systolic.engine import MODES
 from systolic.engine.networks import run_layer
 from systolic.gemm import Progress
 from systolic.layers import ArrayLayer, lower_conv2d
-from systolic.lowered import lower_matmul
+from systolic.lowered import Lowered, lower_matmul
 from systolic.model import Node
 from systolic.reference import oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
@@ -25,7 +27,7 @@ from systolic.verifier.expected import expected_output, explicit_pads
 from systolic.verifier.expected_products import matmul_sums
 from systolic.verifier.locate import causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
-from systolic.verifier.operands import conv_operands
+from systolic.verifier.operands import Operands, conv_operands
 
 
 def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
@@ -110,12 +112,24 @@ def _matmul(draw: Draw) -> list[Mismatch]:
     x, w, config = draw_matmul(draw)
     case = f"matmul {shape_text(x.shape)} {x.dtype} x {shape_text(w.shape)} {w.dtype} on {config!r}"
     expected, operands = matmul_sums(x, w)
+    run, lowered = partial(engine.matmul, x, w), lower_matmul(x, w)
+    return _in_modes(case, run, lowered, operands, expected, config)
+
+
+def _in_modes(
+    case: str,
+    run: Callable[..., Any],
+    lowered: Lowered,
+    operands: Operands,
+    expected: np.ndarray,
+    config: ArrayConfig,
+) -> list[Mismatch]:
+    """Compare cycles and sums of a product that runs in every mode."""
     found: list[Mismatch] = []
     for mode in MODES:
-        result = engine.matmul(x, w, array=config, mode=mode)
-        lowered = lower_matmul(x, w)
-        found += compare_cycles(f"{case}, {mode}", result.cycles, lowered.gemm, config) or compare_product(
-            f"{case}, {mode}", lowered, operands, result.acc, expected, config, mode
+        result, here = run(array=config, mode=mode), f"{case}, {mode}"
+        found += compare_cycles(here, result.cycles, lowered.gemm, config) or compare_product(
+            here, lowered, operands, result.acc, expected, config, mode
         )
     return found
 
@@ -137,14 +151,8 @@ def _conv2d(draw: Draw) -> list[Mismatch]:
     expected = oracle.conv2d(x, w, **geometry)
     out: Any = expected.shape[2:] if layout == "NCHW" else expected.shape[1:3]
     operands = conv_operands(x, w, out=out, **geometry)
-    found: list[Mismatch] = []
-    for mode in MODES:
-        result = engine.conv2d(x, w, array=config, mode=mode, **options)
-        lowered = lower_conv2d(x, w, **product_options)
-        found += compare_cycles(f"{case}, {mode}", result.cycles, lowered.gemm, config) or compare_product(
-            f"{case}, {mode}", lowered, operands, result.acc, expected, config, mode
-        )
-    return found
+    run, lowered = partial(engine.conv2d, x, w, **options), lower_conv2d(x, w, **product_options)
+    return _in_modes(case, run, lowered, operands, expected, config)
 
 
 def _layer(draw: Draw) -> list[Mismatch]:

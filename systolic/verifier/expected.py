@@ -78,26 +78,8 @@ def _average_pool(layer: layers.AveragePool2d, x: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def _global_average_pool(layer: layers.GlobalAveragePool2d, x: np.ndarray) -> np.ndarray:
-    return oracle.qlinear_global_average_pool(x, *_scales(layer.x), *_scales(layer.y), layer.layout)
-
-
-def _quantize(layer: layers.Quantize, x: np.ndarray) -> np.ndarray:
-    return oracle.quantize_linear(x, *_scales(layer.y), layer.y.dtype, layer.y.axis)
-
-
-def _dequantize(layer: layers.Dequantize, x: np.ndarray) -> np.ndarray:
-    return oracle.dequantize_linear(x, *_scales(layer.x), layer.x.axis)
-
-
-def _relu(layer: layers.Relu, x: np.ndarray) -> np.ndarray:
-    return oracle.relu(x, layer.zero_point)
-
-
 def _flatten(layer: layers.Flatten, x: np.ndarray) -> np.ndarray:
-    axis = layer.axis % (x.ndim + 1) if layer.axis < 0 else layer.axis
-    if layer.axis < 0:
-        axis = x.ndim + layer.axis
+    axis = layer.axis + x.ndim if layer.axis < 0 else layer.axis
     outer = int(np.prod(x.shape[:axis], dtype=np.int64))
     inner = int(np.prod(x.shape[axis:], dtype=np.int64))
     return np.array(x.flat, dtype=x.dtype).reshape(outer, inner)
@@ -115,23 +97,23 @@ def _reshape(layer: layers.Reshape, x: np.ndarray) -> np.ndarray:
     return np.array(x.flat, dtype=x.dtype).reshape(sizes)
 
 
-def _identity(layer: layers.Identity, x: np.ndarray) -> np.ndarray:
-    return x.copy()
-
-
 _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
     **QUANTIZED,
     **HOST,
     **PRODUCTS,
     layers.Add: _add,
     layers.AveragePool2d: _average_pool,
-    layers.Dequantize: _dequantize,
+    layers.Dequantize: lambda layer, x: oracle.dequantize_linear(x, *_scales(layer.x), layer.x.axis),
     layers.Flatten: _flatten,
-    layers.GlobalAveragePool2d: _global_average_pool,
-    layers.Identity: _identity,
+    layers.GlobalAveragePool2d: lambda layer, x: oracle.qlinear_global_average_pool(
+        x, *_scales(layer.x), *_scales(layer.y), layer.layout
+    ),
+    layers.Identity: lambda layer, x: x.copy(),
     layers.MaxPool2d: _max_pool,
-    layers.Quantize: _quantize,
-    layers.Relu: _relu,
+    layers.Quantize: lambda layer, x: oracle.quantize_linear(
+        x, *_scales(layer.y), layer.y.dtype, layer.y.axis
+    ),
+    layers.Relu: lambda layer, x: oracle.relu(x, layer.zero_point),
     layers.Reshape: _reshape,
 }
 

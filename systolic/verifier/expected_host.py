@@ -62,10 +62,6 @@ def _average_pool(layer: layers.AveragePool, x: np.ndarray) -> np.ndarray:
     return oracle.average_windows(x, out, kernel, stride, dilation, pads, layer.count_include_pad)
 
 
-def _global_average_pool(layer: Layer, x: np.ndarray) -> np.ndarray:
-    return oracle.reduce("ReduceMean", x, tuple(range(2, x.ndim)), True)
-
-
 def max_pool_2d(layer: layers.MaxPool2d, x: np.ndarray) -> np.ndarray:
     """Return the largest numbers of any type, of images in the layer's layout."""
     images = x if layer.layout == "NCHW" else np.moveaxis(x, -1, 1)
@@ -192,16 +188,7 @@ def _layer_normalization(
     return oracle.layer_normalization(x, scale, bias, axes, layer.epsilon)
 
 
-def _batch_normalization(layer: layers.BatchNormalization, *inputs: np.ndarray) -> np.ndarray:
-    x, scale, bias, mean, variance = inputs
-    return oracle.batch_normalization(x, scale, bias, mean, variance, layer.epsilon)
-
-
 # Pieces
-
-
-def _transpose(layer: layers.Transpose, x: np.ndarray) -> np.ndarray:
-    return oracle.transpose(x, range(x.ndim)[::-1] if layer.perm is None else layer.perm)
 
 
 def _same_elements(layer: Any, *inputs: np.ndarray) -> np.ndarray:
@@ -235,18 +222,6 @@ def _slice(layer: Layer, x: np.ndarray, *lists: np.ndarray) -> np.ndarray:
             end = -1 if everything else max(end, -1)
             places[axis] = range(min(max(start, 0), size - 1), min(end, size - 1), step)
     return oracle.look_up(x, places)
-
-
-def _gather(layer: layers.Gather, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    return oracle.gather(x, indices, layer.axis)
-
-
-def _expand(layer: Layer, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    return oracle.expand(x, shape.ravel().tolist())
-
-
-def _shape_of(layer: layers.ShapeOf, x: np.ndarray) -> np.ndarray:
-    return np.array(list(x.shape)[layer.start : layer.end], np.int64)
 
 
 def _fill(layer: layers.Fill, shape: np.ndarray) -> np.ndarray:
@@ -293,20 +268,22 @@ def _resize(layer: layers.Resize, x: np.ndarray, wanted: np.ndarray) -> np.ndarr
 HOST: dict[type[Layer], Callable[..., Any]] = {
     layers.ArgMax: lambda layer, x: oracle.arg_max(x, layer.axis % x.ndim, layer.keepdims, layer.last),
     layers.AveragePool: _average_pool,
-    layers.BatchNormalization: _batch_normalization,
+    layers.BatchNormalization: lambda layer, x, scale, bias, mean, variance: oracle.batch_normalization(
+        x, scale, bias, mean, variance, layer.epsilon
+    ),
     layers.Binary: lambda layer, a, b: oracle.binary(layer.operation, a, b),
     layers.Cast: _cast,
     layers.Clip: _clip,
     layers.Concat: lambda layer, *parts: oracle.concat(parts, layer.axis),
-    layers.Expand: _expand,
+    layers.Expand: lambda layer, x, shape: oracle.expand(x, shape.ravel().tolist()),
     layers.Fill: _fill,
     layers.FloatConv: _conv,
     layers.FloatConv2d: _conv_2d,
     layers.FloatConvTranspose: _conv_transpose,
     layers.FloatDense: _dense,
     layers.FloatMatMul: _matmul,
-    layers.Gather: _gather,
-    layers.GlobalAveragePool: _global_average_pool,
+    layers.Gather: lambda layer, x, indices: oracle.gather(x, indices, layer.axis),
+    layers.GlobalAveragePool: lambda layer, x: oracle.reduce("ReduceMean", x, tuple(range(2, x.ndim)), True),
     layers.LayerNormalization: _layer_normalization,
     layers.MaxPool: _max_pool,
     layers.MaxPoolIndices: _max_pool_indices,
@@ -314,12 +291,14 @@ HOST: dict[type[Layer], Callable[..., Any]] = {
     layers.Reduce: _reduce,
     layers.ReshapeTo: _same_elements,
     layers.Resize: _resize,
-    layers.ShapeOf: _shape_of,
+    layers.ShapeOf: lambda layer, x: np.array(list(x.shape)[layer.start : layer.end], np.int64),
     layers.Slice: _slice,
     layers.Softmax: _softmax,
     layers.Split: _split,
     layers.Squeeze: _same_elements,
-    layers.Transpose: _transpose,
+    layers.Transpose: lambda layer, x: oracle.transpose(
+        x, range(x.ndim)[::-1] if layer.perm is None else layer.perm
+    ),
     layers.Unary: lambda layer, x: oracle.function(layer.operation, x),
     layers.Unsqueeze: _same_elements,
     layers.Where: _where,

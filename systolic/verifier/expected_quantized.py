@@ -14,6 +14,7 @@ from systolic import layers
 from systolic.layers import Layer
 from systolic.quant import QuantParams
 from systolic.reference import oracle
+from systolic.verifier.expected_products import _scales
 
 _F = np.float32
 
@@ -96,11 +97,6 @@ def _leaky_relu(layer: layers.QLinearLeakyRelu, q: np.ndarray) -> np.ndarray:
         return _codes(np.where(real < 0, real * _F(layer.alpha), real), layer.y)
 
 
-def _sigmoid(layer: layers.QLinearSigmoid, q: np.ndarray) -> np.ndarray:
-    x, y = layer.x, layer.y
-    return oracle.qlinear_sigmoid(q, x.scales, x.zero_points, y.scales, y.zero_points)
-
-
 def _softmax(layer: layers.QLinearSoftmax, q: np.ndarray) -> np.ndarray:
     if not q.size:
         return q.copy()
@@ -133,9 +129,8 @@ def _softmax_row(layer: layers.QLinearSoftmax, row: list[int]) -> list[int]:
 
 def _global_pool(layer: layers.QLinearGlobalAveragePool, x: np.ndarray) -> np.ndarray:
     moved = np.moveaxis(x, -1, 1) if layer.channels_last else x
-    scales = (layer.x.scales, layer.x.zero_points, layer.y.scales, layer.y.zero_points)
     flat = moved.reshape(*moved.shape[:2], -1, 1)
-    means = oracle.qlinear_global_average_pool(flat, *scales, "NCHW").reshape(
+    means = oracle.qlinear_global_average_pool(flat, *_scales(layer.x), *_scales(layer.y), "NCHW").reshape(
         *moved.shape[:2], *[1] * (x.ndim - 2)
     )
     return np.moveaxis(means, 1, -1) if layer.channels_last else means
@@ -185,7 +180,7 @@ QUANTIZED: dict[type[Layer], Callable[..., Any]] = {
     layers.QLinearGlobalAveragePool: _global_pool,
     layers.QLinearLeakyRelu: _leaky_relu,
     layers.QLinearMul: _mul,
-    layers.QLinearSigmoid: _sigmoid,
+    layers.QLinearSigmoid: lambda layer, q: oracle.qlinear_sigmoid(q, *_scales(layer.x), *_scales(layer.y)),
     layers.QLinearSoftmax: _softmax,
     layers.QLinearWhere: _where,
     layers.QuantizeLinear: _quantize_linear,

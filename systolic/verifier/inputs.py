@@ -246,16 +246,12 @@ def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
     if place >= len(layer.reads) or layer.reads[place] not in names:
         return None
     operator, at = layer.operator, names.index(layer.reads[place])
-    attributes = {attribute.name: attribute for attribute in proto.attribute}
+    integers = {attribute.name: attribute.i for attribute in proto.attribute}
     first = known[node.inputs[0]][0]
-
-    def axis(default: int = 0) -> int:
-        return int(attributes["axis"].i) if "axis" in attributes else default
-
     if operator in ("GatherElements", "ScatterElements", "Scatter") and at == 1:
-        return Use(high=_size(known, node.inputs[0], axis()) - 1)
+        return Use(high=_size(known, node.inputs[0], integers.get("axis", 0)) - 1)
     if operator in ("GatherND", "ScatterND") and at == 1:
-        batch = int(attributes["batch_dims"].i) if "batch_dims" in attributes else 0
+        batch = integers.get("batch_dims", 0)
         indices = known[node.inputs[place]][0]
         depth = indices[-1] if indices else 1
         sizes = () if first is None else first[batch : batch + depth]
@@ -264,7 +260,7 @@ def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
         classes = model.constants.get(node.inputs[1])
         return Use(high=1 if classes is None else max(0, int(classes.ravel()[0]) - 1))
     if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and at == 4:
-        layout = int(attributes["layout"].i) if "layout" in attributes else 0
+        layout = integers.get("layout", 0)
         return Use(low=1, high=1 if first is None else max(1, first[1 if layout else 0]))
     sizes_at = {
         ("OneHot", 1): Use(low=2, high=4),

@@ -88,11 +88,7 @@ class Mismatch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["fold"] = None if self.fold is None else self.fold.to_dict()
-        for name in ("index", "pe"):
-            values[name] = None if values[name] is None else list(values[name])
-        return {name: _finite(value) for name, value in values.items()}
+        return _plain_fields(self)
 
     def __str__(self) -> str:
         lines = [f"{self.case}: {self.stage}"]
@@ -141,7 +137,7 @@ class NotChecked:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return _plain_fields(self)
 
     def __str__(self) -> str:
         return f"not checked: node {self.node!r} ({self.layer}): {self.reason}"
@@ -207,9 +203,7 @@ class Rounding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["outputs"] = {name: _finite(value) for name, value in self.outputs.items()}
-        return values
+        return _plain_fields(self)
 
     def __str__(self) -> str:
         most = max(self.outputs.values(), default=0)
@@ -272,17 +266,23 @@ class NodeVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["shape"] = list(self.shape)
-        if self.difference is not None:
-            found = {f.name: getattr(self.difference, f.name) for f in fields(self.difference)}
-            values["difference"] = {name: _finite(value) for name, value in found.items()}
-            values["difference"]["index"] = list(self.difference.index)
-        return values
+        return _plain_fields(self)
 
 
-def _finite(value: Any) -> Any:
-    """Return a number as JSON can hold it, which has no NaN and no infinity."""
+def _plain_fields(record: Any) -> dict[str, Any]:
+    return {f.name: _plain(getattr(record, f.name)) for f in fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it, which has no NaN and no infinity."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, Difference):
+        return _plain_fields(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -357,41 +357,20 @@ class VerificationReport:
         columns += ["elements", "largest", Column("of largest value", ">", ".2g"), "ulp"]
         rows: list[tuple[Any, ...]] = []
         for number, node in enumerate(self.nodes):
-            head = (
-                number,
-                node.node,
-                node.layer,
-                node.tensor,
-                shape_text(node.shape),
-                node.dtype,
-                node.verdict,
-            )
-            found = node.difference
-            if found is None:
-                rows.append((*head, None, None, None, None))
-            else:
-                rows.append((*head, found.count, found.max_abs, found.relative, found.max_ulp))
+            shape, found = shape_text(node.shape), node.difference
+            head = (number, node.node, node.layer, node.tensor, shape, node.dtype, node.verdict)
+            largest: tuple[Any, ...] = (None,) * 4
+            if found is not None:
+                largest = found.count, found.max_abs, found.relative, found.max_ulp
+            rows.append((*head, *largest))
         counts = {v.verdict: sum(node.verdict == v.verdict for node in self.nodes) for v in self.nodes}
         footer = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         return Table(columns, rows, title=f"Tensors against {self.against}", footer=footer)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
-        return {
-            "passed": self.passed,
-            "against": self.against,
-            "seed": self.seed,
-            "cases": self.cases,
-            "checked": dict(self.checked),
-            "mismatches": [mismatch.to_dict() for mismatch in self.mismatches],
-            "notes": list(self.notes),
-            "nodes": [node.to_dict() for node in self.nodes],
-            "within": self.within,
-            "not_checked": [node.to_dict() for node in self.not_checked],
-            "rounding": None if self.rounding is None else self.rounding.to_dict(),
-            "off_array": None if self.off_array is None else [node.to_dict() for node in self.off_array],
-            "wall_seconds": self.wall_seconds,
-        }
+        order = dict.fromkeys(("passed", "against", "seed", "cases", "checked", "mismatches"))
+        return {**order, **_plain_fields(self), "passed": self.passed, "cases": self.cases}
 
     def _verdict(self) -> str:
         skipped = not_checked_text(self.not_checked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from systolic.frontend.operators import Graph, Sizes
+from systolic.frontend.read import declared
 from systolic.layers.host.evaluator import inferred
 
 _DATA_LIMIT = 64
@@ -43,10 +44,6 @@ def infer_shapes(graph: Graph) -> dict[str, Sizes]:
         known_graph = inferred(model, seconds, "onnx's shape inference", strict=False).graph
     except ValueError:
         return {}  # conversion finds what is wrong, and says where
-    shapes: dict[str, Sizes] = {}
-    for known in (*known_graph.value_info, *known_graph.output, *known_graph.input):
-        tensor = known.type.tensor_type
-        if known.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
-            sizes = (d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-            shapes[known.name] = tuple(sizes)
-    return shapes
+    values = (*known_graph.value_info, *known_graph.output, *known_graph.input)
+    found = {known.name: declared(known)[1] for known in values}
+    return {name: sizes for name, sizes in found.items() if sizes is not None}
