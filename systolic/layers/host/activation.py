@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.host._kinds import Elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Relu(HostLayer):
+class Relu(Elementwise):
     """Rectify: ``max(q, zero_point)`` on codes, ``max(x, 0)`` on float32.
 
     Parameters
@@ -38,11 +38,6 @@ class Relu(HostLayer):
     def __post_init__(self) -> None:
         value = _check.integer(self.zero_point, "zero_point", minimum=-128, maximum=255)
         object.__setattr__(self, "zero_point", value)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the input's type: int8, uint8, int32 or float32."""

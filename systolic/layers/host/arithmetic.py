@@ -12,6 +12,7 @@ from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host import _special
 from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
+from systolic.layers.host._kinds import Elementwise
 from systolic.layers.host._parts import copied, elementwise
 
 FLOATS = ("float32", "float64", "float16")
@@ -50,7 +51,7 @@ UNARY = tuple(_UNARY)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Unary(HostLayer):
+class Unary(Elementwise):
     """Apply a function to each element.
 
     Parameters
@@ -84,11 +85,6 @@ class Unary(HostLayer):
     def kind(self) -> str:
         """The operation."""
         return self.operation
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the input's type."""
@@ -209,7 +205,7 @@ class Binary(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Clip(HostLayer):
+class Clip(Elementwise):
     """Clip to [`low`, `high`], the upper bound last: ONNX operator Clip.
 
     Parameters
@@ -242,11 +238,6 @@ class Clip(HostLayer):
             object.__setattr__(
                 self, name, int(value) if isinstance(value, int | np.integer) else float(value)
             )
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the input's type; ValueError if a bound is not a number of that type."""
@@ -314,7 +305,7 @@ class Where(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cast(HostLayer):
+class Cast(Elementwise):
     """Convert to another dtype: ONNX operator Cast.
 
     Parameters
@@ -340,11 +331,6 @@ class Cast(HostLayer):
 
     def __post_init__(self) -> None:
         _check.choice(self.dtype, "dtype", ANY)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return `dtype`."""

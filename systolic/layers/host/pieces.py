@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from systolic.layers.host import _parts
 from systolic.layers.host._inputs import (
     axes_field,
     broadcast,
-    expect_lists,
     integer_list,
     normal_axes,
     normal_axis,
     take,
     take_some,
 )
+from systolic.layers.host._kinds import Movement, ShapedByValues
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
 
@@ -141,7 +141,7 @@ _EVERYTHING = (2**31 - 1, 2**63 - 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Slice(HostLayer):
+class Slice(ShapedByValues, Movement):
     """Slice a tensor: every step-th element from a start up to an end, along some axes.
 
     Reads x and lists of integers: starts, ends and, optionally, axes (all from the first on) and
@@ -161,34 +161,27 @@ class Slice(HostLayer):
     """
 
     inputs: ClassVar[None] = None
+    lists: ClassVar[tuple[str, ...]] = ("starts", "ends", "axes", "steps")
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: starts and ends decide."""
-        take_some(self, shapes, 3, 5)
-        raise UnknownShape
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        return take_some(self, values, 3, 5)
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the sizes of what is taken."""
-        lists = [value for value in take_some(self, values, 3, 5)[1:] if value is not None]
+        lists = [value for value in self._take(values)[1:] if value is not None]
         if len(lists) < len(values) - 1:
             raise UnknownShape
         pieces = self._pieces(shapes[0], *lists)
         return tuple(len(range(*s.indices(size))) for s, size in zip(pieces, shapes[0], strict=True))
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        expect_lists(self, take_some(self, dtypes, 3, 5)[1:], ("starts", "ends", "axes", "steps"))
-        return np.dtype(dtypes[0]).name
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of what is taken."""
-        x, *lists = take_some(self, inputs, 3, 5)
+        x, *lists = self._take(inputs)
         self.output_dtype(*(array.dtype.name for array in inputs))
         return copied(x[self._pieces(x.shape, *lists)])
 
     def _pieces(self, shape: Shape, *lists: np.ndarray) -> tuple[slice, ...]:
-        names = ("starts", "ends", "axes", "steps")
-        starts, ends, *rest = (integer_list(self, v, n) for v, n in zip(lists, names, strict=False))
+        starts, ends, *rest = (integer_list(self, v, n) for v, n in zip(lists, self.lists, strict=False))
         axes = normal_axes(self, rest[0] if rest else range(len(starts)), len(shape))
         steps = rest[1] if len(rest) > 1 else (1,) * len(starts)
         if not len(starts) == len(ends) == len(axes) == len(steps):
@@ -209,7 +202,7 @@ class Slice(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gather(HostLayer):
+class Gather(Movement):
     """Gather elements along an axis by index: reads x and indices of int32 or int64.
 
     Parameters
@@ -231,6 +224,7 @@ class Gather(HostLayer):
     """
 
     inputs: ClassVar[int] = 2
+    lists: ClassVar[tuple[str, ...]] = ("indices",)
 
     axis: int = 0
 
@@ -242,12 +236,6 @@ class Gather(HostLayer):
         shape, indices = take(self, shapes)
         axis = normal_axis(self, self.axis, len(shape))
         return (*shape[:axis], *indices, *shape[axis + 1 :])
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, indices = take(self, dtypes)
-        expect_lists(self, (indices,), ("indices",))
-        return np.dtype(dtype).name
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the elements; ValueError if there is no such index."""
@@ -264,7 +252,7 @@ class Gather(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Expand(HostLayer):
+class Expand(ShapedByValues, Movement):
     """Broadcast x to a shape: reads x and the shape. ONNX operator Expand.
 
     Examples
@@ -277,11 +265,7 @@ class Expand(HostLayer):
     """
 
     inputs: ClassVar[int] = 2
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the second input's values decide."""
-        take(self, shapes)
-        raise UnknownShape
+    lists: ClassVar[tuple[str, ...]] = ("a shape",)
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return what x's shape and the one asked for broadcast to."""
@@ -291,12 +275,6 @@ class Expand(HostLayer):
         return room_for(
             self, broadcast(self, (shapes[0], room_for(self, integer_list(self, target, "a shape"))))
         )
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, target = take(self, dtypes)
-        expect_lists(self, (target,), ("a shape",))
-        return np.dtype(dtype).name
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the copies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,8 +19,49 @@ CODES = ("int8", "uint8", "int16", "uint16", "int32")
 """Types of codes that ONNX dequantizes; it quantizes to all but the last."""
 
 
+class _Known(HostLayer):
+    """Base of the layers whose parameters are known beforehand."""
+
+    @property
+    def _params(self) -> QuantParams:
+        raise TypeError(f"{type(self).__name__} does not define _params")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape."""
+        (shape,) = take(self, shapes)
+        axis, channels = self._params.axis, self._params.scales.size
+        if axis is not None and (not -len(shape) <= axis < len(shape) or shape[axis] != channels):
+            raise ValueError(
+                f"{type(self).__name__} takes {channels} channels along axis {axis}, one per scale, "
+                f"not {_check.shape(shape)}{_hints.other_axis(shape, channels)}"
+            )
+        return tuple(shape)
+
+    def _converted(
+        self,
+        x: np.ndarray,
+        dtype: str,
+        compiled: Callable[..., None] | None,
+        function: Callable[..., np.ndarray],
+    ) -> np.ndarray:
+        """Return what `function` makes of x; `compiled` is the same for one scale of 8-bit codes."""
+        self.output_shape(x.shape)
+        params = self._params
+        plain = not params.per_channel and params.dtype in _check.OPERAND_DTYPES and x.flags.c_contiguous
+        if compiled is None or not plain:
+            return function(x, params)
+        out = np.empty(x.shape, dtype)
+        source, target = x.reshape(-1), out.reshape(-1)
+        scale, zero_point = float(params.scales), int(params.zero_points)
+        # In parts, so that Ctrl-C need not wait.
+        for start in range(0, x.size, MOVED):
+            part = slice(start, start + MOVED)
+            compiled(source[part], target[part], scale, zero_point, threads=thread_count())
+        return out
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Quantize(HostLayer):
+class Quantize(_Known):
     """Quantize real numbers: ``sat(rne(f32(x / scale)) + zero_point)``.
 
     Parameters
@@ -45,11 +86,6 @@ class Quantize(HostLayer):
     def __post_init__(self) -> None:
         quant.as_params(self.y, "y")
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return _expect_channels(self, tuple(shape), self.y)
-
     def output_dtype(self, *dtypes: str) -> str:
         """Return the codes' type; the input is float32 (or float16, float64, rounded to it)."""
         (dtype,) = take(self, dtypes)
@@ -59,19 +95,16 @@ class Quantize(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes of x, an ndarray of float32 of any shape."""
         (x,) = take(self, inputs)
-        self.output_shape(x.shape)
-        self.output_dtype(x.dtype)
-        if x.dtype == np.float32 and _is_plain(x, self.y):
-            codes = np.empty(x.shape, self.y.dtype)
-            scale, zero_point = float(self.y.scales), int(self.y.zero_points)
-            for numbers, made in _parts_of(x, codes):
-                _host.quantize(numbers, made, scale, zero_point, threads=thread_count())
-            return codes
-        return quant.quantize(x, self.y)
+        dtype, compiled = self.output_dtype(x.dtype.name), _host.quantize if x.dtype == np.float32 else None
+        return self._converted(x, dtype, compiled, quant.quantize)
+
+    @property
+    def _params(self) -> QuantParams:
+        return self.y
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dequantize(HostLayer):
+class Dequantize(_Known):
     """Dequantize codes: ``f32(f32(q - zero_point) * scale)``.
 
     Parameters
@@ -96,11 +129,6 @@ class Dequantize(HostLayer):
     def __post_init__(self) -> None:
         quant.as_params(self.x, "x", dtypes=quant.DTYPES)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return _expect_channels(self, tuple(shape), self.x)
-
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32"; the input is of x's type."""
         (dtype,) = take(self, dtypes)
@@ -110,45 +138,68 @@ class Dequantize(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the real numbers of q, an ndarray of x's type and any shape."""
         (q,) = take(self, inputs)
-        self.output_shape(q.shape)
-        self.output_dtype(q.dtype)
-        if _is_plain(q, self.x):
-            real = np.empty(q.shape, np.float32)
-            scale, zero_point = float(self.x.scales), int(self.x.zero_points)
-            for codes, made in _parts_of(q, real):
-                _host.dequantize(codes, made, scale, zero_point, threads=thread_count())
-            return real
-        return quant.dequantize(q, self.x)
+        return self._converted(q, self.output_dtype(q.dtype.name), _host.dequantize, quant.dequantize)
+
+    @property
+    def _params(self) -> QuantParams:
+        return self.x
 
 
-def _parts_of(source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield two contiguous arrays of one shape; large ones in parts, so that Ctrl-C need not wait."""
-    if source.size <= MOVED:
-        yield source, target
-        return
-    source, target = source.reshape(-1), target.reshape(-1)
-    for start in range(0, source.size, MOVED):
-        yield source[start : start + MOVED], target[start : start + MOVED]
+class _Computed(HostLayer):
+    """Base of the layers whose scales and zero points are inputs."""
 
+    inputs: ClassVar[int | None] = None
 
-def _is_plain(values: np.ndarray, params: QuantParams) -> bool:
-    """Whether one scale and zero point of 8-bit codes are for values that lie side by side."""
-    return not params.per_channel and params.dtype in _check.OPERAND_DTYPES and values.flags.c_contiguous
+    axis: int
+    block_size: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        object.__setattr__(self, "block_size", _check.integer(self.block_size, "block_size", minimum=0))
 
-def _expect_channels(layer: HostLayer, shape: Shape, params: QuantParams) -> Shape:
-    if params.axis is not None:
-        channels = params.scales.size
-        if not -len(shape) <= params.axis < len(shape) or shape[params.axis] != channels:
-            raise ValueError(
-                f"{type(layer).__name__} takes {channels} channels along axis {params.axis}, one per scale, "
-                f"not {_check.shape(shape)}{_hints.other_axis(shape, channels)}"
-            )
-    return shape
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        if len(values) not in (2, 3):
+            raise TypeError(f"{type(self).__name__} takes 2 inputs or 3, not {len(values)}")
+        return values
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the first input's shape; ValueError if the scale's does not fit it."""
+        shape, scale, *zeros = map(tuple, self._take(shapes))
+        name = type(self).__name__
+        expected: tuple[int, ...] = ()
+        if scale not in ((), (1,)) or self.block_size:
+            if not -len(shape) <= self.axis < len(shape):
+                raise ValueError(
+                    f"{name} takes an input that has an axis {self.axis}, not {_check.shape(shape)}"
+                )
+            axis = self.axis % len(shape)
+            expected = shape[axis : axis + 1]
+            if self.block_size:
+                expected = (*shape[:axis], -(-shape[axis] // self.block_size), *shape[axis + 1 :])
+            if scale != expected:
+                raise ValueError(
+                    f"{name} takes a scale {_check.shape(expected)} for an input {_check.shape(shape)}, axis "
+                    f"{self.axis} and block_size {self.block_size}, not {_check.shape(scale)}"
+                    f"{'' if self.block_size or len(scale) != 1 else _hints.other_axis(shape, scale[0])}"
+                )
+        for zero in zeros:
+            if zero != scale and (expected or zero not in ((), (1,))):
+                raise ValueError(
+                    f"{name} takes a zero point of the scale's shape {_check.shape(scale)}, "
+                    f"not {_check.shape(zero)}"
+                )
+        return shape
+
+    def _laid_out(self, dtype: Any, scale: np.ndarray, zero: np.ndarray | None = None) -> dict[str, Any]:
+        """Return the arguments that scales mean: 0-d and without an axis where there is one for all."""
+        zero = np.zeros(scale.shape, dtype) if zero is None else zero
+        if scale.ndim < 2 and scale.size == 1 and not self.block_size:
+            return {"scale": scale.reshape(()), "zero_point": zero.reshape(())}
+        return {"scale": scale, "zero_point": zero, "axis": self.axis, "block_size": self.block_size}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QuantizeLinear(HostLayer):
+class QuantizeLinear(_Computed):
     """Quantize with scales and zero points that are inputs.
 
     For what :class:`Quantize` cannot hold: scales computed at run time, blocks, 16-bit codes, float16.
@@ -179,23 +230,17 @@ class QuantizeLinear(HostLayer):
     array([[1, 2, 6, 8]], dtype=int16)
     """
 
-    inputs: ClassVar[int | None] = None
-
     dtype: str
     axis: int = field(default=1, kw_only=True)
     block_size: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check.choice(self.dtype, "dtype", CODES[:-1])
-        _normalize_axis(self)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return x's shape; ValueError if the scale's does not fit it."""
-        return _expect_scales(self, shapes)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the codes' type; x is float32 (or float64, rounded to it) or float16."""
-        x, scale, *zero = _two_or_three(self, dtypes)
+        x, scale, *zero = self._take(dtypes)
         expect_dtype(self, x, ("float32", "float64", "float16"))
         expect_dtype(self, scale, ("float32", "float16"), ", as a scale")
         for dtype in zero:
@@ -209,12 +254,11 @@ class QuantizeLinear(HostLayer):
         x, scale, *zero = inputs
         if scale.dtype == np.float32 and x.dtype == np.float16:
             x = x.astype(np.float32)
-        zeros = zero[0] if zero else np.zeros(scale.shape, self.dtype)
-        return quant.quantize_linear(x, **_laid_out(self, scale, zeros))
+        return quant.quantize_linear(x, **self._laid_out(self.dtype, scale, *zero))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DequantizeLinear(HostLayer):
+class DequantizeLinear(_Computed):
     """Dequantize with scales and zero points that are inputs.
 
     For what :class:`Dequantize` cannot hold: see :class:`QuantizeLinear`, whose inputs these are.
@@ -240,24 +284,18 @@ class DequantizeLinear(HostLayer):
            [ 2., -1.]], dtype=float32)
     """
 
-    inputs: ClassVar[int | None] = None
-
     axis: int = field(default=1, kw_only=True)
     block_size: int = field(default=0, kw_only=True)
     dtype: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dtype is not None:
             _check.choice(self.dtype, "dtype", ("float32", "float16"))
-        _normalize_axis(self)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the codes' shape; ValueError if the scale's does not fit it."""
-        return _expect_scales(self, shapes)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the numbers' type; the codes are int8, uint8, int16, uint16 or int32."""
-        q, scale, *zero = _two_or_three(self, dtypes)
+        q, scale, *zero = self._take(dtypes)
         codes = expect_dtype(self, q, CODES)
         scales = expect_dtype(self, scale, ("float32", "float16"), ", as a scale")
         for dtype in zero:
@@ -268,54 +306,5 @@ class DequantizeLinear(HostLayer):
         """Return the real numbers of codes, an ndarray of any shape."""
         self.output_shape(*(array.shape for array in inputs))
         dtype = self.output_dtype(*(array.dtype.name for array in inputs))
-        q, scale, *zero = inputs
-        zeros = zero[0] if zero else np.zeros(scale.shape, q.dtype)
-        return quant.dequantize_linear(q, **_laid_out(self, scale, zeros), dtype=dtype)
-
-
-def _normalize_axis(layer: QuantizeLinear | DequantizeLinear) -> None:
-    object.__setattr__(layer, "axis", _check.integer(layer.axis, "axis"))
-    object.__setattr__(layer, "block_size", _check.integer(layer.block_size, "block_size", minimum=0))
-
-
-def _two_or_three(layer: HostLayer, values: Sequence[Any]) -> Sequence[Any]:
-    if len(values) not in (2, 3):
-        raise TypeError(f"{type(layer).__name__} takes 2 inputs or 3, not {len(values)}")
-    return values
-
-
-def _expect_scales(layer: QuantizeLinear | DequantizeLinear, shapes: Sequence[Shape]) -> Shape:
-    shape, scale, *zeros = map(tuple, _two_or_three(layer, shapes))
-    name = type(layer).__name__
-    expected: tuple[int, ...] = ()
-    if scale not in ((), (1,)) or layer.block_size:
-        if not -len(shape) <= layer.axis < len(shape):
-            raise ValueError(
-                f"{name} takes an input that has an axis {layer.axis}, not {_check.shape(shape)}"
-            )
-        axis = layer.axis % len(shape)
-        expected = shape[axis : axis + 1]
-        if layer.block_size:
-            expected = (*shape[:axis], -(-shape[axis] // layer.block_size), *shape[axis + 1 :])
-        if scale != expected:
-            raise ValueError(
-                f"{name} takes a scale {_check.shape(expected)} for an input {_check.shape(shape)}, axis "
-                f"{layer.axis} and block_size {layer.block_size}, not {_check.shape(scale)}"
-                f"{'' if layer.block_size or len(scale) != 1 else _hints.other_axis(shape, scale[0])}"
-            )
-    for zero in zeros:
-        if zero != scale and (expected or zero not in ((), (1,))):
-            raise ValueError(
-                f"{name} takes a zero point of the scale's shape {_check.shape(scale)}, "
-                f"not {_check.shape(zero)}"
-            )
-    return shape
-
-
-def _laid_out(
-    layer: QuantizeLinear | DequantizeLinear, scale: np.ndarray, zero: np.ndarray
-) -> dict[str, Any]:
-    """Return the arguments that scales mean: 0-d and without an axis where there is one for all."""
-    if scale.ndim < 2 and scale.size == 1 and not layer.block_size:
-        return {"scale": scale.reshape(()), "zero_point": zero.reshape(())}
-    return {"scale": scale, "zero_point": zero, "axis": layer.axis, "block_size": layer.block_size}
+        q, *others = inputs
+        return quant.dequantize_linear(q, **self._laid_out(q.dtype, *others), dtype=dtype)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.base import Shape, UnknownShape
 from systolic.layers.host import _parts
 from systolic.layers.host._inputs import (
     axes_field,
@@ -18,8 +18,10 @@ from systolic.layers.host._inputs import (
     expect_lists,
     integer_list,
     normal_axes,
+    take,
     take_some,
 )
+from systolic.layers.host._kinds import ShapedByValues
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
 
@@ -30,7 +32,7 @@ POLICIES = ("stretch", "not_larger", "not_smaller")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pad(HostLayer):
+class Pad(ShapedByValues):
     """Pad a tensor; negative counts crop it.
 
     Reads x, pads (int64: how many before each axis, then how many behind each) and, optionally, the
@@ -61,14 +63,12 @@ class Pad(HostLayer):
     def __post_init__(self) -> None:
         _check.choice(self.mode, "mode", PAD_MODES)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the pads decide."""
-        take_some(self, shapes, 2, 4)
-        raise UnknownShape
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        return take_some(self, values, 2, 4)
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the sizes with what is added."""
-        pads, axes = take_some(self, values, 2, 4)[1], values[3] if len(values) > 3 else None
+        pads, axes = self._take(values)[1], values[3] if len(values) > 3 else None
         if pads is None or (len(values) > 3 and axes is None):
             raise UnknownShape
         margins = self._margins(shapes[0], pads, axes)
@@ -78,7 +78,7 @@ class Pad(HostLayer):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return x's type."""
-        first, pads, *rest = take_some(self, dtypes, 2, 4)
+        first, pads, *rest = self._take(dtypes)
         name = np.dtype(first).name
         expect_lists(self, (pads, *rest[1:]), ("pads", "axes"))
         if rest:
@@ -87,7 +87,7 @@ class Pad(HostLayer):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the padded tensor."""
-        x, pads, *rest = take_some(self, inputs, 2, 4)
+        x, pads, *rest = self._take(inputs)
         self.output_dtype(*(array.dtype.name for array in inputs))
         self.output_shape_from(inputs, *(array.shape for array in inputs))
         margins = self._margins(x.shape, pads, rest[1] if len(rest) > 1 else None)
@@ -134,7 +134,7 @@ class Pad(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Resize(HostLayer):
+class Resize(ShapedByValues):
     """Resize a tensor by nearest neighbor.
 
     Reads x and either scales (float32) or sizes (int64), one for each of `axes`.
@@ -183,27 +183,22 @@ class Resize(HostLayer):
         _check.choice(self.policy, "policy", POLICIES)
         axes_field(self, "axes")
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the second input's values decide."""
-        take_some(self, shapes, 2, 2)
-        raise UnknownShape
-
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the sizes asked for, or the input's times the scales, rounded down."""
-        _, target = take_some(self, values, 2, 2)
+        _, target = take(self, values)
         if target is None:
             raise UnknownShape
         return self._plan(shapes[0], target)[0]
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return x's type."""
-        first, second = take_some(self, dtypes, 2, 2)
+        first, second = take(self, dtypes)
         expect_dtype(self, second, ("float32",) if self.by == "scales" else ("int64",), f" for {self.by}")
         return np.dtype(first).name
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the nearest elements."""
-        x, target = take_some(self, inputs, 2, 2)
+        x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
         shape, scales = self._plan(x.shape, target)
         if shape == x.shape:

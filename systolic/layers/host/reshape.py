@@ -10,13 +10,14 @@ from typing import ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, UnknownShape
-from systolic.layers.host._inputs import expect_lists, integer_list, take
+from systolic.layers.base import Shape, UnknownShape
+from systolic.layers.host._inputs import integer_list, take
+from systolic.layers.host._kinds import Elementwise, Movement, ShapedByValues
 from systolic.layers.host._parts import copied
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Identity(HostLayer):
+class Identity(Elementwise, Movement):
     """Return the input: ONNX operator Identity.
 
     Examples
@@ -26,16 +27,6 @@ class Identity(HostLayer):
     (2, 3)
     """
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return np.dtype(dtype).name
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy."""
         (x,) = take(self, inputs)
@@ -43,7 +34,7 @@ class Identity(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Flatten(HostLayer):
+class Flatten(Movement):
     """Flatten to two axes: those before `axis` become the first, the others the second.
 
     Parameters
@@ -78,11 +69,6 @@ class Flatten(HostLayer):
         axis = self.axis + len(shape) if self.axis < 0 else self.axis
         return math.prod(shape[:axis]), math.prod(shape[axis:])
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return np.dtype(dtype).name
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of x with two axes."""
         (x,) = take(self, inputs)
@@ -90,7 +76,7 @@ class Flatten(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reshape(HostLayer):
+class Reshape(Movement):
     """Reshape a tensor; its elements keep their order.
 
     Parameters
@@ -152,11 +138,6 @@ class Reshape(HostLayer):
             )
         return tuple(sizes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return np.dtype(dtype).name
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of x with the other shape."""
         (x,) = take(self, inputs)
@@ -164,7 +145,7 @@ class Reshape(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ReshapeTo(HostLayer):
+class ReshapeTo(ShapedByValues, Movement):
     """Reshape to a shape read as a tensor: reads x and a shape as that of :class:`Reshape`.
 
     Parameters
@@ -181,16 +162,12 @@ class ReshapeTo(HostLayer):
     """
 
     inputs: ClassVar[int] = 2
+    lists: ClassVar[tuple[str, ...]] = ("a shape",)
 
     allowzero: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the second input's values decide."""
-        take(self, shapes)
-        raise UnknownShape
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
@@ -200,12 +177,6 @@ class ReshapeTo(HostLayer):
         return Reshape(integer_list(self, target, "a shape"), allowzero=self.allowzero).output_shape(
             shapes[0]
         )
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, target = take(self, dtypes)
-        expect_lists(self, (target,), ("a shape",))
-        return np.dtype(dtype).name
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy of x with the other shape."""

@@ -14,12 +14,12 @@ from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host._inputs import (
     axes_field,
     expect_dtype,
-    expect_lists,
     integer_list,
     normal_axes,
     take,
     take_some,
 )
+from systolic.layers.host._kinds import Movement, ShapedByValues
 from systolic.layers.host._parts import copied
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
@@ -36,22 +36,8 @@ def room_for(layer: HostLayer, shape: Sequence[int]) -> Shape:
     return tuple(shape)
 
 
-def _with_axes(layer: Any, values: Sequence[Any]) -> Sequence[Any]:
-    """Return `values` if they are x, or x and, for a layer without axes of its own, the axes."""
-    return take_some(layer, values, 1, 2 if layer.axes is None else 1)
-
-
-def _axes_from(layer: Any, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-    """Return the axes that a layer has or reads; UnknownShape if it reads what is not known."""
-    if len(_with_axes(layer, values)) == 1:
-        return layer.axes
-    if values[1] is None:
-        raise UnknownShape
-    return integer_list(layer, values[1], "axes")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Transpose(HostLayer):
+class Transpose(Movement):
     """Permute the axes: ONNX operator Transpose.
 
     Parameters
@@ -85,11 +71,6 @@ class Transpose(HostLayer):
             )
         return tuple(shape[axis] for axis in self.perm)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return np.dtype(dtype).name
-
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return a copy in the other order."""
         (x,) = take(self, inputs)
@@ -97,8 +78,49 @@ class Transpose(HostLayer):
         return copied(np.transpose(x, self.perm))
 
 
+class _Axes(Movement):
+    """Base of the layers that remove or insert axes: those in the field `axes`, or read if it is None."""
+
+    inputs: ClassVar[None] = None
+    lists: ClassVar[tuple[str, ...]] = ("axes",)
+
+    axes: Sequence[int] | None
+
+    def __post_init__(self) -> None:
+        axes_field(self, "axes")
+
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        return take_some(self, values, 1, 2 if self.axes is None else 1)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the sizes without the axes, or with them; UnknownShape if they are read."""
+        if len(self._take(shapes)) == 2:
+            raise UnknownShape
+        return self._shape(shapes[0], self.axes)
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the sizes without the axes, or with them."""
+        return self._shape(shapes[0], self._given(values))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy without the axes, or with them."""
+        x, *_ = self._take(inputs)
+        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
+
+    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
+        """Return the axes that the layer has or reads; UnknownShape if it reads unknown ones."""
+        if len(self._take(values)) == 1:
+            return self.axes
+        if values[1] is None:
+            raise UnknownShape
+        return integer_list(self, values[1], "axes")
+
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        raise TypeError(f"{type(self).__name__} does not define _shape")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Squeeze(HostLayer):
+class Squeeze(_Axes):
     """Remove axes of size 1: ONNX operator Squeeze.
 
     Reads x and, where `axes` is None, optionally the axes.
@@ -115,26 +137,11 @@ class Squeeze(HostLayer):
     (1, 10)
     """
 
-    inputs: ClassVar[None] = None
-
     axes: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        axes_field(self, "axes")
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the sizes that stay; UnknownShape if the axes are read."""
-        if len(_with_axes(self, shapes)) == 2:
-            raise UnknownShape
-        return self._shape(shapes[0], self.axes)
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes that stay."""
-        return self._shape(shapes[0], self._given(values))
 
     def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
         """Return the axes to remove; None, also if the input lists none, means all of size 1."""
-        return self.axes if self.axes is not None else _axes_from(self, values) or None
+        return self.axes if self.axes is not None else super()._given(values) or None
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
@@ -147,20 +154,9 @@ class Squeeze(HostLayer):
             )
         return tuple(size for axis, size in enumerate(shape) if axis not in axes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, *lists = _with_axes(self, dtypes)
-        expect_lists(self, lists, ("axes",))
-        return np.dtype(dtype).name
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy with fewer axes."""
-        x, *_ = _with_axes(self, inputs)
-        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Unsqueeze(HostLayer):
+class Unsqueeze(_Axes):
     """Insert axes of size 1: ONNX operator Unsqueeze.
 
     Reads x and, where `axes` is None, the axes.
@@ -177,22 +173,7 @@ class Unsqueeze(HostLayer):
     (1, 3, 4, 1)
     """
 
-    inputs: ClassVar[None] = None
-
     axes: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        axes_field(self, "axes")
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the sizes with the new ones between; UnknownShape if the axes are read."""
-        if len(_with_axes(self, shapes)) == 2:
-            raise UnknownShape
-        return self._shape(shapes[0], self.axes)
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes with the new ones between."""
-        return self._shape(shapes[0], _axes_from(self, values))
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
@@ -200,17 +181,6 @@ class Unsqueeze(HostLayer):
         axes = normal_axes(self, given, len(shape) + len(given))
         rest = iter(shape)
         return tuple(1 if axis in axes else next(rest) for axis in range(len(shape) + len(axes)))
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, *lists = _with_axes(self, dtypes)
-        expect_lists(self, lists, ("axes",))
-        return np.dtype(dtype).name
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy with more axes."""
-        x, *_ = _with_axes(self, inputs)
-        return copied(x).reshape(self._shape(x.shape, _axes_from(self, inputs)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -260,7 +230,7 @@ class ShapeOf(HostLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fill(HostLayer):
+class Fill(ShapedByValues):
     """Fill a tensor with one number: reads the shape. ONNX operator ConstantOfShape.
 
     Parameters
@@ -285,11 +255,6 @@ class Fill(HostLayer):
             raise ValueError(f"value must hold one element, not {value.size}")
         value.flags.writeable = False
         object.__setattr__(self, "value", value)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the input's values decide."""
-        take(self, shapes)
-        raise UnknownShape
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the shape asked for."""
