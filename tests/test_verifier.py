@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 import shlex
@@ -170,7 +171,7 @@ def test_drawn_layers_tell_roundings_apart() -> None:
 
 
 def vars_of(layer: Any) -> dict[str, Any]:
-    return {name: getattr(layer, name) for name in type(layer).__dataclass_fields__}
+    return {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
 
 
 @pytest.mark.parametrize("double_buffered", (True, False))
