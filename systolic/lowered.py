@@ -63,6 +63,32 @@ class Patches(NamedTuple):
         return _check.same_values(tuple(self), other)
 
 
+def taps(
+    size: int, kernel: int, step: int, dilation: int, before: int, outputs: int
+) -> dict[int, tuple[slice, slice]]:
+    """Return, by tap of the kernel along an axis, the outputs that see it inside the image, and its elements.
+
+    No slice includes padding, so that windows are summed or compared without a padded copy. Taps that are
+    in the padding for every output are omitted.
+
+    Examples
+    --------
+    >>> taps(4, 2, 3, 1, 1, 2)
+    {0: (slice(1, 2, None), slice(2, 3, 3)), 1: (slice(0, 2, None), slice(0, 4, 3))}
+    """
+    found = {}
+    for tap in range(max(before - (outputs - 1) * step, 0) // dilation, kernel):
+        start = tap * dilation - before
+        if start >= size:
+            break
+        first = max(-(start // step), 0)
+        stop = min((size - 1 - start) // step + 1, outputs)
+        if first < stop:
+            at = start + first * step
+            found[tap] = slice(first, stop), slice(at, at + (stop - 1 - first) * step + 1, step)
+    return found
+
+
 Operand = np.ndarray | Patches
 """A matrix, (M, K) or (K, N); a stack of them, (..., M, K) or (..., K, N), one for each group, with the same
 leading axes for both operands; or patches, multiplied by a stack of filters (groups, K, N)."""

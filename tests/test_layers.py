@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import codes, dtypes, examples, limits, raises, seeds, sums
 
 from systolic import ArrayConfig, Conv2d, Dense, DepthwiseConv2d, Gemm, QuantParams
-from systolic.layers.geometry import padding_spec, pair, taps, window
+from systolic.layers.geometry import paddings, sizes, taps, window
 from systolic.machine import run_cycles, run_wavefront
 from systolic.reference import oracle
 
@@ -317,8 +317,8 @@ def test_taps(size: int, kernel: int, step: int, dilation: int, before: int, out
         seen |= dict.fromkeys(pairs)
     wanted = [(o, o * step + k * dilation - before) for k in range(kernel) for o in range(outputs)]
     assert list(seen) == [(o, at) for o, at in wanted if 0 <= at < size]
-    assert pair([2, 3], "stride") == (2, 3) and pair(2, "stride") == (2, 2)
-    assert padding_spec([[1, 2], (3, 4)]) == ((1, 2), (3, 4)) and padding_spec(2) == ((2, 2), (2, 2))
+    assert sizes([2, 3], "stride", 2) == (2, 3) and sizes(2, "stride", 2) == (2, 2)
+    assert paddings([[1, 2], (3, 4)], 2) == ((1, 2), (3, 4)) and paddings(2, 2) == ((2, 2), (2, 2))
 
 
 # Construction

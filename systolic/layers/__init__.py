@@ -3,12 +3,12 @@
 from systolic.layers.base import ArrayLayer as ArrayLayer
 from systolic.layers.base import HostLayer as HostLayer
 from systolic.layers.base import Layer as Layer
+from systolic.layers.conv import Conv1d as Conv1d
 from systolic.layers.conv import Conv2d as Conv2d
+from systolic.layers.conv import Conv3d as Conv3d
 from systolic.layers.conv import DepthwiseConv2d as DepthwiseConv2d
 from systolic.layers.conv import lower_conv2d as lower_conv2d
 from systolic.layers.conv_integer import ConvInteger as ConvInteger
-from systolic.layers.conv_ranks import Conv1d as Conv1d
-from systolic.layers.conv_ranks import Conv3d as Conv3d
 from systolic.layers.dense import Dense as Dense
 from systolic.layers.host import Add as Add
 from systolic.layers.host import ArgMax as ArgMax

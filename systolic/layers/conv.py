@@ -1,24 +1,28 @@
-"""Convolutions: lowered to products by im2col, one per group."""
+"""Convolutions over 1, 2 or 3 axes: lowered to products of images' patches by im2col, one per group.
+
+A line is an image of height 1. A volume is a batch of images, one per output plane, whose channels
+are (channel, tap of the kernel along the depth): so K runs over (ic, kd, kh, kw), first index
+outermost, and M over (batch, od, oh, ow), as for images. This holds each plane of the volume as
+often as filters take it, kd / stride times; height and width are still lowered piece by piece.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _hints
+from systolic._memory import require_array
 from systolic.gemm import Gemm
 from systolic.layers import parameters
-from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.geometry import LAYOUTS, Pads, Pair, Window, padding_spec, pair, window
+from systolic.layers.base import ArrayLayer, Layer, Shape
+from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, sizes, window
 from systolic.lowered import RAW, Epilogue, Lowered, Patches
 from systolic.quant import QuantParams
-
-IMAGE_AXES = {"NCHW": "(batch, ic, ih, iw)", "NHWC": "(batch, ih, iw, ic)"}
 
 
 def lower_conv2d(
@@ -34,7 +38,7 @@ def lower_conv2d(
 ) -> Lowered:
     """Check the arguments of a convolution and lower it; see :func:`systolic.conv2d`."""
     layout = _check.choice(layout, "layout", LAYOUTS)
-    x = _check.operand(x, "x", ndim=4, axes=IMAGE_AXES[layout])
+    x = _check.operand(x, "x", ndim=4, axes=Conv2d.layouts[layout])
     w = _check.operand(w, "w", ndim=4, axes="(oc, ic // groups, kh, kw)")
     if type(pad_value) is not int or not 0 <= pad_value <= 127:  # what fits both types is the usual case
         zero_point = _check.integers(pad_value, "x_zero_point", x.dtype.name)
@@ -44,32 +48,47 @@ def lower_conv2d(
             )
         pad_value = int(zero_point)
     groups = _check.integer(groups, "groups", minimum=1)
-    view = conv_window(
-        x.shape,
-        w.shape,
-        pair(stride, "stride"),
-        pair(dilation, "dilation"),
-        padding_spec(padding),
-        groups,
-        layout,
-    )
     last = layout == "NHWC"
+    stride, dilation = sizes(stride, "stride", 2), sizes(dilation, "dilation", 2)
+    view = conv_window(x.shape, w.shape, stride, dilation, paddings(padding, 2), groups, last)
     images = x.transpose(0, 3, 1, 2) if last else x
-    return lower_images(images, filter_matrices(w, groups), view, pad_value, last)
+    return lower_conv(images, filter_matrices(w, groups), view, pad_value, last)
 
 
-def lower_images(
+def lower_conv(
     x: np.ndarray, w: np.ndarray, window: Window, pad_value: int, channels_last: bool = False,
     epilogue: Epilogue = RAW,
 ) -> Lowered:  # fmt: skip
-    """Lower the convolution of images (batch, ic, ih, iw) with :func:`filter_matrices`."""
+    """Lower the convolution of x (batch, ic, ...) with :func:`filter_matrices`."""
     groups, k, n = w.shape
-    oh, ow = window.out
+    if len(window.out) != 2:
+        out, channels = (x.shape[0], *window.out), groups * n
+        shape = (*out, channels) if channels_last else (out[0], channels, *out[1:])
+        planes = out[1] if len(out) == 4 and not channels_last else 1
+        epilogue = epilogue._replace(shape=shape, planes=planes)
+        x, window = _images(x, window, pad_value), window.plane
+    pads, (oh, ow) = window.pads, window.out
     patches = Patches(
-        x, window.kernel, window.stride, window.dilation, window.before, window.out, groups, pad_value,
-        channels_last,
+        x, window.kernel, window.stride, window.dilation, (pads[0][0], pads[1][0]), window.out, groups,
+        pad_value, channels_last,
     )  # fmt: skip
     return Lowered(Gemm(x.shape[0] * oh * ow, k, n, groups=groups), patches, w, epilogue)
+
+
+def _images(x: np.ndarray, window: Window, pad_value: int) -> np.ndarray:
+    """Return lines as images of height 1, and volumes as images (batch * od, ic * kd, ih, iw)."""
+    if x.ndim == 3:
+        return x[:, :, np.newaxis, :]
+    batch, ic, depth, height, width = x.shape
+    out, kernel = window.out[0], window.kernel[0]
+    places = np.arange(out)[:, np.newaxis] * window.stride[0] + np.arange(kernel) * window.dilation[0]
+    places -= window.pads[0][0]
+    shape = (batch, out, ic, kernel, height, width)
+    require_array(shape, x.dtype, "Conv3d: the planes of each output plane,")
+    taken = np.full(shape, pad_value, dtype=x.dtype)
+    for plane, tap in np.argwhere((places >= 0) & (places < depth)):
+        taken[:, plane, :, tap] = x[:, :, places[plane, tap]]
+    return taken.reshape(batch * out, ic * kernel, height, width)
 
 
 def filter_matrices(w: np.ndarray, groups: int, *, channels_last: bool = False) -> np.ndarray:
@@ -84,82 +103,152 @@ def filter_matrices(w: np.ndarray, groups: int, *, channels_last: bool = False) 
 
 @lru_cache(maxsize=1024)
 def conv_window(
-    x: Shape, w: Shape, stride: Pair, dilation: Pair, padding: str | Pads, groups: int, layout: str
+    x: Shape, w: Shape, stride: Sizes, dilation: Sizes, padding: str | Pads, groups: int, last: bool = False
 ) -> Window:
-    """Return the window of a convolution of these shapes; ValueError if they do not fit."""
-    ic, ih, iw = x[1:] if layout == "NCHW" else (x[3], x[1], x[2])
-    oc, icg, kh, kw = w
+    """Return the window of filters w (oc, ic // groups, ...) over x, with its channels in axis 1 or the last.
+
+    Raises
+    ------
+    ValueError
+        If the channels do not fit, or the kernel is larger than the padded image.
+    """
+    ic, image = (x[-1], x[1:-1]) if last else (x[1], x[2:])
+    oc, icg, *kernel = w
     if ic != icg * groups:
         raise ValueError(
             f"x has {ic} channels, but w {_check.shape(w)} takes {icg} in each of {groups} groups, "
-            f"{icg * groups} in all; w is (oc, ic // groups, kh, kw)"
-            f"{_hints.other_images(x, w, groups, layout)}"
+            f"{icg * groups} in all; w is (oc, ic // groups, {'kh, kw' if len(w) == 4 else '...'})"
+            f"{_hints.other_images(x, w, groups, LAYOUTS[last])}"
         )
     if oc % groups:
         raise ValueError(f"w has {oc} output channels, which {groups} groups do not divide")
-    if kh < 1 or kw < 1:
-        raise ValueError(f"w must have a kernel of at least 1 x 1, not {kh} x {kw}")
-    return window((ih, iw), (kh, kw), stride, dilation, padding)
+    if min(kernel) < 1:
+        least, given = (" x ".join(map(str, each)) for each in ([1] * len(kernel), kernel))
+        raise ValueError(f"w must have a kernel of at least {least}, not {given}")
+    return window(image, w[2:], stride, dilation, padding)
 
 
-class HeldConv(ArrayLayer):
-    """What convolutions over any number of axes share that hold their filters and parameters."""
+@dataclass(frozen=True, eq=False, repr=False)
+class TensorConv(Layer):
+    """Base of the convolutions whose weights are an input, over 1, 2 or 3 axes."""
+
+    inputs: ClassVar[None] = None
+
+    stride: int | Sizes = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | Sizes = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        # An int holds for all axes; a tuple says how many there are.
+        for name in ("stride", "dilation"):
+            value = getattr(self, name)
+            one = not _check.is_listed(value)
+            stored = _check.integer(value, name, minimum=1) if one else sizes(value, name, len(value))
+            object.__setattr__(self, name, stored)
+        value = self.padding
+        one = not isinstance(value, str) and not _check.is_listed(value)
+        pads: Any = _check.integer(value, "padding", minimum=0) if one else paddings(value, len(value))  # type: ignore[arg-type]
+        object.__setattr__(self, "padding", pads)
+        object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
+
+    def _expect_rank(self, x: Shape, w: Shape, axes: str = "(oc, ic // groups, ...)") -> int:
+        """Return the number of axes along which w slides over x."""
+        if len(x) - 2 not in AXES:
+            raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
+        if len(w) != len(x):
+            raise ValueError(f"{self.kind} takes w {axes} with {len(x)} axes as x has, not {_check.shape(w)}")
+        return len(x) - 2
+
+    def _gemm(self, x: Shape, w: Shape, window: Window) -> Gemm:
+        m, k = math.prod(window.out, start=x[0]), math.prod(w[1:])
+        return Gemm(m, k, w[0] // self.groups, groups=self.groups)
+
+    def _window_of(self, x: Shape, w: Shape) -> Window:
+        return conv_window(x, w, *self._steps(len(x) - 2), paddings(self.padding, len(x) - 2), self.groups)
+
+    def _steps(self, rank: int) -> tuple[Sizes, Sizes]:
+        """Return the stride and the dilation along each axis."""
+        return sizes(self.stride, "stride", rank), sizes(self.dilation, "dilation", rank)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Conv(ArrayLayer):
+    """Base of the convolutions that hold their weights."""
 
     weight: np.ndarray
-    x: QuantParams
-    w: QuantParams
-    y: QuantParams | None
-    bias: np.ndarray | None
-    stride: Any
-    padding: Any
-    dilation: Any
-    groups: int
-    layout: str
-    rounding: str
+    x: QuantParams = field(kw_only=True)
+    w: QuantParams = field(kw_only=True)
+    y: QuantParams | None = field(kw_only=True)
+    bias: np.ndarray | None = field(default=None, kw_only=True)
+    stride: int | Sizes = field(default=1, kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
+    dilation: int | Sizes = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+    layout: str = field(default="", kw_only=True)
+    rounding: str = field(default="half_even", kw_only=True)
 
-    def _hold(
-        self, kernel: str, sizes: Callable[[Any, str], Any], pads: Callable[[Any], Any], layout: Any,
-        layouts: tuple[str, ...],
-    ) -> None:  # fmt: skip
-        """Put the checked fields into their stored form; `kernel` names the axes of a filter."""
+    layouts: ClassVar[dict[str, str]]
+    """The axes of the input by the name of a layout, channels first and channels last."""
 
+    def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        kind, axes = type(self).__name__, f"(oc, ic // groups, {kernel})"
-        weight = parameters.check_weight(kind, self.weight, self.w, ndim=axes.count(",") + 1, axes=axes)
+        kind, first = type(self).__name__, next(iter(self.layouts))
+        rank = len(first) - 2
+        kernel = ", ".join(f"k{axis.lower()}" for axis in first[2:])
+        axes = f"(oc, ic // groups, {kernel})"
+        weight = parameters.check_weight(kind, self.weight, self.w, ndim=2 + rank, axes=axes)
         oc = weight.shape[0]
         parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
         parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
         put("weight", weight)
         put("bias", parameters.check_bias(kind, self.bias, oc))
-        put("stride", sizes(self.stride, "stride"))
-        put("dilation", sizes(self.dilation, "dilation"))
-        put("padding", pads(self.padding))
-        put("groups", _check.integer(self.groups, "groups", minimum=1))
-        put("layout", _check.choice(layout, "layout", layouts))
-        if oc % self.groups:
-            raise ValueError(
-                f"{kind}: weight has {oc} output channels, which {self.groups} groups do not divide"
-            )
+        put_window(self, rank)
+        layout = first if isinstance(self.layout, str) and not self.layout else self.layout
+        put("layout", _check.choice(layout, "layout", tuple(self.layouts)))
 
-    @property
+    @cached_property
+    def _epilogue(self) -> Epilogue:
+        sums = self.weight.sum(axis=tuple(range(1, self.weight.ndim)), dtype=np.int64)
+        return parameters.epilogue(self, sums, self._k)
+
+    @cached_property
+    def _k(self) -> int:
+        """Products per output."""
+        return math.prod(self.weight.shape[1:])
+
+    @cached_property
+    def _pad_value(self) -> int:
+        return int(self.x.zero_points)
+
+    @cached_property
     def _last(self) -> bool:
         """Whether channels are the last axis."""
         return self.layout.endswith("C")
 
     @cached_property
-    def _epilogue(self) -> Epilogue:
-        sums = self.weight.sum(axis=tuple(range(1, self.weight.ndim)), dtype=np.int64)
-        return parameters.epilogue(self, sums, math.prod(self.weight.shape[1:]))
+    def _first(self) -> tuple[int, ...]:
+        """The order of axes that moves the last, the channels, to axis 1."""
+        return (0, self.weight.ndim - 1, *range(1, self.weight.ndim - 1))
 
     @cached_property
     def _filters(self) -> np.ndarray:
         return filter_matrices(self.weight, self.groups, channels_last=self._last)
 
-    @cached_property
-    def _pad_value(self) -> int:
-        return int(self.x.zero_points)
+    def _window(self, shape: Shape) -> Window:
+        w = self.weight.shape
+        if len(shape) != len(w):
+            what, axes = "images" if len(w) == 4 else "tensors", self.layouts[self.layout]
+            raise ValueError(f"{type(self).__name__} takes {what} {axes}, not {_check.shape(shape)}")
+        given: Any = (self.stride, self.dilation, self.padding)
+        return conv_window(shape, w, *given, self.groups, self._last)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the batch, the output channels and the sizes of the output, in the layer's layout."""
+        out, oc = self._window(shapes[0]).out, self.weight.shape[0]
+        return (shapes[0][0], *out, oc) if self._last else (shapes[0][0], oc, *out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y's type, or float32."""
@@ -167,9 +256,68 @@ class HeldConv(ArrayLayer):
             raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
         return "float32" if self.y is None else self.y.dtype
 
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per group."""
+        m = math.prod(self._window(shapes[0]).out, start=shapes[0][0])
+        return Gemm(m, self._k, self.weight.shape[0] // self.groups, groups=self.groups)
+
+    def lower(self, *inputs: np.ndarray) -> Lowered:
+        """Return the product of x's patches and the filters."""
+        (x,) = inputs
+        self.output_dtype(_check.dtype_name(x.dtype))
+        window, last = self._window(x.shape), self._last
+        return lower_conv(
+            x.transpose(self._first) if last else x, self._filters, window, self._pad_value, last,
+            self._epilogue,
+        )  # fmt: skip
+
+
+def put_window(layer: Any, rank: int) -> None:
+    """Put stride, dilation, padding and groups of a layer that holds its weights into their stored form."""
+    stored = {
+        "stride": sizes(layer.stride, "stride", rank),
+        "dilation": sizes(layer.dilation, "dilation", rank),
+        "padding": paddings(layer.padding, rank),
+        "groups": _check.integer(layer.groups, "groups", minimum=1),
+    }
+    for name, value in stored.items():
+        object.__setattr__(layer, name, value)
+    if len(layer.weight) % layer.groups:
+        raise ValueError(
+            f"{type(layer).__name__}: weight has {len(layer.weight)} output channels, which {layer.groups} "
+            "groups do not divide"
+        )
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv2d(HeldConv):
+class Conv1d(_Conv):
+    """A quantized one-dimensional convolution: :class:`Conv2d` of images of height 1.
+
+    Parameters
+    ----------
+    weight : ndarray of int8 or uint8, (oc, ic // groups, kw)
+    x, w, y, bias, groups, rounding
+        As for :class:`Conv2d`.
+    stride, dilation : int
+        Kept as a tuple of one.
+    padding : int, ((before, after),), "same", "same_lower" or "valid"
+    layout : {"NCW", "NWC"}
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Conv1d, QuantParams
+    >>> one = QuantParams(1.0)
+    >>> layer = Conv1d(np.ones((8, 3, 5), dtype=np.int8), x=one, w=one, y=one, stride=2, padding="same")
+    >>> layer.output_shape((1, 3, 100)), layer.products((1, 3, 100))
+    ((1, 8, 50), Gemm(50, 15, 8))
+    """
+
+    layouts: ClassVar[dict[str, str]] = {"NCW": "(batch, ic, iw)", "NWC": "(batch, iw, ic)"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv2d(_Conv):
     """A quantized two-dimensional convolution.
 
     Parameters
@@ -212,48 +360,12 @@ class Conv2d(HeldConv):
     ((1, 8, 16, 16), Gemm(256, 27, 8))
     """
 
-    weight: np.ndarray
-    x: QuantParams = field(kw_only=True)
-    w: QuantParams = field(kw_only=True)
-    y: QuantParams | None = field(kw_only=True)
-    bias: np.ndarray | None = field(default=None, kw_only=True)
-    stride: int | Pair = field(default=(1, 1), kw_only=True)
-    padding: str | int | Pair | Pads = field(default=((0, 0), (0, 0)), kw_only=True)
-    dilation: int | Pair = field(default=(1, 1), kw_only=True)
-    groups: int = field(default=1, kw_only=True)
+    stride: int | Sizes = field(default=(1, 1), kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=((0, 0), (0, 0)), kw_only=True)
+    dilation: int | Sizes = field(default=(1, 1), kw_only=True)
     layout: str = field(default="NCHW", kw_only=True)
-    rounding: str = field(default="half_even", kw_only=True)
 
-    def __post_init__(self) -> None:
-        self._hold("kh, kw", pair, padding_spec, self.layout, LAYOUTS)
-
-    def _window(self, shape: Shape) -> Window:
-        if len(shape) != 4:
-            raise ValueError(
-                f"{type(self).__name__} takes images {IMAGE_AXES[self.layout]}, not {_check.shape(shape)}"
-            )
-        geometry: Any = self.stride, self.dilation, self.padding
-        return conv_window(shape, self.weight.shape, *geometry, self.groups, self.layout)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, oc, oh, ow), or (batch, oh, ow, oc) in layout NHWC."""
-        oh, ow = self._window(shapes[0]).out
-        oc = self.weight.shape[0]
-        return (shapes[0][0], oc, oh, ow) if self.layout == "NCHW" else (shapes[0][0], oh, ow, oc)
-
-    def products(self, *shapes: Shape) -> Gemm:
-        """Return the sizes of the product, one per group."""
-        oh, ow = self._window(shapes[0]).out
-        oc, icg, kh, kw = self.weight.shape
-        return Gemm(shapes[0][0] * oh * ow, icg * kh * kw, oc // self.groups, groups=self.groups)
-
-    def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the filters."""
-        (x,) = inputs
-        self.output_dtype(_check.dtype_name(x.dtype))
-        images = x.transpose(0, 3, 1, 2) if self._last else x
-        window = self._window(x.shape)
-        return lower_images(images, self._filters, window, self._pad_value, self._last, self._epilogue)
+    layouts: ClassVar[dict[str, str]] = {"NCHW": "(batch, ic, ih, iw)", "NHWC": "(batch, ih, iw, ic)"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -297,3 +409,38 @@ class DepthwiseConv2d(Conv2d):
             raise ValueError(f"DepthwiseConv2d: groups must be left out or {groups}, not {self.groups}")
         object.__setattr__(self, "groups", groups)
         super().__post_init__()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv3d(_Conv):
+    """A quantized three-dimensional convolution.
+
+    Parameters
+    ----------
+    weight : ndarray of int8 or uint8, (oc, ic // groups, kd, kh, kw)
+    x, w, y, bias, groups, rounding
+        As for :class:`Conv2d`.
+    stride, dilation : int or (int, int, int)
+        Depth, height and width.
+    padding : int, three of them or of (before, after), "same", "same_lower" or "valid"
+    layout : {"NCDHW", "NDHWC"}
+
+    Notes
+    -----
+    M runs over (batch, od, oh, ow) and K over (ic, kd, kh, kw); each output plane's kd planes of the
+    input are laid out as one image before the product, which takes kd / stride times the input's bytes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import Conv3d, QuantParams
+    >>> one = QuantParams(1.0)
+    >>> layer = Conv3d(np.ones((8, 3, 3, 3, 3), dtype=np.int8), x=one, w=one, y=one, padding=1)
+    >>> layer.output_shape((1, 3, 4, 16, 16)), layer.products((1, 3, 4, 16, 16))
+    ((1, 8, 4, 16, 16), Gemm(1024, 81, 8))
+    """
+
+    layouts: ClassVar[dict[str, str]] = {
+        "NCDHW": "(batch, ic, id, ih, iw)",
+        "NDHWC": "(batch, id, ih, iw, ic)",
+    }

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
-from systolic.layers import parameters, spatial, zero_points
+from systolic.layers import parameters, zero_points
 from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.conv import filter_matrices
+from systolic.layers.conv import TensorConv, filter_matrices, lower_conv
+from systolic.layers.geometry import Window
 from systolic.lowered import Epilogue, Lowered
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ConvInteger(ArrayLayer):
+class ConvInteger(TensorConv, ArrayLayer):
     """Exact sums of the convolution of ``x - x_zero_point`` with ``w - w_zero_point``, int32.
 
     It reads x (batch, ic, ...) and w (oc, ic // groups, ...), with 1, 2 or 3 axes after these, and,
@@ -43,46 +44,22 @@ class ConvInteger(ArrayLayer):
     ((1, 4, 8, 8), Gemm(64, 27, 4))
     """
 
-    inputs: ClassVar[None] = None
-
-    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
-    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
-
-    def __post_init__(self) -> None:
-        spatial.put_window(self)
-
-    def span(self, shapes: Sequence[Shape]) -> spatial.Span:
-        """Return the span of w over x; ValueError if the shapes do not fit."""
+    def window(self, shapes: Sequence[Shape]) -> Window:
+        """Return the window of w over x; ValueError if the shapes do not fit."""
         zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         x, w = shapes[:2]
-        rank = len(x) - 2
-        if rank not in spatial.AXES:
-            raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
-        if len(w) != len(x):
-            raise ValueError(
-                f"{self.kind} takes w (oc, ic // groups, ...) with {len(x)} axes as x has, "
-                f"not {_check.shape(w)}"
-            )
+        self._expect_rank(x, w)
         if len(shapes) > 2 and shapes[2] not in ((), (1,)):
             raise ValueError(f"{self.kind}: x_zero_point must be one number, not {_check.shape(shapes[2])}")
         if len(shapes) > 3 and shapes[3] not in ((), (1,), (w[0],)):
             raise ValueError(
                 f"{self.kind}: w_zero_point must be one number or ({w[0]},), not {_check.shape(shapes[3])}"
             )
-        return spatial.span(
-            x,
-            w,
-            spatial.sizes(self.stride, "stride", rank),
-            spatial.sizes(self.dilation, "dilation", rank),
-            spatial.paddings(self.padding, rank),
-            self.groups,
-        )
+        return self._window_of(x, w)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        out = self.span(shapes).out
+        out = self.window(shapes).out
         return (shapes[0][0], shapes[1][0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
@@ -98,20 +75,20 @@ class ConvInteger(ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        return spatial.span_gemm(shapes[0], shapes[1], self.span(shapes), self.groups)
+        window = self.window(shapes)
+        return self._gemm(shapes[0], shapes[1], window)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
-        return self.lower_span(self.span(tuple(tensor.shape for tensor in inputs)), *inputs)
+        return self.lower_over(self.window(tuple(tensor.shape for tensor in inputs)), *inputs)
 
-    def lower_span(
-        self, span: spatial.Span, x: np.ndarray, w: np.ndarray, *zeros: np.ndarray, **terms: Any
+    def lower_over(
+        self, window: Window, x: np.ndarray, w: np.ndarray, *zeros: np.ndarray, **terms: Any
     ) -> Lowered:
-        """Lower checked inputs over :meth:`span`; `terms` are more fields of the epilogue."""
+        """Lower checked inputs over :meth:`window`; `terms` are more fields of the epilogue."""
         shapes = (), (-1,) if len(zeros) > 1 and zeros[1].size > 1 else ()
         for name, zero, shape in zip(("x_zero", "w_zero"), zeros, shapes, strict=False):
             terms[name] = parameters.zero_term(zero.reshape(shape))
         pad_value = int(zeros[0].reshape(())) if zeros else 0
-        filters = filter_matrices(w, self.groups)
-        return spatial.lower_span(x, filters, span, pad_value, epilogue=Epilogue(**terms))
+        return lower_conv(x, filter_matrices(w, self.groups), window, pad_value, epilogue=Epilogue(**terms))

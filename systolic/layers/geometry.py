@@ -2,92 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from systolic import _check
+from systolic.lowered import taps as taps
 
 PADDING_NAMES = ("same", "same_lower", "valid")
 LAYOUTS = ("NCHW", "NHWC")
 
 # Beyond any image; it keeps a slip in a padding from asking for all memory.
-_MOST_PIXELS = 1 << 20
+MOST_PIXELS = 1 << 20
+
+AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""What the axes of a window are called, by their number."""
 
 Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+Sizes = tuple[int, ...]
+Pads = tuple[Pair, ...]
 
 
-def pair(value: Any, name: str, *, minimum: int = 1) -> Pair:
-    """Return an int or a pair (height, width) of ints as a pair."""
-    if _check.is_listed(value):
-        if len(value) != 2:
-            raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}")
-        first, second = value
-    else:
-        first = second = value
-    return _check.integer(first, name, minimum=minimum), _check.integer(second, name, minimum=minimum)
+def sizes(value: Any, name: str, rank: int) -> Sizes:
+    """Return an int or `rank` ints as a tuple of ints of at least 1."""
+    each = value if _check.is_listed(value) else (value,) * rank
+    if len(each) != rank:
+        what = "a pair (height, width)" if rank == 2 else f"{rank} of them"
+        raise ValueError(f"{name} must be an integer or {what}, not {value!r}")
+    return tuple(_check.integer(size, name, minimum=1) for size in each)
 
 
-def padding_spec(value: Any) -> str | Pads:
-    """Return a padding argument as a name or as ((top, bottom), (left, right))."""
+def paddings(value: Any, rank: int) -> str | Pads:
+    """Return a padding argument as a name or as (before, after) for each axis."""
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
-    try:
-        if _check.is_listed(value) and len(value) == 2 and all(map(_check.is_listed, value)):
-            return pair(value[0], "padding", minimum=0), pair(value[1], "padding", minimum=0)
-        height, width = pair(value, "padding", minimum=0)
-        return (height, height), (width, width)
-    except ValueError as error:
-        if "pair" not in str(error):
-            raise
-        raise ValueError(
-            "padding must be an int, (height, width), ((top, bottom), (left, right)), "
-            f"'same', 'same_lower' or 'valid', not {value!r}"
-        ) from None
+    each = value if _check.is_listed(value) else (value,) * rank
+    if len(each) != rank or any(_check.is_listed(pads) and len(pads) != 2 for pads in each):
+        what = "(height, width), ((top, bottom), (left, right))"
+        if rank != 2:
+            what = f"{rank} of them or of (before, after)"
+        raise ValueError(f"padding must be an int, {what}, 'same', 'same_lower' or 'valid', not {value!r}")
+    pairs = [tuple(pads) if _check.is_listed(pads) else (pads, pads) for pads in each]
+    return tuple(
+        (_check.integer(before, "padding", minimum=0), _check.integer(after, "padding", minimum=0))
+        for before, after in pairs
+    )
 
 
-@dataclass(frozen=True)
-class Window:
-    """A kernel sliding over an image, with its padding resolved for one image size.
+def pair(value: Any, name: str) -> Sizes:
+    """Return an int or a pair (height, width) of ints as a pair."""
+    return sizes(value, name, 2)
+
+
+def padding_spec(value: Any) -> Any:
+    """Return a padding argument as a name or as ((top, bottom), (left, right))."""
+    return paddings(value, 2)
+
+
+class Window(NamedTuple):
+    """A kernel sliding along one or more axes, with its padding resolved for one size of the image.
 
     Attributes
     ----------
-    kernel, stride, dilation : (int, int)
-        Height and width.
-    pads : ((top, bottom), (left, right))
+    kernel, stride, dilation : tuple of int
+        By axis, such as height and width.
+    pads : tuple of (before, after)
         Padding in pixels; a negative number crops the image.
-    image : (int, int)
-        ih, iw before padding.
-    out : (int, int)
-        oh, ow.
+    image : tuple of int
+        Its sizes before padding.
+    out : tuple of int
+        Windows along each axis.
     """
 
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    pads: Pads
-    image: Pair
-    out: Pair
+    # Pairs for images, which mypy could not tell from other tuples.
+    kernel: Any
+    stride: Any
+    dilation: Any
+    pads: Any
+    image: Any
+    out: Any
 
     @property
-    def before(self) -> Pair:
-        """Padding above and to the left."""
-        return self.pads[0][0], self.pads[1][0]
+    def before(self) -> Any:
+        """Padding before each axis."""
+        return tuple(before for before, _ in self.pads)
 
-    def taps(self, axis: int) -> dict[int, tuple[slice, slice]]:
-        """Return :func:`taps` along height (0) or width (1)."""
+    @property
+    def plane(self) -> Window:
+        """The same along the last two axes; a line is an image of height 1."""
+        return Window(
+            *((one, *values)[-2:] for one, values in zip((1, 1, 1, (0, 0), 1, 1), self, strict=True))
+        )
+
+    def taps(self, axis: int, lines: slice | None = None) -> dict[int, tuple[slice, slice]]:
+        """Return :func:`taps` along an axis, for all outputs or for those of `lines`, counted from 0."""
+        step, first, count = self.stride[axis], 0, self.out[axis]
+        if lines is not None:
+            first, count = lines.start, lines.stop - lines.start
         return taps(
-            self.image[axis], self.kernel[axis], self.stride[axis], self.dilation[axis],
-            self.before[axis], self.out[axis],
+            self.image[axis], self.kernel[axis], step, self.dilation[axis],
+            self.pads[axis][0] - first * step, count,
         )  # fmt: skip
 
 
 def window(
-    image: Pair,
-    kernel: Pair,
-    stride: Pair = (1, 1),
-    dilation: Pair = (1, 1),
-    padding: str | Pads = ((0, 0), (0, 0)),
+    image: Sizes,
+    kernel: Sizes,
+    stride: Sizes,
+    dilation: Sizes | None = None,
+    padding: str | Pads = "valid",
     *,
     ceil_mode: bool = False,
     pool: bool = False,
@@ -108,20 +129,15 @@ def window(
     ValueError
         If no window fits: the kernel is larger than the padded image (with `ceil_mode`, by a stride or more).
     """
-    (top, oh), (left, ow) = [
-        along(
-            ("height", "width")[axis],
-            image[axis],
-            kernel[axis],
-            stride[axis],
-            dilation[axis],
-            padding if isinstance(padding, str) else padding[axis],
-            ceil_mode=ceil_mode,
-            pool=pool,
-        )
-        for axis in (0, 1)
+    dilation = dilation or (1,) * len(image)
+    names = AXES[len(image)]
+    each = (padding,) * len(image) if isinstance(padding, str) else padding
+    found = [
+        along(*axis, ceil_mode=ceil_mode, pool=pool)
+        for axis in zip(names, image, kernel, stride, dilation, each, strict=True)
     ]
-    return Window(kernel, stride, dilation, (top, left), image, (oh, ow))
+    pads, out = zip(*found, strict=True)
+    return Window(kernel, stride, dilation, pads, image, out)
 
 
 def along(
@@ -139,9 +155,9 @@ def along(
 
     `name` is what errors call the axis.
     """
-    if max(step, dilation) > _MOST_PIXELS:
-        what, value = ("stride", step) if step > _MOST_PIXELS else ("dilation", dilation)
-        raise ValueError(f"{what} along the {name} must be at most {_MOST_PIXELS:,}, not {value:,}")
+    if max(step, dilation) > MOST_PIXELS:
+        what, value = ("stride", step) if step > MOST_PIXELS else ("dilation", dilation)
+        raise ValueError(f"{what} along the {name} must be at most {MOST_PIXELS:,}, not {value:,}")
     extent = (kernel - 1) * dilation + 1
     if isinstance(padding, str):
         before = after = 0
@@ -152,10 +168,10 @@ def along(
             after = total - before
     else:
         before, after = padding
-    if size + before + after > _MOST_PIXELS:
+    if size + before + after > MOST_PIXELS:
         raise ValueError(
             f"padding makes the {name} {size + before + after:,} pixels; "
-            f"at most {_MOST_PIXELS:,} are supported"
+            f"at most {MOST_PIXELS:,} are supported"
         )
     room = size + before + after - extent
     count = (-(-room // step) if ceil_mode else room // step) + 1
@@ -172,29 +188,3 @@ def along(
             f"padded image's {size + before + after}; use a smaller kernel or more padding"
         )
     return (before, after), count
-
-
-def taps(
-    size: int, kernel: int, step: int, dilation: int, before: int, outputs: int
-) -> dict[int, tuple[slice, slice]]:
-    """Return, by tap of the kernel along an axis, the outputs that see it inside the image, and its elements.
-
-    No slice includes padding, so that windows are summed or compared without a padded copy. Taps that are
-    in the padding for every output are omitted.
-
-    Examples
-    --------
-    >>> taps(4, 2, 3, 1, 1, 2)
-    {0: (slice(1, 2, None), slice(2, 3, 3)), 1: (slice(0, 2, None), slice(0, 4, 3))}
-    """
-    found = {}
-    for tap in range(max(before - (outputs - 1) * step, 0) // dilation, kernel):
-        start = tap * dilation - before
-        if start >= size:
-            break
-        first = max(-(start // step), 0)
-        stop = min((size - 1 - start) // step + 1, outputs)
-        if first < stop:
-            at = start + first * step
-            found[tap] = slice(first, stop), slice(at, at + (stop - 1 - first) * step + 1, step)
-    return found

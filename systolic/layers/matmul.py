@@ -42,6 +42,29 @@ def matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
     return (x if len(x) > 1 else (1, *x)), (w if len(w) > 1 else (*w, 1))
 
 
+def exchanged(layer: str, name: str, shape: Shape, transpose: bool) -> Shape:
+    """Return an operand's shape, with its last two axes exchanged if it is to be transposed."""
+    if not transpose:
+        return shape
+    if len(shape) < 2:
+        raise ValueError(
+            f"{layer}: {name} must have 2 axes or more to be transposed, not {_check.shape(shape)}"
+        )
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def expect_bias(layer: str, bias: Shape, out: Shape) -> None:
+    """Raise ValueError unless a bias broadcasts to the output."""
+    try:
+        fits = np.broadcast_shapes(bias, out) == out
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{layer}: a bias {_check.shape(bias)} does not broadcast to the output {_check.shape(out)}"
+        )
+
+
 def lower_tensors(x: np.ndarray, w: np.ndarray, shape: Shape, epilogue: Epilogue) -> Lowered:
     """Lower a product of tensors whose output has the given shape.
 
@@ -135,18 +158,9 @@ class MatMul(ArrayLayer):
     def _shapes(self, shapes: tuple[Shape, ...]) -> tuple[Shape, Shape]:
         zero_points.expect_count("MatMul", len(shapes), 2, 3, "x, w, bias")
         return (
-            self._exchanged("x", shapes[0], self.transpose_x),
-            self._exchanged("w", shapes[1], self.transpose_w),
+            exchanged("MatMul", "x", shapes[0], self.transpose_x),
+            exchanged("MatMul", "w", shapes[1], self.transpose_w),
         )
-
-    def _exchanged(self, name: str, shape: Shape, transpose: bool) -> Shape:
-        if not transpose:
-            return shape
-        if len(shape) < 2:
-            raise ValueError(
-                f"MatMul: {name} must have 2 axes or more to be transposed, not {_check.shape(shape)}"
-            )
-        return (*shape[:-2], shape[-1], shape[-2])
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
@@ -156,11 +170,8 @@ class MatMul(ArrayLayer):
             raise ValueError(
                 f"MatMul: w has {self.w.scales.size} scales, one per column, but the shape {_check.shape(w)}"
             )
-        if len(shapes) > 2 and np.broadcast_shapes(out, broadcastable(shapes[2], out)) != out:
-            raise ValueError(
-                f"MatMul: a bias {_check.shape(shapes[2])} does not broadcast to the output "
-                f"{_check.shape(out)}"
-            )
+        if len(shapes) > 2:
+            expect_bias("MatMul", shapes[2], out)
         return out
 
     def output_dtype(self, *dtypes: str) -> str:
@@ -194,15 +205,6 @@ class MatMul(ArrayLayer):
         zeros = {"x_zero": self.x.zero_points, "w_zero": self.w.zero_points}
         terms = {name: parameters.zero_term(zero) for name, zero in zeros.items()}
         return parameters.scaled_epilogue(self.x, self.w, self.y, self.rounding, **terms)
-
-
-def broadcastable(shape: Shape, out: Shape) -> Shape:
-    """Return the shape if it broadcasts to `out`; else one that broadcasts to another shape."""
-    try:
-        np.broadcast_shapes(shape, out)
-    except ValueError:
-        return (2, *out)
-    return shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,42 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import zero_points
-from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.base import Shape
 from systolic.layers.conv_integer import ConvInteger
-from systolic.layers.matmul import MatMulInteger, bias_term, broadcastable, lower_tensors, zero_terms
-from systolic.layers.spatial import Span
-from systolic.lowered import Epilogue, Lowered
+from systolic.layers.geometry import Window
+from systolic.layers.matmul import (
+    MatMulInteger,
+    bias_term,
+    exchanged,
+    expect_bias,
+    lower_tensors,
+    matrix_shapes,
+    zero_terms,
+)
+from systolic.lowered import Epilogue, Lowered, matmul_gemm
 
 _SCALES = ("float32", "float16")
 _NAMES = "x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias"
 
 
-class _ConvSums(ConvInteger):
-    """The sums of a QLinearConv, whose errors name it."""
-
-    @property
-    def kind(self) -> str:
-        return "QLinearConv"
-
-
-class _MatMulSums(MatMulInteger):
-    """The sums of a QLinearMatMul, whose errors name it."""
-
-    @property
-    def kind(self) -> str:
-        return "QLinearMatMul"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearConv(ArrayLayer):
+class QLinearConv(ConvInteger):
     """A quantized convolution, its weights and parameters tensors that may be computed at run time.
 
     It reads x (batch, ic, ...), x_scale, x_zero_point, w (oc, ic // groups, ...), w_scale,
@@ -70,24 +61,10 @@ class QLinearConv(ArrayLayer):
     (1, 4, 8, 8)
     """
 
-    inputs: ClassVar[None] = None
-
-    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
-    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
-
-    def __post_init__(self) -> None:
-        for name in ("stride", "padding", "dilation", "groups"):
-            object.__setattr__(self, name, getattr(self._sums, name))
-
-    @cached_property
-    def _sums(self) -> ConvInteger:
-        return _ConvSums(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
-
-    def _span(self, shapes: Sequence[Shape]) -> Span:
+    def window(self, shapes: Sequence[Shape]) -> Window:
+        """Return the window of w over x; ValueError if the shapes do not fit."""
         zero_points.expect_count(self.kind, len(shapes), 8, 9, _NAMES)
-        span = self._sums.span(_integer_inputs(shapes))
+        window = super().window(_integer_inputs(shapes))
         _expect_single(self.kind, shapes)
         channels = shapes[3][0]
         if shapes[4] not in ((), (1,), (channels,)):
@@ -96,37 +73,37 @@ class QLinearConv(ArrayLayer):
             )
         if len(shapes) > 8 and shapes[8] != (channels,):
             raise ValueError(f"{self.kind}: bias must be ({channels},), not {_check.shape(shapes[8])}")
-        return span
+        return window
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        out = self._span(shapes).out
+        out = self.window(shapes).out
         return (shapes[0][0], shapes[3][0], *out)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y_zero_point's type."""
         zero_points.expect_count(self.kind, len(dtypes), 8, 9, _NAMES)
-        self._sums.output_dtype(*_integer_inputs(dtypes))
+        super().output_dtype(*_integer_inputs(dtypes))
         return _expect_types(self.kind, dtypes[1], dtypes[4], dtypes[6:8], dtypes[8:])
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        self._span(shapes)
-        return self._sums.products(*_integer_inputs(shapes))
+        window = self.window(shapes)
+        return self._gemm(shapes[0], shapes[3], window)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
-        span = self._span([tensor.shape for tensor in inputs])
+        window = self.window([tensor.shape for tensor in inputs])
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         w_scale = inputs[4].reshape(-1 if inputs[4].size > 1 else ())
-        return self._sums.lower_span(
-            span, *_integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
+        return self.lower_over(
+            window, *_integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
             **_scale(inputs[1], w_scale, inputs[6:8]),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearMatMul(ArrayLayer):
+class QLinearMatMul(MatMulInteger):
     """A quantized product, as :func:`numpy.matmul`, whose parameters are tensors themselves.
 
     It reads x, x_scale, x_zero_point, w, w_scale and w_zero_point; y_scale and y_zero_point, without
@@ -156,8 +133,6 @@ class QLinearMatMul(ArrayLayer):
     (2, 3, 5)
     """
 
-    inputs: ClassVar[None] = None
-
     transpose_x: bool = field(default=False, kw_only=True)
     transpose_w: bool = field(default=False, kw_only=True)
     alpha: float = field(default=1.0, kw_only=True)
@@ -169,14 +144,8 @@ class QLinearMatMul(ArrayLayer):
 
     def _integer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         x, w, *zeros = _integer_inputs(shapes)
-        given = [("x", x, self.transpose_x), ("w", w, self.transpose_w)]
-        for name, shape, transpose in given:
-            if transpose and len(shape) < 2:
-                raise ValueError(
-                    f"{self.kind}: {name} must have 2 axes or more to be transposed, "
-                    f"not {_check.shape(shape)}"
-                )
-        return [*((*s[:-2], s[-1], s[-2]) if transpose else s for _, s, transpose in given), *zeros]
+        x = exchanged(self.kind, "x", x, self.transpose_x)
+        return [x, exchanged(self.kind, "w", w, self.transpose_w), *zeros]
 
     def _integer_arrays(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         x, w, *zeros = _integer_inputs(inputs)
@@ -187,28 +156,25 @@ class QLinearMatMul(ArrayLayer):
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
         zero_points.expect_count(self.kind, len(shapes), 6, 9, _NAMES)
         operands = self._integer_shapes(shapes)
-        out = _SUMS.output_shape(*operands)
+        out = super().output_shape(*operands)
         _expect_single(self.kind, shapes)
         zero_points.per_column(f"{self.kind}: w_scale", shapes[4], operands[1])
         for bias in _bias(shapes):
-            if np.broadcast_shapes(out, broadcastable(bias, out)) != out:
-                raise ValueError(
-                    f"{self.kind}: a bias {_check.shape(bias)} does not broadcast to the output "
-                    f"{_check.shape(out)}"
-                )
+            expect_bias(self.kind, bias, out)
         return out
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y_zero_point's type, or float32."""
         zero_points.expect_count(self.kind, len(dtypes), 6, 9, _NAMES)
-        _SUMS.output_dtype(*_integer_inputs(dtypes))
+        super().output_dtype(*_integer_inputs(dtypes))
         y = dtypes[6:8] if len(dtypes) > 7 else ()
         return _expect_types(self.kind, dtypes[1], dtypes[4], y, _bias(dtypes))
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
         self.output_shape(*shapes)
-        return _SUMS.products(*self._integer_shapes(shapes))
+        x, w, *_ = self._integer_shapes(shapes)
+        return matmul_gemm(*matrix_shapes(x, w))
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
@@ -221,9 +187,6 @@ class QLinearMatMul(ArrayLayer):
             terms["constant"] = bias_term(bias, x.shape, w.shape)
         y = inputs[6:8] if len(inputs) > 7 else ()
         return lower_tensors(x, w, shape, Epilogue(**terms, **_scale(inputs[1], w_scale, y, self.alpha)))
-
-
-_SUMS = _MatMulSums()
 
 
 def _integer_inputs(values: Sequence[Any]) -> Sequence[Any]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _gemm
-from systolic.layers.geometry import taps
-from systolic.lowered import Lowered, Operand, Patches
+from systolic.lowered import Lowered, Operand, Patches, taps
 from systolic.tiling import Fold
 
 

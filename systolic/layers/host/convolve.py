@@ -6,15 +6,15 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from systolic import _check
 from systolic._memory import require_array
-from systolic.layers import spatial
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import Pair, taps
+from systolic.layers.conv import TensorConv
+from systolic.layers.geometry import MOST_PIXELS, Pads, Pair, Window, paddings, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.delegated import FloatProduct
@@ -22,31 +22,15 @@ from systolic.layers.host.delegated import FloatProduct
 # Elements of a matrix of patches: 4 megabytes, which stay in cache.
 _PATCHES = 1 << 19
 
-# Beyond any image; it keeps a slip in a stride from asking for all memory.
-_MOST_PIXELS = 1 << 20
 
-
-class _Convolution(HostLayer):
-    """Base of both: x, w and a bias of one float type, 1 to 3 axes, groups."""
-
-    inputs: ClassVar[None] = None
-
-    stride: int | tuple[int, ...]
-    padding: str | int | tuple[Any, ...]
-    dilation: int | tuple[int, ...]
-    groups: int
-
-    def __post_init__(self) -> None:
-        spatial.put_window(self)
+class _Convolution(TensorConv, HostLayer):
+    """Base of both: x, w and a bias of one float type."""
 
     def _operands(self, shapes: Sequence[Shape], axes: str) -> tuple[Shape, Shape]:
         """Return the shapes of x and w, of as many axes."""
         x, w, *_ = take_some(self, shapes, 2, 3)
-        if len(x) - 2 not in spatial.AXES:
-            raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
-        if len(w) != len(x):
-            raise ValueError(f"{self.kind} takes w {axes} with {len(x)} axes as x has, not {_check.shape(w)}")
-        return tuple(x), tuple(w)
+        self._expect_rank(x, w, axes)
+        return x, w
 
     def _expect_bias(self, shapes: Sequence[Shape], oc: int) -> None:
         for bias in shapes[2:]:
@@ -103,37 +87,27 @@ class FloatConv(FloatProduct, _Convolution):
     array([[[1.75, 3.75]]], dtype=float32)
     """
 
-    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
-    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
     runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        spatial.put_window(self)
+        _Convolution.__post_init__(self)
         super().__post_init__()
 
-    def _span(self, shapes: Sequence[Shape]) -> spatial.Span:
-        x, w = self._operands(shapes, "(oc, ic // groups, ...)")
-        rank = len(x) - 2
-        stride, dilation = (
-            spatial.sizes(self.stride, "stride", rank),
-            spatial.sizes(self.dilation, "dilation", rank),
-        )
-        return spatial.span(x, w, stride, dilation, spatial.paddings(self.padding, rank), self.groups)
+    def _window(self, shapes: Sequence[Shape]) -> Window:
+        return self._window_of(*self._operands(shapes, "(oc, ic // groups, ...)"))
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        span = self._span(shapes)
+        out = self._window(shapes).out
         self._expect_bias(shapes, shapes[1][0])
-        return (shapes[0][0], shapes[1][0], *span.out)
+        return (shapes[0][0], shapes[1][0], *out)
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
-        span = self._span([array.shape for array in inputs])
+        window = self._window([array.shape for array in inputs])
         # Written out, since it refuses auto_pad where there is a dilation.
-        pads = [pair[end] for end in (0, 1) for pair in span.pads]
+        pads = [pair[end] for end in (0, 1) for pair in window.pads]
         return "Conv", {
-            "group": self.groups, "strides": span.stride, "dilations": span.dilation, "pads": pads,
+            "group": self.groups, "strides": window.stride, "dilations": window.dilation, "pads": pads,
         }  # fmt: skip
 
     def terms(self, shapes: Sequence[Shape]) -> int:
@@ -143,35 +117,35 @@ class FloatConv(FloatProduct, _Convolution):
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
         batch, oc = shape[:2]
         x, w = inputs[:2]
-        span = self._span([array.shape for array in inputs])
+        window = self._window([array.shape for array in inputs])
         icg = w.shape[1]
         images = x.reshape(batch, self.groups, icg, *x.shape[2:])
-        weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg, *span.kernel)
-        require_array((batch, *weight.shape[:2], *span.out), "float64", f"{self.kind}: the sums")
-        sums = np.zeros((batch, *weight.shape[:2], *span.out))
+        weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg, *window.kernel)
+        require_array((batch, *weight.shape[:2], *window.out), "float64", f"{self.kind}: the sums")
+        sums = np.zeros((batch, *weight.shape[:2], *window.out))
         with np.errstate(all="ignore"):
-            numbers = self.groups * icg * math.prod(span.kernel) * math.prod(span.out)
+            numbers = self.groups * icg * math.prod(window.kernel) * math.prod(window.out)
             for number in range(batch):
                 image = images[number].astype(np.float64)
-                for lines in _blocks(span.out[0], numbers):
-                    self._add_lines(image, weight, span, lines, sums[number, :, :, lines])
+                for lines in _blocks(window.out[0], numbers):
+                    self._add_lines(image, weight, window, lines, sums[number, :, :, lines])
             return self._finished(sums, inputs)
 
     def _add_lines(
-        self, image: np.ndarray, weight: np.ndarray, span: spatial.Span, lines: slice, sums: np.ndarray
+        self, image: np.ndarray, weight: np.ndarray, window: Window, lines: slice, sums: np.ndarray
     ) -> None:
         """Add the products along some lines of the output, with their patches as a matrix.
 
         If the patches of one line are too many, process the taps of the kernel in blocks.
         """
         groups, ocg, icg = weight.shape[:3]
-        kernel, out = math.prod(span.kernel), sums.shape[2:]
+        kernel, out = math.prod(window.kernel), sums.shape[2:]
         flat = weight.reshape(groups, ocg, icg, kernel)
-        places = spatial.tap_places(span, lines)
+        places = [window.taps(axis, None if axis else lines) for axis in range(len(out))]
         for part in _blocks(kernel, groups * icg * kernel * math.prod(out)):
             patches = np.zeros((groups, icg, part.stop - part.start, *out))
             for tap in range(part.start, part.stop):
-                offsets = [int(offset) for offset in np.unravel_index(tap, span.kernel)]
+                offsets = [int(offset) for offset in np.unravel_index(tap, window.kernel)]
                 if all(map(dict.__contains__, places, offsets)):
                     outs, elements = zip(*map(dict.__getitem__, places, offsets), strict=True)
                     patches[_at(..., tap - part.start, *outs)] = image[_at(..., *elements)]
@@ -213,10 +187,6 @@ class FloatConvTranspose(_Convolution):
     array([[[  1.,  10., 102.,  20., 200.]]], dtype=float32)
     """
 
-    stride: int | tuple[int, ...] = field(default=1, kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
-    dilation: int | tuple[int, ...] = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
     output_padding: int | tuple[int, ...] = field(default=0, kw_only=True)
     output_size: tuple[int, ...] | None = field(default=None, kw_only=True)
 
@@ -244,10 +214,7 @@ class FloatConvTranspose(_Convolution):
                 f"{self.kind} takes x and w of at least one element along each axis, not {_check.shape(x)} "
                 f"and {_check.shape(w)}"
             )
-        strides, dilations = (
-            spatial.sizes(self.stride, "stride", rank),
-            spatial.sizes(self.dilation, "dilation", rank),
-        )
+        strides, dilations = self._steps(rank)
         more = (
             self.output_padding if isinstance(self.output_padding, tuple) else (self.output_padding,) * rank
         )
@@ -255,7 +222,7 @@ class FloatConvTranspose(_Convolution):
         for name, sizes in (("output_padding", more), ("output_size", wanted)):
             if len(sizes) != rank:
                 raise ValueError(f"{name} must hold {rank} numbers, one per axis, not {sizes}")
-        paddings = spatial.paddings(self.padding, rank)
+        pads = paddings(self.padding, rank)
         found = []
         for axis in range(rank):
             step, between, size = strides[axis], dilations[axis], x[2 + axis]
@@ -265,13 +232,13 @@ class FloatConvTranspose(_Convolution):
                     f"not {more[axis]}"
                 )
             whole = step * (size - 1) + more[axis] + (w[2 + axis] - 1) * between + 1
-            pads, out = self._cut(whole, size * step, wanted[axis], step, paddings, axis)
-            if out < 1 or whole > _MOST_PIXELS:
+            cut, out = self._cut(whole, size * step, wanted[axis], step, pads, axis)
+            if out < 1 or whole > MOST_PIXELS:
                 raise ValueError(
                     f"{self.kind}: the output would have {out} elements along its axis {axis + 2}, of "
-                    f"{whole} before padding; supported are 1 or more, of at most {_MOST_PIXELS:,}"
+                    f"{whole} before padding; supported are 1 or more, of at most {MOST_PIXELS:,}"
                 )
-            found.append((whole, pads, out))
+            found.append((whole, cut, out))
         return found
 
     def _cut(
@@ -280,7 +247,7 @@ class FloatConvTranspose(_Convolution):
         same: int,
         wanted: int | None,
         step: int,
-        paddings: str | spatial.AxisPads,
+        pads: str | Pads,
         axis: int,
     ) -> tuple[Pair, int]:
         """Return the elements cut off `whole` at both ends, and those that remain."""
@@ -291,13 +258,13 @@ class FloatConvTranspose(_Convolution):
                     f"reach {whole} elements in steps of {step}, not {wanted}"
                 )
             total, out = max(whole - wanted, 0), wanted
-        elif not isinstance(paddings, str):
-            return paddings[axis], whole - sum(paddings[axis])
+        elif not isinstance(pads, str):
+            return pads[axis], whole - sum(pads[axis])
         else:
-            total = 0 if paddings == "valid" else max(whole - same, 0)
+            total = 0 if pads == "valid" else max(whole - same, 0)
             out = whole - total
         less, rest = total // 2, total - total // 2
-        return ((less, rest) if paddings == "same" else (rest, less)), out
+        return ((less, rest) if pads == "same" else (rest, less)), out
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
@@ -315,10 +282,7 @@ class FloatConvTranspose(_Convolution):
         x, w = inputs[:2]
         batch, ic, *image = x.shape
         ocg, kernel, rank = w.shape[1], w.shape[2:], len(image)
-        strides, dilations = (
-            spatial.sizes(self.stride, "stride", rank),
-            spatial.sizes(self.dilation, "dilation", rank),
-        )
+        strides, dilations = self._steps(rank)
         rows = x.astype(np.float64).reshape(batch, self.groups, ic // self.groups, math.prod(image))
         # One matrix (oc // groups, ic // groups) for each group and element of the kernel.
         weight = np.moveaxis(w.astype(np.float64).reshape(self.groups, -1, *w.shape[1:]), 1, 2)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.conv import IMAGE_AXES, conv_window
-from systolic.layers.geometry import Pads, Pair, Window, padding_spec, pair
+from systolic.layers.conv import Conv2d, conv_window, put_window
+from systolic.layers.geometry import Sizes, Window
 from systolic.layers.host._inputs import expect_dtype, take
 
 
@@ -114,28 +114,20 @@ class FloatConv2d(HostLayer):
     weight: np.ndarray
     bias: np.ndarray | None = None
     relu: bool = field(default=False, kw_only=True)
-    stride: int | Pair = field(default=(1, 1), kw_only=True)
-    padding: str | int | Pair | Pads = field(default=((0, 0), (0, 0)), kw_only=True)
-    dilation: int | Pair = field(default=(1, 1), kw_only=True)
+    stride: int | Sizes = field(default=(1, 1), kw_only=True)
+    padding: str | int | tuple[Any, ...] = field(default=((0, 0), (0, 0)), kw_only=True)
+    dilation: int | Sizes = field(default=(1, 1), kw_only=True)
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         _put_weights(self, ndim=4, axes="(oc, ic // groups, kh, kw)", output_axis=0)
-        object.__setattr__(self, "stride", pair(self.stride, "stride"))
-        object.__setattr__(self, "dilation", pair(self.dilation, "dilation"))
-        object.__setattr__(self, "padding", padding_spec(self.padding))
-        object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
-        if self.weight.shape[0] % self.groups:
-            raise ValueError(
-                f"FloatConv2d: weight has {self.weight.shape[0]} output channels, which {self.groups} groups "
-                "do not divide"
-            )
+        put_window(self, 2)
 
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
-            raise ValueError(f"FloatConv2d takes images {IMAGE_AXES['NCHW']}, not {_check.shape(shape)}")
-        stride, dilation, padding = cast(Any, (self.stride, self.dilation, self.padding))
-        return conv_window(shape, self.weight.shape, stride, dilation, padding, self.groups, "NCHW")
+            raise ValueError(f"FloatConv2d takes images {Conv2d.layouts['NCHW']}, not {_check.shape(shape)}")
+        given: Any = (self.stride, self.dilation, self.padding)
+        return conv_window(shape, self.weight.shape, *given, self.groups)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, oh, ow)."""
