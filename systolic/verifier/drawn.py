@@ -23,8 +23,8 @@ from systolic.model import Node
 from systolic.reference import oracle
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
 from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
-from systolic.verifier.expected import expected_output, explicit_pads
-from systolic.verifier.expected_products import matmul_sums
+from systolic.verifier.expected import expected_output
+from systolic.verifier.expected_products import explicit_pads, matmul_sums
 from systolic.verifier.locate import causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
 from systolic.verifier.operands import Operands, conv_operands

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -17,29 +17,13 @@ from systolic.layers.host.delegated import FloatProduct
 from systolic.reference import fold_times, oracle
 from systolic.verifier.difference import FLOAT_TOLERANCE
 from systolic.verifier.expected_host import HOST, ROUNDED, max_pool_2d
-from systolic.verifier.expected_products import PRODUCTS, SUMS, _scales
+from systolic.verifier.expected_products import PRODUCTS, SUMS, _scales, window_pads
 from systolic.verifier.expected_quantized import QUANTIZED
 from systolic.verifier.operands import Operands
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 
-
-def explicit_pads(
-    padding: str | Pads, image: Pair, kernel: Pair, stride: Pair, dilation: Pair | None = (1, 1)
-) -> Pads:
-    """Return a window's padding in pixels, "same" resolved as ONNX Runtime does; no dilation: of a pool."""
-    if not isinstance(padding, str):
-        return padding
-    top, left = (
-        oracle.auto_pads(padding, size, (k - 1) * d + 1, step, pool=dilation is None)
-        for size, k, step, d in zip(image, kernel, stride, dilation or (1, 1), strict=True)
-    )
-    return top, left
-
-
-def _image(x: np.ndarray, layout: str) -> tuple[int, int]:
-    return (x.shape[2], x.shape[3]) if layout == "NCHW" else (x.shape[1], x.shape[2])
+def _image(x: np.ndarray, layout: str) -> tuple[int, ...]:
+    return x.shape[2:] if layout == "NCHW" else x.shape[1:3]
 
 
 def _add(layer: layers.Add, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -56,24 +40,19 @@ def _add(layer: layers.Add, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _max_pool(layer: layers.MaxPool2d, x: np.ndarray) -> np.ndarray:
     if x.dtype.name not in ("int8", "uint8"):
         return max_pool_2d(layer, x)
-    kernel, stride, dilation, padding = cast(Any, (layer.kernel, layer.stride, layer.dilation, layer.padding))
-    pads = explicit_pads(padding, _image(x, layer.layout), kernel, stride, None)
+    kernel: Any = layer.kernel
+    stride, dilation, pads = window_pads(layer, _image(x, layer.layout), kernel, pool=True)
     return oracle.max_pool(
-        x,
-        kernel=kernel,
-        stride=stride,
-        pads=pads,
-        dilation=dilation,
-        ceil_mode=layer.ceil_mode,
+        x, kernel=kernel, stride=stride, pads=pads, dilation=dilation, ceil_mode=layer.ceil_mode,
         layout=layer.layout,
-    )
+    )  # fmt: skip
 
 
 def _average_pool(layer: layers.AveragePool2d, x: np.ndarray) -> np.ndarray:
-    kernel, stride, padding = cast(Any, (layer.kernel, layer.stride, layer.padding))
+    kernel: Any = layer.kernel
+    stride, _, pads = window_pads(layer, _image(x, layer.layout), kernel, pool=True)
     return oracle.qlinear_average_pool(
-        x, *_scales(layer.x), *_scales(layer.y), kernel=kernel, stride=stride,
-        pads=explicit_pads(padding, _image(x, layer.layout), kernel, stride, None),
+        x, *_scales(layer.x), *_scales(layer.y), kernel=kernel, stride=stride, pads=pads,
         count_include_pad=layer.count_include_pad, ceil_mode=layer.ceil_mode, layout=layer.layout,
     )  # fmt: skip
 

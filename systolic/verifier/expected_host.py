@@ -11,7 +11,7 @@ import numpy as np
 from systolic import layers
 from systolic.layers import Layer
 from systolic.reference import oracle
-from systolic.verifier.expected_products import _each, _pads
+from systolic.verifier.expected_products import per_axis, window_pads
 
 Sizes = tuple[int, ...]
 
@@ -21,14 +21,6 @@ def _normal(axes: Any, rank: int) -> Sizes:
 
 
 # Windows
-
-
-def window_pads(layer: Any, image: Sizes, kernel: Sizes, *, pool: bool = False) -> tuple[Sizes, Sizes, Any]:
-    """Return stride, dilation and (before, after) of a layer's window along each axis."""
-    rank = len(image)
-    stride, dilation = (_each(value or 1, rank) for value in (layer.stride, layer.dilation))
-    padding = layer.padding if isinstance(layer.padding, str) else _each(layer.padding or 0, rank)
-    return tuple(stride), tuple(dilation), _pads(padding, image, kernel, stride, dilation, pool=pool)
 
 
 def _before(pads: Any) -> Sizes:
@@ -91,15 +83,15 @@ def _conv_transpose(
     layer: layers.FloatConvTranspose, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None
 ) -> np.ndarray:
     rank = x.ndim - 2
-    stride, dilation = _each(layer.stride, rank), _each(layer.dilation, rank)
-    more = _each(layer.output_padding, rank)
+    stride, dilation = per_axis(layer.stride, rank), per_axis(layer.dilation, rank)
+    more = per_axis(layer.output_padding, rank)
     out = layer.output_shape(x.shape, w.shape)[2:]
     before = []
     for axis in range(rank):
         whole = stride[axis] * (x.shape[2 + axis] - 1) + more[axis] + (w.shape[2 + axis] - 1) * dilation[axis]
         cut = max(whole + 1 - out[axis], 0)
         if layer.output_size is None and not isinstance(layer.padding, str):
-            pad = _each(layer.padding, rank)[axis]
+            pad = per_axis(layer.padding, rank)[axis]
             before.append(pad if isinstance(pad, int) else pad[0])
         else:
             before.append(cut // 2 if layer.padding == "same" else cut - cut // 2)

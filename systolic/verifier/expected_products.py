@@ -136,7 +136,7 @@ def _dense_sums(layer: layers.Dense, x: np.ndarray) -> tuple[np.ndarray, Operand
 # Convolutions over 1 to 3 axes, as convolutions of images
 
 
-def _pads(
+def explicit_pads(
     padding: Any, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, *, pool: bool = False
 ) -> Any:
     """Return (before, after) for each axis, "same" resolved as ONNX Runtime does: for a pool undilated."""
@@ -148,7 +148,17 @@ def _pads(
     )
 
 
-def _each(value: Any, rank: int) -> Any:
+def window_pads(layer: Any, image: Sizes, kernel: Sizes, *, pool: bool = False) -> tuple[Any, Any, Any]:
+    """Return stride, dilation and (before, after) of a layer's window along each axis."""
+    rank = len(image)
+    steps = (layer.stride, getattr(layer, "dilation", 1))
+    stride, dilation = (tuple(per_axis(value or 1, rank)) for value in steps)
+    padding = layer.padding if isinstance(layer.padding, str) else per_axis(layer.padding or 0, rank)
+    return stride, dilation, explicit_pads(padding, image, kernel, stride, dilation, pool=pool)
+
+
+def per_axis(value: Any, rank: int) -> Any:
+    """Return one number for each axis."""
     return (value,) * rank if isinstance(value, int) else value
 
 
@@ -161,9 +171,7 @@ def _images(
     looked up one by one, and stand as channels (channel, i) of image z.
     """
     rank = x.ndim - 2
-    stride, dilation = _each(layer.stride, rank), _each(layer.dilation, rank)
-    padding = layer.padding if isinstance(layer.padding, str) else _each(layer.padding, rank)
-    pads = _pads(padding, x.shape[2:], w.shape[2:], stride, dilation)
+    stride, dilation, pads = window_pads(layer, x.shape[2:], w.shape[2:])
     if rank == 1:
         x, w = x[:, :, np.newaxis], w[:, :, np.newaxis]
         stride, dilation, pads = (1, *stride), (1, *dilation), ((0, 0), *pads)

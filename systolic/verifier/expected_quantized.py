@@ -14,7 +14,7 @@ from systolic import layers
 from systolic.layers import Layer
 from systolic.quant import QuantParams
 from systolic.reference import oracle
-from systolic.verifier.expected_products import _scales
+from systolic.verifier.expected_products import _scales, window_pads
 
 _F = np.float32
 
@@ -138,10 +138,11 @@ def _global_pool(layer: layers.QLinearGlobalAveragePool, x: np.ndarray) -> np.nd
 
 def _average_pool(layer: layers.QLinearAveragePool, x: np.ndarray) -> np.ndarray:
     moved = np.moveaxis(x, -1, 1) if layer.channels_last else x
-    sizes, kernel, stride = moved.shape[2:], tuple(layer.kernel), tuple(layer.stride or ())
+    sizes, kernel = moved.shape[2:], tuple(layer.kernel)
+    stride, _, pads = window_pads(layer, sizes, kernel, pool=True)
+    starts = [-before for before, _ in pads]
     shape = layer.output_shape(x.shape)
     outputs = shape[1:-1] if layer.channels_last else shape[2:]
-    starts = [_first(layer, *each) for each in zip(sizes, kernel, stride, range(len(sizes)), strict=True)]
     if sizes == kernel and not any(starts) and set(outputs) == {1} and _unpadded(layer):
         return _global_pool(
             layers.QLinearGlobalAveragePool(layer.x, layer.y, channels_last=layer.channels_last), x
@@ -164,13 +165,6 @@ def _average_pool(layer: layers.QLinearAveragePool, x: np.ndarray) -> np.ndarray
 
 def _unpadded(layer: layers.QLinearAveragePool) -> bool:
     return isinstance(layer.padding, str) or not any(map(sum, layer.padding or ()))
-
-
-def _first(layer: layers.QLinearAveragePool, size: int, kernel: int, step: int, axis: int) -> int:
-    """Return where the first window begins along an axis; before the tensor, it is negative."""
-    if not isinstance(layer.padding, str):
-        return -layer.padding[axis][0] if layer.padding else 0
-    return -oracle.auto_pads(layer.padding, size, kernel, step, pool=True)[0]
 
 
 QUANTIZED: dict[type[Layer], Callable[..., Any]] = {
