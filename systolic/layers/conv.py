@@ -19,10 +19,9 @@ from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.gemm import Gemm
 from systolic.layers import parameters
-from systolic.layers.base import ArrayLayer, Layer, Shape
+from systolic.layers.base import Layer, Shape
 from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, sizes, window
 from systolic.lowered import RAW, Epilogue, Lowered, Patches
-from systolic.quant import QuantParams
 
 
 def lower_conv2d(
@@ -173,14 +172,9 @@ class TensorConv(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Conv(ArrayLayer):
+class _Conv(parameters.WeightedLayer):
     """Base of the convolutions that hold their weights."""
 
-    weight: np.ndarray
-    x: QuantParams = field(kw_only=True)
-    w: QuantParams = field(kw_only=True)
-    y: QuantParams | None = field(kw_only=True)
-    bias: np.ndarray | None = field(default=None, kw_only=True)
     stride: int | Sizes = field(default=1, kw_only=True)
     padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
     dilation: int | Sizes = field(default=1, kw_only=True)
@@ -192,22 +186,12 @@ class _Conv(ArrayLayer):
     """The axes of the input by the name of a layout, channels first and channels last."""
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        kind, first = type(self).__name__, next(iter(self.layouts))
-        rank = len(first) - 2
-        kernel = ", ".join(f"k{axis.lower()}" for axis in first[2:])
-        axes = f"(oc, ic // groups, {kernel})"
-        weight = parameters.check_weight(kind, self.weight, self.w, ndim=2 + rank, axes=axes)
-        oc = weight.shape[0]
-        parameters.check_params(kind, self.x, self.w, self.y, w_axis=0, channels=oc)
-        parameters.check_rounding(kind, self.rounding, self.x, self.w, self.y)
-        put("weight", weight)
-        put("bias", parameters.check_bias(kind, self.bias, oc))
-        put_window(self, rank)
+        first = next(iter(self.layouts))
+        kernel = "".join(f", k{axis.lower()}" for axis in first[2:])
+        self._put_parameters(f"(oc, ic // groups{kernel})", 0, self.rounding)
+        put_window(self, len(first) - 2)
         layout = first if isinstance(self.layout, str) and not self.layout else self.layout
-        put("layout", _check.choice(layout, "layout", tuple(self.layouts)))
+        object.__setattr__(self, "layout", _check.choice(layout, "layout", tuple(self.layouts)))
 
     @cached_property
     def _epilogue(self) -> Epilogue:
@@ -249,12 +233,6 @@ class _Conv(ArrayLayer):
         """Return the batch, the output channels and the sizes of the output, in the layer's layout."""
         out, oc = self._window(shapes[0]).out, self.weight.shape[0]
         return (shapes[0][0], *out, oc) if self._last else (shapes[0][0], oc, *out)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, or float32."""
-        if dtypes[0] != self.x.dtype:
-            raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
-        return "float32" if self.y is None else self.y.dtype
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""

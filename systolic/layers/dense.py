@@ -11,13 +11,12 @@ import numpy as np
 from systolic import _check, _hints
 from systolic.gemm import Gemm
 from systolic.layers import parameters
-from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.base import Shape
 from systolic.lowered import Epilogue, Lowered
-from systolic.quant import QuantParams
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dense(ArrayLayer):
+class Dense(parameters.WeightedLayer):
     """A quantized fully connected layer, ``y = x @ weight + bias``.
 
     Parameters
@@ -54,19 +53,10 @@ class Dense(ArrayLayer):
     (5, 3)
     """
 
-    weight: np.ndarray
-    x: QuantParams = field(kw_only=True)
-    w: QuantParams = field(kw_only=True)
-    y: QuantParams | None = field(kw_only=True)
-    bias: np.ndarray | None = field(default=None, kw_only=True)
     rounding: str = field(default="half_even", kw_only=True)
 
     def __post_init__(self) -> None:
-        weight = parameters.check_weight("Dense", self.weight, self.w, ndim=2, axes="(K, N)")
-        parameters.check_params("Dense", self.x, self.w, self.y, w_axis=1, channels=weight.shape[1])
-        parameters.check_rounding("Dense", self.rounding, self.x, self.w, self.y)
-        object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", parameters.check_bias("Dense", self.bias, weight.shape[1]))
+        self._put_parameters("(K, N)", 1, self.rounding)
 
     @cached_property
     def _epilogue(self) -> Epilogue:
@@ -83,12 +73,6 @@ class Dense(ArrayLayer):
                 f"{_hints.other_product(shape, self.weight.shape)}"
             )
         return (*shape[:-1], self.weight.shape[1])
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, or float32."""
-        if dtypes[0] != self.x.dtype:
-            raise TypeError(f"Dense takes {self.x.dtype}, as its x says, not {dtypes[0]}")
-        return "float32" if self.y is None else self.y.dtype
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product."""

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from systolic import _check
+from systolic.layers.base import ArrayLayer
 from systolic.lowered import Epilogue
 from systolic.quant import ROUNDINGS, QuantParams, multiplier
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightedLayer(ArrayLayer):
+    """Base of the layers that hold their weights and all quantization parameters."""
+
+    weight: np.ndarray
+    x: QuantParams = field(kw_only=True)
+    w: QuantParams = field(kw_only=True)
+    y: QuantParams | None = field(kw_only=True)
+    bias: np.ndarray | None = field(default=None, kw_only=True)
+
+    def _put_parameters(self, axes: str, w_axis: int, rounding: str) -> None:
+        """Check the parameters, and put weights and bias into their stored form: read-only arrays."""
+        kind, ndim = type(self).__name__, axes.count(",") + 1
+        weight = _check.operand(self.weight, f"{kind}: weight", ndim=ndim, axes=axes)
+        if isinstance(self.w, QuantParams) and weight.dtype.name != self.w.dtype:
+            raise TypeError(f"{kind}: weight holds {weight.dtype}, but w says {self.w.dtype}")
+        channels, bias = weight.shape[w_axis], self.bias
+        check_params(kind, self.x, self.w, self.y, w_axis=w_axis, channels=channels)
+        check_rounding(kind, rounding, self.x, self.w, self.y)
+        object.__setattr__(self, "weight", frozen(weight))
+        if bias is not None:
+            bias = _check.integers(bias, f"{kind}: bias", "int32")
+            if bias.shape != (channels,):
+                raise ValueError(
+                    f"{kind}: bias must have one value per output channel, ({channels},), "
+                    f"not {_check.shape(bias.shape)}"
+                )
+            object.__setattr__(self, "bias", frozen(bias))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return y's type, or float32."""
+        if dtypes[0] != self.x.dtype:
+            raise TypeError(f"{type(self).__name__} takes {self.x.dtype}, as its x says, not {dtypes[0]}")
+        return "float32" if self.y is None else self.y.dtype
 
 
 def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
@@ -30,27 +68,6 @@ def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: i
         count = w.scales.size
         if count != channels:
             raise ValueError(f"{layer}: w has {count} scales for {channels} output channels")
-
-
-def check_weight(layer: str, weight: Any, w: Any, *, ndim: int, axes: str) -> np.ndarray:
-    """Return the weights as a read-only array of w's type."""
-    values = _check.operand(weight, f"{layer}: weight", ndim=ndim, axes=axes)
-    if isinstance(w, QuantParams) and values.dtype.name != w.dtype:
-        raise TypeError(f"{layer}: weight holds {values.dtype}, but w says {w.dtype}")
-    return frozen(values)
-
-
-def check_bias(layer: str, bias: Any, channels: int) -> np.ndarray | None:
-    """Return the bias as a read-only int32 array, or None."""
-    if bias is None:
-        return None
-    values = _check.integers(bias, f"{layer}: bias", "int32")
-    if values.shape != (channels,):
-        raise ValueError(
-            f"{layer}: bias must have one value per output channel, ({channels},), "
-            f"not {_check.shape(values.shape)}"
-        )
-    return frozen(values)
 
 
 def check_rounding(layer: str, rounding: Any, x: QuantParams, w: QuantParams, y: QuantParams | None) -> None:

@@ -34,14 +34,12 @@ def _qlinear_conv(op: Operator) -> Converted:
         **conv_window(op, rank),
     }
     read = op.inputs[:1]
-    if rank == 1:
-        return layers.Conv1d(weight, groups=groups, layout="NWC" if last else "NCW", **options), read
-    if rank == 3:
-        return layers.Conv3d(weight, groups=groups, layout="NDHWC" if last else "NCDHW", **options), read
-    options["layout"] = "NHWC" if last else "NCHW"
-    if groups > 1 and weight.shape[1] == 1 and weight.shape[0] % groups == 0:
+    kinds: tuple[type[Any], ...] = (layers.Conv1d, layers.Conv2d, layers.Conv3d)
+    kind = kinds[rank - 1]
+    options["layout"] = tuple(kind.layouts)[last]
+    if rank == 2 and groups > 1 and weight.shape[1] == 1 and weight.shape[0] % groups == 0:
         return layers.DepthwiseConv2d(weight, multiplier=weight.shape[0] // groups, **options), read
-    return layers.Conv2d(weight, groups=groups, **options), read
+    return kind(weight, groups=groups, **options), read
 
 
 def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
