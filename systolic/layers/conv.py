@@ -151,13 +151,12 @@ class TensorConv(Layer):
         object.__setattr__(self, "padding", pads)
         object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
 
-    def _expect_rank(self, x: Shape, w: Shape, axes: str = "(oc, ic // groups, ...)") -> int:
-        """Return the number of axes along which w slides over x."""
+    def _expect_rank(self, x: Shape, w: Shape, axes: str = "(oc, ic // groups, ...)") -> None:
+        """Raise ValueError unless x and w have as many axes, and w slides along 1 to 3."""
         if len(x) - 2 not in AXES:
             raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
         if len(w) != len(x):
             raise ValueError(f"{self.kind} takes w {axes} with {len(x)} axes as x has, not {_check.shape(w)}")
-        return len(x) - 2
 
     def _gemm(self, x: Shape, w: Shape, window: Window) -> Gemm:
         m, k = math.prod(window.out, start=x[0]), math.prod(w[1:])

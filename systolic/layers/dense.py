@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,17 @@ from systolic.gemm import Gemm
 from systolic.layers import parameters
 from systolic.layers.base import Shape
 from systolic.lowered import Epilogue, Lowered
+
+
+def dense_shape(layer: Any, shape: Shape) -> Shape:
+    """Return (..., N) for (..., K), of a layer with a weight (K, N); ValueError if the shape does not fit."""
+    weight = layer.weight.shape
+    if len(shape) < 1 or shape[-1] != weight[0]:
+        raise ValueError(
+            f"{layer.kind} takes inputs (..., {weight[0]}), as its weight has {weight[0]} rows, "
+            f"not {_check.shape(shape)}{_hints.other_product(shape, weight)}"
+        )
+    return (*shape[:-1], weight[1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,14 +77,7 @@ class Dense(parameters.WeightedLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""
-        (shape,) = shapes
-        if len(shape) < 1 or shape[-1] != self.weight.shape[0]:
-            raise ValueError(
-                f"Dense takes inputs (..., {self.weight.shape[0]}), as its weight has "
-                f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
-                f"{_hints.other_product(shape, self.weight.shape)}"
-            )
-        return (*shape[:-1], self.weight.shape[1])
+        return dense_shape(self, *shapes)
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product."""

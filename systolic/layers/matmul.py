@@ -42,15 +42,21 @@ def matrix_shapes(x: Shape, w: Shape) -> tuple[Shape, Shape]:
     return (x if len(x) > 1 else (1, *x)), (w if len(w) > 1 else (*w, 1))
 
 
-def exchanged(layer: str, name: str, shape: Shape, transpose: bool) -> Shape:
-    """Return an operand's shape, with its last two axes exchanged if it is to be transposed."""
-    if not transpose:
-        return shape
-    if len(shape) < 2:
-        raise ValueError(
-            f"{layer}: {name} must have 2 axes or more to be transposed, not {_check.shape(shape)}"
-        )
-    return (*shape[:-2], shape[-1], shape[-2])
+def exchanged_shapes(layer: str, shapes: Sequence[Shape], transpose: tuple[bool, bool]) -> list[Shape]:
+    """Return the shapes of x and w with the last two axes exchanged of those that are to be transposed."""
+    for name, shape, exchange in zip("xw", shapes, transpose, strict=True):
+        if exchange and len(shape) < 2:
+            raise ValueError(
+                f"{layer}: {name} must have 2 axes or more to be transposed, not {_check.shape(shape)}"
+            )
+    pairs = zip(shapes, transpose, strict=True)
+    return [(*shape[:-2], shape[-1], shape[-2]) if exchange else shape for shape, exchange in pairs]
+
+
+def exchange(operands: Sequence[np.ndarray], transpose: tuple[bool, bool]) -> list[np.ndarray]:
+    """Return x and w with their last two axes exchanged where they are to be transposed."""
+    pairs = zip(operands, transpose, strict=True)
+    return [operand.swapaxes(-1, -2) if exchange else operand for operand, exchange in pairs]
 
 
 def expect_bias(layer: str, bias: Shape, out: Shape) -> None:
@@ -157,10 +163,8 @@ class MatMul(ArrayLayer):
 
     def _shapes(self, shapes: tuple[Shape, ...]) -> tuple[Shape, Shape]:
         zero_points.expect_count("MatMul", len(shapes), 2, 3, "x, w, bias")
-        return (
-            exchanged("MatMul", "x", shapes[0], self.transpose_x),
-            exchanged("MatMul", "w", shapes[1], self.transpose_w),
-        )
+        x, w = exchanged_shapes("MatMul", shapes[:2], (self.transpose_x, self.transpose_w))
+        return x, w
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
@@ -193,8 +197,7 @@ class MatMul(ArrayLayer):
         """Return the product of the operands."""
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         shape = self.output_shape(*(tensor.shape for tensor in inputs))
-        x, w = inputs[:2]
-        x, w = x.swapaxes(-1, -2) if self.transpose_x else x, w.swapaxes(-1, -2) if self.transpose_w else w
+        x, w = exchange(inputs[:2], (self.transpose_x, self.transpose_w))
         epilogue = self._epilogue
         if len(inputs) > 2:
             epilogue = epilogue._replace(constant=bias_term(inputs[2], x.shape, w.shape))
@@ -256,7 +259,7 @@ class MatMulInteger(ArrayLayer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MatMulIntegerToFloat(ArrayLayer):
+class MatMulIntegerToFloat(MatMulInteger):
     """The sums of :class:`MatMulInteger` as real numbers, ``acc * (x_scale * w_scale) + bias``.
 
     It reads x, w, x_scale and w_scale, float32, x_zero_point and w_zero_point, and, if a seventh
@@ -277,47 +280,40 @@ class MatMulIntegerToFloat(ArrayLayer):
     (2, 5)
     """
 
-    inputs: ClassVar[None] = None
-
     _NAMES: ClassVar[str] = "x, w, x_scale, w_scale, x_zero_point, w_zero_point, bias"
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
-        kind = "MatMulIntegerToFloat"
-        zero_points.expect_count(kind, len(shapes), 6, 7, self._NAMES)
+        zero_points.expect_count(self.kind, len(shapes), 6, 7, self._NAMES)
         x, w = shapes[:2]
-        out = product_shape(kind, x, w)
+        out = product_shape(self.kind, x, w)
         for name, shape in (("x_scale", shapes[2]), ("x_zero_point", shapes[4])):
             if shape not in ((), (1,)):
-                raise ValueError(f"{kind}: {name} must be one number, not {_check.shape(shape)}")
-        zero_points.per_column(f"{kind}: w_scale", shapes[3], w)
-        _zero_shapes(kind, x, w, shapes[4:6])
+                raise ValueError(f"{self.kind}: {name} must be one number, not {_check.shape(shape)}")
+        zero_points.per_column(f"{self.kind}: w_scale", shapes[3], w)
+        _zero_shapes(self.kind, x, w, shapes[4:6])
         columns = w[-1] if len(w) > 1 else 1
         if len(shapes) > 6 and shapes[6] != (columns,):
             raise ValueError(
-                f"{kind}: bias must have one value per column, ({columns},), not {_check.shape(shapes[6])}"
+                f"{self.kind}: bias must have one value per column, ({columns},), "
+                f"not {_check.shape(shapes[6])}"
             )
         if len(shapes) > 6 and not _scales_at_once(shapes[3], w):
             raise ValueError(
-                f"{kind} takes no bias beside a w_scale {_check.shape(shapes[3])} of {_check.shape(w)}: ONNX "
-                "Runtime would scale the bias too; give w_scale w's shape with 1 for K, or add the bias later"
+                f"{self.kind} takes no bias beside a w_scale {_check.shape(shapes[3])} of {_check.shape(w)}: "
+                "ONNX Runtime would scale the bias too; give w_scale w's shape with 1 for K, or add the bias "
+                "later"
             )
         return out
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32"."""
-        kind = "MatMulIntegerToFloat"
-        zero_points.expect_count(kind, len(dtypes), 6, 7, self._NAMES)
-        _expect_types(kind, dtypes[0], dtypes[1], dtypes[4:6])
+        zero_points.expect_count(self.kind, len(dtypes), 6, 7, self._NAMES)
+        _expect_types(self.kind, dtypes[0], dtypes[1], dtypes[4:6])
         for name, dtype in zip(("x_scale", "w_scale", "bias"), (*dtypes[2:4], *dtypes[6:]), strict=False):
             if dtype != "float32":
-                raise TypeError(f"{kind}: {name} must hold float32, not {dtype}")
+                raise TypeError(f"{self.kind}: {name} must hold float32, not {dtype}")
         return "float32"
-
-    def products(self, *shapes: Shape) -> Gemm:
-        """Return the sizes of the product, one per matrix of w that a stack needs."""
-        self.output_shape(*shapes)
-        return matmul_gemm(*matrix_shapes(*shapes[:2]))
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of the operands."""
@@ -333,7 +329,7 @@ class MatMulIntegerToFloat(ArrayLayer):
             late_scale = w_scale
         epilogue = Epilogue(
             scale=scale, late_scale=late_scale, float_bias=inputs[6] if len(inputs) > 6 else None,
-            dtype="float32", **zero_terms("MatMulIntegerToFloat", x.shape, w.shape, inputs[4:6]),
+            dtype="float32", **zero_terms(self.kind, x.shape, w.shape, inputs[4:6]),
         )  # fmt: skip
         return lower_tensors(x, w, shape, epilogue)
 

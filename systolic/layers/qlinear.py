@@ -22,7 +22,8 @@ from systolic.layers.geometry import Window
 from systolic.layers.matmul import (
     MatMulInteger,
     bias_term,
-    exchanged,
+    exchange,
+    exchanged_shapes,
     expect_bias,
     lower_tensors,
     matrix_shapes,
@@ -144,13 +145,7 @@ class QLinearMatMul(MatMulInteger):
 
     def _integer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         x, w, *zeros = _integer_inputs(shapes)
-        x = exchanged(self.kind, "x", x, self.transpose_x)
-        return [x, exchanged(self.kind, "w", w, self.transpose_w), *zeros]
-
-    def _integer_arrays(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        x, w, *zeros = _integer_inputs(inputs)
-        x = x.swapaxes(-1, -2) if self.transpose_x else x
-        return [x, w.swapaxes(-1, -2) if self.transpose_w else w, *zeros]
+        return [*exchanged_shapes(self.kind, (x, w), (self.transpose_x, self.transpose_w)), *zeros]
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
@@ -180,7 +175,8 @@ class QLinearMatMul(MatMulInteger):
         """Return the product of the operands."""
         shape = self.output_shape(*(tensor.shape for tensor in inputs))
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
-        x, w, *zeros = self._integer_arrays(inputs)
+        x, w, *zeros = _integer_inputs(inputs)
+        x, w = exchange((x, w), (self.transpose_x, self.transpose_w))
         w_scale = inputs[4].reshape(zero_points.per_column("w_scale", inputs[4].shape, w.shape))
         terms: dict[str, Any] = zero_terms(self.kind, x.shape, w.shape, zeros)
         for bias in _bias(inputs):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _check, _hints
+from systolic import _check
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import Conv2d, conv_window, put_window
+from systolic.layers.dense import dense_shape
 from systolic.layers.geometry import Sizes, Window
 from systolic.layers.host._inputs import expect_dtype, take
 
@@ -54,14 +55,7 @@ class FloatDense(HostLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""
-        (shape,) = take(self, shapes)
-        if len(shape) < 1 or shape[-1] != self.weight.shape[0]:
-            raise ValueError(
-                f"FloatDense takes inputs (..., {self.weight.shape[0]}), as its weight has "
-                f"{self.weight.shape[0]} rows, not {_check.shape(shape)}"
-                f"{_hints.other_product(shape, self.weight.shape)}"
-            )
-        return (*shape[:-1], self.weight.shape[1])
+        return dense_shape(self, *take(self, shapes))
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32", the input's type."""
