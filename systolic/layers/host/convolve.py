@@ -14,7 +14,7 @@ from systolic import _check
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import TensorConv
-from systolic.layers.geometry import MOST_PIXELS, Pads, Pair, Window, paddings, taps
+from systolic.layers.geometry import MOST_PIXELS, Pair, Window, paddings, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.delegated import FloatProduct
@@ -200,8 +200,8 @@ class FloatConvTranspose(_Convolution):
                 value = _check.integer(value, name, minimum=minimum)
             object.__setattr__(self, name, value)
 
-    def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, Pair, int]]:
-        """Return, along each axis, the elements of y before any are cut off, those cut off, and y's size."""
+    def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
+        """Return, along each axis, the elements cut off at the beginning of y, and its size."""
         x, w = self._operands(shapes, "(ic, oc // groups, ...)")
         rank = len(x) - 2
         if x[1] != w[0] or w[0] % self.groups:
@@ -215,9 +215,8 @@ class FloatConvTranspose(_Convolution):
                 f"and {_check.shape(w)}"
             )
         strides, dilations = self._steps(rank)
-        more = (
-            self.output_padding if isinstance(self.output_padding, tuple) else (self.output_padding,) * rank
-        )
+        more: Any = self.output_padding
+        more = more if isinstance(more, tuple) else (more,) * rank
         wanted = (None,) * rank if self.output_size is None else self.output_size
         for name, sizes in (("output_padding", more), ("output_size", wanted)):
             if len(sizes) != rank:
@@ -232,25 +231,20 @@ class FloatConvTranspose(_Convolution):
                     f"not {more[axis]}"
                 )
             whole = step * (size - 1) + more[axis] + (w[2 + axis] - 1) * between + 1
-            cut, out = self._cut(whole, size * step, wanted[axis], step, pads, axis)
+            cut = pads if isinstance(pads, str) else pads[axis]
+            before, out = self._cut(whole, size * step, wanted[axis], step, cut, axis)
             if out < 1 or whole > MOST_PIXELS:
                 raise ValueError(
                     f"{self.kind}: the output would have {out} elements along its axis {axis + 2}, of "
                     f"{whole} before padding; supported are 1 or more, of at most {MOST_PIXELS:,}"
                 )
-            found.append((whole, cut, out))
+            found.append((before, out))
         return found
 
     def _cut(
-        self,
-        whole: int,
-        same: int,
-        wanted: int | None,
-        step: int,
-        pads: str | Pads,
-        axis: int,
-    ) -> tuple[Pair, int]:
-        """Return the elements cut off `whole` at both ends, and those that remain."""
+        self, whole: int, same: int, wanted: int | None, step: int, padding: str | Pair, axis: int
+    ) -> tuple[int, int]:
+        """Return the elements cut off at the beginning of `whole`, and those that remain."""
         if wanted is not None:
             if wanted - whole >= step:
                 raise ValueError(
@@ -258,20 +252,19 @@ class FloatConvTranspose(_Convolution):
                     f"reach {whole} elements in steps of {step}, not {wanted}"
                 )
             total, out = max(whole - wanted, 0), wanted
-        elif not isinstance(pads, str):
-            return pads[axis], whole - sum(pads[axis])
+        elif not isinstance(padding, str):
+            return padding[0], whole - sum(padding)
         else:
-            total = 0 if pads == "valid" else max(whole - same, 0)
+            total = 0 if padding == "valid" else max(whole - same, 0)
             out = whole - total
-        less, rest = total // 2, total - total // 2
-        return ((less, rest) if pads == "same" else (rest, less)), out
+        return (total + (padding != "same")) // 2, out
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
         axes = self._axes(shapes)
         oc = shapes[1][1] * self.groups
         self._expect_bias(shapes, oc)
-        return (shapes[0][0], oc, *(out for _, _, out in axes))
+        return (shapes[0][0], oc, *(out for _, out in axes))
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the transposed convolution, an ndarray (batch, oc, ...)."""
@@ -289,9 +282,9 @@ class FloatConvTranspose(_Convolution):
         # Elements of x and y that meet at each tap: x and y swap the roles they have in a convolution.
         places = [
             taps(out, kernel[axis], strides[axis], dilations[axis], before, image[axis])
-            for axis, (_, (before, _), out) in enumerate(axes)
+            for axis, (before, out) in enumerate(axes)
         ]
-        shape = (batch, self.groups, ocg, *(out for _, _, out in axes))
+        shape = (batch, self.groups, ocg, *(out for _, out in axes))
         require_array(shape, "float64", f"{self.kind}: the sums")
         sums = np.zeros(shape)
         with np.errstate(all="ignore"):
