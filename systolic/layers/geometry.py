@@ -47,16 +47,6 @@ def paddings(value: Any, rank: int) -> str | Pads:
     )
 
 
-def pair(value: Any, name: str) -> Sizes:
-    """Return an int or a pair (height, width) of ints as a pair."""
-    return sizes(value, name, 2)
-
-
-def padding_spec(value: Any) -> Any:
-    """Return a padding argument as a name or as ((top, bottom), (left, right))."""
-    return paddings(value, 2)
-
-
 class Window(NamedTuple):
     """A kernel sliding along one or more axes, with its padding resolved for one size of the image.
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from systolic import _check
 from systolic.layers.base import Shape
-from systolic.layers.geometry import LAYOUTS, Pads, Pair, padding_spec, pair
+from systolic.layers.geometry import LAYOUTS, Pads, Pair, paddings, sizes
 from systolic.layers.host._inputs import expect_images, image_axes
 from systolic.layers.host.qlinear_pool import GlobalMeans, Means
 from systolic.layers.host.windows import Maxima, Pool
@@ -23,9 +23,10 @@ class _Images(Pool):
     names: ClassVar[tuple[str, ...]] = ("height", "width")
 
     def _put_window(self, steps: Collection[str]) -> None:
-        kernel = pair(self.kernel, "kernel")
-        stored = {name: pair(getattr(self, name), name) for name in steps if getattr(self, name) is not None}
-        padding = padding_spec(self.padding)
+        kernel = sizes(self.kernel, "kernel", 2)
+        given = {name: getattr(self, name) for name in steps}
+        stored = {name: sizes(value, name, 2) for name, value in given.items() if value is not None}
+        padding = paddings(self.padding, 2)
         for name, value in {"kernel": kernel, "stride": kernel, **stored, "padding": padding}.items():
             object.__setattr__(self, name, value)
         _check.choice(self.layout, "layout", LAYOUTS)
