@@ -181,26 +181,17 @@ class _Conv(parameters.WeightedLayer):
     layout: str = field(default="", kw_only=True)
     rounding: str = field(default="half_even", kw_only=True)
 
+    w_axis: ClassVar[int] = 0
     layouts: ClassVar[dict[str, str]]
     """The axes of the input by the name of a layout, channels first and channels last."""
 
     def __post_init__(self) -> None:
         first = next(iter(self.layouts))
         kernel = "".join(f", k{axis.lower()}" for axis in first[2:])
-        self._put_parameters(f"(oc, ic // groups{kernel})", 0, self.rounding)
+        self._put_parameters(f"(oc, ic // groups{kernel})", self.rounding)
         put_window(self, len(first) - 2)
         layout = first if isinstance(self.layout, str) and not self.layout else self.layout
         object.__setattr__(self, "layout", _check.choice(layout, "layout", tuple(self.layouts)))
-
-    @cached_property
-    def _epilogue(self) -> Epilogue:
-        sums = self.weight.sum(axis=tuple(range(1, self.weight.ndim)), dtype=np.int64)
-        return parameters.epilogue(self, sums, self._k)
-
-    @cached_property
-    def _k(self) -> int:
-        """Products per output."""
-        return math.prod(self.weight.shape[1:])
 
     @cached_property
     def _pad_value(self) -> int:

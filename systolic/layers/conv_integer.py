@@ -49,12 +49,10 @@ class ConvInteger(TensorConv, ArrayLayer):
         zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         x, w = shapes[:2]
         self._expect_rank(x, w)
-        if len(shapes) > 2 and shapes[2] not in ((), (1,)):
-            raise ValueError(f"{self.kind}: x_zero_point must be one number, not {_check.shape(shapes[2])}")
-        if len(shapes) > 3 and shapes[3] not in ((), (1,), (w[0],)):
-            raise ValueError(
-                f"{self.kind}: w_zero_point must be one number or ({w[0]},), not {_check.shape(shapes[3])}"
-            )
+        if len(shapes) > 2:
+            zero_points.expect_single(self.kind, "x_zero_point", shapes[2])
+        if len(shapes) > 3:
+            zero_points.expect_per_channel(self.kind, "w_zero_point", shapes[3], w[0])
         return self._window_of(x, w)
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from systolic import _check, _hints
 from systolic.gemm import Gemm
 from systolic.layers import parameters
 from systolic.layers.base import Shape
-from systolic.lowered import Epilogue, Lowered
+from systolic.lowered import Lowered
 
 
 def dense_shape(layer: Any, shape: Shape) -> Shape:
@@ -67,13 +66,10 @@ class Dense(parameters.WeightedLayer):
 
     rounding: str = field(default="half_even", kw_only=True)
 
-    def __post_init__(self) -> None:
-        self._put_parameters("(K, N)", 1, self.rounding)
+    w_axis: ClassVar[int] = 1
 
-    @cached_property
-    def _epilogue(self) -> Epilogue:
-        sums = self.weight.sum(axis=0, dtype=np.int64)
-        return parameters.epilogue(self, sums, self.weight.shape[0])
+    def __post_init__(self) -> None:
+        self._put_parameters("(K, N)", self.rounding)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""

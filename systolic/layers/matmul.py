@@ -156,8 +156,7 @@ class MatMul(ArrayLayer):
 
     def __post_init__(self) -> None:
         channels = self.w.scales.size if isinstance(self.w, QuantParams) else 0
-        parameters.check_params("MatMul", self.x, self.w, self.y, w_axis=1, channels=channels)
-        parameters.check_rounding("MatMul", self.rounding, self.x, self.w, self.y)
+        parameters.check_params("MatMul", self.x, self.w, self.y, self.rounding, w_axis=1, channels=channels)
         _check.flag(self.transpose_x, "transpose_x")
         _check.flag(self.transpose_w, "transpose_w")
 
@@ -288,8 +287,7 @@ class MatMulIntegerToFloat(MatMulInteger):
         x, w = shapes[:2]
         out = product_shape(self.kind, x, w)
         for name, shape in (("x_scale", shapes[2]), ("x_zero_point", shapes[4])):
-            if shape not in ((), (1,)):
-                raise ValueError(f"{self.kind}: {name} must be one number, not {_check.shape(shape)}")
+            zero_points.expect_single(self.kind, name, shape)
         zero_points.per_column(f"{self.kind}: w_scale", shapes[3], w)
         _zero_shapes(self.kind, x, w, shapes[4:6])
         columns = w[-1] if len(w) > 1 else 1

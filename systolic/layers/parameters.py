@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,15 +25,17 @@ class WeightedLayer(ArrayLayer):
     y: QuantParams | None = field(kw_only=True)
     bias: np.ndarray | None = field(default=None, kw_only=True)
 
-    def _put_parameters(self, axes: str, w_axis: int, rounding: str) -> None:
+    w_axis: ClassVar[int]
+    """The weights' axis of output channels."""
+
+    def _put_parameters(self, axes: str, rounding: str) -> None:
         """Check the parameters, and put weights and bias into their stored form: read-only arrays."""
         kind, ndim = type(self).__name__, axes.count(",") + 1
         weight = _check.operand(self.weight, f"{kind}: weight", ndim=ndim, axes=axes)
         if isinstance(self.w, QuantParams) and weight.dtype.name != self.w.dtype:
             raise TypeError(f"{kind}: weight holds {weight.dtype}, but w says {self.w.dtype}")
-        channels, bias = weight.shape[w_axis], self.bias
-        check_params(kind, self.x, self.w, self.y, w_axis=w_axis, channels=channels)
-        check_rounding(kind, rounding, self.x, self.w, self.y)
+        channels, bias = weight.shape[self.w_axis], self.bias
+        check_params(kind, self.x, self.w, self.y, rounding, w_axis=self.w_axis, channels=channels)
         object.__setattr__(self, "weight", frozen(weight))
         if bias is not None:
             bias = _check.integers(bias, f"{kind}: bias", "int32")
@@ -42,6 +46,32 @@ class WeightedLayer(ArrayLayer):
                 )
             object.__setattr__(self, "bias", frozen(bias))
 
+    @cached_property
+    def _k(self) -> int:
+        """Products per output."""
+        return math.prod(self.weight.shape[: self.w_axis]) * math.prod(self.weight.shape[self.w_axis + 1 :])
+
+    @cached_property
+    def _epilogue(self) -> Epilogue:
+        layer: Any = self
+        taps = tuple(axis for axis in range(self.weight.ndim) if axis != self.w_axis)
+        sums = self.weight.sum(axis=taps, dtype=np.int64)
+        zero, zeros = int(self.x.zero_points), self.w.zero_points
+        total = -zero * sums + self._k * zero * zeros.astype(np.int64)
+        if self.bias is not None:
+            total = total + self.bias
+        found = scaled_epilogue(
+            self.x, self.w, self.y, layer.rounding,
+            constant=total.astype(np.int32),  # C-style conversion keeps the low 32 bits
+            w_zero=zero_term(zeros),
+        )  # fmt: skip
+        if found.rounding != "half_even":
+            return found
+        # The compiled loops take one for each channel.
+        assert found.scale is not None
+        spread = None if found.w_zero is None else np.full(sums.size, found.w_zero)
+        return found._replace(scale=np.full(sums.size, found.scale), w_zero=spread)
+
     def output_dtype(self, *dtypes: str) -> str:
         """Return y's type, or float32."""
         if dtypes[0] != self.x.dtype:
@@ -49,8 +79,11 @@ class WeightedLayer(ArrayLayer):
         return "float32" if self.y is None else self.y.dtype
 
 
-def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: int) -> None:
-    """Check a layer's quantization parameters: x and y per tensor, w per tensor or per channel."""
+def check_params(layer: str, x: Any, w: Any, y: Any, rounding: Any, *, w_axis: int, channels: int) -> None:
+    """Check a layer's quantization parameters: x and y per tensor, w per tensor or per channel.
+
+    Check also the name of the rounding, and that it can represent the layer's multipliers.
+    """
     for name, params in (("x", x), ("w", w), ("y", y)):
         if name == "y" and params is None:
             continue
@@ -68,10 +101,6 @@ def check_params(layer: str, x: Any, w: Any, y: Any, *, w_axis: int, channels: i
         count = w.scales.size
         if count != channels:
             raise ValueError(f"{layer}: w has {count} scales for {channels} output channels")
-
-
-def check_rounding(layer: str, rounding: Any, x: QuantParams, w: QuantParams, y: QuantParams | None) -> None:
-    """Check the name of a rounding, and that it can represent the layer's multipliers."""
     _check.choice(rounding, "rounding", tuple(ROUNDINGS))
     if y is not None:
         multiplier(x, w, y, rounding)
@@ -84,37 +113,6 @@ def frozen(values: np.ndarray) -> np.ndarray:
     copy = np.array(values, order="C")
     copy.flags.writeable = False
     return copy
-
-
-def epilogue(layer: Any, weight_sums: np.ndarray, k: int) -> Epilogue:
-    """Return the epilogue of a layer that holds its weights and all parameters.
-
-    Parameters
-    ----------
-    layer : Dense or a convolution
-    weight_sums : ndarray of int64, (channels,)
-        Sum of each output channel's weight codes.
-    k : int
-        Products per output.
-    """
-    x, w, channels = layer.x, layer.w, weight_sums.size
-    za = int(x.zero_points)
-    total = -za * weight_sums + k * za * w.zero_points.astype(np.int64)
-    if layer.bias is not None:
-        total = total + layer.bias
-    found = scaled_epilogue(
-        x, w, layer.y, layer.rounding,
-        constant=total.astype(np.int32),  # C-style conversion keeps the low 32 bits
-        w_zero=zero_term(w.zero_points),
-    )  # fmt: skip
-    if found.rounding != "half_even":
-        return found
-    # The compiled loops take one for each channel.
-    assert found.scale is not None
-    zeros = found.w_zero
-    return found._replace(
-        scale=np.full(channels, found.scale), w_zero=None if zeros is None else np.full(channels, zeros)
-    )
 
 
 def scaled_epilogue(

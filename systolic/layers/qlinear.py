@@ -68,10 +68,7 @@ class QLinearConv(ConvInteger):
         window = super().window(_integer_inputs(shapes))
         _expect_single(self.kind, shapes)
         channels = shapes[3][0]
-        if shapes[4] not in ((), (1,), (channels,)):
-            raise ValueError(
-                f"{self.kind}: w_scale must be one number or ({channels},), not {_check.shape(shapes[4])}"
-            )
+        zero_points.expect_per_channel(self.kind, "w_scale", shapes[4], channels)
         if len(shapes) > 8 and shapes[8] != (channels,):
             raise ValueError(f"{self.kind}: bias must be ({channels},), not {_check.shape(shapes[8])}")
         return window
@@ -199,8 +196,7 @@ def _expect_single(layer: str, shapes: Sequence[Shape]) -> None:
     """Raise ValueError unless x and y have one scale and zero point."""
     names = _NAMES.split(", ")
     for index in (1, 2, *((6, 7) if len(shapes) > 7 else ())):
-        if shapes[index] not in ((), (1,)):
-            raise ValueError(f"{layer}: {names[index]} must be one number, not {_check.shape(shapes[index])}")
+        zero_points.expect_single(layer, names[index], shapes[index])
 
 
 def _expect_types(layer: str, x_scale: str, w_scale: str, y: Sequence[str], bias: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Checks of zero points that arrive as tensors."""
+"""Checks of scales and zero points that arrive as tensors."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def per_column(name: str, shape: Shape, w: Shape) -> Shape:
         f"{name} must be one number, or one per column of an operand {_check.shape(w)} "
         f"((N,) or (..., 1, N)), not {_check.shape(shape)}"
     )
+
+
+def expect_single(layer: str, name: str, shape: Shape) -> None:
+    """Raise ValueError unless a tensor holds one number."""
+    if shape not in ((), (1,)):
+        raise ValueError(f"{layer}: {name} must be one number, not {_check.shape(shape)}")
+
+
+def expect_per_channel(layer: str, name: str, shape: Shape, channels: int) -> None:
+    """Raise ValueError unless a tensor holds one number, or one for each output channel."""
+    if shape not in ((), (1,), (channels,)):
+        raise ValueError(f"{layer}: {name} must be one number or ({channels},), not {_check.shape(shape)}")
 
 
 def expect_type(layer: str, name: str, dtype: str, operand: str) -> None:

@@ -64,10 +64,8 @@ class FloatConv(FloatProduct, _Convolution):
 
     Parameters
     ----------
-    stride, dilation : int or tuple of int
-        One for all axes, or one for each.
-    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
-    groups : int
+    stride, padding, dilation, groups
+        As for :class:`ConvInteger`.
     runtime_constants : tuple of int or None
         As for :class:`FloatMatMul`.
 
