@@ -7,7 +7,6 @@ the file holds.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import math
 from collections.abc import Iterator
@@ -53,6 +52,11 @@ def domain_of(proto: Any) -> str:
 def label(node: Any) -> str:
     """Return what a node is called in messages."""
     return node.name or next(filter(None, node.output), node.op_type)
+
+
+def where(node: Any) -> str:
+    """Return how messages begin that are about a node."""
+    return f"node {label(node)!r} ({node.op_type})"
 
 
 def tensors(graph: Any) -> Iterator[tuple[str, Any]]:
@@ -140,11 +144,11 @@ def _check_names(graph: Any) -> None:
     for node in graph.node:
         twice = _first_twice([attribute.name for attribute in node.attribute])
         if twice is not None:
-            raise ValueError(f"node {label(node)!r} ({node.op_type}) has two attributes {twice!r}")
+            raise ValueError(f"{where(node)} has two attributes {twice!r}")
         for attribute in node.attribute:
             if attribute.name in _PIXELS and any(abs(size) > _MOST_PIXELS for size in attribute.ints):
                 raise ValueError(
-                    f"node {label(node)!r} ({node.op_type}): {attribute.name} must hold sizes up to "
+                    f"{where(node)}: {attribute.name} must hold sizes up to "
                     f"{_MOST_PIXELS:,}, not {max(attribute.ints, key=abs):,}"
                 )
         for tensor in filter(None, node.output):
@@ -152,7 +156,7 @@ def _check_names(graph: Any) -> None:
                 other = "is an input or an initializer"
                 if tensor in writers:
                     other = f"node {label(writers[tensor])!r} writes as well"
-                raise ValueError(f"node {label(node)!r} ({node.op_type}) writes {tensor!r}, which {other}")
+                raise ValueError(f"{where(node)} writes {tensor!r}, which {other}")
             writers[tensor] = node
     _check_order(graph, given, writers)
     for value in graph.output:
@@ -203,6 +207,17 @@ def sort_nodes(graph: Any) -> None:
     graph.node.extend(kept)
 
 
+def _formal(node: Any, place: int, version: int) -> Any:
+    """Return what an operator's schema says of an input; None if it has none, or there is no schema."""
+    from onnx import defs
+
+    try:
+        inputs = defs.get_schema(node.op_type, version, domain_of(node)).inputs
+    except defs.SchemaError:
+        return None
+    return inputs[min(place, len(inputs) - 1)] if inputs else None
+
+
 def _check_gaps(graph: Any, versions: dict[str, int]) -> None:
     """Raise if a node leaves out an input that its operator must have: native code reads it all the same."""
     from onnx import defs
@@ -210,18 +225,10 @@ def _check_gaps(graph: Any, versions: dict[str, int]) -> None:
     for node in graph.node:
         for inner in subgraphs(node):
             _check_gaps(inner, versions)
-        if "" not in node.input:
-            continue
-        domain = domain_of(node)
-        try:
-            formal = defs.get_schema(node.op_type, versions.get(domain, 1), domain).inputs
-        except defs.SchemaError:
-            continue
         for place, name in enumerate(node.input):
-            kind = formal[min(place, len(formal) - 1)] if formal else None
-            if not name and kind is not None and kind.option != defs.OpSchema.FormalParameterOption.Optional:
-                where = f"node {label(node)!r} ({node.op_type})"
-                raise ValueError(f"{where}: input {place} ({kind.name}) is missing")
+            kind = None if name else _formal(node, place, versions.get(domain_of(node), 1))
+            if kind is not None and kind.option != defs.OpSchema.FormalParameterOption.Optional:
+                raise ValueError(f"{where(node)}: input {place} ({kind.name}) is missing")
 
 
 def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
@@ -232,9 +239,7 @@ def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
             if tensor in known:
                 continue
             if tensor not in writers:
-                raise ValueError(
-                    f"node {label(node)!r} ({node.op_type}) reads {tensor!r}, which is {_NOTHING}"
-                )
+                raise ValueError(f"{where(node)} reads {tensor!r}, which is {_NOTHING}")
             # Nodes are sorted, except in cycles.
             raise ValueError(f"the graph has a cycle: {' -> '.join(map(repr, _circle(node, writers)))}")
         known |= set(node.output)
@@ -282,30 +287,21 @@ def _check_tensor(holder: str, tensor: Any) -> None:
 
 def _check_types(model: Any) -> None:
     """Raise if a node of the standard set reads an initializer of a type that it does not take."""
-    from onnx import TensorProto, defs
+    from onnx import TensorProto
 
     graph = model.graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     version = next((entry.version for entry in model.opset_import if not domain_of(entry)), 1)
-    schemas: dict[str, Any] = {}
     for node in graph.node:
-        if domain_of(node) or not node.input:
-            continue
-        if node.op_type not in schemas:
-            known = defs.has(node.op_type, domain="")
-            with contextlib.suppress(defs.SchemaError):
-                schemas[node.op_type] = defs.get_schema(node.op_type, version, "") if known else None
-        schema = schemas.get(node.op_type)
-        if schema is None:
+        if domain_of(node):
             continue
         for index, name in enumerate(node.input):
-            if name not in kinds:
+            formal = _formal(node, index, version) if name in kinds else None
+            if formal is None:
                 continue
-            formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema.inputs else None
             held = TensorProto.DataType.Name(kinds[name]).lower()
             # The format's types are called FLOAT and DOUBLE, those of schemas tensor(float).
-            if formal is not None and f"tensor({held})" not in formal.types:
+            if f"tensor({held})" not in formal.types:
                 raise ValueError(
-                    f"node {label(node)!r} ({node.op_type}) takes no {held} for its input {index} "
-                    f"({formal.name}), which is {name!r}"
+                    f"{where(node)} takes no {held} for its input {index} ({formal.name}), which is {name!r}"
                 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from systolic._files import check_plain, path_text
-from systolic.frontend.check import captured, check_model, domain_of, label, sort_nodes, tensors
+from systolic.frontend.check import captured, check_model, domain_of, label, sort_nodes, tensors, where
 from systolic.frontend.external import read_external
 from systolic.frontend.functions import inline
 from systolic.frontend.notes import read_notes, restored
@@ -150,7 +150,7 @@ def _operator(node: Any, graph: Graph) -> Operator:
     try:
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     except ValueError as error:
-        raise ValueError(f"node {label(node)!r} ({node.op_type}): {error}") from error
+        raise ValueError(f"{where(node)}: {error}") from error
     return Operator(
         label=label(node),
         op_type=node.op_type,

@@ -9,7 +9,8 @@ move while this fold's rows stream.
 
 from __future__ import annotations
 
-from functools import partial
+from bisect import bisect_left
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from systolic.dataflows import Register
 from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
-from systolic.reference.pe import Feed, ReferenceArray, fold_times, wrap32
+from systolic.reference.pe import Feed, fold_times, wrap32
 from systolic.tiling import Folds
 from systolic.verifier.operands import Operands
 
@@ -154,14 +155,13 @@ class _Replay:
         self.times = list(times)
         # Replayed later folds begin with their own shift, which may have ended long before the swap.
         self.offset = self.folds[0].swap_cycle - config.rows
-        self._reference = ReferenceArray(config.rows, 1)
+        self._reference = config.dataflow_record.reference(config.rows, 1)
         self._history: list[dict[str, np.ndarray]] = []
         timed = [
-            (*time, fold.m, partial(self._fed, i))
+            (*time, fold.m, cache(partial(self._fed, i)))
             for i, (time, fold) in enumerate(zip(self.times, self.folds, strict=True))
         ]
         self._feed = Feed(timed, config.rows, 1)
-        self._operands: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def sums(self, numbers: list[int], m: int) -> list[int]:
         """Return the psums that leave the column in these folds for row m of x."""
@@ -192,16 +192,10 @@ class _Replay:
             self._step_reference()
         if self._difference(cycle) is None:
             return None
-        equal, different = -1, cycle
-        while different - equal > 1:
-            middle = (equal + different) // 2
-            if self._difference(middle) is None:
-                equal = middle
-            else:
-                different = middle
-        difference = self._difference(different)
+        first = bisect_left(range(cycle), True, key=lambda cycle: self._difference(cycle) is not None)
+        difference = self._difference(first)
         assert difference is not None
-        return (different + self.offset, *difference)
+        return (first + self.offset, *difference)
 
     def _array(self, sinks: dict[int, Any]) -> SystolicArray:
         array = SystolicArray(self.config)
@@ -224,15 +218,12 @@ class _Replay:
 
     def _fed(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         # The rows of x that a fold streams, and its weights in the column.
-        if number not in self._operands:
-            f = self.folds[number]
-            ks = np.arange(f.k_start, f.k_stop)
-            x = self.operands.rows(f.group, np.arange(f.m_start, f.m_stop), ks)
-            # A column beyond a short tile gets no weights.
-            ns = np.arange(f.n_start + self.col, min(f.n_start + self.col + 1, f.n_stop))
-            w = self.operands.weights(f.group, ks, ns)
-            self._operands[number] = x, w
-        return self._operands[number]
+        f = self.folds[number]
+        ks = np.arange(f.k_start, f.k_stop)
+        x = self.operands.rows(f.group, np.arange(f.m_start, f.m_stop), ks)
+        # A column beyond a short tile gets no weights.
+        ns = np.arange(f.n_start + self.col, min(f.n_start + self.col + 1, f.n_stop))
+        return x, self.operands.weights(f.group, ks, ns)
 
     def _step_reference(self) -> None:
         # Column c sees on cycle t what column 0 saw on cycle t - c.
