@@ -38,6 +38,28 @@ class _Ends:
     between: tuple[Operator, ...]
     """A Relu or Clip that the Q implies."""
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the integer operator writes."""
+        return self.op.outputs if self.q is None else self.q.outputs
+
+    def read(self, edit: Editor, count: int) -> list[str]:
+        """Return the names of codes, scale and zero point of the first DQs."""
+        pairs = zip(self.dqs[:count], self.x, strict=False)
+        return [name for dq, codes in pairs for name in (dq.inputs[0], *_params(edit, dq, codes))]
+
+    def written(self, edit: Editor) -> tuple[str, ...]:
+        """Return the names of the Q's scale and zero point; none without a Q."""
+        return () if self.q is None or self.y is None else _params(edit, self.q, self.y)
+
+    def multiplies(self, count: int) -> bool:
+        """Whether this is a product in integers of x and w, with `count` inputs at most, written as x is."""
+        if not 2 <= len(self.dqs) <= count:
+            return False
+        x, w, *_ = self.x
+        known = x.bits == w.bits == 8 and (x.dtype, w.dtype) != ("int8", "uint8") and x.scalar
+        return known and (self.y is None or (self.y.dtype == x.dtype and self.y.scalar))
+
 
 Rule = Callable[[Editor, _Ends], Operator | None]
 
@@ -112,27 +134,20 @@ def _whole(ends: _Ends) -> bool:
     return len(ends.dqs) == sum(bool(tensor) for tensor in ends.op.inputs)
 
 
-def _multiplies(x: Codes, w: Codes) -> bool:
-    """Whether products of these types are computed in integers."""
-    return x.bits == w.bits == 8 and (x.dtype, w.dtype) != ("int8", "uint8")
-
-
 def _conv(edit: Editor, ends: _Ends) -> Operator | None:
-    if ends.y is None or ends.q is None or not _whole(ends) or not 2 <= len(ends.dqs) <= 3:
+    if ends.q is None or not _whole(ends) or not ends.multiplies(3):
         return None
     x, w = ends.x[:2]
-    if not _multiplies(x, w) or ends.y.dtype != x.dtype or not (x.scalar and ends.y.scalar):
-        return None
     weight = edit.constant(ends.dqs[1], 0)
     if not w.scalar and w.axis != 0 and (weight is None or w.axis != -weight.ndim):
         return None
-    inputs = [*_codes(edit, ends.dqs[0], x), *_codes(edit, ends.dqs[1], w), *_params(edit, ends.q, ends.y)]
+    inputs = [*ends.read(edit, 2), *ends.written(edit)]
     if len(ends.dqs) == 3:
         bias = ends.x[2]
         if bias.dtype != "int32" or not _fits_bias(x, w, bias):
             return None
         inputs.append(ends.dqs[2].inputs[0])
-    return edit.make("QLinearConv", inputs, ends.q.outputs, ends.op, ends.op.attributes)
+    return edit.make("QLinearConv", inputs, ends.outputs, ends.op, ends.op.attributes)
 
 
 def _fits_bias(x: Codes, w: Codes, bias: Codes) -> bool:
@@ -149,37 +164,26 @@ def _fits_bias(x: Codes, w: Codes, bias: Codes) -> bool:
 
 
 def _matmul(edit: Editor, ends: _Ends) -> Operator | None:
-    if len(ends.dqs) != 2:
+    if not ends.multiplies(2) or not _per_column(edit, ends.dqs[1], ends.x[1], 1):
         return None
-    (a, b), (x, w) = ends.dqs, ends.x
-    if not _multiplies(x, w) or not x.scalar or not _per_column(edit, b, w, 1):
-        return None
-    if ends.q is None or ends.y is None:
-        ax, asc, az = _codes(edit, a, x)
-        bx, bsc, bz = _codes(edit, b, w)
-        return edit.make(
-            "MatMulIntegerToFloat", (ax, bx, asc, bsc, az, bz), ends.op.outputs, ends.op, {}, _CONTRIB
-        )
-    if ends.y.dtype != x.dtype or not ends.y.scalar:
-        return None
-    inputs = (*_codes(edit, a, x), *_codes(edit, b, w), *_params(edit, ends.q, ends.y))
-    return edit.make("QLinearMatMul", inputs, ends.q.outputs, ends.op)
+    inputs = ends.read(edit, 2)
+    if ends.q is None:
+        inputs = [*inputs[::3], *inputs[1::3], *inputs[2::3]]
+        return edit.make("MatMulIntegerToFloat", inputs, ends.outputs, ends.op, {}, _CONTRIB)
+    return edit.make("QLinearMatMul", (*inputs, *ends.written(edit)), ends.outputs, ends.op)
 
 
 def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
     op = ends.op
-    if not _whole(ends) or not 2 <= len(ends.dqs) <= 3:
+    if not _whole(ends) or not ends.multiplies(3):
         return None
     x, w = ends.x[:2]
     if x.zero is None or w.zero is None or w.zero.shape != w.scale.shape:
         return None
     transposed = bool(op.attribute("transB", 0))
-    if not _multiplies(x, w) or not x.scalar or not _per_column(edit, ends.dqs[1], w, 0 if transposed else 1):
+    if not _per_column(edit, ends.dqs[1], w, 0 if transposed else 1):
         return None
-    if ends.y is not None and (ends.y.dtype != x.dtype or not ends.y.scalar):
-        return None
-    inputs = [*_codes(edit, ends.dqs[0], x), *_codes(edit, ends.dqs[1], w)]
-    bias = ""
+    inputs, bias = ends.read(edit, 2), ""
     if len(ends.dqs) == 3:
         if ends.x[2].dtype != "int32":
             return None
@@ -191,11 +195,9 @@ def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
         edit.insert(op, edit.make("Transpose", inputs[:1], (rows,), op, {"perm": [1, 0]}), after=False)
         inputs[0] = rows
     attributes: dict[str, Any] = {"alpha": op.attribute("alpha", 1.0), "transB": int(transposed)}
-    if ends.q is None or ends.y is None:
-        inputs += [bias] if bias else []
-        return edit.make("QGemm", inputs, op.outputs, op, attributes, _CONTRIB)
-    inputs += [bias, *_params(edit, ends.q, ends.y)]
-    return edit.make("QGemm", inputs, ends.q.outputs, op, attributes, _CONTRIB)
+    inputs += [bias] if bias or ends.q is not None else []
+    inputs += ends.written(edit)
+    return edit.make("QGemm", inputs, ends.outputs, op, attributes, _CONTRIB)
 
 
 def _per_column(edit: Editor, dq: Operator, w: Codes, columns: int) -> bool:
@@ -208,37 +210,31 @@ def _per_column(edit: Editor, dq: Operator, w: Codes, columns: int) -> bool:
 
 
 def _binary(edit: Editor, ends: _Ends) -> Operator | None:
-    if ends.q is None or ends.y is None or len(ends.dqs) != 2 or not _one_type(ends):
+    if ends.y is None or len(ends.dqs) != 2 or not _one_type(ends):
         return None
     if any(codes.vector for codes in (*ends.x, ends.y)):
         return None
-    inputs = [
-        *_codes(edit, ends.dqs[0], ends.x[0]),
-        *_codes(edit, ends.dqs[1], ends.x[1]),
-        *_params(edit, ends.q, ends.y),
-    ]
-    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.q.outputs, ends.op, {}, _CONTRIB)
+    inputs = [*ends.read(edit, 2), *ends.written(edit)]
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, {}, _CONTRIB)
 
 
 def _unary(edit: Editor, ends: _Ends) -> Operator | None:
-    if ends.q is None or ends.y is None or len(ends.dqs) != 1 or not _one_type(ends):
+    if ends.q is None or len(ends.dqs) != 1 or not _one_type(ends):
         return None
     attributes = dict(ends.op.attributes)
     if ends.op.op_type == "AveragePool" and any(step != 1 for step in attributes.pop("dilations", ())):
         return None  # QLinearAveragePool has none
     if ends.op.op_type == "Softmax":
         attributes["opset"] = max(since for since in (1, 11, 13) if since <= ends.op.opset)
-    inputs = [*_codes(edit, ends.dqs[0], ends.x[0]), *_params(edit, ends.q, ends.y)]
-    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.q.outputs, ends.op, attributes, _CONTRIB)
+    inputs = [*ends.read(edit, 1), *ends.written(edit)]
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, attributes, _CONTRIB)
 
 
 def _concat(edit: Editor, ends: _Ends) -> Operator | None:
-    if ends.q is None or ends.y is None or not _whole(ends) or not _one_type(ends):
+    if ends.q is None or not _whole(ends) or not _one_type(ends):
         return None
-    inputs = list(_params(edit, ends.q, ends.y))
-    for dq, codes in zip(ends.dqs, ends.x, strict=True):
-        inputs += _codes(edit, dq, codes)
-    return edit.make("QLinearConcat", inputs, ends.q.outputs, ends.op, ends.op.attributes, _CONTRIB)
+    inputs = [*ends.written(edit), *ends.read(edit, len(ends.dqs))]
+    return edit.make("QLinearConcat", inputs, ends.outputs, ends.op, ends.op.attributes, _CONTRIB)
 
 
 def _one_type(ends: _Ends) -> bool:
@@ -286,11 +282,6 @@ def _argmax(edit: Editor, ends: _Ends) -> Operator | None:
     if ends.q is not None or not ends.x[0].scale.item() > 0:
         return None
     return edit.changed(ends.op, (ends.dqs[0].inputs[0],), ends.op.outputs)
-
-
-def _codes(edit: Editor, dq: Operator, codes: Codes) -> tuple[str, str, str]:
-    """Return the names of a DQ's codes, scale and zero point."""
-    return dq.inputs[0], *_params(edit, dq, codes)
 
 
 def _params(edit: Editor, op: Operator, codes: Codes) -> tuple[str, str]:
