@@ -34,7 +34,7 @@ cdef struct Convolution:
     # A piece that all threads share: its number, patches and packed patches; filters and rows of a task.
     Py_ssize_t piece, filters_each, rows_each, columns_stride
     const uint8_t *columns
-    uint8_t *lowered
+    uint8_t *patches
     uint8_t *packed
     # Of every worker: patches, sums, scratch of the product.
     uint8_t *memory
@@ -151,7 +151,7 @@ cdef void _make_rows(void *context, Py_ssize_t number, int worker) noexcept nogi
     cdef const Convolution *c = <const Convolution *>context
     cdef Piece piece = _piece(c, c.piece)
     cdef Py_ssize_t first = number * c.rows_each, m = piece.image * c.window.out[0] * c.window.out[1] + piece.first
-    c.table.im2col_transposed(&c.window, c.lowered + first * piece.count, piece.count, piece.group * c.k + first,
+    c.table.im2col_transposed(&c.window, c.patches + first * piece.count, piece.count, piece.group * c.k + first,
                               min(c.rows_each, c.k - first), m, piece.count, c.pad_value)
 
 
@@ -171,7 +171,7 @@ cdef void _multiply_filters(void *context, Py_ssize_t number, int worker) noexce
     cdef uint8_t *memory = c.memory + worker * c.memory_each
     cdef int32_t *sums = _sums_of(c, piece, first, filters, memory + c.sums_at, &sums_stride)
     c.gemm.multiply(c.weights + (piece.group * c.n + first) * c.k, c.k, filters, c.k, piece.count, c.w_signed,
-                    c.x_signed, c.packed, sums, sums_stride, False, memory + c.product_at)
+                    c.x_signed, c.packed, sums, sums_stride, memory + c.product_at)
     _requantize_piece(c, piece, first, filters, sums)
 
 
@@ -196,7 +196,7 @@ cdef int _convolve(Convolution *c, Py_ssize_t images, int workers) except -1 nog
             raise MemoryError()
     c.memory = memory + shared
     if shared:
-        c.lowered, c.packed = memory, memory + c.packed_at
+        c.patches, c.packed = memory, memory + c.packed_at
         _share_pieces(c, blocks * c.pieces, workers, is_long)
     else:
         share(_whole_piece, c, blocks * c.pieces, workers, is_long)
@@ -231,7 +231,7 @@ cdef void _share_pieces(Convolution *c, Py_ssize_t pieces, int workers, bint is_
             c.columns = _patches(c, _piece(c, number), NULL, &c.columns_stride)
         else:
             share(_make_rows, c, (c.k + c.rows_each - 1) // c.rows_each, workers, is_long)
-            c.columns, c.columns_stride = c.lowered, count
+            c.columns, c.columns_stride = c.patches, count
         share(_pack_columns, c, (count + c.gemm.panel_cols - 1) // c.gemm.panel_cols, workers, is_long)
         share(_multiply_filters, c, (c.n + c.filters_each - 1) // c.filters_each, workers, is_long)
 
@@ -264,7 +264,8 @@ def convolve(x, weights, acc, kernel, stride, dilation, pad, out_size, pad_value
     threads : int
         Most threads to use; results do not depend on it.
     spent : ndarray of int64, (3,), or None
-        Receives the nanoseconds spent on patches, product and requantization; for one thread.
+        Receives the nanoseconds spent on patches, product and requantization; for one thread. Used by
+        ``bench/resnet50.py`` only.
     """
     cdef Convolution c
     cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)

@@ -35,7 +35,7 @@ cdef struct Product:
     Py_ssize_t a_group, b_group, acc_group, a_stride, b_stride, acc_stride
     Py_ssize_t m, k, n, rows_each, cols_each
     bint a_signed, b_signed
-    uint8_t *packed             # packed b of the group at hand; NULL: pieces pack what they need
+    uint8_t *packed             # packed b of the current group; NULL: pieces pack what they need
     uint8_t *scratch            # of each worker
     size_t scratch_each
 
@@ -57,10 +57,10 @@ cdef void _multiply_piece(void *context, Py_ssize_t number, int worker) noexcept
     cdef uint8_t *scratch = p.scratch + worker * p.scratch_each
     if p.packed != NULL:
         p.gemm.multiply(a, p.a_stride, rows, p.k, cols, p.a_signed, p.b_signed,
-                        p.packed + p.gemm.packed_bytes(p.k, col), acc, p.acc_stride, False, scratch)
+                        p.packed + p.gemm.packed_bytes(p.k, col), acc, p.acc_stride, scratch)
     else:
         p.gemm.multiply_unpacked(a, p.a_stride, rows, p.k, cols, p.a_signed, p.b_signed,
-                                 p.b + col, p.b_stride, acc, p.acc_stride, False, scratch)
+                                 p.b + col, p.b_stride, acc, p.acc_stride, scratch)
 
 
 cdef void _multiply_group(void *context, Py_ssize_t number, int worker) noexcept nogil:
@@ -88,9 +88,9 @@ cdef void multiply_once(
     if m > gemm.unpacked_rows:
         packed = whole_lines(gemm.packed_bytes(k, n))
         gemm.pack(b, b_stride, k, n, a_signed, b_signed, memory)
-        gemm.multiply(a, a_stride, m, k, n, a_signed, b_signed, memory, acc, acc_stride, False, memory + packed)
+        gemm.multiply(a, a_stride, m, k, n, a_signed, b_signed, memory, acc, acc_stride, memory + packed)
     else:
-        gemm.multiply_unpacked(a, a_stride, m, k, n, a_signed, b_signed, b, b_stride, acc, acc_stride, False, memory)
+        gemm.multiply_unpacked(a, a_stride, m, k, n, a_signed, b_signed, b, b_stride, acc, acc_stride, memory)
 
 
 cdef struct Matrices:
@@ -229,7 +229,7 @@ def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value
         The code outside the image.
     k_start, m_start : int
     """
-    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, True)
+    _fill_patches(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, True)
 
 
 def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
@@ -237,11 +237,11 @@ def im2col(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, 
 
     The arguments are :func:`im2col_transposed`'s.
     """
-    _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, False)
+    _fill_patches(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start, False)
 
 
-cdef int _lower(x, out, kernel, stride, dilation, pad, out_size, pad_value, Py_ssize_t k_start,
-                Py_ssize_t m_start, bint transposed) except -1:
+cdef int _fill_patches(x, out, kernel, stride, dilation, pad, out_size, pad_value, Py_ssize_t k_start,
+                       Py_ssize_t m_start, bint transposed) except -1:
     cdef int is_signed = _is_signed(out)
     cdef HostWindow window
     cdef const uint8_t[:, :, :, :] image = x.view(np.uint8)

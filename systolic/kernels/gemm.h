@@ -32,15 +32,15 @@ typedef struct {
     /* Bytes of scratch for multiply and for multiply_unpacked; never more than about 1 MB. */
     size_t (*scratch_bytes)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n);
 
-    /* acc[i, j] = sum over k of a[i, k] * b[k, j], added to what acc holds if `accumulate`. */
+    /* acc[i, j] = sum over k of a[i, k] * b[k, j]. */
     void (*multiply)(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                      int a_signed, int b_signed, const void *packed, int32_t *acc, ptrdiff_t acc_stride,
-                     int accumulate, void *scratch);
+                     void *scratch);
 
     /* The same from b itself: it is packed piece by piece into scratch, in cache. Any m. */
     void (*multiply_unpacked)(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                               int a_signed, int b_signed, const uint8_t *b, ptrdiff_t b_stride, int32_t *acc,
-                              ptrdiff_t acc_stride, int accumulate, void *scratch);
+                              ptrdiff_t acc_stride, void *scratch);
 } GemmKernels;
 
 #endif

@@ -1,7 +1,7 @@
 /* 8 sums to a vector: what gemm_avx2.c and gemm_avxvnni.c have in common. */
 #include <immintrin.h>
 
-#include "gemm_compiler.h"
+#include "compiler.h"
 
 #define VEC_SUMS 8
 #define ROWS 6
@@ -9,21 +9,21 @@
 
 typedef INT32_VECTOR(__m256i, 32) Vec;
 
-GEMM_INLINE Vec vec_fill(int32_t s) { return AS(Vec, _mm256_set1_epi32(s)); }
+INLINE Vec vec_fill(int32_t s) { return AS(Vec, _mm256_set1_epi32(s)); }
 
-GEMM_INLINE Vec vec_word(const uint8_t *p) {
+INLINE Vec vec_word(const uint8_t *p) {
     int32_t word;
     memcpy(&word, p, sizeof(word));
     return vec_fill(word);
 }
 
-GEMM_INLINE Vec vec_load(const uint8_t *p) {
+INLINE Vec vec_load(const uint8_t *p) {
     return AS(Vec, _mm256_load_si256((const __m256i *)(const void *)p));
 }
 
-GEMM_INLINE Vec vec_add(Vec s, Vec t) { return AS(Vec, _mm256_add_epi32(AS(__m256i, s), AS(__m256i, t))); }
+INLINE Vec vec_add(Vec s, Vec t) { return AS(Vec, _mm256_add_epi32(AS(__m256i, s), AS(__m256i, t))); }
 
-GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
+INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
     __m256i *const to = (__m256i *)(void *)acc;
     if (cols >= VEC_SUMS) {
         if (accumulate) sum = vec_add(sum, AS(Vec, _mm256_loadu_si256(to)));
@@ -37,7 +37,7 @@ GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) 
 }
 
 /* The first 16 of `count` bytes, zeros beyond. */
-GEMM_INLINE __m128i bytes_16(const uint8_t *p, ptrdiff_t count) {
+INLINE __m128i bytes_16(const uint8_t *p, ptrdiff_t count) {
     uint8_t few[16] = {0};
     if (count >= 16) return _mm_loadu_si128((const __m128i *)(const void *)p);
     memcpy(few, p, (size_t)count);

@@ -2,10 +2,10 @@
  *
  * It is the one that wraps; VPDPBUSDS saturates.
  *
- * What bounds the loop of a 12 x 32 tile: the two ports that multiply, 24 VPDPBUSD in 12 cycles;
+ * Bottleneck of the loop of a 12 x 32 tile: the two ports that multiply, 24 VPDPBUSD in 12 cycles;
  * its 14 loads take 7 cycles of two load ports. Where a's block fits in L2, 91 to 98% of the rate of
- * VPDPBUSD alone was measured (Sapphire Rapids, k = 1024); the rest of
- * a whole product goes into packing b and writing acc, which lie in slower memory.
+ * VPDPBUSD alone was measured (Sapphire Rapids, k = 1024); the rest of a whole product goes into
+ * packing b and writing acc, which lie in slower memory.
  */
 #include "gemm.h"
 
@@ -18,14 +18,14 @@
 #define FLIP_B(a_signed, b_signed) (!(a_signed) == !(b_signed))
 #include "gemm_avx512.h"
 
-GEMM_INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
+INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
     const __m512i from = AS(__m512i, sum), x = AS(__m512i, a), w = AS(__m512i, b);
     return AS(Vec, a_signed ? _mm512_dpbusd_epi32(from, w, x) : _mm512_dpbusd_epi32(from, x, w));
 }
 
 /* 4 rows of 32 columns: lane j gathers the rows' bytes 4j .. 4j + 3, then each lane is transposed. */
-GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
-                           uint8_t *to) {
+INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
+                      uint8_t *to) {
     const __m512i left = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27);
     const __m512i right = _mm512_setr_epi32(4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31);
     const __m512i transpose =
@@ -44,17 +44,17 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
                            _mm512_shuffle_epi8(_mm512_permutex2var_epi32(r01, right, r23), transpose));
 }
 
-GEMM_INLINE __mmask64 first_bytes(ptrdiff_t count) {
+INLINE __mmask64 first_bytes(ptrdiff_t count) {
     return count >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << count) - 1;
 }
 
-GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
+INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
     (void)a_signed;
     for (; k > 0; k -= 64, a += 64, to += 64)
         _mm512_store_si512((void *)to, _mm512_maskz_loadu_epi8(first_bytes(k), a));
 }
 
-GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
+INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
     const __m512i ones = _mm512_set1_epi8(1);
     __m512i sum = _mm512_setzero_si512();
     for (; k > 0; k -= 64, a += 64) {

@@ -2,7 +2,7 @@
  *
  * It is the one that wraps; VPDPBUSDS saturates.
  *
- * What bounds the loop of a 6 x 16 tile: 12 VPDPBUSD on two ports, 6 cycles or 64 MACs a cycle; 85%
+ * Bottleneck of the loop of a 6 x 16 tile: 12 VPDPBUSD on two ports, 6 cycles or 64 MACs a cycle; 85%
  * of it was measured on 1024 x 1024 x 1024 (Sapphire Rapids).
  */
 #include "gemm.h"
@@ -16,14 +16,14 @@
 #define FLIP_B(a_signed, b_signed) (!(a_signed) == !(b_signed))
 #include "gemm_avx2.h"
 
-GEMM_INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
+INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
     const __m256i from = AS(__m256i, sum), x = AS(__m256i, a), w = AS(__m256i, b);
     return AS(Vec, a_signed ? _mm256_dpbusd_avx_epi32(from, w, x) : _mm256_dpbusd_avx_epi32(from, x, w));
 }
 
 /* 4 rows of 16 columns: rows 0, 1 and 2, 3 are interleaved by bytes, then these by pairs. */
-GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
-                           uint8_t *to) {
+INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
+                      uint8_t *to) {
     const __m128i zero = _mm_setzero_si128(), flip = _mm_set1_epi8(form ? -128 : 0);
     const __m128i r0 = _mm_xor_si128(bytes_16(b, cols), flip);
     const __m128i r1 = _mm_xor_si128(depth > 1 ? bytes_16(b + b_stride, cols) : zero, flip);
@@ -40,12 +40,12 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     }
 }
 
-GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
+INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
     (void)a_signed;
     for (; k > 0; k -= 16, a += 16, to += 16) _mm_store_si128((__m128i *)(void *)to, bytes_16(a, k));
 }
 
-GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
+INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
     const __m128i ones = _mm_set1_epi8(1);
     __m128i sum = _mm_setzero_si128();
     for (; k > 0; k -= 16, a += 16) {

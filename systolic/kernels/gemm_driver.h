@@ -67,7 +67,7 @@ typedef void (*Tile)(TILE_PARAMETERS);
 /* rows x vecs vectors of sums; rows, vecs and a_signed are constants wherever it is inlined. The
  * sums have names instead of indices because GCC does not keep arrays of vectors in registers. A
  * tile too small to hide the multiply-add's latency takes words in turns to two sets of sums. */
-GEMM_INLINE void tile(const int rows, const int vecs, const int a_signed, TILE_PARAMETERS) {
+INLINE void tile(const int rows, const int vecs, const int a_signed, TILE_PARAMETERS) {
     const int turns = rows <= 4 && rows * vecs < SUMS_IN_FLIGHT ? 2 : 1;
     /* Three rows to a pointer: 0, 1 and 2 times the stride are distances an address can hold. */
     const uint8_t *p0 = a, *p1 = a, *p2 = a, *p3 = a;
@@ -223,7 +223,7 @@ static size_t scratch_bytes(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n) {
            (size_t)smaller(m, M_BLOCK) * (size_t)copy_stride(deep);
 }
 
-/* What the sums of a's rows start from: see the top. */
+/* Initial values of each row's sums (see top). */
 static void starts(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, int a_signed, int b_signed,
                    int32_t *start) {
     memset(start, 0, (size_t)m * sizeof(*start));
@@ -238,7 +238,7 @@ static void starts(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t 
 #endif
 }
 
-/* Ask for the first of `shares` shares of what lies between two addresses; returns where it ends. */
+/* Prefetch the first of `shares` parts; return its end. */
 static const uint8_t *fetch_share(const uint8_t *from, const uint8_t *end, ptrdiff_t shares) {
     const uint8_t *share_end = from;
     if (from != NULL && shares > 1) share_end += (end - from) / shares / 64 * 64;
@@ -249,7 +249,7 @@ static const uint8_t *fetch_share(const uint8_t *from, const uint8_t *end, ptrdi
 /* `packed` or `b` is NULL. */
 static void product(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, int a_signed,
                     int b_signed, const uint8_t *packed, const uint8_t *b, ptrdiff_t b_stride, int32_t *acc,
-                    ptrdiff_t acc_stride, int accumulate, void *scratch) {
+                    ptrdiff_t acc_stride, void *scratch) {
     const int form = form_of_b(a_signed, b_signed);
     const Tile(*tile_of)[ROWS] = tiles[FORMS == 2 && a_signed];
     int32_t *const start = (int32_t *)scratch;
@@ -287,7 +287,7 @@ static void product(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t
                     next = fetch_share(next, next_end, (high - i + ROWS - 1) / ROWS);
                     tile_of[(cols + VEC_SUMS - 1) / VEC_SUMS - 1][tall - 1](
                         rows + i * stride, stride, panel, words_of(deep), start + i,
-                        acc + (i0 + i) * acc_stride + j, acc_stride, cols, accumulate || k0 > 0);
+                        acc + (i0 + i) * acc_stride + j, acc_stride, cols, k0 > 0);
                 }
             }
         }
@@ -296,16 +296,15 @@ static void product(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t
 
 static void multiply(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                      int a_signed, int b_signed, const void *packed, int32_t *acc, ptrdiff_t acc_stride,
-                     int accumulate, void *scratch) {
+                     void *scratch) {
     product(a, a_stride, m, k, n, a_signed, b_signed, (const uint8_t *)packed, NULL, 0, acc, acc_stride,
-            accumulate, scratch);
+            scratch);
 }
 
 static void multiply_unpacked(const uint8_t *a, ptrdiff_t a_stride, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
                               int a_signed, int b_signed, const uint8_t *b, ptrdiff_t b_stride, int32_t *acc,
-                              ptrdiff_t acc_stride, int accumulate, void *scratch) {
-    product(a, a_stride, m, k, n, a_signed, b_signed, NULL, b, b_stride, acc, acc_stride, accumulate,
-            scratch);
+                              ptrdiff_t acc_stride, void *scratch) {
+    product(a, a_stride, m, k, n, a_signed, b_signed, NULL, b, b_stride, acc, acc_stride, scratch);
 }
 
 const GemmKernels GEMM_TABLE = {

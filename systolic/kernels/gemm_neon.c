@@ -17,29 +17,29 @@
 #define M_BLOCK 192
 #define KEEP_A 1
 #define FLIP_B(a_signed, b_signed) (!(a_signed) != !(b_signed))
-#include "gemm_compiler.h"
+#include "compiler.h"
 
 typedef int32x4_t Vec;
 
-GEMM_INLINE Vec vec_fill(int32_t s) { return vdupq_n_s32(s); }
+INLINE Vec vec_fill(int32_t s) { return vdupq_n_s32(s); }
 
-GEMM_INLINE Vec vec_word(const uint8_t *p) {
+INLINE Vec vec_word(const uint8_t *p) {
     int32_t word;
     memcpy(&word, p, sizeof(word));
     return vdupq_n_s32(word);
 }
 
-GEMM_INLINE Vec vec_load(const uint8_t *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+INLINE Vec vec_load(const uint8_t *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
 
-GEMM_INLINE Vec vec_add(Vec s, Vec t) { return vaddq_s32(s, t); }
+INLINE Vec vec_add(Vec s, Vec t) { return vaddq_s32(s, t); }
 
-GEMM_INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
+INLINE Vec vec_mac(Vec sum, Vec a, Vec b, const int a_signed) {
     if (a_signed) return vdotq_s32(sum, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b));
     return vreinterpretq_s32_u32(
         vdotq_u32(vreinterpretq_u32_s32(sum), vreinterpretq_u8_s32(a), vreinterpretq_u8_s32(b)));
 }
 
-GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
+INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) {
     if (cols >= VEC_SUMS) {
         if (accumulate) sum = vaddq_s32(sum, vld1q_s32(acc));
         vst1q_s32(acc, sum);
@@ -53,7 +53,7 @@ GEMM_INLINE void vec_out(Vec sum, int32_t *acc, ptrdiff_t cols, int accumulate) 
 }
 
 /* The first 8 of `count` bytes, zeros beyond. */
-GEMM_INLINE uint8x8_t bytes_8(const uint8_t *p, ptrdiff_t count) {
+INLINE uint8x8_t bytes_8(const uint8_t *p, ptrdiff_t count) {
     uint8_t few[8] = {0};
     if (count >= 8) return vld1_u8(p);
     memcpy(few, p, (size_t)count);
@@ -61,8 +61,8 @@ GEMM_INLINE uint8x8_t bytes_8(const uint8_t *p, ptrdiff_t count) {
 }
 
 /* 4 rows of 8 columns: ZIP rows 0 with 2 and 1 with 3, then these with each other. */
-GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
-                           uint8_t *to) {
+INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrdiff_t cols, int form,
+                      uint8_t *to) {
     const uint8x8_t zero = vdup_n_u8(0);
     const uint8x16_t flip = vdupq_n_u8(form ? 0x80 : 0);
     const uint8x8_t r0 = bytes_8(b, cols), r1 = depth > 1 ? bytes_8(b + b_stride, cols) : zero;
@@ -75,12 +75,12 @@ GEMM_INLINE void pack_word(const uint8_t *b, ptrdiff_t b_stride, int depth, ptrd
     if (cols > VEC_SUMS) vst1q_u8(to + 16, veorq_u8(words.val[1], flip));
 }
 
-GEMM_INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
+INLINE void copy_row(const uint8_t *a, ptrdiff_t k, int a_signed, uint8_t *to) {
     (void)a_signed;
     for (; k > 0; k -= 8, a += 8, to += 8) vst1_u8(to, bytes_8(a, k));
 }
 
-GEMM_INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
+INLINE uint32_t row_sum(const uint8_t *a, ptrdiff_t k, int a_signed) {
     const uint8x8_t ones = vdup_n_u8(1);
     uint32x2_t sum = vdup_n_u32(0);
     for (; k > 0; k -= 8, a += 8) {

@@ -1,21 +1,20 @@
-/* What the gemm_*.c files ask of a compiler beyond C99 and intrinsics; each has a plain fallback. */
-#ifndef SYSTOLIC_GEMM_COMPILER_H
-#define SYSTOLIC_GEMM_COMPILER_H
+/* What the loops ask of a compiler beyond C99 and intrinsics; each has a plain fallback. */
+#ifndef SYSTOLIC_COMPILER_H
+#define SYSTOLIC_COMPILER_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "gemm.h"
-
-#if defined(__clang__)
-#define GEMM_INLINE static inline __attribute__((always_inline))
+#if defined(_MSC_VER)
+#define RESTRICT __restrict
+#define INLINE static __forceinline
 #elif defined(__GNUC__)
-#define GEMM_INLINE static inline __attribute__((always_inline))
-#elif defined(_MSC_VER)
-#define GEMM_INLINE static __forceinline
+#define RESTRICT restrict
+#define INLINE static inline __attribute__((always_inline))
 #else
-#define GEMM_INLINE static inline
+#define RESTRICT restrict
+#define INLINE static inline
 #endif
 
 /* A hint: the cache line at p will be needed; to L2, for L1 is full of what is needed now. */
@@ -38,8 +37,8 @@
 #define AS(type, v) (v)
 #endif
 
-/* Makes the compiler forget how pointers hang together: left to itself it keeps one for each of a
- * tile's rows, more than there are registers. */
+/* Hide pointer relations from the compiler, which would otherwise keep one pointer per row: a tile
+ * has more of them than there are registers. */
 #if defined(__GNUC__)
 #define KEEP_POINTER(p) __asm__("" : "+r"(p))
 #else
