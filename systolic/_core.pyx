@@ -87,7 +87,7 @@ def run(
 
     The caller has checked everything: the seven registers are (rows, cols), the west ports
     (cycles, rows), the north ports and `bottom` (cycles, cols). Operands are passed as bytes with
-    their signedness beside them, bools as bytes 0 and 1.
+    their signedness with them, bools as bytes 0 and 1.
 
     Parameters
     ----------

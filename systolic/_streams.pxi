@@ -1,5 +1,5 @@
-# What arrives from the left in one block of cycles, as the inner loops read it; part of _core.pyx, which
-# explains the words.
+# Streams of one block: values arriving from the left, in the order the inner loops read them; part of _core.pyx,
+# which explains the words.
 
 cdef enum:
     BLOCK = 256             # cycles: the psums of a strip stay in L1 (BLOCK * LANES * 4 bytes), streams in L2
@@ -40,7 +40,7 @@ cdef struct Clock:
     # One call of run(), as all its threads see it.
     ArrayRun array
     const ArrayKernels *kernels
-    Py_ssize_t start        # the first cycle of the block at hand
+    Py_ssize_t start        # the first cycle of the current block
     Block block
     int32_t *pairs          # the first of the memory for pairs
     int workers
@@ -105,7 +105,7 @@ cdef bint _no_bits_on_ports(const Clock *clock, BytePorts ports) noexcept nogil:
 
 
 cdef void _make_streams(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    # Make the streams of ROWS_EACH rows for the block at hand, and bring the registers that move right to its end.
+    # Make the streams of ROWS_EACH rows for the current block, and advance the registers that move right to its end.
     cdef Clock *clock = <Clock *>context
     cdef Block *block = &clock.block
     cdef const ArrayRun *array = &clock.array

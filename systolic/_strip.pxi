@@ -1,13 +1,13 @@
 # One strip of LANES columns through one block of cycles; part of _core.pyx, which explains the words.
 
 cdef struct Row:
-    # One row of the group at hand, and when its multipliers change within the block.
+    # One row of the current group, and when its multipliers change within the block.
     Py_ssize_t r
     int half
     const int32_t *pairs    # lane 0 on cycle 0, in this row's half; that of the next cycle is one before
     Py_ssize_t wave         # cycle on which a wave reaches lane 0, to leave all lanes with multipliers[0]; or -1
-    Py_ssize_t changes      # else so many: multipliers[i] are in use from cycle at[i] on,
-    Py_ssize_t done         # of which psums are clocked beyond this many
+    Py_ssize_t changes      # else number of changes; multipliers[i] apply from cycle at[i]
+    Py_ssize_t done         # changes already applied to psums
     int32_t *at
     int32_t *multipliers
 
@@ -19,17 +19,17 @@ cdef enum ChainState:
 
 
 cdef struct Strip:
-    # The strip at hand, of which `valid` lanes are columns of the array. What the others compute is dropped.
+    # The current strip, of which `valid` lanes are columns of the array. What the others compute is dropped.
     const Clock *clock
     Py_ssize_t col, valid
     int32_t *sums           # psums, LANES a diagonal, from diagonal 1 - rows on
     int32_t *top            # diagonal 0; row r sees cycle t at top + (t - r) * LANES
-    LaneWeights weights     # registers of the row at hand; 0 in lanes beyond the array
-    ChainState chain
+    LaneWeights weights     # registers of the current row; 0 in lanes beyond the array
+    ChainState chain_state
     uint8_t chain_value[LANES]      # where CONSTANT
-    uint8_t *chain_values           # where FILLED: LANES an edge
+    uint8_t *chain                  # where FILLED: LANES an edge
     Row rows[ROW_GROUP]
-    int32_t used[ROW_GROUP * LANES] # multipliers of the group at hand, on cycle 0 first
+    int32_t used[ROW_GROUP * LANES] # multipliers of the current group, on cycle 0 first
 
 
 cdef size_t _work_bytes(Py_ssize_t rows) noexcept nogil:
@@ -39,7 +39,7 @@ cdef size_t _work_bytes(Py_ssize_t rows) noexcept nogil:
 
 
 cdef void _clock_strip(void *context, Py_ssize_t number, int worker) noexcept nogil:
-    # Clock strip `number` through the block at hand.
+    # Clock strip `number` through the current block.
     cdef const Clock *clock = <const Clock *>context
     cdef Strip strip
     cdef Py_ssize_t r = 0
@@ -60,8 +60,8 @@ cdef void _begin_strip(Strip *strip, const Clock *clock, Py_ssize_t col, uint8_t
     for g in range(ROW_GROUP):
         strip.rows[g].at = at + g * BLOCK
         strip.rows[g].multipliers = at + ROW_GROUP * BLOCK + g * BLOCK * LANES
-    strip.chain_values = <uint8_t *>(at + ROW_GROUP * BLOCK * (1 + LANES))
-    strip.chain = NORTH
+    strip.chain = <uint8_t *>(at + ROW_GROUP * BLOCK * (1 + LANES))
+    strip.chain_state = NORTH
     memset(&strip.weights, 0, sizeof(strip.weights))
     memset(strip.chain_value, 0, LANES)
 
@@ -116,7 +116,7 @@ cdef Py_ssize_t _clock_group(Strip *strip, Py_ssize_t r) noexcept nogil:
         elif row.wave >= 0:
             changes += 1
     if no_bits:
-        strip.chain = CONSTANT
+        strip.chain_state = CONSTANT
         copy_bytes(strip.chain_value, strip.clock.array.weight_pass + row.r * strip.clock.array.cols + strip.col,
                    strip.valid)
     if count == ROW_GROUP:
@@ -173,15 +173,15 @@ cdef void _clock_row_weights(Strip *strip, Row *row) noexcept nogil:
     copy_bytes(weights.next_weight, array.next_weight + at, strip.valid)
     copy_bytes(weights.weight_pass, array.weight_pass + at, strip.valid)
     if _no_bits_in_strip(strip, row.r):
-        strip.chain = CONSTANT
+        strip.chain_state = CONSTANT
         memcpy(strip.chain_value, weights.weight_pass, LANES)
         return
     _fill_chain(strip)
     if block.control[row.r] == MANY_CHANGES:
         stream = row.r * block.width + strip.col + block.cycles - 1
-        clock.kernels.any_row(
+        clock.kernels.step_row(
             strip.top - row.r * LANES, block.cycles, row.pairs, row.half, block.shifts + stream,
-            block.swaps + stream, strip.chain_values, weights, array.weight_signed)
+            block.swaps + stream, strip.chain, weights, array.weight_signed)
     else:
         _clock_stretches(strip, row)
     copy_bytes(array.weight + at, weights.weight, strip.valid)
@@ -192,17 +192,17 @@ cdef void _clock_row_weights(Strip *strip, Row *row) noexcept nogil:
 cdef void _fill_chain(Strip *strip) noexcept nogil:
     # Copies in locals: to the compiler, a byte that is written may be part of any struct.
     cdef Py_ssize_t cycles = strip.clock.block.cycles, valid = strip.valid, t, c
-    cdef uint8_t *chain = strip.chain_values
+    cdef uint8_t *chain = strip.chain
     cdef BytePorts north = strip.clock.array.north_weight
     north.values += strip.clock.start * north.cycle + strip.col * north.port
-    if strip.chain == CONSTANT:
+    if strip.chain_state == CONSTANT:
         shift_none(chain, 0, cycles, strip.chain_value)
-    elif strip.chain == NORTH:
+    elif strip.chain_state == NORTH:
         memset(chain, 0, cycles * LANES)
         for t in range(cycles):
             for c in range(valid):
                 chain[t * LANES + c] = north.values[t * north.cycle + c * north.port]
-    strip.chain = FILLED
+    strip.chain_state = FILLED
 
 
 cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
@@ -222,9 +222,9 @@ cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
     cdef bint swapped
     row.wave = _find_wave(strip, row.r, swaps)
     while t < cycles:
-        here, chain = cycles - 1 - t, strip.chain_values + t * LANES
+        here, chain = cycles - 1 - t, strip.chain + t * LANES
         if t == row.wave:
-            kernels.any_weights(LANES, shifts + here, swaps + here, chain, weights)
+            kernels.step_weights(LANES, shifts + here, swaps + here, chain, weights)
             _set_multipliers(strip, row, 0)
             t += LANES
             continue
@@ -241,7 +241,7 @@ cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
         if alike >= 1 and shifts[here]:
             shift_all(chain, alike, weights)
         elif alike >= 1:
-            shift_none(strip.chain_values, max(t, read), min(t + alike, read_end), weights.weight_pass)
+            shift_none(strip.chain, max(t, read), min(t + alike, read_end), weights.weight_pass)
         elif swapped:
             alike = 1
             shift_some(chain, shifts + here, weights)
@@ -249,12 +249,12 @@ cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
             # Until the lanes are alike again, or a swap enters.
             alike = min(here + strip.col + LANES - same_since[here + strip.col + LANES - 1], cycles - t)
             alike = min(alike, here - find_last(swaps, here))
-            kernels.any_weights(alike, shifts + here, swaps + here, chain, weights)
+            kernels.step_weights(alike, shifts + here, swaps + here, chain, weights)
         t += alike
 
 
 cdef inline void _set_multipliers(Strip *strip, Row *row, Py_ssize_t number) noexcept nogil:
-    # Note the weights at hand as multipliers number `number` of a row.
+    # Note the current weights as multipliers number `number` of a row.
     strip.clock.kernels.multipliers(row.multipliers + number * LANES, strip.weights.weight,
                                     strip.clock.array.weight_signed, row.half)
 
@@ -334,7 +334,7 @@ cdef void _clock_row(
 
 
 cdef inline Py_ssize_t _next_change(Row *row, Py_ssize_t t, int32_t *used) noexcept nogil:
-    # Bring `used` up to cycle t; return the next cycle on which it changes, or -1.
+    # Advance `used` to cycle t; return the next cycle on which it changes, or -1.
     if row.done < row.changes and row.at[row.done] == t:
         memcpy(used, row.multipliers + row.done * LANES, LANES * sizeof(int32_t))
         row.done += 1

@@ -54,8 +54,8 @@ typedef struct {
 } ArrayRun;
 
 typedef struct {
-    /* Clock the whole array; only array_reference.c has it. The other tables hold NULL here, and
-     * below what _core.pyx makes the same of. In array_reference.c the functions below are NULL. */
+    /* Clock the whole array. Only array_reference.c sets this and leaves the rest NULL; other tables
+     * set the rest and leave this NULL. */
     void (*clock)(const ArrayRun *array);
 
     /* LANES codes as multipliers for a row that stands in half 0 (low) or 1 (high) of its pair. */
@@ -89,22 +89,22 @@ typedef struct {
                      const int32_t *after, ptrdiff_t at);
 
     /* Clock the weights of one row under any control: on cycle i the bytes shifts[-i..] and
-     * swaps[-i..] (0 or 0xFF per lane) arrive, passed[i * LANES..] holds the weight_pass above
+     * swaps[-i..] (0 or 0xFF per lane) arrive, chain[i * LANES..] holds the weight_pass above
      * before the edge and receives this row's. */
-    void (*any_weights)(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
-                        LaneWeights *weights);
+    void (*step_weights)(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                         LaneWeights *weights);
 
     /* The same with its psums. */
-    void (*any_row)(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
-                    const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed);
+    void (*step_row)(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                     const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed);
 
     /* to[r * to_stride + cycles - 1 - t] = from[t * t_stride + r * r_stride]: ports, (cycles,
      * rows), as reversed streams. */
     void (*reverse_ports)(uint8_t *to, ptrdiff_t to_stride, const uint8_t *from, ptrdiff_t t_stride,
                           ptrdiff_t r_stride, ptrdiff_t cycles, ptrdiff_t rows);
 
-    /* bottom[t * t_stride + c * c_stride] = psums[t * LANES + c] for c < valid; the psums are
-     * used up. */
+    /* bottom[t * t_stride + c * c_stride] = psums[t * LANES + c] for c < valid; psums is
+     * overwritten. */
     void (*put_bottom)(int32_t *bottom, ptrdiff_t t_stride, ptrdiff_t c_stride, int32_t *psums,
                        ptrdiff_t cycles, ptrdiff_t valid);
 } ArrayKernels;

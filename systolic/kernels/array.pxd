@@ -46,10 +46,10 @@ cdef extern from "kernels/array.h" nogil:
                           const int32_t *multipliers) noexcept nogil
         void (*mac_swap)(int32_t *psums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *before,
                          const int32_t *after, Py_ssize_t at) noexcept nogil
-        void (*any_weights)(Py_ssize_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
-                            LaneWeights *weights) noexcept nogil
-        void (*any_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
-                        const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed) noexcept nogil
+        void (*step_weights)(Py_ssize_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                             LaneWeights *weights) noexcept nogil
+        void (*step_row)(int32_t *psums, Py_ssize_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                         const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed) noexcept nogil
         void (*reverse_ports)(uint8_t *to, Py_ssize_t to_stride, const uint8_t *source, Py_ssize_t t_stride,
                               Py_ssize_t r_stride, Py_ssize_t cycles, Py_ssize_t rows) noexcept nogil
         void (*put_bottom)(int32_t *bottom, Py_ssize_t t_stride, Py_ssize_t c_stride, int32_t *psums,

@@ -2,19 +2,11 @@
  *
  * Before inclusion an x86 file defines VEC, a vector of VEC_LANES int32, and on it LOAD, STORE,
  * DOT(sums, pairs, multipliers) = sums + low * low + high * high of each lane's 16-bit halves,
- * modulo 2^32, PICK(a, b, mask) of whole lanes, BLEND(a, b, mask) of 16 bytes, and `widened`. Without VEC the loops are plain C.
+ * modulo 2^32, PICK(a, b, mask) of whole lanes, BLEND(a, b, mask) of 16 bytes, and `widened`.
+ * Without VEC the loops are plain C.
  */
 #include "array.h"
-
-#include <string.h>
-
-#if defined(_MSC_VER)
-#define RESTRICT __restrict
-#define ALWAYS_INLINE static __forceinline
-#else
-#define RESTRICT restrict
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#endif
+#include "compiler.h"
 
 #if defined(__GNUC__)
 #define UNROLLED _Pragma("GCC unroll 8")
@@ -23,7 +15,7 @@
 #endif
 
 /* A code as the number it stands for. */
-ALWAYS_INLINE int32_t number(uint8_t code, int is_signed) {
+INLINE int32_t number(uint8_t code, int is_signed) {
     return is_signed ? (int32_t)(code ^ 0x80) - 0x80 : (int32_t)code;
 }
 
@@ -46,7 +38,7 @@ static void mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RE
 /* The main loop. A psum stays in a register while it passes ROW_GROUP rows; their multipliers
  * stay in registers too: 8 of them, the sums, a pair and a product, of 16 or 32 there are.
  *
- * What bounds it, per diagonal of 16 lanes x 8 rows, 128 PE-cycles, on Golden Cove (ports as in
+ * Bottleneck, per diagonal of 16 lanes x 8 rows, 128 PE-cycles, on Golden Cove (ports as in
  * uops.info): AVX-512 VNNI 8 VPDPWSSD on two ports, 4 cycles, while 4 loads of pairs, of which 15
  * in 16 cross a cache line and count twice, and one of sums take 4.5 cycles of two load ports: 28
  * PE-cycles a cycle, of which 73 % are reached (58 G/s at the 2.8 GHz that the dot-product peak
@@ -54,8 +46,8 @@ static void mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RE
  * VPDPWSSD, 8 cycles, 81 to 99 %. AVX2 16 multiplies on two and 16 additions on three ports, 10.7
  * cycles, 75 to 85 %. SSE2 the same in quarters, 21.3 cycles, 87 %. Pairs and sums are in L1.
  */
-ALWAYS_INLINE void rows_of_lanes(int32_t *RESTRICT p, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
-                                 const VEC *w) {
+INLINE void rows_of_lanes(int32_t *RESTRICT p, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
+                          const VEC *w) {
     const int32_t *a0 = pairs[0] + lane, *a1 = pairs[1] + lane, *a2 = pairs[2] + lane, *a3 = pairs[3] + lane;
     const VEC w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[4], w5 = w[5], w6 = w[6], w7 = w[7];
     ptrdiff_t i;
@@ -88,7 +80,7 @@ static void mac_rows(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *c
 
 /* What a block cuts off of a group: on the diagonals before cycle 0 only the lower rows, on the
  * last ones only the upper rows. p is the diagonal of cycle 0, end that after the last. */
-ALWAYS_INLINE void first_corner(int32_t *RESTRICT p, const int32_t *const *pairs, int lane, const VEC *w) {
+INLINE void first_corner(int32_t *RESTRICT p, const int32_t *const *pairs, int lane, const VEC *w) {
     int g, i;
     UNROLLED for (i = 1; i < ROW_GROUP; ++i) {
         VEC sums = LOAD(p - i * LANES);
@@ -97,8 +89,8 @@ ALWAYS_INLINE void first_corner(int32_t *RESTRICT p, const int32_t *const *pairs
     }
 }
 
-ALWAYS_INLINE void last_corner(int32_t *RESTRICT end, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
-                               const VEC *w) {
+INLINE void last_corner(int32_t *RESTRICT end, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
+                        const VEC *w) {
     int g, i;
     UNROLLED for (i = 1; i < ROW_GROUP; ++i) {
         VEC sums = LOAD(end - i * LANES);
@@ -157,15 +149,15 @@ static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int ha
 #define BYTES(p) _mm_loadu_si128((const __m128i *)(p))
 #define PUT_BYTES(p, v) _mm_storeu_si128((__m128i *)(p), v)
 
-static void any_weights(ptrdiff_t cycles, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                        uint8_t *RESTRICT passed, LaneWeights *RESTRICT weights) {
+static void step_weights(ptrdiff_t cycles, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
+                         uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights) {
     __m128i weight = BYTES(weights->weight), next = BYTES(weights->next_weight);
     __m128i pass = BYTES(weights->weight_pass);
     ptrdiff_t i;
-    for (i = 0; i < cycles; ++i, passed += LANES) {
-        const __m128i shift = BYTES(shifts - i), arriving = BYTES(passed);
+    for (i = 0; i < cycles; ++i, chain += LANES) {
+        const __m128i shift = BYTES(shifts - i), arriving = BYTES(chain);
         weight = BLEND(weight, next, BYTES(swaps - i));
-        PUT_BYTES(passed, pass);
+        PUT_BYTES(chain, pass);
         pass = BLEND(pass, next, shift);
         next = BLEND(next, arriving, shift);
     }
@@ -174,18 +166,18 @@ static void any_weights(ptrdiff_t cycles, const uint8_t *RESTRICT shifts, const 
     PUT_BYTES(weights->weight_pass, pass);
 }
 
-ALWAYS_INLINE void any_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
-                              const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                              uint8_t *RESTRICT passed, LaneWeights *RESTRICT weights, const int is_signed) {
+INLINE void step_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                        const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
+                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed) {
     __m128i weight = BYTES(weights->weight), next = BYTES(weights->next_weight);
     __m128i pass = BYTES(weights->weight_pass);
     VEC w[LANES / VEC_LANES];
     ptrdiff_t i;
     int v;
-    for (i = 0; i < cycles; ++i, psums += LANES, passed += LANES) {
-        const __m128i shift = BYTES(shifts - i), swap = BYTES(swaps - i), arriving = BYTES(passed);
+    for (i = 0; i < cycles; ++i, psums += LANES, chain += LANES) {
+        const __m128i shift = BYTES(shifts - i), swap = BYTES(swaps - i), arriving = BYTES(chain);
         weight = BLEND(weight, next, swap);
-        PUT_BYTES(passed, pass);
+        PUT_BYTES(chain, pass);
         pass = BLEND(pass, next, shift);
         next = BLEND(next, arriving, shift);
         widened(w, weight, is_signed, half);
@@ -249,32 +241,32 @@ static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int ha
     for (lane = 0; lane < LANES; ++lane) to[lane] = number(codes[lane], is_signed);
 }
 
-ALWAYS_INLINE void weights_edge(const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
-                                LaneWeights *weights) {
+INLINE void weights_edge(const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                         LaneWeights *weights) {
     int lane;
     for (lane = 0; lane < LANES; ++lane) {
-        const uint8_t shift = shifts[lane], swap = swaps[lane], arriving = passed[lane];
+        const uint8_t shift = shifts[lane], swap = swaps[lane], arriving = chain[lane];
         const uint8_t next = weights->next_weight[lane], pass = weights->weight_pass[lane];
         weights->weight[lane] = (uint8_t)((weights->weight[lane] & ~swap) | (next & swap));
-        passed[lane] = pass;
+        chain[lane] = pass;
         weights->weight_pass[lane] = (uint8_t)((pass & ~shift) | (next & shift));
         weights->next_weight[lane] = (uint8_t)((next & ~shift) | (arriving & shift));
     }
 }
 
-static void any_weights(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *passed,
-                        LaneWeights *weights) {
+static void step_weights(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                         LaneWeights *weights) {
     ptrdiff_t i;
-    for (i = 0; i < cycles; ++i) weights_edge(shifts - i, swaps - i, passed + i * LANES, weights);
+    for (i = 0; i < cycles; ++i) weights_edge(shifts - i, swaps - i, chain + i * LANES, weights);
 }
 
-ALWAYS_INLINE void any_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
-                              const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                              uint8_t *RESTRICT passed, LaneWeights *RESTRICT weights, const int is_signed) {
+INLINE void step_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                        const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
+                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed) {
     int32_t w[LANES];
     ptrdiff_t i;
-    for (i = 0; i < cycles; ++i, psums += LANES, passed += LANES) {
-        weights_edge(shifts - i, swaps - i, passed, weights);
+    for (i = 0; i < cycles; ++i, psums += LANES, chain += LANES) {
+        weights_edge(shifts - i, swaps - i, chain, weights);
         multipliers(w, weights->weight, is_signed, half);
         mac_row(psums, 1, pairs - i, w, half);
     }
@@ -282,23 +274,23 @@ ALWAYS_INLINE void any_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const i
 
 #endif
 
-static void any_row(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
-                    const uint8_t *swaps, uint8_t *passed, LaneWeights *weights, int is_signed) {
+static void step_row(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                     const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed) {
     if (is_signed) {
-        if (half) any_row_of(psums, cycles, pairs, 1, shifts, swaps, passed, weights, 1);
-        else any_row_of(psums, cycles, pairs, 0, shifts, swaps, passed, weights, 1);
+        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 1);
+        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 1);
     } else {
-        if (half) any_row_of(psums, cycles, pairs, 1, shifts, swaps, passed, weights, 0);
-        else any_row_of(psums, cycles, pairs, 0, shifts, swaps, passed, weights, 0);
+        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 0);
+        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 0);
     }
 }
 
-ALWAYS_INLINE int32_t paired(int32_t low, int32_t high) {
+INLINE int32_t paired(int32_t low, int32_t high) {
     return (int32_t)(((uint32_t)low & 0xFFFFu) | (uint32_t)high << 16);
 }
 
-ALWAYS_INLINE void pair_up_of(int32_t *RESTRICT pairs, const uint8_t *RESTRICT first,
-                              const uint8_t *RESTRICT second, ptrdiff_t length, const int is_signed) {
+INLINE void pair_up_of(int32_t *RESTRICT pairs, const uint8_t *RESTRICT first,
+                       const uint8_t *RESTRICT second, ptrdiff_t length, const int is_signed) {
     ptrdiff_t j;
     if (length == 0) return;
     pairs[0] = paired(number(first[0], is_signed), 0);
@@ -406,4 +398,5 @@ static void put_bottom(int32_t *RESTRICT bottom, ptrdiff_t t_stride, ptrdiff_t c
 }
 
 #define ARRAY_KERNELS \
-    {NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, any_weights, any_row, reverse_ports, put_bottom}
+    {NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, step_weights, step_row, reverse_ports, \
+     put_bottom}

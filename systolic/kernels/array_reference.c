@@ -10,8 +10,8 @@ static int32_t number(uint8_t code, int is_signed) { return is_signed ? (int8_t)
 static void clock_array(const ArrayRun *a) {
     ptrdiff_t t, r, c;
     for (t = 0; t < a->cycles; ++t) {
-        /* From the bottom right PE to the top left one: the left and upper neighbors of the PE at hand
-         * still hold their values from before the edge. */
+        /* From the bottom right PE to the top left one: the left and upper neighbors of the current
+         * PE still hold their values from before the edge. */
         for (r = a->rows - 1; r >= 0; --r)
             for (c = a->cols - 1; c >= 0; --c) {
                 const ptrdiff_t here = r * a->cols + c, left = here - 1, above = here - a->cols;

@@ -93,41 +93,40 @@ static inline void find_set(int32_t range[2], const uint8_t *masks, ptrdiff_t co
     range[1] = (int32_t)find_last(masks, count);
 }
 
-/* The shift chain, clocked by the three functions below. above[i] holds the weight_pass of the
+/* The shift chain, clocked by the three functions below. chain[i] holds the weight_pass of the
  * PEs above before the i-th edge and becomes this row's own weight_pass before that edge, which
  * is what the row below needs. Where a shift arrives, weight_pass takes the old next_weight and
  * next_weight the arriving weight. */
 
 /* One edge on which shift (0 or 0xFF) arrives in some lanes. */
-static inline void shift_some(uint8_t *above, const uint8_t *shift, LaneWeights *weights) {
+static inline void shift_some(uint8_t *chain, const uint8_t *shift, LaneWeights *weights) {
     uint8_t arriving[LANES];
-    memcpy(arriving, above, LANES);
-    memcpy(above, weights->weight_pass, LANES);
+    memcpy(arriving, chain, LANES);
+    memcpy(chain, weights->weight_pass, LANES);
     blend(weights->weight_pass, weights->next_weight, shift);
     blend(weights->next_weight, arriving, shift);
 }
 
-/* Edges first..last-1, on which it arrives in no lane: weight_pass stands. */
-static inline void shift_none(uint8_t *above, ptrdiff_t first, ptrdiff_t last, const uint8_t *weight_pass) {
+/* Edges first..last-1, on which it arrives in no lane: weight_pass keeps its value. */
+static inline void shift_none(uint8_t *chain, ptrdiff_t first, ptrdiff_t last, const uint8_t *weight_pass) {
     ptrdiff_t i;
-    for (i = first; i < last; ++i) memcpy(above + i * LANES, weight_pass, LANES);
+    for (i = first; i < last; ++i) memcpy(chain + i * LANES, weight_pass, LANES);
 }
 
-/* Edges on which it arrives in all lanes: two registers in a row, so what was above passes two
- * edges later. */
-static inline void shift_all(uint8_t *above, ptrdiff_t cycles, LaneWeights *weights) {
+/* Edges on which it arrives in all lanes. The chain delays by two edges per row. */
+static inline void shift_all(uint8_t *chain, ptrdiff_t cycles, LaneWeights *weights) {
     uint8_t last[2 * LANES];
     if (cycles == 1) {
-        memcpy(last, above, LANES);
-        memcpy(above, weights->weight_pass, LANES);
+        memcpy(last, chain, LANES);
+        memcpy(chain, weights->weight_pass, LANES);
         memcpy(weights->weight_pass, weights->next_weight, LANES);
         memcpy(weights->next_weight, last, LANES);
         return;
     }
-    memcpy(last, above + (cycles - 2) * LANES, 2 * LANES);
-    memmove(above + 2 * LANES, above, (size_t)(cycles - 2) * LANES);
-    memcpy(above, weights->weight_pass, LANES);
-    memcpy(above + LANES, weights->next_weight, LANES);
+    memcpy(last, chain + (cycles - 2) * LANES, 2 * LANES);
+    memmove(chain + 2 * LANES, chain, (size_t)(cycles - 2) * LANES);
+    memcpy(chain, weights->weight_pass, LANES);
+    memcpy(chain + LANES, weights->next_weight, LANES);
     memcpy(weights->weight_pass, last, LANES);
     memcpy(weights->next_weight, last + LANES, LANES);
 }

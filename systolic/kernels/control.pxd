@@ -14,6 +14,6 @@ cdef extern from "kernels/control.h" nogil:
     Py_ssize_t find_stretches(int32_t *since, const uint8_t *shifts, const uint8_t *swaps, Py_ssize_t count,
                               Py_ssize_t most)
     void find_set(int32_t *range, const uint8_t *masks, Py_ssize_t count)
-    void shift_some(uint8_t *above, const uint8_t *shift, LaneWeights *weights)
-    void shift_none(uint8_t *above, Py_ssize_t first, Py_ssize_t last, const uint8_t *weight_pass)
-    void shift_all(uint8_t *above, Py_ssize_t cycles, LaneWeights *weights)
+    void shift_some(uint8_t *chain, const uint8_t *shift, LaneWeights *weights)
+    void shift_none(uint8_t *chain, Py_ssize_t first, Py_ssize_t last, const uint8_t *weight_pass)
+    void shift_all(uint8_t *chain, Py_ssize_t cycles, LaneWeights *weights)
