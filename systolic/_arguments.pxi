@@ -33,7 +33,7 @@ cdef int _window(HostWindow *window, const uint8_t[:, :, :, :] image, kernel, st
         window.batch_stride, window.channel_stride = image.strides[0], image.strides[1]
         window.line_stride, window.pixel_stride = image.strides[2], image.strides[3]
     else:
-        # Nothing is read; C still wants a pointer, and no steps away from it.
+        # Nothing is read, but the pointer must be valid; all strides are 0.
         window.pixels = &no_pixel
         window.batch_stride = window.channel_stride = window.line_stride = window.pixel_stride = 0
     _pair(window.kernel, kernel, 1)

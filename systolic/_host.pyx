@@ -28,8 +28,8 @@ cdef object _codes(array):
     return _flat(array).view(np.uint8)
 
 
-cdef int _finish(acc, out, const float[::1] scale, int32_t zero, constant, weight_zero, row_sums, bint to_codes,
-                 int is_signed) except -1:
+cdef int _apply_epilogue(acc, out, const float[::1] scale, int32_t zero, constant, weight_zero, row_sums,
+                         bint to_codes, int is_signed) except -1:
     cdef HostSums sums
     cdef const int32_t[:, :, :] acc_view
     cdef const int32_t[::1] constant_view, zero_view
@@ -114,12 +114,12 @@ def requantize(acc, out, scale, zero_point, *, constant=None, weight_zero=None, 
     row_sums : ndarray of int32, (outer, groups, inner) or (rows, groups), C-contiguous, or None
     """
     cdef int is_signed = _is_signed(out)
-    _finish(acc, out, scale, _zero(zero_point, is_signed), constant, weight_zero, row_sums, True, is_signed)
+    _apply_epilogue(acc, out, scale, _zero(zero_point, is_signed), constant, weight_zero, row_sums, True, is_signed)
 
 
 def scale_sums(acc, out, scale, *, constant=None, weight_zero=None, row_sums=None) -> None:
     """Scale accumulators into `out`, float32; arguments as of :func:`requantize`."""
-    _finish(acc, out, scale, 0, constant, weight_zero, row_sums, False, 1)
+    _apply_epilogue(acc, out, scale, 0, constant, weight_zero, row_sums, False, 1)
 
 
 cdef enum:

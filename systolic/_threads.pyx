@@ -51,7 +51,7 @@ def _try(long long[::1] rows, Py_ssize_t count, Py_ssize_t workers, bint is_long
     Parameters
     ----------
     rows : memoryview of int64, (2 + 2 * count,)
-        [0] is how long each task turns. Task i adds 1 to [2 + 2 * i] and puts its worker beside it.
+        [0] is how long each task turns. Task i adds 1 to [2 + 2 * i] and puts its worker with it.
     """
     cdef int most = hire(workers)
     if rows.shape[0] != 2 + 2 * count:
@@ -61,7 +61,7 @@ def _try(long long[::1] rows, Py_ssize_t count, Py_ssize_t workers, bint is_long
 
 
 def _forget() -> None:
-    """Forget the helpers, which a forked child has not."""
+    """Forget the helpers; a forked child does not have them."""
     pool_forget()
 
 

@@ -1,9 +1,9 @@
 /* Operators on the host, on codes and accumulators: the contract of each function.
  *
  * One table of functions per instruction set, each from the same loops (host_loops.h) compiled with
- * that set's flags. Every table gives the same bits: a float32 operation is
- * one IEEE operation rounded by itself (no contraction, no reassociation), except where `fma` is
- * written, which rounds once on every instruction set.
+ * that set's flags. Every table gives the same bits: a float32 operation is one IEEE operation
+ * rounded by itself (no contraction, no reassociation), except where `fma` is written, which rounds
+ * once on every instruction set.
  *
  * Common promises: nothing is allocated or kept, so calls may run at once on separate outputs; inputs
  * and outputs must not overlap; a size of 0 is legal and touches nothing; no pointer needs an
@@ -17,8 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Sums of a layer, (outer, channels, inner), and what finishes them. `inner` neighbouring sums share
- * a channel (images in NCHW), or inner is 1 and channels are neighbours (dense layers, NHWC).
+/* Sums of a layer, (outer, channels, inner), and the operands of their epilogue. `inner` neighboring
+ * sums share a channel (images in NCHW), or inner is 1 and channels are neighbors (dense layers,
+ * NHWC).
  *
  *     total = acc + constant[c] - row_sums[o, group of c, i] * weight_zero[c]
  */

@@ -40,7 +40,7 @@ INLINE ptrdiff_t offset(const HostWindow *w, ptrdiff_t y, ptrdiff_t x, ptrdiff_t
 /* Every other byte, n of them: out[x] = from[2 * x]; nothing from from[2 * n - 1] on is read. Lines are
  * short (7 to 112 pixels in ResNet), and compilers take all that does not fill a vector, and the
  * vector that would read one byte too many, byte by byte; hence by hand. The upper half of each
- * block is loaded one byte early and takes the odd bytes; the last block overlaps its neighbour. */
+ * block is loaded one byte early and takes the odd bytes; the last block overlaps its neighbor. */
 INLINE void copy_even(uint8_t *RESTRICT out, const uint8_t *RESTRICT from, ptrdiff_t n) {
     ptrdiff_t x = 0;
 #if HOST_SSE2
@@ -96,7 +96,7 @@ INLINE void copy_step(uint8_t *RESTRICT out, const uint8_t *RESTRICT from, ptrdi
 }
 
 /* out[x] = the larger of out[x] and from[x]. Blocks of a fixed size become one vector each; the last
- * overlaps its neighbour, since a maximum may be taken twice: lines are short, and what is left
+ * overlaps its neighbor, since a maximum may be taken twice: lines are short, and what is left
  * over by the longest vectors would take most of the time. */
 INLINE void raise_to(uint8_t *out, const uint8_t *RESTRICT from, ptrdiff_t n, int is_signed) {
     enum { BLOCK = 16 };
@@ -116,7 +116,7 @@ INLINE void raise_to(uint8_t *out, const uint8_t *RESTRICT from, ptrdiff_t n, in
         out[x] = larger(out[x], from[x], is_signed);
 }
 
-/* The same with from[x * step]: gather into a buffer first, then compare. */
+/* The same with from[x * step]: gather the wanted bytes first, then compare. */
 INLINE void raise_to_step(uint8_t *out, const uint8_t *from, ptrdiff_t n, ptrdiff_t step, int is_signed) {
     uint8_t part[256];
     ptrdiff_t count;
@@ -228,7 +228,7 @@ INLINE void tap_general(const HostWindow *w, const Tap *t, uint8_t *out, const u
 }
 
 /* Where the output is as wide as the image and the step is one pixel, a tap sees the image moved by
- * a constant distance: one copy, then the columns that the move brought in from neighbouring lines. */
+ * a constant distance: one copy, then fix the columns that come from neighboring lines. */
 INLINE void tap_shifted(const HostWindow *w, const Tap *t, uint8_t *out, const uint8_t *plane,
                         ptrdiff_t first, ptrdiff_t stop, uint8_t pad) {
     const ptrdiff_t width = w->out[1];

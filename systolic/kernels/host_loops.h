@@ -8,25 +8,14 @@
  */
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
+#include "compiler.h"
 #include "host.h"
 
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
-#endif
-
-#if defined(_MSC_VER)
-#define RESTRICT __restrict
-#define INLINE static __forceinline
-#elif defined(__GNUC__)
-#define RESTRICT restrict
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define RESTRICT restrict
-#define INLINE static inline
 #endif
 
 /* The loops are written once for both signs and both operand layouts; flags are constants where they
@@ -81,13 +70,13 @@ INLINE uint8_t round_code(float v, float low, float high, uint32_t zero) {
 
 /* ------------------------------------------------------------------ sums */
 
-/* n neighbouring sums. Each of constant, scale and weight_zero holds one number per sum where
+/* n neighboring sums. Each of constant, scale and weight_zero holds one number per sum where
  * `per_sum`, else one for all; each of row_sums the other way round. */
-INLINE void finish_run(void *RESTRICT out, const int32_t *RESTRICT acc, ptrdiff_t n, int per_sum,
-                       const int32_t *RESTRICT constant, int has_constant,
-                       const int32_t *RESTRICT row_sums, const int32_t *RESTRICT weight_zero,
-                       int has_row_sums, const float *RESTRICT scale, int to_codes, float low, float high,
-                       uint32_t zero) {
+INLINE void apply_to_run(void *RESTRICT out, const int32_t *RESTRICT acc, ptrdiff_t n, int per_sum,
+                         const int32_t *RESTRICT constant, int has_constant,
+                         const int32_t *RESTRICT row_sums, const int32_t *RESTRICT weight_zero,
+                         int has_row_sums, const float *RESTRICT scale, int to_codes, float low, float high,
+                         uint32_t zero) {
     ptrdiff_t i;
     const uint32_t one_constant = has_constant ? (uint32_t)*constant : 0;
     const uint32_t one_row_sum = has_row_sums ? (uint32_t)*row_sums : 0;
@@ -110,61 +99,61 @@ INLINE void finish_run(void *RESTRICT out, const int32_t *RESTRICT acc, ptrdiff_
 }
 
 /* All runs of one `outer`: with per_sum a run is a group's channels, else one channel's pixels. */
-INLINE void finish_runs(const HostSums *s, char *out, ptrdiff_t size, ptrdiff_t outer, int per_sum,
-                        int has_constant, int has_row_sums, int to_codes, float low, float high,
-                        uint32_t zero) {
+INLINE void apply_to_runs(const HostSums *s, char *out, ptrdiff_t size, ptrdiff_t outer, int per_sum,
+                          int has_constant, int has_row_sums, int to_codes, float low, float high,
+                          uint32_t zero) {
     /* Row sums differ between groups. */
     const ptrdiff_t group = has_row_sums ? s->channels / s->groups : s->channels, step = per_sum ? group : 1;
     ptrdiff_t c;
     for (c = 0; c < s->channels; c += step) {
         const int32_t *rows = has_row_sums ? s->row_sums + (outer * s->groups + c / group) * s->inner : NULL;
-        finish_run(out + (outer * s->out_outer + c * s->out_channel) * size,
-                   s->acc + outer * s->acc_outer + c * s->acc_channel, per_sum ? step : s->inner, per_sum,
-                   has_constant ? s->constant + c : NULL, has_constant, rows,
-                   has_row_sums ? s->weight_zero + c : NULL, has_row_sums, s->scale + c, to_codes,
-                   low, high, zero);
+        apply_to_run(out + (outer * s->out_outer + c * s->out_channel) * size,
+                     s->acc + outer * s->acc_outer + c * s->acc_channel, per_sum ? step : s->inner, per_sum,
+                     has_constant ? s->constant + c : NULL, has_constant, rows,
+                     has_row_sums ? s->weight_zero + c : NULL, has_row_sums, s->scale + c, to_codes,
+                     low, high, zero);
     }
 }
 
-INLINE void finish(const HostSums *s, void *out, int to_codes, int is_signed, int32_t zero) {
+INLINE void apply_epilogue(const HostSums *s, void *out, int to_codes, int is_signed, int32_t zero) {
     const float low = bound(code_min(is_signed) - zero), high = bound(code_max(is_signed) - zero);
     const int per_sum = s->inner == 1 && s->acc_channel == 1 && s->out_channel == 1;
     const ptrdiff_t size = to_codes ? 1 : (ptrdiff_t)sizeof(float);
     ptrdiff_t o;
     if (s->inner == 0 || s->channels == 0)
         return;
-#define FINISH(per_sum, has_constant, has_row_sums) \
-    finish_runs(s, (char *)out, size, o, per_sum, has_constant, has_row_sums, to_codes, low, high, \
-                (uint32_t)zero)
+#define APPLY(per_sum, has_constant, has_row_sums) \
+    apply_to_runs(s, (char *)out, size, o, per_sum, has_constant, has_row_sums, to_codes, low, high, \
+                  (uint32_t)zero)
     for (o = 0; o < s->outer; ++o) {
         if (per_sum) {
             if (s->row_sums && s->constant)
-                FINISH(1, 1, 1);
+                APPLY(1, 1, 1);
             else if (s->row_sums)
-                FINISH(1, 0, 1);
+                APPLY(1, 0, 1);
             else if (s->constant)
-                FINISH(1, 1, 0);
+                APPLY(1, 1, 0);
             else
-                FINISH(1, 0, 0);
+                APPLY(1, 0, 0);
         } else {
             if (s->row_sums && s->constant)
-                FINISH(0, 1, 1);
+                APPLY(0, 1, 1);
             else if (s->row_sums)
-                FINISH(0, 0, 1);
+                APPLY(0, 0, 1);
             else if (s->constant)
-                FINISH(0, 1, 0);
+                APPLY(0, 1, 0);
             else
-                FINISH(0, 0, 0);
+                APPLY(0, 0, 0);
         }
     }
-#undef FINISH
+#undef APPLY
 }
 
 static void requantize(const HostSums *sums, uint8_t *out, int is_signed, int32_t zero) {
-    finish(sums, out, 1, is_signed, zero);
+    apply_epilogue(sums, out, 1, is_signed, zero);
 }
 
-static void scale_sums(const HostSums *sums, float *out) { finish(sums, out, 0, 1, 0); }
+static void scale_sums(const HostSums *sums, float *out) { apply_epilogue(sums, out, 0, 1, 0); }
 
 /* ------------------------------------------------------------------ floats */
 
@@ -191,7 +180,7 @@ static void dequantize(const uint8_t *q, float *out, ptrdiff_t count, float scal
 /* --------------------------------------------------------- codes and codes */
 
 /* fma(x, y, z) where x * y is exact in float64: any two float32 numbers, as 24 + 24 bits. The sum in
- * float64 is rounded to odd (towards zero, its last bit set if anything was lost), which a second
+ * float64 is rounded to odd (toward zero, its last bit set if anything was lost), which a second
  * rounding to float32 cannot spoil: Boldo and Melquiond, "Emulation of FMA and correctly rounded
  * sums: proved algorithms using rounding to odd", IEEE Transactions on Computers 57(4), 2008. */
 static float fma_once(float x, float y, float z) {

@@ -24,8 +24,8 @@
  *
  * Sleep. A helper stores asleep = 1, then looks at the ticket once more, then sleeps. The caller
  * stores the ticket, then looks at `asleep`. Both words are sequentially consistent, so that one
- * of the two sees what the other wrote and no job is missed. Whoever exchanges asleep for 0 first
- * decides: the caller, that it rings; the helper, that nobody will.
+ * of the two sees what the other wrote and no job is missed. The first to exchange `asleep` for 0
+ * decides: if it is the caller, it wakes the helper; if it is the helper, it does not sleep.
  *
  * Memory order. Every operation on a Word is sequentially consistent (spin.h). The job is plain
  * data: its writes come before the store of the ticket, its reads after the compare-and-exchange;
@@ -47,19 +47,19 @@
 
 #include "spin.h"
 
-/* Threads, and a bell for each: who waits for it sleeps until it is rung, or not at all if it was. */
+/* Threads, and a wakeup for each: wakeup_wait sleeps until it is signaled, not at all if it already is. */
 #if defined(_WIN32)
 #define THREAD DWORD WINAPI
-typedef HANDLE Bell;
+typedef HANDLE Wakeup;
 
 static int start_thread(DWORD(WINAPI *work)(void *), void *argument) {
     const HANDLE thread = CreateThread(NULL, 0, work, argument, 0, NULL);
     return thread != NULL && CloseHandle(thread);
 }
 
-static void bell_make(Bell *bell) { *bell = CreateEventW(NULL, FALSE, FALSE, NULL); }
-static void bell_ring(Bell *bell) { SetEvent(*bell); }
-static void bell_wait(Bell *bell) { WaitForSingleObject(*bell, INFINITE); }
+static void wakeup_make(Wakeup *wakeup) { *wakeup = CreateEventW(NULL, FALSE, FALSE, NULL); }
+static void wakeup_send(Wakeup *wakeup) { SetEvent(*wakeup); }
+static void wakeup_wait(Wakeup *wakeup) { WaitForSingleObject(*wakeup, INFINITE); }
 #else
 #include <pthread.h>
 
@@ -67,32 +67,32 @@ static void bell_wait(Bell *bell) { WaitForSingleObject(*bell, INFINITE); }
 typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t condition;
-    int rung;
-} Bell;
+    int signaled;
+} Wakeup;
 
 static int start_thread(void *(*work)(void *), void *argument) {
     pthread_t thread;
     return pthread_create(&thread, NULL, work, argument) == 0 && pthread_detach(thread) == 0;
 }
 
-static void bell_make(Bell *bell) {
-    pthread_mutex_init(&bell->mutex, NULL);
-    pthread_cond_init(&bell->condition, NULL);
-    bell->rung = 0;
+static void wakeup_make(Wakeup *wakeup) {
+    pthread_mutex_init(&wakeup->mutex, NULL);
+    pthread_cond_init(&wakeup->condition, NULL);
+    wakeup->signaled = 0;
 }
 
-static void bell_ring(Bell *bell) {
-    pthread_mutex_lock(&bell->mutex);
-    bell->rung = 1;
-    pthread_cond_signal(&bell->condition);
-    pthread_mutex_unlock(&bell->mutex);
+static void wakeup_send(Wakeup *wakeup) {
+    pthread_mutex_lock(&wakeup->mutex);
+    wakeup->signaled = 1;
+    pthread_cond_signal(&wakeup->condition);
+    pthread_mutex_unlock(&wakeup->mutex);
 }
 
-static void bell_wait(Bell *bell) {
-    pthread_mutex_lock(&bell->mutex);
-    while (!bell->rung) pthread_cond_wait(&bell->condition, &bell->mutex);
-    bell->rung = 0;
-    pthread_mutex_unlock(&bell->mutex);
+static void wakeup_wait(Wakeup *wakeup) {
+    pthread_mutex_lock(&wakeup->mutex);
+    while (!wakeup->signaled) pthread_cond_wait(&wakeup->condition, &wakeup->mutex);
+    wakeup->signaled = 0;
+    pthread_mutex_unlock(&wakeup->mutex);
 }
 #endif
 
@@ -108,7 +108,7 @@ enum {
 };
 
 typedef struct {
-    Bell bell;
+    Wakeup wakeup;
     Word asleep;
     Word last; /* job seen */
 } Helper;
@@ -129,7 +129,7 @@ static Part parts[MOST_HELPERS + 1];
 static Helper each[MOST_HELPERS];
 static Word ticket, finished, helpers, cores;
 static Word taken;  /* whether a caller has the pool */
-static Word hiring; /* whether someone starts helpers */
+static Word hiring; /* whether a thread is starting helpers */
 
 static ptrdiff_t part_start(int part) { return part * job.count / job.workers; }
 
@@ -177,7 +177,7 @@ static THREAD help(void *argument) {
             looked = now;
         }
         word_store(&me->asleep, 1);
-        if (!look(me) || !word_exchange(&me->asleep, 0)) bell_wait(&me->bell);
+        if (!look(me) || !word_exchange(&me->asleep, 0)) wakeup_wait(&me->wakeup);
     }
     return 0; /* never */
 }
@@ -189,7 +189,7 @@ int pool_hire(ptrdiff_t workers) {
             Helper *me = &each[there];
             me->asleep = 0;
             me->last = -1;
-            bell_make(&me->bell);
+            wakeup_make(&me->wakeup);
             if (!start_thread(help, me)) break;
             word_store(&helpers, there + 1);
         }
@@ -218,7 +218,7 @@ void pool_share(PoolTask task, void *context, ptrdiff_t count, int workers, int 
     open = open << NUMBER | (Word)(workers - 1) << INVITED;
     word_store(&ticket, open | (workers - 1));
     for (i = 0; is_long && i < workers - 1; ++i)
-        if (word_load(&each[i].asleep) && word_exchange(&each[i].asleep, 0)) bell_ring(&each[i].bell);
+        if (word_load(&each[i].asleep) && word_exchange(&each[i].asleep, 0)) wakeup_send(&each[i].wakeup);
     work(0);
     came = workers - 1 - (int)(word_exchange(&ticket, open) & COUNT);
     for (naps = 0; word_load(&finished) < came; ++naps) {

@@ -6,7 +6,7 @@
 
 enum { KEPT_BYTES = 1 << 23 };
 
-static Word spare; /* an address or 0: who exchanges it for another owns it */
+static Word spare; /* an address or 0: whoever swaps it out owns it */
 
 /* The address that malloc returned is stored before what is returned. */
 static uint8_t *allocate(size_t size) {
