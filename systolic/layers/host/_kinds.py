@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic.layers.base import HostLayer, Shape, UnknownShape
-from systolic.layers.host._inputs import expect_lists, take
+from systolic.layers.host._inputs import axes_field, expect_lists, integer_list, take, take_some
+from systolic.layers.host._parts import copied
 
 
 class Elementwise(HostLayer):
@@ -29,13 +30,13 @@ class _Reader(HostLayer):
 class Movement(_Reader):
     """A layer that moves elements: the output has x's type."""
 
-    lists: ClassVar[tuple[str, ...]] = ()
+    _lists: ClassVar[tuple[str, ...]] = ()
     """What the inputs after x hold, lists of integers."""
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return x's type."""
         dtype, *lists = self._take(dtypes)
-        expect_lists(self, lists, self.lists)
+        expect_lists(self, lists, self._lists)
         return np.dtype(dtype).name
 
 
@@ -46,3 +47,47 @@ class ShapedByValues(_Reader):
         """Raise UnknownShape: the inputs' values decide."""
         self._take(shapes)
         raise UnknownShape
+
+
+class Axes(Movement):
+    """A layer that works on axes: those in the field `axes`, or read if it is None."""
+
+    inputs: ClassVar[None] = None
+    _lists: ClassVar[tuple[str, ...]] = ("axes",)
+
+    axes: Sequence[int] | None
+
+    _none_read: ClassVar[tuple[int, ...] | None] = ()
+    """The axes that an empty list means, if it is read."""
+
+    def __post_init__(self) -> None:
+        axes_field(self, "axes")
+
+    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
+        return take_some(self, values, 1, 2 if self.axes is None else 1)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the sizes with the axes changed; UnknownShape if they are read."""
+        if len(self._take(shapes)) == 2:
+            raise UnknownShape
+        return self._shape(shapes[0], self.axes)
+
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+        """Return the sizes with the axes changed."""
+        return self._shape(shapes[0], self._given(values))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return a copy with the axes changed."""
+        x, *_ = self._take(inputs)
+        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
+
+    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
+        """Return the axes that the layer has or reads; UnknownShape if it reads unknown ones."""
+        if len(self._take(values)) == 1:
+            return self.axes
+        if values[1] is None:
+            raise UnknownShape
+        return integer_list(self, values[1], "axes") or self._none_read
+
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        raise TypeError(f"{type(self).__name__} does not define _shape")

@@ -10,18 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import (
-    axes_field,
     expect_dtype,
-    expect_lists,
-    integer_list,
     lowest,
     normal_axes,
     normal_axis,
     take,
     take_some,
 )
+from systolic.layers.host._kinds import Axes
 from systolic.layers.host._parts import by_parts, elementwise, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
 
@@ -57,7 +55,7 @@ def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reduce(HostLayer):
+class Reduce(Axes):
     """Reduce over axes.
 
     Reads x and, where `axes` is None, optionally the axes (none of them: all).
@@ -89,7 +87,7 @@ class Reduce(HostLayer):
            [4. ]], dtype=float32)
     """
 
-    inputs: ClassVar[None] = None
+    _none_read: ClassVar[None] = None
 
     operation: str
     axes: Sequence[int] | None = None
@@ -97,7 +95,7 @@ class Reduce(HostLayer):
 
     def __post_init__(self) -> None:
         _check.choice(self.operation, "operation", REDUCE)
-        axes_field(self, "axes")
+        super().__post_init__()
         object.__setattr__(self, "keepdims", _check.flag(self.keepdims, "keepdims"))
 
     @property
@@ -105,32 +103,23 @@ class Reduce(HostLayer):
         """The operation."""
         return self.operation
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape with the axes gone or of size 1; UnknownShape if they are read."""
-        if len(self._take(shapes)) == 2:
-            raise UnknownShape
-        return self._shape(shapes[0], self._axes(shapes[0]))
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the shape with the axes gone or of size 1."""
-        if any(value is None for value in self._take(values)[1:]):
-            raise UnknownShape
-        return self._shape(shapes[0], self._axes(shapes[0], *values[1:]))
-
-    def _shape(self, shape: Shape, axes: tuple[int, ...]) -> Shape:
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        axes = self._normal(shape, given)
         sizes = [1 if axis in axes else size for axis, size in enumerate(shape)]
         return tuple(size for axis, size in enumerate(sizes) if self.keepdims or axis not in axes)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return x's type."""
-        dtype, *lists = self._take(dtypes)
-        expect_lists(self, lists, ("axes",))
+        dtype = super().output_dtype(*dtypes)
         return expect_dtype(self, dtype, _REDUCE[self.operation][1], f" for {self.operation}")
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the numbers that are left."""
-        x, *given = self._take(inputs)
-        dtype, axes = self.output_dtype(*(array.dtype.name for array in inputs)), self._axes(x.shape, *given)
+        x, *_ = self._take(inputs)
+        dtype, axes = (
+            self.output_dtype(*(a.dtype.name for a in inputs)),
+            self._normal(x.shape, self._given(inputs)),
+        )
         function, most = _REDUCE[self.operation][0], self.operation in _NONE
         options = {"initial": _NONE[self.operation](x.dtype)} if most else {"dtype": np.float64}
         count = math.prod(x.shape[axis] for axis in axes) if self.operation == "ReduceMean" else 1
@@ -146,17 +135,8 @@ class Reduce(HostLayer):
             found = by_parts(reduced, left, dtype, x, axes, moved=True)
         return found.reshape(self._shape(x.shape, axes))
 
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 1, 2 if self.axes is None else 1)
-
-    def _axes(self, shape: Shape, *given: np.ndarray | None) -> tuple[int, ...]:
-        axes = self.axes
-        for value in given:
-            assert value is not None
-            axes = integer_list(self, value, "axes") or None
-        if axes is None:
-            return tuple(range(len(shape)))
-        return normal_axes(self, axes, len(shape))
+    def _normal(self, shape: Shape, given: Sequence[int] | None) -> tuple[int, ...]:
+        return normal_axes(self, range(len(shape)) if given is None else given, len(shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

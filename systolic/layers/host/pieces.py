@@ -161,7 +161,7 @@ class Slice(ShapedByValues, Movement):
     """
 
     inputs: ClassVar[None] = None
-    lists: ClassVar[tuple[str, ...]] = ("starts", "ends", "axes", "steps")
+    _lists: ClassVar[tuple[str, ...]] = ("starts", "ends", "axes", "steps")
 
     def _take(self, values: Sequence[Any]) -> Sequence[Any]:
         return take_some(self, values, 3, 5)
@@ -181,7 +181,7 @@ class Slice(ShapedByValues, Movement):
         return copied(x[self._pieces(x.shape, *lists)])
 
     def _pieces(self, shape: Shape, *lists: np.ndarray) -> tuple[slice, ...]:
-        starts, ends, *rest = (integer_list(self, v, n) for v, n in zip(lists, self.lists, strict=False))
+        starts, ends, *rest = (integer_list(self, v, n) for v, n in zip(lists, self._lists, strict=False))
         axes = normal_axes(self, rest[0] if rest else range(len(starts)), len(shape))
         steps = rest[1] if len(rest) > 1 else (1,) * len(starts)
         if not len(starts) == len(ends) == len(axes) == len(steps):
@@ -224,7 +224,7 @@ class Gather(Movement):
     """
 
     inputs: ClassVar[int] = 2
-    lists: ClassVar[tuple[str, ...]] = ("indices",)
+    _lists: ClassVar[tuple[str, ...]] = ("indices",)
 
     axis: int = 0
 
@@ -265,7 +265,7 @@ class Expand(ShapedByValues, Movement):
     """
 
     inputs: ClassVar[int] = 2
-    lists: ClassVar[tuple[str, ...]] = ("a shape",)
+    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return what x's shape and the one asked for broadcast to."""

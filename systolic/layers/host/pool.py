@@ -20,19 +20,20 @@ class _Images(Pool):
 
     layout: str
 
-    names: ClassVar[tuple[str, ...]] = ("height", "width")
+    _names: ClassVar[tuple[str, ...]] = ("height", "width")
 
     def _put_window(self, steps: Collection[str]) -> None:
         kernel = sizes(self.kernel, "kernel", 2)
-        given = {name: getattr(self, name) for name in steps}
-        stored = {name: sizes(value, name, 2) for name, value in given.items() if value is not None}
-        padding = paddings(self.padding, 2)
-        for name, value in {"kernel": kernel, "stride": kernel, **stored, "padding": padding}.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "kernel", kernel)
+        for name in steps:
+            value = getattr(self, name)
+            given = name != "stride" or value is not None
+            object.__setattr__(self, name, sizes(value, name, 2) if given else kernel)
+        object.__setattr__(self, "padding", paddings(self.padding, 2))
         _check.choice(self.layout, "layout", LAYOUTS)
 
     @property
-    def first(self) -> int:
+    def _first(self) -> int:
         """The axis of the height."""
         return image_axes(self.layout)[0]
 
@@ -80,7 +81,7 @@ class MaxPool2d(_Images, Maxima):
     ceil_mode: bool = field(default=False, kw_only=True)
     layout: str = field(default="NCHW", kw_only=True)
 
-    types: ClassVar[tuple[str, ...]] = ("int8", "uint8", "float32")
+    _types: ClassVar[tuple[str, ...]] = ("int8", "uint8", "float32")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,27 +97,12 @@ class AveragePool2d(_Images, Means):
 
     Parameters
     ----------
-    kernel : int or (int, int)
-        Height and width of the window.
+    kernel, stride, padding, ceil_mode, layout
+        As for :class:`MaxPool2d`; padding is real 0.
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
-    stride : int, (int, int) or None
-        Step of the window; None means the kernel.
-    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
-        Pixels of real 0 around the image, smaller than the kernel.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
     count_include_pad : bool
         Whether `count` is the kernel's size everywhere, or only the pixels inside the image.
-    ceil_mode : bool
-        Whether a last, incomplete window counts.
-    layout : {"NCHW", "NHWC"}
-        Order of the axes: batch, channels, height, width.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
-    ValueError
-        If a size is out of range.
 
     Notes
     -----
@@ -153,14 +139,9 @@ class GlobalAveragePool2d(GlobalMeans):
     Parameters
     ----------
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
     layout : {"NCHW", "NHWC"}
         Order of the axes: batch, channels, height, width.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
 
     Notes
     -----

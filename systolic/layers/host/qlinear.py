@@ -12,6 +12,7 @@ from systolic import _check, _host
 from systolic.layers.base import Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
+from systolic.layers.host._parts import elementwise
 from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import OnCodes, expect_one_type, requantized
 from systolic.quant import QuantParams
@@ -29,12 +30,7 @@ class QLinearMul(OnCodes):
     Parameters
     ----------
     a, b, y : QuantParams
-        Of the inputs and the output: of one 8-bit type and per tensor.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
+        Of the inputs and the output: of one 8-bit type (else TypeError), per tensor.
 
     Notes
     -----
@@ -84,16 +80,11 @@ class QLinearConcat(OnCodes):
     Parameters
     ----------
     x : tuple of QuantParams
-        Of each input: of one 8-bit type and per tensor.
+        Of each input: of one 8-bit type (else TypeError), per tensor.
     y : QuantParams
         Of the output, of the same type.
     axis : int
         Along which the tensors are joined; their other sizes are equal.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
 
     Notes
     -----
@@ -166,11 +157,6 @@ class QLinearWhere(OnCodes):
         Of the codes taken where the condition holds, of the others, and of the output: of one 8-bit
         type and per tensor.
 
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
-
     Notes
     -----
     ONNX Runtime's com.microsoft QLinearWhere: codes with y's parameters are copied, others become
@@ -199,9 +185,8 @@ class QLinearWhere(OnCodes):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes chosen."""
-        out = np.empty(self.output_shape(*(x.shape for x in inputs)), self.y.dtype)
-        self.output_dtype(*(x.dtype.name for x in inputs))
+        self.output_shape(*(x.shape for x in inputs))
+        dtype = self.output_dtype(*(x.dtype.name for x in inputs))
         condition, a, b = inputs
-        for mask, q, params in ((condition, a, self.a), (~condition, b, self.b)):
-            np.copyto(out, requantized(q, params, self.y), where=mask)
-        return out
+        a, b = requantized(a, self.a, self.y), requantized(b, self.b, self.y)
+        return elementwise(np.where, dtype, condition, a, b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,20 +33,19 @@ class Means(Pool, OnCodes):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
         (x,) = take(self, inputs)
-        dtype, windows = self.output_dtype(x.dtype.name), self.along(x.shape)
+        dtype, windows = self.output_dtype(x.dtype), self._along(x.shape)
         if all(each.size == each.kernel and each.pads == (0, 0) for each in windows):
-            return _mean_of_all(x, self.x, self.y, tuple(range(self.first, self.first + len(windows))))
-        counts, shape = np.ones(()), self._outputs(x.shape, windows)
-        for each in windows:
-            inside = each.kernel if self.count_include_pad else each.inside(0, each.size)
-            counts = np.multiply.outer(counts, inside)
-        counts = (counts[..., np.newaxis] if self.first == 1 else counts).astype(np.float32)
+            return _mean_of_all(x, self.x, self.y, tuple(range(self._first, self._first + len(windows))))
+        inside = [each.kernel if self.count_include_pad else each.inside(0, each.size) for each in windows]
+        counts = np.asarray(functools.reduce(np.multiply.outer, inside), np.float32)
+        counts = counts[..., np.newaxis] if self._first == 1 else counts
+        shape = self._outputs(x.shape, windows)
         places, out = [each.taps() for each in windows], np.empty(shape, dtype)
         # One by one along the batch, so that float32 copies stay small.
         for index in range(len(x)):
             with np.errstate(all="ignore"):
                 real = quant.dequantize(x[index : index + 1], self.x)
-                means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self.first, places)
+                means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self._first, places)
                 np.divide(means, counts, out=means)
                 np.divide(means, self.y.scales, out=means)
                 np.add(means, self.y.zero_points.astype(np.float32), out=means)
@@ -68,7 +68,7 @@ class GlobalMeans(OnCodes):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
         (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
+        self.output_dtype(x.dtype)
         return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
 
     def _axes(self, shape: Shape) -> Shape:
@@ -85,27 +85,12 @@ class QLinearAveragePool(Means):
 
     Parameters
     ----------
-    kernel : sequence of int
-        Sizes of the window, one per spatial axis.
-    x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
-    stride : sequence of int or None
-        Step of the window; None: 1.
-    padding : sequence of (int, int), "same", "same_lower" or "valid", or None
-        Elements of real 0 before and after each axis, fewer than the kernel's. None: no padding.
-    count_include_pad : bool
-        Whether the sum is divided by the kernel's size everywhere, or by the elements inside x.
-    ceil_mode : bool
-        Whether a last, incomplete window counts.
+    kernel, stride, padding, ceil_mode
+        As for :class:`MaxPool`; padding is real 0.
+    x, y, count_include_pad
+        As for :class:`AveragePool2d`.
     channels_last : bool
         Whether the channels are the last axis, not the second.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
-    ValueError
-        If a size is out of range.
 
     Notes
     -----
@@ -130,7 +115,7 @@ class QLinearAveragePool(Means):
     channels_last: bool = field(default=False, kw_only=True)
 
     @property
-    def first(self) -> int:
+    def _first(self) -> int:
         """The first axis of the window."""
         return 1 if self.channels_last else 2
 
@@ -144,14 +129,9 @@ class QLinearGlobalAveragePool(GlobalMeans):
     Parameters
     ----------
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
     channels_last : bool
         Whether the channels are the last axis, not the second.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
 
     Notes
     -----

@@ -35,16 +35,12 @@ class QLinearSoftmax(OnCodes):
     Parameters
     ----------
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor. x's zero point has no effect.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
+        x's zero point has no effect.
     axis : int
         Along which numbers are summed.
     flatten : bool
         Whether the axes from `axis` on are one, as for ONNX Softmax before opset 13.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
 
     Notes
     -----

@@ -66,12 +66,7 @@ class QLinearSigmoid(_Table):
     Parameters
     ----------
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
 
     Notes
     -----
@@ -102,14 +97,9 @@ class QLinearLeakyRelu(_Table):
     Parameters
     ----------
     x, y : QuantParams
-        Of the input and the output: of one 8-bit type and per tensor.
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
     alpha : float
         Slope of the negative side; rounded to float32.
-
-    Raises
-    ------
-    TypeError
-        If the parameters differ in type.
 
     Notes
     -----

@@ -51,12 +51,15 @@ class _Known(HostLayer):
         if compiled is None or not plain:
             return function(x, params)
         out = np.empty(x.shape, dtype)
+        scale, zero_point, threads = float(params.scales), int(params.zero_points), thread_count()
+        if x.size <= MOVED:
+            compiled(x, out, scale, zero_point, threads=threads)
+            return out
         source, target = x.reshape(-1), out.reshape(-1)
-        scale, zero_point = float(params.scales), int(params.zero_points)
         # In parts, so that Ctrl-C need not wait.
         for start in range(0, x.size, MOVED):
             part = slice(start, start + MOVED)
-            compiled(source[part], target[part], scale, zero_point, threads=thread_count())
+            compiled(source[part], target[part], scale, zero_point, threads=threads)
         return out
 
 
@@ -95,7 +98,7 @@ class Quantize(_Known):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes of x, an ndarray of float32 of any shape."""
         (x,) = take(self, inputs)
-        dtype, compiled = self.output_dtype(x.dtype.name), _host.quantize if x.dtype == np.float32 else None
+        dtype, compiled = self.output_dtype(x.dtype), _host.quantize if x.dtype == np.float32 else None
         return self._converted(x, dtype, compiled, quant.quantize)
 
     @property
@@ -138,7 +141,7 @@ class Dequantize(_Known):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the real numbers of q, an ndarray of x's type and any shape."""
         (q,) = take(self, inputs)
-        return self._converted(q, self.output_dtype(q.dtype.name), _host.dequantize, quant.dequantize)
+        return self._converted(q, self.output_dtype(q.dtype), _host.dequantize, quant.dequantize)
 
     @property
     def _params(self) -> QuantParams:

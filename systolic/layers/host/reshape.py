@@ -162,7 +162,7 @@ class ReshapeTo(ShapedByValues, Movement):
     """
 
     inputs: ClassVar[int] = 2
-    lists: ClassVar[tuple[str, ...]] = ("a shape",)
+    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
 
     allowzero: bool = field(default=False, kw_only=True)
 

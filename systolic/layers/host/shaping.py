@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,9 +17,8 @@ from systolic.layers.host._inputs import (
     integer_list,
     normal_axes,
     take,
-    take_some,
 )
-from systolic.layers.host._kinds import Movement, ShapedByValues
+from systolic.layers.host._kinds import Axes, Movement, ShapedByValues
 from systolic.layers.host._parts import copied
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
@@ -78,49 +77,8 @@ class Transpose(Movement):
         return copied(np.transpose(x, self.perm))
 
 
-class _Axes(Movement):
-    """Base of the layers that remove or insert axes: those in the field `axes`, or read if it is None."""
-
-    inputs: ClassVar[None] = None
-    lists: ClassVar[tuple[str, ...]] = ("axes",)
-
-    axes: Sequence[int] | None
-
-    def __post_init__(self) -> None:
-        axes_field(self, "axes")
-
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 1, 2 if self.axes is None else 1)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the sizes without the axes, or with them; UnknownShape if they are read."""
-        if len(self._take(shapes)) == 2:
-            raise UnknownShape
-        return self._shape(shapes[0], self.axes)
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes without the axes, or with them."""
-        return self._shape(shapes[0], self._given(values))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy without the axes, or with them."""
-        x, *_ = self._take(inputs)
-        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
-
-    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-        """Return the axes that the layer has or reads; UnknownShape if it reads unknown ones."""
-        if len(self._take(values)) == 1:
-            return self.axes
-        if values[1] is None:
-            raise UnknownShape
-        return integer_list(self, values[1], "axes")
-
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
-        raise TypeError(f"{type(self).__name__} does not define _shape")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Squeeze(_Axes):
+class Squeeze(Axes):
     """Remove axes of size 1: ONNX operator Squeeze.
 
     Reads x and, where `axes` is None, optionally the axes.
@@ -139,9 +97,7 @@ class Squeeze(_Axes):
 
     axes: Sequence[int] | None = None
 
-    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-        """Return the axes to remove; None, also if the input lists none, means all of size 1."""
-        return self.axes if self.axes is not None else super()._given(values) or None
+    _none_read: ClassVar[None] = None
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
@@ -156,7 +112,7 @@ class Squeeze(_Axes):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Unsqueeze(_Axes):
+class Unsqueeze(Axes):
     """Insert axes of size 1: ONNX operator Unsqueeze.
 
     Reads x and, where `axes` is None, the axes.

@@ -41,8 +41,9 @@ class Along(NamedTuple):
     def inside(self, low: int, high: int) -> np.ndarray:
         """Return how many elements of each window lie in low .. high - 1."""
         starts = np.arange(self.outputs) * self.stride - self.pads[0]
-        first, last = (-((starts - end) // self.dilation) for end in (low, high))
-        return np.clip(last, 0, self.kernel) - np.clip(first, 0, self.kernel)
+        first = np.maximum(-((starts - low) // self.dilation), 0)
+        last = np.minimum(-((starts - high) // self.dilation), self.kernel)
+        return np.asarray(np.maximum(last - first, 0))
 
 
 class Pool(HostLayer):
@@ -54,7 +55,7 @@ class Pool(HostLayer):
     dilation: Any = None
     ceil_mode: bool
 
-    names: ClassVar[tuple[str, ...] | None] = None
+    _names: ClassVar[tuple[str, ...] | None] = None
     """What errors call the axes of the window, if not by their number."""
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class Pool(HostLayer):
             # ONNX Runtime refuses it too: windows wholly in the padding would have no element.
             raise ValueError(
                 f"padding must be smaller than the kernel {self.kernel}, not {self.padding}; pad the "
-                f"{'image' if self.names else 'input'} itself where windows wholly outside it are meant"
+                f"{'image' if self._names else 'input'} itself where windows wholly outside it are meant"
             )
         for name in held & {"ceil_mode", "count_include_pad", "channels_last"}:
             object.__setattr__(self, name, _check.flag(getattr(self, name), name))
@@ -96,24 +97,24 @@ class Pool(HostLayer):
         object.__setattr__(self, "padding", pairs)
 
     @property
-    def first(self) -> int:
+    def _first(self) -> int:
         """The first axis of the window."""
         return 2
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the input's shape with the number of windows along each axis."""
         (shape,) = take(self, shapes)
-        return self._outputs(shape, self.along(shape))
+        return self._outputs(shape, self._along(shape))
 
     def _outputs(self, shape: Shape, windows: list[Along]) -> Shape:
         outputs = [each.outputs for each in windows]
-        return (*shape[: self.first], *outputs, *shape[self.first + len(outputs) :])
+        return (*shape[: self._first], *outputs, *shape[self._first + len(outputs) :])
 
-    def along(self, shape: Shape) -> list[Along]:
+    def _along(self, shape: Shape) -> list[Along]:
         """Return the window along each of its axes, for an input of this shape."""
         found = []
         for axis, (size, kernel) in enumerate(zip(self._image(shape), self.kernel, strict=True)):
-            name = self.names[axis] if self.names else f"axis {self.first + axis}"
+            name = self._names[axis] if self._names else f"axis {self._first + axis}"
             step, dilation = self.stride[axis], self.dilation[axis] if self.dilation else 1
             padding = self.padding if isinstance(self.padding, str) else self.padding[axis]
             pads, outputs = along(
@@ -125,9 +126,9 @@ class Pool(HostLayer):
     def _image(self, shape: Shape) -> Shape:
         """Return the sizes along the window's axes."""
         rank = len(self.kernel)
-        image = shape[self.first : self.first + rank]
+        image = shape[self._first : self._first + rank]
         if len(shape) != rank + 2 or 0 in image:
-            axes = "(batch, channels, ...)" if self.first == 2 else "(batch, ..., channels)"
+            axes = "(batch, channels, ...)" if self._first == 2 else "(batch, ..., channels)"
             raise ValueError(
                 f"{self.kind} over {rank} spatial axes takes {axes} of {rank + 2} axes, those of the window "
                 f"not empty, not {_check.shape(shape)}"
@@ -158,33 +159,33 @@ def largest_along(x: np.ndarray, axis: int, window: Along) -> np.ndarray:
 class Maxima(Pool):
     """Base of the pools that take maxima."""
 
-    types: ClassVar[tuple[str, ...]] = (*FLOATS, "int8", "uint8")
+    _types: ClassVar[tuple[str, ...]] = (*FLOATS, "int8", "uint8")
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the input's type."""
         (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, self.types)
+        return expect_dtype(self, dtype, self._types)
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the maxima of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
         (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
-        windows = self.along(x.shape)
+        self.output_dtype(x.dtype)
+        windows = self._along(x.shape)
         shape = self._outputs(x.shape, windows)
-        if x.dtype.char in "bB" and self.first == len(windows) == 2 and x.flags.c_contiguous:
+        if self._names and self._first == 2 and x.dtype.char in "bB" and x.flags.c_contiguous:
             out, before = np.empty(shape, x.dtype), (windows[0].pads[0], windows[1].pads[0])
             _host.max_pool(x, out, self.kernel, self.stride, self.dilation, before, threads=thread_count())
             return out
 
         def largest(part: np.ndarray) -> np.ndarray:
             # A maximum over a window is one along each of its axes, one after the other.
-            for axis, window in enumerate(windows, self.first):
+            for axis, window in enumerate(windows, self._first):
                 part = largest_along(part, axis, window)
             return part
 
-        axes = range(self.first, self.first + len(windows))
+        axes = range(self._first, self._first + len(windows))
         # Use larger parts for channels that are innermost: they are better not split.
-        return by_parts(largest, shape, x.dtype, x, axes, moved=self.first == 1)
+        return by_parts(largest, shape, x.dtype, x, axes, moved=self._first == 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,7 +271,7 @@ class MaxPoolIndices(MaxPool):
     def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         """Return the maxima of x, an ndarray (batch, channels, ...), and their places in it."""
         (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
+        self.output_dtype(x.dtype)
         size = x.shape[2:]
         places = np.arange(math.prod(size)).reshape(size, order="C" if self.order == "row" else "F")
         planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(size)) * math.prod(size)
@@ -278,7 +279,7 @@ class MaxPoolIndices(MaxPool):
         # Padding has no place, and is never larger.
         best = np.full(shape, lowest(x.dtype), x.dtype)
         where = np.full(shape, -1, np.int64)
-        for parts in itertools.product(*(window.taps().values() for window in self.along(x.shape))):
+        for parts in itertools.product(*(window.taps().values() for window in self._along(x.shape))):
             outs, elements = ((slice(None), slice(None), *each) for each in zip(*parts, strict=True))
             number, place = x[elements], places[elements[2:]]
             better = (number > best[outs]) | (where[outs] < 0)
@@ -322,8 +323,8 @@ class AveragePool(_Windows):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the means of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
-        windows = self.along(x.shape)
+        self.output_dtype(x.dtype)
+        windows = self._along(x.shape)
         shape, counts, places = self._outputs(x.shape, windows), np.ones(()), []
         for window in windows:
             # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
@@ -376,7 +377,7 @@ class GlobalAveragePool(HostLayer):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the means of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
-        dtype, shape = self.output_dtype(x.dtype.name), self.output_shape(x.shape)
+        dtype, shape = self.output_dtype(x.dtype), self.output_shape(x.shape)
         with np.errstate(all="ignore"):
             axes, count = tuple(range(2, x.ndim)), math.prod(x.shape[2:])
             return by_parts(
