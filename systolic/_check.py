@@ -186,6 +186,9 @@ def integers(array: Any, name: str, dtype: str) -> np.ndarray:
     if not result.size and result.dtype.kind == "f":
         return result.astype(target)  # an empty list is no list of floats
     if result.dtype.kind == "O" and all(isinstance(value, int) for value in result.flat):
+        low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+        if all(low <= value <= high for value in result.flat):
+            return result.astype(target)
         raise ValueError(f"{name} must fit {target.name}, but holds {max(result.flat, key=abs)}")
     if result.dtype.kind not in "iub":
         raise TypeError(f"{name} must hold integers, not {result.dtype}")

@@ -62,6 +62,9 @@ class Patches(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return _check.same_values(tuple(self), other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
 
 def taps(
     size: int, kernel: int, step: int, dilation: int, before: int, outputs: int
@@ -166,6 +169,9 @@ class Epilogue(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return _check.same_values(tuple(self), other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
 
 RAW = Epilogue()
 """The accumulators as they are."""
@@ -208,6 +214,9 @@ class Lowered(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return _check.same_values(tuple(self), other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
 
 def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowered:
     """Lower a product of matrices or stacks of them, as :func:`numpy.matmul` broadcasts them.
@@ -232,6 +241,9 @@ def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowe
     >>> lower_matmul(x, np.zeros((8, 3, 5), dtype=np.int8)).gemm
     Gemm(4, 3, 5, groups=8)
     """
+    if x.shape[-1] != w.shape[-2]:
+        sizes = f"x is {_check.shape(x.shape)} and w is {_check.shape(w.shape)}"
+        raise ValueError(f"x and w must share K, but {sizes}")
     if x.ndim == w.ndim == 2:  # the usual case, and small products take microseconds
         return Lowered(_gemm(x.shape, w.shape[1]), x, w, epilogue)
     gemm = matmul_gemm(x.shape, w.shape)

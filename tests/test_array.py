@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -484,6 +485,42 @@ def test_restore_rejects_what_does_not_fit() -> None:
     np.testing.assert_array_equal(array.run().outputs[0], Y)
 
 
+def test_restore_rejects_queues_of_another_array_or_cycle() -> None:
+    array, queued = small(), small().fold(W, X)
+    for other in (ArrayConfig(4, 4), ArrayConfig(2, 3, activation_dtype="uint8")):
+        x = X.view(other.activation_dtype)
+        queues = SystolicArray(other).fold(W, x).state().queues
+        with raises(ValueError, "the queues of this state belong to an array of another size or of other types"):
+            array.restore(array.state().replace(queues=queues))
+    for state, cycle in ((queued.state(), 9), (queued.run(6).state(), 7)):
+        with raises(
+            ValueError,
+            f"the queues of this state belong to another cycle than {cycle}: a stream is in flight; "
+            "leave cycle as it was, or drop the queues with replace(queues=None)",
+        ):
+            array.restore(state.replace(cycle=cycle))
+    assert array.state() == small().state()
+
+
+def test_states_take_registers_alone() -> None:
+    with raises(TypeError, "a State takes the registers of an array by name; array.state() returns one"):
+        State()
+    with pytest.raises(TypeError, match="a state has no 'foo'; it has weight, next_weight"):
+        small().state().replace(foo=1)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to 'psum'"):
+        del small().state().psum
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_are_read_only_and_equal(copied: Any) -> None:
+    array = small().fold(W, X).run(3)
+    assert copied(array.registers) == array.registers != small().registers
+    assert copied(array.state()) == array.state()
+    for values in (copied(array.registers), copied(array.state()), copied(array).state()):
+        with pytest.raises(ValueError, match="read-only"):
+            values.psum[0, 0] = 99
+
+
 def test_restore_rejects_queues_of_another_kind() -> None:
     values = {n: getattr(small().state(), n) for n in REGISTERS}
     with pytest.raises(TypeError, match="queues"):
@@ -610,6 +647,19 @@ def test_step_may_follow_once_queued_values_have_passed_the_ports() -> None:
     assert array.cycle == 8
     np.testing.assert_array_equal(array.outputs[0], Y)
     assert array.registers.activation[0].tolist() == [0, 1, 0]
+
+
+def test_psums_may_be_driven_once_no_stream_needs_their_ports() -> None:
+    # Column 2's psum port carries the stream's last 0 on cycle 2 + 2.
+    array = SystolicArray(ArrayConfig(1, 3)).fold(np.int8([[1, 1, 1]]), np.int8([[1]])).run(3)
+    with raises(
+        ValueError,
+        "step() drives the ports by hand, but queued values stand on them until cycle 4; "
+        "call run() first, or reset()",
+    ):
+        array.step(psum=100)
+    array.step().step(psum=100).run()
+    np.testing.assert_array_equal(array.outputs[0], [[1, 1, 1]])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from systolic.machine import run_cycles, run_wavefront
 
 ARRAY = ArrayConfig(5, 6, accumulator_rows=14)
 F = np.float32
+ONE = QuantParams(1.0)
 
 
 def both(lowered: Lowered) -> np.ndarray:
@@ -233,6 +234,39 @@ def test_lowered_work_is_a_value() -> None:
         lowered.gemm = None  # type: ignore[misc, assignment]
     raw = pickle.loads(pickle.dumps(lowered._replace(epilogue=RAW)))
     assert both(raw).dtype == np.int32
+
+
+def test_unequal_is_the_opposite_of_equal() -> None:
+    constant = np.arange(3, dtype=np.int32)
+    for a, b in (
+        (Epilogue(constant=constant), Epilogue(constant=constant.copy())),
+        (Epilogue(scale=np.float32(np.nan)), Epilogue(scale=np.float32(np.nan))),
+        (Epilogue(constant=constant), Epilogue(constant=constant.astype(np.int64))),
+    ):
+        assert (a == b) is not (a != b)
+    layer = Dense(np.eye(3, dtype=np.int8), x=ONE, w=ONE, y=ONE)
+    x = np.ones((2, 3), np.int8)
+    assert layer.lower(x) == layer.lower(x.copy()) != layer.lower(x + x)
+
+
+def test_layers_hand_out_read_only_arrays() -> None:
+    e = Dense(np.eye(3, dtype=np.int8), x=ONE, w=QuantParams(1.0, 3), y=ONE).lower(np.ones((2, 3), np.int8)).epilogue
+    for values in (e.constant, e.scale, e.w_zero):
+        assert values is not None and not values.flags.writeable
+
+
+def test_operands_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"x and w must share K, but x is \(4, 3\) and w is \(7, 2\)"):
+        lower_matmul(np.ones((4, 3), np.int8), np.ones((7, 2), np.int8))
+    bad = Epilogue(scale=np.float32([1, 1]), late_scale=np.float32([1, 1]), dtype="int8")
+    images = lower_conv2d(
+        np.ones((1, 1, 3, 3), np.int8), np.ones((2, 1, 1, 1), np.int8),
+        stride=1, padding=0, dilation=1, groups=1, layout="NCHW", pad_value=0,
+    )  # fmt: skip
+    for lowered in (lower_matmul(np.ones((4, 3), np.int8), np.ones((3, 2), np.int8)), images):
+        for door in (run_cycles, run_wavefront):
+            with pytest.raises(ValueError, match="late_scale and float_bias are for dtype 'float32', not 'int8'"):
+                door(lowered._replace(epilogue=bad), ARRAY)
 
 
 def test_sizes_without_operands() -> None:

@@ -322,7 +322,7 @@ def test_wavefront_mode_refuses_probes() -> None:
     [
         (7, TypeError, "probe must be a Probe or several of them, not int 7; derive a class from systolic.Probe and override at_stop(cycle, registers)"),
         ([Bound(1), "x"], TypeError, "probe must be a Probe or several of them, not str 'x'; derive a class from systolic.Probe and override at_stop(cycle, registers)"),
-        (Toggles, TypeError, "probe must be a Probe or several of them, not"),
+        (Toggles, TypeError, "probe must be a Probe, not its class: pass Toggles()"),
         ([Toggles], TypeError, "probe must be a Probe, not its class: pass Toggles()"),
     ],
 )  # fmt: skip
@@ -365,6 +365,86 @@ def test_bad_answers(stop: Any, change: Any, error: type[Exception], message: st
     array = SystolicArray(CONFIG, probe=Returns(stop, change))
     with raises(error, message):
         array.run(4)
+
+
+@pytest.mark.parametrize("given", [5, None, [1], {1: 2}])
+@pytest.mark.parametrize("field", ["registers", "probe"])
+def test_changes_map_names_to_values(field: str, given: Any) -> None:
+    with pytest.raises(TypeError, match=f"Change: {field} must map names to values, not "):
+        Change(**{field: given})
+
+
+class Rigid(Probe):
+    """Has an attribute that cannot be assigned."""
+
+    name = property(lambda self: "rigid")
+
+    def at_stop(self, cycle: int, registers: Any) -> Change:
+        return Change(registers={"psum": registers.psum + 1}, probe={"name": "other"})
+
+
+def test_what_cannot_be_assigned_changes_nothing() -> None:
+    trace = Trace()
+    array = SystolicArray(CONFIG, probe=Rigid(), trace=trace)
+    with raises(ValueError, "Rigid.at_stop: 'name' is no plain attribute of the probe; change one that is"):
+        array.run(4)
+    assert array.cycle == len(trace) == 1 and not array.registers.psum.any()
+
+
+class Rewound(Returns):
+    def rewound(self, cycle: int) -> Any:
+        return self.change
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (5, TypeError, "Rewound.rewound must return a Change or None, not int 5"),
+        (Change(registers={"psum": 1}), ValueError, "Rewound.rewound may change the probe, but no registers"),
+    ],
+)
+def test_bad_answers_to_a_rewind(change: Any, error: type[Exception], message: str) -> None:
+    array = SystolicArray(CONFIG, probe=Rewound(None, change)).run(2)
+    with raises(error, message):
+        array.reset()
+    assert array.cycle == 2
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint8, np.uint32, np.int64])
+def test_stops_may_be_numpy_integers(dtype: Any) -> None:
+    class EachEdge(Probe):
+        def next_stop(self, now: int, stop: int) -> Any:
+            return dtype(now + 1)
+
+        def at_stop(self, cycle: int, registers: Any) -> None:
+            assert type(cycle) is int
+
+    array = SystolicArray(CONFIG, probe=EachEdge()).fold(W, X).run()
+    assert type(array.cycle) is int
+    np.testing.assert_array_equal(array.outputs[0], X.astype(np.int32) @ W)
+
+
+def test_registers_seen_by_a_probe_cannot_be_written() -> None:
+    class Writes(Probe):
+        def at_stop(self, cycle: int, registers: Any) -> None:
+            registers.psum.setflags(write=True)
+
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        SystolicArray(CONFIG, probe=Writes()).run(1)
+
+
+def test_an_empty_product_attaches_its_probes() -> None:
+    trace = Trace()
+    matmul(X, W, array=CONFIG, trace=trace)
+    assert len(matmul(X[:0], W, array=CONFIG, trace=trace).trace) == 0
+    with pytest.raises(ValueError, match="lies outside the array"):
+        matmul(X[:0], W, array=CONFIG, trace=Trace(pes=[(50, 50)]))
+
+
+def test_a_model_without_products_has_nothing_to_probe() -> None:
+    model = systolic.Model([systolic.Flatten()], inputs={"x": ((2, 3), "int8")})
+    with raises(ValueError, "no layer of the model runs on the array: nothing can be traced or probed"):
+        systolic.run(model, np.ones((2, 3), np.int8), trace=True)
 
 
 def test_at_stop_must_be_overridden() -> None:

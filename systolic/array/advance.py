@@ -66,14 +66,14 @@ def advanced(
         below[max(cycles, cols - 1) :] = 0  # not yet due
         leaving = skewed(below, cycles, cols)
         dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
+        for values in arrays.values():
+            values.flags.writeable = False
         assignments, error = _at_stop(probes, old.cycle + cycles, arrays)
         if probes:  # the accumulators take what the registers hold now
             leaving[-1] = arrays[dataflow.leaves][-1]
         if bottom is not None:
             bottom[:] = leaving
         queues = queues.collected(config, old.cycle, below, cycles)
-    for values in arrays.values():
-        values.flags.writeable = False
     return State(**arrays, cycle=old.cycle + cycles, queues=queues), assignments, error
 
 

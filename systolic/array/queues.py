@@ -150,11 +150,34 @@ class Queues:
             return now
         return max(now, max(beats) + config.rows + config.cols - 2)
 
-    def ports_free_at(self, config: ArrayConfig) -> int:
-        """Return the cycle from which on no queued value passes a port."""
-        rows = config.rows
-        due = [tile.start + rows + max(rows, config.cols) - 1 for tile in self.tiles]
-        return max([0, *due, *(stream.stop + rows - 1 for stream in self.streams)])
+    def ports_free_at(self, config: ArrayConfig, psums: bool) -> int:
+        """Return the cycle from which on no queued value passes a port.
+
+        With `psums`, streams count until their last row has passed the north psum ports as well.
+        """
+        rows, longer = config.rows, max(config.rows, config.cols)
+        due = [tile.start + rows + longer - 1 for tile in self.tiles]
+        return max([0, *due, *(stream.stop + (longer if psums else rows) - 1 for stream in self.streams)])
+
+    def check(self, config: ArrayConfig, now: int) -> None:
+        """Raise ValueError if these are the queues of another array, or of another cycle than `now`."""
+        rows, cols, numbers = config.rows, config.cols, config.format
+        tiles, streams = [tile.w for tile in self.tiles], [stream.x for stream in self.streams]
+        fits = self.below.shape == (cols - 1, cols) and self.below.dtype == numbers.sum
+        fits = fits and all(w.shape[0] <= rows and w.shape[1] <= cols for w in tiles)
+        fits = fits and all(x.shape[1] <= rows for x in streams)
+        fits = fits and all(w.dtype == numbers.weight for w in tiles)
+        fits = fits and all(x.dtype == numbers.activation for x in streams if isinstance(x, np.ndarray))
+        if not fits:
+            raise ValueError("the queues of this state belong to an array of another size or of other types")
+        first = now - (rows - 1) - (cols - 1)
+        for stream in self.streams:
+            left = min(max(first - stream.start, 0), stream.stop - stream.start)
+            if stream.sink is None and sum(map(len, stream.done)) != left:
+                raise ValueError(
+                    f"the queues of this state belong to another cycle than {now}: a stream is in flight; "
+                    "leave cycle as it was, or drop the queues with replace(queues=None)"
+                )
 
     def collected(self, config: ArrayConfig, now: int, below: np.ndarray, cycles: int) -> Queues:
         """Return these queues after so many edges from `now`.

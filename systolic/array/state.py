@@ -22,10 +22,17 @@ class _Named:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, *value: Any) -> None:
         raise FrozenInstanceError(f"cannot assign to {name!r}: a {type(self).__name__} does not change")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    __delattr__ = __setattr__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # numpy drops the flag in copies and in unpickled arrays.
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+        vars(self).update(state)
 
 
 class Registers(_Named, Mapping[str, np.ndarray]):
@@ -59,6 +66,13 @@ class Registers(_Named, Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(vars(self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Registers):
+            return NotImplemented
+        return _check.same_values(tuple(self.items()), tuple(other.items()))
+
+    __hash__ = None  # type: ignore[assignment]
 
     def _repr_html_(self) -> str:
         rows, cols = next(iter(self.values())).shape
@@ -107,6 +121,8 @@ class State(_Named):
     queues: Queues | None
 
     def __init__(self, *, cycle: int = 0, queues: Queues | None = None, **registers: np.ndarray) -> None:
+        if not registers:
+            raise TypeError("a State takes the registers of an array by name; array.state() returns one")
         vars(self).update(registers, cycle=cycle, queues=queues)
 
     @classmethod
@@ -127,6 +143,9 @@ class State(_Named):
 
     def replace(self, **changes: Any) -> State:
         """Return a state with other registers, another cycle or other queues."""
+        unknown = sorted(changes.keys() - vars(self).keys())
+        if unknown:
+            raise TypeError(f"a state has no {unknown[0]!r}; it has {', '.join(vars(self))}")
         return State(**vars(self) | changes)
 
     __replace__ = replace
@@ -172,7 +191,9 @@ class State(_Named):
         cycle = _check.integer(self.cycle, "cycle", minimum=0)
         if self.queues is not None and not isinstance(self.queues, Queues):
             raise TypeError(f"queues must be those of a state, or None, not {_check.kind(self.queues)}")
-        return State(**arrays, cycle=cycle, queues=self._filled_queues(config.format.sum))
+        queues = self._filled_queues(config.format.sum)
+        queues.check(config, cycle)
+        return State(**arrays, cycle=cycle, queues=queues)
 
     def _filled_queues(self, sum_dtype: Any = "int32") -> Queues:
         if self.queues is not None:

@@ -17,7 +17,7 @@ from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
 from systolic.formats import operand_name
 from systolic.threads import thread_count
-from systolic.trace.probe import Probe, next_stops
+from systolic.trace.probe import Change, Probe, changed, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
 
 # Work between two checks for Ctrl-C and for progress: some tens of milliseconds. The memory for
@@ -145,8 +145,12 @@ class SystolicArray:
         return self
 
     def _rewind(self, state: State) -> None:
-        changes = [(probe, probe.rewound(state.cycle)) for probe in self._probes]
-        assignments = [(probe, *item) for probe, c in changes if c is not None for item in c.probe.items()]
+        assignments: list[Assignment] = []
+        for probe in self._probes:
+            change = probe.rewound(state.cycle)
+            if isinstance(change, Change) and change.registers:
+                raise ValueError(f"{type(probe).__name__}.rewound may change the probe, but no registers")
+            assignments += changed(change, probe, {}, "rewound")
         self._commit(state, assignments)
 
     # Queueing
@@ -360,7 +364,8 @@ class SystolicArray:
 
         Notes
         -----
-        An interrupt (Ctrl-C) leaves the array between two edges: `cycle` tells how many were done.
+        An interrupt (Ctrl-C) or an error of a probe leaves the array between two edges: `cycle` tells how
+        many were done; their psums are not returned.
 
         Examples
         --------
@@ -406,7 +411,9 @@ class SystolicArray:
         raise TypeError(f"{caller}() has no port {name!r}; the ports are {known}")
 
     def _drive(self, given: Ports, cycles: int, workers: int, caller: str) -> np.ndarray:
-        free = self._queues.ports_free_at(self._config)
+        dataflow = self._config.dataflow_record
+        psums = [p.name for p in dataflow.ports if p.feeds == dataflow.leaves and p.name in given]
+        free = self._queues.ports_free_at(self._config, any(given[name].any() for name in psums))
         if free > self.cycle:
             raise ValueError(
                 f"{caller}() drives the ports by hand, but queued values stand on them until cycle {free}; "

@@ -20,6 +20,7 @@ from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
 from systolic.layers.base import UnknownShape
+from systolic.lowered import Lowered
 from systolic.model import Model, Node
 from systolic.model.inference import Tensor
 from systolic.model.node import parameters
@@ -231,6 +232,8 @@ def run_layer(
         return with_threads(workers, layer.apply, *inputs), None, _NO_STATS, 0.0
     assert isinstance(layer, ArrayLayer)
     lowered = layer.lower(*inputs)
+    if not isinstance(lowered, Lowered):
+        raise TypeError(f"lower must return a systolic.lowered.Lowered, not {_check.kind(lowered)}")
     done = execute(lowered, config, mode, workers, report, probes)
     return done.output, lowered.gemm, done.stats, done.array_seconds
 
@@ -242,7 +245,9 @@ def _probed_layers(model: Model, probes: Sequence[Probe]) -> dict[str, tuple[Pro
     for probe in probes:
         node = next((node for node in nodes if probe.layer in (None, node.name)), None)
         if node is None:
-            names = ", ".join(printable(node.name) for node in nodes) or "none"
+            if not nodes:
+                raise ValueError("no layer of the model runs on the array: nothing can be traced or probed")
+            names = ", ".join(printable(node.name) for node in nodes)
             raise ValueError(f"no layer {probe.layer!r} runs on the array; those that do are {names}")
         found[node.output] = (*found.get(node.output, ()), probe)
     return found

@@ -206,7 +206,9 @@ class MatMul(ArrayLayer):
     def _epilogue(self) -> Epilogue:
         zeros = {"x_zero": self.x.zero_points, "w_zero": self.w.zero_points}
         terms = {name: parameters.zero_term(zero) for name, zero in zeros.items()}
-        return parameters.scaled_epilogue(self.x, self.w, self.y, self.rounding, **terms)
+        return parameters.read_only(
+            parameters.scaled_epilogue(self.x, self.w, self.y, self.rounding, **terms)
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -66,11 +66,11 @@ class WeightedLayer(ArrayLayer):
             w_zero=zero_term(zeros),
         )  # fmt: skip
         if found.rounding != "half_even":
-            return found
+            return read_only(found)
         # The compiled loops take one for each channel.
         assert found.scale is not None
         spread = None if found.w_zero is None else np.full(sums.size, found.w_zero)
-        return found._replace(scale=np.full(sums.size, found.scale), w_zero=spread)
+        return read_only(found._replace(scale=np.full(sums.size, found.scale), w_zero=spread))
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return y's type, or float32."""
@@ -113,6 +113,14 @@ def frozen(values: np.ndarray) -> np.ndarray:
     copy = np.array(values, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def read_only(epilogue: Epilogue) -> Epilogue:
+    """Return an epilogue whose arrays are read-only: each call of a layer's ``lower`` hands them out."""
+    for values in epilogue:
+        if isinstance(values, np.ndarray):
+            values.flags.writeable = False
+    return epilogue
 
 
 def scaled_epilogue(

@@ -63,7 +63,10 @@ def run_cycles(
     if drained is not None:
         store = partial(_each_in_turn, (drained, store))
     cycles = stats.cycles
-    if cycles:  # else there is nothing to add: sums are zeros from the start
+    if cycles == 0:  # there is nothing to add: sums are zeros from the start
+        for probe in probes:
+            probe.attach(config)
+    else:
         if report is None and drained is None and not probes and is_small(lowered.gemm, config, cycles):
             run_one_fold(lowered, config, cycles, store)
         else:

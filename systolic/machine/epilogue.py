@@ -21,6 +21,7 @@ def fused(lowered: Lowered) -> dict[str, Any] | None:
     e = lowered.epilogue
     if e.scale is None or e.dtype == "float32" or e.rounding != "half_even" or e.w_zero is not None:
         return None
+    _check_floats(e)
     channels = lowered.gemm.groups * lowered.gemm.n
     constant = _constant(lowered)
     return {
@@ -36,6 +37,7 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
     e = lowered.epilogue
     if e is RAW:
         return acc
+    _check_floats(e)
     axis = lowered.channel_axis
     constant = _constant(lowered)
     row_sums = None if e.w_zero is None else operands.row_sums(lowered.x)
@@ -53,6 +55,11 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
         _correct(acc, axis, constant, row_sums, e.w_zero)
         y = requantize(acc, e.scale, e.zero_point, dtype=e.dtype, rounding=e.rounding, axis=axis)
     return after_scale(e, y)
+
+
+def _check_floats(e: Epilogue) -> None:
+    if e.dtype != "float32" and (e.late_scale is not None or e.float_bias is not None):
+        raise ValueError(f"late_scale and float_bias are for dtype 'float32', not {e.dtype!r}")
 
 
 def after_scale(e: Epilogue, y: np.ndarray) -> np.ndarray:

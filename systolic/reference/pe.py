@@ -80,10 +80,9 @@ class ReferenceArray:
         weight, psum : sequence of int, (cols,)
             North ports.
         """
-        west = [0] * self.rows
-        north = [0] * self.cols
-        activation, shift, swap = activation or west, shift or west, swap or west
-        weight, psum = weight or north, psum or north
+        west, north = [0] * self.rows, [0] * self.cols
+        activation, shift, swap = (west if port is None else port for port in (activation, shift, swap))
+        weight, psum = (north if port is None else port for port in (weight, psum))
         after: dict[str, Grid] = {name: [[0] * self.cols for _ in west] for name in REGISTERS}
         for r in range(self.rows):
             for c in range(self.cols):

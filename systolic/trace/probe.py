@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,12 @@ class Change:
     registers: Mapping[str, Any] = field(default_factory=dict)
     probe: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            given = getattr(self, f.name)
+            if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+                raise TypeError(f"Change: {f.name} must map names to values, not {_check.kind(given)}")
+
 
 class Probe:
     """Looks at the registers of an array between edges, or changes them; a base class.
@@ -58,7 +64,8 @@ class Probe:
     -----
     Cycles are counted in edges done, as by ``SystolicArray.cycle``: a stop at cycle t + 1 shows the
     registers after the edge of cycle t. An exception from at_stop ends the run after that edge, which
-    the array and the other probes complete.
+    the array and the other probes complete. A probe belongs to one array at a time: :meth:`attach`
+    begins anew.
 
     Examples
     --------
@@ -133,7 +140,8 @@ def next_stops(probes: tuple[Probe, ...], now: int, stop: int) -> tuple[int, lis
         at = probe.next_stop(now, stop)
         if at is None:
             continue
-        if _check.integer(at, f"what {type(probe).__name__}.next_stop returns") <= now:
+        at = _check.integer(at, f"what {type(probe).__name__}.next_stop returns")
+        if at <= now:
             call = f"{type(probe).__name__}.next_stop({now}, {stop})"
             raise ValueError(f"{call} must return a cycle after {now}, or None, not {at}")
         if at < first:
@@ -147,7 +155,7 @@ def as_probes(value: Any) -> tuple[Probe, ...]:
     """Return a ``probe=`` argument, one probe or several, as a tuple."""
     if value is None:
         return ()
-    probes = (value,) if isinstance(value, Probe) else value
+    probes = (value,) if isinstance(value, Probe | type) else value
     if not isinstance(probes, Iterable):
         raise TypeError(_NO_PROBE.format(_check.kind(value)))
     probes = tuple(probes)
@@ -167,13 +175,19 @@ _NO_PROBE = (
 )
 
 
-def changed(change: Any, probe: Probe, registers: dict[str, np.ndarray]) -> list[tuple[Any, str, Any]]:
+def changed(
+    change: Any, probe: Probe, registers: dict[str, np.ndarray], method: str = "at_stop"
+) -> list[tuple[Any, str, Any]]:
     """Put a probe's new values into `registers`; return its attributes to assign: object, name, value."""
     if change is None:
         return []
-    who = f"{type(probe).__name__}.at_stop"
+    who = f"{type(probe).__name__}.{method}"
     if not isinstance(change, Change):
         raise TypeError(f"{who} must return a Change or None, not {_check.kind(change)}")
+    for name in change.probe:
+        # They are assigned together with the edge, and none may fail then.
+        if hasattr(getattr(type(probe), name, None), "__set__"):
+            raise ValueError(f"{who}: {name!r} is no plain attribute of the probe; change one that is")
     new = {}
     for name, given in change.registers.items():
         old = registers[_check.choice(name, f"{who}: register", tuple(registers))]
@@ -183,5 +197,6 @@ def changed(change: Any, probe: Probe, registers: dict[str, np.ndarray]) -> list
                 f"{who}: {name} must be {_check.shape(old.shape)}, not {_check.shape(values.shape)}"
             )
         new[name] = np.array(values, order="C")
+        new[name].flags.writeable = False
     registers.update(new)
     return [(probe, name, value) for name, value in change.probe.items()]
