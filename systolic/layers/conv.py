@@ -60,17 +60,14 @@ def lower_conv(
 ) -> Lowered:  # fmt: skip
     """Lower the convolution of x (batch, ic, ...) with :func:`filter_matrices`."""
     groups, k, n = w.shape
-    if len(window.out) != 2:
+    if x.ndim != 4:
         out, channels = (x.shape[0], *window.out), groups * n
         shape = (*out, channels) if channels_last else (out[0], channels, *out[1:])
         planes = out[1] if len(out) == 4 and not channels_last else 1
         epilogue = epilogue._replace(shape=shape, planes=planes)
         x, window = _images(x, window, pad_value), window.plane
-    pads, (oh, ow) = window.pads, window.out
-    patches = Patches(
-        x, window.kernel, window.stride, window.dilation, (pads[0][0], pads[1][0]), window.out, groups,
-        pad_value, channels_last,
-    )  # fmt: skip
+    kernel, stride, dilation, ((top, _), (left, _)), _, (oh, ow) = window
+    patches = Patches(x, kernel, stride, dilation, (top, left), (oh, ow), groups, pad_value, channels_last)
     return Lowered(Gemm(x.shape[0] * oh * ow, k, n, groups=groups), patches, w, epilogue)
 
 
@@ -226,7 +223,7 @@ class _Conv(parameters.WeightedLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        m = math.prod(self._window(shapes[0]).out, start=shapes[0][0])
+        m = math.prod(self._window(shapes[0]).out) * shapes[0][0]
         return Gemm(m, self._k, self.weight.shape[0] // self.groups, groups=self.groups)
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
