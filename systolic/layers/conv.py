@@ -213,8 +213,7 @@ class _Conv(parameters.WeightedLayer):
         if len(shape) != len(w):
             what, axes = "images" if len(w) == 4 else "tensors", self.layouts[self.layout]
             raise ValueError(f"{type(self).__name__} takes {what} {axes}, not {_check.shape(shape)}")
-        given: Any = (self.stride, self.dilation, self.padding)
-        return conv_window(shape, w, *given, self.groups, self._last)
+        return conv_window(shape, w, self.stride, self.dilation, self.padding, self.groups, self._last)  # type: ignore[arg-type]
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the batch, the output channels and the sizes of the output, in the layer's layout."""
