@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from systolic import _check
 from systolic.lowered import taps as taps
@@ -82,6 +85,13 @@ class Window(NamedTuple):
             *((one, *values)[-2:] for one, values in zip((1, 1, 1, (0, 0), 1, 1), self, strict=True))
         )
 
+    def inside(self, axis: int, low: int, high: int) -> np.ndarray:
+        """Return how many elements of each window along an axis lie in low .. high - 1."""
+        starts = np.arange(self.out[axis]) * self.stride[axis] - self.pads[axis][0]
+        first = np.maximum(-((starts - low) // self.dilation[axis]), 0)
+        last = np.minimum(-((starts - high) // self.dilation[axis]), self.kernel[axis])
+        return np.asarray(np.maximum(last - first, 0))
+
     def taps(self, axis: int, lines: slice | None = None) -> dict[int, tuple[slice, slice]]:
         """Return :func:`taps` along an axis, for all outputs or for those of `lines`, counted from 0."""
         step, first, count = self.stride[axis], 0, self.out[axis]
@@ -99,6 +109,7 @@ def window(
     stride: Sizes,
     dilation: Sizes | None = None,
     padding: str | Pads = "valid",
+    names: Sequence[str] | None = None,
     *,
     ceil_mode: bool = False,
     pool: bool = False,
@@ -112,7 +123,7 @@ def window(
     the image is cropped, at the beginning by ``(p + 1) / 2`` rounded towards 0 (``(p + 2) / 2`` for
     ``"same_lower"``), at the end by the rest. For a `pool` these are ``p / 2`` and ``(p + 1) / 2``, and p
     is that of a kernel without dilation. With `ceil_mode` the division rounds up, without a last window
-    that would start in the padding at the end.
+    that would start in the padding at the end. `names` is what errors call the axes.
 
     Raises
     ------
@@ -120,11 +131,10 @@ def window(
         If no window fits: the kernel is larger than the padded image (with `ceil_mode`, by a stride or more).
     """
     dilation = dilation or (1,) * len(image)
-    names = AXES[len(image)]
     each = (padding,) * len(image) if isinstance(padding, str) else padding
     found = [
         along(*axis, ceil_mode=ceil_mode, pool=pool)
-        for axis in zip(names, image, kernel, stride, dilation, each, strict=True)
+        for axis in zip(names or AXES[len(image)], image, kernel, stride, dilation, each, strict=True)
     ]
     pads, out = zip(*found, strict=True)
     return Window(kernel, stride, dilation, pads, image, out)

@@ -48,13 +48,6 @@ def expect_images(layer: Layer, shape: Shape, layout: str) -> tuple[int, int]:
     return ih, iw
 
 
-def replace_image(shape: Shape, layout: str, size: tuple[int, int]) -> Shape:
-    """Return a batch's shape with another height and width."""
-    if layout == "NCHW":
-        return (*shape[:2], *size)
-    return (shape[0], *size, shape[3])
-
-
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     """Return the shape that all broadcast to; ValueError if they do not."""
     try:

@@ -33,14 +33,17 @@ class Means(Pool, OnCodes):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
         (x,) = take(self, inputs)
-        dtype, windows = self.output_dtype(x.dtype), self._along(x.shape)
-        if all(each.size == each.kernel and each.pads == (0, 0) for each in windows):
-            return _mean_of_all(x, self.x, self.y, tuple(range(self._first, self._first + len(windows))))
-        inside = [each.kernel if self.count_include_pad else each.inside(0, each.size) for each in windows]
+        dtype, win = self.output_dtype(x.dtype), self._window(x.shape)
+        rank = len(win.out)
+        if win.image == win.kernel and not any(map(any, win.pads)):
+            return _mean_of_all(x, self.x, self.y, tuple(range(self._first, self._first + rank)))
+        inside = win.kernel
+        if not self.count_include_pad:
+            inside = [win.inside(axis, 0, size) for axis, size in enumerate(win.image)]
         counts = np.asarray(functools.reduce(np.multiply.outer, inside), np.float32)
         counts = counts[..., np.newaxis] if self._first == 1 else counts
-        shape = self._outputs(x.shape, windows)
-        places, out = [each.taps() for each in windows], np.empty(shape, dtype)
+        shape = self._outputs(x.shape, win)
+        places, out = [win.taps(axis) for axis in range(rank)], np.empty(shape, dtype)
         # One by one along the batch, so that float32 copies stay small.
         for index in range(len(x)):
             with np.errstate(all="ignore"):

@@ -6,44 +6,19 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _host
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.geometry import PADDING_NAMES, Pair, along, taps
+from systolic.layers.geometry import PADDING_NAMES, Pair, Window, window
 from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, pad_pairs, take
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.threads import thread_count
 
 Taps = dict[int, tuple[slice, slice]]
-
-
-class Along(NamedTuple):
-    """A window along one axis, its padding resolved."""
-
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    pads: Pair
-    outputs: int
-
-    def taps(self, size: int | None = None) -> dict[int, tuple[slice, slice]]:
-        """Return :func:`~systolic.layers.geometry.taps`; of the first `size` elements only, if given."""
-        return taps(
-            self.size if size is None else size, self.kernel, self.stride, self.dilation, self.pads[0],
-            self.outputs,
-        )  # fmt: skip
-
-    def inside(self, low: int, high: int) -> np.ndarray:
-        """Return how many elements of each window lie in low .. high - 1."""
-        starts = np.arange(self.outputs) * self.stride - self.pads[0]
-        first = np.maximum(-((starts - low) // self.dilation), 0)
-        last = np.minimum(-((starts - high) // self.dilation), self.kernel)
-        return np.asarray(np.maximum(last - first, 0))
 
 
 class Pool(HostLayer):
@@ -104,24 +79,19 @@ class Pool(HostLayer):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the input's shape with the number of windows along each axis."""
         (shape,) = take(self, shapes)
-        return self._outputs(shape, self._along(shape))
+        return self._outputs(shape, self._window(shape))
 
-    def _outputs(self, shape: Shape, windows: list[Along]) -> Shape:
-        outputs = [each.outputs for each in windows]
-        return (*shape[: self._first], *outputs, *shape[self._first + len(outputs) :])
+    def _outputs(self, shape: Shape, win: Window) -> Shape:
+        return (*shape[: self._first], *win.out, *shape[self._first + len(win.out) :])
 
-    def _along(self, shape: Shape) -> list[Along]:
-        """Return the window along each of its axes, for an input of this shape."""
-        found = []
-        for axis, (size, kernel) in enumerate(zip(self._image(shape), self.kernel, strict=True)):
-            name = self._names[axis] if self._names else f"axis {self._first + axis}"
-            step, dilation = self.stride[axis], self.dilation[axis] if self.dilation else 1
-            padding = self.padding if isinstance(self.padding, str) else self.padding[axis]
-            pads, outputs = along(
-                name, size, kernel, step, dilation, padding, ceil_mode=self.ceil_mode, pool=True
-            )
-            found.append(Along(size, kernel, step, dilation, pads, outputs))
-        return found
+    def _window(self, shape: Shape) -> Window:
+        """Return the window over an input of this shape."""
+        image = self._image(shape)
+        names = self._names or [f"axis {self._first + axis}" for axis in range(len(image))]
+        return window(
+            image, self.kernel, self.stride, self.dilation, self.padding, names, ceil_mode=self.ceil_mode,
+            pool=True,
+        )  # fmt: skip
 
     def _image(self, shape: Shape) -> Shape:
         """Return the sizes along the window's axes."""
@@ -146,11 +116,11 @@ def add_up(real: np.ndarray, sums: np.ndarray, first: int, places: Iterable[Taps
     return sums
 
 
-def largest_along(x: np.ndarray, axis: int, window: Along) -> np.ndarray:
+def largest_along(x: np.ndarray, axis: int, outputs: int, places: Taps) -> np.ndarray:
     """Return the maxima of all windows along one axis, as a new array; NaN propagates."""
-    out = np.full((*x.shape[:axis], window.outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
+    out = np.full((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
     before = (slice(None),) * axis
-    for outs, elements in window.taps().values():
+    for outs, elements in places.values():
         part = out[(*before, outs)]
         np.maximum(part, x[(*before, elements)], out=part)
     return out
@@ -170,20 +140,21 @@ class Maxima(Pool):
         """Return the maxima of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype)
-        windows = self._along(x.shape)
-        shape = self._outputs(x.shape, windows)
+        win = self._window(x.shape)
+        shape, rank = self._outputs(x.shape, win), len(win.out)
         if self._names and self._first == 2 and x.dtype.char in "bB" and x.flags.c_contiguous:
-            out, before = np.empty(shape, x.dtype), (windows[0].pads[0], windows[1].pads[0])
-            _host.max_pool(x, out, self.kernel, self.stride, self.dilation, before, threads=thread_count())
+            out = np.empty(shape, x.dtype)
+            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
             return out
+        places = [win.taps(axis) for axis in range(rank)]
 
         def largest(part: np.ndarray) -> np.ndarray:
             # A maximum over a window is one along each of its axes, one after the other.
-            for axis, window in enumerate(windows, self._first):
-                part = largest_along(part, axis, window)
+            for axis in range(rank):
+                part = largest_along(part, self._first + axis, win.out[axis], places[axis])
             return part
 
-        axes = range(self._first, self._first + len(windows))
+        axes = range(self._first, self._first + rank)
         # Use larger parts for channels that are innermost: they are better not split.
         return by_parts(largest, shape, x.dtype, x, axes, moved=self._first == 1)
 
@@ -279,7 +250,8 @@ class MaxPoolIndices(MaxPool):
         # Padding has no place, and is never larger.
         best = np.full(shape, lowest(x.dtype), x.dtype)
         where = np.full(shape, -1, np.int64)
-        for parts in itertools.product(*(window.taps().values() for window in self._along(x.shape))):
+        win = self._window(x.shape)
+        for parts in itertools.product(*(win.taps(axis).values() for axis in range(len(size)))):
             outs, elements = ((slice(None), slice(None), *each) for each in zip(*parts, strict=True))
             number, place = x[elements], places[elements[2:]]
             better = (number > best[outs]) | (where[outs] < 0)
@@ -324,15 +296,15 @@ class AveragePool(_Windows):
         """Return the means of x, an ndarray (batch, channels, ...)."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype)
-        windows = self._along(x.shape)
-        shape, counts, places = self._outputs(x.shape, windows), np.ones(()), []
-        for window in windows:
-            # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
-            before, end = window.pads[0], window.size + window.pads[1]
-            left = min(window.size, end)
-            counted = (-before, end) if self.count_include_pad else (0, left)
-            counts = np.multiply.outer(counts, window.inside(*counted))
-            places.append(window.taps(left))
+        win, counts, places = self._window(x.shape), np.ones(()), []
+        shape = self._outputs(x.shape, win)
+        # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
+        ends = [size + after for size, (_, after) in zip(win.image, win.pads, strict=True)]
+        inner = win._replace(image=tuple(map(min, win.image, ends)))
+        for axis, (end, (before, _)) in enumerate(zip(ends, win.pads, strict=True)):
+            counted = (-before, end) if self.count_include_pad else (0, inner.image[axis])
+            counts = np.multiply.outer(counts, win.inside(axis, *counted))
+            places.append(inner.taps(axis))
 
         def means(part: np.ndarray) -> np.ndarray:
             sums = add_up(part, np.zeros((*part.shape[:2], *shape[2:]), np.float64), 2, places)
