@@ -400,8 +400,8 @@ MUTANTS = (
         (
             Change(
                 "layers/parameters.py",
-                "    za = int(x.zero_points)\n",
-                "    za = int(w.zero_points.ravel()[0])\n",
+                "        zero, zeros = int(self.x.zero_points), self.w.zero_points\n",
+                "        zero, zeros = int(self.w.zero_points.ravel()[0]), self.w.zero_points\n",
             ),
         ),
         stages=("finish",),
