@@ -8,7 +8,6 @@ Nothing here computes anything, so that a compiler can read all of it; :func:`lo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -241,11 +240,8 @@ def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowe
     >>> lower_matmul(x, np.zeros((8, 3, 5), dtype=np.int8)).gemm
     Gemm(4, 3, 5, groups=8)
     """
-    if x.shape[-1] != w.shape[-2]:
-        sizes = f"x is {_check.shape(x.shape)} and w is {_check.shape(w.shape)}"
-        raise ValueError(f"x and w must share K, but {sizes}")
     if x.ndim == w.ndim == 2:  # the usual case, and small products take microseconds
-        return Lowered(_gemm(x.shape, w.shape[1]), x, w, epilogue)
+        return Lowered(matmul_gemm(x.shape, w.shape), x, w, epilogue)
     gemm = matmul_gemm(x.shape, w.shape)
     if gemm.groups == 1 and gemm.m:
         return Lowered(gemm, x.reshape(gemm.m, gemm.k), w.reshape(gemm.k, gemm.n), epilogue)
@@ -255,13 +251,11 @@ def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowe
 
 
 @lru_cache(maxsize=1024)
-def _gemm(x: Pair, n: int) -> Gemm:
-    return Gemm(*x, n)
-
-
-def matmul_gemm(x: Sequence[int], w: Sequence[int]) -> Gemm:
-    """Return the sizes of :func:`lower_matmul` of operands of these shapes."""
-    count = math.prod(np.broadcast_shapes(tuple(x[:-2]), tuple(w[:-2])))
+def matmul_gemm(x: tuple[int, ...], w: tuple[int, ...]) -> Gemm:
+    """Return the sizes of :func:`lower_matmul` of operands of these shapes; ValueError if K differs."""
+    if x[-1] != w[-2]:
+        raise ValueError(f"x and w must share K, but x is {_check.shape(x)} and w is {_check.shape(w)}")
+    count = math.prod(np.broadcast_shapes(x[:-2], w[:-2]))
     m, k, n = x[-2], x[-1], w[-1]
     if count == 0 or math.prod(w[:-2]) == 1:
         return Gemm(count * m, k, n)
