@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,14 +98,14 @@ class ArrayConfig:
         """Registers, ports, rules and kernel of the array."""
         return WEIGHT_STATIONARY
 
-    # Arrays read these two often, so they are kept. Estimates do not: hashing is slower once one is kept.
+    # Not cached here: hashing a configuration, as each estimate does, is slower once its dict was written to.
 
-    @cached_property
+    @property
     def register_dtypes(self) -> dict[str, np.dtype]:
         """The type of each register, by name."""
         return register_dtypes(self.dataflow_record, self.format)
 
-    @cached_property
+    @property
     def port_dtypes(self) -> dict[str, np.dtype]:
         """The type of each port, by name."""
         return port_dtypes(self.dataflow_record, self.format)

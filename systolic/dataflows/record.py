@@ -77,8 +77,8 @@ class Sizes(NamedTuple):
 
 
 def larger(a: Any, b: Any) -> Any:
-    """Return the larger of two numbers, or of two arrays element by element."""
-    return a * (a >= b) + b * (b > a)
+    """Return the larger of two Python integers of any size, or of two arrays element by element."""
+    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
 
 
 Beat = tuple[str, int, Any]
