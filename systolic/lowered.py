@@ -240,9 +240,9 @@ def lower_matmul(x: np.ndarray, w: np.ndarray, epilogue: Epilogue = RAW) -> Lowe
     >>> lower_matmul(x, np.zeros((8, 3, 5), dtype=np.int8)).gemm
     Gemm(4, 3, 5, groups=8)
     """
-    if x.ndim == w.ndim == 2:  # the usual case, and small products take microseconds
-        return Lowered(matmul_gemm(x.shape, w.shape), x, w, epilogue)
     gemm = matmul_gemm(x.shape, w.shape)
+    if x.ndim == w.ndim == 2:  # the usual case, and small products take microseconds
+        return Lowered(gemm, x, w, epilogue)
     if gemm.groups == 1 and gemm.m:
         return Lowered(gemm, x.reshape(gemm.m, gemm.k), w.reshape(gemm.k, gemm.n), epilogue)
     batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])

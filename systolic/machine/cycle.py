@@ -66,16 +66,15 @@ def run_cycles(
     if cycles == 0:  # there is nothing to add: sums are zeros from the start
         for probe in probes:
             probe.attach(config)
+    elif report is None and drained is None and not probes and is_small(lowered.gemm, config, cycles):
+        run_one_fold(lowered, config, cycles, store)
     else:
-        if report is None and drained is None and not probes and is_small(lowered.gemm, config, cycles):
-            run_one_fold(lowered, config, cycles, store)
-        else:
-            plan = schedule(lowered.gemm, config)
-            half = config.chunk_rows or lowered.gemm.m
-            # Memory that is new to the process costs a third of a fold's time.
-            with workspace() as memory:
-                accumulators = Accumulators(half, config.cols, memory, config.format.sum)
-                cycles = _run_folds(lowered, config, plan, workers, report, probes, accumulators, store)
+        plan = schedule(lowered.gemm, config)
+        half = config.chunk_rows or lowered.gemm.m
+        # Memory that is new to the process costs a third of a fold's time.
+        with workspace() as memory:
+            accumulators = Accumulators(half, config.cols, memory, config.format.sum)
+            cycles = _run_folds(lowered, config, plan, workers, report, probes, accumulators, store)
     seconds = perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)

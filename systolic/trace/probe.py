@@ -65,7 +65,7 @@ class Probe:
     Cycles are counted in edges done, as by ``SystolicArray.cycle``: a stop at cycle t + 1 shows the
     registers after the edge of cycle t. An exception from at_stop ends the run after that edge, which
     the array and the other probes complete. A probe belongs to one array at a time: :meth:`attach`
-    begins anew.
+    starts it over.
 
     Examples
     --------
