@@ -66,5 +66,19 @@ class Gemm:
         return f"{self.m} x {self.k} x {self.n}{groups}"
 
 
+def products_text(first: Gemm | None, count: int) -> str | None:
+    """Return a layer's products for a table: the first, and how many follow.
+
+    Examples
+    --------
+    >>> from systolic.gemm import Gemm, products_text
+    >>> products_text(Gemm(10, 3, 16), 6)
+    '10 x 3 x 16, 5 more'
+    """
+    if first is None:
+        return None
+    return f"{first.text}, {count - 1:,} more" if count > 1 else first.text
+
+
 Progress = Callable[[int, int], None]
 """Called as progress(done, total) with cycles (or rows) as work goes on."""

@@ -27,7 +27,7 @@ from strategies import (
     wrap32,
 )
 from test_tiling import naive_cycles, naive_stats
-from toy_layers import Both, Halves
+from toy_layers import Both, Halves, Power
 
 import systolic
 from systolic import (
@@ -768,6 +768,54 @@ def test_both_operands_computed_at_run_time(mode: str) -> None:
     shapes = {"a": (7, 5), "b": (5, 3)}
     assert result.layers[1].gemm == Gemm(7, 5, 3)
     assert estimate(model, machine=ArrayConfig(2, 2), shapes=shapes) == result.stats
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_layer_of_several_products(mode: str) -> None:
+    model = Model([Node(Power(), ("x", "w"), "y")], inputs={"x": ((None, 4), "int8"), "w": ((4, 4), "int8")})
+    machine, shapes = ArrayConfig(3, 2), {"x": (5, 4), "w": (4, 4)}
+    rng = np.random.default_rng(0)
+    x, w = codes(rng, (5, 4), "int8"), codes(rng, (4, 4), "int8")
+    reports: list[tuple[int, int]] = []
+    result = run(
+        model, {"x": x, "w": w}, machine=machine, mode=mode, progress=lambda *call: reports.append(call)
+    )
+    sums = [a.astype(np.int32) @ w.astype(np.int32) for a in (x, (x.astype(np.int32) @ w).astype(np.int8))]
+    np.testing.assert_array_equal(result.outputs["y"], sums[1])
+    (layer,) = result.layers
+    one = estimate(Gemm(5, 4, 4), machine=machine)
+    assert (layer.gemm, layer.products, layer.stats) == (Gemm(5, 4, 4), 2, one + one)
+    assert estimate(model, machine=machine, shapes=shapes) == result.stats
+    (node,) = systolic.summary(model, machine=machine, shapes=shapes).nodes
+    assert (node.gemm, node.products, node.stats) == (Gemm(5, 4, 4), 2, one + one)
+    for table in (result.table(), result.report().table(), systolic.summary(model, shapes=shapes).table()):
+        assert "5 x 4 x 4, 1 more" in str(table)
+    assert "Gemm(5, 4, 4), 1 more" in str(model.table(shapes=shapes))
+    assert reports == sorted(reports) and {total for _, total in reports} == {result.stats.cycles}
+    assert reports[-1][0] == result.stats.cycles
+
+
+def test_the_wrong_product_of_several_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systolic.verifier import compare
+
+    x, w, config = np.ones((5, 4), np.int8), np.ones((4, 4), np.int8), ArrayConfig(3, 2)
+    node, good = Node(Power(), ("x", "w"), "y"), np.full((5, 4), 16, np.int32)
+
+    def found(output: np.ndarray) -> compare.Mismatch | None:
+        return compare.compare_layer("case", node, [x, w], output, {"y": good}, config, "wavefront")[0]
+
+    assert found(good) is None
+    wrong = found(good + 1)
+    assert wrong is not None and (wrong.stage, wrong.index) == ("finish", (0, 0))
+    true, calls = compare.execute, iter(range(4))  # raw and as lowered, of each product
+
+    def faulty(*arguments):
+        done = true(*arguments)
+        return done._replace(output=done.output + (next(calls) == 2))
+
+    monkeypatch.setattr(compare, "execute", faulty)
+    wrong = found(good + 1)
+    assert wrong is not None and wrong.case == "case, product 1" and wrong.stage == "wavefront product"
 
 
 def test_tensors_without_readers_are_freed() -> None:

@@ -116,4 +116,25 @@ class Both(ArrayLayer):
         return lower_matmul(*inputs)
 
 
-TOYS = (Halves, Join, Nonzero, Measure, Resized, Both)
+@dataclass(frozen=True, eq=False, repr=False)
+class Power(ArrayLayer):
+    """Several products, each of what the one before gave: x @ w @ w, int32 sums, back to int8 in between."""
+
+    inputs: ClassVar[int] = 2
+
+    def output_shape(self, *shapes):
+        return shapes[0]
+
+    def output_dtype(self, *dtypes):
+        return "int32"
+
+    def products(self, *shapes):
+        return (Gemm(*shapes[0], shapes[1][1]),) * 2
+
+    def steps(self, *inputs):
+        x, w = inputs
+        first = yield lower_matmul(x, w)
+        return (yield lower_matmul(first.astype(np.int8), w))
+
+
+TOYS = (Halves, Join, Nonzero, Measure, Resized, Both, Power)

@@ -8,7 +8,7 @@ from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer
 from systolic.model import Model, Summary
-from systolic.model.inference import Tensor, product_of
+from systolic.model.inference import Tensor, products_of
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
@@ -123,13 +123,14 @@ def summary(
     return model.summary(machine=machine, batch=batch, shapes=shapes)
 
 
-def products(model: Model, known: Mapping[str, Tensor]) -> dict[str, Gemm | None]:
+def products(model: Model, known: Mapping[str, Tensor]) -> dict[str, tuple[Gemm, ...] | None]:
     """Return the products of the array layers by their node's output; None if a shape is unknown."""
     return {
-        node.output: product_of(node, known) for node in model.nodes if isinstance(node.layer, ArrayLayer)
+        node.output: products_of(node, known) for node in model.nodes if isinstance(node.layer, ArrayLayer)
     }
 
 
-def total_stats(gemms: Mapping[str, Gemm | None], config: ArrayConfig) -> Stats:
+def total_stats(gemms: Mapping[str, tuple[Gemm, ...] | None], config: ArrayConfig) -> Stats:
     """Return the sum of the estimates of those products that are known."""
-    return sum((estimate_gemm(gemm, config) for gemm in gemms.values() if gemm is not None), Stats())
+    known = (gemm for found in gemms.values() if found is not None for gemm in found)
+    return sum((estimate_gemm(gemm, config) for gemm in known), Stats())

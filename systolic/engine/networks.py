@@ -112,15 +112,15 @@ def run(
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0
-    gemms: dict[str, Gemm | None] = {}
+    expected: dict[str, tuple[Gemm, ...] | None] = {}
     rows: list[LayerRun] = []
     raised: list[BaseException] = []
     with shown(progress, "cycles") as shows:
         report = None if shows is None else _recording_errors(shows, raised)
         if report is not None:
             # A product whose size depends on runtime values adds to the total once it has run.
-            gemms = products(model, known)
-            total = total_stats(gemms, machine.array).cycles
+            expected = products(model, known)
+            total = total_stats(expected, machine.array).cycles
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
@@ -128,7 +128,7 @@ def run(
             try:
                 if known[node.output][0] is None:
                     _require_room(node, _runtime_outputs(node, read))
-                output, gemm, stats, on_array = run_layer(
+                output, gemms, stats, on_array = run_layer(
                     node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ())
                 )
             except Exception as error:
@@ -138,8 +138,8 @@ def run(
                 raise named from error
             wall = time.perf_counter() - started
             done += stats.cycles
-            if report is not None and gemm is not None:
-                total += stats.cycles if gemms[node.output] is None else 0
+            if report is not None and gemms:
+                total += stats.cycles if expected[node.output] is None else 0
                 report(done, total)
             if observe is not None:
                 observe(node, read, output)
@@ -152,13 +152,14 @@ def run(
                     kind,
                     first.shape,
                     _check.dtype_name(first.dtype),
-                    gemm,
+                    gemms[0] if gemms else None,
                     stats,
                     wall,
                     *parameters(node, model.constants),
                     sum(size for tensor, size in moved.items() if tensor not in model.constants),
                     sum(array.nbytes for array in written.values()),
                     on_array,
+                    len(gemms),
                 )
             )
             tensors |= {name: array for name, array in written.items() if readers.get(name)}
@@ -226,16 +227,37 @@ def run_layer(
     workers: int = 1,
     report: Progress | None = None,
     probes: Sequence[Probe] = (),
-) -> tuple[Output, Gemm | None, Stats, float]:
-    """Return a layer's output, its product and what that cost, and the seconds on the array."""
+) -> tuple[Output, tuple[Gemm, ...], Stats, float]:
+    """Return a layer's output, its products and what they cost, and the seconds on the array.
+
+    Of a layer with several products, probes see the first.
+    """
     if isinstance(layer, HostLayer):
-        return with_threads(workers, layer.apply, *inputs), None, _NO_STATS, 0.0
+        return with_threads(workers, layer.apply, *inputs), (), _NO_STATS, 0.0
     assert isinstance(layer, ArrayLayer)
-    lowered = layer.lower(*inputs)
-    if not isinstance(lowered, Lowered):
-        raise TypeError(f"lower must return a systolic.lowered.Lowered, not {_check.kind(lowered)}")
-    done = execute(lowered, config, mode, workers, report, probes)
-    return done.output, lowered.gemm, done.stats, done.array_seconds
+    steps = layer.steps(*inputs)
+    gemms: list[Gemm] = []
+    stats, seconds, output = _NO_STATS, 0.0, None
+    while True:
+        try:
+            lowered = steps.send(output)
+        except StopIteration as end:
+            return end.value, tuple(gemms), stats, seconds
+        if not isinstance(lowered, Lowered):
+            raise TypeError(f"lower must return a systolic.lowered.Lowered, not {_check.kind(lowered)}")
+        done = execute(
+            lowered, config, mode, workers, _later(report, stats.cycles), () if gemms else probes
+        )
+        gemms.append(lowered.gemm)
+        stats = stats + done.stats if gemms[1:] else done.stats
+        seconds, output = seconds + done.array_seconds, done.output
+
+
+def _later(report: Progress | None, cycles: int) -> Progress | None:
+    """Report the progress of a product that starts after so many cycles of its layer."""
+    if report is None or not cycles:
+        return report
+    return lambda done, total: report(cycles + done, cycles + total)
 
 
 def _probed_layers(model: Model, probes: Sequence[Probe]) -> dict[str, tuple[Probe, ...]]:

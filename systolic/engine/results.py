@@ -12,7 +12,7 @@ from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, v
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import MachineConfig
-from systolic.gemm import Gemm
+from systolic.gemm import Gemm, products_text
 from systolic.stats import Stats
 from systolic.trace import Trace
 
@@ -34,9 +34,9 @@ class LayerRun:
     shape, dtype : tuple of int, str
         Of the output, the first in use if there are several.
     gemm : Gemm or None
-        The product that ran on the array; None for a host layer.
+        The product that ran on the array, the first if there were several; None for a host layer.
     stats : Stats
-        Zeros for a host layer.
+        Of all its products; zeros for a host layer.
     wall_seconds : float
         Time to emulate the layer.
     parameters, parameter_bytes : int
@@ -46,6 +46,8 @@ class LayerRun:
         Bytes of the tensors between layers that it read and wrote, each counted once.
     array_wall_seconds : float
         The part of `wall_seconds` that emulates the array; the rest is work on the host.
+    products : int
+        How many products ran on the array.
 
     Examples
     --------
@@ -68,6 +70,7 @@ class LayerRun:
     read_bytes: int = 0
     written_bytes: int = 0
     array_wall_seconds: float = field(default=0.0, compare=False)
+    products: int = 0
 
     @property
     def host_wall_seconds(self) -> float:
@@ -82,6 +85,7 @@ class LayerRun:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "gemm": None if self.gemm is None else self.gemm.to_dict(),
+            "products": self.products,
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
             **values_of(self, *_SUMMED[:-1]),
@@ -136,7 +140,11 @@ class Run:
             "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
         }  # fmt: skip
         rows = [
-            {**row, "shape": _check.shape(layer.shape), "product": layer.gemm and layer.gemm.text}
+            {
+                **row,
+                "shape": _check.shape(layer.shape),
+                "product": products_text(layer.gemm, layer.products),
+            }
             for row, layer in zip(report.rows, self.layers, strict=True)
         ]
         return keyed_table(columns, rows, {**report.totals, "node": "total"}, report.title)
@@ -283,7 +291,7 @@ class RunReport(Report):
             {
                 **row,
                 "#": number,
-                "product": layer.gemm and layer.gemm.text,
+                "product": products_text(layer.gemm, layer.products),
                 "parameter_bytes": layer.parameter_bytes or None,
                 "array_wall_seconds": layer.gemm and layer.array_wall_seconds,
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar
@@ -65,6 +65,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "output_dtype": _dtype,
     "apply": _array,
     "lower": _array,
+    "steps": _array,
 }
 
 
@@ -187,15 +188,29 @@ class HostLayer(Layer):
         return None
 
 
+Steps = Generator[Lowered, Any, Any]
+"""Yields the work of one product after the other, receives the output of each, returns the layer's output."""
+
+
 class ArrayLayer(Layer):
     """A layer whose products run on the array.
 
-    :meth:`lower` gets every tensor that the layer reads: either operand may be computed at run time.
+    A layer of one product defines :meth:`lower`. A layer of several defines :meth:`steps` instead, and
+    returns a tuple from :meth:`products`.
+
+    They get every tensor that the layer reads: either operand may be computed at run time.
     """
 
-    def products(self, *shapes: Shape) -> Gemm:
-        """Return the product's sizes for inputs of these shapes, without data."""
+    def products(self, *shapes: Shape) -> Gemm | tuple[Gemm, ...]:
+        """Return the sizes of the product, or of all in a tuple, for inputs of these shapes, without data."""
         raise TypeError(f"{type(self).__name__} does not define products")
+
+    def steps(self, *inputs: np.ndarray) -> Steps:
+        """Yield the work of each product in turn, receive its output, and return the layer's output.
+
+        A product may depend on the outputs of those before it, as in a recurrent layer.
+        """
+        return (yield self.lower(*inputs))
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the work to run, checked against the layer: the product and its epilogue."""

@@ -78,12 +78,15 @@ def _outputs(node: Node, known: Mapping[str, Tensor], values: dict[str, np.ndarr
     return {name: (tuple(sizes[name]), dtype) for name, dtype in dtypes.items()}
 
 
-def product_of(node: Node, known: Mapping[str, Tensor]) -> Gemm | None:
-    """Return the product of an array layer; None for a host layer, and if an input's shape is unknown."""
+def products_of(node: Node, known: Mapping[str, Tensor]) -> tuple[Gemm, ...] | None:
+    """Return the products of a node, none of a host layer; None if an input's shape is unknown."""
     if not isinstance(node.layer, ArrayLayer):
-        return None
+        return ()
     shapes = [shape for shape in (known[tensor][0] for tensor in node.inputs) if shape is not None]
-    return node.layer.products(*shapes) if len(shapes) == len(node.inputs) else None
+    if len(shapes) < len(node.inputs):
+        return None
+    found = node.layer.products(*shapes)
+    return (found,) if isinstance(found, Gemm) else found
 
 
 def check_shapes(inputs: Inputs, shapes: Any, *, unknown: bool = False) -> None:

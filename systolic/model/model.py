@@ -15,10 +15,10 @@ from systolic._files import check_plain, path_text
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
-from systolic.layers import ArrayLayer, Layer
+from systolic.layers import Layer
 from systolic.layers.base import Shape
 from systolic.model import archive, inference
-from systolic.model.inference import Tensor, product_of
+from systolic.model.inference import Tensor, products_of
 from systolic.model.node import Node, as_names
 from systolic.model.spec import DTYPES, TensorSpec, as_spec
 from systolic.model.summaries import Summary, summarize
@@ -214,8 +214,8 @@ class Model:
         rows = []
         for node in self.nodes:
             written = [known[tensor] for tensor in filter(None, node.outputs)]
-            gemm = product_of(node, known)
-            unknown = "?" if isinstance(node.layer, ArrayLayer) else None
+            gemms = products_of(node, known)
+            more = f", {len(gemms) - 1:,} more" if gemms and len(gemms) > 1 else ""
             rows.append(
                 (
                     node.name,
@@ -223,7 +223,7 @@ class Model:
                     ", ".join(node.inputs),
                     ", ".join("?" if shape is None else _check.shape(shape) for shape, _ in written),
                     ", ".join(dtype for _, dtype in written),
-                    unknown if gemm is None else repr(gemm),
+                    f"{gemms[0]!r}{more}" if gemms else "?" if gemms is None else None,
                 )
             )
         return Table(["node", "layer", "reads", "shape", "dtype", "product"], rows, title=repr(self)[1:-1])

@@ -13,10 +13,10 @@ from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, v
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig
-from systolic.gemm import Gemm
+from systolic.gemm import Gemm, products_text
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
-from systolic.model.inference import Tensor, product_of
+from systolic.model.inference import Tensor, products_of
 from systolic.model.node import Node, parameters
 from systolic.model.placement import OffArray, off_array, off_array_lines
 from systolic.stats import Stats
@@ -48,11 +48,13 @@ class NodeSummary:
     reads, writes : tuple of (shape or None, dtype)
         Tensors between layers; constants are parameters.
     gemm : Gemm or None
-        The product; None for a host layer, and if a shape is unknown.
+        The product, the first if there are several; None for a host layer, and if a shape is unknown.
     stats : Stats or None
-        What the product costs.
+        What all products cost.
     parameters, parameter_bytes : int
         Elements and bytes of the weights, bias and other arrays that the node holds or reads.
+    products : int
+        How many products it runs on the array, as far as known.
     """
 
     name: str
@@ -64,21 +66,23 @@ class NodeSummary:
     stats: Stats | None
     parameters: int
     parameter_bytes: int
+    products: int = 0
 
 
 def _node_summary(
     node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig
 ) -> NodeSummary:
-    gemm = product_of(node, known)
+    gemms = products_of(node, known) or ()
     return NodeSummary(
         node.name,
         node.layer.kind,
         "array" if isinstance(node.layer, ArrayLayer) else "host",
         tuple(known[tensor] for tensor in dict.fromkeys(node.inputs) if tensor not in constants),
         tuple(known[tensor] for tensor in filter(None, node.outputs)),
-        gemm,
-        None if gemm is None else estimate_gemm(gemm, array),
+        gemms[0] if gemms else None,
+        sum((estimate_gemm(gemm, array) for gemm in gemms), Stats()) if gemms else None,
         *parameters(node, constants),
+        len(gemms),
     )
 
 
@@ -152,7 +156,7 @@ class Summary(Report):
         }  # fmt: skip
         rows = []
         for number, (node, row) in enumerate(zip(self.nodes, self.rows, strict=True)):
-            row |= {"#": number, "product": node.gemm and node.gemm.text}
+            row |= {"#": number, "product": products_text(node.gemm, node.products)}
             unknown = ["written_bytes"]
             if node.on == "array":
                 unknown += ["product", "macs", "cycles", "utilization"]

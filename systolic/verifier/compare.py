@@ -15,6 +15,7 @@ from systolic.lowered import RAW, Lowered
 from systolic.model import Node
 from systolic.verifier.difference import difference, first_difference
 from systolic.verifier.expected import expected_cycles, expected_sums, sums_within, tolerance_of
+from systolic.verifier.expected_products import matmul_sums
 from systolic.verifier.locate import locate
 from systolic.verifier.mismatch import Mismatch
 from systolic.verifier.operands import Operands
@@ -80,6 +81,9 @@ def compare_layer(
         if not isinstance(node.layer, ArrayLayer):
             return Mismatch(case=case, stage="host", **wrong), within
         # Are the sums wrong, or what is made of them?
+        if type(node.layer).steps is not ArrayLayer.steps:
+            product = _wrong_product(case, node.layer, inputs, config, mode)
+            return product or Mismatch(case=case, stage="finish", **wrong), within
         sums, operands = expected_sums(node.layer, inputs)
         lowered = node.layer.lower(*inputs)._replace(epilogue=RAW)
         wrong_sum = first_difference(execute(lowered, config, mode).output.reshape(sums.shape), sums)
@@ -88,3 +92,22 @@ def compare_layer(
         where = locate(lowered, operands, wrong_sum["index"], config, mode)
         return Mismatch(case=case, **wrong_sum, **where), within
     return None, within
+
+
+def _wrong_product(
+    case: str, layer: ArrayLayer, inputs: list[np.ndarray], config: ArrayConfig, mode: str
+) -> Mismatch | None:
+    """Run a layer of several products, of matrices, again; return the first whose sums are wrong, if any."""
+    steps, number, output = layer.steps(*inputs), 0, None
+    while True:
+        try:
+            lowered = steps.send(output)
+        except StopIteration:
+            return None
+        assert isinstance(lowered.x, np.ndarray)
+        sums, operands = matmul_sums(lowered.x, lowered.w)
+        got = execute(lowered._replace(epilogue=RAW), config, mode).output
+        found = compare_product(f"{case}, product {number}", lowered, operands, got, sums, config, mode)
+        if found:
+            return found[0]
+        number, output = number + 1, execute(lowered, config, mode).output
