@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from systolic import Conv2d, QuantParams, _gemm, _host, _kernels
+from systolic import QuantParams, _gemm, _host, _kernels
+from systolic.layers import Conv2d
 from systolic.layers.host.add import Add
 
 CHANNELS, SIZE = 64, 56

@@ -13,7 +13,8 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from systolic import OnnxNode, layers  # noqa: E402
+from systolic import layers  # noqa: E402
+from systolic.layers import OnnxNode  # noqa: E402
 from systolic.layers.host import evaluator, session  # noqa: E402
 
 OPSET = 17

@@ -91,7 +91,7 @@ def quantize_model(
     --------
     >>> import numpy as np
     >>> import systolic
-    >>> from systolic import FloatDense
+    >>> from systolic.layers import FloatDense
     >>> rng = np.random.default_rng(0)
     >>> data = rng.normal(size=(100, 16))
     >>> net = [FloatDense(rng.normal(size=(16, 8)), relu=True), FloatDense(rng.normal(size=(8, 4)))]

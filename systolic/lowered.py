@@ -193,7 +193,8 @@ class Lowered(NamedTuple):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Dense, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Dense
     >>> one = QuantParams(1.0)
     >>> lowered = Dense(np.eye(3, dtype=np.int8), x=one, w=one, y=one).lower(np.ones((5, 3), np.int8))
     >>> lowered.gemm, lowered.w.shape, lowered.epilogue.dtype, lowered.epilogue.scale

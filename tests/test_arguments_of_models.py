@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from strategies import raises
 
-from systolic import Model, Node, Relu, estimate_cycles, estimate_many, run
+from systolic import Model, Node, estimate_cycles, estimate_many, run
+from systolic.layers import Relu
 
 INPUTS: Any = {"x": ((2, 2), "int8")}
 NODES = (Relu(),)

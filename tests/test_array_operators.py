@@ -19,17 +19,7 @@ from oracle_cases import DTYPES, PAIRS, draw_codes, draw_scales, exact_u8s8, fix
 import systolic  # noqa: E402
 from systolic import (  # noqa: E402
     ArrayConfig,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvInteger,
-    Dense,
-    DepthwiseConv2d,
-    DynamicQuantize,
     Gemm,
-    MatMul,
-    MatMulInteger,
-    MatMulIntegerToFloat,
     Model,
     QuantParams,
     UnsupportedOperator,
@@ -38,6 +28,18 @@ from systolic import (  # noqa: E402
 )
 from systolic.config import as_machine_config  # noqa: E402
 from systolic.engine.products import MODES, execute  # noqa: E402
+from systolic.layers import (  # noqa: E402
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvInteger,
+    Dense,
+    DepthwiseConv2d,
+    DynamicQuantize,
+    MatMul,
+    MatMulInteger,
+    MatMulIntegerToFloat,
+)
 from systolic.lowered import lower_matmul, matmul_gemm  # noqa: E402
 from systolic.machine import operands as room  # noqa: E402
 from systolic.quant import multiplier  # noqa: E402

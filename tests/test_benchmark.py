@@ -478,7 +478,7 @@ def test_no_time_of_what_differs(resnet50: Any, tmp_path: Path, monkeypatch: pyt
 
 def test_timer_leaves_no_trace(resnet50: Any) -> None:
     before = _gemm.convolve
-    layer = systolic.Conv2d(np.ones((4, 3, 2, 2), np.int8), x=ONE, w=ONE, y=ONE)
+    layer = systolic.layers.Conv2d(np.ones((4, 3, 2, 2), np.int8), x=ONE, w=ONE, y=ONE)
     model = systolic.Model([layer], inputs={"x": ((1, 3, 9, 9), "int8")})
     with pytest.raises(KeyError), resnet50.timed() as spent:
         systolic.run(model, np.ones((1, 3, 9, 9), np.int8), mode="wavefront", threads=1)

@@ -12,19 +12,8 @@ from hypothesis import strategies as st
 from strategies import examples, raises, seeds
 
 import systolic
-from systolic import (
-    Add,
-    Conv2d,
-    Dense,
-    FloatConv2d,
-    FloatDense,
-    MaxPool2d,
-    Model,
-    Node,
-    Relu,
-    quantize_model,
-    run,
-)
+from systolic import Model, Node, quantize_model, run
+from systolic.layers import Add, Conv2d, Dense, FloatConv2d, FloatDense, MaxPool2d, Relu
 from systolic.layers.host.windows import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -43,7 +32,7 @@ def residual(rng: Rng, *, relu: bool = True) -> Model:
         Node(Add(), ("b", "a"), "c"),
         Node(Relu(), ("c",), "d"),
         Node(MaxPool2d(2), ("d",), "e"),
-        Node(systolic.Flatten(), ("e",), "f"),
+        Node(systolic.layers.Flatten(), ("e",), "f"),
         Node(FloatDense(real(rng, 36, 5), real(rng, 5), relu=True), ("f",), "g"),
         Node(FloatDense(real(rng, 5, 3), real(rng, 3)), ("g",), "logits"),
     ]
@@ -217,7 +206,7 @@ def test_weights_on_the_grid_are_exact() -> None:
 
 
 def params_of(data: np.ndarray, **options: Any) -> systolic.QuantParams:
-    return quantize_model([systolic.Identity()], data, **options).nodes[0].layer.y  # type: ignore[attr-defined]
+    return quantize_model([systolic.layers.Identity()], data, **options).nodes[0].layer.y  # type: ignore[attr-defined]
 
 
 def test_minmax_takes_in_zero() -> None:
@@ -315,7 +304,7 @@ def test_pools_of_means() -> None:
     rng = np.random.default_rng(0)
     x = real(rng, 6, 2, 8, 8)
     means = AveragePool((3, 2), stride=(2, 2), padding=((1, 0), (0, 1)), count_include_pad=True)
-    floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.Flatten()]
+    floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
     model = quantize_model(floats, x, activations="uint8")
     assert [type(node.layer).__name__ for node in model.nodes[1:]] == [
         "Conv2d", "AveragePool2d", "GlobalAveragePool2d", "Flatten", "Dequantize",
@@ -357,7 +346,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         "calibration must hold data for 'x', not 'y'",
     ),
     (
-        lambda: quantize_model(Model([systolic.Identity()], inputs={"x": ((None, 3), "int8")}), X), TypeError,
+        lambda: quantize_model(Model([systolic.layers.Identity()], inputs={"x": ((None, 3), "int8")}), X), TypeError,
         "input 'x' must be float32, not int8",
     ),
     (
@@ -378,7 +367,7 @@ def test_other_layers_are_named() -> None:
     with pytest.raises(
         TypeError, match=r"^node 'coded' is a Quantize; quantize_model takes the float layers Add, "
     ):
-        quantize_model([Node(systolic.Quantize(q), ("x",), "y", "coded")], X)
+        quantize_model([Node(systolic.layers.Quantize(q), ("x",), "y", "coded")], X)
 
 
 # Against ONNX Runtime

@@ -93,7 +93,7 @@ def test_what_is_no_dtype(text) -> None:
     with pytest.raises(TypeError, match="^dtype must be one of "):
         systolic.QuantParams(1.0, dtype=text)
     with pytest.raises(TypeError, match="^Relu takes types, such as 'int8', not "):
-        systolic.Relu().output_dtype(text)
+        systolic.layers.Relu().output_dtype(text)
 
 
 def test_operand_copies_nothing() -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, Conv2d, Dense, Gemm, Model, QuantParams, Relu, cli, engine, presets
+from systolic import ArrayConfig, Gemm, Model, QuantParams, cli, engine, presets
 from systolic.example import DATA
+from systolic.layers import Conv2d, Dense, Relu
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.layers.host.add import Add as HostAdd
 from systolic.reference import oracle
@@ -384,7 +385,7 @@ def test_the_reproduce_line_names_the_file_and_the_sizes(
 def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path: Path) -> None:
     weight = np.ones((4, 3), np.float32)
     inputs: Any = {"x": ((None, 4), "float32")}
-    nodes = [systolic.Node(systolic.FloatDense(weight), "x", "y", f"dense{i}") for i in range(1)]
+    nodes = [systolic.Node(systolic.layers.FloatDense(weight), "x", "y", f"dense{i}") for i in range(1)]
     Model(nodes, inputs=inputs).save(tmp_path / "float.zip")
     path = str(tmp_path / "float.zip")
     told = "no MAC runs on the array: 1 FloatDense ('dense0'): its operands are float32: quantize the model first"
@@ -692,7 +693,7 @@ def test_damaged_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -
 
 
 def test_inputs_by_name(capsys: Capture, tmp_path: Path) -> None:
-    add = systolic.Node(systolic.Add(), ("a", "b"), "sum")
+    add = systolic.Node(systolic.layers.Add(), ("a", "b"), "sum")
     Model([add], inputs={"a": ((2,), "int8"), "b": ((2,), "int8")}).save(tmp_path / "add.zip")
     np.savez(tmp_path / "ab.npz", b=np.int8([3, 4]), a=np.int8([1, 2]))
     arguments = ["run", str(tmp_path / "add.zip"), "--input", str(tmp_path / "ab.npz"), "--quiet"]

@@ -19,7 +19,8 @@ from onnx_models import F, single  # noqa: E402
 from test_array_operators import check, run_one  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import Conv2d, Dense, MatMul, QLinearConv, QLinearMatMul, QuantParams, load_onnx  # noqa: E402
+from systolic import QuantParams, load_onnx  # noqa: E402
+from systolic.layers import Conv2d, Dense, MatMul, QLinearConv, QLinearMatMul  # noqa: E402
 from systolic.presets import TPU_V1  # noqa: E402
 from systolic.verifier import ModelCheck  # noqa: E402
 

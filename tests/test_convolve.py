@@ -17,8 +17,12 @@ from onnx_models import Case, F, node, single  # noqa: E402
 from oracle_cases import fixed, seeds  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import FloatConv, FloatConvTranspose, load_onnx  # noqa: E402
-from systolic.layers import OnnxNode  # noqa: E402
+from systolic import load_onnx  # noqa: E402
+from systolic.layers import (  # noqa: E402
+    FloatConv,
+    FloatConvTranspose,
+    OnnxNode,
+)
 from systolic.layers.host import convolve  # noqa: E402
 
 few = settings(fixed, max_examples=60)

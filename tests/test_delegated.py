@@ -17,8 +17,9 @@ import onnx_models as om  # noqa: E402
 from onnx_models import F  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import FloatConv, FloatMatMul, load_onnx  # noqa: E402
+from systolic import load_onnx  # noqa: E402
 from systolic.frontend import from_onnx  # noqa: E402
+from systolic.layers import FloatConv, FloatMatMul  # noqa: E402
 from systolic.layers.host import session  # noqa: E402
 from systolic.verifier.check import ModelCheck  # noqa: E402
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import systolic
+from systolic.layers import ArrayLayer, HostLayer, Layer
 
 MODULES = ["systolic", *sorted(found.name for found in pkgutil.walk_packages(systolic.__path__, "systolic."))]
 PUBLIC = {
-    name: value
-    for name, value in vars(systolic).items()
-    if not name.startswith("_") and (inspect.isclass(value) or inspect.isroutine(value))
+    f"{module.__name__}.{name}": value
+    for module in (systolic, systolic.layers)
+    for name, value in ((name, getattr(module, name)) for name in module.__all__)
+    if (inspect.isclass(value) or inspect.isroutine(value)) and value not in (ArrayLayer, HostLayer, Layer)
 }
 OLD_NUMPY = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 
@@ -52,12 +54,12 @@ def test_examples_run(name):
 def test_public_name_is_documented_with_an_example(name):
     doc = inspect.cleandoc(PUBLIC[name].__doc__ or "")
     # A dataclass without a docstring gets its signature for one.
-    assert doc and not doc.startswith(f"{name}("), f"systolic.{name} has no docstring"
-    assert "\nExamples\n--------\n" in doc, f"systolic.{name} has no Examples section"
-    assert ">>>" in doc, f"systolic.{name}'s example does not run (no >>>)"
+    assert doc and not doc.startswith(f"{name.split('.')[-1]}("), f"{name} has no docstring"
+    assert "\nExamples\n--------\n" in doc, f"{name} has no Examples section"
+    assert ">>>" in doc, f"{name}'s example does not run (no >>>)"
 
 
 @pytest.mark.parametrize("name", sorted(name for name, value in PUBLIC.items() if inspect.isclass(value)))
 def test_public_members_are_documented(name):
     bare = [member for member, value in members(PUBLIC[name]).items() if not value.__doc__]
-    assert not bare, f"systolic.{name} has members without a docstring: {', '.join(bare)}"
+    assert not bare, f"{name} has members without a docstring: {', '.join(bare)}"

@@ -31,17 +31,12 @@ from toy_layers import Both, Halves, Power
 
 import systolic
 from systolic import (
-    Add,
     ArrayConfig,
-    Conv2d,
-    Dense,
-    Flatten,
     Gemm,
     MachineConfig,
     Model,
     Node,
     QuantParams,
-    Relu,
     Stats,
     conv2d,
     estimate,
@@ -49,6 +44,7 @@ from systolic import (
     presets,
     run,
 )
+from systolic.layers import Add, Conv2d, Dense, Flatten, Relu
 from systolic.machine.epilogue import apply_epilogue
 
 MODES = ("cycle", "wavefront")
@@ -257,7 +253,7 @@ def test_depthwise_conv2d(mode: str, layout: str) -> None:
 def test_folds_see_im2col_in_the_order_of_the_convention() -> None:
     # M over (batch, oh, ow) and K over (ic, kh, kw), first index outermost, for every layout: the
     # register values of a run depend on it.
-    from systolic.layers import lower_conv2d
+    from systolic.layers.conv import lower_conv2d
     from systolic.machine import operands
 
     rng = np.random.default_rng(0)

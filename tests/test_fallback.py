@@ -18,7 +18,8 @@ import onnx_models as om  # noqa: E402
 from onnx_models import F  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import Model, Node, OnnxNode, TensorSpec, UnsupportedOperator, load_onnx  # noqa: E402
+from systolic import Model, Node, TensorSpec, UnsupportedOperator, load_onnx  # noqa: E402
+from systolic.layers import OnnxNode  # noqa: E402
 from systolic.layers.base import UnknownShape  # noqa: E402
 from systolic.layers.host.evaluator import parse  # noqa: E402
 
@@ -482,7 +483,7 @@ def test_without_onnx_the_error_names_the_extra() -> None:
 import sys
 sys.modules["onnx"] = None
 import numpy as np, systolic
-layer = systolic.OnnxNode("A", np.zeros(1, np.uint8), ("x",), ("int8",), ("int8",), (("", 21),))
+layer = systolic.layers.OnnxNode("A", np.zeros(1, np.uint8), ("x",), ("int8",), ("int8",), (("", 21),))
 try:
     layer.apply(np.int8([1]))
 except ImportError as error:
@@ -525,7 +526,7 @@ def test_sizes_of_one_name_are_bound_together(tmp_path: Path) -> None:
 
 def test_one_input_with_a_size_twice() -> None:
     spec = TensorSpec((None, None, 3), "int8", ("n", "n", None))
-    model = Model([systolic.Relu()], inputs={"x": spec})
+    model = Model([systolic.layers.Relu()], inputs={"x": spec})
     assert systolic.run(model, np.zeros((2, 2, 3), np.int8)).outputs["t0"].shape == (2, 2, 3)
     with pytest.raises(
         ValueError, match="input 'x' axis 0 and input 'x' axis 1 must be of one size, 'n', not 2 and 4"

@@ -581,8 +581,8 @@ def test_converters_of_several_nodes(folder: Path, monkeypatch: pytest.MonkeyPat
     def convert(op: Operator) -> list[systolic.Node]:
         between = f"{op.outputs[0]}.relu"
         return [
-            systolic.Node(systolic.Relu(), op.inputs, between),
-            systolic.Node(systolic.Flatten(), (between,), op.outputs[0], op.label),
+            systolic.Node(systolic.layers.Relu(), op.inputs, between),
+            systolic.Node(systolic.layers.Flatten(), (between,), op.outputs[0], op.label),
         ]
 
     monkeypatch.setitem(OPERATORS, ("toy", "Both"), convert)
@@ -596,7 +596,7 @@ def test_fallback_is_asked_for_what_the_table_lacks(folder: Path, monkeypatch: p
 
     def fallback(op: Operator) -> Any:
         asked.append(op.op_type)
-        return (lambda op: (systolic.Identity(), op.inputs)) if op.op_type == "Foo" else None
+        return (lambda op: (systolic.layers.Identity(), op.inputs)) if op.op_type == "Foo" else None
 
     monkeypatch.setattr(operators, "fallback", fallback)
     nodes = [om.node("Foo", ["x"], "y", domain="some.where"), om.node("Relu", ["y"], "z")]
@@ -609,7 +609,7 @@ def test_shapes_are_known_as_far_as_they_follow(folder: Path, monkeypatch: pytes
 
     def convert(op: Operator) -> Any:
         seen[op.inputs[0]] = (op.shape(0), op.dtypes[op.inputs[0]])
-        return systolic.Identity(), op.inputs
+        return systolic.layers.Identity(), op.inputs
 
     monkeypatch.setitem(OPERATORS, ("", "Identity"), convert)
     nodes = [

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SIGN_MIXES, codes, examples, product, seeds, sign_mixes
 
-from systolic import Conv2d, Model, QuantParams, _gemm, _host, _kernels, run
+from systolic import Model, QuantParams, _gemm, _host, _kernels, run
+from systolic.layers import Conv2d
 from systolic.layers.geometry import window as window_of
 
 UNTOUCHED = 0x5A

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import systolic
-from systolic import (
-    ArrayConfig,
+from systolic import ArrayConfig, Model, QuantParams, SystolicArray, conv2d, matmul, quantize, run
+from systolic._hints import other_axis, other_images, other_order, other_product
+from systolic.layers import (
     Conv1d,
     Conv2d,
     Dense,
@@ -21,16 +22,8 @@ from systolic import (
     FloatMatMul,
     MatMul,
     MatMulInteger,
-    Model,
-    QuantParams,
     Relu,
-    SystolicArray,
-    conv2d,
-    matmul,
-    quantize,
-    run,
 )
-from systolic._hints import other_axis, other_images, other_order, other_product
 
 Q = QuantParams(0.5)
 
@@ -51,9 +44,9 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "quantize": (lambda: quantize(ones(5, 3, dtype=F), SCALES), "not 3 (5, 3); they fit axis=0"),
     "quantize nowhere": (lambda: quantize(ones(4, 3, dtype=F), SCALES), "one per scale, not 3 (4, 3)"),
     "dequantize": (lambda: systolic.dequantize(ones(5, 3, 5), SCALES), "; they fit axis=0 or axis=2"),
-    "Quantize": (lambda: systolic.Quantize(SCALES).output_shape((5, 3)), "not (5, 3); they fit axis=0"),
+    "Quantize": (lambda: systolic.layers.Quantize(SCALES).output_shape((5, 3)), "not (5, 3); they fit axis=0"),
     "DequantizeLinear": (
-        lambda: systolic.DequantizeLinear(axis=1).output_shape((5, 3), (5,)),
+        lambda: systolic.layers.DequantizeLinear(axis=1).output_shape((5, 3), (5,)),
         "; they fit axis=0",
     ),
     "matmul w": (lambda: matmul(ones(2, 5), ones(3, 5)), "and w is (3, 5); w.T fits"),

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from systolic import Add, MaxPool2d, QuantParams, _gemm, _host, _kernels, quant
+from systolic import QuantParams, _gemm, _host, _kernels, quant
+from systolic.layers import Add, MaxPool2d
 
 DTYPES = ("int8", "uint8")
 CHUNK = 1 << 15  # elements that a thread takes at a time

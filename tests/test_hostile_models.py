@@ -16,8 +16,9 @@ import onnx_models as om  # noqa: E402
 from onnx import helper  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import OnnxNode, load_onnx  # noqa: E402
+from systolic import load_onnx  # noqa: E402
 from systolic.cli import main  # noqa: E402
+from systolic.layers import OnnxNode  # noqa: E402
 from systolic.layers.host.evaluator import infer  # noqa: E402
 
 F = np.float32

@@ -18,7 +18,8 @@ from strategies import SIGN_MIXES, around, array_configs, codes, examples, limit
 from test_tiling import naive_cycles
 
 import systolic
-from systolic import ArrayConfig, Conv2d, Dense, QuantParams, _gemm, _kernels
+from systolic import ArrayConfig, QuantParams, _gemm, _kernels
+from systolic.layers import Conv2d, Dense
 from systolic.machine import wavefront
 from systolic.reference import oracle
 

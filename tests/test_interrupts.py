@@ -14,8 +14,9 @@ import pytest
 from interrupts import every_interrupt, interrupted
 
 import systolic
-from systolic import ArrayConfig, Model, Relu, Scoreboard, SystolicArray, Trace, write_vectors
+from systolic import ArrayConfig, Model, Scoreboard, SystolicArray, Trace, write_vectors
 from systolic.cli.data import save_outputs
+from systolic.layers import Relu
 from systolic.threads import thread_count
 
 # An interrupt between the opening of a file and its `with` leaves it to be closed when it is freed.

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import codes, dtypes, examples, limits, raises, seeds, sums
 
-from systolic import ArrayConfig, Conv2d, Dense, DepthwiseConv2d, Gemm, QuantParams
+from systolic import ArrayConfig, Gemm, QuantParams
+from systolic.layers import Conv2d, Dense, DepthwiseConv2d
 from systolic.layers.geometry import paddings, sizes, taps, window
 from systolic.machine import run_cycles, run_wavefront
 from systolic.reference import oracle

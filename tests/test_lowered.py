@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import codes, dtypes, examples, limits, seeds, sign_mixes, sums, wrap32
 
-from systolic import ArrayConfig, Conv2d, Conv3d, Dense, Gemm, MatMulInteger, QuantParams, requantize
-from systolic.layers import lower_conv2d
+from systolic import ArrayConfig, Gemm, QuantParams, requantize
+from systolic.layers import Conv2d, Conv3d, Dense, MatMulInteger
+from systolic.layers.conv import lower_conv2d
 from systolic.lowered import RAW, Epilogue, Lowered, Patches, lower_matmul, matmul_gemm
 from systolic.machine import run_cycles, run_wavefront
 

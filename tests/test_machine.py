@@ -10,7 +10,7 @@ from strategies import around, codes, examples, problems, product, seeds, sign_m
 from test_tiling import naive_cycles, naive_folds
 
 from systolic import ArrayConfig, Gemm
-from systolic.layers import lower_conv2d
+from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.machine import Execution, cycle, operands, run_cycles, run_wavefront, wavefront
 from systolic.machine.accumulators import Accumulators

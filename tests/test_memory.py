@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import Binary, Conv2d, Expand, Model, Node, QuantParams, _memory
+from systolic import Model, Node, QuantParams, _memory
+from systolic.layers import Binary, Conv2d, Expand
 
 GIB = 1 << 30
 
@@ -200,13 +201,13 @@ HUGE = 1 << 18
 @pytest.mark.parametrize(
     ("layer", "shapes"),
     [
-        (systolic.FloatConv(stride=HUGE, padding=HUGE), [(1, 1, 1, 1), (1, 1, 1, 1)]),
-        (systolic.FloatConvTranspose(stride=HUGE, padding=HUGE // 2, output_padding=1), [(1, 1, 2, 2), (1, 1, 1, 1)]),
-        (systolic.FloatConv2d(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
-        (systolic.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
-        (systolic.AveragePool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
-        (systolic.MaxPoolIndices((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
-        (systolic.MaxPool2d((HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, layout="NHWC"), [(1, 1, 1, 1)]),
+        (systolic.layers.FloatConv(stride=HUGE, padding=HUGE), [(1, 1, 1, 1), (1, 1, 1, 1)]),
+        (systolic.layers.FloatConvTranspose(stride=HUGE, padding=HUGE // 2, output_padding=1), [(1, 1, 2, 2), (1, 1, 1, 1)]),
+        (systolic.layers.FloatConv2d(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
+        (systolic.layers.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.layers.AveragePool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.layers.MaxPoolIndices((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
+        (systolic.layers.MaxPool2d((HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, layout="NHWC"), [(1, 1, 1, 1)]),
     ],
     ids=lambda value: type(value).__name__,
 )

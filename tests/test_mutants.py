@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from mutants import MUTANTS, ROOT, Mutant, copy_package, plant, plant_kernel, systolic
 
-from systolic import ArrayConfig, Dense, Model, QuantParams, folds
+from systolic import ArrayConfig, Model, QuantParams, folds
 from systolic.gemm import Gemm
+from systolic.layers import Dense
 from systolic.reference import oracle
 from systolic.verifier.cases import Draw, draw_matmul
 

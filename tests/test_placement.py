@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import Dense, FloatDense, Model, Node, QuantParams, Relu, layers
+from systolic import Model, Node, QuantParams, layers
+from systolic.layers import Dense, FloatDense, Relu
 from systolic.model.placement import OffArray, off_array, off_array_lines
 
 F = np.float32

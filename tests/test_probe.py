@@ -442,7 +442,7 @@ def test_an_empty_product_attaches_its_probes() -> None:
 
 
 def test_a_model_without_products_has_nothing_to_probe() -> None:
-    model = systolic.Model([systolic.Flatten()], inputs={"x": ((2, 3), "int8")})
+    model = systolic.Model([systolic.layers.Flatten()], inputs={"x": ((2, 3), "int8")})
     with raises(ValueError, "no layer of the model runs on the array: nothing can be traced or probed"):
         systolic.run(model, np.ones((2, 3), np.int8), trace=True)
 

@@ -618,10 +618,10 @@ def test_pools_for_images_agree() -> None:
     for options in ({"padding": pads}, {"padding": pads, "count_include_pad": True}, {"padding": "same"}, {}):
         a = QLinearAveragePool((2, 3), p, y, stride=(2, 1), **options).apply(x)
         np.testing.assert_array_equal(
-            a, systolic.AveragePool2d((2, 3), p, y, stride=(2, 1), **options).apply(x)
+            a, systolic.layers.AveragePool2d((2, 3), p, y, stride=(2, 1), **options).apply(x)
         )
     np.testing.assert_array_equal(
-        QLinearGlobalAveragePool(p, y).apply(x), systolic.GlobalAveragePool2d(p, y).apply(x)
+        QLinearGlobalAveragePool(p, y).apply(x), systolic.layers.GlobalAveragePool2d(p, y).apply(x)
     )
 
 

@@ -17,11 +17,12 @@ import random_operators as ro  # noqa: E402
 from onnx_models import F  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import OnnxNode, load_onnx  # noqa: E402
+from systolic import load_onnx  # noqa: E402
 from systolic.frontend.operators.array import ARRAY  # noqa: E402
 from systolic.frontend.operators.floating import FLOATING  # noqa: E402
 from systolic.frontend.operators.quantized import QUANTIZED  # noqa: E402
 from systolic.frontend.operators.shape import SHAPE  # noqa: E402
+from systolic.layers import OnnxNode  # noqa: E402
 from systolic.layers.differences import DIFFERENCES  # noqa: E402
 from systolic.presets import TPU_V1  # noqa: E402
 from systolic.verifier import ModelCheck  # noqa: E402
@@ -178,7 +179,7 @@ def test_the_list_of_differences_is_shown() -> None:
 def test_differences(name: str, tmp_path: Path) -> None:
     case, expected, differs = SHOWN[name]
     if case is None:
-        layer = systolic.LayerNormalization()
+        layer = systolic.layers.LayerNormalization()
         y, mean, _ = layer.apply(F([[1, INF]]), F([1, 1]))
         assert np.isnan(y).all() and mean == INF
         return

@@ -15,26 +15,12 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import (
-    Add,
-    ArrayConfig,
-    Conv2d,
-    Dense,
-    Flatten,
-    Gemm,
-    Model,
-    Node,
-    QuantParams,
-    Relu,
-    RunReport,
-    Stats,
-    Summary,
-    estimate,
-    summary,
-)
+from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, Stats, estimate, summary
 from systolic._show.charts import Series, columns_chart
-from systolic.layers import HostLayer
+from systolic.engine import RunReport
+from systolic.layers import Add, Conv2d, Dense, Flatten, HostLayer, Relu
 from systolic.layers.base import UnknownShape
+from systolic.model import Summary
 
 SMALL = ArrayConfig(8, 8)
 Q = QuantParams(0.5)

@@ -56,7 +56,7 @@ def test_float_products_are_the_true_sums() -> None:
     w, s = (onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
     weights = w.astype(F) * s
     true = feeds["x"].astype(np.float64) @ weights.astype(np.float64)
-    layer = systolic.FloatMatMul()
+    layer = systolic.layers.FloatMatMul()
     np.testing.assert_array_equal(layer.apply(feeds["x"], weights), true.astype(F))
 
 

@@ -45,11 +45,11 @@ def canonical(model: Model) -> Model:
         values = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
         values = {n: spread(v) if isinstance(v, QuantParams) else v for n, v in values.items()}
         kind = type(layer)
-        if isinstance(layer, systolic.Conv2d):
+        if isinstance(layer, systolic.layers.Conv2d):
             values.pop("multiplier", None)
-            kind = systolic.Conv2d
+            kind = systolic.layers.Conv2d
             if layer.groups > 1 and layer.weight.shape[1] == 1:
-                kind = systolic.DepthwiseConv2d
+                kind = systolic.layers.DepthwiseConv2d
                 values["multiplier"] = len(layer.weight) // layer.groups
         nodes.append(Node(kind(**values), node.inputs, node.outputs, node.name))
     return Model(
@@ -115,7 +115,7 @@ def denses(draw: st.DrawFn) -> Drawn:
     x, w = draw(PAIRS)
     k, n = draw(st.integers(1, 20)), draw(st.integers(1, 9))
     y = QuantParams(draw(OUTPUT), 3, x) if draw(st.booleans()) else None
-    layer = systolic.Dense(
+    layer = systolic.layers.Dense(
         weights(draw, (k, n), w),
         x=draw(params(x)),
         w=draw(params(w) | params(w, n, 1)),
@@ -135,7 +135,7 @@ def convolutions(draw: st.DrawFn) -> Drawn:
     oc = groups * ocg
     depthwise = icg == 1 and draw(st.booleans())
     options: dict[str, Any] = {"multiplier": ocg} if depthwise else {"groups": groups}
-    kind = systolic.DepthwiseConv2d if depthwise else systolic.Conv2d
+    kind = systolic.layers.DepthwiseConv2d if depthwise else systolic.layers.Conv2d
     auto = draw(st.sampled_from(["", "", "same", "same_lower", "valid"]))
     layer = kind(
         weights(draw, (oc, icg, *kernel), w), x=draw(params(x)), w=draw(params(w) | params(w, oc)),
@@ -158,13 +158,13 @@ def pools(draw: st.DrawFn) -> Drawn:
     shape = (2, 3, 7, 6)
     kind = draw(st.integers(0, 2))
     if kind == 0:
-        layer: Any = systolic.MaxPool2d(kernel, ceil_mode=draw(st.booleans()), **options)
+        layer: Any = systolic.layers.MaxPool2d(kernel, ceil_mode=draw(st.booleans()), **options)
     else:
         x, y = draw(params(dtype)), draw(params(dtype))
         layout = draw(st.sampled_from(["NCHW", "NHWC"]))
-        layer = systolic.GlobalAveragePool2d(x, y, layout=layout)
+        layer = systolic.layers.GlobalAveragePool2d(x, y, layout=layout)
         if kind == 2:
-            layer = systolic.AveragePool2d(
+            layer = systolic.layers.AveragePool2d(
                 kernel, x, y, count_include_pad=draw(st.booleans()), layout=layout, **options
             )
     return layer, shape, dtype
@@ -178,13 +178,13 @@ def others(draw: st.DrawFn) -> Drawn:
     of = draw(params(dtype) | params(dtype, shape[axis], axis))
     return draw(
         st.sampled_from([
-            (systolic.Quantize(of), shape, "float32"),
-            (systolic.Dequantize(of), shape, dtype),
-            (systolic.Relu(), shape, "float32"),
-            (systolic.Relu(), shape, "int8"),
-            (systolic.Flatten(axis), shape, dtype),
-            (systolic.Identity(), shape, dtype),
-            (systolic.Reshape(draw(st.sampled_from([(0, -1), (-1,), (4, 3, 2), (0, 0, 2, 2)]))), shape, dtype),
+            (systolic.layers.Quantize(of), shape, "float32"),
+            (systolic.layers.Dequantize(of), shape, dtype),
+            (systolic.layers.Relu(), shape, "float32"),
+            (systolic.layers.Relu(), shape, "int8"),
+            (systolic.layers.Flatten(axis), shape, dtype),
+            (systolic.layers.Identity(), shape, dtype),
+            (systolic.layers.Reshape(draw(st.sampled_from([(0, -1), (-1,), (4, 3, 2), (0, 0, 2, 2)]))), shape, dtype),
         ])
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_other_ranks(tmp_path: Path, rank: int, padding: str) -> None:
     rng = np.random.default_rng(rank)
     q = QuantParams(0.03, 5)
     each = QuantParams([0.01, 0.02, 0.03, 0.04], axis=0)
-    kind = systolic.Conv1d if rank == 1 else systolic.Conv3d
+    kind = systolic.layers.Conv1d if rank == 1 else systolic.layers.Conv3d
     layer = kind(
         codes(rng, (4, 1, *(3, 2, 2)[:rank]), "int8"), x=q, w=each, y=QuantParams(0.5, -3), bias=np.int32([1, -2, 3, 4]),
         stride=(2, 1, 2)[:rank], padding=padding if padding == "same" else ((1, 0), (0, 1), (1, 1))[:rank], groups=2,
@@ -226,10 +226,10 @@ def test_products_of_two_tensors(tmp_path: Path) -> None:
     a, b = codes(rng, (2, 3, 4), "uint8"), codes(rng, (2, 4, 5), "uint8")
     q = QuantParams(0.03, 120, "uint8")
     nodes = [
-        Node(systolic.MatMul(q, q, QuantParams(0.5, 3, "uint8")), ("a", "b"), "p"),
-        Node(systolic.MatMulInteger(), ("a", "b", "za", "zb"), "i"),
-        Node(systolic.DynamicQuantize(), ("r",), ("codes", "scale", "zero")),
-        Node(systolic.MatMulIntegerToFloat(), ("codes", "b", "scale", "sb", "zero", "zb"), "f"),
+        Node(systolic.layers.MatMul(q, q, QuantParams(0.5, 3, "uint8")), ("a", "b"), "p"),
+        Node(systolic.layers.MatMulInteger(), ("a", "b", "za", "zb"), "i"),
+        Node(systolic.layers.DynamicQuantize(), ("r",), ("codes", "scale", "zero")),
+        Node(systolic.layers.MatMulIntegerToFloat(), ("codes", "b", "scale", "sb", "zero", "zb"), "f"),
     ]
     model = Model(
         nodes,
@@ -252,21 +252,21 @@ def whole() -> Model:
     rng = np.random.default_rng(0)
     u8, wide = QuantParams(0.25, 100, "uint8"), QuantParams(2.0, 7, "uint8")
     nodes = [
-        Node(systolic.Quantize(u8), ("image",), "image codes"),
+        Node(systolic.layers.Quantize(u8), ("image",), "image codes"),
         Node(
-            systolic.Conv2d(
+            systolic.layers.Conv2d(
                 codes(rng, (4, 1, 3, 3), "uint8"), x=u8, w=QuantParams([0.1, 0.2, 0.3, 0.4], 3, "uint8", axis=0),
                 y=wide, stride=2, bias=np.int32([1, -2, 3, 2**20]),
             ),
             ("image codes",), "convolved", "first",
         ),
-        Node(systolic.Add(wide, u8, wide), ("convolved", "offset"), "sum"),
-        Node(systolic.Flatten(), ("sum",), "flat"),
+        Node(systolic.layers.Add(wide, u8, wide), ("convolved", "offset"), "sum"),
+        Node(systolic.layers.Flatten(), ("sum",), "flat"),
         Node(
-            systolic.Dense(codes(rng, (48, 5), "uint8"), x=wide, w=QuantParams(0.01, 120, "uint8"), y=None),
+            systolic.layers.Dense(codes(rng, (48, 5), "uint8"), x=wide, w=QuantParams(0.01, 120, "uint8"), y=None),
             ("flat",), "logits",
         ),
-        Node(systolic.Add(), ("logits", "second"), "shifted"),
+        Node(systolic.layers.Add(), ("logits", "second"), "shifted"),
     ]  # fmt: skip
     return Model(
         nodes,
@@ -305,7 +305,7 @@ def test_the_example(tmp_path: Path) -> None:
 def test_outputs_that_no_layer_writes(tmp_path: Path, outputs: list[str]) -> None:
     c = np.int8([[1, 2]])
     model = Model(
-        [Node(systolic.Relu(), ("x",), "y")],
+        [Node(systolic.layers.Relu(), ("x",), "y")],
         inputs={"x": ((None, 2), "int8")},
         outputs=outputs,
         constants={"c": c},
@@ -320,7 +320,7 @@ def test_outputs_that_no_layer_writes(tmp_path: Path, outputs: list[str]) -> Non
 
 def test_symbols_stay(tmp_path: Path) -> None:
     spec = systolic.TensorSpec((None, None, None, 3), "int8", symbols=("batch", None, "n", None))
-    model = Model([systolic.Identity()], inputs={"x": spec})
+    model = Model([systolic.layers.Identity()], inputs={"x": spec})
     save_onnx(model, tmp_path / "m.onnx")
     assert load_onnx(tmp_path / "m.onnx") == model
 
@@ -329,7 +329,7 @@ def test_symbols_stay(tmp_path: Path) -> None:
 def test_every_type_of_tensor(tmp_path: Path, dtype: str) -> None:
     c = np.array([[0, 1, 1]], dtype)
     model = Model(
-        [Node(systolic.Identity(), ("x",), "y"), Node(systolic.Identity(), ("c",), "z")],
+        [Node(systolic.layers.Identity(), ("x",), "y"), Node(systolic.layers.Identity(), ("c",), "z")],
         inputs={"x": ((None, None, 3), dtype)}, outputs=["y", "z"], constants={"c": c},
     )  # fmt: skip
     save_onnx(model, tmp_path / "m.onnx")
@@ -347,29 +347,29 @@ EYE = np.eye(4, dtype=np.int8)
 IMAGE = ((2, 4, 5, 5), "int8")
 REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "bias on three axes": (
-        lambda: systolic.Dense(EYE, x=ONE, w=ONE, y=ONE, bias=np.zeros(4, np.int32)),
+        lambda: systolic.layers.Dense(EYE, x=ONE, w=ONE, y=ONE, bias=np.zeros(4, np.int32)),
         ((2, 3, 4), "int8"),
         "node 'y' (Dense): with a bias, or without y, it is a QGemm, which takes matrices (M, K), not 3 axes; "
         "put a Flatten or Reshape before it",
     ),
     "float32 from a convolution": (
-        lambda: systolic.Conv2d(EYE.reshape(4, 4, 1, 1), x=ONE, w=ONE, y=None),
+        lambda: systolic.layers.Conv2d(EYE.reshape(4, 4, 1, 1), x=ONE, w=ONE, y=None),
         IMAGE,
         "node 'y' (Conv2d): ONNX has no convolution of codes to float32; give it y, and a Dequantize after it",
     ),
     "transposed stack": (
-        lambda: systolic.MatMul(ONE, ONE, ONE, transpose_w=True),
+        lambda: systolic.layers.MatMul(ONE, ONE, ONE, transpose_w=True),
         ((2, 4, 4), "int8"),
         "node 'y' (MatMul): with a bias, a transposed operand, an alpha, or without y, it is a QGemm, which takes "
         "matrices, and 'x' has 3 axes",
     ),
     "MaxPool2d NHWC": (
-        lambda: systolic.MaxPool2d(2, layout="NHWC"),
+        lambda: systolic.layers.MaxPool2d(2, layout="NHWC"),
         IMAGE,
         "node 'y' (MaxPool2d): ONNX's MaxPool takes images NCHW, not NHWC",
     ),
     "Relu around a zero point": (
-        lambda: systolic.Relu(3),
+        lambda: systolic.layers.Relu(3),
         IMAGE,
         "node 'y' (Relu): ONNX's Relu is of int8, int32 or float32 around 0, not of int8 around 3; let the layer "
         "before it saturate there, by a zero point of y at the smallest code",
@@ -388,12 +388,12 @@ def test_what_cannot_be_written(tmp_path: Path, case: str) -> None:
 
 
 def test_another_rounding(tmp_path: Path) -> None:
-    for kind in (systolic.Dense, systolic.Conv2d):
+    for kind in (systolic.layers.Dense, systolic.layers.Conv2d):
         if not any(f.name == "rounding" for f in dataclasses.fields(kind)):
             continue
-        weight = EYE if kind is systolic.Dense else EYE.reshape(4, 4, 1, 1)
+        weight = EYE if kind is systolic.layers.Dense else EYE.reshape(4, 4, 1, 1)
         layer = kind(weight, x=ONE, w=ONE, y=ONE, rounding="tflite")  # type: ignore[call-arg]
-        spec = ((2, 4), "int8") if kind is systolic.Dense else IMAGE
+        spec = ((2, 4), "int8") if kind is systolic.layers.Dense else IMAGE
         with raises(
             UnsupportedOperator,
             f"node 'y' ({kind.__name__}): ONNX rounds half_even, not 'tflite'; use Model.save",
@@ -402,7 +402,7 @@ def test_another_rounding(tmp_path: Path) -> None:
 
 
 def test_layers_of_the_users_own(tmp_path: Path) -> None:
-    class Mine(systolic.Identity):
+    class Mine(systolic.layers.Identity):
         pass
 
     with raises(
@@ -419,20 +419,20 @@ def test_the_zoo_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_open_sizes_that_fit_some(tmp_path: Path) -> None:
-    model = Model([systolic.Reshape((5, 5))], inputs={"x": ((None, 6), "int8")})
+    model = Model([systolic.layers.Reshape((5, 5))], inputs={"x": ((None, 6), "int8")})
     with pytest.raises(
         UnsupportedOperator, match=r"^a batch of 1 does not fit: node 't0': Reshape .*; say the batch$"
     ):
         save_onnx(model, tmp_path / "m.onnx")
     # A batch of one alone; an image no smaller than the kernel.
     for layer, shape in (
-        (systolic.Reshape((3, 2)), (None, 6)),
-        (systolic.MaxPool2d(20), (None, 3, None, None)),
+        (systolic.layers.Reshape((3, 2)), (None, 6)),
+        (systolic.layers.MaxPool2d(20), (None, 3, None, None)),
     ):
         model = Model([layer], inputs={"x": (shape, "int8")})
         save_onnx(model, tmp_path / "m.onnx")
         assert load_onnx(tmp_path / "m.onnx") == model
-    model = Model([systolic.MaxPool2d(70)], inputs={"x": ((None, 3, None, None), "int8")})
+    model = Model([systolic.layers.MaxPool2d(70)], inputs={"x": ((None, 3, None, None), "int8")})
     with raises(
         UnsupportedOperator, "no size from 1 to 64 fits the open ones; say more of the inputs' shapes"
     ):

@@ -289,7 +289,7 @@ def test_outputs_left_out(path: Path) -> None:
 
 def test_symbols_of_any_name(path: Path) -> None:
     spec = systolic.TensorSpec((None, None, 3), "int8", symbols=("batch size", "None", None))
-    saved(Model([systolic.Identity()], inputs={"x": spec}), path)
+    saved(Model([systolic.layers.Identity()], inputs={"x": spec}), path)
 
 
 def test_notes_hold_for_the_nodes_they_were_made_for(path: Path) -> None:

@@ -22,7 +22,8 @@ import onnx_models as om  # noqa: E402
 from onnx_models import F  # noqa: E402
 
 import systolic  # noqa: E402
-from systolic import OnnxNode, UnsupportedOperator, _isolated, load_onnx  # noqa: E402
+from systolic import UnsupportedOperator, _isolated, load_onnx  # noqa: E402
+from systolic.layers import OnnxNode  # noqa: E402
 from systolic.layers.host import session  # noqa: E402
 
 X = F([[1, -2, 3], [0.5, 5, -6]])
@@ -69,7 +70,7 @@ def test_onnxruntime_computes_what_it_has() -> None:
 
 
 def test_our_own_layers_name_no_delegate() -> None:
-    assert systolic.Relu().delegate is None
+    assert systolic.layers.Relu().delegate is None
 
 
 def test_the_evaluator_is_used_without_onnxruntime(without_runtime: None) -> None:
@@ -180,7 +181,7 @@ def test_batch_normalization_trains_only_if_asked(tmp_path: Path, opset: int) ->
     x = np.arange(12, dtype=F).reshape(2, 2, 3)
     graph, feeds = om.single("BatchNormalization", [x, *statistics], opset=opset)
     model = load_onnx(om.save(graph, tmp_path))
-    assert model.nodes[0].layer == systolic.BatchNormalization()
+    assert model.nodes[0].layer == systolic.layers.BatchNormalization()
     s, b, m, v = (a[:, None] for a in statistics)
     np.testing.assert_allclose(
         systolic.run(model, feeds).outputs["y"], (x - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-5

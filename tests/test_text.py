@@ -14,9 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import systolic
-from systolic import ArrayConfig, Dense, Mismatch, Model, Node, QuantParams, Trace, VerificationReport, cli
+from systolic import ArrayConfig, Model, Node, QuantParams, Trace, cli
 from systolic._show import Table, card, card_text
 from systolic._text import printable, printable_errors
+from systolic.layers import Dense
+from systolic.verifier import Mismatch, VerificationReport
 
 # Escape, bell, newline, C1 control, bidi override, zero-width space, line separator, tag, byte order mark.
 HOSTILE = "a\x1b[31m\x07\n\x9b2J\u202eb\u200b\u2028\U000e0041\ufeff"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, MachineConfig, Mismatch, Stats, SystolicArray
+from systolic import ArrayConfig, MachineConfig, Stats, SystolicArray
 from systolic.benchmark import Measurement
+from systolic.verifier import Mismatch
 
 X, W = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
 CONFIG = ArrayConfig(2, 3)

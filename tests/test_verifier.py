@@ -16,28 +16,16 @@ from strategies import raises
 from toy_layers import Halves
 
 import systolic
-from systolic import (
-    ArrayConfig,
-    Dense,
-    Gemm,
-    Model,
-    Node,
-    QuantParams,
-    Relu,
-    VerificationError,
-    VerificationReport,
-    _isolated,
-    cli,
-    verify,
-)
+from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, VerificationError, _isolated, cli, verify
 from systolic.example import DATA
+from systolic.layers import Dense, Relu
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.lowered import Lowered
 from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
 from systolic.model import LAYERS
 from systolic.tiling import estimate_gemm, folds
-from systolic.verifier import cases, expected
+from systolic.verifier import VerificationReport, cases, expected
 from systolic.verifier.cases import Draw
 
 SMALL = ArrayConfig(8, 8)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import Cast, Model, Node, Relu, layers
+from systolic import Model, Node, layers
+from systolic.layers import Cast, Relu
 from systolic.verifier.inputs import random_inputs
 
 F = np.float32

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import systolic
-from systolic import ArrayConfig, Model, Node, Quantize, QuantParams, Relu, VerificationError, cli, verify
+from systolic import ArrayConfig, Model, Node, QuantParams, VerificationError, cli, verify
 from systolic.example import DATA
+from systolic.layers import Quantize, Relu
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.layers.host.add import Add as HostAdd
 from systolic.lowered import Lowered
@@ -334,8 +335,8 @@ def test_one_rounding_is_not_found_again_in_what_follows(
     before: str, om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, change = FLOATS[before]
-    spoil(monkeypatch, getattr(systolic, name), "apply", change)
-    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({getattr(systolic, name)}))
+    spoil(monkeypatch, getattr(systolic.layers, name), "apply", change)
+    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({getattr(systolic.layers, name)}))
     path = om.save(rounding_model(om, before), tmp_path)
     x = np.random.default_rng(0).normal(size=(8, 6)).astype(F)
     report = verify(path, x, against="onnxruntime", node_by_node=True, mode="wavefront")
@@ -372,7 +373,7 @@ def test_a_mutant_behind_the_rounding_is_named(
 ) -> None:
     """An integer node that is wrong on equal inputs fails, though the tensors before it differ already."""
     name, change = FLOATS["LayerNormalization"]
-    spoil(monkeypatch, getattr(systolic, name), "apply", change)
+    spoil(monkeypatch, getattr(systolic.layers, name), "apply", change)
     product = next(
         node.layer for node in systolic.load_onnx(om.save(rounding_model(om, name), tmp_path)).nodes
         if node.output == "q2"
@@ -384,7 +385,7 @@ def test_a_mutant_behind_the_rounding_is_named(
         return off_by_one(lowered) if lowered.gemm.n == 3 else lowered
 
     monkeypatch.setattr(type(product), "lower", lower)
-    kinds = frozenset({getattr(systolic, name), type(product)})
+    kinds = frozenset({getattr(systolic.layers, name), type(product)})
     monkeypatch.setattr("systolic.verifier.check.UNCHECKED", kinds)  # numpy would find it first
     path, x = tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(8, 6)).astype(F)
     if command == "run":
@@ -460,7 +461,7 @@ def delegated_model(om: Any, *outputs: str) -> Any:
 def test_what_onnxruntime_computes_is_not_counted_as_equal_to_it(
     om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(systolic.OnnxNode, "delegate", "ONNX Runtime")
+    monkeypatch.setattr(systolic.layers.OnnxNode, "delegate", "ONNX Runtime")
     path = om.save(delegated_model(om, "y", "z"), tmp_path)
     report = verify(path, against="onnxruntime", node_by_node=True)
     assert report.passed and report.checked == {"layer": 2, "output": 1}
@@ -505,7 +506,7 @@ def test_what_onnxruntime_computes_is_not_counted_as_equal_to_it(
 def test_what_another_evaluator_computes_is_compared_with_onnxruntime(
     om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systolic.OnnxNode, "delegate", "onnx")
+    monkeypatch.setattr(systolic.layers.OnnxNode, "delegate", "onnx")
     path = om.save(delegated_model(om, "y", "z"), tmp_path)
     report = verify(path, against="onnxruntime", node_by_node=True)
     assert {node.verdict for node in report.nodes} == {"equal"} and report.not_checked == ()

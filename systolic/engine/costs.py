@@ -107,7 +107,8 @@ def summary(
     --------
     >>> import numpy as np
     >>> import systolic
-    >>> from systolic import Dense, Model, QuantParams, Relu
+    >>> from systolic import Model, QuantParams
+    >>> from systolic.layers import Dense, Relu
     >>> q = QuantParams(0.5)
     >>> dense = Dense(np.ones((4, 3), np.int8), x=q, w=q, y=q)
     >>> model = Model([dense, Relu()], inputs={"x": ((None, 4), "int8")})

@@ -13,7 +13,7 @@ from systolic._show.progress import shown
 from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.gemm import Gemm, Progress
-from systolic.layers import lower_conv2d
+from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.machine import Execution, run_cycles, run_wavefront
 from systolic.stats import Stats

@@ -90,7 +90,7 @@ def load_onnx(
     Supported are the operators that ONNX Runtime's quantizer writes, in its QOperator and its QDQ form
     (``systolic.frontend.operators.OPERATORS`` lists them); they have ONNX Runtime's arithmetic. Any other
     operator of the ONNX standard or of com.microsoft, and those with subgraphs (If, Loop, Scan), runs
-    on the host in ONNX Runtime, node by node (:class:`~systolic.OnnxNode`). If ONNX Runtime is
+    on the host in ONNX Runtime, node by node (:class:`~systolic.layers.OnnxNode`). If ONNX Runtime is
     missing or lacks the operator, onnx's reference evaluator computes it, but only uses that were compared
     with ONNX Runtime; the rest is refused. Functions of the model are written out. Not supported are
     sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).

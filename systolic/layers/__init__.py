@@ -1,71 +1,148 @@
 """Quantized layers: each lowers to a product with an epilogue, or runs on the host."""
 
-from systolic.layers.base import ArrayLayer as ArrayLayer
-from systolic.layers.base import HostLayer as HostLayer
-from systolic.layers.base import Layer as Layer
-from systolic.layers.conv import Conv1d as Conv1d
-from systolic.layers.conv import Conv2d as Conv2d
-from systolic.layers.conv import Conv3d as Conv3d
-from systolic.layers.conv import DepthwiseConv2d as DepthwiseConv2d
-from systolic.layers.conv import lower_conv2d as lower_conv2d
-from systolic.layers.conv_integer import ConvInteger as ConvInteger
-from systolic.layers.dense import Dense as Dense
-from systolic.layers.host import Add as Add
-from systolic.layers.host import ArgMax as ArgMax
-from systolic.layers.host import AveragePool as AveragePool
-from systolic.layers.host import AveragePool2d as AveragePool2d
-from systolic.layers.host import BatchNormalization as BatchNormalization
-from systolic.layers.host import Binary as Binary
-from systolic.layers.host import Cast as Cast
-from systolic.layers.host import Clip as Clip
-from systolic.layers.host import Concat as Concat
-from systolic.layers.host import Dequantize as Dequantize
-from systolic.layers.host import DequantizeLinear as DequantizeLinear
-from systolic.layers.host import DynamicQuantize as DynamicQuantize
-from systolic.layers.host import Expand as Expand
-from systolic.layers.host import Fill as Fill
-from systolic.layers.host import Flatten as Flatten
-from systolic.layers.host import FloatConv as FloatConv
-from systolic.layers.host import FloatConv2d as FloatConv2d
-from systolic.layers.host import FloatConvTranspose as FloatConvTranspose
-from systolic.layers.host import FloatDense as FloatDense
-from systolic.layers.host import FloatMatMul as FloatMatMul
-from systolic.layers.host import Gather as Gather
-from systolic.layers.host import GlobalAveragePool as GlobalAveragePool
-from systolic.layers.host import GlobalAveragePool2d as GlobalAveragePool2d
-from systolic.layers.host import Identity as Identity
-from systolic.layers.host import LayerNormalization as LayerNormalization
-from systolic.layers.host import MaxPool as MaxPool
-from systolic.layers.host import MaxPool2d as MaxPool2d
-from systolic.layers.host import MaxPoolIndices as MaxPoolIndices
-from systolic.layers.host import OnnxNode as OnnxNode
-from systolic.layers.host import Pad as Pad
-from systolic.layers.host import QLinearAveragePool as QLinearAveragePool
-from systolic.layers.host import QLinearConcat as QLinearConcat
-from systolic.layers.host import QLinearGlobalAveragePool as QLinearGlobalAveragePool
-from systolic.layers.host import QLinearLeakyRelu as QLinearLeakyRelu
-from systolic.layers.host import QLinearMul as QLinearMul
-from systolic.layers.host import QLinearSigmoid as QLinearSigmoid
-from systolic.layers.host import QLinearSoftmax as QLinearSoftmax
-from systolic.layers.host import QLinearWhere as QLinearWhere
-from systolic.layers.host import Quantize as Quantize
-from systolic.layers.host import QuantizeLinear as QuantizeLinear
-from systolic.layers.host import Reduce as Reduce
-from systolic.layers.host import Relu as Relu
-from systolic.layers.host import Reshape as Reshape
-from systolic.layers.host import ReshapeTo as ReshapeTo
-from systolic.layers.host import Resize as Resize
-from systolic.layers.host import ShapeOf as ShapeOf
-from systolic.layers.host import Slice as Slice
-from systolic.layers.host import Softmax as Softmax
-from systolic.layers.host import Split as Split
-from systolic.layers.host import Squeeze as Squeeze
-from systolic.layers.host import Transpose as Transpose
-from systolic.layers.host import Unary as Unary
-from systolic.layers.host import Unsqueeze as Unsqueeze
-from systolic.layers.host import Where as Where
-from systolic.layers.matmul import MatMul as MatMul
-from systolic.layers.matmul import MatMulInteger as MatMulInteger
-from systolic.layers.matmul import MatMulIntegerToFloat as MatMulIntegerToFloat
-from systolic.layers.qlinear import QLinearConv as QLinearConv
-from systolic.layers.qlinear import QLinearMatMul as QLinearMatMul
+from typing import TYPE_CHECKING
+
+from systolic._renamed import find as _find
+from systolic.layers.base import ArrayLayer, HostLayer, Layer
+from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
+from systolic.layers.conv_integer import ConvInteger
+from systolic.layers.dense import Dense
+from systolic.layers.host import (
+    Add,
+    ArgMax,
+    AveragePool,
+    AveragePool2d,
+    BatchNormalization,
+    Binary,
+    Cast,
+    Clip,
+    Concat,
+    Dequantize,
+    DequantizeLinear,
+    DynamicQuantize,
+    Expand,
+    Fill,
+    Flatten,
+    FloatConv,
+    FloatConv2d,
+    FloatConvTranspose,
+    FloatDense,
+    FloatMatMul,
+    Gather,
+    GlobalAveragePool,
+    GlobalAveragePool2d,
+    Identity,
+    LayerNormalization,
+    MaxPool,
+    MaxPool2d,
+    MaxPoolIndices,
+    OnnxNode,
+    Pad,
+    QLinearAveragePool,
+    QLinearConcat,
+    QLinearGlobalAveragePool,
+    QLinearLeakyRelu,
+    QLinearMul,
+    QLinearSigmoid,
+    QLinearSoftmax,
+    QLinearWhere,
+    Quantize,
+    QuantizeLinear,
+    Reduce,
+    Relu,
+    Reshape,
+    ReshapeTo,
+    Resize,
+    ShapeOf,
+    Slice,
+    Softmax,
+    Split,
+    Squeeze,
+    Transpose,
+    Unary,
+    Unsqueeze,
+    Where,
+)
+from systolic.layers.matmul import MatMul, MatMulInteger, MatMulIntegerToFloat
+from systolic.layers.qlinear import QLinearConv, QLinearMatMul
+
+__all__ = [
+    "Add",
+    "ArgMax",
+    "ArrayLayer",
+    "AveragePool",
+    "AveragePool2d",
+    "BatchNormalization",
+    "Binary",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvInteger",
+    "Dense",
+    "DepthwiseConv2d",
+    "Dequantize",
+    "DequantizeLinear",
+    "DynamicQuantize",
+    "Expand",
+    "Fill",
+    "Flatten",
+    "FloatConv",
+    "FloatConv2d",
+    "FloatConvTranspose",
+    "FloatDense",
+    "FloatMatMul",
+    "Gather",
+    "GlobalAveragePool",
+    "GlobalAveragePool2d",
+    "HostLayer",
+    "Identity",
+    "Layer",
+    "LayerNormalization",
+    "MatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MaxPool",
+    "MaxPool2d",
+    "MaxPoolIndices",
+    "OnnxNode",
+    "Pad",
+    "QLinearAveragePool",
+    "QLinearConcat",
+    "QLinearConv",
+    "QLinearGlobalAveragePool",
+    "QLinearLeakyRelu",
+    "QLinearMatMul",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "Quantize",
+    "QuantizeLinear",
+    "Reduce",
+    "Relu",
+    "Reshape",
+    "ReshapeTo",
+    "Resize",
+    "ShapeOf",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unary",
+    "Unsqueeze",
+    "Where",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:  # to type checkers an old or misspelled name is an error
+
+    def __getattr__(name: str) -> object:
+        return _find(__name__, name)

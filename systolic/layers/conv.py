@@ -270,7 +270,8 @@ class Conv1d(_Conv):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Conv1d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Conv1d
     >>> one = QuantParams(1.0)
     >>> layer = Conv1d(np.ones((8, 3, 5), dtype=np.int8), x=one, w=one, y=one, stride=2, padding="same")
     >>> layer.output_shape((1, 3, 100)), layer.products((1, 3, 100))
@@ -317,7 +318,8 @@ class Conv2d(_Conv):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Conv2d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Conv2d
     >>> one = QuantParams(1.0)
     >>> layer = Conv2d(np.ones((8, 3, 3, 3), dtype=np.int8), x=one, w=one, y=one, stride=2, padding="same")
     >>> layer.output_shape((1, 3, 32, 32)), layer.products((1, 3, 32, 32))
@@ -351,7 +353,8 @@ class DepthwiseConv2d(Conv2d):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import DepthwiseConv2d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import DepthwiseConv2d
     >>> one = QuantParams(1.0)
     >>> layer = DepthwiseConv2d(np.ones((8, 1, 3, 3), dtype=np.int8), x=one, w=one, y=one)
     >>> layer.products((1, 8, 16, 16))
@@ -397,7 +400,8 @@ class Conv3d(_Conv):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Conv3d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Conv3d
     >>> one = QuantParams(1.0)
     >>> layer = Conv3d(np.ones((8, 3, 3, 3, 3), dtype=np.int8), x=one, w=one, y=one, padding=1)
     >>> layer.output_shape((1, 3, 4, 16, 16)), layer.products((1, 3, 4, 16, 16))

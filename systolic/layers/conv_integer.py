@@ -38,7 +38,7 @@ class ConvInteger(TensorConv, ArrayLayer):
 
     Examples
     --------
-    >>> from systolic import ConvInteger
+    >>> from systolic.layers import ConvInteger
     >>> layer = ConvInteger(padding=1)
     >>> layer.output_shape((1, 3, 8, 8), (4, 3, 3, 3)), layer.products((1, 3, 8, 8), (4, 3, 3, 3))
     ((1, 4, 8, 8), Gemm(64, 27, 4))

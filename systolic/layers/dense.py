@@ -58,7 +58,8 @@ class Dense(parameters.WeightedLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Dense, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Dense
     >>> one = QuantParams(1.0)
     >>> Dense(np.eye(3, dtype=np.int8), x=one, w=one, y=one).output_shape((5, 3))
     (5, 3)

@@ -138,7 +138,8 @@ class MatMul(ArrayLayer):
 
     Examples
     --------
-    >>> from systolic import MatMul, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import MatMul
     >>> one = QuantParams(1.0)
     >>> layer = MatMul(one, one, one, transpose_w=True)
     >>> layer.output_shape((8, 5, 64), (8, 7, 64)), layer.products((8, 5, 64), (8, 7, 64))
@@ -225,7 +226,7 @@ class MatMulInteger(ArrayLayer):
 
     Examples
     --------
-    >>> from systolic import MatMulInteger
+    >>> from systolic.layers import MatMulInteger
     >>> layer = MatMulInteger()
     >>> layer.output_shape((2, 3, 4), (4, 5)), layer.output_dtype("uint8", "int8")
     ((2, 3, 5), 'int32')
@@ -276,7 +277,7 @@ class MatMulIntegerToFloat(MatMulInteger):
 
     Examples
     --------
-    >>> from systolic import MatMulIntegerToFloat
+    >>> from systolic.layers import MatMulIntegerToFloat
     >>> MatMulIntegerToFloat().output_shape((2, 4), (4, 5), (), (5,), (), ())
     (2, 5)
     """

@@ -57,7 +57,7 @@ class QLinearConv(ConvInteger):
 
     Examples
     --------
-    >>> from systolic import QLinearConv
+    >>> from systolic.layers import QLinearConv
     >>> QLinearConv(padding=1).output_shape((1, 3, 8, 8), (), (), (4, 3, 3, 3), (4,), (4,), (), ())
     (1, 4, 8, 8)
     """
@@ -126,7 +126,7 @@ class QLinearMatMul(MatMulInteger):
 
     Examples
     --------
-    >>> from systolic import QLinearMatMul
+    >>> from systolic.layers import QLinearMatMul
     >>> QLinearMatMul().output_shape((2, 3, 4), (), (), (4, 5), (5,), (5,), (), ())
     (2, 3, 5)
     """

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from systolic import layers
+from systolic import _renamed, layers
 from systolic._files import write_zip
 from systolic._memory import require
 from systolic.layers import Layer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _M = TypeVar("_M")
 
 FORMAT = "systolic.Model"
-VERSION = 2
+VERSION = 3  # 1: one output a node. 2: the layers' names of then.
 
 
 LAYERS: dict[str, type[Layer]] = {
@@ -107,7 +107,11 @@ def _arguments(content: Any, reader: _Reader) -> dict[str, Any]:
     return {
         "nodes": [
             Node(
-                LAYERS[node["layer"]](**{n: reader.decode(v) for n, v in node["fields"].items()}),
+                _layer(
+                    node["layer"],
+                    {n: reader.decode(v) for n, v in node["fields"].items()},
+                    content["version"],
+                ),
                 tuple(node["inputs"]),
                 # Version 1 had one output.
                 node["output"] if "output" in node else tuple(node["outputs"]),
@@ -123,6 +127,13 @@ def _arguments(content: Any, reader: _Reader) -> dict[str, Any]:
         "constants": {n: reader.decode(v) for n, v in content["constants"].items()},
         "name": content["name"],
     }
+
+
+def _layer(name: str, values: dict[str, Any], version: int) -> Layer:
+    """Return a layer of a file of this version, which may have the name and fields of then."""
+    # Only there: a later class may have an earlier one's name.
+    new, convert = _renamed.LAYERS.get(name, (name, None)) if version < VERSION else (name, None)
+    return LAYERS[new](**(values if convert is None else convert(**values)))
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -50,7 +50,8 @@ class Model:
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Dense, Model, QuantParams, Relu
+    >>> from systolic import Model, QuantParams
+    >>> from systolic.layers import Dense, Relu
     >>> q = QuantParams(0.5)
     >>> dense = Dense(np.eye(4, dtype=np.int8), x=q, w=q, y=q)
     >>> Model([dense, Relu()], inputs={"x": ((None, 4), "int8")})

@@ -32,7 +32,8 @@ class Node:
 
     Examples
     --------
-    >>> from systolic import Node, Relu
+    >>> from systolic import Node
+    >>> from systolic.layers import Relu
     >>> Node(Relu(), ("x",), "y").name
     'y'
     """

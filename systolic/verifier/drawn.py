@@ -17,7 +17,8 @@ from systolic.config import ArrayConfig
 from systolic.engine import MODES
 from systolic.engine.networks import run_layer
 from systolic.gemm import Progress
-from systolic.layers import ArrayLayer, lower_conv2d
+from systolic.layers import ArrayLayer
+from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.model import Node
 from systolic.reference import oracle

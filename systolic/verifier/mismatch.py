@@ -21,7 +21,8 @@ class VerificationError(AssertionError):
 
     Examples
     --------
-    >>> from systolic import VerificationError, VerificationReport
+    >>> from systolic import VerificationError
+    >>> from systolic.verifier import VerificationReport
     >>> VerificationError(VerificationReport((), {"matmul": 1})).report.cases
     1
     """
@@ -65,7 +66,7 @@ class Mismatch:
 
     Examples
     --------
-    >>> from systolic import Mismatch
+    >>> from systolic.verifier import Mismatch
     >>> print(Mismatch(case="matmul (1, 2) x (2, 1)", stage="cycles", got=6, expected=5))
     matmul (1, 2) x (2, 1): cycles
       it is 6, expected 5

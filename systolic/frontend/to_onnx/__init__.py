@@ -97,7 +97,8 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     >>> import tempfile, pathlib
     >>> import numpy as np
     >>> import systolic
-    >>> from systolic import Dense, Model, QuantParams
+    >>> from systolic import Model, QuantParams
+    >>> from systolic.layers import Dense
     >>> q = QuantParams(0.5)
     >>> model = Model([Dense(np.eye(4, dtype=np.int8), x=q, w=q, y=q)], inputs={"x": ((None, 4), "int8")})
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ class Relu(Elementwise):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Relu
+    >>> from systolic.layers import Relu
     >>> Relu(3).apply(np.int8([-128, 2, 3, 4]))
     array([3, 3, 3, 4], dtype=int8)
     """

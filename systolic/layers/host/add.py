@@ -52,7 +52,8 @@ class Add(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Add, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Add
     >>> half, one = QuantParams(0.5), QuantParams(1.0, 1)
     >>> Add(half, half, one).apply(np.int8([0, 1, 2, 3, 4, 5]), np.int8([0]))
     array([1, 2, 2, 2, 3, 4], dtype=int8)

@@ -71,7 +71,7 @@ class Unary(Elementwise):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Unary
+    >>> from systolic.layers import Unary
     >>> Unary("Sqrt").apply(np.float32([0, 2, 9]))
     array([0.       , 1.4142135, 3.       ], dtype=float32)
     """
@@ -163,7 +163,7 @@ class Binary(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Binary
+    >>> from systolic.layers import Binary
     >>> Binary("Div").apply(np.int32([7, -7]), np.int32([2]))
     array([ 3, -3], dtype=int32)
     """
@@ -220,7 +220,7 @@ class Clip(Elementwise):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Clip
+    >>> from systolic.layers import Clip
     >>> Clip(0, 6).apply(np.float32([-1, 3, 7]))
     array([0., 3., 6.], dtype=float32)
     """
@@ -276,7 +276,7 @@ class Where(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Where
+    >>> from systolic.layers import Where
     >>> Where().apply(np.array([True, False]), np.int8([1]), np.int8([2]))
     array([1, 2], dtype=int8)
     """
@@ -322,7 +322,7 @@ class Cast(Elementwise):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Cast
+    >>> from systolic.layers import Cast
     >>> Cast("int8").apply(np.float32([-1.7, 2.5]))
     array([-1,  2], dtype=int8)
     """

@@ -80,7 +80,7 @@ class FloatConv(FloatProduct, _Convolution):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import FloatConv
+    >>> from systolic.layers import FloatConv
     >>> FloatConv(stride=2).apply(np.float32([[[1, 2, 3, 4, 5]]]), np.float32([[[0.5, 0.25, 0.25]]]))
     array([[[1.75, 3.75]]], dtype=float32)
     """
@@ -180,7 +180,7 @@ class FloatConvTranspose(_Convolution):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import FloatConvTranspose
+    >>> from systolic.layers import FloatConvTranspose
     >>> FloatConvTranspose(stride=2).apply(np.float32([[[1, 2]]]), np.float32([[[1, 10, 100]]]))
     array([[[  1.,  10., 102.,  20., 200.]]], dtype=float32)
     """

@@ -32,7 +32,7 @@ class DynamicQuantize(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import DynamicQuantize
+    >>> from systolic.layers import DynamicQuantize
     >>> codes, scale, zero_point = DynamicQuantize().apply(np.float32([-1, 0, 4.1]))
     >>> codes, scale, zero_point
     (array([  0,  50, 255], dtype=uint8), array(0.02, dtype=float32), array(50, dtype=uint8))

@@ -95,7 +95,7 @@ class OnnxNode(HostLayer):
     --------
     >>> import numpy as np
     >>> from onnx import helper
-    >>> from systolic import OnnxNode
+    >>> from systolic.layers import OnnxNode
     >>> proto = helper.make_node("CumSum", ["x", "axis"], ["y"])
     >>> node = np.frombuffer(proto.SerializeToString(), np.uint8)
     >>> sums = OnnxNode("CumSum", node, ("x", "axis"), ("float32", "int64"), ("float32",), (("", 21),))

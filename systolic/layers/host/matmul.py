@@ -52,7 +52,7 @@ class FloatMatMul(FloatProduct):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import FloatMatMul
+    >>> from systolic.layers import FloatMatMul
     >>> FloatMatMul(alpha=0.5).apply(np.float32([[1, 2]]), np.float32([[3], [4]]))
     array([[5.5]], dtype=float32)
     """

@@ -81,7 +81,7 @@ class Reduce(Axes):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Reduce
+    >>> from systolic.layers import Reduce
     >>> Reduce("ReduceMean", (-1,)).apply(np.float32([[1, 2], [3, 5]]))
     array([[1.5],
            [4. ]], dtype=float32)
@@ -159,7 +159,7 @@ class ArgMax(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import ArgMax
+    >>> from systolic.layers import ArgMax
     >>> ArgMax(1, keepdims=False).apply(np.int8([[1, 5, 5], [4, 3, 2]]))
     array([1, 0])
     """
@@ -226,7 +226,7 @@ class Softmax(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Softmax
+    >>> from systolic.layers import Softmax
     >>> Softmax().apply(np.float32([0, 0]))
     array([0.5, 0.5], dtype=float32)
     """
@@ -290,7 +290,7 @@ class LayerNormalization(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import LayerNormalization
+    >>> from systolic.layers import LayerNormalization
     >>> y, mean, _ = LayerNormalization(epsilon=0.0).apply(np.float32([[1, 3]]), np.float32([1, 1]))
     >>> y, mean
     (array([[-1.,  1.]], dtype=float32), array([[2.]], dtype=float32))
@@ -374,7 +374,7 @@ class BatchNormalization(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import BatchNormalization
+    >>> from systolic.layers import BatchNormalization
     >>> x, one, zero = np.float32([[1, 2]]), np.float32([1, 1]), np.float32([0, 0])
     >>> BatchNormalization(epsilon=0.0).apply(x, one, zero, one, 4 * one)
     array([[0. , 0.5]], dtype=float32)

@@ -36,7 +36,7 @@ class Concat(HostLayer):
 
     Examples
     --------
-    >>> from systolic import Concat
+    >>> from systolic.layers import Concat
     >>> Concat(1).output_shape((2, 3, 4), (2, 5, 4))
     (2, 8, 4)
     """
@@ -97,7 +97,7 @@ class Split(HostLayer):
 
     Examples
     --------
-    >>> from systolic import Split
+    >>> from systolic.layers import Split
     >>> Split((2, 1), -1).output_shape((4, 3))
     ((4, 2), (4, 1))
     """
@@ -155,7 +155,7 @@ class Slice(ShapedByValues, Movement):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Slice
+    >>> from systolic.layers import Slice
     >>> Slice().apply(np.arange(8), np.array([-2]), np.array([0]), np.array([0]), np.array([-2]))
     array([6, 4, 2])
     """
@@ -217,7 +217,7 @@ class Gather(Movement):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Gather
+    >>> from systolic.layers import Gather
     >>> Gather(1).apply(np.int8([[1, 2, 3], [4, 5, 6]]), np.array([-1, 0]))
     array([[3, 1],
            [6, 4]], dtype=int8)
@@ -258,7 +258,7 @@ class Expand(ShapedByValues, Movement):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Expand
+    >>> from systolic.layers import Expand
     >>> Expand().apply(np.int8([[1], [2]]), np.array([3]))
     array([[1, 1, 1],
            [2, 2, 2]], dtype=int8)

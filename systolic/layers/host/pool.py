@@ -68,7 +68,7 @@ class MaxPool2d(_Images, Maxima):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import MaxPool2d
+    >>> from systolic.layers import MaxPool2d
     >>> MaxPool2d(2).apply(np.arange(16, dtype=np.int8).reshape(1, 1, 4, 4))
     array([[[[ 5,  7],
              [13, 15]]]], dtype=int8)
@@ -113,7 +113,8 @@ class AveragePool2d(_Images, Means):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import AveragePool2d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import AveragePool2d
     >>> x = np.int8([[[[0, 1, 1, 2, 2, 3, 1, 4]]]])
     >>> AveragePool2d((1, 2), QuantParams(1.0), QuantParams(1.0, 1)).apply(x)
     array([[[[2, 2, 4, 4]]]], dtype=int8)
@@ -151,7 +152,8 @@ class GlobalAveragePool2d(GlobalMeans):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import GlobalAveragePool2d, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import GlobalAveragePool2d
     >>> x = np.int8([[0, 1], [1, 2], [2, 3], [1, 4]]).reshape(1, 4, 1, 2)
     >>> GlobalAveragePool2d(QuantParams(1.0), QuantParams(1.0, 1)).apply(x).ravel()
     array([1, 3, 3, 3], dtype=int8)

@@ -41,7 +41,8 @@ class QLinearMul(OnCodes):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearMul, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearMul
     >>> half, one = QuantParams(0.5), QuantParams(1.0)
     >>> QLinearMul(half, one, one).apply(np.int8([0, 1, 2, 3, 4, 5]), np.int8([1]))
     array([0, 0, 1, 2, 2, 2], dtype=int8)
@@ -93,7 +94,8 @@ class QLinearConcat(OnCodes):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearConcat, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearConcat
     >>> half, one = QuantParams(0.5), QuantParams(1.0)
     >>> QLinearConcat((one, half), one, axis=0).apply(np.int8([1, 2, 3]), np.int8([1, 2, 3]))
     array([1, 2, 3, 0, 1, 2], dtype=int8)
@@ -165,7 +167,8 @@ class QLinearWhere(OnCodes):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearWhere, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearWhere
     >>> half, one = QuantParams(0.5), QuantParams(1.0)
     >>> QLinearWhere(one, half, one).apply(np.array([True, False]), np.int8([5, 6]), np.int8([7, 8]))
     array([5, 4], dtype=int8)

@@ -102,7 +102,8 @@ class QLinearAveragePool(Means):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearAveragePool, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearAveragePool
     >>> x = np.int8([[[0, 1, 1, 2, 2, 3, 1, 4]]])
     >>> QLinearAveragePool((2,), QuantParams(1.0), QuantParams(1.0, 1), stride=(2,)).apply(x)
     array([[[2, 2, 4, 4]]], dtype=int8)
@@ -143,7 +144,8 @@ class QLinearGlobalAveragePool(GlobalMeans):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearGlobalAveragePool, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearGlobalAveragePool
     >>> x = np.int8([[[0, 1], [1, 2], [2, 3], [1, 4]]])
     >>> QLinearGlobalAveragePool(QuantParams(1.0), QuantParams(1.0, 1)).apply(x).ravel()
     array([1, 3, 3, 3], dtype=int8)

@@ -52,7 +52,8 @@ class QLinearSoftmax(OnCodes):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearSoftmax, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearSoftmax
     >>> layer = QLinearSoftmax(QuantParams(0.5), QuantParams(1 / 256, -128))
     >>> layer.apply(np.int8([[3, 4, 5], [-128, 0, 127]]))
     array([[ -80,  -49,    2],

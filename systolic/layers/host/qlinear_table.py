@@ -77,7 +77,8 @@ class QLinearSigmoid(_Table):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearSigmoid, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearSigmoid
     >>> x, y = QuantParams(0.0625), QuantParams(1 / 256, -128)
     >>> QLinearSigmoid(x, y).apply(np.int8([-128, -16, 0, 16, 127]))
     array([-128,  -59,    0,   59,  127], dtype=int8)
@@ -108,7 +109,8 @@ class QLinearLeakyRelu(_Table):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QLinearLeakyRelu, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearLeakyRelu
     >>> q = QuantParams(0.5)
     >>> QLinearLeakyRelu(q, q, alpha=0.25).apply(np.int8([-128, -8, 0, 8, 127]))
     array([-32,  -2,   0,   8, 127], dtype=int8)

@@ -79,7 +79,8 @@ class Quantize(_Known):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QuantParams, Quantize
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Quantize
     >>> Quantize(QuantParams(0.5, 128, "uint8")).apply(np.float32([-1, 0, 0.75]))
     array([126, 128, 130], dtype=uint8)
     """
@@ -122,7 +123,8 @@ class Dequantize(_Known):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Dequantize, QuantParams
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import Dequantize
     >>> Dequantize(QuantParams(0.5, 128, "uint8")).apply(np.uint8([126, 128, 130]))
     array([-1.,  0.,  1.], dtype=float32)
     """
@@ -227,7 +229,7 @@ class QuantizeLinear(_Computed):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import QuantizeLinear
+    >>> from systolic.layers import QuantizeLinear
     >>> scale = np.float32([[1.0, 0.5]])
     >>> QuantizeLinear("int16", block_size=2).apply(np.float32([[1, 2, 3, 4]]), scale)
     array([[1, 2, 6, 8]], dtype=int16)
@@ -280,7 +282,7 @@ class DequantizeLinear(_Computed):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import DequantizeLinear
+    >>> from systolic.layers import DequantizeLinear
     >>> scale, zero = np.float32([1.0, 0.5]), np.uint16([0, 7])
     >>> DequantizeLinear().apply(np.uint16([[1, 9], [2, 5]]), scale, zero)
     array([[ 1.,  1.],

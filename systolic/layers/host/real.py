@@ -41,7 +41,7 @@ class FloatDense(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import FloatDense
+    >>> from systolic.layers import FloatDense
     >>> FloatDense(np.eye(2), np.array([0.5, -2]), relu=True).apply(np.float32([[1, 1]]))
     array([[1.5, 0. ]], dtype=float32)
     """
@@ -98,7 +98,7 @@ class FloatConv2d(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import FloatConv2d
+    >>> from systolic.layers import FloatConv2d
     >>> layer = FloatConv2d(np.full((1, 1, 2, 2), 0.25))
     >>> layer.apply(np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3))
     array([[[[2., 3.],

@@ -51,7 +51,7 @@ class Pad(ShapedByValues):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Pad
+    >>> from systolic.layers import Pad
     >>> Pad("reflect").apply(np.int8([1, 2, 3]), np.array([2, 1]))
     array([3, 2, 1, 2, 3, 2], dtype=int8)
     """
@@ -163,7 +163,7 @@ class Resize(ShapedByValues):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Resize
+    >>> from systolic.layers import Resize
     >>> Resize().apply(np.int8([1, 2, 3]), np.float32([2]))
     array([1, 1, 2, 2, 3, 3], dtype=int8)
     """

@@ -48,7 +48,7 @@ class Flatten(Movement):
 
     Examples
     --------
-    >>> from systolic import Flatten
+    >>> from systolic.layers import Flatten
     >>> Flatten().output_shape((8, 16, 7, 7))
     (8, 784)
     """
@@ -94,7 +94,7 @@ class Reshape(Movement):
 
     Examples
     --------
-    >>> from systolic import Reshape
+    >>> from systolic.layers import Reshape
     >>> Reshape((0, 4, -1)).output_shape((8, 16, 7, 7))
     (8, 4, 196)
     """
@@ -156,7 +156,7 @@ class ReshapeTo(ShapedByValues, Movement):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import ReshapeTo
+    >>> from systolic.layers import ReshapeTo
     >>> ReshapeTo().apply(np.arange(6), np.array([-1, 2])).shape
     (3, 2)
     """

@@ -46,7 +46,7 @@ class Transpose(Movement):
 
     Examples
     --------
-    >>> from systolic import Transpose
+    >>> from systolic.layers import Transpose
     >>> Transpose((0, 2, 3, 1)).output_shape((8, 3, 32, 64))
     (8, 32, 64, 3)
     """
@@ -90,7 +90,7 @@ class Squeeze(Axes):
 
     Examples
     --------
-    >>> from systolic import Squeeze
+    >>> from systolic.layers import Squeeze
     >>> Squeeze((-1, -2)).output_shape((1, 10, 1, 1))
     (1, 10)
     """
@@ -124,7 +124,7 @@ class Unsqueeze(Axes):
 
     Examples
     --------
-    >>> from systolic import Unsqueeze
+    >>> from systolic.layers import Unsqueeze
     >>> Unsqueeze((0, -1)).output_shape((3, 4))
     (1, 3, 4, 1)
     """
@@ -151,7 +151,7 @@ class ShapeOf(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import ShapeOf
+    >>> from systolic.layers import ShapeOf
     >>> ShapeOf(1).apply(np.zeros((2, 3, 4)))
     array([3, 4])
     """
@@ -197,7 +197,7 @@ class Fill(ShapedByValues):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import Fill
+    >>> from systolic.layers import Fill
     >>> Fill(np.int8([7])).apply(np.array([2, 2]))
     array([[7, 7],
            [7, 7]], dtype=int8)

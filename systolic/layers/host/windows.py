@@ -192,7 +192,7 @@ class MaxPool(Maxima, _Windows):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import MaxPool
+    >>> from systolic.layers import MaxPool
     >>> MaxPool((2,), stride=(2,)).apply(np.int8([[[3, 1, 4, 1, 5, 9]]]))
     array([[[3, 4, 9]]], dtype=int8)
     """
@@ -217,7 +217,7 @@ class MaxPoolIndices(MaxPool):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import MaxPoolIndices
+    >>> from systolic.layers import MaxPoolIndices
     >>> MaxPoolIndices((2,), stride=(2,)).apply(np.int8([[[3, 1, 4, 1, 5, 9]]]))
     (array([[[3, 4, 9]]], dtype=int8), array([[[0, 2, 5]]]))
     """
@@ -280,7 +280,7 @@ class AveragePool(_Windows):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import AveragePool
+    >>> from systolic.layers import AveragePool
     >>> AveragePool((2,), stride=(2,)).apply(np.float32([[[1, 5, 3, 4]]]))
     array([[[3. , 3.5]]], dtype=float32)
     """
@@ -326,7 +326,7 @@ class GlobalAveragePool(HostLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic import GlobalAveragePool
+    >>> from systolic.layers import GlobalAveragePool
     >>> GlobalAveragePool().apply(np.float32([[[[1, 2], [3, 6]]]]))
     array([[[[3.]]]], dtype=float32)
     """

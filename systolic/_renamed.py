@@ -1,0 +1,61 @@
+"""Old names, which work for one release with a warning, and old layers in saved models."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+_LAYERS = """
+    Add ArgMax AveragePool AveragePool2d BatchNormalization Binary Cast Clip Concat Conv1d Conv2d
+    Conv3d ConvInteger Dense DepthwiseConv2d Dequantize DequantizeLinear DynamicQuantize Expand
+    Fill Flatten FloatConv FloatConv2d FloatConvTranspose FloatDense FloatMatMul Gather
+    GlobalAveragePool GlobalAveragePool2d Identity LayerNormalization MatMul MatMulInteger
+    MatMulIntegerToFloat MaxPool MaxPool2d MaxPoolIndices OnnxNode Pad QLinearAveragePool
+    QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMatMul QLinearMul
+    QLinearSigmoid QLinearSoftmax QLinearWhere Quantize QuantizeLinear Reduce Relu Reshape
+    ReshapeTo Resize ShapeOf Slice Softmax Split Squeeze Transpose Unary Unsqueeze Where
+"""
+
+MOVED = {
+    **dict.fromkeys(_LAYERS.split(), "systolic.layers"),
+    "Mismatch": "systolic.verifier",
+    "NodeVerdict": "systolic.verifier",
+    "RunReport": "systolic.engine",
+    "Summary": "systolic.model",
+    "VerificationReport": "systolic.verifier",
+}
+"""The module that has a name which was at the top of the package."""
+
+LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {}
+"""The new class of an old one in `systolic.layers`, by name, and how its fields become the new one's.
+
+The function has the old class's parameters (names, order and defaults) and returns the new class's
+fields by name; None if they are the same. A class that keeps its name and gets other fields is listed too,
+for saved models.
+"""
+
+
+class Renamed:
+    """Stand for an old layer with other fields: call it as the old class, or use it in ``isinstance``."""
+
+    def __init__(self, cls: type, fields: Callable[..., dict[str, Any]]) -> None:
+        self._cls, self._fields = cls, fields
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._cls(**self._fields(*args, **kwargs))
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._cls)
+
+
+def find(module: str, name: str) -> Any:
+    """Return what an old name of a module stands for, with a warning; the module's ``__getattr__``."""
+    place = MOVED.get(name) if module == "systolic" else module
+    new, fields = LAYERS.get(name, (name, None)) if place == "systolic.layers" else (name, None)
+    if place is None or (place, new) == (module, name):
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is deprecated: use {place}.{new}", DeprecationWarning, stacklevel=3)
+    cls = getattr(sys.modules[place], new)
+    return cls if fields is None else Renamed(cls, fields)

@@ -1,0 +1,114 @@
+"""The public names, which ``help``, completion and ``import *`` show, and the old names that warn."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import pkgutil
+import pydoc
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import systolic
+from systolic import _renamed, layers
+
+WORKLOAD = """Gemm Model Node QuantParams TensorSpec UnsupportedOperator dequantize layers load_example load_onnx
+    quantize quantize_model requantize save_onnx"""
+HARDWARE = """ArrayConfig Fold MachineConfig PortValues State SystolicArray estimate_cycles estimate_many folds
+    ports presets"""
+WHERE_THEY_MEET = (
+    """Change LayerRun Probe Result Run Stats Trace conv2d estimate matmul run set_threads summary"""
+)
+PROOF = "Scoreboard ScoreboardError VerificationError show_config verify write_vectors"
+NAMES = set(f"{WORKLOAD} {HARDWARE} {WHERE_THEY_MEET} {PROOF}".split())
+
+MODULES = ["systolic", *(found.name for found in pkgutil.walk_packages(systolic.__path__, "systolic."))]
+
+
+def test_names_at_the_top() -> None:
+    assert set(systolic.__all__) == NAMES and len(systolic.__all__) == len(NAMES)
+    assert 38 <= len(NAMES) <= 46
+
+
+def test_import_star_brings_these_names() -> None:
+    brought: dict[str, Any] = {}
+    exec("from systolic import *", brought)
+    assert set(brought) - {"__builtins__"} == NAMES
+
+
+@pytest.mark.parametrize("module", [systolic, layers], ids=lambda module: module.__name__)
+def test_completion_and_help_show_these_names(module: ModuleType) -> None:
+    assert {name for name in dir(module) if not name.startswith("__")} == set(module.__all__)
+    text = pydoc.plain(pydoc.render_doc(module))
+    shown = set(re.findall(r"^    (?:class )?(\w+)\(", text, re.MULTILINE))
+    assert shown == {name for name in module.__all__ if callable(getattr(module, name))}
+
+
+def test_layers_are_the_classes_of_layers() -> None:
+    assert layers.__all__ == sorted(layers.__all__)
+    assert all(issubclass(getattr(layers, name), layers.Layer) for name in layers.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_no_module_hides_a_name_of_its_package(name: str) -> None:
+    module = importlib.import_module(name)
+    package, _, last = name.rpartition(".")
+    if package:
+        assert getattr(importlib.import_module(package), last) is module
+
+
+@pytest.mark.parametrize("name", _renamed.MOVED)
+def test_old_names_at_the_top_warn(name: str) -> None:
+    place = _renamed.MOVED[name]
+    new = _renamed.LAYERS.get(name, (name, None))[0] if place == "systolic.layers" else name
+    with pytest.warns(
+        DeprecationWarning, match=f"^systolic.{name} is deprecated: use {place}.{new}$"
+    ) as warned:
+        found = getattr(systolic, name)
+    assert warned[0].filename == __file__
+    if isinstance(found, type):
+        assert found is getattr(importlib.import_module(place), new)
+    assert name not in NAMES
+
+
+def test_old_layers_lead_to_layers_of_today() -> None:
+    for name, (new, fields) in _renamed.LAYERS.items():
+        assert new in layers.__all__
+        assert new != name or fields is not None
+
+
+def test_a_renamed_layer_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_renamed.LAYERS, "Bounded", ("Clip", None))
+    with pytest.warns(
+        DeprecationWarning, match=r"^systolic.layers.Bounded is deprecated: use systolic.layers.Clip$"
+    ):
+        from systolic.layers import Bounded  # type: ignore[attr-defined]
+    assert Bounded is layers.Clip
+
+
+def test_a_layer_with_other_fields_is_made_from_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fields(least: float, span: float = 1.0) -> dict[str, float]:
+        return {"low": least, "high": least + span}
+
+    monkeypatch.setitem(_renamed.LAYERS, "Bounded", ("Clip", fields))
+    monkeypatch.setitem(_renamed.MOVED, "Bounded", "systolic.layers")
+    for module in (layers, systolic):
+        with pytest.warns(DeprecationWarning, match=r"use systolic.layers.Clip$"):
+            old = module.Bounded  # type: ignore[attr-defined]
+        assert old(2.0) == layers.Clip(2.0, 3.0) and old(2.0, span=2.0) == layers.Clip(2.0, 4.0)
+        assert isinstance(layers.Clip(), old) and not isinstance(layers.Relu(), old)
+
+
+@pytest.mark.parametrize("module", [systolic, layers], ids=lambda module: module.__name__)
+def test_other_names_are_no_attributes(module: ModuleType) -> None:
+    for name in ("Sotfmax", "lower_conv2d", "__wrapped__"):
+        with pytest.raises(AttributeError, match=rf"^module '{module.__name__}' has no attribute '{name}'$"):
+            getattr(module, name)
+
+
+def test_pickles_name_the_module_of_a_layer() -> None:
+    assert b"systolic.layers.host" in pickle.dumps(layers.Relu())
+    assert pickle.loads(pickle.dumps(layers.Relu())) == layers.Relu()
