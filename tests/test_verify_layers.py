@@ -116,6 +116,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Transpose: [((3, 4), X)],
     layers.Unary: [((30, 40), X)],
     layers.Unsqueeze: [((3, 4), X)],
+    layers.Op: [((2, 3), X), ((3,), X)],
     layers.Where: [((3, 1), "bool"), ((3, 4), X), ((4,), X)],
 }  # fmt: skip
 

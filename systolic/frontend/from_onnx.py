@@ -24,11 +24,13 @@ from systolic.frontend.operators import (
     UnsupportedOperator,
     find,
 )
+from systolic.frontend.operators.delegated import evaluated
 from systolic.frontend.qdq import to_integers
 from systolic.frontend.read import read
 from systolic.layers import HostLayer, Layer
 from systolic.layers.base import UnknownShape
 from systolic.layers.host.subgraphs import subgraphs
+from systolic.layers.record import DELEGATE
 from systolic.model import Model, Node, TensorSpec
 
 __all__ = ["UnsupportedOperator", "load_onnx"]
@@ -222,6 +224,8 @@ def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | 
         if not any(operator.outputs):
             raise ValueError("it has no output")
         converted = convert(operator)
+        if converted is DELEGATE:
+            converted = evaluated(operator)
         if _folds(operator):
             operator.graph.initializers.update(operator.outputs)
         if isinstance(converted, np.ndarray):

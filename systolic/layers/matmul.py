@@ -13,6 +13,7 @@ from systolic import _check, _hints
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
 from systolic.layers.base import ArrayLayer, Shape
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, Lowered, lower_matmul, matmul_gemm
 from systolic.quant import QuantParams
 
@@ -364,3 +365,21 @@ def zero_terms(layer: str, x: Shape, w: Shape, zeros: Sequence[np.ndarray]) -> d
     shapes = _zero_shapes(layer, x, w, tuple(zero.shape for zero in zeros))
     terms = zip(("x_zero", "w_zero"), zeros, shapes, strict=False)
     return {name: parameters.zero_term(zero.reshape(shape)) for name, zero, shape in terms}
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="MatMulInteger",
+        help="Exact product of quantized matrices, int32.",
+        layers=(MatMulInteger,),
+        inputs=("a", "b", "a_zero_point?", "b_zero_point?"),
+        since=10,
+    ),
+    OperatorRecord(
+        name="MatMulIntegerToFloat",
+        domain=MICROSOFT,
+        help="Product of quantized matrices, scaled to float32.",
+        layers=(MatMulIntegerToFloat,),
+        inputs=("a", "b", "a_scale", "b_scale", "a_zero_point?", "b_zero_point?", "bias?"),
+    ),
+)

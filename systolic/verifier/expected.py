@@ -76,6 +76,13 @@ def _reshape(layer: layers.Reshape, x: np.ndarray) -> np.ndarray:
     return np.array(x.flat, dtype=x.dtype).reshape(sizes)
 
 
+def _bias_gelu(x: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return np.asarray(oracle.function("Gelu", x + bias)).astype(x.dtype)
+
+
+_OPS: dict[str, Callable[..., Any]] = {"BiasGelu": _bias_gelu}
+"""Expected outputs of :class:`systolic.layers.Op`, by operation."""
+
 _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
     **QUANTIZED,
     **HOST,
@@ -89,6 +96,7 @@ _EXPECTED: dict[type[Layer], Callable[..., Any]] = {
     ),
     layers.Identity: lambda layer, x: x.copy(),
     layers.MaxPool2d: _max_pool,
+    layers.Op: lambda layer, *inputs: _OPS[layer.operation](*inputs, **dict(layer.attributes)),
     layers.Quantize: lambda layer, x: oracle.quantize_linear(
         x, *_scales(layer.y), layer.y.dtype, layer.y.axis
     ),

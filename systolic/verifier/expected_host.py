@@ -302,7 +302,7 @@ ROUNDED: frozenset[str] = frozenset(
         "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatDense", "FloatMatMul",
         "GlobalAveragePool", "LayerNormalization", "Softmax",
         "ReduceMean", "ReduceProd", "ReduceSum", "Pow",
-        "Erf", "Exp", "Gelu", "GeluTanh", "Log", "Sigmoid", "Tanh",
+        "BiasGelu", "Erf", "Exp", "Gelu", "GeluTanh", "Log", "Sigmoid", "Tanh",
     }
 )  # fmt: skip
 """Kinds of layer whose float results no standard fixes in every bit."""

@@ -13,8 +13,15 @@ from systolic.frontend.operators.delegated import fallback
 from systolic.frontend.operators.floating import FLOATING
 from systolic.frontend.operators.quantized import QUANTIZED
 from systolic.frontend.operators.shape import SHAPE
+from systolic.layers.table import OPERATORS as RECORDS
 
-OPERATORS: dict[tuple[str, str], Converter] = {**ARRAY, **QUANTIZED, **FLOATING, **SHAPE}
+OPERATORS: dict[tuple[str, str], Converter] = {
+    **{key: record.read_node for key, record in RECORDS.items()},
+    **ARRAY,
+    **QUANTIZED,
+    **FLOATING,
+    **SHAPE,
+}
 """Converters by (domain, operator)."""
 
 

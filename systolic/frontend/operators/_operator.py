@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,6 +207,12 @@ class Operator:
         if name not in self.constants:
             raise self.refuse(f"the {what} must be a constant (an initializer), but {name!r} is computed")
         return self.constants[name]
+
+    def node(
+        self, layer: Layer, inputs: Sequence[str], output: str | Sequence[str], suffix: str = ""
+    ) -> Node:
+        """Return one of several nodes that the operator becomes, under its name with a suffix."""
+        return Node(layer, inputs, output, self.label + suffix)
 
     def fresh(self, suffix: str) -> str:
         """Return a name that no tensor has: the first output's with a suffix, and a number if needed."""

@@ -9,7 +9,6 @@ import numpy as np
 from systolic import layers
 from systolic._check import shape as shape_text
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.frontend.operators.rows import from_row
 from systolic.model import Node
 from systolic.quant import QuantParams
 
@@ -230,7 +229,6 @@ def _zero_point(op: Operator, index: int, operand: int) -> str:
 
 ARRAY: dict[tuple[str, str], Converter] = {
     ("", "ConvInteger"): _conv_integer,
-    ("", "DynamicQuantizeLinear"): from_row,
     ("", "MatMulInteger"): _matmul_integer,
     ("", "QLinearConv"): _qlinear_conv,
     ("", "QLinearMatMul"): _qlinear_matmul,

@@ -11,7 +11,6 @@ from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.array import conv_rank, conv_window
 from systolic.frontend.operators.delegated import evaluated
-from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
 from systolic.layers.host.normalize import REDUCE
 from systolic.model import DTYPES, Node
@@ -284,7 +283,6 @@ FLOATING: dict[tuple[str, str], Converter] = {
     **{("", name): _binary for name in BINARY if name not in _MANY},
     **{("", name): _many for name in _MANY},
     **{("", name): _reduce for name in REDUCE},
-    ("", "ArgMax"): from_row,
     ("", "AveragePool"): _average_pool,
     ("", "BatchNormalization"): _batch_normalization,
     ("", "Cast"): _cast,
@@ -295,12 +293,10 @@ FLOATING: dict[tuple[str, str], Converter] = {
     ("", "ConvTranspose"): _conv_transpose,
     ("", "Gelu"): _gelu,
     ("", "Gemm"): _gemm,
-    ("", "GlobalAveragePool"): from_row,
     ("", "LayerNormalization"): _layer_normalization,
     ("", "MatMul"): _matmul,
     ("", "MaxPool"): _max_pool,
     ("", "Relu"): _relu,
     ("", "Softmax"): _softmax,
-    ("", "Where"): from_row,
 }
 """Converters by (domain, operator)."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.quantize import CODES
 from systolic.model import Node
 from systolic.quant import QuantParams
@@ -174,13 +173,9 @@ QUANTIZED: dict[tuple[str, str], Converter] = {
     ("", "DequantizeLinear"): _dequantize_linear,
     ("", "QuantizeLinear"): _quantize_linear,
     ("com.microsoft", "DequantizeLinear"): _dequantize_linear,
-    ("com.microsoft", "QLinearAdd"): from_row,
     ("com.microsoft", "QLinearAveragePool"): _qlinear_average_pool,
     ("com.microsoft", "QLinearConcat"): _qlinear_concat,
     ("com.microsoft", "QLinearGlobalAveragePool"): _qlinear_global_average_pool,
-    ("com.microsoft", "QLinearLeakyRelu"): from_row,
-    ("com.microsoft", "QLinearMul"): from_row,
-    ("com.microsoft", "QLinearSigmoid"): from_row,
     ("com.microsoft", "QLinearSoftmax"): _qlinear_softmax,
     ("com.microsoft", "QLinearWhere"): _qlinear_where,
     ("com.microsoft", "QuantizeLinear"): _quantize_linear,

@@ -7,7 +7,6 @@ import numpy as np
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.delegated import evaluated
-from systolic.frontend.operators.rows import from_row
 from systolic.layers.host.resample import COORDINATES, ROUNDINGS
 
 
@@ -107,19 +106,12 @@ def _resize(op: Operator) -> Converted:
 
 
 SHAPE: dict[tuple[str, str], Converter] = {
-    ("", "Concat"): from_row,
-    ("", "Expand"): from_row,
-    ("", "Flatten"): from_row,
-    ("", "Gather"): from_row,
-    ("", "Identity"): from_row,
     ("", "Pad"): _pad,
     ("", "Reshape"): _reshape,
     ("", "Resize"): _resize,
-    ("", "Shape"): from_row,
     ("", "Slice"): _slice,
     ("", "Split"): _split,
     ("", "Squeeze"): _squeeze,
-    ("", "Transpose"): from_row,
     ("", "Unsqueeze"): _squeeze,
 }
 """Converters by (domain, operator)."""

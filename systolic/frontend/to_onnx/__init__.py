@@ -15,12 +15,12 @@ from systolic.frontend.check import check_model, label
 from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
-from systolic.frontend.operators.rows import ROWS
 from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.floating import FLOATING
 from systolic.frontend.to_onnx.quantized import QUANTIZED
-from systolic.frontend.to_onnx.writer import Writer, tensor, write_row
+from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers.host.delegated import FloatProduct
+from systolic.layers.table import record_of
 from systolic.model import Model, Node
 
 # As old as the usual operators allow, so that many runtimes read it; a layer may need another.
@@ -28,7 +28,6 @@ OPSET, IR_VERSION = 17, 8
 _MOST_BYTES = 2**31 - 1
 
 WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
-    **{row.layer.__name__: write_row for row in ROWS.values()},
     **QUANTIZED,
     **FLOATING,
 }
@@ -271,7 +270,9 @@ def _noted(model: Model) -> dict[str, int]:
 
 def _write(writer: Writer, node: Node) -> None:
     kind = type(node.layer).__name__
-    write = WRITERS.get(kind)
+    write, record = WRITERS.get(kind), record_of(node.layer)
+    if record is not None and write is None:
+        write = record.write_node
     if write is None:
         why = LEFT_OUT.get(kind, "it has no form in ONNX that load_onnx reads; use Model.save")
         raise writer.refuse(node, why)

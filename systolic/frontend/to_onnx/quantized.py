@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, window, write_row
+from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, window
+from systolic.layers.table import record_of
 from systolic.model import Node
 from systolic.quant import QuantParams
 
@@ -58,7 +59,9 @@ def _write_add(out: Writer, node: Node, layer: Any) -> None:
     if layer.y is None:
         out.node(node, "Add", node.inputs)
         return
-    write_row(out, node, layer)
+    record = record_of(layer)
+    assert record is not None
+    record.write_node(out, node, layer)
 
 
 def _last(layer: Any) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from systolic.frontend.operators import UnsupportedOperator, fresh
-from systolic.frontend.operators.rows import ROWS
 from systolic.layers.base import Shape
 from systolic.layers.host.evaluator import parse
 from systolic.layers.host.subgraphs import inner_names
@@ -234,18 +233,6 @@ def window(layer: Any, rank: int = 0) -> dict[str, Any]:
         pairs = layer.padding if isinstance(layer.padding, tuple) else ((layer.padding,) * 2,) * rank
         found["pads"] = [before for before, _ in pairs] + [after for _, after in pairs]
     return found
-
-
-_ROWS = {row.layer: (domain, op, row) for (domain, op), row in ROWS.items()}
-
-
-def write_row(out: Writer, node: Node, layer: Any) -> None:
-    """Write the operator of a layer's row."""
-    domain, op, row = _ROWS[type(layer)]
-    given = {name: getattr(layer, row.field(name)) for name in row.attributes}
-    for name in row.terse:
-        given[name] = None if given[name] == row.attributes[name] else given[name]
-    out.node(node, op, out.codes(node, row.params) if row.params else node.inputs, domain, **given)
 
 
 def _inferred(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:

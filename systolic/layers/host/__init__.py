@@ -8,6 +8,7 @@ from systolic.layers.host.dynamic import DynamicQuantize
 from systolic.layers.host.evaluator import OnnxNode
 from systolic.layers.host.matmul import FloatMatMul
 from systolic.layers.host.normalize import ArgMax, BatchNormalization, LayerNormalization, Reduce, Softmax
+from systolic.layers.host.op import Op
 from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
 from systolic.layers.host.pool import AveragePool2d, GlobalAveragePool2d, MaxPool2d
 from systolic.layers.host.qlinear import QLinearConcat, QLinearMul, QLinearWhere
@@ -51,6 +52,7 @@ __all__ = [
     "MaxPool2d",
     "MaxPoolIndices",
     "OnnxNode",
+    "Op",
     "Pad",
     "QLinearAveragePool",
     "QLinearConcat",

@@ -15,6 +15,7 @@ from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import expect_one_type
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams
 
 
@@ -117,3 +118,15 @@ def _add_codes(
         inner = fma(ra, a_params.zero_points, rb * b_params.zero_points.astype(np.float32))
         c0 = y.zero_points.astype(np.float32) - inner
         return round_codes(fma(ra, a, fma(rb, b, c0)), y)
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="QLinearAdd",
+        domain=MICROSOFT,
+        help="Sum of two quantized tensors.",
+        layers=(Add,),
+        inputs=("a", "a_scale", "a_zero_point?", "b", "b_scale", "b_zero_point?", "y_scale", "y_zero_point?"),
+        params=("a", "b", "y"),
+    ),
+)

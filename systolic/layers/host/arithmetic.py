@@ -14,6 +14,7 @@ from systolic.layers.host import _special
 from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
 from systolic.layers.host._kinds import Elementwise
 from systolic.layers.host._parts import copied, elementwise
+from systolic.layers.record import OperatorRecord
 
 FLOATS = ("float32", "float64", "float16")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -344,3 +345,15 @@ class Cast(Elementwise):
         self.output_dtype(x.dtype.name)
         with np.errstate(all="ignore"):
             return copied(x, self.dtype)
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Where",
+        help="Elements of one tensor where a condition holds, else of another.",
+        layers=(Where,),
+        inputs=("condition", "a", "b"),
+        reads=3,
+        since=9,
+    ),
+)

@@ -10,6 +10,7 @@ import numpy as np
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._parts import elementwise
+from systolic.layers.record import OperatorRecord
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,3 +70,15 @@ class DynamicQuantize(HostLayer):
 
         codes = elementwise(quantized, np.uint8, x)
         return codes, np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="DynamicQuantizeLinear",
+        help="Quantize to uint8 with a scale and zero point computed from the values.",
+        layers=(DynamicQuantize,),
+        outputs=("y", "scale", "zero_point"),
+        reads=1,
+        since=11,
+    ),
+)

@@ -22,6 +22,7 @@ from systolic.layers.host._inputs import (
 from systolic.layers.host._kinds import Axes
 from systolic.layers.host._parts import by_parts, elementwise, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
+from systolic.layers.record import OperatorRecord
 
 # Function and types taken.
 _REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
@@ -424,3 +425,34 @@ def _epsilon(value: Any) -> float:
     if not epsilon >= 0:
         raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
     return epsilon
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="ArgMax",
+        help="Index of the largest element along an axis.",
+        layers=(ArgMax,),
+        attributes={"axis": 0, "keepdims": True, "select_last_index": False},
+        fields={"select_last_index": "last"},
+        history={11: "negative axes", 12: "select_last_index"},
+    ),
+    OperatorRecord(
+        name="BatchNormalization",
+        help="Normalize each channel by stored statistics.",
+        layers=(BatchNormalization,),
+        inputs=("x", "scale", "bias", "mean", "variance"),
+        attributes={"epsilon": 1e-5},
+        terse=("epsilon",),
+    ),
+    OperatorRecord(
+        name="LayerNormalization",
+        help="Normalize over the last axes.",
+        layers=(LayerNormalization,),
+        inputs=("x", "scale", "bias?"),
+        outputs=("y", "mean?", "inverse_deviation?"),
+        # A stored attribute is float32; the operator's default is not.
+        attributes={"axis": -1, "epsilon": 1e-5},
+        terse=("epsilon",),
+        since=17,
+    ),
+)

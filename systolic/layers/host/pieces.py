@@ -24,6 +24,7 @@ from systolic.layers.host._inputs import (
 from systolic.layers.host._kinds import Movement, ShapedByValues
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
+from systolic.layers.record import REQUIRED, OperatorRecord
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -281,3 +282,30 @@ class Expand(ShapedByValues, Movement):
         x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
         return copied(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Concat",
+        help="Concatenate tensors along an axis.",
+        layers=(Concat,),
+        inputs=("x...",),
+        attributes={"axis": REQUIRED},
+    ),
+    OperatorRecord(
+        name="Expand",
+        help="Broadcast to a shape.",
+        layers=(Expand,),
+        inputs=("x", "shape"),
+        reads=2,
+        since=8,
+    ),
+    OperatorRecord(
+        name="Gather",
+        help="Take slices along an axis by index.",
+        layers=(Gather,),
+        inputs=("x", "indices"),
+        attributes={"axis": 0},
+        reads=2,
+    ),
+)

@@ -15,6 +15,7 @@ from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._parts import elementwise
 from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import OnCodes, expect_one_type, requantized
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams
 
 
@@ -193,3 +194,25 @@ class QLinearWhere(OnCodes):
         condition, a, b = inputs
         a, b = requantized(a, self.a, self.y), requantized(b, self.b, self.y)
         return elementwise(np.where, dtype, condition, a, b)
+
+
+_PAIR = ("a", "a_scale", "a_zero_point?", "b", "b_scale", "b_zero_point?", "y_scale", "y_zero_point?")
+
+OPERATORS = (
+    OperatorRecord(
+        name="QLinearMul",
+        domain=MICROSOFT,
+        help="Product of two quantized tensors, element by element.",
+        layers=(QLinearMul,),
+        inputs=_PAIR,
+        params=("a", "b", "y"),
+    ),
+    OperatorRecord(
+        name="QLinearWhere",
+        domain=MICROSOFT,
+        help="Elements of one quantized tensor where a condition holds, else of another.",
+        layers=(QLinearWhere,),
+        inputs=("condition", *_PAIR),
+        params=("a", "b", "y"),
+    ),
+)

@@ -11,6 +11,7 @@ from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import broadcast, expect_dtype, take
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams
 
 
@@ -178,3 +179,26 @@ def logistic(x: np.ndarray) -> np.ndarray:
         for coefficient in _BELOW[1:]:
             below = fma(below, square, np.float32(coefficient))
         return np.maximum(x * above / below + np.float32(0.5), np.float32(0))
+
+
+_INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
+
+OPERATORS = (
+    OperatorRecord(
+        name="QLinearLeakyRelu",
+        domain=MICROSOFT,
+        help="LeakyRelu of quantized values.",
+        layers=(QLinearLeakyRelu,),
+        inputs=_INPUTS,
+        attributes={"alpha": 0.01},
+        params=("x", "y"),
+    ),
+    OperatorRecord(
+        name="QLinearSigmoid",
+        domain=MICROSOFT,
+        help="Sigmoid of quantized values.",
+        layers=(QLinearSigmoid,),
+        inputs=_INPUTS,
+        params=("x", "y"),
+    ),
+)

@@ -14,6 +14,7 @@ from systolic.layers.base import Shape, UnknownShape
 from systolic.layers.host._inputs import integer_list, take
 from systolic.layers.host._kinds import Elementwise, Movement, ShapedByValues
 from systolic.layers.host._parts import copied
+from systolic.layers.record import OperatorRecord
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,3 +184,25 @@ class ReshapeTo(ShapedByValues, Movement):
         x, target = take(self, inputs)
         self.output_dtype(x.dtype.name, target.dtype.name)
         return copied(x).reshape(self.output_shape_from((x, target), x.shape, target.shape))
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Flatten",
+        help="Reshape to a matrix: the axes before one, and the rest.",
+        layers=(Flatten,),
+        attributes={"axis": 1},
+        reads=1,
+    ),
+    OperatorRecord(name="Identity", help="The input.", layers=(Identity,), reads=1),
+    OperatorRecord(
+        name="Reshape",
+        help="The elements in another shape.",
+        layers=(ReshapeTo,),
+        inputs=("x", "shape"),
+        attributes={"allowzero": False},
+        terse=("allowzero",),
+        since=5,
+        history={14: "allowzero"},
+    ),
+)

@@ -20,6 +20,7 @@ from systolic.layers.host._inputs import (
 )
 from systolic.layers.host._kinds import Axes, Movement, ShapedByValues
 from systolic.layers.host._parts import copied
+from systolic.layers.record import OperatorRecord
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
 _MOST_ELEMENTS = 1 << 34
@@ -230,3 +231,19 @@ class Fill(ShapedByValues):
         (target,) = take(self, inputs)
         self.output_dtype(target.dtype.name)
         return np.full(self.output_shape_from((target,), target.shape), self.value[0])
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Shape",
+        help="The input's shape.",
+        layers=(ShapeOf,),
+        attributes={"start": 0, "end": None},
+        terse=("start",),
+        reads=1,
+        history={15: "start and end"},
+    ),
+    OperatorRecord(
+        name="Transpose", help="Permute axes.", layers=(Transpose,), attributes={"perm": None}, reads=1
+    ),
+)

@@ -16,6 +16,7 @@ from systolic.layers.geometry import PADDING_NAMES, Pair, Window, window
 from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, pad_pairs, take
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.record import OperatorRecord
 from systolic.threads import thread_count
 
 Taps = dict[int, tuple[slice, slice]]
@@ -356,3 +357,10 @@ class GlobalAveragePool(HostLayer):
                 lambda part: part.sum(axis=axes, keepdims=True, dtype=np.float64) / count,
                 shape, dtype, x, axes,
             )  # fmt: skip
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="GlobalAveragePool", help="Mean of each channel's image.", layers=(GlobalAveragePool,), reads=1
+    ),
+)

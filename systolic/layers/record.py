@@ -1,0 +1,157 @@
+"""``OperatorRecord``: everything the package knows of one ONNX operator.
+
+Each family of layers ends with the records of its operators, and ``layers.table`` puts them together.
+``load_onnx``, ``save_onnx``, the tests and ``docs/operators.md`` loop over that table.
+
+A reader gets a node of a graph (``frontend.operators.Operator``) and returns the layer with the tensors that
+it reads; or a constant; or several nodes, made by ``op.node``; or `DELEGATE`. A writer gets the ``Writer`` of
+a file, the model's node and its layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from systolic.layers.base import ArrayLayer, Layer
+
+REQUIRED: Final[Any] = object()
+"""The default of an attribute that has none."""
+
+DELEGATE: Final[Any] = object()
+"""What a reader returns where ONNX Runtime or onnx's evaluator is to compute a node."""
+
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OperatorRecord:
+    """One ONNX operator.
+
+    Attributes
+    ----------
+    name, domain : str
+        "" is the standard operator set.
+    help : str
+        One line: what it computes.
+    layers : tuple of type
+        The layers that it is read as; their methods are its shape rule, type rule and kernel. A layer is
+        written by the first record that names it, or by the one with the name of its ``kind``.
+    inputs : tuple of str
+        In the operator's order; "name?" may be absent, "name..." is any number.
+    attributes : mapping of str to object
+        Defaults. A bool is a flag, stored as a number; None is an attribute that is absent.
+    since : int
+        The first version of the operator set that has the operator, or that is supported.
+    history : mapping of int to str
+        What later versions changed.
+    became_inputs : mapping of str to (int, int)
+        Attributes, lists of integers, that are an input since a version: (version, place). A list that is
+        computed is the layer's input then, and its field None.
+    fields : mapping of str to str
+        Fields of the layer that are not named as their attribute.
+    terse : tuple of str
+        Attributes that are not written where they have their default.
+    params : tuple of str
+        Fields with the scale and zero point of each input, which follow it, and last of the output.
+    reads : int, optional
+        How many of the inputs the layer reads; all that are given if None.
+    read, write : function, optional
+        ``read(op)`` and ``write(out, node, layer)`` of operators whose attributes are not just fields.
+    kernel, shape, dtype : function, optional
+        Of an operator that is an :class:`~systolic.layers.Op`.
+    """
+
+    name: str
+    help: str
+    layers: tuple[type[Layer], ...]
+    domain: str = ""
+    inputs: tuple[str, ...] = ("x",)
+    outputs: tuple[str, ...] = ("y",)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    since: int = 1
+    history: Mapping[int, str] = field(default_factory=dict)
+    became_inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    terse: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    reads: int | None = None
+    read: Callable[[Any], Any] | None = None
+    write: Callable[[Any, Any, Any], None] | None = None
+    kernel: Callable[..., Any] | None = None
+    shape: Callable[..., Any] | None = None
+    dtype: Callable[..., Any] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(domain, name)."""
+        return self.domain, self.name
+
+    @property
+    def runs_on(self) -> str:
+        """Where the operator runs: "array" or "host"."""
+        return "array" if issubclass(self.layers[0], ArrayLayer) else "host"
+
+    def field_of(self, attribute: str) -> str:
+        """Return the field that an attribute is."""
+        return self.fields.get(attribute, attribute)
+
+    def read_node(self, op: Any) -> Any:
+        """Return the layer of a graph's node and what it reads."""
+        if self.read is not None:
+            return self.read(op)
+        op.only(*self.attributes, *self.became_inputs)
+        make: Any = self.layers[0]
+        given = self.given(op)
+        if not self.params:
+            return make(**given), self._read_inputs(op)
+        end = 3 * (len(self.params) - 1)
+        dtype = op.dtypes.get(op.inputs[0], "uint8")
+        params = [op.params(place, place + 1, dtype=dtype) for place in (*range(1, end, 3), end)]
+        return make(*params, **given), op.inputs[:end:3]
+
+    def given(self, op: Any) -> dict[str, Any]:
+        """Return the layer's fields that a node's attributes are."""
+        found: dict[str, Any] = {}
+        for name, default in self.attributes.items():
+            if default is REQUIRED and name not in op.attributes:
+                raise ValueError(f"attribute {name} is missing")
+            value = op.attribute(name, default)
+            if default is None and isinstance(value, list):
+                value = op.integers(name, ())
+            found[self.field_of(name)] = bool(value) if isinstance(default, bool) else value
+        for name, (_, place) in self.became_inputs.items():
+            found[self.field_of(name)] = None if op.computed(place) else op.listed(name, place)
+        return found
+
+    def _read_inputs(self, op: Any) -> tuple[str, ...]:
+        if self.became_inputs:  # a constant list is a field
+            (place,) = (place for _, place in self.became_inputs.values())
+            return op.inputs[: place + 1] if op.computed(place) else op.inputs[:place]
+        return op.inputs[: self.reads]
+
+    def write_node(self, out: Any, node: Any, layer: Any) -> None:
+        """Write a layer as a node of the operator."""
+        if self.write is not None:
+            self.write(out, node, layer)
+            return
+        given = {name: getattr(layer, self.field_of(name)) for name in self.attributes}
+        for name in self.terse:
+            given[name] = None if given[name] == self.attributes[name] else given[name]
+        read = out.codes(node, self.params) if self.params else node.inputs
+        for name, (since, place) in self.became_inputs.items():
+            values = getattr(layer, self.field_of(name))
+            if values == ():
+                raise out.refuse(
+                    node, f"ONNX's {self.name} without {name} is over all; put an Identity in its place"
+                )
+            if len(node.inputs) > place:
+                out.since(node, since)
+            elif values is not None and out.opset >= since:
+                read = (*read, out.constant(node, name, np.array(values, np.int64)))
+            else:
+                given[name] = values
+        out.node(node, self.name, read, self.domain, **given)

@@ -1,0 +1,36 @@
+"""``OPERATORS``: the records of all ONNX operators that have a layer."""
+
+from __future__ import annotations
+
+from systolic.layers import matmul
+from systolic.layers.base import Layer
+from systolic.layers.host import (
+    add,
+    arithmetic,
+    dynamic,
+    normalize,
+    pieces,
+    qlinear,
+    qlinear_table,
+    reshape,
+    shaping,
+    transformer,
+    windows,
+)
+from systolic.layers.record import OperatorRecord
+
+_FAMILIES = (
+    matmul, add, arithmetic, dynamic, normalize, pieces, qlinear, qlinear_table, reshape, shaping,
+    transformer, windows,
+)  # fmt: skip
+
+OPERATORS: dict[tuple[str, str], OperatorRecord] = {
+    record.key: record for family in _FAMILIES for record in family.OPERATORS
+}
+"""Records by (domain, name)."""
+
+
+def record_of(layer: Layer) -> OperatorRecord | None:
+    """Return the record by which a layer is written and described; None if it has no form in ONNX."""
+    found = [record for record in OPERATORS.values() if type(layer) in record.layers]
+    return next((record for record in found if record.name == layer.kind), found[0] if found else None)
