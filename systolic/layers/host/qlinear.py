@@ -212,7 +212,7 @@ OPERATORS = (
         domain=MICROSOFT,
         help="Elements of one quantized tensor where a condition holds, else of another.",
         layers=(QLinearWhere,),
-        inputs=("condition", *_PAIR),
+        inputs=("condition", *(name.rstrip("?") for name in _PAIR)),
         params=("a", "b", "y"),
     ),
 )
