@@ -17,6 +17,7 @@ from systolic.quant.params import QuantParams as QuantParams
 from systolic.quant.params import as_params as as_params
 from systolic.quant.roundings import ROUNDINGS as ROUNDINGS
 from systolic.quant.roundings import fixed_point as fixed_point
+from systolic.quant.roundings import to_codes as to_codes
 from systolic.quant.scaling import as_multiplier as as_multiplier
 from systolic.quant.scaling import multiplier as multiplier
 from systolic.quant.scaling import requantize as requantize

@@ -9,6 +9,7 @@ import numpy as np
 from systolic import _check
 from systolic.quant.blocks import map_blocks
 from systolic.quant.params import DTYPES, QuantParams, as_params
+from systolic.quant.roundings import to_codes
 
 
 def quantize(x: Any, params: QuantParams) -> np.ndarray:
@@ -139,7 +140,6 @@ def quantize_linear(
     array([   9,   11,   13, 1007], dtype=int16)
     """
     x, zero_point = _reals(x), np.asarray(zero_point)
-    limits = np.iinfo(zero_point.dtype)
     out = np.empty(x.shape, zero_point.dtype)
 
     def block(
@@ -147,14 +147,7 @@ def quantize_linear(
     ) -> None:
         np.copyto(work, source, casting="same_kind")
         np.divide(work, scale, out=work)
-        np.rint(work, out=work)
-        # int32 bounds are no float32 numbers; narrower ones are, and their sums with a zero point.
-        codes = work.astype(np.float64) if target.dtype.itemsize == 4 else work
-        # fmax, not maximum: NaN loses against the lower bound.
-        np.fmax(codes, (limits.min - zero).astype(codes.dtype), out=codes)
-        np.fmin(codes, (limits.max - zero).astype(codes.dtype), out=codes)
-        np.add(codes, zero.astype(codes.dtype), out=codes)
-        np.copyto(target, codes, casting="unsafe")
+        to_codes(work, zero, target)
 
     channels = np.asarray(scale).astype(np.float32), zero_point.astype(np.int64)
     with np.errstate(all="ignore"):

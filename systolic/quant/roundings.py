@@ -14,7 +14,7 @@ rounds down; ``sat`` clamps to the type of the codes; ``i32`` keeps the low 32 b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +95,51 @@ def fixed_point(scale: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     return np.where(lost, 0, q), np.where(lost, 0, exponent)
 
 
+def to_codes(values: np.ndarray, zero_point: Any, out: np.ndarray, *, zero_first: bool = False) -> np.ndarray:
+    """Round floats, ties to even, saturate them to the codes of `out`, and return that.
+
+    The zero point is added after rounding, ``sat(rne(v) + zero_point)``, and NaN becomes the smallest code:
+    ONNX's QuantizeLinear and ONNX Runtime's requantization. With `zero_first` it is added before, in the
+    values' type, ``sat(i32(rne(v + zero_point)))``: ONNX Runtime's QLinearAdd and the like on x86, where
+    the conversion to int32 makes NaN and 2^31 or more the smallest code, too.
+
+    Parameters
+    ----------
+    values : ndarray of float32 or float64
+        Overwritten.
+    zero_point : int or ndarray of int
+        Broadcasts to the values.
+    out : ndarray of an integer type, the shape of values
+    zero_first : bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.quant import to_codes
+    >>> values = np.float32([0.5, 1.5, 3e9])
+    >>> to_codes(values.copy(), 1, np.empty(3, np.int8))
+    array([  1,   3, 127], dtype=int8)
+    >>> to_codes(values.copy(), 1, np.empty(3, np.int8), zero_first=True)
+    array([   2,    2, -128], dtype=int8)
+    """
+    limits = np.iinfo(out.dtype)
+    values, zero = np.asarray(values), np.asarray(zero_point, np.int64)
+    with np.errstate(invalid="ignore"):
+        if zero_first:
+            np.add(values, zero.astype(values.dtype), out=values)
+            np.copyto(values, limits.min, where=~(values < 2.0**31))
+            zero = np.zeros((), np.int64)
+        np.rint(values, out=values)
+        if out.dtype.itemsize == 4:  # its bounds are no float32 numbers; those of narrower types are
+            values = values.astype(np.float64)
+        # fmax, not maximum: NaN loses against the lower bound.
+        np.fmax(values, (limits.min - zero).astype(values.dtype), out=values)
+        np.fmin(values, (limits.max - zero).astype(values.dtype), out=values)
+        np.add(values, zero.astype(values.dtype), out=values)
+        np.copyto(out, values, casting="unsafe")
+    return out
+
+
 def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndarray, out: np.ndarray) -> None:
     """Round as ONNX Runtime does: a float32 product, ties to even, the zero point after rounding.
 
@@ -118,15 +163,9 @@ def half_even(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndar
     >>> requantize(np.int32([-5, -3, -1, 1, 3, 5]), 0.5, 3, dtype="int8", rounding="half_even")
     array([1, 1, 3, 3, 5, 5], dtype=int8)
     """
-    low, high = _bounds(out, zero_point)
     np.copyto(work, acc, casting="same_kind")
     np.multiply(work, scale, out=work)
-    # fmax, not maximum: NaN (0 times an infinite multiplier) becomes the lower bound.
-    np.fmax(work, np.float32(low), out=work)
-    np.fmin(work, np.float32(high), out=work)
-    np.rint(work, out=work)
-    np.add(work, zero_point, out=work)
-    np.copyto(out, work, casting="unsafe")
+    to_codes(work, zero_point, out)
 
 
 def gemmini(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndarray, out: np.ndarray) -> None:
@@ -160,14 +199,8 @@ def gemmini(acc: np.ndarray, scale: np.ndarray, zero_point: int, work: np.ndarra
     >>> requantize(np.int32([1]) + round(3 / 0.5), 0.5, 0, dtype="int8", rounding="gemmini")
     array([4], dtype=int8)
     """
-    low, high = _bounds(out, zero_point)
-    np.copyto(work, acc, casting="same_kind")
-    np.multiply(work, scale, out=work)
-    np.rint(work, out=work)
-    # One clamp for two: low and high lie within int32, and what overflowed to infinity saturates too.
-    np.clip(work, low, high, out=work)
-    np.add(work, zero_point, out=work)
-    np.copyto(out, work, casting="unsafe")
+    # One clamp for two: the codes' bounds lie within int32, and what overflowed to infinity saturates too.
+    half_even(acc, scale, zero_point, work, out)
 
 
 def tflite(

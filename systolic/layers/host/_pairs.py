@@ -25,7 +25,7 @@ def of_pairs(
     """Fill `out` with a function of two tensors of its 8-bit type that broadcast to its shape; return it.
 
     `compiled`, of ``_host``, takes what lies alike, with the parameters of a, b and out. `function` is the
-    same in numpy: it takes two arrays that broadcast together and gives numbers within out's type.
+    same in numpy: it takes two arrays that broadcast together and gives codes of out's type.
     """
     if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
         scales, zero_points = [float(p.scales) for p in params], [int(p.zero_points) for p in params]
@@ -36,7 +36,7 @@ def of_pairs(
         return out
     # Every pair of codes, as bytes: row A, column B.
     codes = all_codes(out.dtype.name)
-    table = function(codes[:, None], codes).astype(out.dtype).reshape(-1)
+    table = function(codes[:, None], codes).reshape(-1)
     pairs = np.empty(out.shape, np.uint16)
     np.left_shift(a.view(np.uint8), 8, out=pairs, dtype=np.uint16)
     np.bitwise_or(pairs, b.view(np.uint8), out=pairs)

@@ -13,10 +13,9 @@ from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
 from systolic.layers.host._pairs import of_pairs
-from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import expect_one_type
 from systolic.layers.record import MICROSOFT, OperatorRecord
-from systolic.quant import QuantParams
+from systolic.quant import QuantParams, to_codes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,12 +111,13 @@ class Add(HostLayer):
 def _add_codes(
     a: np.ndarray, b: np.ndarray, a_params: QuantParams, b_params: QuantParams, y: QuantParams
 ) -> np.ndarray:
-    """Return the formula of :class:`Add` on codes, as float32 integers within y's type."""
+    """Return the formula of :class:`Add` on codes."""
     with np.errstate(all="ignore"):
         ra, rb = a_params.scales / y.scales, b_params.scales / y.scales
         inner = fma(ra, a_params.zero_points, rb * b_params.zero_points.astype(np.float32))
         c0 = y.zero_points.astype(np.float32) - inner
-        return round_codes(fma(ra, a, fma(rb, b, c0)), y)
+        steps = fma(ra, a, fma(rb, b, c0))
+        return to_codes(steps, 0, np.empty(steps.shape, y.dtype), zero_first=True)
 
 
 OPERATORS = (

@@ -9,8 +9,8 @@ import numpy as np
 
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import expect_dtype, take
-from systolic.layers.host._parts import elementwise
 from systolic.layers.record import OperatorRecord
+from systolic.quant import quantize_linear
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,15 +61,8 @@ class DynamicQuantize(HostLayer):
             scale = np.float32(1) if low == high else (high - low) / np.float32(255)
             zero = np.float32(0) - low / scale
             zero_point = np.float32(255) if np.isnan(zero) else np.rint(np.clip(zero, 0, 255))
-
-        def quantized(part: np.ndarray) -> np.ndarray:
-            # A scale of 0 or infinity is legal here, and in no QuantParams.
-            with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-                values = np.rint(part / scale) + zero_point
-            return np.fmin(np.fmax(values, np.float32(0)), np.float32(255)).astype(np.uint8)
-
-        codes = elementwise(quantized, np.uint8, x)
-        return codes, np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)
+        params = np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)
+        return quantize_linear(x, *params), *params
 
 
 OPERATORS = (

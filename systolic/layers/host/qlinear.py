@@ -13,10 +13,9 @@ from systolic.layers.base import Shape
 from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._parts import elementwise
-from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import OnCodes, expect_one_type, requantized
 from systolic.layers.record import MICROSOFT, OperatorRecord
-from systolic.quant import QuantParams
+from systolic.quant import QuantParams, to_codes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,12 +64,12 @@ class QLinearMul(OnCodes):
         return np.asarray(self.a.scales * self.b.scales / self.y.scales)
 
     def _products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the formula on codes, as float32 integers within y's type."""
+        """Return the formula on codes."""
         left, right = a - self.a.zero_points.astype(np.int32), b - self.b.zero_points.astype(np.int32)
         # At most 255 * 255, exact in float32.
         with np.errstate(all="ignore"):
             real = (left * right).astype(np.float32) * self._multiplier()
-        return round_codes(real + self.y.zero_points.astype(np.float32), self.y)
+        return to_codes(real, self.y.zero_points, np.empty(real.shape, self.y.dtype), zero_first=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

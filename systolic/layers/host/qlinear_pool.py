@@ -13,10 +13,9 @@ from systolic import _check, _host, quant
 from systolic.layers.base import Shape
 from systolic.layers.geometry import Pair
 from systolic.layers.host._inputs import take
-from systolic.layers.host._saturate import round_codes
 from systolic.layers.host.qlinear_table import OnCodes
 from systolic.layers.host.windows import Pool, add_up
-from systolic.quant import QuantParams
+from systolic.quant import QuantParams, to_codes
 
 
 class Means(Pool, OnCodes):
@@ -51,8 +50,7 @@ class Means(Pool, OnCodes):
                 means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self._first, places)
                 np.divide(means, counts, out=means)
                 np.divide(means, self.y.scales, out=means)
-                np.add(means, self.y.zero_points.astype(np.float32), out=means)
-            np.copyto(out[index : index + 1], round_codes(means, self.y), casting="unsafe")
+                to_codes(means, self.y.zero_points, out[index : index + 1], zero_first=True)
         return out
 
 

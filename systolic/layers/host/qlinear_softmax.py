@@ -11,7 +11,7 @@ from systolic import _check
 from systolic.layers.base import Shape
 from systolic.layers.host._inputs import take
 from systolic.layers.host.qlinear_table import OnCodes
-from systolic.quant import QuantParams
+from systolic.quant import QuantParams, to_codes
 
 # Elements worked on at a time, so that temporaries stay small.
 _PIECE = 1 << 17
@@ -106,9 +106,7 @@ class QLinearSoftmax(OnCodes):
             sums = np.add.accumulate(terms, axis=1, dtype=np.float32)[:, -1:]
             codes = np.multiply(terms, factor, dtype=np.float64)
             np.divide(codes, sums, out=codes)
-            np.add(np.rint(codes, out=codes), int(self.y.zero_points), out=codes)
-            np.clip(codes, self.y.qmin, self.y.qmax, out=codes)
-            np.copyto(out[start : start + step], codes, casting="unsafe")
+            to_codes(codes, self.y.zero_points, out[start : start + step])
         return out
 
 
