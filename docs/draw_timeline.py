@@ -1,8 +1,8 @@
 """Draw two folds in time: ``python docs/draw_timeline.py`` writes ``timeline.svg`` beside it.
 
 A line per distance r + c from the first PE: what a PE at this distance does on each cycle. Times
-follow from the recurrence in ``systolic/tiling/__init__.py``; ``tests/test_docs.py`` holds the beats drawn
-here against the registers of the array.
+follow from the recurrence in ``systolic/tiling/__init__.py``; ``tests/package/test_docs.py`` holds the
+beats drawn here against the registers of the array.
 """
 
 from __future__ import annotations

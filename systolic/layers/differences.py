@@ -2,7 +2,7 @@
 
 ``docs/write_differences.py`` makes the list in ``docs/onnx.md`` from this table. In all other cases a test
 of random graphs finds equal shapes, types and integers, and floats within a stated tolerance
-(``tests/test_random_operators.py``); another test shows that each row below still holds.
+(``tests/operators/test_random_operators.py``); another test shows that each row below still holds.
 """
 
 DIFFERENCES = {

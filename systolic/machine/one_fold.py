@@ -4,7 +4,7 @@ For products of a few PEs the queues of :class:`~systolic.SystolicArray`, its st
 and the accumulators cost far more than the clock edges: an 8 x 8 x 8 product on 8 x 8 takes 12 times as
 long with them, one of 32 on 32 x 32 eight times, of 64 on 64 x 64 three times (AMD EPYC, AVX-512 VNNI;
 ``pytest bench/bench_engine.py -k one_small_fold`` measures it). The edges are the same, each register on
-each of them; ``tests/test_machine.py`` holds this path against the other.
+each of them; ``tests/machine/test_machine.py`` holds this path against the other.
 """
 
 from __future__ import annotations

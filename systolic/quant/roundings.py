@@ -229,7 +229,7 @@ def tflite(
     -----
     google/gemmlowp fixedpoint/fixedpoint.h; ``MultiplyByQuantizedMultiplier`` in
     tensorflow/lite/kernels/internal/common.cc. Compared with the reference convolution of LiteRT 2.3:
-    tests/test_roundings_litert.py.
+    tests/quant/test_roundings_litert.py.
 
     Examples
     --------

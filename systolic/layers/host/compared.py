@@ -1,9 +1,9 @@
 """Which nodes onnx's reference evaluator may compute: those that a test has compared with ONNX Runtime.
 
-``tests/test_fallback_compared.py`` draws nodes of every operator in :data:`COMPARED`, in every version of it
-from operator set 10 on, and compares the evaluator with ONNX Runtime 1.32 wherever :func:`refusal` allows the
-node. For every rule and remark here it also finds a node for which the evaluator of onnx 1.23 differs, so
-that rules can be deleted once onnx is fixed.
+``tests/operators/test_fallback_compared.py`` draws nodes of every operator in :data:`COMPARED`, in every
+version of it from operator set 10 on, and compares the evaluator with ONNX Runtime 1.32 wherever
+:func:`refusal` allows the node. For every rule and remark here it also finds a node for which the evaluator
+of onnx 1.23 differs, so that rules can be deleted once onnx is fixed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""``ArrayConfig`` and ``MachineConfig``: values, round trips, errors."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.strategies import array_configs, examples, raises
+from systolic import ArrayConfig, MachineConfig, presets
+from systolic.config import as_array_config, as_machine_config
+
+
+def test_defaults() -> None:
+    assert ArrayConfig().to_dict() == {
+        "rows": 256,
+        "cols": 256,
+        "activation_dtype": "int8",
+        "weight_dtype": "int8",
+        "double_buffered": True,
+        "accumulator_rows": 4096,
+    }
+    assert MachineConfig() == MachineConfig(ArrayConfig(), clock_mhz=700)
+
+
+@examples(60)
+@given(array_configs(), st.sampled_from([1, 700, 0.5, 1.05e3]))
+def test_round_trips(array: ArrayConfig, clock: float) -> None:
+    machine = MachineConfig(array, clock_mhz=clock)
+    for value in (array, machine):
+        kind = type(value)
+        assert kind.from_dict(json.loads(json.dumps(value.to_dict()))) == value
+        assert eval(repr(value), {"ArrayConfig": ArrayConfig, "MachineConfig": MachineConfig}) == value
+        assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
+        assert hash(copy.deepcopy(value)) == hash(value)
+    assert replace(array, rows=7).rows == 7
+
+
+def test_numpy_values_become_plain_ones() -> None:
+    array = ArrayConfig(np.int64(4), np.uint8(5), activation_dtype=np.uint8, weight_dtype=np.dtype("int8"))
+    assert array == ArrayConfig(4, 5, activation_dtype="uint8")
+    assert json.loads(json.dumps(array.to_dict()))["activation_dtype"] == "uint8"
+
+
+def test_numpy_clock_becomes_a_plain_one() -> None:
+    assert json.loads(json.dumps(MachineConfig(clock_mhz=np.int64(700)).to_dict()))["clock_mhz"] == 700
+
+
+def test_chunk_rows() -> None:
+    rows = [ArrayConfig(accumulator_rows=r).chunk_rows for r in (None, 2, 3, 4096)]
+    assert rows == [None, 1, 1, 2048]
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        ArrayConfig().rows = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        MachineConfig().clock_mhz = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ArrayConfig(2, 3, "int8")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"rows": 0}, ValueError, "rows must be a positive integer, not 0"),
+        ({"cols": -3}, ValueError, "cols must be a positive integer, not -3"),
+        ({"rows": 65537}, ValueError, "rows must be an integer of at most 16384, not 65537"),
+        ({"cols": 2.0}, TypeError, "cols must be an integer, not float 2.0"),
+        ({"rows": True}, TypeError, "rows must be an integer, not True"),
+        (
+            {"activation_dtype": "int16"},
+            ValueError,
+            "activation_dtype must be 'int8' or 'uint8', not 'int16'",
+        ),
+        ({"weight_dtype": "byte8"}, TypeError, "weight_dtype must be 'int8' or 'uint8', not 'byte8'"),
+        ({"double_buffered": 1}, TypeError, "double_buffered must be True or False, not int 1"),
+        (
+            {"accumulator_rows": 1},
+            ValueError,
+            "accumulator_rows must be at least 2 (two halves, one filling while the "
+            "other drains) or None for unlimited, not 1",
+        ),
+        ({"accumulator_rows": "all"}, TypeError, "accumulator_rows must be an integer, not str 'all'"),
+    ],
+)
+def test_array_config_rejects(fields, error: type[Exception], message: str) -> None:
+    with raises(error, message):
+        ArrayConfig(**fields)
+    with raises(error, message):
+        ArrayConfig.from_dict(ArrayConfig().to_dict() | fields)
+
+
+def test_from_dict_rejects_unknown_fields() -> None:
+    message = (
+        "ArrayConfig has no field 'colums', 'row'; its fields are rows, cols, activation_dtype, "
+        "weight_dtype, double_buffered, accumulator_rows"
+    )
+    with raises(ValueError, message):
+        ArrayConfig.from_dict({"row": 3, "colums": 4})
+    with raises(ValueError, "MachineConfig has no field 'clock'; its fields are array, clock_mhz"):
+        MachineConfig.from_dict({"clock": 3})
+    with raises(TypeError, "ArrayConfig.from_dict takes a dict, not list"):
+        ArrayConfig.from_dict([])  # type: ignore[arg-type]
+    with raises(TypeError, "ArrayConfig.from_dict takes a dict, not int"):
+        MachineConfig.from_dict({"array": 3})
+
+
+def test_machine_config_rejects() -> None:
+    with raises(TypeError, "array must be an ArrayConfig, not tuple"):
+        MachineConfig((2, 3))  # type: ignore[arg-type]
+    with raises(ValueError, "clock_mhz must be finite and above zero, not 0"):
+        MachineConfig(clock_mhz=0)
+    with raises(TypeError, "clock_mhz must be a number, not str 'fast'"):
+        MachineConfig(clock_mhz="fast")  # type: ignore[arg-type]
+
+
+def test_seconds() -> None:
+    assert MachineConfig(clock_mhz=500).seconds(1_000_000) == 0.002
+    for cycles in (np.complex64(1), True, "1"):
+        with pytest.raises(TypeError, match="^cycles must be a number, not "):
+            MachineConfig().seconds(cycles)  # type: ignore[arg-type]
+
+
+def test_as_configs() -> None:
+    array, machine = ArrayConfig(2, 3), MachineConfig(ArrayConfig(2, 3), clock_mhz=1)
+    assert as_array_config(array) is array and as_array_config(machine) == array
+    assert as_machine_config(machine) is machine and as_machine_config(array) == MachineConfig(array)
+    assert as_array_config(presets.TPU_V1) == ArrayConfig()

@@ -1,0 +1,180 @@
+"""The pages and pictures in docs/ are true: examples run, drawings equal what their scripts draw."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from systolic import ArrayConfig, Gemm, Trace, cli, folds, matmul, ports
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGE = DOCS / "microarchitecture.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+PICTURES = {"array.svg": "draw_array.py", "timeline.svg": "draw_timeline.py"}
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.S | re.M)
+
+
+def parsed() -> doctest.DocTest:
+    return doctest.DocTestParser().get_doctest(TEXT, {}, PAGE.name, str(PAGE), 0)
+
+
+def test_examples_run():
+    test, report = parsed(), []
+    assert len(test.examples) > 60
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=report.append)
+    assert not runner.failures, "\n" + "".join(report)
+
+
+def test_every_python_block_is_an_example():
+    for language, block in FENCE.findall(TEXT):
+        assert language in ("python", "sh")
+        # Without the blank line doctest would take the fence for expected output.
+        assert language == "sh" or (block.startswith(">>>") and block.endswith("\n\n"))
+
+
+def prose() -> str:
+    """Return the page without its examples, link targets, sources and names that hold numbers."""
+    text = FENCE.sub("", TEXT)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    sources = r"arXiv:[\d.]+|US \d[\d,]+|and \d+,\d{3},\d{3}|(?:ISCA|ISPASS) \d{4}|granted in 2020 and 2024"
+    return re.sub(sources, "", text)
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"(?<![\w^.])\d+(?:,\d{3})*(?![\w^])", text)
+
+
+def test_numbers_in_the_text_come_from_the_examples():
+    shown = set()
+    for example in parsed().examples:
+        shown.update(n.replace(",", "") for n in numbers(example.source + " " + example.want))
+    found = [n for n in numbers(prose()) if len(n) > 1]
+    assert len(found) > 20
+    assert {n.replace(",", "") for n in found} <= shown
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_lead_somewhere():
+    anchors = {anchor(heading) for heading in re.findall(r"^#+ (.*)$", TEXT, flags=re.M)}
+    targets = re.findall(r"\]\(([^)]+)\)", FENCE.sub("", TEXT))
+    assert len(targets) > 15
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        else:
+            assert (DOCS / target).exists(), target
+
+
+def test_every_row_of_the_published_table_has_a_status_and_a_source():
+    table = TEXT.split("| question | status | source | published | here |\n")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+    assert len(rows) > 25
+    for question, status, source, published, here in rows:
+        assert question and here
+        if status == "open":
+            assert not source and not published
+        else:
+            kind = {"stated": "paper, ", "claimed": "US "}[status]
+            assert source.startswith(kind) and published
+
+
+def test_the_command_and_its_options_exist(capsys):
+    ((command, options),) = re.findall(r"^systolic (\w+) (.*)$", TEXT, flags=re.M)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in re.findall(r"--[a-z]+", options):
+        assert option in text
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_picture_is_what_its_script_draws(picture, tmp_path):
+    for script in PICTURES.values():
+        shutil.copy(DOCS / script, tmp_path)
+    # -S: no site-packages, so that the scripts need Python alone.
+    subprocess.run([sys.executable, "-S", "-E", PICTURES[picture]], cwd=tmp_path, check=True)
+    assert (tmp_path / picture).read_bytes() == (DOCS / picture).read_bytes(), (
+        f"run: python docs/{PICTURES[picture]}"
+    )
+
+
+def test_every_picture_is_drawn_by_a_script_and_shown():
+    assert {path.name for path in DOCS.glob("*.svg")} == set(PICTURES)
+    for picture in PICTURES:
+        assert f"]({picture})" in TEXT
+
+
+@pytest.fixture
+def timeline(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield importlib.import_module("draw_timeline")
+    for name in ("draw_timeline", "draw_array"):
+        sys.modules.pop(name, None)
+
+
+def test_timeline_shows_what_the_array_does(timeline):
+    rows, cols, m = timeline.ROWS, timeline.COLS, timeline.M
+    config = ArrayConfig(rows, cols)
+    gemm = Gemm(m[0], len(m) * rows, cols)
+    assert [(f.shift_cycle, f.swap_cycle) for f in folds(gemm, array=config)] == timeline.schedule()
+    # No zeros, and no two rows of x alike, so that activations tell which row stands where.
+    x = np.arange(1, gemm.m * gemm.k + 1, dtype=np.int8).reshape(gemm.m, gemm.k)
+    w = np.full((gemm.k, gemm.n), 3, dtype=np.int8)
+    trace = Trace()
+    result = matmul(x, w, array=config, trace=trace)
+    assert result.cycles == timeline.counted_cycles()
+    beats = timeline.beats()
+    for r, c in np.ndindex(rows, cols):
+        here = [beat for beat in beats if beat.distance == r + c]
+        shift = {beat.cycle for beat in here if beat.kind == "shift"}
+        swap = {beat.cycle for beat in here if beat.kind == "stream" and beat.index == 0}
+        assert set(np.flatnonzero(trace["shift"][:, r, c])) == shift
+        assert set(np.flatnonzero(trace["swap"][:, r, c])) == swap
+        expected = np.zeros(result.cycles, dtype=int)
+        for beat in here:
+            if beat.kind == "stream":
+                expected[beat.cycle] = x[beat.index, beat.fold * rows + r]
+        np.testing.assert_array_equal(trace["activation"][:, r, c], expected)
+
+
+def test_timeline_shows_what_the_accumulators_take(timeline):
+    rows, cols, m = timeline.ROWS, timeline.COLS, timeline.M
+    ones = np.ones((m[0], len(m) * rows), dtype=np.int8), np.ones((len(m) * rows, cols), dtype=np.int8)
+    taken = {
+        (c, int(not p.first[c]), int(p.row[c]), p.cycle)
+        for p in ports(*ones, array=ArrayConfig(rows, cols))
+        for c in np.flatnonzero(p.write).tolist()
+    }
+    assert taken == set(map(tuple, timeline.writes()))
+
+
+def test_the_page_on_onnx():
+    """Its examples run, and its list of differences is the one that tests check."""
+    pytest.importorskip("onnx")
+    page = DOCS / "onnx.md"
+    text = page.read_text(encoding="utf-8")
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=report.append)
+    assert test.examples and not runner.failures, "\n" + "".join(report)
+    script = runpy.run_path(str(DOCS / "write_differences.py"))
+    assert script["section"]() in text, "run: python docs/write_differences.py"

@@ -1,0 +1,1 @@
+"""What several test files use; ``tests`` is on the path, so that they import it from ``support``."""

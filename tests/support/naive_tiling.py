@@ -1,0 +1,80 @@
+"""Folds, cycles and counts of a product by loops, and the sizes of ResNet-50's products."""
+
+from __future__ import annotations
+
+from systolic import ArrayConfig, Gemm
+from systolic.reference import fold_times
+from systolic.stats import Stats
+
+
+def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
+    """The folds in the order design says, with the reference's times, one after the other."""
+    result: list[dict[str, int]] = []
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return result
+    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
+    for group in range(gemm.groups):
+        for n in range(0, gemm.n, array.cols):
+            for m in range(0, gemm.m, chunk):
+                for k in range(0, gemm.k, array.rows):
+                    result.append({
+                        "group": group,
+                        "n_start": n, "n_stop": min(n + array.cols, gemm.n),
+                        "m_start": m, "m_stop": min(m + chunk, gemm.m),
+                        "k_start": k, "k_stop": min(k + array.rows, gemm.k),
+                    })  # fmt: skip
+    ms = [fold["m_stop"] - fold["m_start"] for fold in result]
+    times = fold_times(ms, array.rows, array.cols, double_buffered=array.double_buffered)
+    for fold, (shift, swap) in zip(result, times, strict=True):
+        fold |= {"shift_cycle": shift, "swap_cycle": swap}
+    return result
+
+
+def naive_cycles(gemm: Gemm, array: ArrayConfig) -> int:
+    folds = naive_folds(gemm, array)
+    if not folds:
+        return 0
+    last = folds[-1]
+    return last["swap_cycle"] + last["m_stop"] - last["m_start"] + array.rows + array.cols - 2
+
+
+def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
+    """Every count, fold by fold."""
+    folds = naive_folds(gemm, array)
+    cycles = naive_cycles(gemm, array)
+    sizes = [tuple(f[f"{a}_stop"] - f[f"{a}_start"] for a in "mkn") for f in folds]
+    return Stats(
+        cycles=cycles,
+        macs=sum(m * k * n for m, k, n in sizes),
+        pe_cycles=cycles * array.rows * array.cols,
+        folds=len(folds),
+        weight_bytes=sum(k * n for _, k, n in sizes),
+        activation_bytes=sum(m * k for m, k, _ in sizes),
+        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
+    )
+
+
+# ResNet-50 v1.5, batch 1: count, (M, K, N).
+RESNET_50 = [
+    (1, (12544, 147, 64)),
+    (1, (3136, 64, 64)),
+    (3, (3136, 576, 64)),
+    (4, (3136, 64, 256)),
+    (2, (3136, 256, 64)),
+    (1, (3136, 256, 128)),
+    (4, (784, 1152, 128)),
+    (4, (784, 128, 512)),
+    (1, (784, 256, 512)),
+    (3, (784, 512, 128)),
+    (1, (784, 512, 256)),
+    (6, (196, 2304, 256)),
+    (6, (196, 256, 1024)),
+    (1, (196, 512, 1024)),
+    (5, (196, 1024, 256)),
+    (1, (196, 1024, 512)),
+    (3, (49, 4608, 512)),
+    (3, (49, 512, 2048)),
+    (1, (49, 1024, 2048)),
+    (2, (49, 2048, 512)),
+    (1, (1, 2048, 1000)),
+]
