@@ -28,7 +28,9 @@ MOVED = {
 }
 """The module that has a name which was at the top of the package."""
 
-LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {}
+LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
+    "ReshapeTo": ("Reshape", lambda *, allowzero=False: {"allowzero": allowzero}),
+}
 """The new class of an old one in `systolic.layers`, by name, and how its fields become the new one's.
 
 The function has the old class's parameters (names, order and defaults) and returns the new class's

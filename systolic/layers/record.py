@@ -144,7 +144,7 @@ class OperatorRecord:
         read = out.codes(node, self.params) if self.params else node.inputs
         for name, (since, place) in self.became_inputs.items():
             values = getattr(layer, self.field_of(name))
-            if values == ():
+            if values == () and name == "axes":
                 raise out.refuse(
                     node, f"ONNX's {self.name} without {name} is over all; put an Identity in its place"
                 )

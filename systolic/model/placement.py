@@ -100,7 +100,7 @@ def _multiplies(layer: Any) -> bool:
 
 def _codes_before(tensor: str, known: Mapping[str, Tensor], writers: Mapping[str, Node]) -> str | None:
     """Return the dtype of the quantized tensor that a float tensor was dequantized from, or None."""
-    passing = (layers.Transpose, layers.Reshape, layers.ReshapeTo, layers.Flatten, layers.Squeeze)
+    passing = (layers.Transpose, layers.Reshape, layers.Flatten, layers.Squeeze)
     while tensor in writers:
         node = writers[tensor]
         if isinstance(node.layer, layers.Dequantize | layers.DequantizeLinear):

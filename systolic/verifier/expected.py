@@ -64,12 +64,13 @@ def _flatten(layer: layers.Flatten, x: np.ndarray) -> np.ndarray:
     return np.array(x.flat, dtype=x.dtype).reshape(outer, inner)
 
 
-def _reshape(layer: layers.Reshape, x: np.ndarray) -> np.ndarray:
-    sizes = [x.shape[i] if s == 0 and not layer.allowzero else s for i, s in enumerate(layer.shape)]
+def _reshape(layer: layers.Reshape, x: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
+    given: Any = layer.shape if target is None else target.tolist()
+    sizes = [x.shape[i] if s == 0 and not layer.allowzero else s for i, s in enumerate(given)]
     if -1 in sizes:
         place = sizes.index(-1)
         # Without the sizes that are copied, which may be 0.
-        copied = [i for i, s in enumerate(layer.shape) if s == 0]
+        copied = [i for i, s in enumerate(given) if s == 0]
         rest = [size for i, size in enumerate(x.shape) if i not in copied]
         known = [size for i, size in enumerate(sizes) if i not in copied and i != place]
         sizes[place] = int(np.prod(rest, dtype=np.int64)) // int(np.prod(known, dtype=np.int64))

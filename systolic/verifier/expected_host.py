@@ -281,7 +281,6 @@ HOST: dict[type[Layer], Callable[..., Any]] = {
     layers.MaxPoolIndices: _max_pool_indices,
     layers.Pad: _pad,
     layers.Reduce: _reduce,
-    layers.ReshapeTo: _same_elements,
     layers.Resize: _resize,
     layers.ShapeOf: lambda layer, x: np.array(list(x.shape)[layer.start : layer.end], np.int64),
     layers.Slice: _slice,

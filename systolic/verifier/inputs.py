@@ -128,10 +128,10 @@ def _mask(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 # From an input to the use of its values
 
 _PASSING = (
-    layers.Identity, layers.Flatten, layers.Reshape, layers.Transpose, layers.Squeeze, layers.Unsqueeze,
+    layers.Identity, layers.Flatten, layers.Transpose, layers.Squeeze, layers.Unsqueeze,
     layers.Clip, layers.Concat, layers.Split,
 )  # fmt: skip
-_PASSING_FIRST = (layers.Slice, layers.Gather, layers.ReshapeTo, layers.Expand, layers.Pad)
+_PASSING_FIRST = (layers.Slice, layers.Gather, layers.Reshape, layers.Expand, layers.Pad)
 
 
 def _uses(model: Model, name: str, readers: Mapping[str, list[tuple[Node, int]]], known: Known) -> list[Use]:
@@ -229,7 +229,7 @@ def _resize_use(node: Node, place: int, known: Known) -> Use:
 _RULES: dict[type, Callable[[Node, int, Known], Use]] = {
     layers.Gather: _indices,
     layers.Slice: _slice_use,
-    layers.ReshapeTo: _reshape_use,
+    layers.Reshape: _reshape_use,
     layers.Expand: lambda node, place, known: Use((1,)),
     layers.Pad: lambda node, place, known: Use((0,)),
     layers.Resize: _resize_use,

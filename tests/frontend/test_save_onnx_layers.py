@@ -69,7 +69,7 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "Slice": ([((4, 3), F32), ((1,), "int64"), ((1,), "int64"), ((1,), "int64")], OPSET),
     "Gather": ([((2, 3), F32), ((2, 2), "int64")], OPSET),
     "Expand": ([((2, 1), F32), ((2,), "int64")], OPSET),
-    "ReshapeTo": ([((2, 3), F32), ((2,), "int64")], OPSET),
+    "Reshape": ([((2, 3), F32), ((2,), "int64")], OPSET),
     "ShapeOf": ([((2, 3, 4), F32)], OPSET),
     "Fill": ([((2,), "int64")], OPSET),
     "Pad": ([((2, 3), F32), ((4,), "int64")], OPSET),
@@ -120,7 +120,7 @@ def drawn(name: str, spec: Spec, place: int) -> np.ndarray:
     shape, dtype = spec
     if dtype == "int64":
         # Operands that say where or how many, and all of them fit.
-        fixed = {"Slice": [[0], [0], [2], [0]], "Expand": [0, [2, 3]], "ReshapeTo": [0, [3, 2]],
+        fixed = {"Slice": [[0], [0], [2], [0]], "Expand": [0, [2, 3]], "Reshape": [0, [3, 2]],
                  "Fill": [[2, 3]], "Pad": [0, [1, 0, 0, 2]], "Resize": [0, [6]]}  # fmt: skip
         if name in fixed:
             return np.array(fixed[name][place], np.int64)
@@ -187,7 +187,7 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
 EXACT = (
     "QLinearMul", "QLinearConcat", "QLinearWhere", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax",
     "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "ArgMax",
-    "MaxPoolIndices", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "Expand", "ReshapeTo",
+    "MaxPoolIndices", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "Expand", "Reshape",
     "ShapeOf", "Fill", "Pad", "Resize", "OnnxNode", "DynamicQuantize", "MatMulInteger",
 )  # fmt: skip
 
@@ -308,7 +308,7 @@ def test_an_evaluated_node_beside_microsofts(tmp_path: Path) -> None:
 
 def test_an_output_of_unknown_shape(tmp_path: Path) -> None:
     model = Model(
-        [Node(layers.Slice(), ("s", "from", "to"), "t"), Node(layers.ReshapeTo(), ("x", "t"), "y")],
+        [Node(layers.Slice(), ("s", "from", "to"), "t"), Node(layers.Reshape(), ("x", "t"), "y")],
         inputs={"s": ((3,), "int64"), "from": ((1,), "int64"), "to": ((1,), "int64"), "x": ((2, 3), F32)},
     )
     feeds = {

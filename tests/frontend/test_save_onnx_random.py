@@ -250,7 +250,7 @@ def test_a_clip_without_a_bound(path: Path, bounds: Any) -> None:
 def test_tensors_stay_tensors(path: Path) -> None:
     """Constants that a layer could hold, that a node could be folded to, and that nobody reads."""
     nodes = [
-        Node(layers.ReshapeTo(), ("x", "sizes"), "a"),
+        Node(layers.Reshape(), ("x", "sizes"), "a"),
         Node(layers.MatMul(CODES, CODES, CODES), ("a", "w"), "b"),
         Node(layers.Identity(), ("w",), "c"),
         Node(layers.Add(CODES, CODES, CODES), ("b", "c"), "d"),

@@ -431,7 +431,7 @@ def test_shapes_computed_from_shapes_are_known_without_data(folder: Path) -> Non
         (layers.Expand(), ((3,), (1,))),
         (layers.Pad(), ((3,), (2,))),
         (layers.Resize(), ((3,), (1,))),
-        (layers.ReshapeTo(), ((3,), (1,))),
+        (layers.Reshape(), ((3,), (1,))),
         (layers.Fill(np.int8([1])), ((1,),)),
         (layers.Squeeze(), ((1,), (1,))),
         (layers.Unsqueeze(), ((1,), (1,))),
@@ -533,7 +533,7 @@ def test_outputs_are_new_arrays() -> None:
     for layer, *rest in (
         (layers.Transpose((0, 1, 2, 3)),), (layers.Clip(),), (layers.Cast("float32"),), (layers.Concat(0),),
         (layers.Squeeze((0,)),), (layers.Resize(), np.ones(4, F)), (layers.Pad(), np.zeros(8, np.int64)),
-        (layers.Slice(), i64(0), i64(9)), (layers.Expand(), i64(1)), (layers.ReshapeTo(), i64(-1)),
+        (layers.Slice(), i64(0), i64(9)), (layers.Expand(), i64(1)), (layers.Reshape(), i64(-1)),
         (layers.MaxPool((1, 1)),), (layers.Unary("Abs"),), (layers.Gather(), i64(0)),
         (layers.Reduce("ReduceMax", (0,)),), (layers.GlobalAveragePool(),), (layers.Softmax(),),
     ):  # fmt: skip

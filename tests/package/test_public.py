@@ -14,6 +14,7 @@ import pytest
 
 import systolic
 from systolic import _renamed, layers
+from systolic.model import archive
 
 WORKLOAD = """Gemm Model Node QuantParams TensorSpec UnsupportedOperator dequantize layers load_example load_onnx
     quantize quantize_model requantize save_onnx"""
@@ -78,6 +79,27 @@ def test_old_layers_lead_to_layers_of_today() -> None:
     for name, (new, fields) in _renamed.LAYERS.items():
         assert new in layers.__all__
         assert new != name or fields is not None
+
+
+# Old names, the fields of then, and the layer of today.
+OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
+    ("ReshapeTo", {"allowzero": True}, layers.Reshape(allowzero=True)),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "layer"), OLD, ids=lambda value: value if isinstance(value, str) else "")
+def test_old_layers_are_made_and_read_as_layers_of_today(
+    name: str, fields: dict[str, Any], layer: layers.Layer
+) -> None:
+    if name not in layers.__all__:
+        with pytest.warns(DeprecationWarning, match=f"use systolic.layers.{type(layer).__name__}$"):
+            old = getattr(layers, name)
+        assert old(**fields) == layer
+    assert archive._layer(name, fields, archive.VERSION - 1) == layer
+
+
+def test_every_old_layer_is_made_and_read() -> None:
+    assert {name for name, _, _ in OLD} == set(_renamed.LAYERS)
 
 
 def test_a_renamed_layer_warns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ EXAMPLES: list[Layer] = [
     layers.Slice(),
     layers.Gather(-1),
     layers.Expand(),
-    layers.ReshapeTo(allowzero=True),
+    layers.Reshape(allowzero=True),
     layers.ShapeOf(1, -1),
     layers.Fill(np.int8([7])),
     layers.Pad("edge"),

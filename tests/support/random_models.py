@@ -478,7 +478,7 @@ def moves(g: Grown) -> None:
     elif kind == 6:
         g.add(layers.Reshape((-1,) if g.flip() else (1, count)), [x])
     elif kind == 7:
-        g.add(layers.ReshapeTo(), [x, g.given(np.int64([-1, 1]), constant=g.flip(0.8))])
+        g.add(layers.Reshape(), [x, g.given(np.int64([-1, 1]), constant=g.flip(0.8))])
     elif kind == 8:
         g.add(layers.ShapeOf(), [x])
     elif kind == 9:

@@ -65,9 +65,9 @@ def test_masks_are_zeros_and_ones() -> None:
 
 
 def test_sizes_fit() -> None:
-    same = drawn([Node(layers.ReshapeTo(), ("x", "s"), "y")], x=((2, 6), "int8"), s=((2,), "int64"))
+    same = drawn([Node(layers.Reshape(), ("x", "s"), "y")], x=((2, 6), "int8"), s=((2,), "int64"))
     assert same["s"].tolist() == [2, 6]
-    flat = drawn([Node(layers.ReshapeTo(), ("x", "s"), "y")], x=((2, 6), "int8"), s=((1,), "int64"))
+    flat = drawn([Node(layers.Reshape(), ("x", "s"), "y")], x=((2, 6), "int8"), s=((1,), "int64"))
     assert flat["s"].tolist() == [-1]
     drawn([Node(layers.Expand(), ("x", "s"), "y")], x=((2, 6), "int8"), s=((3,), "int64"))
     drawn([Node(layers.Fill(np.int8([1])), "s", "y")], s=((2,), "int64"))

@@ -105,8 +105,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.QuantizeLinear: [((6, 5), X), F([[1, 2, 3, 4, 5], [2, 2, 1, 1, 1]]), ((2, 5), "uint16")],
     layers.Reduce: [((2, 3, 4), X)],
     layers.Relu: [((3, 4), X)],
-    layers.Reshape: [((2, 2, 4), X)],
-    layers.ReshapeTo: [((2, 3, 4), X), ints(4, -1)],
+    layers.Reshape: [((2, 3, 4), X), ints(4, -1)],
     layers.Resize: [((3, 4), X), ints(7)],
     layers.ShapeOf: [((2, 3, 4), X)],
     layers.Slice: [((5, 6), X), ints(-1, 1), ints(-9, 2**63 - 1), ints(0, 1), ints(-2, 3)],
@@ -202,6 +201,8 @@ def reads_of(layer: Layer) -> list[Any]:
         channels = weight.shape[1] * getattr(layer, "groups", 1)
         size = weight.shape[0] // getattr(layer, "multiplier", 1)
         return [((2, size if weight.shape[1] == 1 and size > 1 and channels != 1 else channels, 9, 8), X)]
+    if isinstance(layer, layers.Reshape) and layer.shape is not None:
+        return [((2, 2, 4), X)]
     if isinstance(layer, layers.Dense):
         return [((3, layer.weight.shape[0]), X)]
     return READS[type(layer)]

@@ -10,15 +10,6 @@ from systolic.frontend.operators.delegated import evaluated
 from systolic.layers.host.resample import COORDINATES, ROUNDINGS
 
 
-def _reshape(op: Operator) -> Converted:
-    op.only("allowzero")
-    allowzero = bool(op.attribute("allowzero", 0))
-    if op.computed(1):
-        return layers.ReshapeTo(allowzero=allowzero), op.inputs[:2]
-    sizes = tuple(int(size) for size in op.constant(1, "shape"))
-    return layers.Reshape(sizes, allowzero=allowzero), op.inputs[:1]
-
-
 def _squeeze(op: Operator) -> Converted:
     """Squeeze and Unsqueeze: the axes were an attribute and became an input."""
     op.only("axes")
@@ -107,7 +98,6 @@ def _resize(op: Operator) -> Converted:
 
 SHAPE: dict[tuple[str, str], Converter] = {
     ("", "Pad"): _pad,
-    ("", "Reshape"): _reshape,
     ("", "Resize"): _resize,
     ("", "Slice"): _slice,
     ("", "Split"): _split,

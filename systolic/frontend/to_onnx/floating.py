@@ -153,11 +153,6 @@ def _write_average_pool(out: Writer, node: Node, layer: Any) -> None:
     )  # fmt: skip
 
 
-def _write_reshape(out: Writer, node: Node, layer: Any) -> None:
-    sizes = out.constant(node, "shape", np.array(layer.shape, np.int64))
-    out.node(node, "Reshape", (node.inputs[0], sizes), allowzero=layer.allowzero or None)
-
-
 def _write_fill(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, "ConstantOfShape", node.inputs, value=tensor("value", layer.value))
 
@@ -236,7 +231,6 @@ FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
     "Pad": _write_pad,
     "Reduce": _write_reduce,
     "Relu": _write_relu,
-    "Reshape": _write_reshape,
     "Resize": _write_resize,
     "Slice": _write_slice,
     "Softmax": _write_softmax,

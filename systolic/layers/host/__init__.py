@@ -18,7 +18,7 @@ from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
 from systolic.layers.host.quantize import Dequantize, DequantizeLinear, Quantize, QuantizeLinear
 from systolic.layers.host.real import FloatConv2d, FloatDense
 from systolic.layers.host.resample import Pad, Resize
-from systolic.layers.host.reshape import Flatten, Identity, Reshape, ReshapeTo
+from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
 from systolic.layers.host.windows import AveragePool, GlobalAveragePool, MaxPool, MaxPoolIndices
 
@@ -67,7 +67,6 @@ __all__ = [
     "Reduce",
     "Relu",
     "Reshape",
-    "ReshapeTo",
     "Resize",
     "ShapeOf",
     "Slice",

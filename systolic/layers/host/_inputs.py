@@ -17,8 +17,7 @@ def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
         if not values:
             raise TypeError(f"{type(layer).__name__} takes one input or more, not none")
     elif len(values) != layer.inputs:
-        count = "one input" if layer.inputs == 1 else f"{layer.inputs} inputs"
-        raise TypeError(f"{type(layer).__name__} takes {count}, not {len(values)}")
+        return take_some(layer, values, layer.inputs, layer.inputs)
     return values
 
 
@@ -72,7 +71,9 @@ def spreads(b: Shape, a: Shape, *, alone: bool = False) -> bool:
 def take_some(layer: Layer, values: Sequence[Any], least: int, most: int) -> Sequence[Any]:
     """Return `values` if there are at least `least` and at most `most`."""
     if not least <= len(values) <= most:
-        raise TypeError(f"{type(layer).__name__} takes {least} to {most} inputs, not {len(values)}")
+        count = f"{least} to {most} inputs" if least < most else f"{least} inputs"
+        count = "one input" if most == 1 else count
+        raise TypeError(f"{type(layer).__name__} takes {count}, not {len(values)}")
     return values
 
 

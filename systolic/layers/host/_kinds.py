@@ -49,45 +49,58 @@ class ShapedByValues(_Reader):
         raise UnknownShape
 
 
-class Axes(Movement):
-    """A layer that works on axes: those in the field `axes`, or read if it is None."""
+class Listed(Movement):
+    """A layer that shapes by a list of integers: a field, or the second input if that is None."""
 
     inputs: ClassVar[None] = None
-    _lists: ClassVar[tuple[str, ...]] = ("axes",)
 
-    axes: Sequence[int] | None
+    _field: ClassVar[str]
 
     _none_read: ClassVar[tuple[int, ...] | None] = ()
-    """The axes that an empty list means, if it is read."""
+    """The list that an empty one means, if it is read."""
 
-    def __post_init__(self) -> None:
-        axes_field(self, "axes")
+    @property
+    def _held(self) -> Sequence[int] | None:
+        return getattr(self, self._field)
 
     def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 1, 2 if self.axes is None else 1)
+        return take_some(self, values, 1, 2 if self._held is None else 1)
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the sizes with the axes changed; UnknownShape if they are read."""
+        """Return the output's sizes; UnknownShape if the list is read."""
         if len(self._take(shapes)) == 2:
             raise UnknownShape
-        return self._shape(shapes[0], self.axes)
+        return self._shape(shapes[0], self._held)
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes with the axes changed."""
+        """Return the output's sizes."""
         return self._shape(shapes[0], self._given(values))
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy with the axes changed."""
+        """Return a copy with other sizes."""
         x, *_ = self._take(inputs)
         return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
 
     def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-        """Return the axes that the layer has or reads; UnknownShape if it reads unknown ones."""
+        """Return the list that the layer has or reads; UnknownShape if it reads an unknown one."""
         if len(self._take(values)) == 1:
-            return self.axes
+            return self._held
         if values[1] is None:
             raise UnknownShape
-        return integer_list(self, values[1], "axes") or self._none_read
+        expect_lists(self, (values[1].dtype.name,), self._lists)
+        return integer_list(self, values[1], self._lists[0]) or self._none_read
 
     def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         raise TypeError(f"{type(self).__name__} does not define _shape")
+
+
+class Axes(Listed):
+    """A layer that works on axes: those in the field `axes`, or read if it is None."""
+
+    _field: ClassVar[str] = "axes"
+    _lists: ClassVar[tuple[str, ...]] = ("axes",)
+
+    axes: Sequence[int] | None
+
+    def __post_init__(self) -> None:
+        axes_field(self, "axes")

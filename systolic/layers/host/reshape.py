@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Shape, UnknownShape
-from systolic.layers.host._inputs import integer_list, take
-from systolic.layers.host._kinds import Elementwise, Movement, ShapedByValues
+from systolic.layers.base import Shape
+from systolic.layers.host._inputs import axes_field, take
+from systolic.layers.host._kinds import Elementwise, Listed, Movement
 from systolic.layers.host._parts import copied
 from systolic.layers.record import OperatorRecord
 
@@ -77,14 +77,16 @@ class Flatten(Movement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reshape(Movement):
+class Reshape(Listed):
     """Reshape a tensor; its elements keep their order.
+
+    Reads x and, where `shape` is None, the shape.
 
     Parameters
     ----------
-    shape : sequence of int
+    shape : sequence of int or None
         Sizes; 0 copies the input's size at that place (unless `allowzero`), and one -1 is
-        inferred from the rest.
+        inferred from the rest. None is those that it reads.
     allowzero : bool
         Whether 0 means a size of 0.
 
@@ -95,38 +97,49 @@ class Reshape(Movement):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from systolic.layers import Reshape
     >>> Reshape((0, 4, -1)).output_shape((8, 16, 7, 7))
     (8, 4, 196)
+    >>> Reshape().apply(np.arange(6), np.array([-1, 2])).shape
+    (3, 2)
     """
 
-    shape: Sequence[int]
+    _field: ClassVar[str] = "shape"
+    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
+
+    shape: Sequence[int] | None = None
     allowzero: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not _check.is_listed(self.shape, arrays=True):
-            raise TypeError(f"shape must be a sequence of integers, not {_check.kind(self.shape)}")
-        sizes = tuple(_check.integer(size, f"shape[{i}]", minimum=-1) for i, size in enumerate(self.shape))
-        object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
+        axes_field(self, "shape", minimum=-1)
+        if self.shape is not None:
+            self._expect_one_inferred(self.shape)
+
+    def _expect_one_inferred(self, sizes: Sequence[int]) -> None:
         if sizes.count(-1) > 1:
             raise ValueError(f"shape must hold at most one -1, not {_check.shape(sizes)}")
         if self.allowzero and -1 in sizes and 0 in sizes:
             raise ValueError(f"shape must not hold both -1 and 0 with allowzero, not {_check.shape(sizes)}")
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
-        (shape,) = take(self, shapes)
-        copied = () if self.allowzero else tuple(i for i, size in enumerate(self.shape) if size == 0)
+    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        if given is None:
+            raise TypeError("Reshape needs a shape, in its field or as its second input")
+        if given is not self.shape:
+            for place, size in enumerate(given):
+                _check.integer(size, f"shape[{place}]", minimum=-1)
+            self._expect_one_inferred(given)
+        copied = () if self.allowzero else tuple(i for i, size in enumerate(given) if size == 0)
         if copied and copied[-1] >= len(shape):
             raise ValueError(
-                f"Reshape to {_check.shape(self.shape)} copies the size of axis {copied[-1]}, which an input "
+                f"Reshape to {_check.shape(given)} copies the size of axis {copied[-1]}, which an input "
                 f"{_check.shape(shape)} does not have"
             )
         # Copied sizes cancel out, so they may be 0 beside a -1.
         elements = math.prod(size for i, size in enumerate(shape) if i not in copied)
-        known = math.prod(size for i, size in enumerate(self.shape) if i not in copied and size != -1)
-        sizes = [shape[i] if i in copied else size for i, size in enumerate(self.shape)]
+        known = math.prod(size for i, size in enumerate(given) if i not in copied and size != -1)
+        sizes = [shape[i] if i in copied else size for i, size in enumerate(given)]
         if -1 in sizes:
             fits = elements % known == 0
             sizes[sizes.index(-1)] = elements // known
@@ -134,56 +147,10 @@ class Reshape(Movement):
             fits = math.prod(sizes) == math.prod(shape)
         if not fits:
             raise ValueError(
-                f"Reshape to {_check.shape(self.shape)} needs another number of elements than an input "
+                f"Reshape to {_check.shape(given)} needs another number of elements than an input "
                 f"{_check.shape(shape)} has ({math.prod(shape)})"
             )
         return tuple(sizes)
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy of x with the other shape."""
-        (x,) = take(self, inputs)
-        return copied(x).reshape(self.output_shape(x.shape))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ReshapeTo(ShapedByValues, Movement):
-    """Reshape to a shape read as a tensor: reads x and a shape as that of :class:`Reshape`.
-
-    Parameters
-    ----------
-    allowzero : bool
-        Whether 0 means a size of 0, instead of copying the input's.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic.layers import ReshapeTo
-    >>> ReshapeTo().apply(np.arange(6), np.array([-1, 2])).shape
-    (3, 2)
-    """
-
-    inputs: ClassVar[int] = 2
-    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
-
-    allowzero: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the shape with copied and inferred sizes; ValueError if the elements do not fit."""
-        _, target = take(self, values)
-        if target is None:
-            raise UnknownShape
-        return Reshape(integer_list(self, target, "a shape"), allowzero=self.allowzero).output_shape(
-            shapes[0]
-        )
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy of x with the other shape."""
-        x, target = take(self, inputs)
-        self.output_dtype(x.dtype.name, target.dtype.name)
-        return copied(x).reshape(self.output_shape_from((x, target), x.shape, target.shape))
 
 
 OPERATORS = (
@@ -198,9 +165,10 @@ OPERATORS = (
     OperatorRecord(
         name="Reshape",
         help="The elements in another shape.",
-        layers=(ReshapeTo,),
+        layers=(Reshape,),
         inputs=("x", "shape"),
         attributes={"allowzero": False},
+        became_inputs={"shape": (5, 1)},
         terse=("allowzero",),
         since=5,
         history={14: "allowzero"},
