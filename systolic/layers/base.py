@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, field, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar
 
@@ -59,6 +59,48 @@ def _array(value: Any, layer: str) -> np.ndarray:
 
 _USUAL = frozenset(("int8", "uint8", "int32", "int64", "float32", "bool"))
 
+
+def integers(value: Any, name: str, minimum: int | None = None) -> tuple[int, ...]:
+    """Return a field that is a list of integers in its stored form, a tuple."""
+    if not _check.is_listed(value, arrays=True):
+        raise TypeError(f"{name} must be a sequence of integers, not {_check.kind(value)}")
+    return tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
+
+
+_FORMS: dict[str, Callable[[Any, str], Any]] = {
+    "int": _check.integer,
+    "bool": _check.flag,
+    "float": _check.real,
+    "Sequence[int]": integers,
+}
+
+
+def checked(check: Callable[[Any, str], Any], default: Any = MISSING, *, kw_only: bool = False) -> Any:
+    """Return a field of a layer whose stored form is ``check(value, name)``."""
+    return field(default=default, kw_only=kw_only, metadata={"check": check})
+
+
+def one_of(options: Sequence[str], default: Any = MISSING, *, kw_only: bool = False) -> Any:
+    """Return a field of a layer that is one of some words."""
+    return checked(lambda value, name: _check.choice(value, name, options), default, kw_only=kw_only)
+
+
+def expect_dtype(layer: Layer, dtype: str, expected: Sequence[str], hint: str = "") -> str:
+    """Return the name of `dtype` if it is one of the expected; TypeError otherwise."""
+    name = dtype if isinstance(dtype, str) and dtype in expected else _check.dtype_name(np.dtype(dtype))
+    if name not in expected:
+        raise TypeError(f"{type(layer).__name__} takes {' or '.join(expected)}, not {name}{hint}")
+    return name
+
+
+def integer_list(layer: Layer, value: np.ndarray, name: str) -> tuple[int, ...]:
+    """Return the values of an input that holds a list of integers, such as a shape."""
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{type(layer).__name__} takes {name} of int64 or int32, not {value.dtype}")
+    if value.ndim > 1:
+        raise ValueError(f"{type(layer).__name__} takes {name} as a list, not {_check.shape(value.shape)}")
+    return tuple(value.reshape(-1).tolist())
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "output_shape": _shape,
     "products": _shape,
@@ -76,6 +118,9 @@ class Layer:
     these, :class:`~systolic.QuantParams` or ndarrays: so a model can be saved, compared and
     copied without knowing its layers.
 
+    A field that is an int, a bool, a float or a ``Sequence[int]`` is checked and put into its stored form, as
+    are those made by :func:`checked` and :func:`one_of`.
+
     A layer whose `outputs` is 1 returns one shape, type and array; any other returns a tuple of
     them from :meth:`output_shape`, :meth:`output_dtype` and ``apply``, one per output.
     """
@@ -91,6 +136,13 @@ class Layer:
 
     outputs: ClassVar[int | None] = 1
     """How many tensors it writes; None: as many as its fields say, in a tuple even if there is one."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            kind, _, optional = str(f.type).partition(" | ")
+            check, value = f.metadata.get("check", _FORMS.get(kind)), getattr(self, f.name)
+            if check is not None and not (value is None and optional == "None"):
+                object.__setattr__(self, f.name, check(value, f.name))
 
     @property
     def kind(self) -> str:
@@ -165,16 +217,66 @@ class Layer:
 
 
 class HostLayer(Layer):
-    """A host layer; it costs no array cycles."""
+    """A host layer; it costs no array cycles.
+
+    A layer is its fields, its rules ``_shape`` and ``_dtype``, and a kernel: ``_kernel(shape, *inputs)``
+    returns the output, which is of that shape, and may ignore floating-point warnings. What they get is
+    checked: the number of inputs, their types, and that they are shapes, types or arrays.
+    """
+
+    some: ClassVar[tuple[int, int] | None] = None
+    """The least and the largest number of inputs where `inputs` is None."""
+
+    types: ClassVar[Sequence[str]] = ()
+    """The types that the first input may have; any if empty."""
+
+    lists: ClassVar[Sequence[str]] = ()
+    """Names of the inputs that are lists of integers, at their places; "" for others.
+
+    Rules of shape and the kernel get their values, as a tuple.
+    """
 
     @property
     def may_loop(self) -> bool:
         """Whether applying it may take any time, whatever the sizes."""
         return False
 
+    def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
+        """Return the output's shape for inputs of these shapes; of several outputs a tuple.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit.
+        UnknownShape
+            If the shape depends on the inputs' values.
+        """
+        given = self._counted(shapes)
+        return self._shape(*(self._values([None] * len(shapes), given) if self.lists else given))
+
+    def output_shape_from(
+        self, values: Sequence[np.ndarray | None], *shapes: Shape
+    ) -> Shape | tuple[Shape, ...]:
+        """Return the output's shape where some inputs' values are known, None standing for the others."""
+        if not self.lists:
+            return self.output_shape(*shapes)
+        return self._shape(*self._values(values, self._counted(shapes)))
+
+    def output_dtype(self, *dtypes: str) -> str | tuple[str, ...]:
+        """Return the output's type name for inputs of these types; TypeError if they do not fit."""
+        given = [name and _check.dtype_name(np.dtype(name)) for name in self._counted(dtypes)]
+        for dtype, name in zip(given, self.lists, strict=False):
+            if name and dtype not in ("int64", "int32"):
+                raise TypeError(f"{type(self).__name__} takes {name} of int64 or int32, not {dtype}")
+        return self._dtype(*given)
+
     def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return the layer's output, a new array; a tuple of them if it has several."""
-        raise TypeError(f"{type(self).__name__} does not define apply")
+        shape = self.output_shape_from(inputs, *[array.shape for array in inputs])
+        self.output_dtype(*[array.dtype.name for array in inputs])
+        given = self._counted(inputs)
+        with np.errstate(all="ignore"):
+            return self._kernel(shape, *(self._values(inputs, given) if self.lists else given))
 
     def evaluate_constants(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Return :meth:`apply` of constants while a model is loaded.
@@ -186,6 +288,36 @@ class HostLayer(Layer):
     def value_of(self, *shapes: Shape) -> np.ndarray | None:
         """Return the output where the inputs' shapes alone decide it, as for ONNX Shape; None elsewhere."""
         return None
+
+    def _counted(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return what is given for each input, if there are as many as the layer reads."""
+        least, most = self.some or (self.inputs or 1, self.inputs)
+        if len(values) < least or (most is not None and len(values) > most):
+            count = f"{least} to {most}" if least != most else str(most) if most != 1 else "one"
+            expected = "one input or more" if most is None else f"{count} input{'s' * (most > 1)}"
+            raise TypeError(f"{type(self).__name__} takes {expected}, not {len(values) or 'none'}")
+        return values
+
+    def _values(self, values: Sequence[np.ndarray | None], others: Sequence[Any]) -> list[Any]:
+        """Return the values of the inputs that are lists, and what stands for the others."""
+        found = list(others)
+        for place, (value, name) in enumerate(zip(values, self.lists, strict=False)):
+            if name:
+                if value is None:
+                    raise UnknownShape
+                found[place] = integer_list(self, value, name)
+        return found
+
+    def _shape(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the shape of the first input."""
+        return args[0]
+
+    def _dtype(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the type of the first input."""
+        return expect_dtype(self, args[0], self.types) if self.types else args[0]
+
+    def _kernel(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} does not define _kernel")
 
 
 Steps = Generator[Lowered, Any, Any]

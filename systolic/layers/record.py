@@ -50,9 +50,16 @@ class OperatorRecord:
         What later versions changed.
     became_inputs : mapping of str to (int, int)
         Attributes, lists of integers, that are an input since a version: (version, place). A list that is
-        computed is the layer's input then, and its field None.
+        computed is the layer's input then, and its field None; so is an empty one, if they are among
+        `attributes` with the default None.
     fields : mapping of str to str
         Fields of the layer that are not named as their attribute.
+    fixed : mapping of str to object
+        Fields of the layer that the operator decides.
+    ignored : tuple of str
+        Attributes that may be given and do not matter.
+    delegated : function, optional
+        ``delegated(op)`` says whether ONNX Runtime or onnx's evaluator is to compute a node.
     terse : tuple of str
         Attributes that are not written where they have their default.
     params : tuple of str
@@ -76,6 +83,9 @@ class OperatorRecord:
     history: Mapping[int, str] = field(default_factory=dict)
     became_inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    delegated: Callable[[Any], bool] | None = None
     terse: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     reads: int | None = None
@@ -103,33 +113,40 @@ class OperatorRecord:
         """Return the layer of a graph's node and what it reads."""
         if self.read is not None:
             return self.read(op)
-        op.only(*self.attributes, *self.became_inputs)
+        op.only(*self.attributes, *self.became_inputs, *self.ignored)
+        if self.delegated is not None and self.delegated(op):
+            return DELEGATE
         make: Any = self.layers[0]
         given = self.given(op)
         if not self.params:
             return make(**given), self._read_inputs(op)
-        end = 3 * (len(self.params) - 1)
-        dtype = op.dtypes.get(op.inputs[0], "uint8")
-        params = [op.params(place, place + 1, dtype=dtype) for place in (*range(1, end, 3), end)]
-        return make(*params, **given), op.inputs[:end:3]
+        # Inputs before those of codes have no parameters.
+        last = len(self.inputs) - 2
+        first = last - 3 * (len(self.params) - 1)
+        dtype = op.dtypes.get(op.inputs[first], "uint8")
+        params = [op.params(place, place + 1, dtype=dtype) for place in (*range(first + 1, last, 3), last)]
+        return make(*params, **given), (*op.inputs[:first], *op.inputs[first:last:3])
 
     def given(self, op: Any) -> dict[str, Any]:
         """Return the layer's fields that a node's attributes are."""
-        found: dict[str, Any] = {}
-        for name, default in self.attributes.items():
-            if default is REQUIRED and name not in op.attributes:
+        found = dict(self.fixed)
+        for name, default in {**dict.fromkeys(self.became_inputs, ()), **self.attributes}.items():
+            place = self.became_inputs[name][1] if name in self.became_inputs else None
+            if place is not None and op.has(place):
+                value = None if op.computed(place) else op.listed(name, place)
+            elif default is REQUIRED and name not in op.attributes:
                 raise ValueError(f"attribute {name} is missing")
-            value = op.attribute(name, default)
-            if default is None and isinstance(value, list):
+            else:
+                value = op.attribute(name, default)
+            if isinstance(value, list):
                 value = op.integers(name, ())
+            if value == () and name in self.became_inputs and default is None:
+                value = None  # an empty list means the same as none
             found[self.field_of(name)] = bool(value) if isinstance(default, bool) else value
-        for name, (_, place) in self.became_inputs.items():
-            found[self.field_of(name)] = None if op.computed(place) else op.listed(name, place)
         return found
 
     def _read_inputs(self, op: Any) -> tuple[str, ...]:
-        if self.became_inputs:  # a constant list is a field
-            (place,) = (place for _, place in self.became_inputs.values())
+        for _, place in self.became_inputs.values():  # a constant list is a field
             return op.inputs[: place + 1] if op.computed(place) else op.inputs[:place]
         return op.inputs[: self.reads]
 
@@ -138,20 +155,20 @@ class OperatorRecord:
         if self.write is not None:
             self.write(out, node, layer)
             return
-        given = {name: getattr(layer, self.field_of(name)) for name in self.attributes}
-        for name in self.terse:
-            given[name] = None if given[name] == self.attributes[name] else given[name]
+        out.since(node, 1 if self.domain else self.since)
         read = out.codes(node, self.params) if self.params else node.inputs
-        for name, (since, place) in self.became_inputs.items():
-            values = getattr(layer, self.field_of(name))
-            if values == () and name == "axes":
+        given: dict[str, Any] = {}
+        for name, default in {**dict.fromkeys(self.became_inputs, ()), **self.attributes}.items():
+            value = getattr(layer, self.field_of(name))
+            since, place = self.became_inputs.get(name, (0, 0))
+            if since and value == () and name == "axes":
                 raise out.refuse(
                     node, f"ONNX's {self.name} without {name} is over all; put an Identity in its place"
                 )
-            if len(node.inputs) > place:
+            if since and len(node.inputs) > place:
                 out.since(node, since)
-            elif values is not None and out.opset >= since:
-                read = (*read, out.constant(node, name, np.array(values, np.int64)))
-            else:
-                given[name] = values
+            elif since and value is not None and out.opset >= since:
+                read = (*read, out.constant(node, name, np.array(value, np.int64)))
+            elif name not in self.terse or value != default:
+                given[name] = value
         out.node(node, self.name, read, self.domain, **given)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Layer, Shape
+from systolic.layers.base import Layer, Shape, integers
+from systolic.layers.base import expect_dtype as expect_dtype
+from systolic.layers.base import integer_list as integer_list
 
 
 def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
@@ -19,14 +21,6 @@ def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
     elif len(values) != layer.inputs:
         return take_some(layer, values, layer.inputs, layer.inputs)
     return values
-
-
-def expect_dtype(layer: Layer, dtype: str, expected: Sequence[str], hint: str = "") -> str:
-    """Return the name of `dtype` if it is one of the expected; TypeError otherwise."""
-    name = dtype if isinstance(dtype, str) and dtype in expected else _check.dtype_name(np.dtype(dtype))
-    if name not in expected:
-        raise TypeError(f"{type(layer).__name__} takes {' or '.join(expected)}, not {name}{hint}")
-    return name
 
 
 def image_axes(layout: str) -> tuple[int, int]:
@@ -57,6 +51,14 @@ def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
             f"{' and '.join(map(_check.shape, shapes))}; from the last axis backwards sizes must be equal "
             "or 1"
         ) from None
+
+
+def same_type(name: str, *dtypes: str) -> str:
+    """Return the type that several tensors have; TypeError if they differ."""
+    if len(set(dtypes)) > 1:
+        count = "two tensors" if len(dtypes) == 2 else "tensors"
+        raise TypeError(f"{name} takes {count} of one type, not {' and '.join(dict.fromkeys(dtypes))}")
+    return dtypes[0]
 
 
 def spreads(b: Shape, a: Shape, *, alone: bool = False) -> bool:
@@ -95,15 +97,6 @@ def normal_axes(layer: Layer, axes: Sequence[int], rank: int) -> tuple[int, ...]
     return found
 
 
-def integer_list(layer: Layer, value: np.ndarray, name: str) -> tuple[int, ...]:
-    """Return the values of an input that holds a list of integers, such as a shape."""
-    if value.dtype.kind not in "iu":
-        raise TypeError(f"{type(layer).__name__} takes {name} of int64 or int32, not {value.dtype}")
-    if value.ndim > 1:
-        raise ValueError(f"{type(layer).__name__} takes {name} as a list, not {_check.shape(value.shape)}")
-    return tuple(value.reshape(-1).tolist())
-
-
 def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> None:
     """Raise TypeError unless the inputs that hold lists of integers are of int64 or int32."""
     for dtype, name in zip(dtypes, names, strict=False):
@@ -129,10 +122,7 @@ def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
     value = getattr(layer, name)
     if value is None:
         return
-    if not _check.is_listed(value, arrays=True):
-        raise TypeError(f"{name} must be a sequence of integers, not {_check.kind(value)}")
-    sizes = tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
-    object.__setattr__(layer, name, sizes)
+    object.__setattr__(layer, name, integers(value, name, minimum))
 
 
 def lowest(dtype: np.dtype) -> float | int:
