@@ -1,9 +1,17 @@
 """The code that defines the results: slow, obvious, and shared with nothing that it checks.
 
-``pe`` steps the array PE by PE in Python integers; ``oracle`` computes exact products and
-quantized operators in numpy.
+``pe`` steps the array PE by PE in Python integers, ``oracle`` computes what each layer should give, and
+``operands`` what the array should be fed for a product.
 """
 
 from systolic.reference import oracle as oracle
+from systolic.reference.operands import Operands as Operands
+from systolic.reference.operands import conv_sums as conv_sums
+from systolic.reference.operands import expected_sums as expected_sums
+from systolic.reference.operands import matmul_sums as matmul_sums
+from systolic.reference.oracle import expected_output as expected_output
+from systolic.reference.oracle import has_oracle as has_oracle
+from systolic.reference.oracle import tolerance_of as tolerance_of
 from systolic.reference.pe import ReferenceArray as ReferenceArray
+from systolic.reference.pe import expected_cycles as expected_cycles
 from systolic.reference.pe import fold_times as fold_times

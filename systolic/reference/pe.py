@@ -6,6 +6,7 @@ tiling that it checks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -164,6 +165,18 @@ def fold_times(
         yield shift, swap
         end = swap + m
         shift = swap if double_buffered else end + rows + cols - 2
+
+
+def expected_cycles(gemm: Any, array: Any) -> int:
+    """Return the cycles of a product of sizes m, k, n and groups on an array, fold by fold."""
+    if 0 in (gemm.m, gemm.k, gemm.n):
+        return 0
+    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
+    rows, cols = array.rows, array.cols
+    tiles = range(gemm.groups * -(-gemm.n // cols)), range(0, gemm.m, chunk), range(-(-gemm.k // rows))
+    ms = (min(chunk, gemm.m - start) for _, start, _ in itertools.product(*tiles))
+    *_, (_, swap) = fold_times(ms, rows, cols, double_buffered=array.double_buffered)
+    return swap + (gemm.m - tiles[1][-1]) + rows + cols - 2
 
 
 Operands = Callable[[], tuple[Any, Any]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,11 @@ from systolic.layers import ArrayLayer
 from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.model import Node
-from systolic.reference import oracle
+from systolic.reference import Operands, conv_sums, expected_output, matmul_sums
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
 from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
-from systolic.verifier.expected import expected_output
-from systolic.verifier.expected_products import explicit_pads, matmul_sums
 from systolic.verifier.locate import causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
-from systolic.verifier.operands import Operands, conv_operands
 
 
 def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> VerificationReport:
@@ -141,18 +139,10 @@ def _conv2d(draw: Draw) -> list[Mismatch]:
         f"conv2d {shape_text(x.shape)} {x.dtype}, w {shape_text(w.shape)} {w.dtype}, {options} on {config!r}"
     )
 
-    layout = options["layout"]
-    image = x.shape[2:] if layout == "NCHW" else x.shape[1:3]
-    geometry: dict[str, Any] = {key: options[key] for key in ("stride", "dilation", "groups", "layout")}
-    geometry["pad_value"] = options["x_zero_point"]
-    product_options = {**geometry, "padding": options["padding"]}
-    geometry["pads"] = explicit_pads(
-        options["padding"], image, w.shape[2:], options["stride"], options["dilation"]
-    )
-    expected = oracle.conv2d(x, w, **geometry)
-    out: Any = expected.shape[2:] if layout == "NCHW" else expected.shape[1:3]
-    operands = conv_operands(x, w, out=out, **geometry)
-    run, lowered = partial(engine.conv2d, x, w, **options), lower_conv2d(x, w, **product_options)
+    geometry = dict(options)
+    zero = geometry.pop("x_zero_point")
+    expected, operands = conv_sums(SimpleNamespace(**geometry), x, w, zero)
+    run, lowered = partial(engine.conv2d, x, w, **options), lower_conv2d(x, w, pad_value=zero, **geometry)
     return _in_modes(case, run, lowered, operands, expected, config)
 
 

@@ -21,9 +21,9 @@ from systolic.dataflows import Register
 from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
+from systolic.reference import Operands
 from systolic.reference.pe import Feed, fold_times, wrap32
 from systolic.tiling import Folds
-from systolic.verifier.operands import Operands
 
 
 def causes(config: ArrayConfig) -> list[str]:

@@ -11,8 +11,8 @@ from systolic.config import ArrayConfig
 from systolic.engine.networks import run_layer
 from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.model import Node
+from systolic.reference import tolerance_of
 from systolic.verifier.difference import Difference, difference, mismatch_of_kind
-from systolic.verifier.expected import tolerance_of
 from systolic.verifier.mismatch import Mismatch, NodeVerdict, NotChecked, Rounding
 
 Expected = Callable[[Node, list[np.ndarray]], Mapping[str, np.ndarray]]

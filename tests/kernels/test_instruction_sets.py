@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from support.strategies import (
 from systolic import ArrayConfig, QuantParams, _gemm, _kernels
 from systolic.layers import Conv2d, Dense
 from systolic.machine import wavefront
-from systolic.reference import oracle
+from systolic.reference import conv_sums, expected_output, oracle
 
 MODES = ("cycle", "wavefront")
 THREADS = (1, 2, 3, 7)
@@ -120,7 +121,7 @@ def convolutions(draw: st.DrawFn):
 @given(convolutions())
 def test_conv2d(convolution) -> None:
     x, w, options, pads, zero = convolution
-    expected = oracle.conv2d(x, w, pads=pads, pad_value=zero, **options)
+    expected, _ = conv_sums(SimpleNamespace(padding=pads, **options), x, w, zero)
     array = ArrayConfig(8, 20, activation_dtype=x.dtype.name, weight_dtype=w.dtype.name)
 
     def compute(mode: str, threads: int) -> systolic.Result:
@@ -145,13 +146,7 @@ def test_layers_with_requantization(types: tuple[str, str]) -> None:
     conv = Conv2d(kernels, x=x, w=QuantParams(scales, zeros, types[1], axis=0), y=y, padding=1, groups=2)
     dense = Dense(columns, x=x, w=QuantParams(scales, zeros, types[1], axis=1), y=y)
     images, rows = codes(rng, (2, 6, 9, 11), types[0]), codes(rng, (13, 50), types[0])
-    zx, sy, zy = np.dtype(types[0]).type(5), np.float32(0.05), np.int8(3)
-    expected = (
-        oracle.qlinear_conv(
-            images, np.float32(0.02), zx, kernels, scales, zeros, sy, zy, pads=((1, 1), (1, 1)), groups=2
-        ),
-        oracle.qlinear_matmul(rows, np.float32(0.02), zx, columns, scales, zeros, sy, zy),
-    )
+    expected = expected_output(conv, [images]), expected_output(dense, [rows])
     models = (
         systolic.Model([conv], inputs={"x": ((None, 6, 9, 11), types[0])}),
         systolic.Model([dense], inputs={"x": ((None, 50), types[0])}),

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from systolic.quant import (
     multiplier,
     requantize,
 )
+from systolic.reference.oracle.roundings import normalized, rounded_code
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
 EXTREMES = [
@@ -44,7 +46,7 @@ def raises(error: type[Exception], message: str):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
-# The twins: Python's integers and fractions, no numpy, no floating point.
+# Python's integers and fractions, no numpy, no floating point. The integer roundings are the reference's.
 
 
 def f32(value: Fraction) -> Fraction:
@@ -58,25 +60,6 @@ def f32(value: Fraction) -> Fraction:
     return round(value / step) * step  # round() takes ties of a Fraction to even
 
 
-def i32(value: int) -> int:
-    return (value + 2**31) % 2**32 - 2**31
-
-
-def normalized(m: Fraction) -> tuple[int, int]:
-    """q and e with m = q * 2^(e - 31), as TFLite's QuantizeMultiplier finds them."""
-    if m == 0:
-        return 0, 0
-    e = 0
-    while m >= 1:
-        m, e = m / 2, e + 1
-    while m < Fraction(1, 2):
-        m, e = m * 2, e - 1
-    q = math.floor(m * 2**31 + Fraction(1, 2))
-    if q == 2**31:
-        q, e = q // 2, e + 1
-    return (q, e) if e >= -31 else (0, 0)
-
-
 def half_even(acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
     v = f32(f32(Fraction(acc)) * f32(m))
     return round(min(max(v, Fraction(low - zero_point)), Fraction(high - zero_point))) + zero_point
@@ -88,32 +71,9 @@ def gemmini(acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
     return min(max(v + zero_point, low), high)
 
 
-def tflite(acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
-    q, e = normalized(m)
-    product = i32(acc << max(e, 0)) * q
-    nudged = product + (2**30 if product >= 0 else 1 - 2**30)
-    h = abs(nudged) // 2**31 * (1 if nudged >= 0 else -1)  # C divides towards zero
-    r = max(-e, 0)
-    mask = 2**r - 1
-    v = (h >> r) + ((h & mask) > (mask >> 1) + (h < 0))
-    return min(max(i32(v + zero_point), low), high)
-
-
-def tflite_single(acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
-    q, e = normalized(m)
-    t = 31 - e
-    return min(max(i32(i32((acc * q + (1 << (t - 1))) >> t) + zero_point), low), high)
-
-
-def shift(acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
-    return min(max(math.floor(acc * m + Fraction(1, 2)) + zero_point, low), high)
-
-
 TWINS: dict[str, Callable[..., int]] = {
     "half_even": half_even,
-    "tflite": tflite,
-    "tflite_single": tflite_single,
-    "shift": shift,
+    **{name: partial(rounded_code, name) for name in ("tflite", "tflite_single", "shift")},
     "gemmini": gemmini,
 }
 POWERS = [2.0**-31, 2.0**-20, 2.0**-9, 0.25, 0.5, 1.0, 4.0, 2.0**30]

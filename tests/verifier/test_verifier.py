@@ -16,7 +16,18 @@ import pytest
 import systolic
 from support.strategies import raises
 from support.toy_layers import Halves
-from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, VerificationError, _isolated, cli, verify
+from systolic import (
+    ArrayConfig,
+    Gemm,
+    Model,
+    Node,
+    QuantParams,
+    VerificationError,
+    _isolated,
+    cli,
+    reference,
+    verify,
+)
 from systolic.example import DATA
 from systolic.layers import Dense, Relu
 from systolic.layers.host.activation import Relu as HostRelu
@@ -24,8 +35,9 @@ from systolic.lowered import Lowered
 from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
 from systolic.model import LAYERS
+from systolic.reference.oracle import ORACLES
 from systolic.tiling import estimate_gemm, folds
-from systolic.verifier import VerificationReport, cases, expected
+from systolic.verifier import VerificationReport, cases
 from systolic.verifier.cases import Draw
 
 SMALL = ArrayConfig(8, 8)
@@ -76,9 +88,8 @@ def test_cases_by_number() -> None:
 
 def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
     drawn = {type(cases.draw_layer(Draw(0, number))[0]).__name__ for number in range(3, 200, 4)}
-    known = {cls.__name__ for cls in expected._EXPECTED}
-    unchecked = {cls.__name__ for cls in expected.UNCHECKED}
-    assert drawn <= known and not known & unchecked and known | unchecked == set(LAYERS)
+    # OnnxNode is delegated to evaluators.
+    assert drawn <= set(ORACLES) == set(LAYERS) - {"OnnxNode"}
     # These are drawn; what came later may be checked in its own tests alone.
     assert drawn >= {
         "Add", "AveragePool2d", "Conv2d", "Dense", "DepthwiseConv2d", "Dequantize", "Flatten",
@@ -87,7 +98,7 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
 
 
 def test_layers_without_an_expectation_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    monkeypatch.delitem(ORACLES, "Relu")
     report = verify(dense_model(), np.zeros((2, 20), np.int8))
     assert report.passed and report.checked["layer"] == len(dense_model().nodes) - 1
     assert report.notes == ("nothing to check layers of these kinds against: Relu",)
@@ -97,7 +108,7 @@ def test_layers_without_an_expectation_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_check_of_nothing_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("systolic.verifier.check.UNCHECKED", frozenset({HostRelu}))
+    monkeypatch.delitem(ORACLES, "Relu")
     report = verify(zero_point_model(), np.int8([[1, 2, 3, 9]]))
     assert not report.passed and not report.mismatches and report.checked == {"layer": 0}
     assert "nothing was checked: 0 layers and outputs against reference" in str(report)
@@ -112,7 +123,7 @@ def test_a_fault_in_a_check_hides_nothing(
     def fault(layer: Any, x: np.ndarray) -> np.ndarray:
         raise KeyError("oracle")
 
-    monkeypatch.setitem(expected._EXPECTED, HostRelu, fault)
+    monkeypatch.setitem(ORACLES, "Relu", fault)
     told = "not checked: node 't1' (Relu): the check failed: KeyError: 'oracle'"
     report = verify(dense_model(), node_by_node=True)
     assert report.passed and report.checked == {"layer": 1} and told in report.notes
@@ -133,7 +144,7 @@ def test_each_of_several_outputs_is_checked(monkeypatch: pytest.MonkeyPatch) -> 
     def halves(layer: Any, x: np.ndarray) -> tuple[np.ndarray, ...]:
         return x[:, :2], x[:, 2:] + np.int8(1)
 
-    monkeypatch.setitem(expected._EXPECTED, Halves, halves)
+    monkeypatch.setitem(ORACLES, "Halves", halves)
     inputs: Any = {"x": ((None, 4), "int8")}
     x = np.int8([[1, 2, 3, 4]])
     (mismatch,) = verify(Model([Node(Halves(), "x", ("a", "b"), "s")], inputs=inputs), x).mismatches
@@ -149,8 +160,8 @@ def test_drawn_layers_tell_roundings_apart() -> None:
         layer, inputs, _ = cases.draw_layer(Draw(0, number))
         if type(layer).__name__ not in ("Dense", "Conv2d", "DepthwiseConv2d") or layer.y is None:  # type: ignore[attr-defined]
             continue
-        output = expected.expected_output(layer, inputs)
-        real = expected.expected_output(copy.copy(layer).__class__(**{**vars_of(layer), "y": None}), inputs)
+        output = reference.expected_output(layer, inputs)
+        real = reference.expected_output(copy.copy(layer).__class__(**{**vars_of(layer), "y": None}), inputs)
         steps = real.astype(np.float64) / float(layer.y.scales)  # type: ignore[attr-defined]
         ties = np.abs(steps) % 1 == 0.5
         inside = (output > layer.y.qmin) & (output < layer.y.qmax)  # type: ignore[attr-defined]
@@ -172,7 +183,7 @@ def test_expected_cycles_is_a_second_derivation(double_buffered: bool) -> None:
             accumulator_rows=[None, 2, 7, 64][int(rng.integers(4))],
         )  # fmt: skip
         gemm = Gemm(m, k, n, groups=int(rng.integers(1, 4)))
-        cycles = expected.expected_cycles(gemm, config)
+        cycles = reference.expected_cycles(gemm, config)
         assert cycles == estimate_gemm(gemm, config).cycles
         if len(folds(gemm, array=config)):
             last = folds(gemm, array=config)[-1]

@@ -1,15 +1,9 @@
-"""Exact results in plain numpy: the second derivation of everything the package computes.
+"""One oracle per operator in plain numpy: the second derivation of everything the package computes.
 
-Arrays and scalars in, arrays out; nothing of the package is used here, so that an agreement
-means something. The ways are chosen to differ from those of the layers and of the array:
-
-- products are blocked floating-point ones, each block short enough to be exact, rather than
-  integer loops;
-- a convolution is a sum over kernel offsets of products over channels: no im2col;
-- zero points are subtracted from the codes first, rather than corrected for in the sums;
-- a fused multiply-add is rounded once by looking at the exact error of the double sum;
-- operators that move elements look each of them up by its place; functions that no standard rounds (exp,
-  float sums) are computed in double precision or wider, and compared within a tolerance.
+``ORACLES`` maps the name of a layer's class to a function of the layer, of which only fields are read, and
+of the arrays that it reads. Nothing of the package is used here, so that an agreement means something. The
+ways are chosen to differ from those of the layers and of the array: each file says how. Functions that no
+standard rounds (exp, float sums) are computed in double precision or wider, and compared within a tolerance.
 
 In the formulas ``f32`` rounds to IEEE binary32, ``rne`` to the nearest integer with ties to even,
 ``sat`` clamps to the output type; ``s`` is a scale (float32), ``z`` a zero point, q a stored
@@ -20,68 +14,122 @@ ONNX leaves open: ONNX Runtime's CPU provider (``onnxruntime/core/mlas/lib`` and
 ``onnxruntime/contrib_ops/cpu/quantization``), as released in 1.32.
 """
 
-from systolic.reference.oracle._elementwise import qlinear_add, qlinear_sigmoid, relu
-from systolic.reference.oracle._pieces import concat, expand, gather, look_up, nearest, pad, transpose
-from systolic.reference.oracle._pools import max_pool, qlinear_average_pool, qlinear_global_average_pool
-from systolic.reference.oracle._products import conv2d, conv_integer, matmul, matmul_integer, wrap_int32
-from systolic.reference.oracle._reals import (
-    arg_max,
-    average_windows,
-    batch_normalization,
-    binary,
-    conv,
-    conv_transpose,
-    function,
-    layer_normalization,
-    matmul_real,
-    max_windows,
-    reduce,
-    softmax,
-)
-from systolic.reference.oracle._scaled import (
-    dequantize_linear,
-    qlinear_conv,
-    qlinear_matmul,
-    quantize_linear,
-    requantize,
-)
-from systolic.reference.oracle._windows import auto_pads
+from __future__ import annotations
 
-__all__ = [
-    "arg_max",
-    "auto_pads",
-    "average_windows",
-    "batch_normalization",
-    "binary",
-    "concat",
-    "conv",
-    "conv2d",
-    "conv_integer",
-    "conv_transpose",
-    "dequantize_linear",
-    "expand",
-    "function",
-    "gather",
-    "layer_normalization",
-    "look_up",
-    "matmul",
-    "matmul_integer",
-    "matmul_real",
-    "max_pool",
-    "max_windows",
-    "nearest",
-    "pad",
-    "qlinear_add",
-    "qlinear_average_pool",
-    "qlinear_conv",
-    "qlinear_global_average_pool",
-    "qlinear_matmul",
-    "qlinear_sigmoid",
-    "quantize_linear",
-    "reduce",
-    "relu",
-    "requantize",
-    "softmax",
-    "transpose",
-    "wrap_int32",
-]
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from systolic.reference.oracle import (
+    contrib,
+    convolutions,
+    elementwise,
+    normalizations,
+    pools,
+    products,
+    quantized,
+    shapes,
+)
+from systolic.reference.oracle.products import matmul as matmul
+
+ORACLES: dict[str, Callable[..., Any]] = {
+    "Add": quantized.add,
+    "ArgMax": normalizations.arg_max,
+    "AveragePool": pools.average_pool,
+    "AveragePool2d": pools.qlinear_average_pool,
+    "BatchNormalization": normalizations.batch_normalization,
+    "Binary": elementwise.binary,
+    "Cast": elementwise.cast,
+    "Clip": elementwise.clip,
+    "Concat": shapes.concat,
+    "Conv1d": convolutions.quantized_conv,
+    "Conv2d": convolutions.quantized_conv,
+    "Conv3d": convolutions.quantized_conv,
+    "ConvInteger": convolutions.conv_integer,
+    "Dense": products.dense,
+    "DepthwiseConv2d": convolutions.quantized_conv,
+    "Dequantize": quantized.dequantize,
+    "DequantizeLinear": quantized.dequantize_linear,
+    "DynamicQuantize": quantized.dynamic_quantize,
+    "Expand": shapes.expand,
+    "Fill": shapes.fill,
+    "Flatten": shapes.flatten,
+    "FloatConv": convolutions.float_conv,
+    "FloatConv2d": convolutions.float_conv_2d,
+    "FloatConvTranspose": convolutions.conv_transpose,
+    "FloatDense": products.float_dense,
+    "FloatMatMul": products.float_matmul,
+    "Gather": shapes.gather,
+    "GlobalAveragePool": pools.global_average_pool,
+    "GlobalAveragePool2d": pools.qlinear_global_average_pool,
+    "Identity": shapes.identity,
+    "LayerNormalization": normalizations.layer_normalization,
+    "MatMul": products.quantized_matmul,
+    "MatMulInteger": products.matmul_integer,
+    "MatMulIntegerToFloat": products.matmul_integer_to_float,
+    "MaxPool": pools.max_pool,
+    "MaxPool2d": pools.max_pool,
+    "MaxPoolIndices": pools.max_pool_indices,
+    "Op": contrib.op,
+    "Pad": shapes.pad,
+    "QLinearAveragePool": pools.qlinear_average_pool,
+    "QLinearConcat": quantized.qlinear_concat,
+    "QLinearConv": convolutions.qlinear_conv,
+    "QLinearGlobalAveragePool": pools.qlinear_global_average_pool,
+    "QLinearLeakyRelu": quantized.leaky_relu,
+    "QLinearMatMul": products.qlinear_matmul,
+    "QLinearMul": quantized.mul,
+    "QLinearSigmoid": quantized.sigmoid,
+    "QLinearSoftmax": quantized.softmax,
+    "QLinearWhere": quantized.qlinear_where,
+    "Quantize": quantized.quantize,
+    "QuantizeLinear": quantized.quantize_linear,
+    "Reduce": normalizations.reduce,
+    "Relu": elementwise.relu,
+    "Reshape": shapes.reshape,
+    "Resize": shapes.resize,
+    "ShapeOf": shapes.shape_of,
+    "Slice": shapes.slices,
+    "Softmax": normalizations.softmax,
+    "Split": shapes.split,
+    "Squeeze": shapes.squeeze,
+    "Transpose": shapes.transpose,
+    "Unary": elementwise.unary,
+    "Unsqueeze": shapes.unsqueeze,
+    "Where": elementwise.where,
+}
+"""Oracles by the name of the layer's class: each takes the layer and the arrays that it reads."""
+
+ROUNDED: frozenset[str] = frozenset(
+    {
+        "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatDense", "FloatMatMul",
+        "GlobalAveragePool", "LayerNormalization", "Softmax",
+        "ReduceMean", "ReduceProd", "ReduceSum", "Pow", *elementwise.REAL_FUNCTIONS,
+        "BiasGelu",
+    }
+)  # fmt: skip
+"""Operators whose float results no standard fixes in every bit."""
+
+_TOLERANCES = {"float16": 2.0**-9, "float32": 1e-5, "float64": 1e-9}
+
+
+def has_oracle(layer: Any) -> bool:
+    """Whether there is a second derivation of a layer's output."""
+    return type(layer).__name__ in ORACLES
+
+
+def expected_output(layer: Any, inputs: Sequence[np.ndarray]) -> Any:
+    """Return the output of a layer on these inputs, a tuple if it has several: see ``tolerance_of``."""
+    with np.errstate(all="ignore"):  # infinity and NaN are results like any other
+        return ORACLES[type(layer).__name__](layer, *inputs)
+
+
+def tolerance_of(layer: Any, dtype: np.dtype) -> float:
+    """Return by how much a layer's output may differ from the oracle's, as part of its largest value.
+
+    0, every bit, for integers and for floats that IEEE 754 or a runtime's published kernel fixes; for other
+    floats the possible difference of two orders of summation, or of two approximations such as of exp.
+    """
+    operator = getattr(layer, "operation", type(layer).__name__)
+    return _TOLERANCES.get(dtype.name, 0.0) if operator in ROUNDED else 0.0
