@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import systolic
+from support.oracle_cases import exact_u8s8
 from systolic import ArrayConfig, QuantParams, SystolicArray, _gemm, _kernels, benchmark, cli, matmul
 from systolic.benchmark import sections as parts
 from systolic.benchmark import timing
@@ -244,6 +245,8 @@ def test_onnxruntime_gets_the_same_product() -> None:
     pytest.importorskip("onnx")
     for types in parts.SIGNS:
         x, w = parts.operands(5, 7, 3, *types)
+        if types == ("uint8", "int8") and not exact_u8s8():
+            x //= 2  # seven bits, which its sums of pairs hold
         beside = parts.by_onnxruntime(x, w, 1)
         assert beside is not None and str(x.dtype) in beside[0]
         np.testing.assert_array_equal(beside[1](), parts.kernel(x, w)())
@@ -438,6 +441,8 @@ def resnet50(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All of the script, on a network that is small: bench_resnet50.py builds the large one."""
+    if not exact_u8s8():
+        pytest.skip("ONNX Runtime's uint8 x int8 saturates on this processor, so the script prints no times")
     common = ["--network", "residual", "--image", "32", "--rounds", "1", "--threads", "1"]
     resnet50.main([*common, "--out", str(tmp_path), "--json"])
     values = json.loads(capsys.readouterr().out)
