@@ -29,6 +29,8 @@ MOVED = {
 """The module that has a name which was at the top of the package."""
 
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
+    "Dequantize": ("DequantizeLinear", None),
+    "Quantize": ("QuantizeLinear", None),
     "ReshapeTo": ("Reshape", lambda *, allowzero=False: {"allowzero": allowzero}),
 }
 """The new class of an old one in `systolic.layers`, by name, and how its fields become the new one's.

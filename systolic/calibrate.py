@@ -99,7 +99,7 @@ def quantize_model(
     >>> model
     <Model 'model': 3 layers, x (?, 16) float32 -> t1>
     >>> [type(node.layer).__name__ for node in model.nodes]
-    ['Quantize', 'Dense', 'Dense']
+    ['QuantizeLinear', 'Dense', 'Dense']
     """
     _check.choice(method, "method", METHODS)
     _check.choice(activations, "activations", _check.OPERAND_DTYPES)
@@ -310,7 +310,7 @@ class _Quantizer:
             elif name not in self.real and name not in self.source.inputs and name not in outputs:
                 codes = self._read(name)
                 self.nodes.append(
-                    Node(layers.Dequantize(self.params[name]), (codes,), name, f"{name}.dequantize")
+                    Node(layers.DequantizeLinear(self.params[name]), (codes,), name, f"{name}.dequantize")
                 )
             outputs.append(name)
         return Model(
@@ -347,7 +347,7 @@ class _Quantizer:
         if tensor in self.source.constants:
             self.constants[name] = quantize(self.source.constants[tensor], params)
         else:
-            self.nodes.append(Node(layers.Quantize(params), (tensor,), name, f"{tensor}.quantize"))
+            self.nodes.append(Node(layers.QuantizeLinear(params), (tensor,), name, f"{tensor}.quantize"))
         return name
 
     def _write(self, tensor: str, params: QuantParams) -> str:

@@ -12,6 +12,7 @@ from systolic.layers.host import (
     pieces,
     qlinear,
     qlinear_table,
+    quantize,
     reshape,
     shaping,
     transformer,
@@ -20,7 +21,7 @@ from systolic.layers.host import (
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    matmul, add, arithmetic, dynamic, normalize, pieces, qlinear, qlinear_table, reshape, shaping,
+    matmul, add, arithmetic, dynamic, normalize, pieces, qlinear, qlinear_table, quantize, reshape, shaping,
     transformer, windows,
 )  # fmt: skip
 

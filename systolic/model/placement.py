@@ -103,7 +103,7 @@ def _codes_before(tensor: str, known: Mapping[str, Tensor], writers: Mapping[str
     passing = (layers.Transpose, layers.Reshape, layers.Flatten, layers.Squeeze)
     while tensor in writers:
         node = writers[tensor]
-        if isinstance(node.layer, layers.Dequantize | layers.DequantizeLinear):
+        if isinstance(node.layer, layers.DequantizeLinear):
             return known[node.inputs[0]][1]
         if not isinstance(node.layer, passing):
             return None

@@ -270,13 +270,13 @@ def _reals(draw: Draw, params: QuantParams) -> np.ndarray:
 
 def _quantize(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     params = draw.params(channels=draw.size(9), axis=1)
-    return layers.Quantize(params), [_reals(draw, params)]
+    return layers.QuantizeLinear(params), [_reals(draw, params)]
 
 
 def _dequantize(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     channels = draw.size(9)
     params = draw.params(channels=channels, axis=1)
-    return layers.Dequantize(params), [draw.codes((draw.size(9), channels), params.dtype)]
+    return layers.DequantizeLinear(params), [draw.codes((draw.size(9), channels), params.dtype)]
 
 
 def _relu(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
@@ -311,12 +311,12 @@ _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Conv2d": _conv,
     "Dense": _dense,
     "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
-    "Dequantize": _dequantize,
+    "DequantizeLinear": _dequantize,
     "Flatten": _flatten,
     "GlobalAveragePool2d": _global_pool,
     "Identity": _identity,
     "MaxPool2d": _pool,
-    "Quantize": _quantize,
+    "QuantizeLinear": _quantize,
     "Relu": _relu,
     "Reshape": _reshape,
 }

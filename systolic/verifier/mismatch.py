@@ -185,10 +185,10 @@ class Rounding:
     Examples
     --------
     >>> from systolic.verifier import Rounding
-    >>> text = str(Rounding(7, 2, "q", "Quantize", "codes", 1, 64, 1, {"y": 0.25}))
+    >>> text = str(Rounding(7, 2, "q", "QuantizeLinear", "codes", 1, 64, 1, {"y": 0.25}))
     >>> for part in text.split(" because "):
     ...     print(part)
-    7 nodes equal; at node 'q' (Quantize), 1 of 64 values differ by one
+    7 nodes equal; at node 'q' (QuantizeLinear), 1 of 64 values differ by one
     of a float rounding before it; outputs therefore differ by at most 0.25
     """
 

@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "quantize": (lambda: quantize(ones(5, 3, dtype=F), SCALES), "not 3 (5, 3); they fit axis=0"),
     "quantize nowhere": (lambda: quantize(ones(4, 3, dtype=F), SCALES), "one per scale, not 3 (4, 3)"),
     "dequantize": (lambda: systolic.dequantize(ones(5, 3, 5), SCALES), "; they fit axis=0 or axis=2"),
-    "Quantize": (lambda: systolic.layers.Quantize(SCALES).output_shape((5, 3)), "not (5, 3); they fit axis=0"),
+    "QuantizeLinear": (lambda: systolic.layers.QuantizeLinear(SCALES).output_shape((5, 3)), "not (5, 3); they fit axis=0"),
     "DequantizeLinear": (
         lambda: systolic.layers.DequantizeLinear(axis=1).output_shape((5, 3), (5,)),
         "; they fit axis=0",

@@ -267,14 +267,14 @@ def test_relu_costs_no_layer() -> None:
     rng = np.random.default_rng(0)
     model = quantize_model(residual(rng), real(rng, 8, 2, 6, 6))
     kinds = [type(node.layer).__name__ for node in model.nodes]
-    assert kinds == ["Quantize", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool2d", "Flatten", "Dense", "Dense"]
+    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool2d", "Flatten", "Dense", "Dense"]
     layer: Any = model.nodes[1].layer
     assert layer.y.zero_point == -128
     # Where the sum before it is wanted too, the Relu stays.
     source = residual(rng)
     both = Model(source.nodes, inputs=source.inputs, outputs=["c", "logits"])
     kinds = [type(node.layer).__name__ for node in quantize_model(both, real(rng, 8, 2, 6, 6)).nodes]
-    assert kinds.count("Relu") == 1 and kinds[-1] == "Dequantize"
+    assert kinds.count("Relu") == 1 and kinds[-1] == "DequantizeLinear"
 
 
 def test_inputs_outputs_and_names_stay() -> None:
@@ -307,7 +307,7 @@ def test_pools_of_means() -> None:
     floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
     model = quantize_model(floats, x, activations="uint8")
     assert [type(node.layer).__name__ for node in model.nodes[1:]] == [
-        "Conv2d", "AveragePool2d", "GlobalAveragePool2d", "Flatten", "Dequantize",
+        "Conv2d", "AveragePool2d", "GlobalAveragePool2d", "Flatten", "DequantizeLinear",
     ]  # fmt: skip
     (ours,) = run(model, x, mode="wavefront").outputs.values()
     (theirs,) = run(Model(floats, inputs={"x": ((None, 2, 8, 8), "float32")}), x).outputs.values()
@@ -365,9 +365,9 @@ def test_bad_arguments(call: Any, error: type[Exception], message: str) -> None:
 def test_other_layers_are_named() -> None:
     q = systolic.QuantParams(1.0)
     with pytest.raises(
-        TypeError, match=r"^node 'coded' is a Quantize; quantize_model takes the float layers Add, "
+        TypeError, match=r"^node 'coded' is a QuantizeLinear; quantize_model takes the float layers Add, "
     ):
-        quantize_model([Node(systolic.layers.Quantize(q), ("x",), "y", "coded")], X)
+        quantize_model([Node(systolic.layers.QuantizeLinear(q), ("x",), "y", "coded")], X)
 
 
 # Against ONNX Runtime

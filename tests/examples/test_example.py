@@ -32,7 +32,7 @@ def test_equality_sees_a_difference() -> None:
     assert other == model
     last = model.nodes[-1]
     changed = systolic.Node(
-        systolic.layers.Dequantize(systolic.QuantParams(0.125)), last.inputs, last.output, last.name
+        systolic.layers.DequantizeLinear(systolic.QuantParams(0.125)), last.inputs, last.output, last.name
     )
     assert model != Model(
         [*model.nodes[:-1], changed], inputs=model.inputs, outputs=model.outputs, name=model.name

@@ -308,10 +308,10 @@ def test_either_meaning(tmp_path: Path) -> None:
     assert [type(node.layer).__name__ for node in systolic.load_onnx(path).nodes] == ["Add"]
     written = systolic.load_onnx(path, qdq="float")
     assert [type(node.layer).__name__ for node in written.nodes] == [
-        "Dequantize",
-        "Dequantize",
+        "DequantizeLinear",
+        "DequantizeLinear",
         "Add",
-        "Quantize",
+        "QuantizeLinear",
     ]
     a, b = np.arange(-60, 60, 10, dtype=np.int8).reshape(3, 4), np.full((3, 4), 7, np.int8)
     real = F(a) * F(0.25) + (F(b) - 1) * F(0.75)

@@ -176,8 +176,8 @@ def others(draw: st.DrawFn) -> Drawn:
     of = draw(params(dtype) | params(dtype, shape[axis], axis))
     return draw(
         st.sampled_from([
-            (systolic.layers.Quantize(of), shape, "float32"),
-            (systolic.layers.Dequantize(of), shape, dtype),
+            (systolic.layers.QuantizeLinear(of), shape, "float32"),
+            (systolic.layers.DequantizeLinear(of), shape, dtype),
             (systolic.layers.Relu(), shape, "float32"),
             (systolic.layers.Relu(), shape, "int8"),
             (systolic.layers.Flatten(axis), shape, dtype),
@@ -250,7 +250,7 @@ def whole() -> Model:
     rng = np.random.default_rng(0)
     u8, wide = QuantParams(0.25, 100, "uint8"), QuantParams(2.0, 7, "uint8")
     nodes = [
-        Node(systolic.layers.Quantize(u8), ("image",), "image codes"),
+        Node(systolic.layers.QuantizeLinear(u8), ("image",), "image codes"),
         Node(
             systolic.layers.Conv2d(
                 codes(rng, (4, 1, 3, 3), "uint8"), x=u8, w=QuantParams([0.1, 0.2, 0.3, 0.4], 3, "uint8", axis=0),
@@ -353,7 +353,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "float32 from a convolution": (
         lambda: systolic.layers.Conv2d(EYE.reshape(4, 4, 1, 1), x=ONE, w=ONE, y=None),
         IMAGE,
-        "node 'y' (Conv2d): ONNX has no convolution of codes to float32; give it y, and a Dequantize after it",
+        "node 'y' (Conv2d): ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it",
     ),
     "transposed stack": (
         lambda: systolic.layers.MatMul(ONE, ONE, ONE, transpose_w=True),

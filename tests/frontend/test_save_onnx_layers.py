@@ -227,7 +227,7 @@ MORE: dict[str, tuple[Layer, list[Spec], int]] = {
     "sum over all": (layers.Reduce("ReduceSum", None), [((2, 3), F32)], OPSET),
     "Softmax of an axis": (layers.Softmax(0), [((2, 3), F32)], OPSET),
     "MatMul": (layers.FloatMatMul(), [((2, 2, 3), F32), ((3, 4), F32)], OPSET),
-    "codes without a zero point": (layers.QuantizeLinear("int16"), [((2, 3), F32), ((3,), F32)], 21),
+    "codes without a zero point": (layers.QuantizeLinear(dtype="int16"), [((2, 3), F32), ((3,), F32)], 21),
     "plain product of codes": (
         layers.QLinearMatMul(), [*READS["QLinearMatMul"][0][:3], ((2, 4), "int8"), *READS["QLinearMatMul"][0][4:8]], OPSET,
     ),
@@ -286,7 +286,7 @@ def test_a_type_that_no_operator_set_takes(tmp_path: Path) -> None:
 def test_an_evaluated_node_by_other_names(tmp_path: Path) -> None:
     nodes = [
         Node(SUMS, ("numbers", "along"), "sums", "running sums"),
-        Node(layers.Quantize(QuantParams(0.5)), ("sums",), "y"),
+        Node(layers.QuantizeLinear(QuantParams(0.5)), ("sums",), "y"),
     ]
     model = Model(nodes, inputs={"numbers": ((None, 3), F32), "along": ((), "int64")})
     feeds = {"numbers": np.float32([[1, 2, 3]]), "along": np.array(1)}
@@ -299,7 +299,7 @@ def test_an_evaluated_node_by_other_names(tmp_path: Path) -> None:
 
 def test_an_evaluated_node_beside_microsofts(tmp_path: Path) -> None:
     """The domain of the other node is no part of what the evaluated one means."""
-    nodes = [Node(SUMS, ("x", "axis"), "y0"), Node(layers.Quantize(P), ("y0",), "q"),
+    nodes = [Node(SUMS, ("x", "axis"), "y0"), Node(layers.QuantizeLinear(P), ("y0",), "q"),
              Node(layers.QLinearSigmoid(P, Q), ("q",), "y")]  # fmt: skip
     model = Model(nodes, inputs={"x": ((2, 3), F32), "axis": ((), "int64")})
     save_onnx(model, tmp_path / "m.onnx")

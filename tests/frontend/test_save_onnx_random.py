@@ -196,11 +196,11 @@ def float_convolution(factor: float) -> Model:
     """A convolution of floats between codes, whose bias has a scale of its own."""
     q, bias = QuantParams(0.5), QuantParams(0.25 * factor, 0, "int32")
     nodes = [
-        Node(layers.Dequantize(q), ("x",), "a"),
-        Node(layers.Dequantize(q), ("w",), "b"),
-        Node(layers.Dequantize(bias), ("c",), "d"),
+        Node(layers.DequantizeLinear(q), ("x",), "a"),
+        Node(layers.DequantizeLinear(q), ("w",), "b"),
+        Node(layers.DequantizeLinear(bias), ("c",), "d"),
         Node(layers.FloatConv(**ONES), ("a", "b", "d"), "f"),
-        Node(layers.Quantize(q), ("f",), "y"),
+        Node(layers.QuantizeLinear(q), ("f",), "y"),
     ]
     constants = {"w": np.int8(np.arange(-4, 4).reshape(2, 1, 2, 2)), "c": np.int32([100, -7])}
     return Model(nodes, inputs={"x": ((1, 1, 4, 4), "int8")}, constants=constants)
@@ -223,7 +223,7 @@ def test_a_moved_output_is_not_quantized(path: Path) -> None:
     nodes = [
         Node(layers.Unary("Neg"), ("a",), "x"),
         Node(layers.Transpose((1, 0)), ("x",), "t"),
-        Node(layers.Quantize(CODES), ("t",), "y"),
+        Node(layers.QuantizeLinear(CODES), ("t",), "y"),
     ]
     model = Model(nodes, inputs={"a": ((2, 2), "float32")}, outputs=["x", "y"])
     saved(model, path)
@@ -351,8 +351,8 @@ def test_notes_of_what_is_not_there(path: Path) -> None:
 @pytest.mark.parametrize("outputs", (["y"], ["x", "y"], ["t", "y"]))
 def test_an_own_maximum_stays(path: Path, outputs: list[str]) -> None:
     """A Max that no guard is: of two tensors, or of one that is an output."""
-    nodes = [Node(layers.Dequantize(CODES), ("c",), "x"), Node(layers.Binary("Max"), ("x", "x"), "t"),
-             Node(layers.Quantize(CODES), ("t",), "y")]  # fmt: skip
+    nodes = [Node(layers.DequantizeLinear(CODES), ("c",), "x"), Node(layers.Binary("Max"), ("x", "x"), "t"),
+             Node(layers.QuantizeLinear(CODES), ("t",), "y")]  # fmt: skip
     saved(Model(nodes, inputs={"c": ((2,), "int8")}, outputs=outputs), path)
 
 
@@ -385,7 +385,7 @@ def test_names_within_a_subgraph_are_taken(path: Path) -> None:
     proto = onnx.helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
     data = np.frombuffer(proto.SerializeToString(), np.uint8)
     layer = OnnxNode("If", data, ("c", "x"), ("bool", "float32"), ("float32",), (("", 17),))
-    nodes = [Node(layer, ("c", "x"), "y"), Node(layers.Quantize(CODES), ("y",), "q")]
+    nodes = [Node(layer, ("c", "x"), "y"), Node(layers.QuantizeLinear(CODES), ("y",), "q")]
     model = Model(nodes, inputs={"c": ((), "bool"), "x": ((2,), "float32")})
     saved(model, path)
     check_runtime(model, {"c": np.array(True), "x": F([1, -2])}, path)
@@ -429,10 +429,10 @@ def test_what_has_no_form(tmp_path: Path, case: str) -> None:
 
 OTHERS: dict[str, tuple[Any, Any, tuple[int, ...], str]] = {
     "a channel of its own": (
-        layers.Quantize(QuantParams([0.5], [3], axis=0)), layers.Quantize(QuantParams(0.5, 3)), (1, 2), "float32"
+        layers.QuantizeLinear(QuantParams([0.5], [3], axis=0)), layers.QuantizeLinear(QuantParams(0.5, 3)), (1, 2), "float32"
     ),
     "one zero point": (
-        layers.Quantize(QuantParams([0.5, 1], 3, axis=0)), layers.Quantize(QuantParams([0.5, 1], [3, 3], axis=0)),
+        layers.QuantizeLinear(QuantParams([0.5, 1], 3, axis=0)), layers.QuantizeLinear(QuantParams([0.5, 1], [3, 3], axis=0)),
         (2, 2), "float32",
     ),
     "a window's integers": (

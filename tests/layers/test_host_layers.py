@@ -17,11 +17,11 @@ from hypothesis.extra import numpy as hnp
 from systolic.layers.host import (
     Add,
     AveragePool2d,
-    Dequantize,
+    DequantizeLinear,
     Flatten,
     GlobalAveragePool2d,
     MaxPool2d,
-    Quantize,
+    QuantizeLinear,
     Relu,
     Reshape,
     _pairs,
@@ -110,9 +110,9 @@ def run(layer, *inputs: np.ndarray) -> np.ndarray:
 # Every layer: a value that describes itself
 
 LAYERS = [
-    Quantize(TENTH),
-    Quantize(QuantParams([1.0, 0.1], [3, 4], axis=1)),
-    Dequantize(QuantParams(0.1, dtype="int32")),
+    QuantizeLinear(TENTH),
+    QuantizeLinear(QuantParams([1.0, 0.1], [3, 4], axis=1)),
+    DequantizeLinear(QuantParams(0.1, dtype="int32")),
     Add(),
     Add(TENTH, HALF, ONE),
     Relu(),
@@ -181,10 +181,10 @@ def test_empty_batch(layer):
     for name in ("a", "x"):
         dtype = getattr(getattr(layer, name, None), "dtype", dtype)
     x = np.zeros((0, 2, 4, 4), dtype)
-    assert run(layer, *[x] * layer.inputs).size == 0
+    assert run(layer, *[x] * (layer.inputs or 1)).size == 0
 
 
-# Quantize, Dequantize
+# QuantizeLinear, DequantizeLinear
 
 
 @FEW
@@ -194,28 +194,28 @@ def test_quantize_and_dequantize_layers(p, seed):
     x = (np.random.default_rng(seed).integers(-300, 300, (2, 3)) * np.float32(0.5 * p.scale)).astype(
         np.float32
     )
-    same(run(Quantize(p), x), quantize(x, p))
-    same(run(Quantize(p), x), ort_run("QuantizeLinear", [x, p.scales, p.zero_points]))
+    same(run(QuantizeLinear(p), x), quantize(x, p))
+    same(run(QuantizeLinear(p), x), ort_run("QuantizeLinear", [x, p.scales, p.zero_points]))
     q = codes(seed, (2, 3), p.dtype)
-    same(run(Dequantize(p), q), dequantize(q, p))
+    same(run(DequantizeLinear(p), q), dequantize(q, p))
 
 
 def test_quantize_layers_refuse():
     per_channel = QuantParams([1.0, 2.0], axis=1)
-    with raises(TypeError, "Quantize takes float32 or float64 or float16, not int8"):
-        Quantize(ONE).apply(np.zeros(3, np.int8))
-    with raises(TypeError, "Dequantize takes int8, not uint8, as its parameters say"):
-        Dequantize(ONE).output_dtype("uint8")
-    for layer in (Quantize(per_channel), Dequantize(per_channel)):
+    with raises(TypeError, "QuantizeLinear takes float32 or float64 or float16, not int8"):
+        QuantizeLinear(ONE).apply(np.zeros(3, np.int8))
+    with raises(TypeError, "DequantizeLinear takes int8, not uint8, as its parameters say"):
+        DequantizeLinear(ONE).output_dtype("uint8")
+    for layer in (QuantizeLinear(per_channel), DequantizeLinear(per_channel)):
         name = type(layer).__name__
         with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2, 3); they fit axis=0"):
             layer.output_shape((2, 3))
         with raises(ValueError, f"{name} takes 2 channels along axis 1, one per scale, not (2,); they fit axis=0"):
             layer.output_shape((2,))
     with raises(TypeError, "y must be a QuantParams of int8 or uint8, not int32"):
-        Quantize(QuantParams(1.0, dtype="int32"))
+        QuantizeLinear(QuantParams(1.0, dtype="int32"))
     with raises(TypeError, "x must be a QuantParams, not float 0.5"):
-        Dequantize(0.5)
+        DequantizeLinear(0.5)
 
 
 # Add
@@ -860,8 +860,8 @@ def test_large_tensors_are_quantized_in_parts(monkeypatch: pytest.MonkeyPatch) -
 
     x = np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
     params = QuantParams(0.1, 3)
-    codes = Quantize(params).apply(x)
-    numbers = Dequantize(params).apply(codes)
+    codes = QuantizeLinear(params).apply(x)
+    numbers = DequantizeLinear(params).apply(codes)
     monkeypatch.setattr(quantize, "MOVED", 10)
-    np.testing.assert_array_equal(Quantize(params).apply(x), codes, strict=True)
-    np.testing.assert_array_equal(Dequantize(params).apply(codes), numbers, strict=True)
+    np.testing.assert_array_equal(QuantizeLinear(params).apply(x), codes, strict=True)
+    np.testing.assert_array_equal(DequantizeLinear(params).apply(codes), numbers, strict=True)

@@ -28,7 +28,7 @@ def test_floats_and_wide_codes() -> None:
     wide = QuantParams(0.5, dtype="int8")
     nodes = [
         Node(layers.FloatMatMul(), ("x", "w"), "real", "real"),
-        Node(layers.Dequantize(wide), "q", "narrow"),
+        Node(layers.DequantizeLinear(wide), "q", "narrow"),
         Node(layers.FloatMatMul(), ("narrow", "w"), "of codes", "of 8 bits"),
         Node(layers.DequantizeLinear(), ("q16", "scale"), "far", "dequantizes"),
         Node(layers.Reshape((-1, 2)), "far", "shaped"),

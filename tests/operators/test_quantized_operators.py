@@ -256,11 +256,11 @@ def test_opsets(folder: Path, opset: int, dtype: str) -> None:
         more |= {"precision": FLOAT}
     case = om.single("QuantizeLinear", [x, scale, zero], opset=opset, **more)
     check(folder, case)
-    assert layers_of(case, folder) == ["Quantize"]
+    assert layers_of(case, folder) == ["QuantizeLinear"]
     q = np.arange(20).astype(dtype).reshape(4, 5)
     case = om.single("DequantizeLinear", [q, scale, zero], opset=opset)
     check(folder, case)
-    assert layers_of(case, folder) == ["Dequantize"]
+    assert layers_of(case, folder) == ["DequantizeLinear"]
     if opset >= 13:
         per_axis = [q, np.arange(1, 6).astype(F), np.arange(5).astype(dtype)]
         check(folder, om.single("DequantizeLinear", per_axis, opset=opset, axis=-1))
@@ -296,12 +296,12 @@ def test_empty_and_scalar(folder: Path) -> None:
         x = np.full(shape, 1.5, F)
         check(folder, om.single("QuantizeLinear", [x, F(1), np.int16(3)]))
         check(folder, om.single("DequantizeLinear", [x.astype(np.int16), F(0.5), np.int16(3)]))
-    blocked = QuantizeLinear("int8", axis=0, block_size=2)
+    blocked = QuantizeLinear(dtype="int8", axis=0, block_size=2)
     assert blocked.apply(np.zeros((0, 3), F), np.zeros((0, 3), F)).shape == (0, 3)
     # Longer than what is worked on at a time, short last block.
     x, scale = np.arange(3 * 70_000, dtype=F).reshape(3, 70_000), np.ones((3, 2), F)
     scale[:, 1] = 2
-    result = QuantizeLinear("uint16", block_size=40_000).apply(x, scale)
+    result = QuantizeLinear(dtype="uint16", block_size=40_000).apply(x, scale)
     expected = np.concatenate([x[:, :40_000], x[:, 40_000:] / 2], 1)
     np.testing.assert_array_equal(result, np.minimum(np.rint(expected), 65535))
 
@@ -714,19 +714,19 @@ PER_CHANNEL = QuantParams([1.0, 2.0], axis=0)
             "spans 9 pixels of the axis 2",
         ),
         (lambda: QLinearGlobalAveragePool(P, P).output_shape((1, 2)), ValueError, "at least one element"),
-        (lambda: QuantizeLinear("int32"), ValueError, "dtype must be one of"),
-        (lambda: QuantizeLinear("int8").apply(X), TypeError, "takes 2 inputs or 3, not 1"),
+        (lambda: QuantizeLinear(dtype="int32"), ValueError, "dtype must be one of"),
+        (lambda: QuantizeLinear(dtype="int8").apply(X), TypeError, "takes 2 inputs or 3, not 1"),
         (
-            lambda: QuantizeLinear("int8").apply(X, S, np.uint8(0)),
+            lambda: QuantizeLinear(dtype="int8").apply(X, S, np.uint8(0)),
             TypeError,
             "takes int8, not uint8, as a zero point",
         ),
         (
-            lambda: QuantizeLinear("int8").apply(X, np.ones(4, F), Z),
+            lambda: QuantizeLinear(dtype="int8").apply(X, np.ones(4, F), Z),
             ValueError,
             "zero point of the scale's shape",
         ),
-        (lambda: QuantizeLinear("int8", axis=3).apply(X, np.ones(4, F)), ValueError, "has an axis 3"),
+        (lambda: QuantizeLinear(dtype="int8", axis=3).apply(X, np.ones(4, F)), ValueError, "has an axis 3"),
         (lambda: DequantizeLinear().apply(X, S), TypeError, "takes int8 or uint8 or int16"),
         (lambda: DequantizeLinear(block_size=3).apply(Q8, S), ValueError, "takes a scale \\(2, 2\\)"),
         (lambda: DequantizeLinear(dtype="float64"), ValueError, "dtype must be one of"),

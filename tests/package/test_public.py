@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import systolic
-from systolic import _renamed, layers
+from systolic import QuantParams, _renamed, layers
 from systolic.model import archive
 
 WORKLOAD = """Gemm Model Node QuantParams TensorSpec UnsupportedOperator dequantize layers load_example load_onnx
@@ -81,8 +81,12 @@ def test_old_layers_lead_to_layers_of_today() -> None:
         assert new != name or fields is not None
 
 
+HALF = QuantParams(0.5, 3)
+
 # Old names, the fields of then, and the layer of today.
 OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
+    ("Dequantize", {"x": HALF}, layers.DequantizeLinear(HALF)),
+    ("Quantize", {"y": HALF}, layers.QuantizeLinear(HALF)),
     ("ReshapeTo", {"allowzero": True}, layers.Reshape(allowzero=True)),
 ]
 

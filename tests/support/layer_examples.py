@@ -45,7 +45,7 @@ EXAMPLES: list[Layer] = [
         channels_last=True,
     ),
     layers.QLinearGlobalAveragePool(P, Q, channels_last=True),
-    layers.QuantizeLinear("uint16", axis=-2, block_size=3),
+    layers.QuantizeLinear(dtype="uint16", axis=-2, block_size=3),
     layers.DequantizeLinear(axis=0, block_size=4, dtype="float16"),
     layers.Op("BiasGelu"),
     layers.Unary("Tanh"),

@@ -177,20 +177,20 @@ def window(g: Grown, rank: int, *, auto: bool = True, ceil: bool = False) -> dic
 def quantize(g: Grown) -> None:
     x = g.tensor(["float32"], [1, 2, 3, 4])
     axis = g.size(len(g.shape(x)) - 1, -len(g.shape(x)))
-    g.add(layers.Quantize(g.params(g.pick(CODES), g.shape(x)[axis], axis)), [x])
+    g.add(layers.QuantizeLinear(g.params(g.pick(CODES), g.shape(x)[axis], axis)), [x])
 
 
 def dequantize(g: Grown) -> None:
     x = g.tensor(["int8", "uint8", "int32"], [1, 2, 3, 4])
     axis = g.size(len(g.shape(x)) - 1, -len(g.shape(x)))
-    g.add(layers.Dequantize(g.params(g.dtype(x), g.shape(x)[axis], axis)), [x])
+    g.add(layers.DequantizeLinear(g.params(g.dtype(x), g.shape(x)[axis], axis)), [x])
 
 
 def quantize_by_tensors(g: Grown) -> None:
     x = g.tensor(["float32"], [1, 2])
     dtype = g.pick(["int8", "uint8", "int16", "uint16"])
     zero = [g.given(np.array(3, dtype))] if g.flip() else []
-    g.add(layers.QuantizeLinear(dtype, axis=0), [x, g.given(F(0.25)), *zero])
+    g.add(layers.QuantizeLinear(dtype=dtype, axis=0), [x, g.given(F(0.25)), *zero])
 
 
 def dequantize_by_tensors(g: Grown) -> None:
@@ -418,7 +418,7 @@ def group(g: Grown) -> None:
     x = g.tensor(CODES, [2, 4])
     dtype = g.dtype(x)
     a, w = g.params(dtype), g.params(g.pick([dtype, "int8"]))
-    g.add(layers.Dequantize(a), [x])
+    g.add(layers.DequantizeLinear(a), [x])
     numbers_ = g.nodes[-1].output
     shape = g.shape(x)
     bias = []
@@ -428,12 +428,12 @@ def group(g: Grown) -> None:
         else:
             factor = g.pick([1, 1, 1.02, 3])
             codes = g.given(g.rng.integers(-500, 500, 3, dtype=np.int32), constant=True)
-            g.add(layers.Dequantize(QuantParams(float(F(a.scales * w.scales * factor)), 0, "int32")), [codes])
+            g.add(layers.DequantizeLinear(QuantParams(float(F(a.scales * w.scales * factor)), 0, "int32")), [codes])
             bias = [g.nodes[-1].output]
     weights = (shape[1], 3) if len(shape) == 2 else (3, shape[1], 1, 1)
     if g.flip(0.8):
         weight = g.given(g.data(weights, w.dtype), constant=True)
-        g.add(layers.Dequantize(w), [weight])
+        g.add(layers.DequantizeLinear(w), [weight])
         weight = g.nodes[-1].output
     else:
         weight = g.given(g.data(weights, "float32"), constant=True)
@@ -452,7 +452,7 @@ def group(g: Grown) -> None:
     if g.flip(0.3):
         g.add(layers.Relu(), [g.nodes[-1].output])
     if g.flip(0.9):
-        g.add(layers.Quantize(g.params(dtype)), [g.nodes[-1].output])
+        g.add(layers.QuantizeLinear(g.params(dtype)), [g.nodes[-1].output])
 
 
 def moves(g: Grown) -> None:

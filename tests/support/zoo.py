@@ -22,7 +22,7 @@ def zoo() -> Model:
     """A model with a layer of every kind, several inputs and outputs, and a constant."""
     rng = np.random.default_rng(0)
     nodes = [
-        systolic.layers.Quantize(U8),
+        systolic.layers.QuantizeLinear(U8),
         Conv2d(
             codes(rng, (4, 1, 3, 3), "int8"),
             x=U8,
@@ -44,7 +44,7 @@ def zoo() -> Model:
         systolic.layers.Identity(),
         systolic.layers.Reshape((-1, 2, 4)),
         Node(dense(4, 3, x=U8, y=None), ("t10",), "logits"),
-        Node(systolic.layers.Dequantize(QuantParams(0.5, 3)), ("second",), "real"),
+        Node(systolic.layers.DequantizeLinear(QuantParams(0.5, 3)), ("second",), "real"),
     ]
     return Model(
         nodes,

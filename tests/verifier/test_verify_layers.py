@@ -62,7 +62,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.ConvInteger: [((2, 3, 6, 7), X), ((6, 1, 2, 3), "int8"), np.array(3, "int8"), np.array(-2, "int8")],
     layers.Dense: [((3, 4), X)],
     layers.DepthwiseConv2d: [((2, 4, 9, 8), X)],
-    layers.Dequantize: [((4, 3), X)],
     layers.DequantizeLinear: [((8, 3), X), F([[0.5, 1, 2], [0.25, 3, 1]])],
     layers.DynamicQuantize: [((3, 4), X)],
     layers.Expand: [((3, 1), X), ints(2, 1, 4)],
@@ -104,7 +103,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.QLinearSigmoid: [((30, 40), X)],
     layers.QLinearSoftmax: [((3, 4), X)],
     layers.QLinearWhere: [((3, 4), "bool"), ((3, 4), X), ((4,), X)],
-    layers.Quantize: [((30, 40), X)],
     layers.QuantizeLinear: [((6, 5), X), F([[1, 2, 3, 4, 5], [2, 2, 1, 1, 1]]), ((2, 5), "uint16")],
     layers.Reduce: [((2, 3, 4), X)],
     layers.Relu: [((3, 4), X)],
@@ -195,7 +193,7 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
     for dtype in DTYPES:
         yield layers.Cast(dtype), None
     for y in (QuantParams(0.5, 3), QuantParams(0.25, 200, "uint8")):
-        yield layers.Quantize(y), None
+        yield layers.QuantizeLinear(y), None
 
 
 def reads_of(layer: Layer) -> list[Any]:
@@ -204,8 +202,12 @@ def reads_of(layer: Layer) -> list[Any]:
         channels = weight.shape[1] * getattr(layer, "groups", 1)
         size = weight.shape[0] // getattr(layer, "multiplier", 1)
         return [((2, size if weight.shape[1] == 1 and size > 1 and channels != 1 else channels, 9, 8), X)]
-    if isinstance(layer, layers.Reshape) and layer.shape is not None:
-        return [((2, 2, 4), X)]
+    for kind, field, shape in (
+        (layers.Reshape, "shape", (2, 2, 4)), (layers.DequantizeLinear, "x", (4, 3)),
+        (layers.QuantizeLinear, "y", (30, 40)),
+    ):  # fmt: skip
+        if isinstance(layer, kind) and getattr(layer, field) is not None:
+            return [(shape, X)]
     if isinstance(layer, layers.Dense):
         return [((3, layer.weight.shape[0]), X)]
     return READS[type(layer)]

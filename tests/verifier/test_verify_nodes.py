@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import systolic
 from systolic import ArrayConfig, Model, Node, QuantParams, VerificationError, cli, verify
 from systolic.example import DATA
-from systolic.layers import Quantize, Relu
+from systolic.layers import QuantizeLinear, Relu
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.layers.host.add import Add as HostAdd
 from systolic.lowered import Lowered
@@ -227,12 +227,12 @@ def test_an_integer_that_differs_for_a_float_before_it(
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
     assert report.passed and not report.mismatches
     rounding = report.rounding
-    assert rounding is not None and (rounding.node, rounding.layer) == ("quantizes", "Quantize")
+    assert rounding is not None and (rounding.node, rounding.layer) == ("quantizes", "QuantizeLinear")
     assert (rounding.count, rounding.size, rounding.max_abs, rounding.outputs["y"]) == (1, 4, 1, 1)
     assert (rounding.nodes_equal, rounding.nodes_within) == (2, 1)
     assert "passed, not equal: 5 layers and outputs against onnxruntime in " in str(report)
     assert (
-        "2 nodes equal; at node 'quantizes' (Quantize), 1 of 4 values differ by one because of a float "
+        "2 nodes equal; at node 'quantizes' (QuantizeLinear), 1 of 4 values differ by one because of a float "
         "rounding before it; outputs therefore differ by at most 1" in str(report)
     )
     assert [node.verdict for node in report.nodes] == [
@@ -249,9 +249,9 @@ def test_an_integer_that_differs_for_a_float_before_it(
 
 def test_a_node_that_is_wrong_on_any_inputs(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
-    spoil(monkeypatch, Quantize, "apply", lambda y: y + np.int8(3))
+    spoil(monkeypatch, QuantizeLinear, "apply", lambda y: y + np.int8(3))
     monkeypatch.delitem(ORACLES, "Add")
-    monkeypatch.delitem(ORACLES, "Quantize")
+    monkeypatch.delitem(ORACLES, "QuantizeLinear")
     feeds = {**FEEDS, "a": F([[2, 2, 3, -4]])}  # a tie goes up there, and all go 3 further
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
     assert "on the other side's inputs it differs too" in report.mismatches[0].note
@@ -272,9 +272,9 @@ def test_a_quantizer_behind_a_fused_float_may_differ_by_one(
 
     monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fewer)
     monkeypatch.delitem(ORACLES, "Add")
-    monkeypatch.delitem(ORACLES, "Quantize")
+    monkeypatch.delitem(ORACLES, "QuantizeLinear")
     spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
-    spoil(monkeypatch, Quantize, "apply", lambda y: y + np.int8(step))
+    spoil(monkeypatch, QuantizeLinear, "apply", lambda y: y + np.int8(step))
     feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
     assert report.passed is passed
@@ -350,7 +350,7 @@ def test_one_rounding_is_not_found_again_in_what_follows(
     verdicts = {node.tensor: node.verdict for node in report.nodes}
     assert verdicts["q0"] == "rounding" and verdicts["q1"] == verdicts["y"] == "equal on equal inputs"
     sentence = (
-        f"{found.nodes_equal} nodes equal; at node 'quantizes' (Quantize), {found.count} of 48 values differ by "
+        f"{found.nodes_equal} nodes equal; at node 'quantizes' (QuantizeLinear), {found.count} of 48 values differ by "
         f"one because of a float rounding before it; outputs therefore differ by at most {found.outputs['y']:.3g}"
     )
     assert sentence in str(report)
@@ -651,7 +651,7 @@ def test_both_meanings_of_a_qdq_graph(om: Any, tmp_path: Path, capsys: pytest.Ca
 def test_the_meaning_is_in_what_shows_it_again(
     om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(monkeypatch, Quantize, "apply", lambda y: y ^ np.int8(1))
+    spoil(monkeypatch, QuantizeLinear, "apply", lambda y: y ^ np.int8(1))
     path = om.save(qdq_sum(om), tmp_path)
     mismatches = verify(path, against="onnxruntime", node_by_node=True, qdq="float").mismatches
     assert mismatches and all("--qdq float" in mismatch.reproduce for mismatch in mismatches)

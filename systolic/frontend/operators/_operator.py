@@ -180,6 +180,26 @@ class Operator:
         """Whether an optional input is given."""
         return index < len(self.inputs) and self.inputs[index] != ""
 
+    def required(self, count: int) -> tuple[str, ...]:
+        """Return the first inputs; ValueError if one is absent."""
+        for index in range(count):
+            if not self.has(index):
+                raise ValueError(f"input {index} is missing")
+        return self.inputs[:count]
+
+    def zero_point(self, index: int, operand: int) -> str:
+        """Return the name of a zero point, of a new constant 0 of its operand's type if it is absent."""
+        if self.has(index):
+            return self.inputs[index]
+        return self.add_constant(f".zero{operand}", np.zeros((), dtype=self.dtypes[self.inputs[operand]]))
+
+    def operands(self, x_zero_point: int, w_zero_point: int) -> tuple[str, ...]:
+        """Return both operands and the zero points that are given, a zero standing for an absent first."""
+        read = self.required(2)
+        if self.has(w_zero_point):
+            return (*read, self.zero_point(x_zero_point, 0), self.inputs[w_zero_point])
+        return (*read, self.inputs[x_zero_point]) if self.has(x_zero_point) else read
+
     @property
     def given(self) -> tuple[str, ...]:
         """The inputs that are not left out."""

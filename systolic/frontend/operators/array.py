@@ -43,7 +43,7 @@ def _qlinear_conv(op: Operator) -> Converted:
 
 def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
     """Return the convolution of weights or parameters computed at run time."""
-    read = (*_required(op, 8), *((op.inputs[8],) if op.has(8) else ()))
+    read = (*op.required(8), *((op.inputs[8],) if op.has(8) else ()))
     rank = conv_rank(op, 3)
     layer = layers.QLinearConv(groups=op.attribute("group", 1), **conv_window(op, rank))
     if not last:
@@ -60,7 +60,7 @@ def _qlinear_conv_of_tensors(op: Operator, last: bool) -> Converted:
 def _conv_integer(op: Operator) -> Converted:
     op.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     rank = conv_rank(op, 1)
-    return layers.ConvInteger(groups=op.attribute("group", 1), **conv_window(op, rank)), _given(op, 2, 3)
+    return layers.ConvInteger(groups=op.attribute("group", 1), **conv_window(op, rank)), op.operands(2, 3)
 
 
 def conv_rank(op: Operator, index: int) -> int:
@@ -99,7 +99,7 @@ def _qlinear_matmul(op: Operator) -> Converted:
     if not op.has(3):
         raise ValueError("input 3, the second matrix, is missing")
     if op.computed(1, 2, 4, 5, 6, 7) or (op.has(4) and op.constants[op.inputs[4]].ndim > 2):
-        return layers.QLinearMatMul(), _required(op, 8)
+        return layers.QLinearMatMul(), op.required(8)
     x, y = op.params(1, 2), op.params(6, 7)
     shape = op.shape(3)
     w = _column_params(op, 4, 5, None if shape is None else len(shape))
@@ -154,7 +154,7 @@ def _qgemm(op: Operator) -> Converted:
 
 def _qgemm_of_tensors(op: Operator, alpha: float) -> Converted:
     """Return the product by parameters computed at run time."""
-    read = _required(op, 6)
+    read = op.required(6)
     if op.has(7) != op.has(8):
         raise op.refuse("y's scale and zero point must both be given (codes) or both be left out (float32)")
     _expect_matrices(op)
@@ -180,20 +180,20 @@ def _per_column(bias: np.ndarray | None) -> bool:
 
 def _matmul_integer(op: Operator) -> Converted:
     op.only()
-    return layers.MatMulInteger(), _given(op, 2, 3)
+    return layers.MatMulInteger(), op.operands(2, 3)
 
 
 def _matmul_integer_to_float(op: Operator) -> Converted:
     op.only()
-    read = (*_required(op, 4), _zero_point(op, 4, 0), _zero_point(op, 5, 1))
+    read = (*op.required(4), op.zero_point(4, 0), op.zero_point(5, 1))
     return layers.MatMulIntegerToFloat(), (*read, *((op.inputs[6],) if op.has(6) else ()))
 
 
 def _dynamic_quantize_matmul(op: Operator) -> Converted:
     op.only()
-    x, w, w_scale = _required(op, 3)
+    x, w, w_scale = op.required(3)
     codes, scale, zero_point = (op.fresh(f".{name}") for name in ("codes", "scale", "zero_point"))
-    read = (codes, w, scale, w_scale, zero_point, _zero_point(op, 3, 1))
+    read = (codes, w, scale, w_scale, zero_point, op.zero_point(3, 1))
     return [
         Node(layers.DynamicQuantize(), (x,), (codes, scale, zero_point), f"{op.label}.quantize"),
         Node(
@@ -203,28 +203,6 @@ def _dynamic_quantize_matmul(op: Operator) -> Converted:
             op.label,
         ),
     ]
-
-
-def _required(op: Operator, count: int) -> tuple[str, ...]:
-    for index in range(count):
-        if not op.has(index):
-            raise ValueError(f"input {index} is missing")
-    return op.inputs[:count]
-
-
-def _given(op: Operator, x_zero_point: int, w_zero_point: int) -> tuple[str, ...]:
-    """Return the operands and the zero points that are given, a zero standing for an absent first."""
-    read = _required(op, 2)
-    if op.has(w_zero_point):
-        return (*read, _zero_point(op, x_zero_point, 0), op.inputs[w_zero_point])
-    return (*read, op.inputs[x_zero_point]) if op.has(x_zero_point) else read
-
-
-def _zero_point(op: Operator, index: int, operand: int) -> str:
-    """Return the name of a zero point, of a new constant 0 of its operand's type if it is absent."""
-    if op.has(index):
-        return op.inputs[index]
-    return op.add_constant(f".zero{operand}", np.zeros((), dtype=op.dtypes[op.inputs[operand]]))
 
 
 ARRAY: dict[tuple[str, str], Converter] = {

@@ -1,16 +1,13 @@
-"""Writers of layers on codes, and of those that quantize and dequantize."""
+"""Writers of layers on codes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, window
 from systolic.layers.table import record_of
 from systolic.model import Node
-from systolic.quant import QuantParams
 
 _CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
 _QGEMM = "with a bias, a transposed operand, an alpha, or without y, it is a QGemm"
@@ -39,7 +36,7 @@ def _write_dense(out: Writer, node: Node, layer: Any) -> None:
 def _write_conv(out: Writer, node: Node, layer: Any) -> None:
     if layer.y is None:
         raise out.refuse(
-            node, "ONNX has no convolution of codes to float32; give it y, and a Dequantize after it"
+            node, "ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it"
         )
     last = layer.layout in _CHANNELS_LAST
     read = (
@@ -86,18 +83,6 @@ def _write_global_average(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, "QLinearGlobalAveragePool", read, MICROSOFT, channels_last=_last(layer))
 
 
-def _write_quantize(out: Writer, node: Node, layer: Any) -> None:
-    out.node(node, "QuantizeLinear", (node.inputs[0], *out.params(node, "y", layer.y)), axis=_axis(layer.y))
-
-
-def _write_dequantize(out: Writer, node: Node, layer: Any) -> None:
-    out.node(node, "DequantizeLinear", (node.inputs[0], *out.params(node, "x", layer.x)), axis=_axis(layer.x))
-
-
-def _axis(params: QuantParams) -> int | None:
-    return params.axis if params.scales.size > 1 else None
-
-
 def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
     x, w, *bias = node.inputs
     read = (x, *out.params(node, "x", layer.x), w, *out.params(node, "w", layer.w))
@@ -130,16 +115,6 @@ def _write_conv_of_tensors(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, layer.kind, node.inputs, group=layer.groups, **window(layer, out.rank(node)))
 
 
-def _write_quantize_linear(out: Writer, node: Node, layer: Any) -> None:
-    from onnx import helper
-
-    # A zero point says the type of the codes; without one they are uint8.
-    known = layer.kind == "QuantizeLinear" and (len(node.inputs) > 2 or layer.dtype == "uint8")
-    wanted = None if known or layer.dtype is None else helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
-    block = layer.block_size or None
-    out.node(node, layer.kind, node.inputs, axis=layer.axis, block_size=block, output_dtype=wanted)
-
-
 def _write_qlinear_concat(out: Writer, node: Node, layer: Any) -> None:
     names = [*out.params(node, "y", layer.y)]
     for number, (name, params) in enumerate(zip(node.inputs, layer.x, strict=True)):
@@ -163,8 +138,6 @@ QUANTIZED: dict[str, Callable[[Writer, Node, Any], None]] = {
     "ConvInteger": _write_conv_of_tensors,
     "Dense": _write_dense,
     "DepthwiseConv2d": _write_conv,
-    "Dequantize": _write_dequantize,
-    "DequantizeLinear": _write_quantize_linear,
     "GlobalAveragePool2d": _write_global_average,
     "MatMul": _write_matmul,
     "QLinearAveragePool": _write_average,
@@ -173,7 +146,5 @@ QUANTIZED: dict[str, Callable[[Writer, Node, Any], None]] = {
     "QLinearGlobalAveragePool": _write_global_average,
     "QLinearMatMul": _write_qlinear_matmul,
     "QLinearSoftmax": _write_qlinear_softmax,
-    "Quantize": _write_quantize,
-    "QuantizeLinear": _write_quantize_linear,
 }
 """Writers by the name of the layer's class."""

@@ -15,7 +15,7 @@ from systolic.layers.host.qlinear import QLinearConcat, QLinearMul, QLinearWhere
 from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalAveragePool
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
-from systolic.layers.host.quantize import Dequantize, DequantizeLinear, Quantize, QuantizeLinear
+from systolic.layers.host.quantize import DequantizeLinear, QuantizeLinear
 from systolic.layers.host.real import FloatConv2d, FloatDense
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.reshape import Flatten, Identity, Reshape
@@ -32,7 +32,6 @@ __all__ = [
     "Cast",
     "Clip",
     "Concat",
-    "Dequantize",
     "DequantizeLinear",
     "DynamicQuantize",
     "Expand",
@@ -62,7 +61,6 @@ __all__ = [
     "QLinearSigmoid",
     "QLinearSoftmax",
     "QLinearWhere",
-    "Quantize",
     "QuantizeLinear",
     "Reduce",
     "Relu",

@@ -16,13 +16,10 @@ from systolic.reference.oracle.elementwise import combined, innermost_is_one
 from systolic.reference.oracle.shapes import concat
 
 
-def quantize(layer: Any, x: np.ndarray) -> np.ndarray:
-    """ONNX QuantizeLinear by the layer's parameters: ``sat(rne(f32(x / s)) + z)``."""
-    return _quantized(x, *params(layer.y), layer.y.dtype, layer.y.axis)
-
-
-def quantize_linear(layer: Any, x: np.ndarray, scale: np.ndarray, zero: Any = 0) -> np.ndarray:
-    """ONNX QuantizeLinear by scales and zero points that it reads."""
+def quantize_linear(layer: Any, x: np.ndarray, scale: Any = None, zero: Any = 0) -> np.ndarray:
+    """ONNX QuantizeLinear, by the layer's parameters or those that it reads: ``sat(rne(f32(x / s)) + z)``."""
+    if scale is None:
+        return _quantized(x, *params(layer.y), layer.y.dtype, layer.y.axis)
     return _quantized(x, scale, zero, layer.dtype, layer.axis, layer.block_size)
 
 
@@ -34,13 +31,10 @@ def _quantized(
     return half_even(steps, spread(zero, x.shape, axis, block).astype(np.int64), dtype)
 
 
-def dequantize(layer: Any, q: np.ndarray) -> np.ndarray:
-    """ONNX DequantizeLinear by the layer's parameters: ``f32(f32(q - z) * s)``."""
-    return _dequantized(q, *params(layer.x), layer.x.axis)
-
-
-def dequantize_linear(layer: Any, q: np.ndarray, scale: np.ndarray, zero: Any = 0) -> np.ndarray:
-    """ONNX DequantizeLinear by scales and zero points that it reads; ``q - z`` wraps to int32."""
+def dequantize_linear(layer: Any, q: np.ndarray, scale: Any = None, zero: Any = 0) -> np.ndarray:
+    """ONNX DequantizeLinear: ``f32(f32(q - z) * s)``, where ``q - z`` wraps to int32."""
+    if scale is None:
+        return _dequantized(q, *params(layer.x), layer.x.axis)
     real = _dequantized(q, scale, zero, layer.axis, layer.block_size)
     return real.astype(layer.dtype or scale.dtype)
 
