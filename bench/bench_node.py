@@ -96,7 +96,7 @@ OWN = {
     "Softmax, 12 x 128 x 128": (layers.Softmax(), "Softmax", (real(12, 128, 128),), {}),
     "Erf, 128 x 768": (layers.Unary("Erf"), "Erf", (TOKENS,), {}),
     "MaxPool, 64 channels of 56 x 56": (
-        layers.MaxPool2d((3, 3), stride=(2, 2)), "MaxPool", (IMAGE,),
+        layers.MaxPool((3, 3), stride=(2, 2)), "MaxPool", (IMAGE,),
         {"kernel_shape": [3, 3], "strides": [2, 2]},
     ),
     "Add, 64 channels of 56 x 56": (layers.Add(), "Add", (IMAGE, IMAGE), {}),

@@ -28,8 +28,37 @@ MOVED = {
 }
 """The module that has a name which was at the top of the package."""
 
+
+def _last(layout: str) -> bool:
+    return layout.endswith("C")
+
+
+def _max_pool_2d(
+    kernel: Any, *, stride: Any = None, layout: str = "NCHW", **fields: Any
+) -> dict[str, Any]:
+    kernel = kernel if isinstance(kernel, tuple | list) else (kernel, kernel)
+    stride = kernel if stride is None else stride
+    return {"kernel": kernel, "stride": stride, "channels_last": _last(layout), **fields}
+
+
+def _average_pool_2d(kernel: Any, x: Any, y: Any, **fields: Any) -> dict[str, Any]:
+    return {"x": x, "y": y, **_max_pool_2d(kernel, **fields)}
+
+
+def _global_average_pool_2d(x: Any, y: Any, *, layout: str = "NCHW") -> dict[str, Any]:
+    return {"x": x, "y": y, "channels_last": _last(layout)}
+
+
+def _max_pool_indices(kernel: Any, *, order: str = "row", **fields: Any) -> dict[str, Any]:
+    return {"kernel": kernel, "indices": order, **fields}
+
+
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
+    "AveragePool2d": ("QLinearAveragePool", _average_pool_2d),
     "Dequantize": ("DequantizeLinear", None),
+    "GlobalAveragePool2d": ("QLinearGlobalAveragePool", _global_average_pool_2d),
+    "MaxPool2d": ("MaxPool", _max_pool_2d),
+    "MaxPoolIndices": ("MaxPool", _max_pool_indices),
     "Quantize": ("QuantizeLinear", None),
     "ReshapeTo": ("Reshape", lambda *, allowzero=False: {"allowzero": allowzero}),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ METHODS = ("minmax", "percentile")
 _PIECE = 16
 
 # Which layers keep their input's codes; the others have a range of their own.
-_KEEP = ("Flatten", "Identity", "MaxPool", "MaxPool2d", "Relu", "Reshape")
+_KEEP = ("Flatten", "Identity", "MaxPool", "Relu", "Reshape")
 _OWN = ("Add", "AveragePool", "FloatConv2d", "FloatDense", "GlobalAveragePool")
 
 Ranges = dict[str, tuple[float, float]]
@@ -41,7 +40,7 @@ def quantize_model(
     ----------
     model : Model, or iterable of Node or Layer
         Of :class:`FloatDense`, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
-        :class:`MaxPool2d`, :class:`Add`, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
+        :class:`MaxPool`, :class:`Add`, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
         :class:`Identity`, on float32. Bare layers read one after the other, the first the input "x".
     calibration : ndarray or mapping of str to ndarray of float, (samples, ...)
         What the model is given in use, by the input's name if it has several.
@@ -376,7 +375,7 @@ class _Quantizer:
         if kind == "Add":
             new = layers.Add(given[0], given[1], y)
         elif kind == "GlobalAveragePool":
-            new = layers.GlobalAveragePool2d(x, y)
+            new = layers.QLinearGlobalAveragePool(x, y)
         elif kind == "AveragePool":
             new = _average(node, x, y)
         else:
@@ -397,7 +396,11 @@ class _Quantizer:
 
 def _average(node: Node, x: QuantParams, y: QuantParams) -> Layer:
     layer: Any = node.layer
-    if len(layer.kernel) != 2 or set(layer.dilation) != {1}:
-        raise ValueError(f"node {node.name!r}: an AveragePool is quantized over 2 axes and without dilation")
-    fields = {f.name for f in dataclasses.fields(layers.AveragePool2d)} - {"kernel", "x", "y", "layout"}
-    return layers.AveragePool2d(layer.kernel, x, y, **{name: getattr(layer, name) for name in fields})
+    if len(layer.kernel) > 3 or set(layer.dilation) != {1}:
+        raise ValueError(
+            f"node {node.name!r}: an AveragePool is quantized over 1 to 3 axes and without dilation"
+        )
+    given = {
+        name: getattr(layer, name) for name in ("stride", "padding", "ceil_mode", "count_include_pad")
+    }
+    return layers.QLinearAveragePool(layer.kernel, x, y, **given)

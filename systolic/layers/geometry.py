@@ -24,20 +24,36 @@ Sizes = tuple[int, ...]
 Pads = tuple[Pair, ...]
 
 
-def sizes(value: Any, name: str, rank: int) -> Sizes:
-    """Return an int or `rank` ints as a tuple of ints of at least 1."""
-    each = value if _check.is_listed(value) else (value,) * rank
+def axis_names(rank: int) -> Sequence[str]:
+    """Return what errors call the axes of a window."""
+    return AXES.get(rank) or [f"axis {2 + axis}" for axis in range(rank)]
+
+
+def sizes(value: Any, name: str, rank: int | None = None) -> Any:
+    """Return an int or `rank` ints, each at least 1, as a tuple.
+
+    Without `rank` a tuple may have any length, and an int stays one: it holds for all axes of any input.
+    """
+    listed = _check.is_listed(value)
+    if rank is None and not listed:
+        return _check.integer(value, name, minimum=1)
+    rank = len(value) if rank is None else rank
+    each = value if listed else (value,) * rank
     if len(each) != rank:
         what = "a pair (height, width)" if rank == 2 else f"{rank} of them"
         raise ValueError(f"{name} must be an integer or {what}, not {value!r}")
     return tuple(_check.integer(size, name, minimum=1) for size in each)
 
 
-def paddings(value: Any, rank: int) -> str | Pads:
-    """Return a padding argument as a name or as (before, after) for each axis."""
+def paddings(value: Any, rank: int | None = None) -> Any:
+    """Return a padding argument as a name or as (before, after) for each axis; `rank` as in :func:`sizes`."""
     if isinstance(value, str):
         return _check.choice(value, "padding", PADDING_NAMES)
-    each = value if _check.is_listed(value) else (value,) * rank
+    listed = _check.is_listed(value)
+    if rank is None and not listed:
+        return _check.integer(value, "padding", minimum=0)
+    rank = len(value) if rank is None else rank
+    each = value if listed else (value,) * rank
     if len(each) != rank or any(_check.is_listed(pads) and len(pads) != 2 for pads in each):
         what = "(height, width), ((top, bottom), (left, right))"
         if rank != 2:
@@ -48,6 +64,19 @@ def paddings(value: Any, rank: int) -> str | Pads:
         (_check.integer(before, "padding", minimum=0), _check.integer(after, "padding", minimum=0))
         for before, after in pairs
     )
+
+
+def put_window(layer: Any, rank: int | None) -> None:
+    """Put a layer's stride, padding and, if it has one, dilation into their stored form; None is the default.
+
+    `rank` is the number of axes, None if the inputs decide it: see :func:`sizes`.
+    """
+    for name in ("stride", "dilation"):
+        if hasattr(layer, name):
+            value = getattr(layer, name)
+            object.__setattr__(layer, name, sizes(1 if value is None else value, name, rank))
+    padding = paddings(0 if layer.padding is None else layer.padding, rank)
+    object.__setattr__(layer, "padding", padding)
 
 
 class Window(NamedTuple):
@@ -109,7 +138,6 @@ def window(
     stride: Sizes,
     dilation: Sizes | None = None,
     padding: str | Pads = "valid",
-    names: Sequence[str] | None = None,
     *,
     ceil_mode: bool = False,
     pool: bool = False,
@@ -123,7 +151,7 @@ def window(
     the image is cropped, at the beginning by ``(p + 1) / 2`` rounded towards 0 (``(p + 2) / 2`` for
     ``"same_lower"``), at the end by the rest. For a `pool` these are ``p / 2`` and ``(p + 1) / 2``, and p
     is that of a kernel without dilation. With `ceil_mode` the division rounds up, without a last window
-    that would start in the padding at the end. `names` is what errors call the axes.
+    that would start in the padding at the end.
 
     Raises
     ------
@@ -134,7 +162,7 @@ def window(
     each = (padding,) * len(image) if isinstance(padding, str) else padding
     found = [
         along(*axis, ceil_mode=ceil_mode, pool=pool)
-        for axis in zip(names or AXES[len(image)], image, kernel, stride, dilation, each, strict=True)
+        for axis in zip(axis_names(len(image)), image, kernel, stride, dilation, each, strict=True)
     ]
     pads, out = zip(*found, strict=True)
     return Window(kernel, stride, dilation, pads, image, out)

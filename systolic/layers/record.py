@@ -26,6 +26,12 @@ DELEGATE: Final[Any] = object()
 
 MICROSOFT = "com.microsoft"
 
+# Fields of layers with a window: their attributes are read and written together.
+_WINDOW = {
+    "auto_pad": "padding", "dilations": "dilation", "kernel_shape": "kernel", "pads": "padding",
+    "strides": "stride",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OperatorRecord:
@@ -53,7 +59,7 @@ class OperatorRecord:
         computed is the layer's input then, and its field None; so is an empty one, if they are among
         `attributes` with the default None.
     fields : mapping of str to str
-        Fields of the layer that are not named as their attribute.
+        Fields of the layer that are not named as their attribute; those of a window need none.
     fixed : mapping of str to object
         Fields of the layer that the operator decides.
     ignored : tuple of str
@@ -67,7 +73,8 @@ class OperatorRecord:
     reads : int, optional
         How many of the inputs the layer reads; all that are given if None.
     read, write : function, optional
-        ``read(op)`` and ``write(out, node, layer)`` of operators whose attributes are not just fields.
+        ``read(op)`` and ``write(out, node, layer)`` of operators whose attributes are not just fields; they
+        may call :meth:`read_fields` and :meth:`write_fields`.
     kernel, shape, dtype : function, optional
         Of an operator that is an :class:`~systolic.layers.Op`.
     """
@@ -107,12 +114,14 @@ class OperatorRecord:
 
     def field_of(self, attribute: str) -> str:
         """Return the field that an attribute is."""
-        return self.fields.get(attribute, attribute)
+        return self.fields.get(attribute) or _WINDOW.get(attribute, attribute)
 
     def read_node(self, op: Any) -> Any:
         """Return the layer of a graph's node and what it reads."""
-        if self.read is not None:
-            return self.read(op)
+        return self.read_fields(op) if self.read is None else self.read(op)
+
+    def read_fields(self, op: Any) -> Any:
+        """Return the layer whose fields are a node's attributes, and what it reads."""
         op.only(*self.attributes, *self.became_inputs, *self.ignored)
         if self.delegated is not None and self.delegated(op):
             return DELEGATE
@@ -124,8 +133,9 @@ class OperatorRecord:
         last = len(self.inputs) - 2
         first = last - 3 * (len(self.params) - 1)
         dtype = op.dtypes.get(op.inputs[first], "uint8")
-        params = [op.params(place, place + 1, dtype=dtype) for place in (*range(first + 1, last, 3), last)]
-        return make(*params, **given), (*op.inputs[:first], *op.inputs[first:last:3])
+        for name, place in zip(self.params, (*range(first + 1, last, 3), last), strict=True):
+            given[name] = op.params(place, place + 1, dtype=dtype)
+        return make(**given), (*op.inputs[:first], *op.inputs[first:last:3])
 
     def given(self, op: Any) -> dict[str, Any]:
         """Return the layer's fields that a node's attributes are."""
@@ -143,6 +153,9 @@ class OperatorRecord:
             if value == () and name in self.became_inputs and default is None:
                 value = None  # an empty list means the same as none
             found[self.field_of(name)] = bool(value) if isinstance(default, bool) else value
+        if "pads" in self.attributes:
+            window = op.window(len(found["kernel"]))
+            found |= {name: window[name] for name in ("stride", "padding", "dilation") if name in found}
         return found
 
     def _read_inputs(self, op: Any) -> tuple[str, ...]:
@@ -152,14 +165,15 @@ class OperatorRecord:
 
     def write_node(self, out: Any, node: Any, layer: Any) -> None:
         """Write a layer as a node of the operator."""
-        if self.write is not None:
-            self.write(out, node, layer)
-            return
+        (self.write or self.write_fields)(out, node, layer)
+
+    def write_fields(self, out: Any, node: Any, layer: Any, **more: Any) -> None:
+        """Write a layer as a node with its fields as attributes; `more` replaces some."""
         out.since(node, 1 if self.domain else self.since)
         read = out.codes(node, self.params) if self.params else node.inputs
         given: dict[str, Any] = {}
         for name, default in {**dict.fromkeys(self.became_inputs, ()), **self.attributes}.items():
-            value = getattr(layer, self.field_of(name))
+            value = getattr(layer, self.field_of(name), None)
             since, place = self.became_inputs.get(name, (0, 0))
             if since and value == () and name == "axes":
                 raise out.refuse(
@@ -171,4 +185,7 @@ class OperatorRecord:
                 read = (*read, out.constant(node, name, np.array(value, np.int64)))
             elif name not in self.terse or value != default:
                 given[name] = value
+        if "pads" in given:
+            given |= out.window(node)
+        given |= more
         out.node(node, self.name, read, self.domain, **given)

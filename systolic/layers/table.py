@@ -10,19 +10,20 @@ from systolic.layers.host import (
     dynamic,
     normalize,
     pieces,
+    pool,
     qlinear,
+    qlinear_pool,
     qlinear_table,
     quantize,
     reshape,
     shaping,
     transformer,
-    windows,
 )
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    matmul, add, arithmetic, dynamic, normalize, pieces, qlinear, qlinear_table, quantize, reshape, shaping,
-    transformer, windows,
+    matmul, add, arithmetic, dynamic, normalize, pieces, pool, qlinear, qlinear_pool, qlinear_table,
+    quantize, reshape, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

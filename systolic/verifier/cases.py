@@ -235,19 +235,21 @@ def _pool(draw: Draw, average: bool = False) -> tuple[Layer, list[np.ndarray]]:
     kernel = (min(draw.one_of(1, 2, 3, 4), size[0]), min(draw.one_of(1, 2, 3, 4), size[1]))
     # Padding below the kernel, as runtimes ask, so that no window is all padding.
     padding: Any = tuple((int(draw.rng.integers(0, k)), int(draw.rng.integers(0, k))) for k in kernel)
-    stride = draw.one_of(None, (1, 1), (2, 2), (2, 1))
+    stride = draw.one_of(kernel, (1, 1), (2, 2), (2, 1))
     if not average:
         ceil = bool(draw.rng.random() < 0.3)
         if x.dtype == "int8" and draw.rng.random() < 0.7:  # all below what careless padding would hold
             images = images | np.int8(-128)
-        return layers.MaxPool2d(kernel, stride=stride, padding=padding, layout=layout, ceil_mode=ceil), [
-            images
-        ]
+        maxima = layers.MaxPool(
+            kernel, stride=stride, padding=padding, channels_last=layout == "NHWC", ceil_mode=ceil
+        )
+        return maxima, [images]
     y = draw.output_params(300 * float(x.scales), x.dtype)
     include = bool(draw.rng.random() < 0.3)
-    layer = layers.AveragePool2d(
-        kernel, x, y, stride=stride, padding=padding, count_include_pad=include, layout=layout
-    )
+    layer = layers.QLinearAveragePool(
+        kernel, x, y, stride=stride, padding=padding, count_include_pad=include,
+        channels_last=layout == "NHWC",
+    )  # fmt: skip
     return layer, [images]
 
 
@@ -256,7 +258,8 @@ def _global_pool(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     y = draw.output_params(300 * float(x.scales), x.dtype)
     if draw.rng.random() < 0.5:  # sums end on ties where an image has an even number of pixels
         y = QuantParams(x.scale, y.zero_point, x.dtype)
-    return layers.GlobalAveragePool2d(x, y, layout=layout), [_images(draw, x.dtype, layout)]
+    layer = layers.QLinearGlobalAveragePool(x, y, channels_last=layout == "NHWC")
+    return layer, [_images(draw, x.dtype, layout)]
 
 
 def _reals(draw: Draw, params: QuantParams) -> np.ndarray:
@@ -303,19 +306,19 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 
 
 # Drawn more often: there is more that can go wrong.
-_OFTEN = 2 * ("Conv2d", "Dense", "DepthwiseConv2d", "MaxPool2d")
+_OFTEN = 2 * ("Conv2d", "Dense", "DepthwiseConv2d", "MaxPool")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Add": _add,
-    "AveragePool2d": lambda draw: _pool(draw, average=True),
     "Conv2d": _conv,
     "Dense": _dense,
     "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
     "DequantizeLinear": _dequantize,
     "Flatten": _flatten,
-    "GlobalAveragePool2d": _global_pool,
     "Identity": _identity,
-    "MaxPool2d": _pool,
+    "MaxPool": _pool,
+    "QLinearAveragePool": lambda draw: _pool(draw, average=True),
+    "QLinearGlobalAveragePool": _global_pool,
     "QuantizeLinear": _quantize,
     "Relu": _relu,
     "Reshape": _reshape,

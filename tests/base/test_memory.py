@@ -206,8 +206,8 @@ HUGE = 1 << 18
         (systolic.layers.FloatConv2d(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
         (systolic.layers.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
         (systolic.layers.AveragePool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
-        (systolic.layers.MaxPoolIndices((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
-        (systolic.layers.MaxPool2d((HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, layout="NHWC"), [(1, 1, 1, 1)]),
+        (systolic.layers.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, indices="row"), [(1, 1, 1, 1)]),
+        (systolic.layers.MaxPool((HUGE, HUGE), stride=HUGE, padding=((HUGE - 1, 0),) * 2, channels_last=True), [(1, 1, 1, 1)]),
     ],
     ids=lambda value: type(value).__name__,
 )

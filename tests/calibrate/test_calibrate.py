@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Add, Conv2d, Dense, FloatConv2d, FloatDense, MaxPool2d, Relu
-from systolic.layers.host.windows import AveragePool, GlobalAveragePool
+from systolic.layers import Add, Conv2d, Dense, FloatConv2d, FloatDense, MaxPool, Relu
+from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
 Rng = np.random.Generator
@@ -31,7 +31,7 @@ def residual(rng: Rng, *, relu: bool = True) -> Model:
         Node(FloatConv2d(real(rng, 4, 1, 3, 3), padding="same", groups=4), ("a",), "b"),
         Node(Add(), ("b", "a"), "c"),
         Node(Relu(), ("c",), "d"),
-        Node(MaxPool2d(2), ("d",), "e"),
+        Node(MaxPool((2, 2), stride=2), ("d",), "e"),
         Node(systolic.layers.Flatten(), ("e",), "f"),
         Node(FloatDense(real(rng, 36, 5), real(rng, 5), relu=True), ("f",), "g"),
         Node(FloatDense(real(rng, 5, 3), real(rng, 3)), ("g",), "logits"),
@@ -267,7 +267,7 @@ def test_relu_costs_no_layer() -> None:
     rng = np.random.default_rng(0)
     model = quantize_model(residual(rng), real(rng, 8, 2, 6, 6))
     kinds = [type(node.layer).__name__ for node in model.nodes]
-    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool2d", "Flatten", "Dense", "Dense"]
+    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool", "Flatten", "Dense", "Dense"]
     layer: Any = model.nodes[1].layer
     assert layer.y.zero_point == -128
     # Where the sum before it is wanted too, the Relu stays.
@@ -307,7 +307,7 @@ def test_pools_of_means() -> None:
     floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
     model = quantize_model(floats, x, activations="uint8")
     assert [type(node.layer).__name__ for node in model.nodes[1:]] == [
-        "Conv2d", "AveragePool2d", "GlobalAveragePool2d", "Flatten", "DequantizeLinear",
+        "Conv2d", "QLinearAveragePool", "QLinearGlobalAveragePool", "Flatten", "DequantizeLinear",
     ]  # fmt: skip
     (ours,) = run(model, x, mode="wavefront").outputs.values()
     (theirs,) = run(Model(floats, inputs={"x": ((None, 2, 8, 8), "float32")}), x).outputs.values()
@@ -318,9 +318,9 @@ def test_pools_of_means() -> None:
     first = layers[0].y.scale * (np.abs(weight).sum(axis=1).max() + 2 * half) + 2 * half * np.abs(x).max()
     assert np.abs(ours - theirs).max() <= first + sum(float(layer.y.scale) for layer in layers[1:4])
     with pytest.raises(
-        ValueError, match=r"^node 't0': an AveragePool is quantized over 2 axes and without dilation$"
+        ValueError, match=r"^node 't0': an AveragePool is quantized over 1 to 3 axes and without dilation$"
     ):
-        quantize_model([AveragePool((2,))], x[:, 0])
+        quantize_model([AveragePool((2, 2), dilation=2)], x)
 
 
 X = np.ones((4, 3), F)

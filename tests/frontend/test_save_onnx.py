@@ -156,14 +156,14 @@ def pools(draw: st.DrawFn) -> Drawn:
     shape = (2, 3, 7, 6)
     kind = draw(st.integers(0, 2))
     if kind == 0:
-        layer: Any = systolic.layers.MaxPool2d(kernel, ceil_mode=draw(st.booleans()), **options)
+        layer: Any = systolic.layers.MaxPool(kernel, ceil_mode=draw(st.booleans()), **options)
     else:
         x, y = draw(params(dtype)), draw(params(dtype))
-        layout = draw(st.sampled_from(["NCHW", "NHWC"]))
-        layer = systolic.layers.GlobalAveragePool2d(x, y, layout=layout)
+        last = draw(st.booleans())
+        layer = systolic.layers.QLinearGlobalAveragePool(x, y, channels_last=last)
         if kind == 2:
-            layer = systolic.layers.AveragePool2d(
-                kernel, x, y, count_include_pad=draw(st.booleans()), layout=layout, **options
+            layer = systolic.layers.QLinearAveragePool(
+                kernel, x, y, count_include_pad=draw(st.booleans()), channels_last=last, **options
             )
     return layer, shape, dtype
 
@@ -361,10 +361,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
         "node 'y' (MatMul): with a bias, a transposed operand, an alpha, or without y, it is a QGemm, which takes "
         "matrices, and 'x' has 3 axes",
     ),
-    "MaxPool2d NHWC": (
-        lambda: systolic.layers.MaxPool2d(2, layout="NHWC"),
+    "MaxPool NHWC": (
+        lambda: systolic.layers.MaxPool((2, 2), channels_last=True),
         IMAGE,
-        "node 'y' (MaxPool2d): ONNX's MaxPool takes images NCHW, not NHWC",
+        "node 'y' (MaxPool): ONNX's MaxPool takes channels second, not last",
     ),
     "Relu around a zero point": (
         lambda: systolic.layers.Relu(3),
@@ -425,12 +425,12 @@ def test_open_sizes_that_fit_some(tmp_path: Path) -> None:
     # A batch of one alone; an image no smaller than the kernel.
     for layer, shape in (
         (systolic.layers.Reshape((3, 2)), (None, 6)),
-        (systolic.layers.MaxPool2d(20), (None, 3, None, None)),
+        (systolic.layers.MaxPool((20, 20), stride=20), (None, 3, None, None)),
     ):
         model = Model([layer], inputs={"x": (shape, "int8")})
         save_onnx(model, tmp_path / "m.onnx")
         assert load_onnx(tmp_path / "m.onnx") == model
-    model = Model([systolic.layers.MaxPool2d(70)], inputs={"x": ((None, 3, None, None), "int8")})
+    model = Model([systolic.layers.MaxPool((70, 70))], inputs={"x": ((None, 3, None, None), "int8")})
     with raises(
         UnsupportedOperator, "no size from 1 to 64 fits the open ones; say more of the inputs' shapes"
     ):

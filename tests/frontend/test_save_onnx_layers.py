@@ -58,7 +58,6 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "LayerNormalization": ([((2, 3), F32), ((3,), F32), ((3,), F32)], OPSET),
     "FloatMatMul": ([((4, 2), F32), ((3, 4), F32), ((3,), F32)], OPSET),
     "MaxPool": ([((1, 2, 5, 6, 7), "int8")], OPSET),
-    "MaxPoolIndices": ([((1, 2, 7), F32)], OPSET),
     "AveragePool": ([((1, 2, 9), F32)], 19),
     "GlobalAveragePool": ([((1, 2, 9), F32)], OPSET),
     "Transpose": ([((2, 3), "uint8")], OPSET),
@@ -187,7 +186,7 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
 EXACT = (
     "QLinearMul", "QLinearConcat", "QLinearWhere", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax",
     "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear", "DequantizeLinear", "Clip", "Cast", "ArgMax",
-    "MaxPoolIndices", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "Expand", "Reshape",
+    "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "Expand", "Reshape",
     "ShapeOf", "Fill", "Pad", "Resize", "OnnxNode", "DynamicQuantize", "MatMulInteger",
 )  # fmt: skip
 
@@ -239,6 +238,7 @@ MORE: dict[str, tuple[Layer, list[Spec], int]] = {
     "wrapped Pad": (layers.Pad("wrap"), [((2, 3), F32), ((4,), "int64")], 19),
     "axes of a Squeeze": (layers.Squeeze(), [((1, 3), F32)], OPSET),
     "small integers' sum": (layers.Binary("Add"), [((3,), "int16"), ((3,), "int16")], OPSET),
+    "places of maxima": (layers.MaxPool((3,), padding=((1, 2),), indices="column"), [((1, 2, 7), F32)], OPSET),
     "average of images": (layers.QLinearAveragePool((2,), P, Q), [((1, 2, 5), "int8")], OPSET),
 }  # fmt: skip
 
@@ -250,17 +250,6 @@ def test_other_uses(tmp_path: Path, case: str) -> None:
     names = zip(model.inputs, reads, strict=True)
     feeds = {n: drawn(type(layer).__name__, spec, place) for place, (n, spec) in enumerate(names)}
     assert check(model, tmp_path, feeds, opset).nodes[0].layer == layer
-
-
-def test_an_average_between_layers_stays_what_it_is(tmp_path: Path) -> None:
-    """Of images it would be read as a GlobalAveragePool2d, if their shape were declared."""
-    nodes = [
-        Node(layers.Identity(), ("x",), "t"),
-        Node(layers.QLinearGlobalAveragePool(P, Q), ("t",), "y"),
-    ]
-    model = Model(nodes, inputs={"x": ((None, 2, 3, 3), "int8")})
-    save_onnx(model, tmp_path / "m.onnx")
-    assert load_onnx(tmp_path / "m.onnx") == model
 
 
 def test_layers_of_two_operator_sets(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_outputs_left_out(path: Path) -> None:
     nodes = [
         Node(layers.DynamicQuantize(), ("x",), ("", "scale", "")),
         Node(layers.Split((1, 1, 1), 1), ("x",), ("", "middle", "")),
-        Node(layers.MaxPoolIndices((1, 1), **ONES), ("image",), ("pooled", "")),
+        Node(layers.MaxPool((1, 1), **ONES, indices="row"), ("image",), ("pooled", "")),
         Node(layers.LayerNormalization(-1, 0.5), ("x", "one", "one"), ("normal", "", "")),
     ]
     model = Model(
@@ -439,7 +439,6 @@ OTHERS: dict[str, tuple[Any, Any, tuple[int, ...], str]] = {
         layers.MaxPool((2, 2, 2)), layers.MaxPool((2, 2, 2), stride=(1,) * 3, padding=((0, 0),) * 3, dilation=(1,) * 3),
         (1, 1, 2, 2, 2), "int8",
     ),
-    "a pool of images": (layers.MaxPool((2, 2)), layers.MaxPool2d((2, 2), stride=1), (1, 1, 2, 2), "int8"),
     "bounds": (layers.Clip(0, 0.1), layers.Clip(0.0, float(F(0.1))), (2,), "float32"),
 }  # fmt: skip
 

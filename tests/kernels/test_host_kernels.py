@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from systolic import QuantParams, _gemm, _host, _kernels, quant
-from systolic.layers import Add, MaxPool2d
+from systolic.layers import Add, MaxPool
 
 DTYPES = ("int8", "uint8")
 CHUNK = 1 << 15  # elements that a thread takes at a time
@@ -439,7 +439,7 @@ def test_max_pool(window):
 def test_max_pool_equals_the_layer_in_numpy(dtype, ceil_mode):
     x = some_codes(np.random.default_rng(0), dtype, 2, 3, 29, 112)
     # In the other layout the layer takes numpy's maxima.
-    layer = MaxPool2d(3, stride=2, padding=1, ceil_mode=ceil_mode, layout="NHWC")
+    layer = MaxPool((3, 3), stride=2, padding=1, ceil_mode=ceil_mode, channels_last=True)
     expected = layer.apply(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     out = np.empty(expected.shape, dtype)
     _host.max_pool(x, out, (3, 3), (2, 2), (1, 1), (1, 1))

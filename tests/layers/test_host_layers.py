@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from systolic.layers.host import (
     Add,
-    AveragePool2d,
     DequantizeLinear,
     Flatten,
-    GlobalAveragePool2d,
-    MaxPool2d,
+    MaxPool,
+    QLinearAveragePool,
+    QLinearGlobalAveragePool,
     QuantizeLinear,
     Relu,
     Reshape,
@@ -117,14 +117,14 @@ LAYERS = [
     Add(TENTH, HALF, ONE),
     Relu(),
     Relu(-3),
-    MaxPool2d(2),
-    MaxPool2d((3, 2), stride=1, padding=((0, 1), (1, 0)), dilation=(1, 2), ceil_mode=True, layout="NHWC"),
-    AveragePool2d(3, TENTH, ONE),
-    AveragePool2d(
-        (3, 2), TENTH_U8, TENTH_U8, stride=2, padding="same", count_include_pad=True, layout="NHWC"
+    MaxPool((2, 2)),
+    MaxPool((3, 2), stride=1, padding=((0, 1), (1, 0)), dilation=(1, 2), ceil_mode=True, channels_last=True),
+    QLinearAveragePool((3, 3), TENTH, ONE),
+    QLinearAveragePool(
+        (3, 2), TENTH_U8, TENTH_U8, stride=2, padding="same", count_include_pad=True, channels_last=True
     ),
-    GlobalAveragePool2d(TENTH, HALF),
-    GlobalAveragePool2d(TENTH, HALF, layout="NHWC"),
+    QLinearGlobalAveragePool(TENTH, HALF),
+    QLinearGlobalAveragePool(TENTH, HALF, channels_last=True),
     Flatten(),
     Flatten(-1),
     Reshape((0, -1)),
@@ -143,14 +143,14 @@ def test_layer_is_a_value(layer):
 
 
 def test_fields_are_stored_in_one_form():
-    pool = MaxPool2d(np.int64(3), padding=1, dilation=[2, 1])
+    pool = MaxPool(np.int64([3, 3]), padding=1, dilation=[2, 1])
     assert (pool.kernel, pool.stride, pool.padding, pool.dilation) == (
         (3, 3),
-        (3, 3),
+        (1, 1),
         ((1, 1), (1, 1)),
         (2, 1),
     )
-    average = AveragePool2d(2, ONE, ONE, stride=(1, 2), padding=(1, 0))
+    average = QLinearAveragePool([2, 2], ONE, ONE, stride=(1, 2), padding=(1, 0))
     assert (average.stride, average.padding) == ((1, 2), ((1, 1), (0, 0)))
     assert Reshape(np.array([2, -1])).shape == (2, -1)
     assert type(Relu(np.int8(3)).zero_point) is int
@@ -539,7 +539,7 @@ def nhwc(x: np.ndarray) -> np.ndarray:
 @given(window=windows(dilated=True), dtype=st.sampled_from([*EIGHT_BITS, "float32"]), seed=seeds)
 def test_max_pool_equals_onnx_runtime(window, dtype, seed):
     shape, ours, theirs = window
-    layer = MaxPool2d(**ours)
+    layer = MaxPool(**ours)
     assume(fits(layer, shape))
     x = codes(seed, shape, "int8").astype(dtype) if dtype == "float32" else codes(seed, shape, dtype)
     expected = ort_run("MaxPool", [x], **theirs)
@@ -547,49 +547,49 @@ def test_max_pool_equals_onnx_runtime(window, dtype, seed):
         # A window wholly in the padding: minus infinity here, the lowest finite number there.
         expected[expected == np.finfo(np.float32).min] = -np.inf
     same(run(layer, x), expected)
-    same(run(MaxPool2d(**ours, layout="NHWC"), nhwc(x)), nhwc(expected))
+    same(run(MaxPool(**ours, channels_last=True), nhwc(x)), nhwc(expected))
 
 
 def test_max_pool_same_padding_with_dilation():
     # ONNX Runtime pads as if the kernel of 2 had no dilation: one pixel, at the end.
     x = np.int8([4, 1, 2, 3]).reshape(1, 1, 4, 1)
-    layer = MaxPool2d((2, 1), stride=1, dilation=(2, 1), padding="same")
+    layer = MaxPool((2, 1), dilation=(2, 1), padding="same")
     same(run(layer, x).ravel(), np.int8([4, 3, 2]))
 
 
 def test_pools_count_an_incomplete_first_window_with_ceil_mode():
     x = np.int8([3, 5]).reshape(1, 1, 1, 2)
     for size, kernel, stride in ((2, 3, 2), (2, 5, 4)):
-        same(run(MaxPool2d((1, kernel), stride=stride, ceil_mode=True), x).ravel(), np.int8([5]))
-        same(run(AveragePool2d((1, kernel), ONE, ONE, stride=stride, ceil_mode=True), x).ravel(), np.int8([4]))
+        same(run(MaxPool((1, kernel), stride=stride, ceil_mode=True), x).ravel(), np.int8([5]))
+        same(run(QLinearAveragePool((1, kernel), ONE, ONE, stride=stride, ceil_mode=True), x).ravel(), np.int8([4]))
         with pytest.raises(ValueError, match=f"spans {kernel} pixels of the width, more than the padded image's {size}"):
-            run(MaxPool2d((1, kernel), stride=stride), x)
+            run(MaxPool((1, kernel), stride=stride), x)
 
 
 @pytest.mark.parametrize("padding", ["same", "same_lower"])
 def test_pools_same_padding_with_gaps(padding):
     x = np.int8([1, 2, 3, 4]).reshape(1, 1, 1, 4)
     for layer in (
-        MaxPool2d(1, stride=(1, 3), padding=padding),
-        AveragePool2d(1, ONE, ONE, stride=(1, 3), padding=padding),
+        MaxPool((1, 1), stride=(1, 3), padding=padding),
+        QLinearAveragePool((1, 1), ONE, ONE, stride=(1, 3), padding=padding),
     ):
         same(run(layer, x).ravel(), np.int8([1, 4]))
 
 
 def test_max_pool_float_specials():
     x = np.float32([[1, np.nan], [-np.inf, -np.inf]]).reshape(1, 1, 2, 2)
-    same(run(MaxPool2d((1, 2)), x), np.float32([np.nan, -np.inf]).reshape(1, 1, 2, 1))
+    same(run(MaxPool((1, 2)), x), np.float32([np.nan, -np.inf]).reshape(1, 1, 2, 1))
 
 
 def test_max_pool_padding_is_the_minimum():
     x = np.full((1, 1, 2, 2), -128, np.int8)
-    same(run(MaxPool2d(2, padding=1), x), x)
+    same(run(MaxPool((2, 2), stride=2, padding=1), x), x)
 
 
 @pytest.mark.parametrize(("zero_point", "expected"), [(0, [0, 2, 2, 2]), (1, [2, 2, 4, 4])])
 def test_average_pool_ties(zero_point, expected):
     x = np.int8([0, 1, 1, 2, 2, 3, 1, 4]).reshape(1, 1, 1, 8)
-    layer = AveragePool2d((1, 2), ONE, QuantParams(1.0, zero_point))
+    layer = QLinearAveragePool((1, 2), ONE, QuantParams(1.0, zero_point), stride=(1, 2))
     same(run(layer, x).ravel(), np.int8(expected))
 
 
@@ -597,13 +597,13 @@ def test_average_pool_ties(zero_point, expected):
 def test_global_average_pool_ties(zero_point, expected):
     x = np.int8([[0, 1], [1, 2], [2, 3], [1, 4]]).reshape(1, 4, 1, 2)
     y = QuantParams(1.0, zero_point)
-    same(run(GlobalAveragePool2d(ONE, y), x).ravel(), np.int8(expected))
+    same(run(QLinearGlobalAveragePool(ONE, y), x).ravel(), np.int8(expected))
     # A window that is the whole image follows the same rule: the zero point comes after rounding.
-    same(run(AveragePool2d((1, 2), ONE, y), x).ravel(), np.int8(expected))
-    same(run(AveragePool2d((1, 2), ONE, y, padding="same", stride=2), x).ravel(), np.int8(expected))
+    same(run(QLinearAveragePool((1, 2), ONE, y), x).ravel(), np.int8(expected))
+    same(run(QLinearAveragePool((1, 2), ONE, y, padding="same", stride=2), x).ravel(), np.int8(expected))
     # With padding it does not, whatever the padding holds.
-    padded = run(AveragePool2d((1, 2), ONE, y, padding=((0, 0), (1, 0))), x).ravel()
-    apart = AveragePool2d((1, 1), ONE, y)
+    padded = run(QLinearAveragePool((1, 2), ONE, y, stride=2, padding=((0, 0), (1, 0))), x).ravel()
+    apart = QLinearAveragePool((1, 1), ONE, y)
     same(padded, run(apart, np.ascontiguousarray(x[..., :1])).ravel())
 
 
@@ -615,13 +615,13 @@ def pooling_inputs(x: np.ndarray, p: list[QuantParams]) -> list[np.ndarray]:
 @given(window=windows(), p=several_params(2), include=st.booleans(), seed=seeds)
 def test_average_pool_equals_onnx_runtime(window, p, include, seed):
     shape, ours, theirs = window
-    layer = AveragePool2d(x=p[0], y=p[1], count_include_pad=include, **ours)
+    layer = QLinearAveragePool(x=p[0], y=p[1], count_include_pad=include, **ours)
     assume(fits(layer, shape))
     x = codes(seed, shape, p[0].dtype)
     theirs |= {"count_include_pad": int(include), "domain": "com.microsoft"}
     expected = ort_run("QLinearAveragePool", pooling_inputs(x, p), **theirs)
     same(run(layer, x), expected)
-    channels_last = AveragePool2d(x=p[0], y=p[1], count_include_pad=include, layout="NHWC", **ours)
+    channels_last = QLinearAveragePool(x=p[0], y=p[1], count_include_pad=include, channels_last=True, **ours)
     same(run(channels_last, nhwc(x)), nhwc(expected))
     theirs["channels_last"] = 1
     same(run(channels_last, nhwc(x)), ort_run("QLinearAveragePool", pooling_inputs(nhwc(x), p), **theirs))
@@ -636,8 +636,8 @@ def test_average_pool_equals_onnx_runtime(window, p, include, seed):
 def test_global_average_pool_equals_onnx_runtime(p, shape, seed):
     x = codes(seed, shape, p[0].dtype)
     expected = ort_run("QLinearGlobalAveragePool", pooling_inputs(x, p), domain="com.microsoft")
-    same(run(GlobalAveragePool2d(*p), x), expected)
-    last = GlobalAveragePool2d(*p, layout="NHWC")
+    same(run(QLinearGlobalAveragePool(*p), x), expected)
+    last = QLinearGlobalAveragePool(*p, channels_last=True)
     same(run(last, nhwc(x)), nhwc(expected))
     attributes = {"domain": "com.microsoft", "channels_last": 1}
     same(run(last, nhwc(x)), ort_run("QLinearGlobalAveragePool", pooling_inputs(nhwc(x), p), **attributes))
@@ -647,7 +647,7 @@ def test_average_pool_sums_in_window_order():
     # Columns first or from the bottom upwards: 42.
     p = [QuantParams(0.153, 2), QuantParams(0.13, 50)]
     x = np.int8([[-52, -4, -118, 0], [-122, 74, 78, 0], [64, -36, 69, 0]]).reshape(1, 1, 3, 4)
-    result = run(AveragePool2d(3, *p), x)
+    result = run(QLinearAveragePool((3, 3), *p, stride=3), x)
     assert result.ravel().tolist() == [41]
     attributes = {"kernel_shape": [3, 3], "strides": [3, 3], "domain": "com.microsoft"}
     same(result, ort_run("QLinearAveragePool", pooling_inputs(x, p), **attributes))
@@ -657,7 +657,7 @@ def test_global_average_pool_rounds_in_this_order():
     # (x.scale / y.scale) / n gives -110.
     p = [QuantParams(0.286), QuantParams(0.328)]
     x = np.int8([-128] * 10 + [-114]).reshape(1, 1, 1, 11)
-    result = run(GlobalAveragePool2d(*p), x)
+    result = run(QLinearGlobalAveragePool(*p), x)
     assert result.ravel().tolist() == [-111]
     same(result, ort_run("QLinearGlobalAveragePool", pooling_inputs(x, p), domain="com.microsoft"))
 
@@ -665,20 +665,20 @@ def test_global_average_pool_rounds_in_this_order():
 def test_pools_of_any_scales_are_quiet():
     x = np.full((1, 1, 2, 2), 100, np.int8)
     huge, tiny = QuantParams(1e30), QuantParams(1e-30)
-    assert run(AveragePool2d(1, QuantParams(1e4), ONE), x).ravel().tolist() == [127] * 4
+    assert run(QLinearAveragePool((1, 1), QuantParams(1e4), ONE), x).ravel().tolist() == [127] * 4
     # Means of 2^31 codes and more are the smallest code; so are those of windows whose sums are infinite.
-    assert run(AveragePool2d(1, huge, tiny), x).ravel().tolist() == [-128] * 4
-    assert run(AveragePool2d((1, 2), QuantParams(3e38), ONE, padding=((0, 0), (1, 0))), x).max() == -128
-    assert run(AveragePool2d(1, huge, tiny), -x).ravel().tolist() == [-128] * 4
-    assert run(GlobalAveragePool2d(tiny, huge), x).ravel().tolist() == [0]
+    assert run(QLinearAveragePool((1, 1), huge, tiny), x).ravel().tolist() == [-128] * 4
+    assert run(QLinearAveragePool((1, 2), QuantParams(3e38), ONE, stride=2, padding=((0, 0), (1, 0))), x).max() == -128
+    assert run(QLinearAveragePool((1, 1), huge, tiny), -x).ravel().tolist() == [-128] * 4
+    assert run(QLinearGlobalAveragePool(tiny, huge), x).ravel().tolist() == [0]
 
 
 def test_pools_take_any_memory_layout():
     x = codes(0, (2, 3, 6, 6), "int8")
     for layer in (
-        MaxPool2d(3, stride=2),
-        AveragePool2d(3, TENTH, HALF, padding=1),
-        GlobalAveragePool2d(TENTH, HALF),
+        MaxPool((3, 3), stride=2),
+        QLinearAveragePool((3, 3), TENTH, HALF, stride=3, padding=1),
+        QLinearGlobalAveragePool(TENTH, HALF),
     ):
         same(run(layer, x.transpose(0, 1, 3, 2)), run(layer, x.transpose(0, 1, 3, 2).copy()))
 
@@ -687,75 +687,84 @@ def test_pools_take_any_memory_layout():
     ("call", "error", "message"),
     [
         (
-            lambda: MaxPool2d(2, padding=2),
+            lambda: MaxPool((2, 2), padding=2),
             ValueError,
             "padding must be smaller than the kernel (2, 2), not ((2, 2), (2, 2)); "
-            "pad the image itself where windows wholly outside it are meant",
+            "pad the input itself where windows wholly outside it are meant",
         ),
-        (lambda: MaxPool2d(0), ValueError, "kernel must be a positive integer, not 0"),
+        (lambda: MaxPool((2, 0)), ValueError, "kernel[1] must be a positive integer, not 0"),
+        (lambda: MaxPool(2), TypeError, "kernel must be a sequence of integers, not int 2"),
         (
-            lambda: MaxPool2d((2, 2, 2)),
+            lambda: MaxPool((2, 2), stride=(2, 2, 2)),
             ValueError,
-            "kernel must be an integer or a pair (height, width), not (2, 2, 2)",
+            "stride must be an integer or a pair (height, width), not (2, 2, 2)",
         ),
-        (lambda: MaxPool2d(2, stride=0), ValueError, "stride must be a positive integer, not 0"),
-        (lambda: MaxPool2d(2, dilation=1.0), TypeError, "dilation must be an integer, not float 1.0"),
-        (lambda: MaxPool2d(2, ceil_mode=1), TypeError, "ceil_mode must be True or False, not int 1"),
+        (lambda: MaxPool((2, 2), stride=0), ValueError, "stride must be a positive integer, not 0"),
+        (lambda: MaxPool((2, 2), dilation=1.0), TypeError, "dilation must be an integer, not float 1.0"),
+        (lambda: MaxPool((2, 2), ceil_mode=1), TypeError, "ceil_mode must be True or False, not int 1"),
         (
-            lambda: MaxPool2d(2, layout="CHW"),
+            lambda: MaxPool((2, 2), indices="rows"),
             ValueError,
-            "layout must be one of 'NCHW', 'NHWC', not 'CHW'",
+            "indices must be one of 'row', 'column', not 'rows'",
         ),
         (
-            lambda: MaxPool2d(2).apply(np.zeros((1, 1, 4, 4), np.int32)),
+            lambda: MaxPool((2, 2), indices="row", channels_last=True),
+            ValueError,
+            "indices are of inputs whose channels are the second axis",
+        ),
+        (
+            lambda: MaxPool((2, 2)).apply(np.zeros((1, 1, 4, 4), np.int32)),
             TypeError,
-            "MaxPool2d takes int8 or uint8 or float32, not int32",
+            "MaxPool takes float32 or float64 or float16 or int8 or uint8, not int32",
         ),
         (
-            lambda: MaxPool2d(2).apply(np.zeros((1, 4, 4), np.int8)),
+            lambda: MaxPool((2, 2)).apply(np.zeros((1, 4, 4), np.int8)),
             ValueError,
-            "MaxPool2d takes images (batch, ic, ih, iw), not (1, 4, 4)",
+            "MaxPool over 2 spatial axes takes (batch, channels, ...) of 4 axes, those of the window not empty, "
+            "not (1, 4, 4)",
         ),
         (
-            lambda: MaxPool2d(2, layout="NHWC").output_shape((1, 0, 4, 2)),
+            lambda: MaxPool((2, 2), channels_last=True).output_shape((1, 0, 4, 2)),
             ValueError,
-            "MaxPool2d takes images (batch, ih, iw, ic) of at least one pixel, not (1, 0, 4, 2)",
+            "MaxPool over 2 spatial axes takes (batch, ..., channels) of 4 axes, those of the window not empty, "
+            "not (1, 0, 4, 2)",
         ),
         (
-            lambda: MaxPool2d(3).output_shape((1, 1, 3, 2)),
+            lambda: MaxPool((3, 3)).output_shape((1, 1, 3, 2)),
             ValueError,
             "the kernel spans 3 pixels of the width, more than the padded image's 2; "
             "use a smaller kernel or more padding",
         ),
         (
-            lambda: AveragePool2d(2, ONE, TENTH_U8),
+            lambda: QLinearAveragePool((2, 2), ONE, TENTH_U8),
             TypeError,
             "x and y must have one dtype, not int8 and uint8",
         ),
         (
-            lambda: AveragePool2d(2, ONE, ONE, count_include_pad=1),
+            lambda: QLinearAveragePool((2, 2), ONE, ONE, count_include_pad=1),
             TypeError,
             "count_include_pad must be True or False, not int 1",
         ),
         (
-            lambda: AveragePool2d(2, ONE, ONE).apply(np.zeros((1, 1, 4, 4), np.uint8)),
+            lambda: QLinearAveragePool((2, 2), ONE, ONE).apply(np.zeros((1, 1, 4, 4), np.uint8)),
             TypeError,
-            "AveragePool2d takes int8, not uint8, as its parameters say",
+            "QLinearAveragePool takes int8, not uint8, as its parameters say",
         ),
         (
-            lambda: GlobalAveragePool2d(ONE, QuantParams([1.0], axis=0)),
+            lambda: QLinearGlobalAveragePool(ONE, QuantParams([1.0], axis=0)),
             ValueError,
             "y must have one scale and one zero point, not one per channel",
         ),
         (
-            lambda: GlobalAveragePool2d(ONE, ONE, layout="HWC"),
-            ValueError,
-            "layout must be one of 'NCHW', 'NHWC', not 'HWC'",
+            lambda: QLinearGlobalAveragePool(ONE, ONE, channels_last=1),
+            TypeError,
+            "channels_last must be True or False, not int 1",
         ),
         (
-            lambda: GlobalAveragePool2d(ONE, ONE).output_shape((1, 2, 3, 0)),
+            lambda: QLinearGlobalAveragePool(ONE, ONE).output_shape((1, 2, 3, 0)),
             ValueError,
-            "GlobalAveragePool2d takes images (batch, ic, ih, iw) of at least one pixel, not (1, 2, 3, 0)",
+            "QLinearGlobalAveragePool takes batch, channels and spatial axes of at least one element, "
+            "not (1, 2, 3, 0)",
         ),
     ],
 )

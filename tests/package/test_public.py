@@ -81,14 +81,24 @@ def test_old_layers_lead_to_layers_of_today() -> None:
         assert new != name or fields is not None
 
 
-HALF = QuantParams(0.5, 3)
+Q, HALF = QuantParams(0.5), QuantParams(0.5, 3)
 
 # Old names, the fields of then, and the layer of today.
 OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
+    (
+        "AveragePool2d", {"kernel": 2, "x": Q, "y": HALF, "padding": (1, 0), "layout": "NHWC"},
+        layers.QLinearAveragePool((2, 2), Q, HALF, stride=2, padding=((1, 1), (0, 0)), channels_last=True),
+    ),
+    (
+        "GlobalAveragePool2d", {"x": Q, "y": HALF, "layout": "NHWC"},
+        layers.QLinearGlobalAveragePool(Q, HALF, channels_last=True),
+    ),
     ("Dequantize", {"x": HALF}, layers.DequantizeLinear(HALF)),
+    ("MaxPool2d", {"kernel": (2, 3), "ceil_mode": True}, layers.MaxPool((2, 3), stride=(2, 3), ceil_mode=True)),
+    ("MaxPoolIndices", {"kernel": (2,), "order": "column"}, layers.MaxPool((2,), indices="column")),
     ("Quantize", {"y": HALF}, layers.QuantizeLinear(HALF)),
     ("ReshapeTo", {"allowzero": True}, layers.Reshape(allowzero=True)),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "fields", "layer"), OLD, ids=lambda value: value if isinstance(value, str) else "")

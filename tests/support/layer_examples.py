@@ -60,7 +60,6 @@ EXAMPLES: list[Layer] = [
     layers.BatchNormalization(0.5),
     layers.FloatMatMul(transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0, runtime_constants=(1, 2)),
     layers.MaxPool((2, 3, 4), stride=(2, 1, 1), padding="same", dilation=(1, 2, 1), ceil_mode=True),
-    layers.MaxPoolIndices((3,), padding=((1, 2),), order="column"),
     layers.AveragePool(
         (2,), stride=(3,), padding=((1, 0),), dilation=(2,), ceil_mode=True, count_include_pad=True
     ),

@@ -332,17 +332,11 @@ def pool_of_codes(g: Grown) -> None:
     of = g.params(g.dtype(x)), g.params(g.dtype(x))
     last = g.flip(0.3)
     if g.flip(0.3):
-        if rank == 2:
-            g.add(layers.GlobalAveragePool2d(*of, layout="NHWC" if last else "NCHW"), [x])
-        else:
-            g.add(layers.QLinearGlobalAveragePool(*of, channels_last=last), [x])
+        g.add(layers.QLinearGlobalAveragePool(*of, channels_last=last), [x])
         return
     ceil = g.flip(0.3)
     options = {**window(g, rank, ceil=ceil), "count_include_pad": g.flip(), "ceil_mode": ceil}
-    if rank == 2:
-        g.add(layers.AveragePool2d((2, 2), *of, layout="NHWC" if last else "NCHW", **options), [x])
-    else:
-        g.add(layers.QLinearAveragePool((2,) * rank, *of, channels_last=last, **options), [x])
+    g.add(layers.QLinearAveragePool((2,) * rank, *of, channels_last=last, **options), [x])
 
 
 def pool(g: Grown) -> None:
@@ -352,13 +346,11 @@ def pool(g: Grown) -> None:
     options = {**window(g, rank, ceil=ceil), "dilation": (1,) * rank, "ceil_mode": ceil}
     kind = g.size(3, 0)
     if kind == 0:
-        g.add(layers.MaxPoolIndices((2,) * rank, order=g.pick(["row", "column"]), **options), [x], 2)
+        g.add(layers.MaxPool((2,) * rank, indices=g.pick(["row", "column"]), **options), [x], 2)
     elif kind == 1 and g.dtype(x) == "float32":
         g.add(layers.AveragePool((2,) * rank, count_include_pad=g.flip(), **options), [x])
     elif kind == 2 and g.dtype(x) == "float32":
         g.add(layers.GlobalAveragePool(), [x])
-    elif rank == 2:
-        g.add(layers.MaxPool2d((2, 2), **options), [x])
     else:
         g.add(layers.MaxPool((2,) * rank, **options), [x])
 

@@ -36,10 +36,10 @@ def zoo() -> Model:
             codes(rng, (8, 1, 3, 3), "uint8"), x=U8, w=U8, y=U8, multiplier=2, padding=((1, 0), (2, 1))
         ),
         Relu(100),
-        systolic.layers.MaxPool2d(2, stride=1, padding=(0, 1), ceil_mode=True),
-        systolic.layers.AveragePool2d((2, 2), U8, U8, count_include_pad=True),
+        systolic.layers.MaxPool((2, 2), padding=(0, 1), ceil_mode=True),
+        systolic.layers.QLinearAveragePool((2, 2), U8, U8, stride=2, count_include_pad=True),
         Node(Add(a=U8, b=U8, y=U8), ("t5", "offset"), "sum", "addition"),
-        Node(systolic.layers.GlobalAveragePool2d(U8, U8), ("sum",), "pooled"),
+        Node(systolic.layers.QLinearGlobalAveragePool(U8, U8), ("sum",), "pooled"),
         systolic.layers.Flatten(),
         systolic.layers.Identity(),
         systolic.layers.Reshape((-1, 2, 4)),

@@ -92,8 +92,9 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
     assert drawn <= set(ORACLES) == set(LAYERS) - {"OnnxNode"}
     # These are drawn; what came later may be checked in its own tests alone.
     assert drawn >= {
-        "Add", "AveragePool2d", "Conv2d", "Dense", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
-        "GlobalAveragePool2d", "Identity", "MaxPool2d", "QuantizeLinear", "Relu", "Reshape",
+        "Add", "Conv2d", "Dense", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
+        "Identity", "MaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
+        "Relu", "Reshape",
     }  # fmt: skip
 
 

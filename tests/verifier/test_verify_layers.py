@@ -51,7 +51,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Add: [((2, 3, 4), X), ((3, 1), X)],
     layers.ArgMax: [((2, 3, 4), X)],
     layers.AveragePool: [((2, 3, 9), X)],
-    layers.AveragePool2d: [((2, 3, 7, 8), X)],
     layers.Binary: [((2, 3, 4), X), ((3, 1), X)],
     layers.Cast: [((3, 4), X)],
     layers.Clip: [((3, 4), X)],
@@ -74,7 +73,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.FloatMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
     layers.Gather: [((3, 4), X), np.array([[0, -1], [3, 1]])],
     layers.GlobalAveragePool: [((2, 3, 4, 5), X)],
-    layers.GlobalAveragePool2d: [((2, 3, 4, 5), X)],
     layers.Identity: [((2, 3), X)],
     layers.BatchNormalization: [((2, 3, 4), X), *[((3,), X)] * 4],
     layers.LayerNormalization: [((2, 3, 4), X), ((3, 4), X), ((4,), X)],
@@ -83,11 +81,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.MatMulIntegerToFloat: [
         ((3, 4), X), ((4, 5), "int8"), F(0.5), F(0.25), ((), X), np.array(1, "int8"),
     ],
-    layers.MaxPool: [((1, 2, 5, 6, 7), X)],
-    layers.MaxPool2d: [((2, 3, 7, 8), X)],
-    layers.MaxPoolIndices: [((2, 3, 9), X)],
     layers.Pad: [((3, 4), X), ints(2, -1, 1, 3)],
-    layers.QLinearAveragePool: [((2, 6, 7, 8, 3), X)],
     layers.QLinearConcat: [((2, 3), X), ((2, 4), X)],
     layers.QLinearConv: [
         ((2, 3, 6, 7), X), F(0.5), ((), X), ((6, 1, 2, 3), "int8"), F(0.25), np.array(1, "int8"),
@@ -175,7 +169,7 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
     yield layers.Flatten(2), [((2, 3, 0), X)]
     for padding in ("same", "same_lower", "valid"):
         yield layers.MaxPool((3,), stride=(2,), padding=padding), [((2, 3, 8), X)]
-        yield layers.MaxPool2d(3, stride=2, padding=padding, layout="NHWC"), [((2, 8, 9, 3), X)]
+        yield layers.MaxPool((3, 3), stride=2, padding=padding, channels_last=True), [((2, 8, 9, 3), X)]
         yield layers.AveragePool((3, 2), stride=(2, 1), padding=padding), [((2, 3, 8, 5), X)]
         yield layers.FloatConv(stride=2, padding=padding), [((2, 3, 8), X), ((4, 3, 3), X)]
         for size in (None, (9,)):
@@ -184,7 +178,9 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
                 [((2, 3, 4), X), ((3, 2, 4), X)],
             )
     yield layers.MaxPool((3,), padding=((2, 1),), dilation=(2,), ceil_mode=True), [((2, 3, 8), X)]
-    yield layers.MaxPoolIndices((2, 2), padding=((1, 0), (0, 1))), [((2, 3, 4, 5), X)]
+    for order in ("row", "column"):
+        yield layers.MaxPool((2, 2), padding=((1, 0), (0, 1)), indices=order), [((2, 3, 4, 5), X)]
+    yield layers.MaxPool((3,), padding=((1, 2),), indices="column"), [((2, 3, 9), X)]
     yield layers.AveragePool((2,), padding=((1, 1),), stride=(2,), ceil_mode=True), [((2, 3, 8), X)]
     yield layers.FloatConvTranspose(padding=((1, 0),), stride=2, output_padding=1), [
         ((2, 3, 4), X), ((3, 2, 4), X),
@@ -210,6 +206,9 @@ def reads_of(layer: Layer) -> list[Any]:
             return [(shape, X)]
     if isinstance(layer, layers.Dense):
         return [((3, layer.weight.shape[0]), X)]
+    if isinstance(layer, layers.MaxPool | layers.QLinearAveragePool):
+        image = (5, 6, 7)[: len(layer.kernel)]
+        return [((2, *image, 3) if layer.channels_last else (2, 3, *image), X)]
     return READS[type(layer)]
 
 

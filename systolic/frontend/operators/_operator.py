@@ -286,13 +286,6 @@ class Operator:
         if unknown:
             raise self.refuse(f"attribute {', '.join(unknown)} is not supported")
 
-    def kernel(self, default: tuple[int, ...] = ()) -> tuple[int, int]:
-        """Return the height and width of a window."""
-        sizes = self.integers("kernel_shape", default)
-        if len(sizes) != 2:
-            raise self.refuse(f"a window of {len(sizes)} dimensions; supported are 2")
-        return sizes[0], sizes[1]
-
     def window(self, rank: int) -> dict[str, Any]:
         """Return stride, padding and dilation of a window over `rank` axes, as layers take them."""
         auto = self.attribute("auto_pad", "NOTSET")
@@ -304,10 +297,14 @@ class Operator:
             raise self.refuse(
                 f"pads {list(pads)}; supported are {2 * rank}, none negative, first those before each axis"
             )
+        steps = {name: self.integers(name, (1,) * rank) for name in ("strides", "dilations")}
+        for name, values in steps.items():
+            if len(values) != rank:
+                raise ValueError(f"{name} must hold {rank} numbers, one per spatial axis, not {list(values)}")
         return {
-            "stride": self.integers("strides", (1,) * rank),
+            "stride": steps["strides"],
             "padding": names.get(auto, tuple(zip(pads[:rank], pads[rank:], strict=True))),
-            "dilation": self.integers("dilations", (1,) * rank),
+            "dilation": steps["dilations"],
         }
 
 

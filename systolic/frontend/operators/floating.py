@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -15,31 +14,8 @@ from systolic.layers.host.arithmetic import BINARY, FLOATS, INTEGERS, UNARY
 from systolic.layers.host.normalize import REDUCE
 from systolic.model import DTYPES, Node
 
-# What the layers for images and for codes take; other types have layers of their own.
-_IMAGE_TYPES = ("float32", "int8", "uint8")
+# What the layers for codes take; other types have layers of their own.
 _PLAIN_TYPES = ("float32", "int32", "int8", "uint8")
-
-
-def _max_pool(op: Operator) -> Converted:
-    op.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
-    kernel = op.integers("kernel_shape", ())
-    if len(op.outputs) > 1 and (op.outputs[1] or op.graph.noted):
-        order = "column" if op.attribute("storage_order", 0) else "row"
-        return layers.MaxPoolIndices(kernel, order=order, **_window(op, len(kernel))), op.inputs[:1]
-    if len(kernel) == 2 and op.dtypes[op.inputs[0]] in _IMAGE_TYPES:
-        return layers.MaxPool2d(op.kernel(), **_window(op, 2)), op.inputs[:1]
-    return layers.MaxPool(kernel, **_window(op, len(kernel))), op.inputs[:1]
-
-
-def _average_pool(op: Operator) -> Converted:
-    op.only("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
-    kernel = op.integers("kernel_shape", ())
-    include = bool(op.attribute("count_include_pad", 0))
-    return layers.AveragePool(kernel, count_include_pad=include, **_window(op, len(kernel))), op.inputs[:1]
-
-
-def _window(op: Operator, rank: int) -> dict[str, Any]:
-    return {**op.window(rank), "ceil_mode": bool(op.attribute("ceil_mode", 0))}
 
 
 def _relu(op: Operator) -> Converted:
@@ -283,7 +259,6 @@ FLOATING: dict[tuple[str, str], Converter] = {
     **{("", name): _binary for name in BINARY if name not in _MANY},
     **{("", name): _many for name in _MANY},
     **{("", name): _reduce for name in REDUCE},
-    ("", "AveragePool"): _average_pool,
     ("", "BatchNormalization"): _batch_normalization,
     ("", "Cast"): _cast,
     ("", "Clip"): _clip,
@@ -295,7 +270,6 @@ FLOATING: dict[tuple[str, str], Converter] = {
     ("", "Gemm"): _gemm,
     ("", "LayerNormalization"): _layer_normalization,
     ("", "MatMul"): _matmul,
-    ("", "MaxPool"): _max_pool,
     ("", "Relu"): _relu,
     ("", "Softmax"): _softmax,
 }

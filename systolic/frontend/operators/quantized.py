@@ -39,39 +39,8 @@ def _qlinear_softmax(op: Operator) -> Converted:
     return layer, op.inputs[:1]
 
 
-def _qlinear_global_average_pool(op: Operator) -> Converted:
-    op.only("channels_last")
-    last = bool(op.attribute("channels_last", 0))
-    params, shape = _several(op, 1, 3), op.shape(0)
-    if shape is not None and len(shape) == 4:
-        return layers.GlobalAveragePool2d(*params, layout="NHWC" if last else "NCHW"), op.inputs[:1]
-    return layers.QLinearGlobalAveragePool(*params, channels_last=last), op.inputs[:1]
-
-
-def _qlinear_average_pool(op: Operator) -> Converted:
-    op.only("auto_pad", "ceil_mode", "channels_last", "count_include_pad", "kernel_shape", "pads", "strides")
-    kernel = op.integers("kernel_shape", ())
-    if not 1 <= len(kernel) <= 3:
-        raise op.refuse(f"a window of {len(kernel)} dimensions; supported are 1 to 3")
-    window = op.window(len(kernel))
-    options = {
-        "count_include_pad": bool(op.attribute("count_include_pad", 0)),
-        "ceil_mode": bool(op.attribute("ceil_mode", 0)),
-        "stride": window["stride"],
-        "padding": window["padding"],
-    }
-    last = bool(op.attribute("channels_last", 0))
-    if len(kernel) == 2:
-        layout = "NHWC" if last else "NCHW"
-        return layers.AveragePool2d(kernel, *_several(op, 1, 3), layout=layout, **options), op.inputs[:1]
-    layer = layers.QLinearAveragePool(kernel, *_several(op, 1, 3), channels_last=last, **options)
-    return layer, op.inputs[:1]
-
-
 QUANTIZED: dict[tuple[str, str], Converter] = {
-    ("com.microsoft", "QLinearAveragePool"): _qlinear_average_pool,
     ("com.microsoft", "QLinearConcat"): _qlinear_concat,
-    ("com.microsoft", "QLinearGlobalAveragePool"): _qlinear_global_average_pool,
     ("com.microsoft", "QLinearSoftmax"): _qlinear_softmax,
     ("com.microsoft", "QLinearWhere"): _qlinear_where,
 }

@@ -82,11 +82,10 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
 
     Where two equivalent layers are one operator, the more specific one comes back: parameters per channel
     hold a zero point for each channel, those of a single channel are per tensor; a convolution with a
-    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; pools
-    over two axes are those of images, ``MaxPool2d`` and the like; a ``Binary("Add")`` is an ``Add`` if
-    that takes the types. Numbers that operators keep as float32 are rounded to it, bounds of a ``Clip``
-    have the tensor's type; a window's integer for all axes comes back as one per axis. Models from
-    ``load_onnx`` have this form already.
+    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; a
+    ``Binary("Add")`` is an ``Add`` if that takes the types. Numbers that operators keep as float32 are
+    rounded to it, bounds of a ``Clip`` have the tensor's type; a window's integer for all axes comes back
+    as one per axis. Models from ``load_onnx`` have this form already.
 
     An output whose rank depends on runtime values has no shape in the file. onnx.checker asks for one;
     nothing else needs it.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic.frontend.to_onnx.writer import Writer, tensor, window
+from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.model import Node
@@ -119,7 +119,7 @@ def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
 
 
 def _write_conv(out: Writer, node: Node, layer: Any) -> None:
-    out.node(node, "Conv", node.inputs, group=layer.groups, **window(layer, out.rank(node)))
+    out.node(node, "Conv", node.inputs, group=layer.groups, **out.window(node))
 
 
 def _write_conv_transpose(out: Writer, node: Node, layer: Any) -> None:
@@ -128,28 +128,7 @@ def _write_conv_transpose(out: Writer, node: Node, layer: Any) -> None:
     out.node(
         node, "ConvTranspose", node.inputs,
         group=layer.groups, output_padding=more if isinstance(more, tuple) else (more,) * rank,
-        output_shape=layer.output_size, **window(layer, rank),
-    )  # fmt: skip
-
-
-def _write_max_pool(out: Writer, node: Node, layer: Any) -> None:
-    if getattr(layer, "layout", "NCHW") != "NCHW":
-        raise out.refuse(node, "ONNX's MaxPool takes images NCHW, not NHWC")
-    order = {"column": 1}.get(getattr(layer, "order", ""))
-    out.node(
-        node, "MaxPool", node.inputs,
-        kernel_shape=layer.kernel, ceil_mode=layer.ceil_mode, storage_order=order, **window(layer),
-    )  # fmt: skip
-
-
-def _write_average_pool(out: Writer, node: Node, layer: Any) -> None:
-    given = window(layer)
-    if set(layer.dilation) == {1}:
-        del given["dilations"]
-    out.node(
-        node, "AveragePool", node.inputs,
-        kernel_shape=layer.kernel, ceil_mode=layer.ceil_mode, count_include_pad=layer.count_include_pad,
-        **given,
+        output_shape=layer.output_size, **out.window(node),
     )  # fmt: skip
 
 
@@ -216,7 +195,6 @@ def _write_onnx_node(out: Writer, node: Node, layer: Any) -> None:
 
 
 FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
-    "AveragePool": _write_average_pool,
     "Binary": _write_binary,
     "Cast": _write_cast,
     "Clip": _write_clip,
@@ -224,9 +202,6 @@ FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
     "FloatConv": _write_conv,
     "FloatConvTranspose": _write_conv_transpose,
     "FloatMatMul": _write_matmul,
-    "MaxPool": _write_max_pool,
-    "MaxPool2d": _write_max_pool,
-    "MaxPoolIndices": _write_max_pool,
     "OnnxNode": _write_onnx_node,
     "Pad": _write_pad,
     "Reduce": _write_reduce,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from systolic.frontend.to_onnx.writer import MICROSOFT, Writer, window
+from systolic.frontend.to_onnx.writer import MICROSOFT, Writer
 from systolic.layers.table import record_of
 from systolic.model import Node
 
@@ -48,7 +48,7 @@ def _write_conv(out: Writer, node: Node, layer: Any) -> None:
     out.node(
         node, "QLinearConv", read, MICROSOFT if last else "",
         channels_last=1 if last else None, group=layer.groups, kernel_shape=list(layer.weight.shape[2:]),
-        **window(layer),
+        **out.window(node),
     )  # fmt: skip
 
 
@@ -59,28 +59,6 @@ def _write_add(out: Writer, node: Node, layer: Any) -> None:
     record = record_of(layer)
     assert record is not None
     record.write_node(out, node, layer)
-
-
-def _last(layer: Any) -> int:
-    """Return whether a pool's channels are last, which layers of images say by a layout."""
-    return int(getattr(layer, "channels_last", False) or getattr(layer, "layout", "") == "NHWC")
-
-
-def _write_average(out: Writer, node: Node, layer: Any) -> None:
-    out.node(
-        node, "QLinearAveragePool", out.codes(node, ("x", "y")), MICROSOFT,
-        kernel_shape=layer.kernel, ceil_mode=layer.ceil_mode, count_include_pad=layer.count_include_pad,
-        channels_last=_last(layer), **window(layer),
-    )  # fmt: skip
-
-
-def _write_global_average(out: Writer, node: Node, layer: Any) -> None:
-    shape = out.shape(node.inputs[0])
-    if layer.kind == "QLinearGlobalAveragePool" and shape is not None and len(shape) == 4:
-        # Of a tensor declared to be images it would come back as a GlobalAveragePool2d.
-        out.undeclared.add(node.inputs[0])
-    read = out.codes(node, ("x", "y"))
-    out.node(node, "QLinearGlobalAveragePool", read, MICROSOFT, channels_last=_last(layer))
 
 
 def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
@@ -112,7 +90,7 @@ def _write_qlinear_matmul(out: Writer, node: Node, layer: Any) -> None:
 
 
 def _write_conv_of_tensors(out: Writer, node: Node, layer: Any) -> None:
-    out.node(node, layer.kind, node.inputs, group=layer.groups, **window(layer, out.rank(node)))
+    out.node(node, layer.kind, node.inputs, group=layer.groups, **out.window(node))
 
 
 def _write_qlinear_concat(out: Writer, node: Node, layer: Any) -> None:
@@ -131,19 +109,15 @@ def _write_qlinear_softmax(out: Writer, node: Node, layer: Any) -> None:
 
 QUANTIZED: dict[str, Callable[[Writer, Node, Any], None]] = {
     "Add": _write_add,
-    "AveragePool2d": _write_average,
     "Conv1d": _write_conv,
     "Conv2d": _write_conv,
     "Conv3d": _write_conv,
     "ConvInteger": _write_conv_of_tensors,
     "Dense": _write_dense,
     "DepthwiseConv2d": _write_conv,
-    "GlobalAveragePool2d": _write_global_average,
     "MatMul": _write_matmul,
-    "QLinearAveragePool": _write_average,
     "QLinearConcat": _write_qlinear_concat,
     "QLinearConv": _write_conv_of_tensors,
-    "QLinearGlobalAveragePool": _write_global_average,
     "QLinearMatMul": _write_qlinear_matmul,
     "QLinearSoftmax": _write_qlinear_softmax,
 }

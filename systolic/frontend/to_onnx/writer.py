@@ -122,6 +122,21 @@ class Writer:
             raise self.refuse(node, "the rank of its input depends on runtime values; use Model.save")
         return len(shape) - 2
 
+    def window(self, node: Node) -> dict[str, Any]:
+        """Return the attributes of a layer's window, one number per axis; dilations of 1 are the default."""
+        layer: Any = node.layer
+        ends: Any = layer.padding
+        rank = len(layer.stride) if isinstance(layer.stride, tuple) else self.rank(node)
+        stride, dilation = (
+            value if isinstance(value, tuple) else (value,) * rank
+            for value in (layer.stride, getattr(layer, "dilation", 1))
+        )
+        found: dict[str, Any] = {"strides": stride, "dilations": dilation if set(dilation) - {1} else None}
+        if isinstance(ends, str):
+            return {**found, "auto_pad": _AUTO_PAD[ends], "pads": None}
+        pairs = ends if isinstance(ends, tuple) else ((ends, ends),) * rank
+        return {**found, "pads": [pair[end] for end in (0, 1) for pair in pairs], "auto_pad": None}
+
     def expect_matrices(self, node: Node, why: str, *tensors: str) -> None:
         """Raise if one of the tensors is not known to be a matrix."""
         for name in tensors:
@@ -216,23 +231,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def window(layer: Any, rank: int = 0) -> dict[str, Any]:
-    """Return a window's attributes; `rank` is the number of axes where the layer's integers hold for all."""
-
-    def each(value: Any) -> list[Any]:
-        return list(value) if isinstance(value, tuple) else [value] * rank
-
-    found: dict[str, Any] = {"strides": each(layer.stride)}
-    if getattr(layer, "dilation", None) is not None:
-        found["dilations"] = each(layer.dilation)
-    if isinstance(layer.padding, str):
-        found["auto_pad"] = _AUTO_PAD[layer.padding]
-    else:
-        pairs = layer.padding if isinstance(layer.padding, tuple) else ((layer.padding,) * 2,) * rank
-        found["pads"] = [before for before, _ in pairs] + [after for _, after in pairs]
-    return found
 
 
 def _inferred(model: Model) -> list[dict[str, tuple[Shape | None, str]]]:

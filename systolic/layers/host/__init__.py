@@ -10,7 +10,7 @@ from systolic.layers.host.matmul import FloatMatMul
 from systolic.layers.host.normalize import ArgMax, BatchNormalization, LayerNormalization, Reduce, Softmax
 from systolic.layers.host.op import Op
 from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
-from systolic.layers.host.pool import AveragePool2d, GlobalAveragePool2d, MaxPool2d
+from systolic.layers.host.pool import AveragePool, GlobalAveragePool, MaxPool
 from systolic.layers.host.qlinear import QLinearConcat, QLinearMul, QLinearWhere
 from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalAveragePool
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
@@ -20,13 +20,11 @@ from systolic.layers.host.real import FloatConv2d, FloatDense
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
-from systolic.layers.host.windows import AveragePool, GlobalAveragePool, MaxPool, MaxPoolIndices
 
 __all__ = [
     "Add",
     "ArgMax",
     "AveragePool",
-    "AveragePool2d",
     "BatchNormalization",
     "Binary",
     "Cast",
@@ -44,12 +42,9 @@ __all__ = [
     "FloatMatMul",
     "Gather",
     "GlobalAveragePool",
-    "GlobalAveragePool2d",
     "Identity",
     "LayerNormalization",
     "MaxPool",
-    "MaxPool2d",
-    "MaxPoolIndices",
     "OnnxNode",
     "Op",
     "Pad",

@@ -23,24 +23,6 @@ def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def image_axes(layout: str) -> tuple[int, int]:
-    """Return the axes of height and width."""
-    return (2, 3) if layout == "NCHW" else (1, 2)
-
-
-def expect_images(layer: Layer, shape: Shape, layout: str) -> tuple[int, int]:
-    """Return height and width of a batch of images, each at least 1."""
-    axes = "(batch, ic, ih, iw)" if layout == "NCHW" else "(batch, ih, iw, ic)"
-    if len(shape) != 4:
-        raise ValueError(f"{type(layer).__name__} takes images {axes}, not {_check.shape(shape)}")
-    ih, iw = (shape[axis] for axis in image_axes(layout))
-    if not ih or not iw:
-        raise ValueError(
-            f"{type(layer).__name__} takes images {axes} of at least one pixel, not {_check.shape(shape)}"
-        )
-    return ih, iw
-
-
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     """Return the shape that all broadcast to; ValueError if they do not."""
     try:
@@ -104,17 +86,6 @@ def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> N
             raise TypeError(
                 f"{type(layer).__name__} takes {name} of int64 or int32, not {np.dtype(dtype).name}"
             )
-
-
-def pad_pairs(value: Any, rank: int) -> tuple[tuple[Any, ...], ...]:
-    """Return a padding of (before, after) for each axis as tuples, sizes unchecked; None is no padding."""
-    if value is None:
-        return ((0, 0),) * rank
-    if not _check.is_listed(value, arrays=True) or not all(_check.is_listed(p, arrays=True) for p in value):
-        raise TypeError(
-            f"padding must hold (before, after) for each of {rank} axes, not {_check.kind(value)}"
-        )
-    return tuple(map(tuple, value))
 
 
 def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:

@@ -1,172 +1,359 @@
-"""Pooling over windows of an image, on codes."""
+"""Pooling over any number of axes: maxima of any numbers, means of floats."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import ClassVar
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from systolic import _check
-from systolic.layers.base import Shape
-from systolic.layers.geometry import LAYOUTS, Pads, Pair, paddings, sizes
-from systolic.layers.host._inputs import expect_images, image_axes
-from systolic.layers.host.qlinear_pool import GlobalMeans, Means
-from systolic.layers.host.windows import Maxima, Pool
-from systolic.quant import QuantParams
+import numpy as np
+
+from systolic import _check, _host
+from systolic.layers.base import HostLayer, Shape
+from systolic.layers.geometry import Pair, Window, put_window, window
+from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, take
+from systolic.layers.host._parts import by_parts
+from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.record import REQUIRED, OperatorRecord
+from systolic.threads import thread_count
+
+Taps = dict[int, tuple[slice, slice]]
 
 
-class _Images(Pool):
-    """Base of the pools over height and width."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Pool(HostLayer):
+    """Base of the pools: a window over the axes between batch and channels, or behind both."""
 
-    layout: str
+    kernel: Sequence[int]
+    stride: int | Sequence[int] | None = field(default=None, kw_only=True)
+    padding: int | Sequence[int | Pair] | str | None = field(default=None, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
 
-    _names: ClassVar[tuple[str, ...]] = ("height", "width")
+    # Fields of some of them.
+    channels_last = False
+    count_include_pad = False
 
-    def _put_window(self, steps: Collection[str]) -> None:
-        kernel = sizes(self.kernel, "kernel", 2)
-        object.__setattr__(self, "kernel", kernel)
-        for name in steps:
-            value = getattr(self, name)
-            given = name != "stride" or value is not None
-            object.__setattr__(self, name, sizes(value, name, 2) if given else kernel)
-        object.__setattr__(self, "padding", paddings(self.padding, 2))
-        _check.choice(self.layout, "layout", LAYOUTS)
+    def __post_init__(self) -> None:
+        if self.kernel is None:
+            raise TypeError("kernel must be a sequence of integers, one per axis of the window, not None")
+        axes_field(self, "kernel", minimum=1)
+        if not self.kernel:
+            raise ValueError("kernel must have at least one size, one per axis of the window")
+        put_window(self, len(self.kernel))
+        pairs: Any = () if isinstance(self.padding, str) else self.padding
+        if any(max(pads) >= size for pads, size in zip(pairs, self.kernel, strict=False)):
+            # ONNX Runtime refuses it too: windows wholly in the padding would have no element.
+            raise ValueError(
+                f"padding must be smaller than the kernel {self.kernel}, not {self.padding}; pad the "
+                "input itself where windows wholly outside it are meant"
+            )
+        held = {f.name for f in fields(self)}
+        for name in held & {"ceil_mode", "count_include_pad", "channels_last"}:
+            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
 
     @property
     def _first(self) -> int:
-        """The axis of the height."""
-        return image_axes(self.layout)[0]
+        """The first axis of the window."""
+        return 1 if self.channels_last else 2
 
-    def _image(self, shape: Shape) -> Shape:
-        return expect_images(self, shape, self.layout)
+    def output_shape(self, *shapes: Shape) -> Any:
+        """Return the input's shape with the number of windows along each axis."""
+        (shape,) = take(self, shapes)
+        return self._outputs(shape, self._window(shape))
+
+    def _outputs(self, shape: Shape, win: Window) -> Shape:
+        return (*shape[: self._first], *win.out, *shape[self._first + len(win.out) :])
+
+    def _window(self, shape: Shape) -> Window:
+        """Return the window over an input of this shape."""
+        rank = len(self.kernel)
+        image = shape[self._first : self._first + rank]
+        if len(shape) != rank + 2 or 0 in image:
+            axes = "(batch, ..., channels)" if self.channels_last else "(batch, channels, ...)"
+            raise ValueError(
+                f"{self.kind} over {rank} spatial axes takes {axes} of {rank + 2} axes, those of the window "
+                f"not empty, not {_check.shape(shape)}"
+            )
+        return window(
+            image, self.kernel, self.stride, getattr(self, "dilation", None), self.padding,  # type: ignore[arg-type]
+            ceil_mode=self.ceil_mode, pool=True,
+        )  # fmt: skip
+
+    def _counts(self, inside: Iterable[Any]) -> np.ndarray:
+        """Return the elements of each window, spread along the channels, from those along each axis."""
+        counts = np.ones(())
+        for along in inside:
+            counts = np.multiply.outer(counts, along)
+        return counts[..., np.newaxis] if self.channels_last else counts
+
+
+def add_up(real: np.ndarray, sums: np.ndarray, first: int, places: Iterable[Taps]) -> np.ndarray:
+    """Add the elements of each window to its sum, in window order; `first` is the first axis."""
+    around = (slice(None),) * first
+    # A padding element would add 0, which changes no sum.
+    for parts in itertools.product(*(found.values() for found in places)):
+        outs, elements = zip(*parts, strict=True)
+        sums[(*around, *outs)] += real[(*around, *elements)]
+    return sums
+
+
+def largest_along(x: np.ndarray, axis: int, outputs: int, places: Taps) -> np.ndarray:
+    """Return the maxima of all windows along one axis, as a new array; NaN propagates."""
+    out = np.full((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), lowest(x.dtype), x.dtype)
+    before = (slice(None),) * axis
+    for outs, elements in places.values():
+        part = out[(*before, outs)]
+        np.maximum(part, x[(*before, elements)], out=part)
+    return out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxPool2d(_Images, Maxima):
-    """The maximum of each window.
+class MaxPool(Pool):
+    """The maximum of each window, over any number of axes; its place too if `indices` asks for it.
 
     Parameters
     ----------
-    kernel : int or (int, int)
-        Height and width of the window.
-    stride : int, (int, int) or None
-        Step of the window; None means the kernel.
-    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
-        Pixels around the image, smaller than the kernel; they hold the type's smallest number.
-    dilation : int or (int, int)
-        Step between the pixels of a window.
+    kernel : sequence of int
+        The window's size along each axis behind batch and channels.
+    stride, dilation : int or sequence of int
+        Step of the window, and between its elements; 1 by default.
+    padding : int, sequence of int or (before, after), "same", "same_lower" or "valid"
+        Elements around the input, fewer than the kernel's; no number is smaller.
     ceil_mode : bool
         Whether a last, incomplete window counts.
-    layout : {"NCHW", "NHWC"}
-        Order of the axes: batch, channels, height, width.
+    channels_last : bool
+        Whether the channels are the last axis, not the second.
+    indices : {None, "row", "column"}
+        How the places of a second output are counted, through batch, channels and the window's axes: with
+        the last axis fastest, or with the first. None: no second output.
 
     Notes
     -----
-    ONNX operator MaxPool on int8, uint8 or float32 (where padding is minus infinity and NaN
-    spreads). Codes need no parameters: the order of codes is the order of the numbers.
+    ONNX operator MaxPool on float32, float64, float16, int8 or uint8; channels are second there. Quantized
+    values need no parameters: their order is that of the numbers. NaN spreads. With `indices` NaN counts as
+    none, and of equal numbers the first counts.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from systolic.layers import MaxPool2d
-    >>> MaxPool2d(2).apply(np.arange(16, dtype=np.int8).reshape(1, 1, 4, 4))
-    array([[[[ 5,  7],
-             [13, 15]]]], dtype=int8)
+    >>> from systolic.layers import MaxPool
+    >>> x = np.int8([[[3, 1, 4, 1, 5, 9]]])
+    >>> MaxPool((2,), stride=2).apply(x)
+    array([[[3, 4, 9]]], dtype=int8)
+    >>> MaxPool((2,), stride=2, indices="row").apply(x)
+    (array([[[3, 4, 9]]], dtype=int8), array([[[0, 2, 5]]]))
     """
 
-    kernel: int | Pair
-    stride: int | Pair | None = field(default=None, kw_only=True)
-    padding: int | Pair | Pads | str = field(default=((0, 0), (0, 0)), kw_only=True)
-    dilation: int | Pair = field(default=(1, 1), kw_only=True)
-    ceil_mode: bool = field(default=False, kw_only=True)
-    layout: str = field(default="NCHW", kw_only=True)
-
-    _types: ClassVar[tuple[str, ...]] = ("int8", "uint8", "float32")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class AveragePool2d(_Images, Means):
-    """The quantized mean of each window.
-
-    In float32, every operation rounded by itself, the sum in window order (rows, then columns)::
-
-        v = sum of f32(x.scale * (q - x.zero));  v = f32(v / count)
-        y = sat(rne(f32(f32(v / y.scale) + y.zero)))            # zero point before rounding
-
-    A window that is the whole unpadded image is computed as :class:`GlobalAveragePool2d` does.
-
-    Parameters
-    ----------
-    kernel, stride, padding, ceil_mode, layout
-        As for :class:`MaxPool2d`; padding is real 0.
-    x, y : QuantParams
-        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
-    count_include_pad : bool
-        Whether `count` is the kernel's size everywhere, or only the pixels inside the image.
-
-    Notes
-    -----
-    ONNX Runtime's com.microsoft QLinearAveragePool. With `ceil_mode` and `count_include_pad` it
-    counts the whole kernel, including elements beyond the padding. A mean of 2^31 codes or more, infinite
-    or NaN gives the smallest code, because of the conversion to int32 on x86.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic import QuantParams
-    >>> from systolic.layers import AveragePool2d
-    >>> x = np.int8([[[[0, 1, 1, 2, 2, 3, 1, 4]]]])
-    >>> AveragePool2d((1, 2), QuantParams(1.0), QuantParams(1.0, 1)).apply(x)
-    array([[[[2, 2, 4, 4]]]], dtype=int8)
-    """
-
-    kernel: int | Pair
-    x: QuantParams
-    y: QuantParams
-    stride: int | Pair | None = field(default=None, kw_only=True)
-    padding: int | Pair | Pads | str = field(default=((0, 0), (0, 0)), kw_only=True)
-    count_include_pad: bool = field(default=False, kw_only=True)
-    ceil_mode: bool = field(default=False, kw_only=True)
-    layout: str = field(default="NCHW", kw_only=True)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class GlobalAveragePool2d(GlobalMeans):
-    """The quantized mean of each channel's whole image of n pixels::
-
-        acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
-        y   = sat(rne(f32(f32(acc) * m)) + y.zero)              # zero point after rounding
-
-    Parameters
-    ----------
-    x, y : QuantParams
-        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
-    layout : {"NCHW", "NHWC"}
-        Order of the axes: batch, channels, height, width.
-
-    Notes
-    -----
-    ONNX Runtime's com.microsoft QLinearGlobalAveragePool, which refuses an m outside 2^-32 .. 256;
-    here such an m is computed with like any other.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic import QuantParams
-    >>> from systolic.layers import GlobalAveragePool2d
-    >>> x = np.int8([[0, 1], [1, 2], [2, 3], [1, 4]]).reshape(1, 4, 1, 2)
-    >>> GlobalAveragePool2d(QuantParams(1.0), QuantParams(1.0, 1)).apply(x).ravel()
-    array([1, 3, 3, 3], dtype=int8)
-    """
-
-    x: QuantParams
-    y: QuantParams
-    layout: str = field(default="NCHW", kw_only=True)
+    dilation: int | Sequence[int] | None = field(default=None, kw_only=True)
+    channels_last: bool = field(default=False, kw_only=True)
+    indices: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check.choice(self.layout, "layout", LAYOUTS)
+        if self.indices is not None:
+            _check.choice(self.indices, "indices", ("row", "column"))
+            if self.channels_last:
+                raise ValueError("indices are of inputs whose channels are the second axis")
 
-    def _axes(self, shape: Shape) -> Shape:
-        expect_images(self, shape, self.layout)
-        return image_axes(self.layout)
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        """2 with `indices`, else 1."""
+        return 1 if self.indices is None else 2
+
+    def output_shape(self, *shapes: Shape) -> Any:
+        """Return the input's shape with the number of windows along each axis; twice with `indices`."""
+        shape = super().output_shape(*shapes)
+        return shape if self.indices is None else (shape, shape)
+
+    def output_dtype(self, *dtypes: str) -> Any:
+        """Return the input's type; with `indices` "int64" too."""
+        (dtype,) = take(self, dtypes)
+        name = expect_dtype(self, dtype, (*FLOATS, "int8", "uint8"))
+        return name if self.indices is None else (name, "int64")
+
+    def apply(self, *inputs: np.ndarray) -> Any:
+        """Return the maxima of x, (batch, channels, ...) or (batch, ..., channels); and their places."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype)
+        win = self._window(x.shape)
+        if self.indices is not None:
+            return self._with_places(x, win)
+        shape, rank = self._outputs(x.shape, win), len(win.out)
+        if rank == 2 and not self.channels_last and x.dtype.char in "bB" and x.flags.c_contiguous:
+            out = np.empty(shape, x.dtype)
+            _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
+            return out
+        places = [win.taps(axis) for axis in range(rank)]
+
+        def largest(part: np.ndarray) -> np.ndarray:
+            # A maximum over a window is one along each of its axes, one after the other.
+            for axis in range(rank):
+                part = largest_along(part, self._first + axis, win.out[axis], places[axis])
+            return part
+
+        axes = range(self._first, self._first + rank)
+        # Use larger parts for channels that are innermost: they are better not split.
+        return by_parts(largest, shape, x.dtype, x, axes, moved=self.channels_last)
+
+    def _with_places(self, x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray]:
+        size, shape = x.shape[2:], self._outputs(x.shape, win)
+        places = np.arange(math.prod(size)).reshape(size, order="C" if self.indices == "row" else "F")
+        planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(size)) * math.prod(size)
+        # Padding has no place, and is never larger.
+        best = np.full(shape, lowest(x.dtype), x.dtype)
+        where = np.full(shape, -1, np.int64)
+        for parts in itertools.product(*(win.taps(axis).values() for axis in range(len(size)))):
+            outs, elements = ((slice(None), slice(None), *each) for each in zip(*parts, strict=True))
+            number, place = x[elements], places[elements[2:]]
+            better = (number > best[outs]) | (where[outs] < 0)
+            np.copyto(best[outs], number, where=better)
+            np.copyto(where[outs], place, where=better)
+        return best, where + planes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool(Pool):
+    """The mean of each window of floats, over any number of axes.
+
+    Parameters
+    ----------
+    kernel, stride, padding, dilation, ceil_mode
+        As for :class:`MaxPool`; padding is zeros.
+    count_include_pad : bool
+        Whether the padding counts; what lies beyond it, where only `ceil_mode` reaches, never does.
+
+    Notes
+    -----
+    ONNX operator AveragePool on float32, float64 or float16; :class:`QLinearAveragePool` is for quantized
+    values. Summed in float64 and rounded once; ONNX Runtime sums in float32, which differs by a few units in
+    the last place of the sum of magnitudes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.layers import AveragePool
+    >>> AveragePool((2,), stride=2).apply(np.float32([[[1, 5, 3, 4]]]))
+    array([[[3. , 3.5]]], dtype=float32)
+    """
+
+    dilation: int | Sequence[int] | None = field(default=None, kw_only=True)
+    count_include_pad: bool = field(default=False, kw_only=True)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, FLOATS)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype)
+        win = self._window(x.shape)
+        shape, rank = self._outputs(x.shape, win), len(win.out)
+        # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
+        ends = [size + after for size, (_, after) in zip(win.image, win.pads, strict=True)]
+        inner = win._replace(image=tuple(map(min, win.image, ends)))
+        spans = [(0, size) for size in inner.image]
+        if self.count_include_pad:
+            spans = [(-before, end) for before, end in zip(win.before, ends, strict=True)]
+        counts = self._counts(win.inside(axis, *span) for axis, span in enumerate(spans))
+        places = [inner.taps(axis) for axis in range(rank)]
+
+        def means(part: np.ndarray) -> np.ndarray:
+            sums = add_up(part, np.zeros((*part.shape[:2], *shape[2:]), np.float64), 2, places)
+            return np.divide(sums, counts, out=sums)
+
+        with np.errstate(all="ignore"):
+            return by_parts(means, shape, x.dtype, x, range(2, x.ndim))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalAveragePool(HostLayer):
+    """The mean of each channel's whole image: ONNX operator GlobalAveragePool on floats.
+
+    Notes
+    -----
+    Summed in float64 and rounded once; ONNX Runtime sums in float32, which differs by a few units in
+    the last place of the sum of magnitudes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.layers import GlobalAveragePool
+    >>> GlobalAveragePool().apply(np.float32([[[[1, 2], [3, 6]]]]))
+    array([[[[3.]]]], dtype=float32)
+    """
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, channels, 1, ...)."""
+        (shape,) = take(self, shapes)
+        if len(shape) < 2 or 0 in shape[2:]:
+            raise ValueError(
+                "GlobalAveragePool takes (batch, channels, ...) with at least one element per channel, "
+                f"not {_check.shape(shape)}"
+            )
+        return (*shape[:2], *[1] * (len(shape) - 2))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the input's type."""
+        (dtype,) = take(self, dtypes)
+        return expect_dtype(self, dtype, FLOATS)
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...)."""
+        (x,) = take(self, inputs)
+        dtype, shape = self.output_dtype(x.dtype), self.output_shape(x.shape)
+        with np.errstate(all="ignore"):
+            axes, count = tuple(range(2, x.ndim)), math.prod(x.shape[2:])
+            return by_parts(
+                lambda part: part.sum(axis=axes, keepdims=True, dtype=np.float64) / count,
+                shape, dtype, x, axes,
+            )  # fmt: skip
+
+
+def _read_max_pool(op: Any) -> Any:
+    op.only(*_MAX_POOL.attributes)
+    given = _MAX_POOL.given(op)
+    order = "column" if given.pop("storage_order") else "row"
+    places = len(op.outputs) > 1 and (op.outputs[1] or op.graph.noted)
+    return MaxPool(**given, indices=order if places else None), op.inputs[:1]
+
+
+def _write_max_pool(out: Any, node: Any, layer: MaxPool) -> None:
+    if layer.channels_last:
+        raise out.refuse(node, "ONNX's MaxPool takes channels second, not last")
+    _MAX_POOL.write_fields(out, node, layer, storage_order=1 if layer.indices == "column" else None)
+
+
+WINDOW: dict[str, Any] = {
+    "kernel_shape": REQUIRED, "auto_pad": "NOTSET", "pads": None, "strides": None, "ceil_mode": False,
+}  # fmt: skip
+"""Attributes of all pools."""
+
+_MAX_POOL = OperatorRecord(
+    name="MaxPool",
+    help="Maximum of each window; optionally its place.",
+    layers=(MaxPool,),
+    outputs=("y", "indices?"),
+    attributes={**WINDOW, "dilations": None, "storage_order": 0},
+    history={8: "indices", 10: "ceil_mode and dilations", 12: "int8 and uint8", 22: "bfloat16"},
+    read=_read_max_pool,
+    write=_write_max_pool,
+)
+
+OPERATORS = (
+    _MAX_POOL,
+    OperatorRecord(
+        name="AveragePool",
+        help="Mean of each window of floats.",
+        layers=(AveragePool,),
+        attributes={**WINDOW, "dilations": None, "count_include_pad": False},
+            history={7: "count_include_pad", 10: "ceil_mode", 19: "dilations", 22: "bfloat16"},
+        reads=1,
+    ),
+    OperatorRecord(
+        name="GlobalAveragePool", help="Mean of each channel's image.", layers=(GlobalAveragePool,), reads=1
+    ),
+)

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from systolic import _check, _host, quant
 from systolic.layers.base import Shape
-from systolic.layers.geometry import Pair
 from systolic.layers.host._inputs import take
+from systolic.layers.host.pool import WINDOW, Pool, add_up
 from systolic.layers.host.qlinear_table import OnCodes
-from systolic.layers.host.windows import Pool, add_up
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams, to_codes
 
 
-class Means(Pool, OnCodes):
-    """Base of the pools that take means of codes; subclasses have the fields x and y."""
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearAveragePool(Pool, OnCodes):
+    """The quantized mean of each window over one or more spatial axes.
+
+    In float32, every operation rounded by itself, the sum in window order, the last axis innermost::
+
+        v = sum of f32(x.scale * (q - x.zero));  v = f32(v / count)
+        y = sat(rne(f32(f32(v / y.scale) + y.zero)))            # zero point before rounding
+
+    A window that is the whole unpadded input is computed as :class:`QLinearGlobalAveragePool` does.
+
+    Parameters
+    ----------
+    kernel, stride, padding, ceil_mode
+        As for :class:`MaxPool`; padding is real 0.
+    x, y : QuantParams
+        Of the input and the output: of one 8-bit type (else TypeError), per tensor.
+    count_include_pad : bool
+        Whether `count` is the kernel's size everywhere, or only the elements inside the input.
+    channels_last : bool
+        Whether the channels are the last axis, not the second.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearAveragePool, which takes 1 to 3 spatial axes. With `ceil_mode` and
+    `count_include_pad` it counts the whole kernel, including elements beyond the padding. A mean of 2^31
+    codes or more, infinite or NaN gives the smallest code, because of the conversion to int32 on x86.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearAveragePool
+    >>> x = np.int8([[[0, 1, 1, 2, 2, 3, 1, 4]]])
+    >>> QLinearAveragePool((2,), QuantParams(1.0), QuantParams(1.0, 1), stride=2).apply(x)
+    array([[[2, 2, 4, 4]]], dtype=int8)
+    """
 
     x: QuantParams
     y: QuantParams
-    count_include_pad: bool
+    count_include_pad: bool = field(default=False, kw_only=True)
+    channels_last: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._expect_params()
@@ -39,8 +74,7 @@ class Means(Pool, OnCodes):
         inside = win.kernel
         if not self.count_include_pad:
             inside = [win.inside(axis, 0, size) for axis, size in enumerate(win.image)]
-        counts = np.asarray(functools.reduce(np.multiply.outer, inside), np.float32)
-        counts = counts[..., np.newaxis] if self._first == 1 else counts
+        counts = self._counts(inside).astype(np.float32)
         shape = self._outputs(x.shape, win)
         places, out = [win.taps(axis) for axis in range(rank)], np.empty(shape, dtype)
         # One by one along the batch, so that float32 copies stay small.
@@ -54,79 +88,12 @@ class Means(Pool, OnCodes):
         return out
 
 
-class GlobalMeans(OnCodes):
-    """Base of the layers that take the mean of all spatial axes; subclasses have the fields x and y."""
-
-    x: QuantParams
-    y: QuantParams
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape with all spatial sizes 1."""
-        (shape,) = take(self, shapes)
-        axes = self._axes(shape)
-        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
-        return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
-
-    def _axes(self, shape: Shape) -> Shape:
-        """Return the spatial axes; ValueError if the shape has none, or one is empty."""
-        raise TypeError(f"{type(self).__name__} does not define _axes")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearAveragePool(Means):
-    """The quantized mean of each window over one or more spatial axes.
+class QLinearGlobalAveragePool(OnCodes):
+    """The quantized mean of each channel over all its n elements::
 
-    The arithmetic is that of :class:`AveragePool2d`, which is for images; the sum goes through a
-    window with the last axis innermost.
-
-    Parameters
-    ----------
-    kernel, stride, padding, ceil_mode
-        As for :class:`MaxPool`; padding is real 0.
-    x, y, count_include_pad
-        As for :class:`AveragePool2d`.
-    channels_last : bool
-        Whether the channels are the last axis, not the second.
-
-    Notes
-    -----
-    ONNX Runtime's com.microsoft QLinearAveragePool, which takes 1 to 3 spatial axes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic import QuantParams
-    >>> from systolic.layers import QLinearAveragePool
-    >>> x = np.int8([[[0, 1, 1, 2, 2, 3, 1, 4]]])
-    >>> QLinearAveragePool((2,), QuantParams(1.0), QuantParams(1.0, 1), stride=(2,)).apply(x)
-    array([[[2, 2, 4, 4]]], dtype=int8)
-    """
-
-    kernel: Sequence[int]
-    x: QuantParams
-    y: QuantParams
-    stride: Sequence[int] | None = field(default=None, kw_only=True)
-    padding: Sequence[Pair] | str | None = field(default=None, kw_only=True)
-    count_include_pad: bool = field(default=False, kw_only=True)
-    ceil_mode: bool = field(default=False, kw_only=True)
-    channels_last: bool = field(default=False, kw_only=True)
-
-    @property
-    def _first(self) -> int:
-        """The first axis of the window."""
-        return 1 if self.channels_last else 2
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class QLinearGlobalAveragePool(GlobalMeans):
-    """The quantized mean of each channel over all spatial axes.
-
-    The arithmetic is that of :class:`GlobalAveragePool2d`, which is for images.
+        acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
+        y   = sat(rne(f32(f32(acc) * m)) + y.zero)              # zero point after rounding
 
     Parameters
     ----------
@@ -137,7 +104,8 @@ class QLinearGlobalAveragePool(GlobalMeans):
 
     Notes
     -----
-    ONNX Runtime's com.microsoft QLinearGlobalAveragePool.
+    ONNX Runtime's com.microsoft QLinearGlobalAveragePool, which refuses an m outside 2^-32 .. 256; here such
+    an m is computed with like any other.
 
     Examples
     --------
@@ -157,7 +125,20 @@ class QLinearGlobalAveragePool(GlobalMeans):
         super().__post_init__()
         object.__setattr__(self, "channels_last", _check.flag(self.channels_last, "channels_last"))
 
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the input's shape with all spatial sizes 1."""
+        (shape,) = take(self, shapes)
+        axes = self._axes(shape)
+        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+
+    def apply(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
+        (x,) = take(self, inputs)
+        self.output_dtype(x.dtype)
+        return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
+
     def _axes(self, shape: Shape) -> Shape:
+        """Return the spatial axes; ValueError if the shape has none, or one is empty."""
         axes = tuple(range(1, len(shape) - 1)) if self.channels_last else tuple(range(2, len(shape)))
         if len(shape) < 3 or not all(shape[axis] for axis in axes):
             raise ValueError(
@@ -181,3 +162,33 @@ def _mean_of_all(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, ax
         m = x_params.scales / (y_params.scales * np.float32(count))
     (zero_point,) = y_params.zero_points.reshape(1).tolist()
     return quant.requantize(acc, m, zero_point, dtype=y_params.dtype)
+
+
+def _read_average_pool(op: Any) -> Any:
+    rank = len(op.integers("kernel_shape", ()))
+    if rank > 3:
+        raise op.refuse(f"a window of {rank} dimensions; supported are 1 to 3")
+    return OPERATORS[0].read_fields(op)
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="QLinearAveragePool",
+        domain=MICROSOFT,
+        help="Mean of each window of quantized values.",
+        layers=(QLinearAveragePool,),
+        inputs=("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?"),
+        attributes={**WINDOW, "count_include_pad": False, "channels_last": False},
+        params=("x", "y"),
+        read=_read_average_pool,
+    ),
+    OperatorRecord(
+        name="QLinearGlobalAveragePool",
+        domain=MICROSOFT,
+        help="Mean of each channel's quantized values.",
+        layers=(QLinearGlobalAveragePool,),
+        inputs=("x", "x_scale", "x_zero_point", "y_scale", "y_zero_point"),
+        attributes={"channels_last": False},
+        params=("x", "y"),
+    ),
+)

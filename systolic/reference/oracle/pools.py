@@ -15,8 +15,10 @@ def _lowest(dtype: np.dtype) -> Any:
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
-def max_pool(layer: Any, x: np.ndarray) -> np.ndarray:
+def max_pool(layer: Any, x: np.ndarray) -> Any:
     """ONNX MaxPool: NaN propagates; padding is smaller than every number."""
+    if layer.indices is not None:
+        return _max_pool_indices(layer, x)
     images = channels_first(layer, x)
     win = windows(layer, images.shape[2:], layer.kernel, pool=True)
     best = np.full((*images.shape[:2], *win.out), _lowest(x.dtype), x.dtype)
@@ -25,14 +27,14 @@ def max_pool(layer: Any, x: np.ndarray) -> np.ndarray:
     return as_layer(layer, best)
 
 
-def max_pool_indices(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _max_pool_indices(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ONNX MaxPool with its second output: the place of the first maximum; NaN counts as none."""
     image, low = x.shape[2:], _lowest(x.dtype)
     win = windows(layer, image, layer.kernel, pool=True)
     best = np.full((*x.shape[:2], *win.out), low, x.dtype)
     where = np.full(best.shape, -1)
     places = np.arange(math.prod(image)).reshape(1, 1, *image)
-    if layer.order == "column":
+    if layer.indices == "column":
         places = places.reshape(1, 1, *image[::-1]).T.reshape(1, 1, *image)
     numbers = np.where(x != x, np.asarray(low, x.dtype), x)
     for (_, seen), (_, place) in zip(taps(numbers, win, low), taps(places, win, -1), strict=True):
