@@ -19,7 +19,7 @@ from systolic.example import DATA, load_example
 from systolic.model import Model, Summary
 from systolic.model.placement import off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
-from systolic.verifier.check import compare_outputs, follow_outputs, load_model, reproduce_line
+from systolic.verifier.check import compare_outputs, load_model, reproduce_line
 from systolic.verifier.inputs import random_inputs
 from systolic.verifier.mismatch import not_checked_text
 from systolic.verifier.runtime import runtime_version
@@ -130,18 +130,11 @@ def _against_onnxruntime(
         version = runtime_version()
     except ImportError:
         return None, [], [_NO_ONNXRUNTIME]
-    rounding = nodes = None
-    why: tuple[str, ...] = ()
     try:
-        check = compare_outputs(path, model, x, run, qdq=options.qdq)
-        if check.mismatches:
-            nodes, why = follow_outputs(path, model, x, run, machine, qdq=options.qdq)
-            rounding = None if nodes is None else check.explained_by(nodes)
+        check = compare_outputs(path, model, x, run, machine, qdq=options.qdq)
     except Exception as error:  # a failed comparison must not hide the result of the run
         return None, [], [f"outputs were not compared: {_error_text(error)}"]
-    wrong = [] if rounding is not None else list(check.mismatches)
-    if wrong and nodes is not None and nodes.first is not None:
-        wrong = [nodes.first, *wrong]
+    wrong, rounding = check.mismatches, check.rounding
     delegated = [name for name in model.outputs if name not in check.compared]
     verdict = {
         "version": version,
@@ -153,7 +146,7 @@ def _against_onnxruntime(
     if rounding is not None:
         # A sentence for display; programs read the fields.
         verdict["says"] = str(rounding)
-    return verdict, wrong, [*check.notes, *why]
+    return verdict, wrong, list(check.notes)
 
 
 def _error_text(error: Exception) -> str:

@@ -6,6 +6,7 @@ from systolic._renamed import find as _find
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
 from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from systolic.layers.conv_integer import ConvInteger
+from systolic.layers.dense import Dense
 from systolic.layers.host import (
     Add,
     ArgMax,
@@ -56,8 +57,8 @@ from systolic.layers.host import (
     Unsqueeze,
     Where,
 )
-from systolic.layers.matmul import Dense, MatMulInteger, MatMulIntegerToFloat, QLinearMatMul
-from systolic.layers.qlinear import QLinearConv
+from systolic.layers.matmul import MatMul, MatMulInteger, MatMulIntegerToFloat
+from systolic.layers.qlinear import QLinearConv, QLinearMatMul
 
 __all__ = [
     "Add",
@@ -91,6 +92,7 @@ __all__ = [
     "Identity",
     "Layer",
     "LayerNormalization",
+    "MatMul",
     "MatMulInteger",
     "MatMulIntegerToFloat",
     "MaxPool",

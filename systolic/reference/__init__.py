@@ -11,6 +11,7 @@ from systolic.reference.operands import expected_sums as expected_sums
 from systolic.reference.operands import matmul_sums as matmul_sums
 from systolic.reference.oracle import expected_output as expected_output
 from systolic.reference.oracle import has_oracle as has_oracle
+from systolic.reference.oracle import summation_bound as summation_bound
 from systolic.reference.oracle import tolerance_of as tolerance_of
 from systolic.reference.pe import ReferenceArray as ReferenceArray
 from systolic.reference.pe import expected_cycles as expected_cycles

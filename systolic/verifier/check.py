@@ -335,17 +335,10 @@ def _verify_model(
     within = check.within
     if against == "onnxruntime":
         assert path is not None
-        found = compare_outputs(path, model, x, run, options.tolerance, options.qdq)
-        wrong, doubted, within = found.mismatches, found.notes, max(within, found.within)
-        seen = nodes
-        if wrong and seen is None:
-            seen, why = follow_outputs(path, model, x, run, machine, options.tolerance, options.qdq)
-            doubted += why
-        first = [] if seen is None or seen.first is None else [seen.first]
-        rounding = None if seen is None else found.explained_by(seen)
+        found = compare_outputs(path, model, x, run, machine, options.tolerance, options.qdq, nodes)
+        mismatches += [replace(mismatch, reproduce=line) for mismatch in found.mismatches]
         checked["output"] = len(found.compared)
-        if rounding is None:
-            mismatches += [replace(mismatch, reproduce=line) for mismatch in (*first, *wrong)]
+        doubted, rounding, within = found.notes, found.rounding, max(within, found.within)
     verdicts: tuple[NodeVerdict, ...] = ()
     notes: tuple[str, ...] = (*doubted, *check.notes)
     if nodes is not None:
@@ -394,14 +387,14 @@ def _runtime_check(
     return NodeCheck(lambda node, inputs: theirs, machine.array, tolerance, theirs)
 
 
-def follow_outputs(
+def _followed(
     path: str | os.PathLike[str],
     model: Model,
-    x: np.ndarray | Mapping[str, np.ndarray],
+    x: Any,
     run: engine.Run,
     machine: MachineConfig,
-    tolerance: float = FLOAT_TOLERANCE,
-    qdq: str = "integer",
+    tolerance: float,
+    qdq: str,
 ) -> tuple[NodeCheck | None, tuple[str, ...]]:
     """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
 
@@ -458,19 +451,15 @@ class OutputCheck(NamedTuple):
     """What :func:`compare_outputs` found."""
 
     mismatches: list[Mismatch]
-    """One for each output that differs."""
+    """The node at fault, if any, and one for each output that differs; empty if `rounding` explains them."""
     notes: tuple[str, ...]
     """On float outputs that do not agree in every bit, and how far ONNX Runtime can be believed here."""
     within: float
     """The largest relative difference of a float output that was accepted."""
     compared: tuple[str, ...]
     """Outputs that our own code computed, or whose inputs it computed."""
-    largest: dict[str, int | float]
-    """Largest difference of each output that differs."""
-
-    def explained_by(self, nodes: NodeCheck) -> Rounding | None:
-        """Return the float rounding that explains why outputs differ; None if none does or they are equal."""
-        return nodes.explanation(self.largest) if self.mismatches or nodes.rounded else None
+    rounding: Rounding | None
+    """The float rounding that explains why outputs differ."""
 
 
 def compare_outputs(
@@ -478,10 +467,14 @@ def compare_outputs(
     model: Model,
     x: np.ndarray | Mapping[str, np.ndarray],
     run: engine.Run,
+    machine: MachineConfig,
     tolerance: float = FLOAT_TOLERANCE,
     qdq: str = "integer",
+    nodes: NodeCheck | None = None,
 ) -> OutputCheck:
-    """Compare a run's outputs with ONNX Runtime's on the same file.
+    """Compare a run's outputs with ONNX Runtime's on the same file; if they differ, find the node at fault.
+
+    `nodes` is what compared every tensor of the run, if something did.
 
     Raises
     ------
@@ -508,7 +501,15 @@ def compare_outputs(
             )
         else:
             mismatches.append(Mismatch(case=f"output {name!r}", stage="output", **wrong))
-    return OutputCheck(mismatches, (*notes, *doubts(model)), within, _own_outputs(model, run), largest)
+    rounding: Rounding | None = None
+    why: tuple[str, ...] = ()
+    if mismatches and nodes is None:
+        nodes, why = _followed(path, model, x, run, machine, tolerance, qdq)
+    if nodes is not None:
+        rounding = nodes.explanation(largest) if mismatches or nodes.rounded else None
+        mismatches = [] if rounding else [*([nodes.first] if nodes.first else []), *mismatches]
+    notes += [*doubts(model), *why]
+    return OutputCheck(mismatches, tuple(notes), within, _own_outputs(model, run), rounding)
 
 
 def _own_outputs(model: Model, run: engine.Run) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,15 @@ import numpy as np
 from systolic.config import ArrayConfig
 from systolic.engine.products import execute
 from systolic.gemm import Gemm
-from systolic.layers import ArrayLayer, FloatMatMul, Layer
-from systolic.layers.host.delegated import FloatProduct
+from systolic.layers import ArrayLayer, Layer
 from systolic.lowered import RAW, Lowered
 from systolic.model import Node
 from systolic.reference import (
     Operands,
     expected_cycles,
-    expected_output,
     expected_sums,
     matmul_sums,
+    summation_bound,
     tolerance_of,
 )
 from systolic.verifier.difference import difference, first_difference
@@ -123,17 +121,9 @@ def _wrong_product(
 
 
 def sums_within(layer: Layer, inputs: list[np.ndarray], got: np.ndarray, exact: np.ndarray) -> bool:
-    """Whether a delegated product of float32 is one that some order of summation may give.
-
-    However k products and what is added to them are summed, each of at most k + 4 roundings is 2^-24 of a
-    partial sum, which the sum of magnitudes bounds; where terms cancel this is far more than the result.
-    """
-    if layer.delegate is None or not isinstance(layer, FloatProduct):
+    """Whether a delegated product of float32 is one that some order of summation may give."""
+    if layer.delegate is None:
         return False
-    if isinstance(layer, FloatMatMul):
-        layer = replace(layer, alpha=abs(layer.alpha), beta=abs(layer.beta))
-    magnitudes = expected_output(layer, [np.abs(array).astype(np.float64) for array in inputs])
-    most = (layer.terms([array.shape for array in inputs]) + 4) * 2.0**-24 * magnitudes
     with np.errstate(invalid="ignore"):
-        near = np.abs(got.astype(np.float64) - exact) <= most
+        near = np.abs(got.astype(np.float64) - exact) <= summation_bound(layer, inputs)
     return bool((near | (got == exact) | (np.isnan(got) & np.isnan(exact))).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from systolic._check import shape as shape_text
@@ -35,8 +35,29 @@ class VerificationError(AssertionError):
         return type(self), (self.report,)
 
 
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it, which has no NaN and no infinity."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Record:
+    """Base of what a report holds."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Mismatch:
+class Mismatch(_Record):
     """The first difference of one case from what defines the result.
 
     Parameters
@@ -87,10 +108,6 @@ class Mismatch:
     note: str = ""
     reproduce: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return _plain_fields(self)
-
     def __str__(self) -> str:
         lines = [f"{self.case}: {self.stage}"]
         if self.index is None and self.expected is not None:
@@ -113,7 +130,7 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
-class NotChecked:
+class NotChecked(_Record):
     """A node whose output was not compared with anything, and why.
 
     Attributes
@@ -135,10 +152,6 @@ class NotChecked:
     layer: str
     reason: str
     delegate: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return _plain_fields(self)
 
     def __str__(self) -> str:
         return f"not checked: node {self.node!r} ({self.layer}): {self.reason}"
@@ -162,7 +175,7 @@ _KINDS = 6
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Rounding(_Record):
     """Outputs that differ although no node does on equal inputs, because a float rounding propagates.
 
     ONNX does not fix the last bit of floats, so that two results may lie on either side of a quantizer's
@@ -202,10 +215,6 @@ class Rounding:
     max_abs: int
     outputs: dict[str, int | float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return _plain_fields(self)
-
     def __str__(self) -> str:
         most = max(self.outputs.values(), default=0)
         by_what = "in shape" if math.isinf(most) else f"by at most {most:.3g}"
@@ -228,7 +237,7 @@ def _count(number: int, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class NodeVerdict:
+class NodeVerdict(_Record):
     """How one tensor of a model compares with the other side's, from ``verify(node_by_node=True)``.
 
     Attributes
@@ -265,30 +274,9 @@ class NodeVerdict:
     difference: Difference | None = field(default=None, kw_only=True)
     note: str = field(default="", kw_only=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return _plain_fields(self)
-
-
-def _plain_fields(record: Any) -> dict[str, Any]:
-    return {f.name: _plain(getattr(record, f.name)) for f in fields(record)}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it, which has no NaN and no infinity."""
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if isinstance(value, Difference):
-        return _plain_fields(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
 
 @dataclass(frozen=True)
-class VerificationReport:
+class VerificationReport(_Record):
     """What was checked and what differed.
 
     Attributes
@@ -371,7 +359,7 @@ class VerificationReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
         order = dict.fromkeys(("passed", "against", "seed", "cases", "checked", "mismatches"))
-        return {**order, **_plain_fields(self), "passed": self.passed, "cases": self.cases}
+        return {**order, **super().to_dict(), "passed": self.passed, "cases": self.cases}
 
     def _verdict(self) -> str:
         skipped = not_checked_text(self.not_checked)

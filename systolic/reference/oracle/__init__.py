@@ -16,7 +16,10 @@ ONNX leaves open: ONNX Runtime's CPU provider (``onnxruntime/core/mlas/lib`` and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "Conv2d": convolutions.quantized_conv,
     "Conv3d": convolutions.quantized_conv,
     "ConvInteger": convolutions.conv_integer,
+    "Dense": products.dense,
     "DepthwiseConv2d": convolutions.quantized_conv,
     "DequantizeLinear": quantized.dequantize_linear,
     "DynamicQuantize": quantized.dynamic_quantize,
@@ -61,6 +65,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "GlobalAveragePool": pools.global_average_pool,
     "Identity": shapes.identity,
     "LayerNormalization": normalizations.layer_normalization,
+    "MatMul": products.quantized_matmul,
     "MatMulInteger": products.matmul_integer,
     "MatMulIntegerToFloat": products.matmul_integer_to_float,
     "MaxPool": pools.max_pool,
@@ -125,3 +130,19 @@ def tolerance_of(layer: Any, dtype: np.dtype) -> float:
     """
     operator = getattr(layer, "operation", type(layer).__name__)
     return _TOLERANCES.get(dtype.name, 0.0) if operator in ROUNDED else 0.0
+
+
+def summation_bound(layer: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return by how much another order of summation may change a product of float32 tensors.
+
+    However k products and what is added to them are summed, each of at most k + 4 roundings is 2^-24 of a
+    partial sum, which the sum of magnitudes bounds; where terms cancel this is far more than the result.
+    """
+    x, w = inputs[:2]
+    k = math.prod(w.shape[1:]) if hasattr(layer, "groups") else products.operands(layer, x, w)[0].shape[-1]
+    bare = SimpleNamespace(**{f.name: getattr(layer, f.name) for f in fields(layer)})
+    if hasattr(bare, "alpha"):
+        bare.alpha, bare.beta = abs(bare.alpha), abs(bare.beta)
+    with np.errstate(all="ignore"):
+        magnitudes = ORACLES[type(layer).__name__](bare, *(np.abs(a).astype(np.float64) for a in inputs))
+    return np.asarray((k + 4) * 2.0**-24 * magnitudes)
