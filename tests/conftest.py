@@ -23,6 +23,8 @@ settings.load_profile(os.environ.get("SYSTOLIC_HYPOTHESIS", "ci"))
 
 TESTS = Path(__file__).parent
 MARKS = {"frontend": "onnx", "operators": "onnx", "rtl": "rtl"}
+# Imports all of the onnx package's own tests, which takes longer than any room's fast ones.
+SLOW_TO_IMPORT = TESTS / "operators" / "test_backend_node.py"
 HAS_ONNX = importlib.util.find_spec("onnx") is not None
 
 
@@ -34,15 +36,19 @@ def pytest_report_header() -> list[str]:
     return [] if HAS_ONNX else ["without onnx: tests/frontend and tests/operators are left out"]
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out the files that import onnx where it is not installed."""
-    return True if not HAS_ONNX and _mark(collection_path) == "onnx" else None
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files that import onnx where it is not installed, and one that is slow as a whole."""
+    if not HAS_ONNX and _mark(collection_path) == "onnx":
+        return True
+    return True if collection_path == SLOW_TO_IMPORT and config.option.markexpr == "not slow" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (mark := _mark(item.path)) is not None:
             item.add_marker(mark)
+        if mark == "rtl":
+            item.add_marker("slow")
 
 
 def _used(request: pytest.FixtureRequest) -> Iterator[str]:

@@ -237,6 +237,7 @@ def model(config: ArrayConfig, operations: list[Operation]) -> Script:
     return script
 
 
+@pytest.mark.slow
 @examples(60)
 @given(scripts())
 def test_queues_by_hand_and_reference_agree(case) -> None:
@@ -361,6 +362,7 @@ def test_short_operands_are_padded_with_zeros() -> None:
 # States
 
 
+@pytest.mark.slow
 @examples(40)
 @given(scripts(), st.data())
 def test_any_point_can_be_saved_and_continued(case, data: st.DataObject) -> None:

@@ -66,6 +66,7 @@ def test_clock_equals_single_steps_of_the_reference(isa: str) -> None:
         equal()
 
 
+@pytest.mark.slow
 @examples(25)
 @given(array_configs(), st.integers(2, 60), seeds)
 def test_however_it_is_cut(config: ArrayConfig, cycles: int, seed: int) -> None:
@@ -186,6 +187,7 @@ def test_an_interrupt_between_chunks_leaves_whole_edges(monkeypatch: pytest.Monk
 # Not before
 
 
+@pytest.mark.slow
 @examples(60)
 @given(array_configs(), st.integers(1, 5), seeds)
 def test_delayed_folds_equal_the_reference_fed_alike(config: ArrayConfig, count: int, seed: int) -> None:

@@ -162,6 +162,7 @@ def test_what_cannot_be_pickled_is_an_error_and_the_child_goes_on():
     assert child() == before
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     ("function", "ending"),
@@ -179,6 +180,7 @@ def test_a_crash_is_an_error_that_says_how_it_ended(function, ending):
     assert not _zombies()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [spin, sleep])
 def test_a_hang_ends(function):
     child()
@@ -197,6 +199,7 @@ def test_the_time_of_a_call_is_its_own():
     assert call(len, "abc", seconds=0.05) == 3
 
 
+@pytest.mark.slow
 @LINUX
 def test_memory_is_bounded():
     with pytest.raises(
@@ -209,6 +212,7 @@ def test_memory_is_bounded():
     assert child() != before, "one that has grown is not kept"
 
 
+@pytest.mark.slow
 @LINUX
 def test_the_limit_on_memory_is_half_of_what_is_available():
     # In a process of its own, for it takes what is given.
@@ -224,6 +228,7 @@ def test_the_limit_on_memory_is_half_of_what_is_available():
     subprocess.run([sys.executable, "-c", script], check=True, env=_environment())
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("allowed", [1 << 28, 1 << 40])
 def test_a_soft_limit_on_memory_stays(allowed):
@@ -243,6 +248,7 @@ def test_a_soft_limit_on_memory_stays(allowed):
     subprocess.run([sys.executable, "-c", script], check=True, env=_environment())
 
 
+@pytest.mark.slow
 @POSIX
 def test_an_interrupt_ends_the_call_at_once():
     before = child()
@@ -311,6 +317,7 @@ def test_a_forked_process_has_a_child_of_its_own():
     assert call(pid) == before, "and this one's is left alone"
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_child_ends_with_its_parent(busy):
@@ -326,6 +333,7 @@ def test_a_child_ends_with_its_parent(busy):
     assert gone(pid)
 
 
+@pytest.mark.slow
 def test_a_script_ends_without_a_word_and_leaves_nothing():
     script = "import os; from systolic import _isolated as i; print(i.call(os.getpid, seconds=9, what=''))"
     done = subprocess.run(
@@ -336,6 +344,7 @@ def test_a_script_ends_without_a_word_and_leaves_nothing():
         assert not os.path.exists(f"/proc/{int(done.stdout)}")
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_child_that_was_killed_has_a_successor():
     before = child()
@@ -349,6 +358,7 @@ def test_within_a_child_there_is_no_other():
     assert inner == outer != os.getpid()
 
 
+@pytest.mark.slow
 def test_the_child_imports_what_this_process_would(tmp_path, monkeypatch):
     (tmp_path / "pickle.py").write_text("raise SystemExit")
     (tmp_path / "systolic.py").write_text("raise SystemExit")
@@ -382,6 +392,7 @@ def test_a_frozen_application_does_not_start_itself(monkeypatch):
     assert call(pid) == os.getpid()
 
 
+@pytest.mark.slow
 def test_modules_are_imported_before_the_clock_starts(tmp_path, monkeypatch):
     (tmp_path / "slow_to_import.py").write_text(
         "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\n"

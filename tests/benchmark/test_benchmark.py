@@ -321,6 +321,7 @@ def test_calls_section(untimed: list[dict[str, Any]], monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(untimed[1]["results"][0].acc, untimed[1]["results"][1])
 
 
+@pytest.mark.slow
 def test_import_is_timed_in_new_interpreters() -> None:
     assert all(seconds > 0 for seconds in parts._import_seconds(1))
 
@@ -439,6 +440,7 @@ def resnet50(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All of the script, on a network that is small: bench_resnet50.py builds the large one."""
     if not exact_u8s8():
@@ -470,6 +472,7 @@ def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.
     assert "| product |" in text and "outputs equal ONNX Runtime's in every bit" in text
 
 
+@pytest.mark.slow
 def test_no_time_of_what_differs(resnet50: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = resnet50.write(tmp_path, 32, "residual")["int8"]
     network = resnet50.Network(path, 32)

@@ -383,6 +383,7 @@ def test_saved_as_onnx_it_is_onnxruntimes_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run(model, x, mode="wavefront").outputs["logits"], theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ("QOperator", "QDQ"))
 @pytest.mark.parametrize("per_channel", (False, True))
 def test_quantized_by_onnxruntimes_tool(tmp_path: Path, form: str, per_channel: bool) -> None:

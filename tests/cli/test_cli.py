@@ -249,6 +249,7 @@ def test_output_is_checked_before_anything_runs(
 # verify, gemm, bench, info
 
 
+@pytest.mark.slow
 def test_verify(capsys: Capture) -> None:
     assert output(capsys, "verify", "--cases", "4", "--quiet").startswith(
         "passed: 4 cases against reference in "
@@ -587,6 +588,7 @@ def test_bad_models(model: Path, capsys: Capture, tmp_path: Path) -> None:
             assert "cut.zip" in refused(capsys, name, str(tmp_path / "cut.zip"), "--quiet")
 
 
+@pytest.mark.slow
 def test_damaged_models(model: Path, capsys: Capture, tmp_path: Path) -> None:
     whole = model.read_bytes()
     rng = np.random.default_rng(0)
@@ -667,6 +669,7 @@ def test_pipes_do_not_block(model: Path, x: Path, capsys: Capture, tmp_path: Pat
         assert "is not a plain file" in refused(capsys, *arguments)
 
 
+@pytest.mark.slow
 def test_damaged_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "x.npz", x=np.load(x))
     rng = np.random.default_rng(0)
@@ -752,6 +755,7 @@ def test_help(name: str, capsys: Capture) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ("ascii", "cp1252", "utf-8"))
 def test_any_encoding(encoding: str, model: Path) -> None:
     for arguments in (
@@ -765,6 +769,7 @@ def test_any_encoding(encoding: str, model: Path) -> None:
         assert done.stdout.decode(encoding)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("arguments", (["info"], ["gemm", "3", "4", "5", "--quiet", "--json"], ["--help"]))
 def test_reader_that_has_gone(arguments: list[str]) -> None:
@@ -789,6 +794,7 @@ def test_full_disk() -> None:
     assert done.stderr.startswith(b"systolic info: ") and b"Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 @POSIX
 def test_closed_output() -> None:
     done = subprocess.run(
@@ -797,6 +803,7 @@ def test_closed_output() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     "arguments",

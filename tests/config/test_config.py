@@ -29,6 +29,7 @@ def test_defaults() -> None:
     assert MachineConfig() == MachineConfig(ArrayConfig(), clock_mhz=700)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(array_configs(), st.sampled_from([1, 700, 0.5, 1.05e3]))
 def test_round_trips(array: ArrayConfig, clock: float) -> None:

@@ -178,6 +178,7 @@ def test_traces_of_another_dataflow(tmp_path: Path) -> None:
         SystolicArray(CONFIG, trace=Trace(registers="psum"))
 
 
+@pytest.mark.slow
 def test_drawings_of_another_dataflow() -> None:
     pytest.importorskip("matplotlib")
     array = SystolicArray(CONFIG).fold(W, X).run(4)

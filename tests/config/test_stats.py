@@ -23,6 +23,7 @@ def test_fields() -> None:
     assert Stats().to_dict() == dict.fromkeys(NAMES, 0)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(st.lists(stats, max_size=5))
 def test_stats_add_up_field_by_field(several: list[Stats]) -> None:
@@ -33,6 +34,7 @@ def test_stats_add_up_field_by_field(several: list[Stats]) -> None:
         assert sum(several) == total
 
 
+@pytest.mark.slow
 @examples(40)
 @given(stats)
 def test_round_trips(one: Stats) -> None:

@@ -204,6 +204,7 @@ def test_a_machine_is_taken_for_an_array() -> None:
 # Convolutions
 
 
+@pytest.mark.slow
 @examples(150)
 @given(convolutions(), st.sampled_from(MODES))
 def test_conv2d_equals_correlation(case, mode: str) -> None:
@@ -304,6 +305,7 @@ def peak_above(size: int, call) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_of_a_wavefront_convolution() -> None:
     x = np.ones((8, 256, 112, 112), np.int8)
     w = np.ones((64, 256, 3, 3), np.int8)
@@ -350,6 +352,7 @@ def test_result_shows_itself() -> None:
         assert same.to_dict() == result.to_dict() and (same.acc == result.acc).all()
 
 
+@pytest.mark.slow
 def test_frames() -> None:
     pytest.importorskip("pandas")
     result = matmul(np.ones((4, 8), np.int8), np.ones((8, 3), np.int8), array=ArrayConfig(4, 2))
@@ -673,6 +676,7 @@ def test_progress_of_a_run_is_monotonic_to_the_end(mode: str) -> None:
     assert {total for _, total in calls} == {result.stats.cycles} and len(set(done)) >= 3
 
 
+@pytest.mark.slow
 @examples(20)
 @given(dtypes, seeds, st.sampled_from(MODES))
 def test_several_inputs_outputs_and_constants(dtype: str, seed: int, mode: str) -> None:

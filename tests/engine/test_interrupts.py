@@ -45,6 +45,7 @@ def values(trace: Trace) -> dict[str, Any]:
 HISTORIES = {kind: [values(traced(make()).run(n).trace) for n in range(9)] for kind, make in TRACES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TRACES)
 def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
     array = traced(TRACES[kind]()).run(3)
@@ -76,6 +77,7 @@ def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
     assert array.cycle == 0 and len(array.trace) == 0
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_all_the_time_records_what_one_run_does() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(-128, 128, (60, 4), np.int8), rng.integers(-128, 128, (4, 5), np.int8)
@@ -89,6 +91,7 @@ def test_a_run_interrupted_all_the_time_records_what_one_run_does() -> None:
     np.testing.assert_array_equal(pieces.outputs[0], whole.outputs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals as POSIX has them")
 def test_signals_leave_whole_cycles() -> None:
     def stop(*_: object) -> None:
@@ -116,6 +119,7 @@ def test_signals_leave_whole_cycles() -> None:
     assert values(pieces.trace) == values(whole.trace)
 
 
+@pytest.mark.slow
 def test_a_trace_given_to_another_array_belongs_to_it_or_to_the_first() -> None:
     for at in range(0, 20_000, 7):
         trace = Trace(registers="psum", pes=[(0, 1)])
@@ -127,6 +131,7 @@ def test_a_trace_given_to_another_array_belongs_to_it_or_to_the_first() -> None:
     raise AssertionError("the call does not end")
 
 
+@pytest.mark.slow
 def test_queueing_is_done_or_not() -> None:
     array, rows = SystolicArray(CONFIG), SystolicArray(CONFIG).fold(W, X).state()
     idle = array.state()
@@ -147,6 +152,7 @@ def test_a_scoreboard_counts_a_comparison_once() -> None:
 # Threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within, step", [("networks.py", 1), ("threads.py", 1), ("host", 3)])
 def test_set_threads_holds_after_an_interrupted_run(within: str, step: int) -> None:
     x = np.zeros((1, 4), np.int8)
@@ -183,6 +189,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within, step", [("_files.py", 1), ("zipfile", 5), ("", 2003)])
 @pytest.mark.parametrize("name", WRITERS)
 # zipfile.ZipFile.__del__ complains of an interrupt in __init__.
@@ -209,6 +216,7 @@ def test_a_save_leaves_the_file_or_nothing(tmp_path: Path, name: str, within: st
     assert os.listdir(target.parent) == ["target"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_an_error_is_cleaned_up(tmp_path: Path) -> None:
     from systolic._files import write_file
 

@@ -214,6 +214,7 @@ def test_csv(report: RunReport | Summary, tmp_path: Path) -> None:
     assert read == expected
 
 
+@pytest.mark.slow
 def test_frame(report: RunReport | Summary) -> None:
     pytest.importorskip("pandas")
     frame = report.to_frame()

@@ -72,6 +72,7 @@ def test_logits_are_onnxruntimes() -> None:
     np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "machine", (systolic.presets.TPU_V1, ArrayConfig(16, 20, accumulator_rows=64, double_buffered=False))
 )

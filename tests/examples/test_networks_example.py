@@ -124,6 +124,7 @@ def parameters(model: Any) -> int:
 # Structure
 
 
+@pytest.mark.slow
 def test_resnet50_is_the_published_one(small: Callable[..., Any]) -> None:
     model = small("resnet50")
     found = products(model, 224)
@@ -134,6 +135,7 @@ def test_resnet50_is_the_published_one(small: Callable[..., Any]) -> None:
     assert parameters(model) == 25_557_032 - 26_560
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ("qoperator", "qdq"))
 def test_mobilenet_v2_is_the_published_one(small: Callable[..., Any], form: str) -> None:
     model = small("mobilenet_v2", form=form)
@@ -148,6 +150,7 @@ def test_mobilenet_v2_is_the_published_one(small: Callable[..., Any], form: str)
     assert len(adds) == 10
 
 
+@pytest.mark.slow
 def test_small_networks_have_what_they_are_for(small: Callable[..., Any]) -> None:
     residual = small("residual")
     kinds = Counter(node.op_type for node in residual.graph.node)
@@ -171,6 +174,7 @@ def test_transformer_multiplies_in_integers(
 # Values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in IMAGE_NETWORKS]
@@ -201,6 +205,7 @@ def test_codes_are_used(
     assert activated >= len(tensors) / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activations", ("uint8", "int8"))
 @pytest.mark.parametrize("name", ("residual", "separable"))
 def test_forms_are_one_network(
@@ -231,6 +236,7 @@ def test_transformers_are_near_each_other(networks: ModuleType, activations: str
 # Arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("residual", "separable", "transformer"))
 def test_batch_is_symbolic_or_fixed(networks: ModuleType, small: Callable[..., Any], name: str) -> None:
     symbolic, fixed = small(name), small(name, batch=2)
@@ -244,6 +250,7 @@ def test_batch_is_symbolic_or_fixed(networks: ModuleType, small: Callable[..., A
     np.testing.assert_array_equal(run(symbolic, feeds)[output], run(fixed, feeds)[output])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ("qoperator", "qdq"))
 @pytest.mark.parametrize("name", ("residual", "separable", "transformer"))
 def test_equal_seeds_give_equal_bytes(
@@ -277,6 +284,7 @@ def test_bad_arguments(networks: ModuleType, options: dict[str, Any], message: s
         networks.build(**{"name": "residual", **options})
 
 
+@pytest.mark.slow
 def test_command_line(networks: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "small.onnx"
     networks.main(

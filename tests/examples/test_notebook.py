@@ -96,6 +96,7 @@ def test_links_lead_somewhere():
             assert (NOTEBOOK.parent / link).exists(), link
 
 
+@pytest.mark.slow
 @needs_jupyter
 def test_every_cell_runs(tmp_path):
     done, target = execute(load(), tmp_path)
@@ -120,6 +121,7 @@ def test_every_cell_runs(tmp_path):
         assert line in printed
 
 
+@pytest.mark.slow
 @needs_jupyter
 def test_a_wrong_number_is_noticed(tmp_path):
     # The first cells with the columns of w reversed: PE (0, 0) no longer multiplies with 7.

@@ -208,6 +208,7 @@ def test_operators_tested_here_are_of_the_table() -> None:
     assert tested <= set(OPERATORS)
 
 
+@pytest.mark.slow
 @fixed
 @given(convolutions(st.sampled_from(PAIRS)), scales, scales, scales, st.booleans(), st.data())
 def test_convolutions(
@@ -387,6 +388,7 @@ def refused(path: Path | str, error: type[Exception], *words: str) -> None:
         assert word in str(caught.value), str(caught.value)
 
 
+@pytest.mark.slow
 def test_truncated_anywhere(folder: Path) -> None:
     whole = om.save(gemm(np.random.default_rng(0), "int8", "int8")[0], folder).read_bytes()
     path = folder / "truncated.onnx"
@@ -395,6 +397,7 @@ def test_truncated_anywhere(folder: Path) -> None:
         refused(path, ValueError, "truncated.onnx")
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=20))
 def test_damaged_anywhere(folder: Path, changes: list[tuple[int, int]]) -> None:
     data = bytearray(om.save(gemm(np.random.default_rng(0), "int8", "int8")[0], folder).read_bytes())
@@ -863,6 +866,7 @@ def _with_tensor(graph: Any, name: str, inner: bool) -> Any:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("case", _naming())
 def test_names_made_are_not_of_the_file(case: str, inner: bool, tmp_path: Path) -> None:

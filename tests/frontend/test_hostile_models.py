@@ -60,6 +60,7 @@ def test_attributes_are_checked_before_native_code_sees_them(tmp_path: Path, cas
     ends(tmp_path, NATIVE[case](), rf"node 'the_node' \({op}\): .*\b{attribute} ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NATIVE)
 def test_native_code_cannot_take_this_process_with_it(case: str) -> None:
     graph = NATIVE[case]().graph
@@ -217,6 +218,7 @@ HEAVY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", HEAVY)
 def test_work_on_constants_is_bounded(tmp_path: Path, op: str) -> None:
     """Whether it can be done in time depends on who does it."""
@@ -230,6 +232,7 @@ def test_work_on_constants_is_bounded(tmp_path: Path, op: str) -> None:
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 def test_a_layer_on_constants_without_end() -> None:
     body = helper.make_graph(
         [om.node("Identity", ["go"], "on")], "body",
@@ -321,6 +324,7 @@ CRASHES: dict[str, tuple[list[str], dict[str, np.ndarray], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", (of_open_rank, in_a_branch))
 @pytest.mark.parametrize("op", CRASHES)
 def test_a_kernel_that_crashes_is_an_error(tmp_path: Path, op: str, wrapped: Any) -> None:
@@ -331,6 +335,7 @@ def test_a_kernel_that_crashes_is_an_error(tmp_path: Path, op: str, wrapped: Any
         systolic.run(load_onnx(om.save(model, tmp_path)), feeds)
 
 
+@pytest.mark.slow
 def test_a_division_that_crashes_is_an_error_on_any_run(tmp_path: Path) -> None:
     """It depends on values, not on shapes: the first run says nothing."""
     feeds = {"x": np.int32([4, 6]), "d": np.int32([2, 3])}
@@ -350,6 +355,7 @@ def test_inputs_that_are_left_out_are_named(tmp_path: Path, op: str) -> None:
         load_onnx(om.save(model, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_check_that_crashes_leaves_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """ONNX Runtime ends the process on a QLinearSigmoid without a zero point of y."""
     node = om.node("com.microsoft.QLinearSigmoid", ["x", "s", "z", "s"], "y")

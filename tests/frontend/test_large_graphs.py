@@ -69,6 +69,7 @@ GRAPHS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_time_grows_with_the_nodes(tmp_path: Path, graph: str) -> None:
     times = []

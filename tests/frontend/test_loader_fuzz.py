@@ -37,6 +37,7 @@ def fuzz(*arguments: int) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_damaged_files() -> None:
     done = fuzz(SEED, 0, COUNT)
     lines = done.stdout.splitlines()
@@ -428,6 +429,7 @@ def test_constants_that_blow_up(folder: Path, op: str, sizes: list[int]) -> None
             load_onnx(path)
 
 
+@pytest.mark.slow
 def test_subgraphs_are_as_deep_as_protobuf_allows(folder: Path) -> None:
     inner: Any = relu("x", "t0")
     for depth in range(1, 30):

@@ -123,6 +123,7 @@ def products(op: str) -> Iterator[Case]:
         yield f"{x} {xz}, {w} {wz}, {bias}, output {yz}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul"))
 def test_products(folder: Path, op: str) -> None:
     compare(products(op), folder)
@@ -142,6 +143,7 @@ def pairs(op: str) -> Iterator[Case]:
         yield f"{a} {az}, {b} {bz}, output {yz}, scale {scale}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Add", "Mul", "Concat"))
 def test_pairs(folder: Path, op: str) -> None:
     compare(pairs(op), folder)
@@ -168,6 +170,7 @@ def single(op: str) -> Iterator[Case]:
         yield f"{x} {xz}, output {yz}, scale {scale}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", SINGLE)
 def test_single(folder: Path, op: str) -> None:
     compare(single(op), folder)
@@ -200,6 +203,7 @@ def forms(op: str) -> Iterator[Case]:
         yield f"x {x}, other {w}, y {y}, {bias}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat"))
 def test_one_element_vectors(folder: Path, op: str) -> None:
     compare(forms(op), folder)
@@ -235,6 +239,7 @@ def chains(op: str) -> Iterator[Case]:
         yield f"{word}, {y} {zero}, {form}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul", "Add", "LeakyRelu"))
 def test_chains_of_clips(folder: Path, op: str) -> None:
     compare(chains(op), folder)
@@ -255,6 +260,7 @@ def carried(op: str) -> Iterator[Case]:
         yield f"{x} {xz} {form}, output {yz}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul", "Add"))
 def test_codes_carried_past_a_reshape(folder: Path, op: str) -> None:
     compare(carried(op), folder)
@@ -288,6 +294,7 @@ def weights(op: str) -> Iterator[Case]:
         yield f"{kind}, {bias}, {xz} {form}, output {yz}", build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul"))
 def test_weights(folder: Path, op: str) -> None:
     compare(weights(op), folder)

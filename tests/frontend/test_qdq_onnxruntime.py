@@ -69,6 +69,7 @@ def check(model: Any, folder: Path, seed: int = 0, *, single: bool = True) -> No
             assert np.abs(mine.astype(int) - their).max(initial=0) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_groups(folder: Path, case: str) -> None:
     if not _adds_like_ours() and "QLinearAdd" in CASES[case][1]:
@@ -95,6 +96,7 @@ def _adds_like_ours() -> bool:
 # Graphs of many groups
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _adds_like_ours(), reason="ONNX Runtime adds in another order without AVX2")
 @examples(60)
 @given(networks(), st.integers(0, 99))
@@ -106,6 +108,7 @@ COUNT = int(os.environ.get("SYSTOLIC_FUZZ", "2000"))
 SEED = int(os.environ.get("SYSTOLIC_FUZZ_SEED", "0"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _adds_like_ours(), reason="ONNX Runtime adds in another order without AVX2")
 def test_many_networks(folder: Path) -> None:
     """What no operator of FLOATS leads to is equal in every bit; behind one, few graphs differ by more than
@@ -149,6 +152,7 @@ def example_networks() -> Iterator[Any]:
         sys.path.remove(str(EXAMPLES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qdq", ("integer", "float"))
 @pytest.mark.parametrize("activations", ("int8", "uint8"))
 @pytest.mark.parametrize("name", ("residual", "separable", "transformer"))
@@ -184,6 +188,7 @@ WRITTEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRITTEN)
 def test_as_written(folder: Path, case: str) -> None:
     net = Net()

@@ -24,6 +24,7 @@ SENTENCE = re.compile(
 FLOAT = ("BERT", "If and Loop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equal_to_onnxruntime_or_one_rounding(tmp_path: Path, name: str) -> None:
     model, feeds = NETWORKS[name]()
@@ -42,6 +43,7 @@ def test_equal_to_onnxruntime_or_one_rounding(tmp_path: Path, name: str) -> None
         assert re.search(rf"delegated to ONNX Runtime, not checked: .*{kind}", str(report))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_in_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """`run`, `summary` and `verify` on the file, with its own inputs and with random ones."""

@@ -49,6 +49,7 @@ def test_equal_to_onnxruntime(tmp_path: Path, name: str) -> None:
     assert report.passed != alone, str(report)
 
 
+@pytest.mark.slow
 def test_float_products_are_the_true_sums() -> None:
     """Rounded once, where ONNX Runtime rounds after each of 1,024 additions."""
     model, feeds = reported.weight_only_int8()

@@ -187,6 +187,7 @@ def others(draw: st.DrawFn) -> Drawn:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(150)
 @given(denses() | convolutions() | pools() | others(), st.booleans(), seeds)
 def test_every_layer(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn, open_: bool, seed: int) -> None:

@@ -88,6 +88,7 @@ REFUSED = (
 """What random models are refused for."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("avx2" not in cpu_flags(), reason="ONNX Runtime adds in another order without AVX2")
 @examples(300)
 @given(seeds)
@@ -122,6 +123,7 @@ def renamed(model: Any, nodes: str, tensors: str) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qdq", ("integer", "float"))
 @pytest.mark.parametrize("case", CASES)
 def test_groups(path: Path, case: str, qdq: str) -> None:
@@ -134,6 +136,7 @@ def test_groups(path: Path, case: str, qdq: str) -> None:
     assert not integer(types(onnx.load(optimized).graph.node)) - integer(types(onnx.load(path).graph.node))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     networks(), st.sampled_from(["integer", "float"]), st.sampled_from(["own", "none", "equal"]), st.booleans()
@@ -147,6 +150,7 @@ def test_random_networks(path: Path, source: Any, qdq: str, nodes: str, tensors:
     assert not integer(types(onnx.load(optimized).graph.node)) - integer(types(onnx.load(path).graph.node))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qdq", ("integer", "float"))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_real_networks(path: Path, name: str, qdq: str) -> None:

@@ -233,6 +233,7 @@ def case(seed: int, rows: int, cols: int, cycles: int, types=("int8", "int8"), d
 # The contract
 
 
+@pytest.mark.slow
 @examples(60)
 @given(cases(), st.sampled_from(ARRANGEMENTS))
 def test_any_state_with_any_ports_equals_the_reference(case, arrangement: str) -> None:
@@ -246,6 +247,7 @@ def checked_case(seed: int, rows: int, cols: int, cycles: int, density: float | 
     return one, reference(*one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "cols", "cycles"),
     [
@@ -266,6 +268,7 @@ def test_long_runs_equal_the_reference(rows: int, cols: int, cycles: int, densit
     check_same(kernel(*one), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "cols"), [(5, 20), (1, 1), (2, 300), (18, 33)])
 @pytest.mark.parametrize("cycles", [6 * BLOCK, 6 * BLOCK + 1, 13 * BLOCK + 9])
 @pytest.mark.parametrize("density", ["bursts", 0.0])
@@ -276,6 +279,7 @@ def test_very_long_runs_equal_numpy_stepping(rows: int, cols: int, cycles: int, 
         check_same(kernel(*one, threads=threads), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycles", [1, 7, 8, 63, 64, 65, 130])
 def test_64_by_64_equals_the_reference(cycles: int) -> None:
     one, expected = checked_case(cycles, 64, 64, cycles, "mixed")
@@ -283,12 +287,14 @@ def test_64_by_64_equals_the_reference(cycles: int) -> None:
         check_same(kernel(*one, arrangement=arrangement), expected)
 
 
+@pytest.mark.slow
 @examples(25)
 @given(cases(max_rows=40, max_cols=70, max_cycles=700), st.sampled_from(ARRANGEMENTS))
 def test_larger_and_longer_equals_numpy_stepping(case, arrangement: str) -> None:
     check_same(kernel(*case, arrangement=arrangement), stepping(*case))
 
 
+@pytest.mark.slow
 def test_each_kind_of_row_beside_each_other() -> None:
     """Rows without control, with few and with many changes, in every order, in a group and across groups."""
     kinds = [0.0, "once", "busy"]
@@ -305,6 +311,7 @@ def test_each_kind_of_row_beside_each_other() -> None:
         check_same(kernel(state, ports), stepping(state, ports))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1, 15, 16, 17, 254, 255, 256, 257, 299])
 def test_a_shift_may_begin_and_end_anywhere(start: int) -> None:
     # Rows beside each other shift at other times, so that what one passes on is read by the next or not.
@@ -318,6 +325,7 @@ def test_a_shift_may_begin_and_end_anywhere(start: int) -> None:
         check_same(kernel(state, ports), stepping(state, ports))
 
 
+@pytest.mark.slow
 @examples(40)
 @given(
     sizes(3 * ROW_GROUP + 1, ROW_EDGES),
@@ -370,6 +378,7 @@ def test_threads_share_rows_and_columns(case, threads: int, arrangement: str) ->
     check_same(kernel(*case, arrangement=arrangement, threads=threads), kernel(*case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "cols", "cycles"), [(64, 64, 20), (1, 1, 300), (33, 17, 40), (5, 64, 30)])
 @pytest.mark.parametrize("density", ["mixed", "bursts"])
 def test_numpy_stepping_equals_the_reference(rows: int, cols: int, cycles: int, density: str) -> None:
@@ -383,6 +392,7 @@ def stepped_case(seed: int, rows: int, cols: int, cycles: int, density: float | 
     return one, stepping(*one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "rows", "cols", "cycles", "density"),
     [
@@ -411,6 +421,7 @@ def test_the_build_says_what_it_is() -> None:
     assert _kernels.instruction_set in ("reference", *_kernels.instruction_sets)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     cases(max_rows=70, max_cols=70, max_cycles=900),
@@ -454,6 +465,7 @@ def test_every_pair_of_codes_in_one_pe(types: tuple[str, str]) -> None:
     np.testing.assert_array_equal(bottom[1:, 0].reshape(256, 256), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", SIGN_MIXES)
 @pytest.mark.parametrize("row", range(ROW_GROUP + 1))
 def test_every_pair_of_codes_in_each_row_and_lane(types: tuple[str, str], row: int) -> None:

@@ -77,6 +77,7 @@ class Case:
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
+@pytest.mark.slow
 @examples(80)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 40), st.tuples(*[st.integers(1, 12)] * 2),
@@ -96,6 +97,7 @@ def test_any_convolution(batch, groups, channels, n, image, kernel, stride, dila
     np.testing.assert_array_equal(case.convolve(dtype, threads), case.codes(sums, dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_any_size(m: int, k: int, n: int, types: tuple[str, str], seed: int) -> 
     np.testing.assert_array_equal(multiply(x, w), product(x, w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", SIGN_MIXES)
 @pytest.mark.parametrize(
     ("m", "k", "n"),
@@ -119,6 +120,7 @@ def test_sums_beyond_32_bits_wrap(a: int, w: int, k: int) -> None:
     assert (multiply(x, y) == total).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", SIGN_MIXES)
 @pytest.mark.parametrize("m", [2, 30])
 def test_long_sums_of_extremes_in_changing_order(types: tuple[str, str], m: int) -> None:
@@ -139,6 +141,7 @@ def test_long_sums_of_extremes_in_changing_order(types: tuple[str, str], m: int)
 # How operands lie
 
 
+@pytest.mark.slow
 @examples(40)
 @given(
     *[sizes(40, EDGES[1:])] * 3,
@@ -203,6 +206,7 @@ def test_shapes_that_do_not_fit(a, b, acc) -> None:
     assert (out == 7).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3, 5])
 @pytest.mark.parametrize(
     "shape",

@@ -66,6 +66,7 @@ def to_codes(v: np.ndarray, zero: int, dtype: str) -> np.ndarray:
 # ---------------------------------------------------------------------- sums
 
 
+@pytest.mark.slow
 @given(
     seed=seeds,
     dtype=st.sampled_from(DTYPES),
@@ -272,6 +273,7 @@ def test_add_all_pairs_equals_the_numpy_twin(dtype, scales, zeros):
     np.testing.assert_array_equal(out, expected.reshape(-1))
 
 
+@pytest.mark.slow
 @given(
     seed=seeds, dtype=st.sampled_from(DTYPES), scales=st.tuples(*[st.floats(2.0**-20, 16.0, width=32)] * 3)
 )
@@ -403,6 +405,7 @@ def matrix(x, kernel, stride, dilation, pad, out, value) -> np.ndarray:
     return patches.transpose(0, 2, 3, 1, 4, 5).reshape(batch * oh * ow, channels * kh * kw)
 
 
+@pytest.mark.slow
 @given(window=windows(), data=st.data())
 def test_im2col_both_ways(window, data):
     x, kernel, stride, dilation, pad, out_size = window
@@ -423,6 +426,7 @@ def test_im2col_both_ways(window, data):
             assert (wide[:, -3:] == 77).all()
 
 
+@pytest.mark.slow
 @given(window=windows())
 def test_max_pool(window):
     x, kernel, stride, dilation, pad, out_size = window

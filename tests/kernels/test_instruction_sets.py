@@ -63,6 +63,7 @@ def everywhere(compute: Callable[[str, int], Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{isa}, {mode}, {threads} threads", compute(mode, threads)
 
 
+@pytest.mark.slow
 @examples(12)
 @given(
     array_configs(max_rows=20, max_cols=70),
@@ -181,6 +182,7 @@ def test_baseline_is_always_there_and_sets_are_in_order() -> None:
     assert [name for name in known if name in _kernels.instruction_sets] == list(_kernels.instruction_sets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reference", *_kernels.instruction_sets])
 def test_the_environment_chooses(name: str) -> None:
     code = """
@@ -201,6 +203,7 @@ print(_kernels.instruction_set, _kernels._tables()[2], sums == {-128 * 255 * 70}
     assert json.loads(shown.stdout)["kernel"] == name, shown.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", [None, ""])
 def test_without_a_choice_the_best_is_used(isa: str | None) -> None:
     done = python("-c", "from systolic import _kernels; print(_kernels.instruction_set)", isa=isa)

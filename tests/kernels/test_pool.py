@@ -24,6 +24,7 @@ def printed(script: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit that threads meet")
 def test_where_no_thread_can_be_started_this_one_does_all() -> None:
     script = """
@@ -43,6 +44,7 @@ print(_threads._helpers(), rows[2::2].tolist())
     assert printed(script) == f"0 {[1] * 9} {[0] * 9}\n2 {[2] * 9}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 def test_a_thread_that_outlives_the_main_thread_still_computes(before: bool) -> None:
     # From then on Python's pools refuse work.
@@ -64,6 +66,7 @@ threading.Thread(target=late).start()
     assert printed(script) == "True\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_the_first_use_may_be_interrupted_by_a_fork() -> None:
     # What is imported by then, by another thread, a child would hold half-imported for ever.
@@ -101,6 +104,7 @@ other.join()
     assert printed(script) == "9\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="reads the sources")
 @pytest.mark.skipif(sys.platform == "win32" or not shutil.which("cc"), reason="needs a compiler and POSIX threads")
 @pytest.mark.parametrize("options", [["-O2"], ["-O1", "-g", "-fsanitize=thread"]], ids=["plain", "sanitized"])

@@ -93,6 +93,7 @@ def test_registers_are_the_same(count: int) -> None:
     np.testing.assert_array_equal(other.outputs[0], product(x, w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cycle", "wavefront"])
 def test_many_threads_call_at_once(operands, mode: str) -> None:
     """Each with operands and an array of its own; the process gets no more helpers than one caller wants."""
@@ -246,6 +247,7 @@ def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
     assert time.process_time() - before < 0.25
 
 
+@pytest.mark.slow
 def test_helpers_are_as_many_as_asked_and_stay() -> None:
     printed = script(
         """
@@ -260,6 +262,7 @@ def test_helpers_are_as_many_as_asked_and_stay() -> None:
     assert printed == "0 0 2 2 2 5\n"
 
 
+@pytest.mark.slow
 def test_no_more_helpers_than_there_are_tasks() -> None:
     printed = script(
         """
@@ -332,12 +335,14 @@ FORKED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_fork() -> None:
     # Python 3.12 and newer warn of a fork where there are threads.
     assert script(FORKED.replace("METHOD", "'fork'"), "-W", "ignore") == f"True {[True] * 4} True\n"
 
 
+@pytest.mark.slow
 def test_spawned(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(FORKED.replace("METHOD", "'spawn'")), encoding="utf-8")
@@ -348,6 +353,7 @@ def test_spawned(tmp_path: Path) -> None:
     assert done.stdout == f"True {[True] * 4} True\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fork_while_others_compute() -> None:
     """The helpers may be taken, by a thread that the child has not."""
@@ -386,6 +392,7 @@ def test_fork_while_others_compute() -> None:
     assert printed == "20\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["threading.Thread(target=late).start()", "atexit.register(late)"])
 def test_calls_while_the_program_ends(how: str) -> None:
     """A user's thread may outlive the main one; then no more threads can be started."""

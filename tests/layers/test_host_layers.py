@@ -251,6 +251,7 @@ def ort_add(a: np.ndarray, b: np.ndarray, layer: Add) -> np.ndarray:
     return ort_run("QLinearAdd", inputs, fed=(0, 3), domain="com.microsoft")
 
 
+@pytest.mark.slow
 @x86
 @SOME
 @given(
@@ -368,6 +369,7 @@ def test_fma_rounds_once(scale, code, term):
     assert result.dtype == np.float32 and result.tolist() == [float(expected)]
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=200)
 @given(
     a=st.floats(-(2.0**30), 2.0**30, width=32),
@@ -611,6 +613,7 @@ def pooling_inputs(x: np.ndarray, p: list[QuantParams]) -> list[np.ndarray]:
     return [x, p[0].scales, p[0].zero_points, p[1].scales, p[1].zero_points]
 
 
+@pytest.mark.slow
 @SOME
 @given(window=windows(), p=several_params(2), include=st.booleans(), seed=seeds)
 def test_average_pool_equals_onnx_runtime(window, p, include, seed):
@@ -627,6 +630,7 @@ def test_average_pool_equals_onnx_runtime(window, p, include, seed):
     same(run(channels_last, nhwc(x)), ort_run("QLinearAveragePool", pooling_inputs(nhwc(x), p), **theirs))
 
 
+@pytest.mark.slow
 @FEW
 @given(
     p=several_params(2),

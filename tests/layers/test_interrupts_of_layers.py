@@ -83,6 +83,7 @@ CASES: dict[str, tuple[Any, Callable[[], list[np.ndarray]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_layers_are_interruptible(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert threading.current_thread() is threading.main_thread()
@@ -102,6 +103,7 @@ def test_layers_are_interruptible(name: str, monkeypatch: pytest.MonkeyPatch) ->
     pytest.fail(f"a signal waited {min(shares):.0%} of the time or more")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_parts_give_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tensors cut into parts of a few elements, against the same in one part."""
@@ -138,6 +140,7 @@ def test_parts_give_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
             assert b.flags.c_contiguous
 
 
+@pytest.mark.slow
 def test_wide_arrays_are_interruptible() -> None:
     """What is below them, psums that have left some columns, takes cols * cols numbers."""
     x, w = np.ones((300, 1), np.int8), np.ones((1, 12288), np.int8)
@@ -146,6 +149,7 @@ def test_wide_arrays_are_interruptible() -> None:
     assert longest < 2 * MOST, f"a signal waited {longest:.2f} s of processor time"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constants", [None, (), (1,)])  # here, or in ONNX Runtime
 def test_a_run_ends_with_keyboardinterrupt(constants: tuple[int, ...] | None) -> None:
     layer = layers.FloatMatMul(runtime_constants=constants)

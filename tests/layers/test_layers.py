@@ -94,6 +94,7 @@ def dense_cases(draw: st.DrawFn):
     return layer, codes(rng, (*leading, k), layer.x.dtype)
 
 
+@pytest.mark.slow
 @examples(150)
 @given(dense_cases(), st.sampled_from(MODES))
 def test_dense_equals_the_oracle(case: tuple[Dense, np.ndarray], mode: str) -> None:
@@ -138,6 +139,7 @@ def conv_cases(draw: st.DrawFn):
     return layer, codes(rng, size, layer.x.dtype)
 
 
+@pytest.mark.slow
 @examples(200)
 @given(conv_cases(), st.sampled_from(MODES))
 def test_conv2d_equals_the_oracle(case: tuple[Conv2d, np.ndarray], mode: str) -> None:

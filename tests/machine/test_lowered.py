@@ -94,6 +94,7 @@ def test_integers(case: Any) -> None:
     np.testing.assert_array_equal(both(lowered._replace(epilogue=Epilogue(**given))), totals(lowered, given))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(terms(), dtypes, st.sampled_from(["half_even", "tflite", "tflite_single", "gemmini"]))
 def test_codes(case: Any, dtype: str, rounding: str) -> None:
@@ -112,6 +113,7 @@ def test_codes(case: Any, dtype: str, rounding: str) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.slow
 @examples(40)
 @given(terms())
 def test_real_numbers(case: Any) -> None:

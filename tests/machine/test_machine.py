@@ -92,6 +92,7 @@ def test_accumulators_grow_and_keep_what_they_hold() -> None:
 # Products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 @examples(60)
 @given(problems(), st.sampled_from([1, 2, 3]), sign_mixes, seeds)
@@ -134,6 +135,7 @@ def test_empty_products_run_nothing(mode: str, sizes: tuple[int, int, int]) -> N
     assert done.output.shape == (1, sizes[0], sizes[2]) and not done.output.any()
 
 
+@pytest.mark.slow
 @examples(40)
 @given(problems(), st.sampled_from([1, 2, 3]), seeds, st.sampled_from([1, 2, 3, 7, 20, 1000]))
 def test_results_do_not_depend_on_how_far_ahead_folds_are_queued(

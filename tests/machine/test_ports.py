@@ -48,6 +48,7 @@ def scoreboard(x, w, config, step, bottom):
     return result, cycles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_ports_drive_the_array_by_hand(seed):
     rng = np.random.default_rng(seed)
@@ -90,6 +91,7 @@ def test_ports_drive_the_reference_too():
     np.testing.assert_array_equal(result, x.astype(np.int64) @ w.astype(np.int64))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 300), st.integers(0, 40), st.integers(0, 40))
 def test_one_value_for_each_cycle(m, k, n):
     config = ArrayConfig(5, 4, accumulator_rows=64)

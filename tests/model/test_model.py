@@ -730,6 +730,7 @@ def test_an_array_is_not_used_twice(tmp_path: Path) -> None:
         Model.load(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_entries_on_top_of_each_other_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "m"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -745,6 +746,7 @@ def test_entries_on_top_of_each_other_are_rejected(tmp_path: Path) -> None:
         Model.load(path)
 
 
+@pytest.mark.slow
 def test_more_than_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.json", bytes(2**27))
@@ -793,6 +795,7 @@ def test_truncated_files_are_rejected(tmp_path: Path) -> None:
             Model.load(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_rejected_or_harmless(tmp_path: Path) -> None:
     zoo().save(tmp_path / "whole")
     data = (tmp_path / "whole").read_bytes()

@@ -225,6 +225,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", MAKERS)
 @few
 @given(seed=seeds)
@@ -240,6 +241,7 @@ def exact(x: np.ndarray, w: np.ndarray, zx: Any = 0, zw: Any = 0) -> np.ndarray:
     return wrap32((x.astype(np.int64) - zx) @ (w.astype(np.int64) - zw))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left", "right", "rows", "columns"),
     [
@@ -467,6 +469,7 @@ def test_batched_product(x: Any, w: Any, gemm: Gemm, mode: str) -> None:
 X, W, Y = QuantParams(0.5, 3), QuantParams(0.25, -2), QuantParams(1.0, 7)  # a multiplier of 1/8: many ties
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["tflite", "tflite_single", "shift", "gemmini"])
 @pytest.mark.parametrize("kind", [Dense, Conv1d, Conv2d, Conv3d, DepthwiseConv2d, MatMul])
 def test_layers_round_by_name(rounding: str, kind: type) -> None:

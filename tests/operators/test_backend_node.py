@@ -19,6 +19,8 @@ import pytest
 import systolic
 from systolic.layers import OnnxNode
 
+pytestmark = pytest.mark.slow
+
 # The version whose tests the lists below name; others have other tests.
 LISTED = "1.23"
 

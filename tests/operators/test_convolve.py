@@ -64,6 +64,7 @@ def tensors(rng: np.random.Generator, x: Any, w: Any, oc: int) -> tuple[list[Any
     return arguments, [i for i in range(len(arguments)) if i == 0 or rng.random() < 0.3]
 
 
+@pytest.mark.slow
 @few
 @given(seed=seeds)
 def test_conv(folder: Path, seed: int) -> None:
@@ -80,6 +81,7 @@ def test_conv(folder: Path, seed: int) -> None:
     check(folder, single("Conv", arguments, fed, **attributes), FloatConv)
 
 
+@pytest.mark.slow
 @few
 @given(seed=seeds)
 def test_conv_transpose(folder: Path, seed: int) -> None:

@@ -81,6 +81,7 @@ def a_product(rng: np.random.Generator) -> tuple[str, list[np.ndarray], dict[str
     return "Conv", [x, w, *([real(ocg * groups)] if rng.integers(2) else [])], attributes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_products_have_the_bits_of_the_whole_model(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)

@@ -476,6 +476,7 @@ def test_shapes_that_onnx_cannot_tell_are_unknown() -> None:
         layer.output_shape((2, 3))
 
 
+@pytest.mark.slow
 def test_without_onnx_the_error_names_the_extra() -> None:
     code = """
 import sys

@@ -159,6 +159,7 @@ def text_of(case: Case) -> str:
     return f"operator sets {case.opsets}\n{helper.printable_node(case.node)}\n{feeds}"
 
 
+@pytest.mark.slow
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
@@ -197,6 +198,7 @@ def within(case: Case) -> Case:
     return Case(node, {"c": np.array(True), **case.feeds}, case.opsets)
 
 
+@pytest.mark.slow
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
@@ -235,6 +237,7 @@ def only(case: Case, key: tuple[str, str], rule: Rule) -> bool:
     return [r.where for r in COMPARED[key].rules if r.holds(use)] == [rule.where]
 
 
+@pytest.mark.slow
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("key", "what", "rule"), list(known()), ids=name_of)
@@ -284,6 +287,7 @@ def test_every_operator_is_in_the_table() -> None:
     assert {*BY_RUNTIME, *DIFFERENT} <= set(CASES)
 
 
+@pytest.mark.slow
 @listed
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
 def test_draws_use_every_attribute_and_input(key: tuple[str, str]) -> None:
@@ -376,6 +380,7 @@ def own_cases() -> Iterator[tuple[str, Case, list[np.ndarray]]]:
             yield test.name, Case(test.model.graph.node[0], feeds, sets), [np.asarray(x) for x in outputs]
 
 
+@pytest.mark.slow
 @listed
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_own_nodes_that_are_allowed() -> None:
@@ -408,6 +413,7 @@ LEFT_OUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", FOREIGN, ids=name_of)
 def test_models_of_one_node(key: tuple[str, str], tmp_path: Any) -> None:
     """Loaded and run, a node without a layer of ours gives ONNX Runtime's results, bit for bit."""

@@ -327,6 +327,7 @@ def test_equal_to_onnxruntime(folder: Path, case: str) -> None:
     compare(folder, EXACT[case](np.random.default_rng(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NEAR)
 def test_close_to_onnxruntime(folder: Path, case: str) -> None:
     compare(folder, NEAR[case](np.random.default_rng(0)), CLOSE)
@@ -341,6 +342,7 @@ def test_every_operator_of_the_tables_is_compared() -> None:
 # Many shapes and attributes
 
 
+@pytest.mark.slow
 @fixed
 @given(st.data())
 def test_slices(folder: Path, data: st.DataObject) -> None:
@@ -355,6 +357,7 @@ def test_slices(folder: Path, data: st.DataObject) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @fixed
 @given(st.data())
 def test_pads(folder: Path, data: st.DataObject) -> None:
@@ -367,6 +370,7 @@ def test_pads(folder: Path, data: st.DataObject) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @fixed
 @given(st.data())
 def test_resizes(folder: Path, data: st.DataObject) -> None:
@@ -386,6 +390,7 @@ def test_resizes(folder: Path, data: st.DataObject) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @fixed
 @given(st.data())
 def test_max_pools(folder: Path, data: st.DataObject) -> None:

@@ -124,6 +124,7 @@ def three(case: om.Case) -> om.Case:
     return case
 
 
+@pytest.mark.slow
 def test_every_row_has_a_case_and_tests() -> None:
     on_codes = {key for key, record in OPERATORS.items() if record.params or record.runs_on == "array"}
     assert set(ROWS) == on_codes | set(ARRAY) | set(QUANTIZED) | {("", "DynamicQuantizeLinear")}

@@ -158,6 +158,7 @@ def spread(scale: np.ndarray, attributes: dict[str, int]) -> np.ndarray:
     return scale.reshape([-1 if i == axis else 1 for i in range(3)])
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     granularity(),
@@ -185,6 +186,7 @@ def test_quantize_linear(
     assert check(folder, case).dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(OVERFLOWS, reason="another arithmetic in ONNX Runtime")
 @examples(60)
 @given(
@@ -211,6 +213,7 @@ def test_quotients_of_float16(folder: Path, opset: int, code: int) -> None:
     assert check(folder, om.single("QuantizeLinear", [x, scale], opset=opset)).tolist() == [code]
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     granularity(), st.sampled_from([*NARROW, "int32"]), st.sampled_from(["float32", "float16"]), st.booleans(),
@@ -229,6 +232,7 @@ def test_dequantize_linear(
     check(folder, om.single("DequantizeLinear", arguments, moving if computed else (0,), **attributes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", ("float32", "float16"))
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("scale", (0.0, -0.5, np.inf, np.nan, 6e-8))
@@ -311,6 +315,7 @@ def test_empty_and_scalar(folder: Path) -> None:
 SHAPES = [((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (4,)), ((3, 1), (2, 3, 5)), ((), (3, 2)), ((2, 1), (1, 1)), ((), ()), ((0, 3), (1,)), ((17, 20), (20,))]  # fmt: skip
 
 
+@pytest.mark.slow
 @fma3
 @examples(40)
 @given(several(3), st.sampled_from(SHAPES), st.booleans(), seeds)
@@ -321,6 +326,7 @@ def test_add(folder: Path, drawn: Any, shapes: Any, constant: bool, seed: int) -
     check(folder, om.single(MS + "QLinearAdd", [a, sa, za, b, sb, zb, sy, zy], moving))
 
 
+@pytest.mark.slow
 @x86
 @examples(40)
 @given(several(3), st.sampled_from(SHAPES), st.booleans(), seeds)
@@ -343,6 +349,7 @@ def test_scales_of_a_mask(folder: Path) -> None:
     assert y.tolist() == [[7, 0, 7, 0]]
 
 
+@pytest.mark.slow
 @x86
 @pytest.mark.parametrize("moving", ((0,), (0, 3)))
 @pytest.mark.parametrize("op", ("QLinearMatMul", "QLinearConv", MS + "QGemm"))
@@ -388,6 +395,7 @@ def test_mul_from_the_formula() -> None:
     ]
 
 
+@pytest.mark.slow
 @examples(30)
 @given(several(4), st.integers(-2, 1), st.booleans(), st.booleans(), seeds)
 def test_concat(folder: Path, drawn: Any, axis: int, alike: bool, constant: bool, seed: int) -> None:
@@ -415,6 +423,7 @@ def test_concat_copies_what_has_the_output_parameters(folder: Path) -> None:
 WHERE_SHAPES = [((4, 3),) * 3, ((4, 1), (3,), ()), ((1,), (2, 3), (2, 1)), ((), (), ()), ((2, 1, 3), (5, 1), (1,)), ((0,), (1,), (1,))]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(30)
 @given(several(3), st.sampled_from(WHERE_SHAPES), st.sampled_from([None, 0, 2]), seeds)
 def test_where(folder: Path, drawn: Any, shapes: Any, copied: int | None, seed: int) -> None:
@@ -430,6 +439,7 @@ def test_where(folder: Path, drawn: Any, shapes: Any, copied: int | None, seed: 
 # Tables
 
 
+@pytest.mark.slow
 @fma3
 @examples(60)
 @given(several(2), st.sampled_from([0.001, 0.05, 1.0, 300.0]))
@@ -451,6 +461,7 @@ def test_logistic_has_the_bits_of_float_sigmoid(folder: Path, scale: float, seed
     assert qlinear_table.logistic(x).tobytes() == theirs.tobytes()
 
 
+@pytest.mark.slow
 @examples(40)
 @given(several(2), st.sampled_from([0.01, 0.1, 0.5, 1.0, 1.7, 0.0, -0.25]))
 def test_leaky_relu_of_every_code(folder: Path, drawn: Any, alpha: float) -> None:
@@ -479,6 +490,7 @@ softmax_scales = st.one_of(
 ).map(F)
 
 
+@pytest.mark.slow
 @float64_softmax
 @examples(100)
 @given(
@@ -493,6 +505,7 @@ def test_softmax(folder: Path, drawn: Any, count: int, sy: F, factor: float, see
     check(folder, softmax(x, times(sx, factor), zx, sy, zy, axis=-1, opset=13))
 
 
+@pytest.mark.slow
 @float64_softmax
 @pytest.mark.parametrize("dtype", EIGHT_BITS)
 @pytest.mark.parametrize("count", (1, 2, 255))
@@ -515,6 +528,7 @@ def test_softmax_of_one_element_and_of_common_scales() -> None:
     assert one.apply(np.int8([[-128]])).tolist() == [[127]]
 
 
+@pytest.mark.slow
 @float64_softmax
 @pytest.mark.parametrize("scale", (1.0, 0.1, 0.0359))
 @pytest.mark.parametrize("count", (2, 6, 10, 34, 100))
@@ -578,6 +592,7 @@ def images(rng: np.random.Generator, dtype: str, sizes: Sequence[int], last: int
     return draw_codes(rng, dtype, (2, *sizes, 3) if last else (2, 3, *sizes))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(several(2), pools(), st.integers(0, 1), st.integers(0, 1), seeds)
 def test_average_pool(folder: Path, drawn: Any, pool: Any, last: int, include: int, seed: int) -> None:

@@ -110,6 +110,7 @@ def test_every_operator_with_a_layer_is_drawn() -> None:
     assert set(ro.MAKERS) == {*FLOATING, *SHAPE, *QUANTIZED, *ARRAY} - {("", "Constant")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ro.MAKERS, ids=lambda key: ".".join(filter(None, key)))
 def test_equals_onnxruntime(key: tuple[str, str], tmp_path: Path) -> None:
     found: dict[str, int] = {}

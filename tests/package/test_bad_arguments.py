@@ -200,6 +200,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     systolic.set_threads(None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("name", CALLS)
 def test_wrong_arguments(name: str) -> None:
@@ -222,6 +223,7 @@ LAYERS: dict[str, Layer] = {type(n.layer).__name__: n.layer for n in zoo().nodes
 LAYERS |= {type(layer).__name__: layer for layer in EXAMPLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYERS)
 def test_wrong_arguments_of_layers(kind: str) -> None:
     layer = LAYERS[kind]
@@ -271,6 +273,7 @@ LEAKS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAKS)
 def test_calls_keep_no_memory(name: str) -> None:
     def call(count: int) -> None:

@@ -104,6 +104,7 @@ def test_the_command_and_its_options_exist(capsys):
         assert option in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", PICTURES)
 def test_picture_is_what_its_script_draws(picture, tmp_path):
     for script in PICTURES.values():

@@ -50,11 +50,13 @@ def brought() -> set[str]:
     return modules_after("import numpy, systolic") - modules_after("import numpy")
 
 
+@pytest.mark.slow
 def test_optional_packages_are_not_imported(brought: set[str]) -> None:
     assert {"systolic", "systolic._core", "systolic.verifier.check"} <= brought
     assert not brought & OPTIONAL
 
 
+@pytest.mark.slow
 def test_what_few_calls_need_is_not_imported(brought: set[str]) -> None:
     assert not brought & (HEAVY | LATER)
 
@@ -88,11 +90,13 @@ def test_programs_that_import_the_package_can_catch_it(arguments: list[str], tmp
     assert done.stdout.startswith("SYSTOLIC_ISA=mmx names no instruction set")
 
 
+@pytest.mark.slow
 def test_the_modules_named_here_exist_and_would_be_seen() -> None:
     names = sorted(HEAVY | LATER)
     assert modules_after(f"import systolic, {', '.join(names)}") >= set(names)
 
 
+@pytest.mark.slow
 def test_the_allocator_is_left_as_it_is() -> None:
     """glibc learns from the blocks that it sees freed which ones to map: an import must not teach it."""
     code = """

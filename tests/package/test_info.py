@@ -69,6 +69,7 @@ def test_the_variable_that_chose_the_instruction_set(monkeypatch: pytest.MonkeyP
     assert "SYSTOLIC_ISA=baseline" in info.text(info.info())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _kernels.instruction_sets)
 def test_a_forced_instruction_set_is_the_one_in_use(name: str) -> None:
     command = [sys.executable, "-m", "systolic", "info"]

@@ -101,6 +101,7 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@pytest.mark.slow
 def test_no_files_import_each_other_in_a_circle():
     files = {module(path): path for path in sources()}
     edges: dict[str, set[str]] = {}

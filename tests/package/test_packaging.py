@@ -117,12 +117,14 @@ def test_missing_core_says_how_to_build_it(tmp_path):
     assert "C compiler" in done.stderr
 
 
+@pytest.mark.slow
 def test_import_needs_no_optional_package(tmp_path):
     code = f"import sys, systolic, systolic.cli; print([name for name in {OPTIONAL} if name in sys.modules])"
     done = python("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", ["onnx", "matplotlib", "pandas"])
 def test_package_works_where_an_optional_one_is_absent(tmp_path, absent):
     # None in sys.modules makes an import of that name fail, as if it were not installed.
@@ -137,6 +139,7 @@ print(systolic.matmul(x, x.T, array=systolic.ArrayConfig(4, 4)).acc[0, 0])
     assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
 
 
+@pytest.mark.slow
 @from_sources
 def test_dependencies_are_those_imported():
     needed = {re.split(r"[<>=!~\[ ]", entry)[0] for entry in project()["project"]["dependencies"]}
@@ -159,6 +162,7 @@ def test_supported_versions_agree():
     assert wheels == [f"cp{version.replace('.', '')}-*" for version in named]
 
 
+@pytest.mark.slow
 @from_sources
 def test_build_without_a_compiler_says_what_to_install(tmp_path):
     pytest.importorskip("Cython")

@@ -283,6 +283,7 @@ def test_dequantize_equals_onnx_runtime(p, data):
     same(dequantize(codes, p), ort_run("DequantizeLinear", [codes, p.scales, p.zero_points]))
 
 
+@pytest.mark.slow
 @FEW
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1), axis=st.integers(-3, 2))
 def test_per_channel_equals_onnx_runtime(data, seed, axis):

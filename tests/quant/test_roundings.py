@@ -102,6 +102,7 @@ def test_every_rounding_has_a_twin():
     assert list(TWINS) == list(ROUNDINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zero_point", "dtype"), [(0, "int8"), (-128, "int8"), (3, "uint8")])
 @pytest.mark.parametrize(
     ("rounding", "m"), [(name, m) for name in TWINS for m in (POWERS if name == "shift" else ANY)]
@@ -143,6 +144,7 @@ def test_values(m, acc, expected):
         assert result.tolist() == codes, rounding
 
 
+@pytest.mark.slow
 @given(
     m=st.floats(2.0**-36, 2.0**29, exclude_max=True),
     sums=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=30),

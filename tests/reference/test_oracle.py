@@ -406,6 +406,7 @@ def test_fma_breaks_ties_by_what_the_double_sum_drops():
     same(fma(-tie, tie, tiny), np.array([-above, -below, -below]))
 
 
+@pytest.mark.slow
 @fixed
 @given(dtypes, st.data(), scales, scales, scales, seeds)
 def test_add_is_within_a_rounding_of_the_real_sum(dtype, data, sa, sb, sy, seed):

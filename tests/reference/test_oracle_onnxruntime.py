@@ -90,6 +90,7 @@ def draw_product(pair, shape, seed):
     return draw_codes(rng, pair[0], (m, k)), draw_codes(rng, pair[1], (k, n), bits=bits), rng
 
 
+@pytest.mark.slow
 @many
 @given(pairs, matrices, scales, scales, scales, st.booleans(), st.booleans(), seeds, st.data())
 def test_ort_qlinear_matmul(ort, pair, shape, sa, sb, sy, per_column, constant, seed, data):
@@ -104,6 +105,7 @@ def test_ort_qlinear_matmul(ort, pair, shape, sa, sb, sy, per_column, constant, 
     same(oracle_matmul(*arguments), theirs)
 
 
+@pytest.mark.slow
 @many
 @given(pairs, matrices, scales, scales, scales, st.booleans(), st.booleans(), st.booleans(), seeds, st.data())
 def test_ort_qgemm(ort, pair, shape, sa, sb, sy, per_column, with_bias, real, seed, data):
@@ -126,6 +128,7 @@ def draw_bias(rng, count):
     return np.where(rng.random(count) < 0.1, rng.choice([-(2**31), 2**31 - 1], count), bias).astype(np.int32)
 
 
+@pytest.mark.slow
 @many
 @given(convolutions(pairs), scales, scales, scales, st.booleans(), st.booleans(), st.data())
 def test_ort_qlinear_conv(ort, case, sx, sw, sy, per_channel, with_bias, data):
@@ -152,6 +155,7 @@ def test_ort_matmul_integer(ort, a_dtype, b_dtype, shape, per_column, seed, data
     same(oracle("MatMulInteger", a, b, za, zb), ort("MatMulInteger", (a, b, za, zb)))
 
 
+@pytest.mark.slow
 @fixed
 @given(convolutions(), st.data())
 def test_ort_conv_integer(ort, case, data):
@@ -217,6 +221,7 @@ def test_ort_qlinear_add_of_all_codes(ort_add, dtype, sa, sb, sy, data):
     same(oracle_add(*arguments), ort_add(arguments))
 
 
+@pytest.mark.slow
 @many
 @given(dtypes, shapes, scales, scales, scales, seeds, st.data())
 def test_ort_qlinear_add(ort_add, dtype, shape, sa, sb, sy, seed, data):
@@ -232,6 +237,7 @@ def global_pool_fits(case, sx, sy):
     return sx / (sy * np.float32(case.x[0, 0].size)) < 256
 
 
+@pytest.mark.slow
 @many
 @given(poolings(), scales, scales, st.booleans(), st.data())
 def test_ort_global_average_pool(ort, case, sx, sy, channels_last, data):
@@ -244,6 +250,7 @@ def test_ort_global_average_pool(ort, case, sx, sy, channels_last, data):
     same(oracle_pool("QLinearGlobalAveragePool", x, sx, zx, sy, zy, layout=layout), theirs)
 
 
+@pytest.mark.slow
 @many
 @given(poolings(), scales, scales, st.booleans(), st.booleans(), st.data())
 def test_ort_average_pool(ort, case, sx, sy, include_pad, channels_last, data):
@@ -274,6 +281,7 @@ def test_ort_average_pool(ort, case, sx, sy, include_pad, channels_last, data):
     same(ours, theirs)
 
 
+@pytest.mark.slow
 @many
 @given(poolings(st.integers(1, 2)))
 def test_ort_max_pool(ort, case):

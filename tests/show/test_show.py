@@ -131,6 +131,7 @@ def test_html_is_one_table_with_a_cell_for_each_value():
     assert "background" not in page
 
 
+@pytest.mark.slow
 def test_dicts_and_frames_hold_the_values_as_given_without_the_footer():
     assert layers().to_dicts() == [
         {"layer": "conv1", "cycles": 1234567, "used": 0.5, "time": 0.00125},
@@ -406,6 +407,7 @@ def pyplot():
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_registers_show_each_value_at_its_place(pyplot):
     values = registers(2, 3)
     values["weight"] = np.array([[7, -8, 0], [10, 0, 0]], np.int8)
@@ -424,6 +426,7 @@ def test_registers_show_each_value_at_its_place(pyplot):
     assert {"shift", "swap", "weight", "next_weight (shadow)"} <= set(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 4), (8, 8)])
 def test_texts_of_extreme_values_overlap_nothing_and_stay_inside(pyplot, shape):
     figure = plot_registers(registers(*shape, operand=-128, psum=-(2**31), bits=True), cycle=10**9)
@@ -451,6 +454,7 @@ def test_texts_of_extreme_values_overlap_nothing_and_stay_inside(pyplot, shape):
     assert x0.min() >= 0 and y0.min() >= 0 and x1.max() <= figure.bbox.x1 and y1.max() <= figure.bbox.y1
 
 
+@pytest.mark.slow
 def test_marks_stand_where_shift_and_swap_are_set(pyplot):
     values = registers(3, 3)
     values["shift"][0, 2] = values["swap"][1, 0] = values["swap"][2, 0] = True
@@ -543,6 +547,7 @@ def test_wave_has_a_panel_for_each_cycle(pyplot):
     assert len(large.axes[0].texts) == 0 and large.axes[0].images[0].get_array().shape == (64, 64)
 
 
+@pytest.mark.slow
 def test_wave_numbers_fit_their_cells(pyplot):
     figure = draw.plot_wave([(0, np.full((8, 8), -(2**31), np.int32))])
     renderer = rendered(figure)
@@ -590,6 +595,7 @@ def test_timeline_refuses():
             draw.plot_timeline([fold], rows=rows, cols=3)
 
 
+@pytest.mark.slow
 def test_figures_show_in_notebooks_and_pickle_and_are_not_kept_open(pyplot):
     figures = [
         plot_registers(registers(2, 2), cycle=0),

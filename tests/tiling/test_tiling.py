@@ -146,24 +146,28 @@ def test_folds_take_a_machine_as_other_calls_do() -> None:
 # Cycles
 
 
+@pytest.mark.slow
 @examples(150)
 @given(works())
 def test_closed_form_equals_the_naive_sum(work: tuple[Gemm, ArrayConfig]) -> None:
     assert closed_form(*work) == naive_cycles(*work)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(works())
 def test_closed_form_equals_counted_edges(work: tuple[Gemm, ArrayConfig]) -> None:
     assert counted_cycles(*work) == closed_form(*work)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(works())
 def test_every_stat_equals_the_naive_count(work: tuple[Gemm, ArrayConfig]) -> None:
     assert estimate_gemm(*work) == naive_stats(*work)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(array_configs(), st.integers(1, 50), st.data())
 @example(ArrayConfig(256, 256), 100, None)
@@ -219,6 +223,7 @@ EDGES = [
 ]
 
 
+@pytest.mark.slow
 def test_estimates_of_many_edges_equal_the_naive_and_the_counted_ones() -> None:
     cycles = estimate_cycles(**vectors(EDGES))
     assert cycles.dtype == np.int64 and len(cycles) == len(EDGES) == 144
@@ -226,6 +231,7 @@ def test_estimates_of_many_edges_equal_the_naive_and_the_counted_ones() -> None:
     assert cycles.tolist() == [counted_cycles(*work) for work in EDGES]
 
 
+@pytest.mark.slow
 @examples(40)
 @given(st.lists(works(), min_size=1, max_size=12))
 @example(EDGES)
@@ -349,6 +355,7 @@ def test_cycles_up_to_int64_are_given() -> None:
     assert estimate_cycles(HUGE, 0, HUGE, rows=1, cols=1, accumulator_rows=2, double_buffered=False) == 0
 
 
+@pytest.mark.slow
 @examples(60)
 @given(st.lists(st.integers(0, 2**30) | st.integers(1, 40), min_size=3, max_size=3), array_configs())
 def test_large_estimates_equal_python_s_integers_or_are_refused(sizes: list[int], array: ArrayConfig) -> None:

@@ -133,6 +133,7 @@ def test_toggles_equal_those_of_the_reference() -> None:
     assert toggles.flips == expected and expected["psum"] > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", range(1, 9))
 @pytest.mark.parametrize("how", ["run", "clock", "step"])
 def test_a_fault_at_any_cycle(at: int, how: str) -> None:
@@ -231,6 +232,7 @@ def test_matmul_toggles_equal_the_reference() -> None:
     assert toggles.flips == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_matmul_under_faults_equals_the_reference_under_them(threads: int) -> None:
     x, w, config = small_product()
@@ -452,6 +454,7 @@ def test_at_stop_must_be_overridden() -> None:
         SystolicArray(CONFIG, probe=Probe()).run(1)
 
 
+@pytest.mark.slow
 def test_interrupts_leave_array_and_probes_together() -> None:
     def made() -> tuple[SystolicArray, Toggles, Trace]:
         toggles, trace = Toggles(), Trace(registers="psum")

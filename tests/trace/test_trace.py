@@ -143,6 +143,7 @@ def test_a_model_traces_the_layer_named():
         systolic.run(example.model, example.images[:1], trace=Trace(layer="nowhere"))
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_before_anything_runs():
     config = ArrayConfig(256, 256)
     array = SystolicArray(config, trace=Trace(max_bytes=10 << 20))

@@ -20,7 +20,10 @@ from systolic.verifier.cases import Draw, draw_matmul
 
 pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
-pytestmark = pytest.mark.skipif(not (ROOT / "systolic" / "_core.pyx").exists(), reason="needs the sources")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / "systolic" / "_core.pyx").exists(), reason="needs the sources"),
+]
 
 NAMES = {mutant.name: mutant for mutant in MUTANTS}
 STUCK = MUTANTS[0]

@@ -63,6 +63,7 @@ def zero_point_model() -> Model:
 # Random cases
 
 
+@pytest.mark.slow
 def test_passes() -> None:
     report = verify(cases=60)
     assert report.passed and report.mismatches == () and report.cases == 60
@@ -382,6 +383,7 @@ def failed(monkeypatch: pytest.MonkeyPatch) -> VerificationReport:
     return verify(cases=[1, 5, 9], seed=4)
 
 
+@pytest.mark.slow
 def test_raises(monkeypatch: pytest.MonkeyPatch, failed: VerificationReport) -> None:
     with pytest.raises(VerificationError) as caught:
         verify(cases=[5], seed=4, raises=True)
@@ -393,6 +395,7 @@ def test_raises(monkeypatch: pytest.MonkeyPatch, failed: VerificationReport) -> 
     assert verify(cases=[5], seed=4, raises=True).passed
 
 
+@pytest.mark.slow
 def test_report(failed: VerificationReport, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not failed.passed and failed.cases == 3
     text = str(failed)
@@ -418,6 +421,7 @@ def test_report(failed: VerificationReport, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.slow
 def test_report_as_json(failed: VerificationReport) -> None:
     values = json.loads(json.dumps(failed.to_dict(), allow_nan=False))
     assert values["passed"] is False and values["cases"] == 3 and values["seed"] == 4
@@ -441,6 +445,7 @@ def test_reports_are_values(failed: VerificationReport) -> None:
     assert verify(cases=2) == verify(cases=2) != verify(cases=3)
 
 
+@pytest.mark.slow
 def test_what_it_says_shows_it_again(failed: VerificationReport, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process, where the error still stands."""
     for mismatch in failed.mismatches:

@@ -312,6 +312,7 @@ def changed(array: np.ndarray) -> np.ndarray:
     return array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [layer for layer, _ in CASES if not isinstance(layer, layers.OnnxNode)],
