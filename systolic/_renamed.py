@@ -55,8 +55,10 @@ def _max_pool_indices(kernel: Any, *, order: str = "row", **fields: Any) -> dict
 
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
     "AveragePool2d": ("QLinearAveragePool", _average_pool_2d),
+    "Dense": ("QLinearMatMul", None),
     "Dequantize": ("DequantizeLinear", None),
     "GlobalAveragePool2d": ("QLinearGlobalAveragePool", _global_average_pool_2d),
+    "MatMul": ("QLinearMatMul", lambda x, w, y, **more: {"x": x, "w": w, "y": y, **more}),
     "MaxPool2d": ("MaxPool", _max_pool_2d),
     "MaxPoolIndices": ("MaxPool", _max_pool_indices),
     "Quantize": ("QuantizeLinear", None),

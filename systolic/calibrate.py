@@ -98,7 +98,7 @@ def quantize_model(
     >>> model
     <Model 'model': 3 layers, x (?, 16) float32 -> t1>
     >>> [type(node.layer).__name__ for node in model.nodes]
-    ['QuantizeLinear', 'Dense', 'Dense']
+    ['QuantizeLinear', 'QLinearMatMul', 'QLinearMatMul']
     """
     _check.choice(method, "method", METHODS)
     _check.choice(activations, "activations", _check.OPERAND_DTYPES)

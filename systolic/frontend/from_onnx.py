@@ -95,7 +95,8 @@ def load_onnx(
     on the host in ONNX Runtime, node by node (:class:`~systolic.layers.OnnxNode`). If ONNX Runtime is
     missing or lacks the operator, onnx's reference evaluator computes it, but only uses that were compared
     with ONNX Runtime; the rest is refused. Functions of the model are written out. Not supported are
-    sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8, int4).
+    sequences, optionals, text, sparse tensors, and types that numpy lacks (bfloat16, float8);
+    int4 and uint4 in constants alone.
 
     With ``qdq="integer"`` a model equals ONNX Runtime 1.32 on its CPU provider in every bit, with all
     optimizations and these session options, if all its groups are replaced (``systolic/frontend/qdq``):
@@ -176,7 +177,7 @@ def _batched(spec: TensorSpec) -> bool:
 
 def _convert(graph: Graph, converters: list[Converter]) -> Model:
     for tensor, array in graph.constants.items():
-        graph.dtypes[tensor], graph.shapes[tensor] = array.dtype.name, array.shape
+        graph.put(tensor, array)
     for tensor, spec in graph.inputs.items():
         graph.dtypes[tensor], graph.shapes[tensor] = spec.dtype, spec.shape
     nodes: list[Node] = []

@@ -6,7 +6,6 @@ from systolic._renamed import find as _find
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
 from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from systolic.layers.conv_integer import ConvInteger
-from systolic.layers.dense import Dense
 from systolic.layers.host import (
     Add,
     ArgMax,
@@ -57,8 +56,8 @@ from systolic.layers.host import (
     Unsqueeze,
     Where,
 )
-from systolic.layers.matmul import MatMul, MatMulInteger, MatMulIntegerToFloat
-from systolic.layers.qlinear import QLinearConv, QLinearMatMul
+from systolic.layers.matmul import Dense, MatMulInteger, MatMulIntegerToFloat, QLinearMatMul
+from systolic.layers.qlinear import QLinearConv
 
 __all__ = [
     "Add",
@@ -92,7 +91,6 @@ __all__ = [
     "Identity",
     "Layer",
     "LayerNormalization",
-    "MatMul",
     "MatMulInteger",
     "MatMulIntegerToFloat",
     "MaxPool",

@@ -63,12 +63,7 @@ class ConvInteger(TensorConv, ArrayLayer):
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""
         zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
-        for name, dtype in zip("xw", dtypes[:2], strict=True):
-            zero_points.expect_codes(self.kind, name, dtype)
-        for name, dtype, operand in zip(
-            ("x_zero_point", "w_zero_point"), dtypes[2:], dtypes[:2], strict=False
-        ):
-            zero_points.expect_type(self.kind, name, dtype, operand)
+        zero_points.expect_operands(self.kind, *dtypes)
         return "int32"
 
     def products(self, *shapes: Shape) -> Gemm:

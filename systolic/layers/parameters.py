@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from systolic import _check
-from systolic.layers.base import ArrayLayer
+from systolic import _check, _hints
+from systolic.layers.base import ArrayLayer, Shape
 from systolic.lowered import Epilogue
 from systolic.quant import ROUNDINGS, QuantParams, multiplier
 
@@ -144,3 +144,14 @@ def scaled_epilogue(
 def zero_term(zero_points: np.ndarray) -> np.ndarray | None:
     """Return zero points as an epilogue takes them, int32; None where all are 0."""
     return zero_points.astype(np.int32) if zero_points.any() else None
+
+
+def dense_shape(layer: Any, shape: Shape) -> Shape:
+    """Return (..., N) for (..., K), of a layer with a weight (K, N); ValueError if the shape does not fit."""
+    weight = layer.weight.shape
+    if len(shape) < 1 or shape[-1] != weight[0]:
+        raise ValueError(
+            f"{layer.kind} takes inputs (..., {weight[0]}), as its weight has {weight[0]} rows, "
+            f"not {_check.shape(shape)}{_hints.other_product(shape, weight)}"
+        )
+    return (*shape[:-1], weight[1])

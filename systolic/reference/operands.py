@@ -40,9 +40,11 @@ class Operands(NamedTuple):
 
 def expected_sums(layer: Any, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, Operands]:
     """Return the exact sums of the codes of a layer's product, in the result's layout, and its operands."""
-    held = hasattr(layer, "weight")
+    weight: Any = getattr(layer, "weight", None)
+    held = weight is not None
     # Scale and zero point follow x where they are read.
-    w = layer.weight if held else inputs[3 if type(layer).__name__.startswith("QLinear") else 1]
+    read = type(layer).__name__.startswith("QLinear") and getattr(layer, "x", None) is None
+    w: Any = weight if held else inputs[3 if read else 1]
     if not hasattr(layer, "groups"):
         x, w = products.operands(layer, inputs[0], w)
         return matmul_sums(np.atleast_2d(x), w[:, np.newaxis] if w.ndim == 1 else w)

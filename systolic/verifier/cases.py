@@ -306,12 +306,12 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 
 
 # Drawn more often: there is more that can go wrong.
-_OFTEN = 2 * ("Conv2d", "Dense", "DepthwiseConv2d", "MaxPool")
+_OFTEN = 2 * ("Conv2d", "QLinearMatMul", "DepthwiseConv2d", "MaxPool")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Add": _add,
     "Conv2d": _conv,
-    "Dense": _dense,
+    "QLinearMatMul": _dense,
     "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
     "DequantizeLinear": _dequantize,
     "Flatten": _flatten,

@@ -20,8 +20,8 @@ from systolic.layers import (
     FloatConv,
     FloatDense,
     FloatMatMul,
-    MatMul,
     MatMulInteger,
+    QLinearMatMul,
     Relu,
 )
 
@@ -53,9 +53,9 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "matmul x": (lambda: matmul(ones(5, 2), ones(5, 3)), "and w is (5, 3); x.T fits"),
     "matmul never": (lambda: matmul(ones(2, 5), ones(3, 4)), "and w is (3, 4)"),
     "fold": (lambda: SystolicArray(ArrayConfig(8, 8)).fold(ones(3, 5), ones(2, 5)), "; w.T fits"),
-    "Dense": (lambda: Dense(ones(3, 5), x=Q, w=Q, y=Q).output_shape((1, 5)), "not (1, 5); w.T fits"),
+    "QLinearMatMul": (lambda: Dense(ones(3, 5), x=Q, w=Q, y=Q).output_shape((1, 5)), "not (1, 5); w.T fits"),
     "FloatDense": (lambda: FloatDense(ones(3, 5, dtype=F)).output_shape((1, 5)), "; w.T fits"),
-    "MatMul": (lambda: MatMul(Q, Q, Q).output_shape((2, 5), (3, 5)), "; w.T fits"),
+    "QLinearMatMul of tensors": (lambda: QLinearMatMul(x=Q, w=Q, y=Q).output_shape((2, 5), (3, 5)), "; w.T fits"),
     "MatMulInteger": (lambda: MatMulInteger().output_shape((2, 5), (3, 5)), "; w.T fits"),
     "FloatMatMul": (lambda: FloatMatMul().output_shape((2, 5), (3, 5)), "(3, 5); b.T fits"),
     "conv2d NHWC": (

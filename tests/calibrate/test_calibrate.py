@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Add, Conv2d, Dense, FloatConv2d, FloatDense, MaxPool, Relu
+from systolic.layers import Add, Conv2d, FloatConv2d, FloatDense, MaxPool, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -267,7 +267,7 @@ def test_relu_costs_no_layer() -> None:
     rng = np.random.default_rng(0)
     model = quantize_model(residual(rng), real(rng, 8, 2, 6, 6))
     kinds = [type(node.layer).__name__ for node in model.nodes]
-    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool", "Flatten", "Dense", "Dense"]
+    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool", "Flatten", "QLinearMatMul", "QLinearMatMul"]
     layer: Any = model.nodes[1].layer
     assert layer.y.zero_point == -128
     # Where the sum before it is wanted too, the Relu stays.
@@ -435,4 +435,4 @@ def test_quantized_by_onnxruntimes_tool(tmp_path: Path, form: str, per_channel: 
     mine = run(quantize_model(source, x, per_channel=per_channel), x, mode="wavefront").outputs["logits"]
     spread = np.abs(floats).max()
     assert np.abs(ours - floats).mean() < spread / 20 and np.abs(mine - floats).mean() < spread / 20
-    assert {type(node.layer) for node in model.nodes} >= {Conv2d, Dense}
+    assert {type(node.layer) for node in model.nodes} >= {Conv2d, QLinearMatMul}

@@ -627,7 +627,7 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
         assert [layer.stats for layer in result.layers] == expected
         assert result.stats == sum(expected, Stats()) == estimate(model, machine=machine, batch=batch)
         assert result.seconds == result.stats.cycles / 100e6
-        assert [layer.layer for layer in result.layers] == ["Conv2d", "Conv2d", "Add", "Flatten", "Dense"]
+        assert [layer.layer for layer in result.layers] == ["Conv2d", "Conv2d", "Add", "Flatten", "QLinearMatMul"]
         assert [layer.shape[0] for layer in result.layers] == [batch] * 5
     np.testing.assert_array_equal(seen["t1"], t1)
 
@@ -870,7 +870,7 @@ def test_run_rejects_arguments_before_anything_runs() -> None:
         run(two, np.zeros(1, np.int8))
     ran = []
     bad = chain(Relu(), Dense(np.zeros((5, 2), np.int8), x=ONE, w=ONE, y=ONE))
-    with raises(ValueError, "node 't1': Dense takes inputs (..., 5), as its weight has 5 rows, not (2, 4)"):
+    with raises(ValueError, "node 't1': QLinearMatMul takes inputs (..., 5), as its weight has 5 rows, not (2, 4)"):
         run(bad, np.ones((2, 4), np.int8), observe=lambda *a: ran.append(a))
     assert not ran
 

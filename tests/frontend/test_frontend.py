@@ -294,7 +294,7 @@ def test_quantized_by_onnxruntime(folder: Path) -> None:
             target, x[:1], against="onnxruntime", machine=systolic.ArrayConfig(16, 16)
         ).passed
         kinds_found = {type(node.layer).__name__ for node in model.nodes}
-        assert kinds_found >= {"QuantizeLinear", "Conv2d", "MaxPool", "Dense", "DequantizeLinear"}
+        assert kinds_found >= {"QuantizeLinear", "Conv2d", "MaxPool", "QLinearMatMul", "DequantizeLinear"}
 
 
 def graph_case(nodes: list[Any], outputs: list[str], shape: tuple[Any, ...] = (2, 3), **values: Any) -> Case:

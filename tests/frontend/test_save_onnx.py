@@ -225,7 +225,7 @@ def test_products_of_two_tensors(tmp_path: Path) -> None:
     a, b = codes(rng, (2, 3, 4), "uint8"), codes(rng, (2, 4, 5), "uint8")
     q = QuantParams(0.03, 120, "uint8")
     nodes = [
-        Node(systolic.layers.MatMul(q, q, QuantParams(0.5, 3, "uint8")), ("a", "b"), "p"),
+        Node(systolic.layers.QLinearMatMul(x=q, w=q, y=QuantParams(0.5, 3, "uint8")), ("a", "b"), "p"),
         Node(systolic.layers.MatMulInteger(), ("a", "b", "za", "zb"), "i"),
         Node(systolic.layers.DynamicQuantize(), ("r",), ("codes", "scale", "zero")),
         Node(systolic.layers.MatMulIntegerToFloat(), ("codes", "b", "scale", "sb", "zero", "zb"), "f"),
@@ -348,7 +348,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "bias on three axes": (
         lambda: systolic.layers.Dense(EYE, x=ONE, w=ONE, y=ONE, bias=np.zeros(4, np.int32)),
         ((2, 3, 4), "int8"),
-        "node 'y' (Dense): with a bias, or without y, it is a QGemm, which takes matrices (M, K), not 3 axes; "
+        "node 'y' (QLinearMatMul): with a bias, or without y, it is a QGemm, which takes matrices (M, K), not 3 axes; "
         "put a Flatten or Reshape before it",
     ),
     "float32 from a convolution": (
@@ -357,9 +357,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
         "node 'y' (Conv2d): ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it",
     ),
     "transposed stack": (
-        lambda: systolic.layers.MatMul(ONE, ONE, ONE, transpose_w=True),
+        lambda: systolic.layers.QLinearMatMul(x=ONE, w=ONE, y=ONE, transpose_w=True),
         ((2, 4, 4), "int8"),
-        "node 'y' (MatMul): with a bias, a transposed operand, an alpha, or without y, it is a QGemm, which takes "
+        "node 'y' (QLinearMatMul): with a bias, a transposed operand, an alpha, or without y, it is a QGemm, which takes "
         "matrices, and 'x' has 3 axes",
     ),
     "MaxPool NHWC": (
@@ -388,8 +388,6 @@ def test_what_cannot_be_written(tmp_path: Path, case: str) -> None:
 
 def test_another_rounding(tmp_path: Path) -> None:
     for kind in (systolic.layers.Dense, systolic.layers.Conv2d):
-        if not any(f.name == "rounding" for f in dataclasses.fields(kind)):
-            continue
         weight = EYE if kind is systolic.layers.Dense else EYE.reshape(4, 4, 1, 1)
         layer = kind(weight, x=ONE, w=ONE, y=ONE, rounding="tflite")  # type: ignore[call-arg]
         spec = ((2, 4), "int8") if kind is systolic.layers.Dense else IMAGE

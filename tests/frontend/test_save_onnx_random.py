@@ -255,7 +255,7 @@ def test_tensors_stay_tensors(path: Path) -> None:
     """Constants that a layer could hold, that a node could be folded to, and that nobody reads."""
     nodes = [
         Node(layers.Reshape(), ("x", "sizes"), "a"),
-        Node(layers.MatMul(CODES, CODES, CODES), ("a", "w"), "b"),
+        Node(layers.QLinearMatMul(x=CODES, w=CODES, y=CODES), ("a", "w"), "b"),
         Node(layers.Identity(), ("w",), "c"),
         Node(layers.Add(CODES, CODES, CODES), ("b", "c"), "d"),
         Node(layers.DequantizeLinear(axis=0), ("d", "scale", "zero"), "y"),

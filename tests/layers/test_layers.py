@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.strategies import codes, dtypes, examples, limits, raises, seeds, sums
 from systolic import ArrayConfig, Gemm, QuantParams
-from systolic.layers import Conv2d, Dense, DepthwiseConv2d
+from systolic.layers import Conv2d, Dense, DepthwiseConv2d, QLinearMatMul
 from systolic.layers.geometry import paddings, sizes, taps, window
 from systolic.machine import run_cycles, run_wavefront
 from systolic.reference import expected_output
@@ -97,7 +97,7 @@ def dense_cases(draw: st.DrawFn):
 @pytest.mark.slow
 @examples(150)
 @given(dense_cases(), st.sampled_from(MODES))
-def test_dense_equals_the_oracle(case: tuple[Dense, np.ndarray], mode: str) -> None:
+def test_dense_equals_the_oracle(case: tuple[QLinearMatMul, np.ndarray], mode: str) -> None:
     layer, x = case
     check(on_array(layer, x, mode), expected_output(layer, [x]))
 
@@ -193,13 +193,13 @@ def test_dense_shapes() -> None:
     assert Dense(np.zeros((4, 3), np.int8), x=ONE, w=ONE, y=None).output_dtype("int8") == "float32"
     for shape in ((3,), (4, 3), ()):
         text = {(): "()", (3,): "(3,); w.T fits", (4, 3): "(4, 3); w.T fits"}[shape]
-        with raises(ValueError, f"Dense takes inputs (..., 4), as its weight has 4 rows, not {text}"):
+        with raises(ValueError, f"QLinearMatMul takes inputs (..., 4), as its weight has 4 rows, not {text}"):
             layer.output_shape(shape)
-    with raises(TypeError, "Dense takes int8, as its x says, not uint8"):
+    with raises(TypeError, "QLinearMatMul takes int8, as its x says, not uint8"):
         layer.output_dtype("uint8")
-    with raises(TypeError, "Dense takes int8, as its x says, not uint8"):
+    with raises(TypeError, "QLinearMatMul takes int8, as its x says, not uint8"):
         layer.lower(np.zeros((1, 4), np.uint8))
-    with raises(ValueError, "Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 5)"):
+    with raises(ValueError, "QLinearMatMul takes inputs (..., 4), as its weight has 4 rows, not (1, 5)"):
         layer.lower(np.zeros((1, 5), np.int8))
 
 
@@ -309,55 +309,55 @@ K = np.zeros((4, 2, 3, 3), np.int8)
         (
             lambda: Dense(W[0], x=ONE, w=ONE, y=ONE),
             ValueError,
-            "Dense: weight must have 2 axes (K, N), not 1 (3,)",
+            "QLinearMatMul: weight must have 2 axes (K, N), not 1 (3,)",
         ),
         (
             lambda: Dense(W.astype(float), x=ONE, w=ONE, y=ONE),
             TypeError,
-            "Dense: weight must hold int8 or uint8, not "
+            "QLinearMatMul: weight must hold int8 or uint8, not "
             "float64; quantize it first (systolic.quantize), or convert with .astype if the values fit",
         ),
         (
             lambda: Dense(W.view(np.uint8), x=ONE, w=ONE, y=ONE),
             TypeError,
-            "Dense: weight holds uint8, but w says int8",
+            "QLinearMatMul: weight holds uint8, but w says int8",
         ),
-        (lambda: Dense(W, x=0.5, w=ONE, y=ONE), TypeError, "Dense: x must be QuantParams, not float"),
-        (lambda: Dense(W, x=ONE, w=None, y=ONE), TypeError, "Dense: w must be QuantParams, not NoneType"),
+        (lambda: Dense(W, x=0.5, w=ONE, y=ONE), TypeError, "QLinearMatMul: x must be QuantParams, not float"),
+        (lambda: Dense(W, x=ONE, w=None, y=ONE), TypeError, "QLinearMatMul: w must be QuantParams, not NoneType"),
         (
             lambda: Dense(W, x=ONE, w=ONE, y=QuantParams(1.0, dtype="int32")),
             TypeError,
-            "Dense: y must be int8 or uint8, not int32",
+            "QLinearMatMul: y must be int8 or uint8, not int32",
         ),
         (
             lambda: Dense(W, x=QuantParams([1.0, 2.0], axis=0), w=ONE, y=ONE),
             ValueError,
-            "Dense: x must have one scale and zero point, not one per channel",
+            "QLinearMatMul: x must have one scale and zero point, not one per channel",
         ),
         (
             lambda: Dense(W, x=ONE, w=QuantParams([1.0] * 4, axis=0), y=ONE),
             ValueError,
-            "Dense: w must be quantized along axis 1, its output channels, not 0",
+            "QLinearMatMul: w must be quantized along axis 1, its output channels, not 0",
         ),
         (
             lambda: Dense(W, x=ONE, w=QuantParams([1.0] * 4, axis=1), y=ONE),
             ValueError,
-            "Dense: w has 4 scales for 3 output channels",
+            "QLinearMatMul: w has 4 scales for 3 output channels",
         ),
         (
             lambda: Dense(W, x=ONE, w=ONE, y=ONE, bias=np.zeros(4, np.int32)),
             ValueError,
-            "Dense: bias must have one value per output channel, (3,), not (4,)",
+            "QLinearMatMul: bias must have one value per output channel, (3,), not (4,)",
         ),
         (
             lambda: Dense(W, x=ONE, w=ONE, y=ONE, bias=np.zeros(3)),
             TypeError,
-            "Dense: bias must hold integers, not float64",
+            "QLinearMatMul: bias must hold integers, not float64",
         ),
         (
             lambda: Dense(W, x=ONE, w=ONE, y=ONE, bias=[0, 0, 2**31]),
             ValueError,
-            "Dense: bias must fit int32 (-2147483648..2147483647), but holds 2147483648",
+            "QLinearMatMul: bias must fit int32 (-2147483648..2147483647), but holds 2147483648",
         ),
         (
             lambda: Conv2d(K[0], x=ONE, w=ONE, y=ONE),
@@ -459,7 +459,7 @@ def test_layers_compare_and_copy(number: int) -> None:
 
 def test_layers_show_themselves() -> None:
     assert repr(layers()[1]) == (
-        "Dense(weight=<int8 (4, 3)>, x=QuantParams(scale=1.0), w=QuantParams(scale=(0.5, 0.25, 0.1), "
+        "QLinearMatMul(weight=<int8 (4, 3)>, x=QuantParams(scale=1.0), w=QuantParams(scale=(0.5, 0.25, 0.1), "
         "zero_point=(0, 1, 2), axis=1), y=QuantParams(scale=1.0), bias=<int32 (3,)>)"
     )
     assert repr(layers()[2]) == (

@@ -190,10 +190,10 @@ def test_trace_names_the_node() -> None:
     model = Model(
         [Relu(), Node(dense(4, 3), ("t0",), "y", "first"), Node(dense(4, 3), ("y",), "z")], inputs=SPEC
     )
-    with raises(ValueError, "node 'z': Dense takes inputs (..., 4), as its weight has 4 rows, not (1, 3); w.T fits"):
+    with raises(ValueError, "node 'z': QLinearMatMul takes inputs (..., 4), as its weight has 4 rows, not (1, 3); w.T fits"):
         model.infer_shapes({"x": (1, 4)})
     model = Model([Node(dense(4, 3, x=U8), ("x",), "y", "first")], inputs=SPEC)
-    with raises(TypeError, "node 'first': Dense takes uint8, as its x says, not int8"):
+    with raises(TypeError, "node 'first': QLinearMatMul takes uint8, as its x says, not int8"):
         model.infer_shapes({"x": (1, 4)})
 
 
@@ -401,7 +401,7 @@ def test_values_that_follow_from_shapes_are_followed() -> None:
     fits = Model([*nodes[:2], Node(Resized(), ("x", "same"), "h")], inputs=inputs)
     assert fits.infer_shapes({"x": shape})["h"] == (shape, "int8")
     with raises(
-        ValueError, "node 'y': Dense takes inputs (..., 4), as its weight has 4 rows, not (6, 2, 2, 1)"
+        ValueError, "node 'y': QLinearMatMul takes inputs (..., 4), as its weight has 4 rows, not (6, 2, 2, 1)"
     ):
         run(model, np.ones(shape, np.int8))
     unknown = Model([Node(Resized(), ("x", "wanted"), "h")], inputs={**inputs, "wanted": ((3,), "int32")})
@@ -813,7 +813,7 @@ def test_flipped_bits_are_rejected_or_harmless(tmp_path: Path) -> None:
 def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> None:
     q = QuantParams(0.5)
 
-    def dense(n: int) -> Dense:
+    def dense(n: int) -> systolic.layers.QLinearMatMul:
         return Dense(np.ones((4, n), dtype=np.int8), x=q, w=q, y=q)
 
     model = Model([Node(dense(3), "x", "y"), Node(Add(), ("c", "c"), "d")], inputs={"x": ((None, 4), "int8")},

@@ -60,7 +60,7 @@ def test_an_empty_product() -> None:
     model = Model([Dense(np.ones((2, 3), np.int8), x=q, w=q, y=q)], inputs={"x": ((None, 2), "int8")})
     report = systolic.verify(model, np.zeros((0, 2), np.int8))
     assert report.off_array is not None
-    assert str(report).startswith("no MAC runs on the array: 1 Dense ('t0'): its product is empty")
+    assert str(report).startswith("no MAC runs on the array: 1 QLinearMatMul ('t0'): its product is empty")
     # What has no elements proves nothing.
     assert not report.passed and "nothing was checked" in str(report)
     assert model.summary(batch=0).off_array is not None and model.summary().off_array is None

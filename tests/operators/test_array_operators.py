@@ -33,9 +33,9 @@ from systolic.layers import (
     Dense,
     DepthwiseConv2d,
     DynamicQuantize,
-    MatMul,
     MatMulInteger,
     MatMulIntegerToFloat,
+    QLinearMatMul,
 )
 from systolic.lowered import lower_matmul, matmul_gemm
 from systolic.machine import operands as room
@@ -419,8 +419,8 @@ def test_attention_of_codes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "kind"),
     [
-        (lambda r: om.matmul(r, "int8", "int8", per_column=True), Dense),
-        (lambda r: om.gemm(r, "int8", "int8", bias=(1, 9)), Dense),
+        (lambda r: om.matmul(r, "int8", "int8", per_column=True), QLinearMatMul),
+        (lambda r: om.gemm(r, "int8", "int8", bias=(1, 9)), QLinearMatMul),
         (lambda r: om.conv(r), Conv2d),
         (lambda r: om.conv(r, ic=6, oc=6, group=6), DepthwiseConv2d),
     ],
@@ -471,18 +471,18 @@ X, W, Y = QuantParams(0.5, 3), QuantParams(0.25, -2), QuantParams(1.0, 7)  # a m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["tflite", "tflite_single", "shift", "gemmini"])
-@pytest.mark.parametrize("kind", [Dense, Conv1d, Conv2d, Conv3d, DepthwiseConv2d, MatMul])
+@pytest.mark.parametrize("kind", [Dense, Conv1d, Conv2d, Conv3d, DepthwiseConv2d, QLinearMatMul])
 def test_layers_round_by_name(rounding: str, kind: type) -> None:
     rng = np.random.default_rng(6)
     options: Any = {"x": X, "w": W, "y": Y, "rounding": rounding}
-    rank = {Dense: 0, MatMul: 0, Conv1d: 1, Conv3d: 3}.get(kind, 2)
+    rank = {Dense: 0, QLinearMatMul: 0, Conv1d: 1, Conv3d: 3}.get(kind, 2)
     x = draw_codes(rng, "int8", (60, 6))
     weight = rng.integers(-3, 0, (6, 6)).astype(np.int8)  # -1, 0, 1 less the zero point
     bias = rng.integers(-200, 200, 6, dtype=np.int32)
     if kind is DepthwiseConv2d:
         weight = np.where(np.eye(6, dtype=bool), weight, np.int8(-2))
-    if kind is MatMul:
-        (found,) = run_one(MatMul(X, W, Y, rounding=rounding), x, weight, bias)
+    if kind is QLinearMatMul:
+        (found,) = run_one(QLinearMatMul(x=X, w=W, y=Y, rounding=rounding), x, weight, bias)
     elif kind is Dense:
         (found,) = run_one(Dense(weight, bias=bias, **options), x)
     else:  # kernels of one element: a product over channels
@@ -515,7 +515,7 @@ def test_rounding_per_channel() -> None:
         ),
         (
             lambda: Dense(np.int8([[1]]), x=X, w=W, y=None, rounding="tflite"),
-            "Dense: rounding 'tflite' is for codes, but without y the output is float32",
+            "QLinearMatMul: rounding 'tflite' is for codes, but without y the output is float32",
         ),
         (
             lambda: Conv2d(np.ones((1, 1, 1, 1), np.int8), x=X, w=W, y=QuantParams(0.3), rounding="shift"),
@@ -563,8 +563,8 @@ def test_conv_over_a_flat_axis_is_conv2d() -> None:
 def test_transposed_operands() -> None:
     rng = np.random.default_rng(10)
     x, w = draw_codes(rng, "int8", (2, 4, 3)), draw_codes(rng, "int8", (2, 3, 5))
-    (plain,) = run_one(MatMul(X, W, None), x, w)
-    both = MatMul(X, W, None, transpose_x=True, transpose_w=True)
+    (plain,) = run_one(QLinearMatMul(x=X, w=W, y=None), x, w)
+    both = QLinearMatMul(x=X, w=W, y=None, transpose_x=True, transpose_w=True)
     (turned,) = run_one(both, x.swapaxes(1, 2).copy(), w.swapaxes(1, 2).copy())
     np.testing.assert_array_equal(turned, plain)
     assert both.products((2, 3, 4), (2, 5, 3)) == Gemm(4, 3, 5, groups=2)
@@ -756,37 +756,37 @@ def test_what_does_not_fit_is_refused(folder: Path, case: Any, error: Any, messa
             "MatMulInteger takes matrices or stacks of them, not ()",
         ),
         (
-            lambda: MatMul(X, W, Y).output_dtype("int8", "uint8"),
+            lambda: QLinearMatMul(x=X, w=W, y=Y).output_dtype("int8", "uint8"),
             TypeError,
-            "MatMul takes int8 as w, as its w says, not uint8",
+            "QLinearMatMul takes int8 as w, as its w says, not uint8",
         ),
         (
-            lambda: MatMul(X, W, Y).output_dtype("int8", "int8", "float32"),
+            lambda: QLinearMatMul(x=X, w=W, y=Y).output_dtype("int8", "int8", "float32"),
             TypeError,
-            "MatMul takes a bias of int32, not float32",
+            "QLinearMatMul takes a bias of int32, not float32",
         ),
         (
-            lambda: MatMul(X, W, Y).output_shape((2, 3), (3, 4), (5,)),
+            lambda: QLinearMatMul(x=X, w=W, y=Y).output_shape((2, 3), (3, 4), (5,)),
             ValueError,
-            "MatMul: a bias (5,) does not broadcast to the output (2, 4)",
+            "QLinearMatMul: a bias (5,) does not broadcast to the output (2, 4)",
         ),
         (
-            lambda: MatMul(X, W, Y).output_shape((2, 3), (3, 4), (2, 2, 4)),
+            lambda: QLinearMatMul(x=X, w=W, y=Y).output_shape((2, 3), (3, 4), (2, 2, 4)),
             ValueError,
-            "MatMul: a bias (2, 2, 4) does not broadcast to the output (2, 4)",
+            "QLinearMatMul: a bias (2, 2, 4) does not broadcast to the output (2, 4)",
         ),
         (
-            lambda: MatMul(X, QuantParams([1.0, 2.0], axis=1), Y).output_shape((2, 3), (3, 4)),
+            lambda: QLinearMatMul(x=X, w=QuantParams([1.0, 2.0], axis=1), y=Y).output_shape((2, 3), (3, 4)),
             ValueError,
-            "MatMul: w has 2 scales, one per column, but the shape (3, 4)",
+            "QLinearMatMul: w has 2 scales, one per column, but the shape (3, 4)",
         ),
         (
-            lambda: MatMul(X, W, Y, transpose_w=True).output_shape((2, 3), (3,)),
+            lambda: QLinearMatMul(x=X, w=W, y=Y, transpose_w=True).output_shape((2, 3), (3,)),
             ValueError,
-            "MatMul: w must have 2 axes or more to be transposed, not (3,)",
+            "QLinearMatMul: w must have 2 axes or more to be transposed, not (3,)",
         ),
-        (lambda: MatMul(X, W, Y, transpose_x=1), TypeError, "transpose_x must be True or False, not int 1"),
-        (lambda: MatMul(X, 3, Y), TypeError, "MatMul: w must be QuantParams, not int"),
+        (lambda: QLinearMatMul(x=X, w=W, y=Y, transpose_x=1), TypeError, "transpose_x must be True or False, not int 1"),
+        (lambda: QLinearMatMul(x=X, w=3, y=Y), TypeError, "QLinearMatMul: w must be QuantParams, not int"),
         (
             lambda: Conv1d(np.ones((1, 1, 1, 1), np.int8), x=X, w=W, y=Y),
             ValueError,

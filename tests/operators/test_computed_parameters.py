@@ -17,7 +17,7 @@ from support import onnx_models as om
 from support.array_runs import check, run_one
 from support.onnx_models import F, single
 from systolic import QuantParams, load_onnx
-from systolic.layers import Conv2d, Dense, MatMul, QLinearConv, QLinearMatMul
+from systolic.layers import Conv2d, Dense, QLinearConv, QLinearMatMul
 from systolic.presets import TPU_V1
 from systolic.verifier import ModelCheck
 
@@ -107,7 +107,7 @@ def test_vectors(x: np.ndarray, w: np.ndarray, shape: tuple[int, ...]) -> None:
     one, zero, y = QuantParams(0.1, 3, "uint8"), np.uint8(3), QuantParams(30.0, 3, "uint8")
     bias = np.full(shape, 77, np.int32)
     (found,) = run_one(QLinearMatMul(), x, F(0.1), zero, w, F(0.1), zero, F(30), zero, bias)
-    (expected,) = run_one(MatMul(one, one, y), x, w, bias)
+    (expected,) = run_one(QLinearMatMul(x=one, w=one, y=y), x, w, bias)
     assert found.shape == shape
     np.testing.assert_array_equal(found, expected)
 

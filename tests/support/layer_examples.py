@@ -107,7 +107,7 @@ EXAMPLES: list[Layer] = [
     ),
     layers.ConvInteger(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
     layers.DynamicQuantize(),
-    layers.MatMul(P, Q, QuantParams(0.25), rounding="shift", transpose_x=True, transpose_w=True),
+    layers.QLinearMatMul(x=P, w=Q, y=QuantParams(0.25), rounding="shift", transpose_x=True, transpose_w=True),
     layers.MatMulInteger(),
     layers.MatMulIntegerToFloat(),
     layers.QLinearConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),

@@ -239,7 +239,7 @@ def product(g: Grown) -> None:
     a = g.tensor(CODES, [2, 3] if y else [2])
     dtype, k = g.dtype(a), g.shape(a)[-1]
     b = g.tensor([dtype], [2], (k, 3))
-    g.add(layers.MatMul(g.params(dtype), g.params(dtype), g.params(dtype) if y else None), [a, b])
+    g.add(layers.QLinearMatMul(x=g.params(dtype), w=g.params(dtype), y=g.params(dtype) if y else None), [a, b])
 
 
 def product_of_integers(g: Grown) -> None:

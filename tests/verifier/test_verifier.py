@@ -29,7 +29,7 @@ from systolic import (
     verify,
 )
 from systolic.example import DATA
-from systolic.layers import Dense, Relu
+from systolic.layers import Dense, QLinearMatMul, Relu
 from systolic.layers.host.activation import Relu as HostRelu
 from systolic.lowered import Lowered
 from systolic.machine import operands
@@ -93,7 +93,7 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
     assert drawn <= set(ORACLES) == set(LAYERS) - {"OnnxNode"}
     # These are drawn; what came later may be checked in its own tests alone.
     assert drawn >= {
-        "Add", "Conv2d", "Dense", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
+        "Add", "Conv2d", "QLinearMatMul", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
         "Identity", "MaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
         "Relu", "Reshape",
     }  # fmt: skip
@@ -160,7 +160,7 @@ def test_drawn_layers_tell_roundings_apart() -> None:
     telling = 0
     for number in range(3, 200, 4):
         layer, inputs, _ = cases.draw_layer(Draw(0, number))
-        if type(layer).__name__ not in ("Dense", "Conv2d", "DepthwiseConv2d") or layer.y is None:  # type: ignore[attr-defined]
+        if type(layer).__name__ not in ("QLinearMatMul", "Conv2d", "DepthwiseConv2d") or layer.y is None:  # type: ignore[attr-defined]
             continue
         output = reference.expected_output(layer, inputs)
         real = reference.expected_output(copy.copy(layer).__class__(**{**vars_of(layer), "y": None}), inputs)
@@ -349,7 +349,7 @@ def test_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stage_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, Dense, "lower", negated)
+    spoil(monkeypatch, QLinearMatMul, "lower", negated)
     report = verify(dense_model(), machine=SMALL)
     assert stages(report) == {"finish"} and report.mismatches[0].fold is None
 
@@ -460,7 +460,7 @@ def test_what_it_says_about_a_model_shows_it_again(
 ) -> None:
     path = tmp_path / "a model's name.zip"
     dense_model().save(path)
-    spoil(monkeypatch, Dense, "lower", negated)
+    spoil(monkeypatch, QLinearMatMul, "lower", negated)
     (mismatch,) = verify(path, machine=SMALL, mode=mode, seed=3).mismatches
     _, *arguments = shlex.split(mismatch.reproduce)
     assert cli.main([*arguments, "--quiet", "--json"]) == 1

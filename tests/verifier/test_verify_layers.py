@@ -59,7 +59,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Conv2d: [((2, 1, 9, 8), X)],
     layers.Conv3d: [((1, 5, 6, 7, 2), X)],
     layers.ConvInteger: [((2, 3, 6, 7), X), ((6, 1, 2, 3), "int8"), np.array(3, "int8"), np.array(-2, "int8")],
-    layers.Dense: [((3, 4), X)],
     layers.DepthwiseConv2d: [((2, 4, 9, 8), X)],
     layers.DequantizeLinear: [((8, 3), X), F([[0.5, 1, 2], [0.25, 3, 1]])],
     layers.DynamicQuantize: [((3, 4), X)],
@@ -76,7 +75,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Identity: [((2, 3), X)],
     layers.BatchNormalization: [((2, 3, 4), X), *[((3,), X)] * 4],
     layers.LayerNormalization: [((2, 3, 4), X), ((3, 4), X), ((4,), X)],
-    layers.MatMul: [((2, 4, 3), X), ((5, 4), "int8")],
     layers.MatMulInteger: [((3, 4), X), ((4, 5), "int8")],
     layers.MatMulIntegerToFloat: [
         ((3, 4), X), ((4, 5), "int8"), F(0.5), F(0.25), ((), X), np.array(1, "int8"),
@@ -204,8 +202,10 @@ def reads_of(layer: Layer) -> list[Any]:
     ):  # fmt: skip
         if isinstance(layer, kind) and getattr(layer, field) is not None:
             return [(shape, X)]
-    if isinstance(layer, layers.Dense):
+    if isinstance(layer, layers.QLinearMatMul) and layer.weight is not None:
         return [((3, layer.weight.shape[0]), X)]
+    if isinstance(layer, layers.QLinearMatMul) and layer.x is not None:
+        return [((2, 4, 3), X), ((5, 4), "int8")]
     if isinstance(layer, layers.MaxPool | layers.QLinearAveragePool):
         image = (5, 6, 7)[: len(layer.kernel)]
         return [((2, *image, 3) if layer.channels_last else (2, 3, *image), X)]

@@ -28,6 +28,9 @@ class UnsupportedOperator(ValueError):
     """
 
 
+NARROW = {"int4": "int8", "uint4": "uint8"}
+"""Integers of 4 bits, which numpy lacks, and the types that hold their values here."""
+
 Sizes = tuple[int | None, ...]
 """A shape as far as it is known."""
 
@@ -64,6 +67,8 @@ class Graph:
         Whether ONNX Runtime optimizes the graph that results are compared with.
     initializers : set of str
         Tensors that are constant for ONNX Runtime then: initializers, and what it computes from them first.
+    narrow : dict of str to str
+        Types of the constants whose elements had 4 bits in the file, and have 8 here.
     runtime : dict of str to list of int, or None
         `runtime_constants` of the layers that a noted file says to have some, by their output. None: where
         products of floats are computed exactly.
@@ -83,6 +88,7 @@ class Graph:
     names: set[str] = field(default_factory=set)
     optimized: bool = True
     initializers: set[str] = field(default_factory=set)
+    narrow: dict[str, str] = field(default_factory=dict)
     runtime: dict[str, list[int]] | None = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
@@ -90,7 +96,10 @@ class Graph:
         return fresh(stem, self.names, ".")
 
     def put(self, tensor: str, array: np.ndarray) -> None:
-        """Make a tensor a constant."""
+        """Make a tensor a constant; one of 4-bit integers is of int8 or uint8, with the same values."""
+        if array.dtype.name in NARROW:
+            self.narrow[tensor] = array.dtype.name
+            array = array.astype(NARROW[array.dtype.name])
         self.constants[tensor], self.dtypes[tensor] = array, array.dtype.name
         self.shapes[tensor] = array.shape
 

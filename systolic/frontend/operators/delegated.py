@@ -48,7 +48,7 @@ def evaluated(op: Operator) -> Converted:
     opsets = tuple(sorted((domain, version) for domain, version in op.graph.opsets.items() if domain in used))
     reads = tuple(dict.fromkeys(name for name in (*op.inputs, *op.captured) if name))
     data = node.SerializeToString()
-    dtypes = {name: op.dtypes[name] for name in reads}
+    dtypes = {name: op.graph.narrow.get(name, op.dtypes[name]) for name in reads}
     _expect_types(op, dtypes, "its input")
     if not reads:
         return _constant(op, data, opsets)

@@ -10,27 +10,6 @@ from systolic.layers.table import record_of
 from systolic.model import Node
 
 _CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
-_QGEMM = "with a bias, a transposed operand, an alpha, or without y, it is a QGemm"
-
-
-def _write_dense(out: Writer, node: Node, layer: Any) -> None:
-    shape = out.shape(node.inputs[0])
-    read = (
-        node.inputs[0], *out.params(node, "x", layer.x),
-        out.constant(node, "weight", layer.weight), *out.params(node, "w", layer.w),
-    )  # fmt: skip
-    if layer.bias is None and layer.y is not None:
-        out.node(node, "QLinearMatMul", (*read, *out.params(node, "y", layer.y)))
-        return
-    if shape is None or len(shape) != 2:
-        raise out.refuse(
-            node,
-            "with a bias, or without y, it is a QGemm, which takes matrices (M, K), "
-            f"not {'an unknown shape' if shape is None else f'{len(shape)} axes'}; "
-            "put a Flatten or Reshape before it",
-        )
-    bias = "" if layer.bias is None else out.constant(node, "bias", layer.bias)
-    out.node(node, "QGemm", (*read, bias, *out.params(node, "y", layer.y)), MICROSOFT)
 
 
 def _write_conv(out: Writer, node: Node, layer: Any) -> None:
@@ -61,32 +40,6 @@ def _write_add(out: Writer, node: Node, layer: Any) -> None:
     record.write_node(out, node, layer)
 
 
-def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
-    x, w, *bias = node.inputs
-    read = (x, *out.params(node, "x", layer.x), w, *out.params(node, "w", layer.w))
-    transposed = {"transA": layer.transpose_x or None, "transB": layer.transpose_w or None}
-    if not bias and layer.y is not None and not any(transposed.values()):
-        out.node(node, "QLinearMatMul", (*read, *out.params(node, "y", layer.y)))
-        return
-    out.expect_matrices(node, _QGEMM, x, w)
-    bias = bias or [""]
-    out.node(node, "QGemm", (*read, *bias, *out.params(node, "y", layer.y)), MICROSOFT, **transposed)
-
-
-def _write_qlinear_matmul(out: Writer, node: Node, layer: Any) -> None:
-    options = {
-        "alpha": layer.alpha if layer.alpha != 1 else None,
-        "transA": layer.transpose_x or None,
-        "transB": layer.transpose_w or None,
-    }
-    if len(node.inputs) == 8 and not any(options.values()):
-        out.node(node, "QLinearMatMul", node.inputs)
-        return
-    out.expect_matrices(node, _QGEMM, node.inputs[0], node.inputs[3])
-    # The layer reads the bias last, as what may be missing.
-    read, last = node.inputs[:6], node.inputs[6:]
-    y, bias = (last[:2], last[2:]) if len(last) > 1 else ((), last)
-    out.node(node, "QGemm", (*read, *(bias or ("",)), *y), MICROSOFT, **options)
 
 
 def _write_conv_of_tensors(out: Writer, node: Node, layer: Any) -> None:
@@ -113,12 +66,9 @@ QUANTIZED: dict[str, Callable[[Writer, Node, Any], None]] = {
     "Conv2d": _write_conv,
     "Conv3d": _write_conv,
     "ConvInteger": _write_conv_of_tensors,
-    "Dense": _write_dense,
     "DepthwiseConv2d": _write_conv,
-    "MatMul": _write_matmul,
     "QLinearConcat": _write_qlinear_concat,
     "QLinearConv": _write_conv_of_tensors,
-    "QLinearMatMul": _write_qlinear_matmul,
     "QLinearSoftmax": _write_qlinear_softmax,
 }
 """Writers by the name of the layer's class."""

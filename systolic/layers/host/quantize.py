@@ -273,17 +273,19 @@ _PRECISION = 23
 # TensorProto.DataType
 _FLOAT, _FLOAT16 = 1, 10
 _CODES = {3: "int8", 2: "uint8", 5: "int16", 4: "uint16"}
+_NAMES = {21: "uint4", 22: "int4"}
 
 
 def _read_quantize(op: Any) -> Any:
     op.only("axis", "block_size", "output_dtype", "precision", "saturate")
     wanted = op.attribute("output_dtype", 0)
     if wanted and wanted not in _CODES:
-        raise op.refuse(f"output_dtype {wanted}; supported are {', '.join(_CODES.values())}")
+        name = _NAMES.get(wanted, wanted)
+        raise op.refuse(f"output_dtype {name}; supported are {', '.join(_CODES.values())}")
     precision = op.attribute("precision", 0)
     if precision not in (0, _FLOAT, _FLOAT16):
         raise op.refuse(f"precision {precision}; supported are float32 and float16")
-    given = op.dtypes.get(op.inputs[2]) if op.has(2) else None
+    given = op.graph.narrow.get(op.inputs[2], op.dtypes.get(op.inputs[2])) if op.has(2) else None
     if wanted and given not in (None, _CODES[wanted]):
         raise ValueError(f"output_dtype {_CODES[wanted]}, but a zero point of {given}")
     dtype = given or _CODES.get(wanted, "uint8")

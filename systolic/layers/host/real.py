@@ -9,9 +9,9 @@ import numpy as np
 
 from systolic import _check
 from systolic._memory import require_array
+from systolic.layers import parameters
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import Conv2d, conv_window, put_window
-from systolic.layers.dense import dense_shape
 from systolic.layers.geometry import Sizes, Window
 from systolic.layers.host._inputs import expect_dtype, take
 
@@ -55,7 +55,7 @@ class FloatDense(HostLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (..., N) for (..., K)."""
-        return dense_shape(self, *take(self, shapes))
+        return parameters.dense_shape(self, *take(self, shapes))
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32", the input's type."""

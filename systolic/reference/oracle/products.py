@@ -70,19 +70,6 @@ def operands(layer: Any, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.n
     return left, right
 
 
-def dense(layer: Any, x: np.ndarray) -> np.ndarray:
-    """Return a product with the layer's weights."""
-    return quantized_matmul(layer, x, layer.weight, layer.bias)
-
-
-def quantized_matmul(layer: Any, x: np.ndarray, w: np.ndarray, bias: Any = None) -> np.ndarray:
-    """Return a product under the layer's parameters."""
-    (sx, zx), (sw, zw) = params(layer.x), params(layer.w)
-    y = None if layer.y is None else (*params(layer.y), layer.y.dtype)
-    acc = _accumulators(*operands(layer, x, w), zx, zw)
-    return scaled(acc, sx, sw, y, bias=bias, rounding=layer.rounding)
-
-
 def matmul_integer(layer: Any, x: np.ndarray, w: np.ndarray, zx: Any = 0, zw: Any = 0) -> np.ndarray:
     """ONNX MatMulInteger."""
     return _accumulators(x, w, zx, zw)
@@ -106,11 +93,23 @@ def matmul_integer_to_float(layer: Any, *inputs: np.ndarray) -> np.ndarray:
 
 
 def qlinear_matmul(layer: Any, *inputs: np.ndarray) -> np.ndarray:
-    """ONNX QLinearMatMul, and com.microsoft QGemm: a bias comes last, and no y gives float32."""
+    """ONNX QLinearMatMul, and com.microsoft QGemm: a bias comes last, and no y gives float32.
+
+    What the layer holds, its parameters or its weights too, it does not read.
+    """
+    if layer.x is not None:
+        held: Any = (None,) if layer.weight is None else (layer.weight, layer.bias)
+        x, w, bias = (*inputs, *held)[:3]
+        (sx, zx), (sw, zw) = params(layer.x), params(layer.w)
+        y = None if layer.y is None else (*params(layer.y), layer.y.dtype)
+        acc = _accumulators(*operands(layer, x, w), zx, zw)
+        return scaled(acc, sx, sw, y, bias=bias, rounding=layer.rounding)
     x, xs, zx, w, ws, zw, *rest = inputs
     bias = rest.pop() if len(rest) % 2 else None
     y = (one(rest[0]), one(rest[1]), rest[1].dtype) if rest else None
     factor = F32(layer.alpha) * F32(one(xs))
+    if x.ndim == 1 and ws.ndim > 1:
+        ws = ws[..., 0, :]
     return scaled(_accumulators(*operands(layer, x, w), zx, zw), factor, ws, y, bias=bias)
 
 
