@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from systolic._renamed import find as _find
+from systolic.layers.attention import QAttention
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
 from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from systolic.layers.conv_integer import ConvInteger
@@ -58,6 +59,7 @@ from systolic.layers.host import (
 )
 from systolic.layers.matmul import Dense, MatMulInteger, MatMulIntegerToFloat, QLinearMatMul
 from systolic.layers.qlinear import QLinearConv
+from systolic.layers.recurrent import DynamicQuantizeLSTM
 
 __all__ = [
     "Add",
@@ -77,6 +79,7 @@ __all__ = [
     "DepthwiseConv2d",
     "DequantizeLinear",
     "DynamicQuantize",
+    "DynamicQuantizeLSTM",
     "Expand",
     "Fill",
     "Flatten",
@@ -97,6 +100,7 @@ __all__ = [
     "OnnxNode",
     "Op",
     "Pad",
+    "QAttention",
     "QLinearAveragePool",
     "QLinearConcat",
     "QLinearConv",

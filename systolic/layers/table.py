@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from systolic.layers import matmul
+from systolic.layers import attention, matmul, recurrent
 from systolic.layers.base import Layer
 from systolic.layers.host import (
     add,
@@ -19,11 +19,12 @@ from systolic.layers.host import (
     shaping,
     transformer,
 )
+from systolic.layers.host import attention as host_attention
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    matmul, add, arithmetic, dynamic, normalize, pieces, pool, qlinear, qlinear_pool, qlinear_table,
-    quantize, reshape, shaping, transformer,
+    matmul, recurrent, attention, host_attention, add, arithmetic, dynamic, normalize, pieces, pool, qlinear,
+    qlinear_pool, qlinear_table, quantize, reshape, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

@@ -172,6 +172,9 @@ def _use(node: Node, place: int, known: Known, model: Model) -> Use | None:
     layer = node.layer
     if isinstance(layer, layers.OnnxNode):
         return _onnx_use(node, place, known, model)
+    names: Sequence[str] = getattr(layer, "names", ())
+    if names and (rule := _NAMED.get((layer.kind, names[place]))) is not None:
+        return rule(node, place, known)
     rule = _RULES.get(type(layer))
     if rule is not None and place > 0:
         return rule(node, place, known)
@@ -226,6 +229,41 @@ def _resize_use(node: Node, place: int, known: Known) -> Use:
     return Use(values=tuple(shape[axis] for axis in axes))
 
 
+def _mask_use(node: Node, place: int, known: Known) -> Use:
+    """Masks of attention: where sequences end (and start), or 0 and 1."""
+    layer: Any = node.layer
+    shape, x = known[node.inputs[place]][0], known[node.inputs[0]][0]
+    if shape is None or x is None or len(shape) > 1:
+        return Use((0, 1))
+    past = layer.names.index("past") if "past" in layer.names else None
+    before = 0 if past is None else _size(known, node.inputs[past], 3)
+    ends = (before + x[1],) * x[0]
+    return Use(values=ends) if shape == x[:1] else Use(values=ends + (0,) * x[0])
+
+
+def _row_of(table: str) -> Callable[[Node, int, Known], Use]:
+    """Return the rule of indices into a table that the node reads under this name."""
+
+    def rule(node: Node, place: int, known: Known) -> Use:
+        layer: Any = node.layer
+        return Use(high=_size(known, node.inputs[layer.names.index(table)], 0) - 1)
+
+    return rule
+
+
+_NAMED: dict[tuple[str, str], Callable[[Node, int, Known], Use]] = {
+    ("Attention", "mask_index"): _mask_use,
+    ("DynamicQuantizeLSTM", "sequence_lens"): lambda node, place, known: Use(
+        low=1, high=_size(known, node.inputs[0], 0)
+    ),
+    ("EmbedLayerNormalization", "input_ids"): _row_of("word_embedding"),
+    ("EmbedLayerNormalization", "mask"): lambda node, place, known: Use((0, 1)),
+    ("EmbedLayerNormalization", "position_ids"): _row_of("position_embedding"),
+    ("EmbedLayerNormalization", "segment_ids"): _row_of("segment_embedding"),
+    ("QAttention", "mask_index"): _mask_use,
+}
+"""Rules by the layer's kind and the name of the input."""
+
 _RULES: dict[type, Callable[[Node, int, Known], Use]] = {
     layers.Gather: _indices,
     layers.Slice: _slice_use,
@@ -259,7 +297,7 @@ def _onnx_use(node: Node, place: int, known: Known, model: Model) -> Use | None:
     if operator == "OneHot" and at == 0:
         classes = model.constants.get(node.inputs[1])
         return Use(high=1 if classes is None else max(0, int(classes.ravel()[0]) - 1))
-    if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and at == 4:
+    if operator in ("LSTM", "GRU", "RNN") and at == 4:
         layout = integers.get("layout", 0)
         return Use(low=1, high=1 if first is None else max(1, first[1 if layout else 0]))
     sizes_at = {

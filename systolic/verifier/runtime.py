@@ -13,6 +13,7 @@ import numpy as np
 from systolic import _check, _isolated
 from systolic.frontend.check import stored_bytes
 from systolic.layers import ArrayLayer
+from systolic.layers.host import session
 from systolic.model import Model
 
 # External data up to this many bytes is copied into the model, which can have 2 GiB. Beyond that ONNX Runtime
@@ -189,6 +190,8 @@ def _session(
     # Two rewritings that change results beyond the fused operator: frontend/qdq follows neither.
     options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if session.SPLITS in (model if isinstance(model, bytes) else Path(model).read_bytes()):
+        options.intra_op_num_threads = session.SHARES
     if write is not None:
         options.optimized_model_filepath = write
     if data is not None:

@@ -76,6 +76,13 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "OnnxNode": ([((2, 3), F32), ((), "int64")], 21),
     "ConvInteger": ([((1, 6, 5, 6), "int8"), ((3, 2, 2, 2), "int8"), ((), "int8"), ((3,), "int8")], OPSET),
     "DynamicQuantize": ([((2, 3), F32)], OPSET),
+    "DynamicQuantizeLSTM": (
+        [
+            ((4, 1, 3), F32), ((1, 3, 8), "int8"), ((1, 2, 8), "int8"), ((1, 16), F32),
+            ((1,), F32), ((1,), "int8"), ((1, 8), F32), ((1,), "int8"),
+        ],
+        OPSET,
+    ),
     "MatMulInteger": ([((2, 3), "int8"), ((3, 2), "int8")], OPSET),
     "MatMulIntegerToFloat": (
         [((2, 3), "int8"), ((3, 2), "int8"), ONE_SCALE, ONE_SCALE, ((), "int8"), ((), "int8")],
@@ -86,6 +93,10 @@ READS: dict[str, tuple[list[Spec], int]] = {
             ((1, 6, 5, 6), "int8"), ONE_SCALE, ((), "int8"), ((3, 2, 2, 2), "int8"), ((3,), F32),
             ((3,), "int8"), ONE_SCALE, ((), "int8"), ((3,), "int32"),
         ],
+        OPSET,
+    ),
+    "QAttention": (
+        [((2, 3, 4), "uint8"), ((4, 6), "int8"), ((6,), F32), ONE_SCALE, ((6,), F32)],
         OPSET,
     ),
     "QLinearMatMul": (

@@ -48,6 +48,8 @@ EXAMPLES: list[Layer] = [
     layers.QuantizeLinear(dtype="uint16", axis=-2, block_size=3),
     layers.DequantizeLinear(axis=0, block_size=4, dtype="float16"),
     layers.Op("BiasGelu"),
+    layers.QAttention(2, unidirectional=True, scale=0.5),
+    layers.DynamicQuantizeLSTM(2, direction="reverse", clip=2.0, given=("b",)),
     layers.Unary("Tanh"),
     layers.Binary("Pow"),
     layers.Clip(-1, 2.5),

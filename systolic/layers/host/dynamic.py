@@ -56,13 +56,19 @@ class DynamicQuantize(HostLayer):
         """Return the codes of x, an ndarray of float32 of any shape, the scale and the zero point."""
         (x,) = take(self, inputs)
         self.output_dtype(x.dtype.name)
-        low, high = (edge.reduce(x, axis=None, initial=np.float32(0)) for edge in (np.fmin, np.fmax))
-        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            scale = np.float32(1) if low == high else (high - low) / np.float32(255)
-            zero = np.float32(0) - low / scale
-            zero_point = np.float32(255) if np.isnan(zero) else np.rint(np.clip(zero, 0, 255))
-        params = np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=np.uint8)
+        params = range_parameters(x)
         return quantize_linear(x, *params), *params
+
+
+def range_parameters(x: np.ndarray, axis: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return scale and zero point of :class:`DynamicQuantize`, of all numbers or of those along an axis."""
+    zero = np.float32(0)
+    low, high = (np.asarray(edge.reduce(x, axis=axis, initial=zero)) for edge in (np.fmin, np.fmax))
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        scale = np.where(low == high, np.float32(1), (high - low) / np.float32(255))
+        start = zero - low / scale
+        start = np.where(np.isnan(start), np.float32(255), np.rint(np.clip(start, 0, 255)))
+    return scale, start.astype(np.uint8)
 
 
 OPERATORS = (

@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._inputs import axes_field
-from systolic.layers.record import OperatorRecord
+from systolic.layers.record import REQUIRED, OperatorRecord
 
 RECORDS: dict[str, OperatorRecord] = {}
 """The records of operators that are an :class:`Op`, by name."""
@@ -57,12 +57,16 @@ class Op(HostLayer):
             raise TypeError(f"attributes must be a dict or pairs of name and value, not {_check.kind(given)}")
         for name, value in pairs:
             _check.choice(name, f"{self.operation}: an attribute", tuple(known))
-            if type(value) is not type(known[name]):
-                wanted = type(known[name]).__name__
+            default = 0 if known[name] is REQUIRED else known[name]
+            if type(value) is not type(default):
+                wanted = type(default).__name__
                 raise TypeError(f"{self.operation}: {name} must be {wanted}, not {_check.kind(value)}")
         axes_field(self, "absent", minimum=0)
         kept = ((name, value) for name, value in pairs if not _check.same_values(value, known[name]))
         object.__setattr__(self, "attributes", tuple(sorted(kept)))
+        lacking = [name for name, value in self._options.items() if value is REQUIRED]
+        if lacking:
+            raise ValueError(f"{self.operation}: attribute {lacking[0]} is missing")
 
     @property
     def _record(self) -> OperatorRecord:
@@ -81,6 +85,12 @@ class Op(HostLayer):
     @property
     def _options(self) -> dict[str, Any]:
         return {**self._record.attributes, **dict(self.attributes)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may read, in order, without what is absent."""
+        names = (name.rstrip("?") for name in self._record.inputs)
+        return tuple(name for place, name in enumerate(names) if place not in self.absent)
 
     def _spread(self, values: Sequence[Any]) -> list[Any]:
         """Return one value for each of the operator's inputs, None for those that are absent."""
@@ -126,7 +136,8 @@ def _read(op: Any) -> Any:
     """Return the layer of a node, and the inputs that are given."""
     record = RECORDS[op.op_type]
     op.only(*record.attributes)
-    given = {name: op.attribute(name, default) for name, default in record.attributes.items()}
+    given = {name: op.attribute(name, None) for name in record.attributes if name in op.attributes}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     last = max(place for place, name in enumerate(op.inputs) if name)
     absent = tuple(place for place, name in enumerate(op.inputs[:last]) if not name)
     return Op(op.op_type, given, absent), op.given

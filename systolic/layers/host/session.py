@@ -22,6 +22,12 @@ ONNX_RUNTIME = "ONNX Runtime"
 NO_MEMORY = ("std::bad_alloc", "Failed to allocate memory")
 """Messages of ONNX Runtime when memory runs out: it has no class of errors for that."""
 
+SPLITS = b"DynamicQuantizeLSTM"
+"""An operator whose results depend on the number of threads: each share of a batch has a scale of its own."""
+
+SHARES = 32
+"""Threads with which each of as many sequences has its own."""
+
 # Messages for an operator that it does not have.
 _MISSING = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered", "is under development")
 
@@ -86,8 +92,8 @@ def create_node(
 def create(model: bytes, what: str, constants: Mapping[str, np.ndarray] | None = None) -> Any:
     """Return a session of a model that holds one node, called `what` in errors.
 
-    One thread: results then do not depend on the machine's number of cores. `constants` are the values of
-    initializers that the model says are external.
+    The number of threads is fixed: results then do not depend on the machine's cores. `constants` are the
+    values of initializers that the model says are external.
 
     Raises
     ------
@@ -101,7 +107,9 @@ def create(model: bytes, what: str, constants: Mapping[str, np.ndarray] | None =
         raise NoKernel("ONNX Runtime is not installed")
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = SHARES if SPLITS in model else 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     values = [runtime.OrtValue.ortvalue_from_numpy(value) for value in (constants or {}).values()]
     if constants:
         options.add_external_initializers(list(constants), values)

@@ -32,6 +32,7 @@ from systolic.reference.oracle import (
     pools,
     products,
     quantized,
+    recurrent,
     shapes,
 )
 from systolic.reference.oracle.products import matmul as matmul
@@ -52,6 +53,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "DepthwiseConv2d": convolutions.quantized_conv,
     "DequantizeLinear": quantized.dequantize_linear,
     "DynamicQuantize": quantized.dynamic_quantize,
+    "DynamicQuantizeLSTM": recurrent.dynamic_quantize_lstm,
     "Expand": shapes.expand,
     "Fill": shapes.fill,
     "Flatten": shapes.flatten,
@@ -69,6 +71,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "MaxPool": pools.max_pool,
     "Op": contrib.op,
     "Pad": shapes.pad,
+    "QAttention": contrib.q_attention,
     "QLinearAveragePool": pools.qlinear_average_pool,
     "QLinearConcat": quantized.qlinear_concat,
     "QLinearConv": convolutions.qlinear_conv,
@@ -101,7 +104,7 @@ ROUNDED: frozenset[str] = frozenset(
         "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatDense", "FloatMatMul",
         "GlobalAveragePool", "LayerNormalization", "Softmax",
         "ReduceMean", "ReduceProd", "ReduceSum", "Pow", *elementwise.REAL_FUNCTIONS,
-        "BiasGelu",
+        "Attention", "BiasGelu", "EmbedLayerNormalization", "QAttention", "SkipLayerNormalization",
     }
 )  # fmt: skip
 """Operators whose float results no standard fixes in every bit."""

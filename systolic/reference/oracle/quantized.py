@@ -133,15 +133,20 @@ def sigmoid(layer: Any, x: np.ndarray) -> np.ndarray:
     With ``r = clip(f32(sx * (q - zx)), -18, 18)`` and polynomials p and d in r^2, by Horner's rule with
     fused multiply-adds: ``f32(f32(f32(r * p) / d) + 0.5)``, not below 0, quantized.
     """
-    real = np.clip(to_reals(_all_codes(x.dtype), layer.x), F32(-18), F32(18))
+    reals = to_reals(_all_codes(x.dtype), layer.x)
+    return np.asarray(to_codes(logistic(reals), layer.y)[_code_index(x)])
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """Return the logistic function of float32 as :func:`sigmoid` says."""
+    real = np.clip(x, F32(-18), F32(18))
     square = real * real
     over, under = np.full_like(real, _NUMERATOR[0]), np.full_like(real, _DENOMINATOR[0])
     for coefficient in _NUMERATOR[1:]:
         over = fma(over, square, F32(coefficient))
     for coefficient in _DENOMINATOR[1:]:
         under = fma(under, square, F32(coefficient))
-    value = np.maximum(real * over / under + F32(0.5), F32(0))
-    return np.asarray(to_codes(value, layer.y)[_code_index(x)])
+    return np.asarray(np.maximum(real * over / under + F32(0.5), F32(0)))
 
 
 def softmax(layer: Any, q: np.ndarray) -> np.ndarray:
