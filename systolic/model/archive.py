@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from systolic import _renamed, layers
-from systolic._files import write_zip
-from systolic._memory import require
+from systolic import _archive, _renamed, layers
 from systolic.layers import Layer
 from systolic.model.node import Node
 from systolic.model.spec import TensorSpec
 from systolic.quant import QuantParams
-
-if TYPE_CHECKING:
-    import zipfile
 
 _M = TypeVar("_M")
 
@@ -45,8 +38,6 @@ def write(
     constants: Mapping[str, np.ndarray],
 ) -> None:
     """Write a model's parts to a file, completely or not at all."""
-    import json
-
     arrays: list[np.ndarray] = []
     content = {
         "format": FORMAT,
@@ -73,21 +64,14 @@ def write(
         ],
     }
 
-    def write_entries(archive: zipfile.ZipFile) -> None:
-        archive.writestr(_entry("model.json"), json.dumps(content, indent=1))
-        for number, array in enumerate(arrays):
-            data = io.BytesIO()
-            np.lib.format.write_array(data, array, allow_pickle=False)
-            archive.writestr(_entry(f"{number}.npy"), data.getvalue())
-
-    write_zip(path, write_entries)
+    _archive.write(path, "model.json", content, arrays)
 
 
 def read(file: IO[bytes], name: str, make: Callable[..., _M]) -> _M:
     """Return `make` called with the arguments of the ``Model`` that a file holds; see ``Model.load``."""
     try:
-        with _Reader(file, name) as reader:
-            content = reader.content()
+        with _Reader(file, name, "Model.save") as reader:
+            content = reader.content("model.json", FORMAT)
             if content["version"] <= VERSION:
                 return make(**_arguments(content, reader))
     except MemoryError:
@@ -136,20 +120,11 @@ def _layer(name: str, values: dict[str, Any], version: int) -> Layer:
     return LAYERS[new](**(values if convert is None else convert(**values)))
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    """Return a compressed entry of zip's earliest date: equal models make equal files."""
-    import zipfile
-
-    entry = zipfile.ZipInfo(name)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    return entry
-
-
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
     """Return a field as JSON has it; arrays go to `arrays`, by number."""
     if isinstance(value, np.ndarray):
         arrays.append(value)
-        return {"array": f"{len(arrays) - 1}.npy"}
+        return {"array": _archive.array_name(len(arrays) - 1)}
     if isinstance(value, QuantParams):
         return {"quant": value.to_dict()}
     if isinstance(value, tuple):
@@ -157,63 +132,15 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
     return value
 
 
-class _Reader:
-    """Reads the entries of a file, never more bytes than the file's size allows for."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        import zipfile
-
-        self._archive = zipfile.ZipFile(file)
-        self._used: set[str] = set()
-        entries = self._archive.infolist()
-        kinds = {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-        if kinds:
-            raise ValueError(f"it is compressed by method {kinds.pop()}, which Model.save does not use")
-        # Entries may overlap, and then hold far more data than the file.
-        size = file.seek(0, os.SEEK_END)
-        if sum(entry.compress_size for entry in entries) > size:
-            raise ValueError(f"its entries overlap: they are longer than its {size:,} bytes")
-        require(sum(entry.file_size for entry in entries), f"{name}: what it holds")
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
-
-    def content(self) -> Any:
-        """Return the content of ``model.json``."""
-        import json
-
-        content = json.loads(self._read("model.json"))
-        if content["format"] != FORMAT:
-            raise KeyError("format")
-        return content
+class _Reader(_archive.Reader):
+    """Reads the fields of a file's layers."""
 
     def decode(self, value: Any) -> Any:
         """Return the field that :func:`_encoded` wrote."""
         if isinstance(value, dict) and set(value) == {"array"}:
-            return self._array(value["array"])
+            return self.array(value["array"])
         if isinstance(value, dict) and set(value) == {"quant"}:
             return QuantParams.from_dict(value["quant"])
         if isinstance(value, list):
             return tuple(self.decode(item) for item in value)
         return value
-
-    def _read(self, name: str) -> bytes:
-        # An entry may be used once: a small file could otherwise expand without bound.
-        if name in self._used:
-            raise ValueError(f"its entry {name!r} is used twice")
-        self._used.add(name)
-        return self._archive.read(name)
-
-    def _array(self, name: str) -> np.ndarray:
-        data = io.BytesIO(self._read(name))
-        version = np.lib.format.read_magic(data)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = header[version](data)
-        needed, held = math.prod(shape) * dtype.itemsize, len(data.getbuffer()) - data.tell()
-        if needed != held or min(shape, default=0) < 0:
-            raise ValueError(f"its array {name!r} is of shape {shape}, {needed:,} bytes, but holds {held:,}")
-        data.seek(0)
-        return np.lib.format.read_array(data, allow_pickle=False)
