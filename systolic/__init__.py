@@ -52,7 +52,7 @@ from systolic.quant import QuantParams, dequantize, quantize, requantize
 # isort: split
 # Hardware
 from systolic.array import State, SystolicArray
-from systolic.config import ArrayConfig, MachineConfig
+from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
 from systolic.machine import PortValues, ports
 from systolic.tiling import Fold, estimate_cycles, estimate_many, folds
 
@@ -77,6 +77,7 @@ __all__ = [
     "Gemm",
     "LayerRun",
     "MachineConfig",
+    "MemoryConfig",
     "Model",
     "Node",
     "PortValues",

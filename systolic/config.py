@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,98 @@ class ArrayConfig:
         return f"ArrayConfig({', '.join(shown)})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """The memories and units around an array, and how fast they are.
+
+    Parameters
+    ----------
+    weight_bytes : int
+        Size of the weight memory.
+    weight_bytes_per_second, host_bytes_per_second : int, Fraction, float or str
+        Bandwidths of the weight memory and of the host link, kept as exact rationals.
+    weight_latency_cycles, host_latency_cycles, activation_latency_cycles : int
+        Cycles from the end of a transfer, or of a vector operation, until its result is there.
+    fifo_tiles : int
+        Weight tiles that the FIFO holds between weight memory and array.
+    unified_buffer_rows, host_rows : int
+        Rows of the unified buffer and of the host memory that programs address.
+    row_bytes : int or None
+        Bytes of such a row; None is what one row of activations, or one row of outputs of their type, takes.
+    lanes : int or None
+        Elements that the vector unit handles in a cycle; None is one row of the accumulators.
+    issue_cycles : int
+        Cycles between the dispatch of two instructions.
+    width_factors : (int, int, int)
+        Cycles for each row of a multiply with no, one and two operands of 16 bits.
+
+    Examples
+    --------
+    >>> from systolic import MemoryConfig
+    >>> memory = MemoryConfig(
+    ...     weight_bytes=2**33, weight_bytes_per_second=34_000_000_000, unified_buffer_rows=98_304,
+    ...     host_rows=2**20, host_bytes_per_second=14 * 2**30,
+    ... )
+    >>> MemoryConfig.from_dict(memory.to_dict()) == memory
+    True
+    """
+
+    weight_bytes: int
+    weight_bytes_per_second: int | Fraction
+    weight_latency_cycles: int = 0
+    fifo_tiles: int = 4
+    unified_buffer_rows: int
+    row_bytes: int | None = None
+    lanes: int | None = None
+    activation_latency_cycles: int = 0
+    host_rows: int
+    host_bytes_per_second: int | Fraction
+    host_latency_cycles: int = 0
+    issue_cycles: int = 1
+    width_factors: tuple[int, int, int] = (1, 1, 1)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value: Any = getattr(self, f.name)
+            if f.name == "width_factors":
+                if not _check.is_listed(value) or len(value) != 3:
+                    raise TypeError(f"width_factors must hold three integers, not {_check.kind(value)}")
+                value = tuple(_check.integer(each, "width_factors", minimum=1) for each in value)
+            elif f.name.endswith("_per_second"):
+                value = _rational(value, f.name)
+            elif value is not None or f.default is not None:
+                least = 0 if f.name.endswith("latency_cycles") else 1
+                value = _check.integer(value, f.name, minimum=least)
+            object.__setattr__(self, f.name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON can hold; a bandwidth that is no integer as "a/b"."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["width_factors"] = list(self.width_factors)
+        return {name: str(v) if isinstance(v, Fraction) else v for name, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MemoryConfig:
+        """Return the config that :meth:`to_dict` described."""
+        return cls(**_load(cls, data))
+
+    def _repr_html_(self) -> str:
+        return card("MemoryConfig", self.to_dict())
+
+
+def _rational(value: Any, name: str) -> int | Fraction:
+    """Return a number above zero exactly, as an int if it is one."""
+    try:
+        exact = Fraction(value)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        raise TypeError(
+            f"{name} must be a number, such as 34_000_000_000 or Fraction(100, 3), not {_check.kind(value)}"
+        ) from None
+    if exact <= 0:
+        raise ValueError(f"{name} must be above zero, not {value}")
+    return int(exact) if exact.denominator == 1 else exact
+
+
 # Far beyond any machine. The psums in flight below the array take cols * cols * 4 bytes.
 _MAX_SIZE = 16384
 
@@ -150,6 +243,9 @@ class MachineConfig:
         The matrix unit.
     clock_mhz : float
         Clock frequency, in MHz; turns cycles into time.
+    memory : MemoryConfig or None
+        What feeds the array when it runs a :class:`~systolic.isa.Program`. None is the ideal machine:
+        operands are always on time.
 
     Examples
     --------
@@ -160,15 +256,19 @@ class MachineConfig:
 
     array: ArrayConfig = ArrayConfig()
     clock_mhz: float = field(default=700, kw_only=True)
+    memory: MemoryConfig | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.array, ArrayConfig):
             raise TypeError(f"array must be an ArrayConfig, not {type(self.array).__name__}")
         clock = _check.positive_real(self.clock_mhz, "clock_mhz")
         object.__setattr__(self, "clock_mhz", int(clock) if clock.is_integer() else clock)
+        if self.memory is not None and not isinstance(self.memory, MemoryConfig):
+            raise TypeError(f"memory must be a MemoryConfig or None, not {type(self.memory).__name__}")
 
     def _repr_html_(self) -> str:
-        return card("MachineConfig", {"clock_mhz": self.clock_mhz, **self.array.to_dict()})
+        memory = {} if self.memory is None else self.memory.to_dict()
+        return card("MachineConfig", {"clock_mhz": self.clock_mhz, **self.array.to_dict(), **memory})
 
     def seconds(self, cycles: int) -> float:
         """Return how long `cycles` take at this clock, in seconds."""
@@ -176,7 +276,8 @@ class MachineConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
-        return {"array": self.array.to_dict(), "clock_mhz": self.clock_mhz}
+        memory = {} if self.memory is None else {"memory": self.memory.to_dict()}
+        return {"array": self.array.to_dict(), "clock_mhz": self.clock_mhz, **memory}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MachineConfig:
@@ -184,6 +285,8 @@ class MachineConfig:
         values = _load(cls, data)
         if "array" in values:
             values["array"] = ArrayConfig.from_dict(values["array"])
+        if values.get("memory") is not None:
+            values["memory"] = MemoryConfig.from_dict(values["memory"])
         return cls(**values)
 
 

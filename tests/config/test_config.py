@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from dataclasses import FrozenInstanceError, replace
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.strategies import array_configs, examples, raises
-from systolic import ArrayConfig, MachineConfig, presets
+from systolic import ArrayConfig, MachineConfig, MemoryConfig, presets
 from systolic.config import as_array_config, as_machine_config
 
 
@@ -105,7 +108,7 @@ def test_from_dict_rejects_unknown_fields() -> None:
     )
     with raises(ValueError, message):
         ArrayConfig.from_dict({"row": 3, "colums": 4})
-    with raises(ValueError, "MachineConfig has no field 'clock'; its fields are array, clock_mhz"):
+    with raises(ValueError, "MachineConfig has no field 'clock'; its fields are array, clock_mhz, memory"):
         MachineConfig.from_dict({"clock": 3})
     with raises(TypeError, "ArrayConfig.from_dict takes a dict, not list"):
         ArrayConfig.from_dict([])  # type: ignore[arg-type]
@@ -134,3 +137,53 @@ def test_as_configs() -> None:
     assert as_array_config(array) is array and as_array_config(machine) == array
     assert as_machine_config(machine) is machine and as_machine_config(array) == MachineConfig(array)
     assert as_array_config(presets.TPU_V1) == ArrayConfig()
+
+
+MEMORY = MemoryConfig(
+    weight_bytes=2**33, weight_bytes_per_second=34_000_000_000, unified_buffer_rows=98_304, host_rows=2**20,
+    host_bytes_per_second=Fraction(14 * 2**30, 3), width_factors=[1, 2, 4],
+)  # fmt: skip
+
+
+def test_memories_are_values() -> None:
+    machine = MachineConfig(ArrayConfig(4, 4), clock_mhz=700, memory=MEMORY)
+    data = json.loads(json.dumps(machine.to_dict()))
+    assert MachineConfig.from_dict(data) == machine == pickle.loads(pickle.dumps(machine))
+    assert data["memory"]["host_bytes_per_second"] == f"{14 * 2**30}/3"
+    assert MEMORY.width_factors == (1, 2, 4) and hash(MEMORY) == hash(MemoryConfig.from_dict(MEMORY.to_dict()))
+    assert "memory" not in MachineConfig().to_dict()
+    assert "weight_bytes_per_second" in machine._repr_html_() and "34" in MEMORY._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [(5, 5), ("34e9", 34_000_000_000), (0.5, Fraction(1, 2)), ("1/3", Fraction(1, 3)), (Fraction(6, 3), 2)],
+)
+def test_bandwidths_are_exact(value: Any, stored: int | Fraction) -> None:
+    memory = replace(MEMORY, weight_bytes_per_second=value)
+    assert memory.weight_bytes_per_second == stored and type(memory.weight_bytes_per_second) is type(stored)
+    assert MemoryConfig.from_dict(json.loads(json.dumps(memory.to_dict()))) == memory
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("weight_bytes_per_second", 0, ValueError, "weight_bytes_per_second must be above zero, not 0"),
+        ("host_bytes_per_second", float("nan"), TypeError, "host_bytes_per_second must be a number, such as"),
+        ("host_bytes_per_second", None, TypeError, "host_bytes_per_second must be a number, such as"),
+        ("fifo_tiles", 0, ValueError, "fifo_tiles must be a positive integer, not 0"),
+        ("weight_latency_cycles", -1, ValueError, "weight_latency_cycles must be a non-negative integer, not -1"),
+        ("host_rows", 1.5, TypeError, "host_rows must be an integer, not float 1.5"),
+        ("host_rows", None, TypeError, "host_rows must be an integer, not None"),
+        ("width_factors", (1, 2), TypeError, "width_factors must hold three integers, not tuple (1, 2)"),
+        ("lanes", 0, ValueError, "lanes must be a positive integer, not 0"),
+    ],
+)
+def test_wrong_memories(name: str, value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        replace(MEMORY, **{name: value})
+
+
+def test_a_machine_takes_memories_alone() -> None:
+    with raises(TypeError, "memory must be a MemoryConfig or None, not dict"):
+        MachineConfig(memory=MEMORY.to_dict())  # type: ignore[arg-type]
