@@ -8,4 +8,6 @@ from systolic.machine.cycle import run_cycles as run_cycles
 from systolic.machine.execution import Execution as Execution
 from systolic.machine.port_values import PortValues as PortValues
 from systolic.machine.port_values import ports as ports
+from systolic.machine.timeline import Timeline as Timeline
+from systolic.machine.timeline import time_program as time_program
 from systolic.machine.wavefront import run_wavefront as run_wavefront

@@ -167,15 +167,16 @@ def test_timeline_shows_what_the_accumulators_take(timeline):
     assert taken == set(map(tuple, timeline.writes()))
 
 
-def test_the_page_on_onnx():
-    """Its examples run, and its list of differences is the one that tests check."""
+@pytest.mark.parametrize(("name", "writer"), [("onnx", "write_differences"), ("programs", "write_instructions")])
+def test_pages_with_a_written_part(name: str, writer: str):
+    """Their examples run, and the lists in them are what their scripts write."""
     pytest.importorskip("onnx")
-    page = DOCS / "onnx.md"
+    page = DOCS / f"{name}.md"
     text = page.read_text(encoding="utf-8")
     test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     report: list[str] = []
     runner = doctest.DocTestRunner()
     runner.run(test, out=report.append)
     assert test.examples and not runner.failures, "\n" + "".join(report)
-    script = runpy.run_path(str(DOCS / "write_differences.py"))
-    assert script["section"]() in text, "run: python docs/write_differences.py"
+    script = runpy.run_path(str(DOCS / f"{writer}.py"))
+    assert script["section"]() in text, f"run: python docs/{writer}.py"

@@ -19,7 +19,7 @@ from systolic.model import archive
 
 WORKLOAD = """Gemm Model Node QuantParams TensorSpec UnsupportedOperator dequantize layers load_example load_onnx
     quantize quantize_model requantize save_onnx"""
-HARDWARE = """ArrayConfig Fold MachineConfig PortValues State SystolicArray estimate_cycles estimate_many folds
+HARDWARE = """ArrayConfig Fold MachineConfig MemoryConfig PortValues State SystolicArray estimate_cycles estimate_many folds
     ports presets"""
 WHERE_THEY_MEET = (
     """Change LayerRun Probe Result Run Stats Trace conv2d estimate matmul run set_threads summary"""
