@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+
 from support.programs import LIMITS, Case, programs, rows_written
 from support.strategies import raises
-
 from systolic import isa
 from systolic.isa import (
     Activate,
