@@ -711,6 +711,7 @@ def test_inputs_by_name(capsys: Capture, tmp_path: Path) -> None:
 # As a process
 
 
+@pytest.mark.slow
 def test_python_m() -> None:
     done = shell("gemm", "3", "4", "5", "--json", "--quiet")
     assert done.returncode == 0 and done.stderr == b""
@@ -719,6 +720,7 @@ def test_python_m() -> None:
     assert done.returncode == 2 and b"3y4" in done.stderr and done.stdout == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started", ("script", "-m systolic", "-msystolic"))
 @pytest.mark.parametrize("arguments", ([], ["info"], ["info", "--json"]), ids=" ".join)
 def test_a_wrong_instruction_set(started: str, arguments: list[str], tmp_path: Path) -> None:
@@ -784,6 +786,7 @@ def test_reader_that_has_gone(arguments: list[str]) -> None:
     assert done.stderr == b"" and done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
 def test_full_disk() -> None:
     with open("/dev/full", "wb") as full:

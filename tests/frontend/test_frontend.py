@@ -230,6 +230,7 @@ def test_convolutions(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @fixed
 @given(poolings(st.integers(1, 2)))
 def test_max_pools(folder: Path, drawn: Any) -> None:

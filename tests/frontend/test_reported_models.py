@@ -27,6 +27,7 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTED)
 def test_equal_to_onnxruntime(tmp_path: Path, name: str) -> None:
     model, feeds = REPORTED[name]()

@@ -537,6 +537,7 @@ def nhwc(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
+@pytest.mark.slow
 @SOME
 @given(window=windows(dilated=True), dtype=st.sampled_from([*EIGHT_BITS, "float32"]), seed=seeds)
 def test_max_pool_equals_onnx_runtime(window, dtype, seed):

@@ -433,6 +433,7 @@ def test_average_pool_counts():
     same(pool(padding=((0, 0), (1, 0)), count_include_pad=True).ravel(), np.uint8([4, 8]))
 
 
+@pytest.mark.slow
 @fixed
 @given(poolings())
 def test_layouts_of_pools_agree(case):

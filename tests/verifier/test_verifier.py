@@ -440,6 +440,7 @@ def test_mismatch_of_numbers_that_json_has_not(monkeypatch: pytest.MonkeyPatch) 
     assert (values["got"], values["expected"]) == ("nan", "inf")
 
 
+@pytest.mark.slow
 def test_reports_are_values(failed: VerificationReport) -> None:
     assert pickle.loads(pickle.dumps(failed)) == failed == copy.deepcopy(failed)
     assert verify(cases=2) == verify(cases=2) != verify(cases=3)

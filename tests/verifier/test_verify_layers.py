@@ -287,6 +287,7 @@ def taken(layer: Layer, reads: list[Any] | None) -> Iterator[list[np.ndarray]]:
         yield arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "reads"), CASES, ids=lambda value: repr(value)[:90])
 def test_every_layer_and_type_has_an_oracle(layer: Layer, reads: list[Any] | None) -> None:
     if isinstance(layer, layers.OnnxNode):
@@ -327,6 +328,7 @@ def fields_alone(value: Any) -> Any:
     return SimpleNamespace(**held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "reads"), CASES, ids=lambda value: repr(value)[:90])
 def test_oracles_read_nothing_but_fields(layer: Layer, reads: list[Any] | None) -> None:
     if isinstance(layer, layers.OnnxNode):
