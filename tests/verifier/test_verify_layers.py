@@ -19,11 +19,13 @@ from systolic.layers import Layer
 from systolic.layers.host.arithmetic import BINARY, UNARY
 from systolic.layers.host.delegated import FloatProduct
 from systolic.layers.host.normalize import REDUCE
+from systolic.layers.host.op import RECORDS
 from systolic.layers.host.resample import COORDINATES, PAD_MODES, POLICIES, ROUNDINGS
 from systolic.model import DTYPES, LAYERS
 from systolic.presets import TPU_V1
 from systolic.quant import QuantParams
 from systolic.reference.oracle import ORACLES
+from systolic.reference.oracle.contrib import OPS
 from systolic.verifier import ModelCheck
 
 F = np.float32
@@ -347,6 +349,8 @@ def test_every_kind_is_among_them() -> None:
     kinds = {type(layer).__name__ for layer, _ in CASES}
     # An evaluator computes OnnxNode.
     assert kinds == set(LAYERS) == {*ORACLES, "OnnxNode"}
+    operations = {layer.operation for layer, _ in CASES if isinstance(layer, layers.Op)}
+    assert operations == set(RECORDS) == set(OPS)
 
 
 def changed(array: np.ndarray) -> np.ndarray:
