@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from systolic import QuantParams, _gemm, _host, _kernels
-from systolic.layers import Conv2d
-from systolic.layers.host.add import Add
+from systolic.layers import Conv2d, QLinearAdd
 
 CHANNELS, SIZE = 64, 56
 UNIT = "elements/s"
@@ -68,7 +67,7 @@ def test_requantize(measure, isa):
 
 def test_add(measure, isa, image):
     a, b, y = PARAMS
-    layer = Add(a=a, b=b, y=y)
+    layer = QLinearAdd(a=a, b=b, y=y)
 
     def by_numpy():
         real = sum(

@@ -99,7 +99,7 @@ OWN = {
         layers.MaxPool((3, 3), stride=(2, 2)), "MaxPool", (IMAGE,),
         {"kernel_shape": [3, 3], "strides": [2, 2]},
     ),
-    "Add, 64 channels of 56 x 56": (layers.Add(), "Add", (IMAGE, IMAGE), {}),
+    "Add, 64 channels of 56 x 56": (layers.Binary("Add"), "Add", (IMAGE, IMAGE), {}),
     "Transpose, 128 x 12 x 64": (
         layers.Transpose((1, 0, 2)), "Transpose", (real(128, 12, 64),), {"perm": [1, 0, 2]},
     ),

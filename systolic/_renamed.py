@@ -53,7 +53,12 @@ def _max_pool_indices(kernel: Any, *, order: str = "row", **fields: Any) -> dict
     return {"kernel": kernel, "indices": order, **fields}
 
 
+def _add(a: Any = None, b: Any = None, y: Any = None) -> dict[str, Any]:
+    return {"a": a, "b": b, "y": y} if a or b or y else {"class": "Binary", "operation": "Add"}
+
+
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
+    "Add": ("QLinearAdd", _add),
     "AveragePool2d": ("QLinearAveragePool", _average_pool_2d),
     "Dense": ("QLinearMatMul", None),
     "Dequantize": ("DequantizeLinear", None),
@@ -67,8 +72,8 @@ LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
 """The new class of an old one in `systolic.layers`, by name, and how its fields become the new one's.
 
 The function has the old class's parameters (names, order and defaults) and returns the new class's
-fields by name; None if they are the same. A class that keeps its name and gets other fields is listed too,
-for saved models.
+fields by name, with "class" where that is another one; None if they are the same. A class that keeps its
+name and gets other fields is listed too, for saved models.
 """
 
 
@@ -79,7 +84,9 @@ class Renamed:
         self._cls, self._fields = cls, fields
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._cls(**self._fields(*args, **kwargs))
+        given = self._fields(*args, **kwargs)
+        other = given.pop("class", None)
+        return (getattr(sys.modules["systolic.layers"], other) if other else self._cls)(**given)
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._cls)

@@ -40,7 +40,7 @@ def quantize_model(
     ----------
     model : Model, or iterable of Node or Layer
         Of :class:`FloatDense`, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
-        :class:`MaxPool`, :class:`Add`, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
+        :class:`MaxPool`, ``Binary("Add")``, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
         :class:`Identity`, on float32. Bare layers read one after the other, the first the input "x".
     calibration : ndarray or mapping of str to ndarray of float, (samples, ...)
         What the model is given in use, by the input's name if it has several.
@@ -118,7 +118,7 @@ def quantize_model(
 
 def _check_model(model: Model) -> None:
     for node in model.nodes:
-        kind = type(node.layer).__name__
+        kind = node.layer.kind
         if kind not in (*_KEEP, *_OWN) or getattr(node.layer, "y", None) is not None:
             raise TypeError(
                 f"node {node.name!r} is a {kind}; quantize_model takes the float layers "
@@ -323,7 +323,7 @@ class _Quantizer:
     def _relu_behind(self, node: Node) -> Node | None:
         """Return the Relu that saturation can do: the one reader of a layer with a range of its own."""
         readers = self.readers.get(node.output, [])
-        if type(node.layer).__name__ not in _OWN or len(readers) != 1 or node.output in self.source.outputs:
+        if node.layer.kind not in _OWN or len(readers) != 1 or node.output in self.source.outputs:
             return None
         return readers[0] if isinstance(readers[0].layer, layers.Relu) else None
 
@@ -360,7 +360,7 @@ class _Quantizer:
         layer: Any = node.layer
         read = tuple(map(self._read, node.inputs))
         given = [self.params[tensor] for tensor in node.inputs]
-        x, kind = given[0], type(layer).__name__
+        x, kind = given[0], layer.kind
         if kind in _KEEP:
             kept = layers.Relu(int(x.zero_points)) if kind == "Relu" else layer
             self.nodes.append(Node(kept, read, self._write(output, x), name))
@@ -373,7 +373,7 @@ class _Quantizer:
         y = _activation_params(*self.ranges.get(output, (0.0, 0.0)), self.dtype)
         new: Layer
         if kind == "Add":
-            new = layers.Add(given[0], given[1], y)
+            new = layers.QLinearAdd(given[0], given[1], y)
         elif kind == "GlobalAveragePool":
             new = layers.QLinearGlobalAveragePool(x, y)
         elif kind == "AveragePool":

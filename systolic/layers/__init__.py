@@ -8,7 +8,6 @@ from systolic.layers.base import ArrayLayer, HostLayer, Layer
 from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from systolic.layers.conv_integer import ConvInteger
 from systolic.layers.host import (
-    Add,
     ArgMax,
     AveragePool,
     BatchNormalization,
@@ -34,6 +33,7 @@ from systolic.layers.host import (
     OnnxNode,
     Op,
     Pad,
+    QLinearAdd,
     QLinearAveragePool,
     QLinearConcat,
     QLinearGlobalAveragePool,
@@ -62,7 +62,6 @@ from systolic.layers.qlinear import QLinearConv
 from systolic.layers.recurrent import DynamicQuantizeLSTM
 
 __all__ = [
-    "Add",
     "ArgMax",
     "ArrayLayer",
     "AveragePool",
@@ -101,6 +100,7 @@ __all__ = [
     "Op",
     "Pad",
     "QAttention",
+    "QLinearAdd",
     "QLinearAveragePool",
     "QLinearConcat",
     "QLinearConv",

@@ -241,7 +241,7 @@ class HostLayer(Layer):
         """Whether applying it may take any time, whatever the sizes."""
         return False
 
-    def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
+    def output_shape(self, *shapes: Shape) -> Any:
         """Return the output's shape for inputs of these shapes; of several outputs a tuple.
 
         Raises
@@ -254,15 +254,13 @@ class HostLayer(Layer):
         given = self._counted(shapes)
         return self._shape(*(self._values([None] * len(shapes), given) if self.lists else given))
 
-    def output_shape_from(
-        self, values: Sequence[np.ndarray | None], *shapes: Shape
-    ) -> Shape | tuple[Shape, ...]:
+    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Any:
         """Return the output's shape where some inputs' values are known, None standing for the others."""
         if not self.lists:
             return self.output_shape(*shapes)
         return self._shape(*self._values(values, self._counted(shapes)))
 
-    def output_dtype(self, *dtypes: str) -> str | tuple[str, ...]:
+    def output_dtype(self, *dtypes: str) -> Any:
         """Return the output's type name for inputs of these types; TypeError if they do not fit."""
         given = [name and _check.dtype_name(np.dtype(name)) for name in self._counted(dtypes)]
         for dtype, name in zip(given, self.lists, strict=False):
@@ -270,7 +268,7 @@ class HostLayer(Layer):
                 raise TypeError(f"{type(self).__name__} takes {name} of int64 or int32, not {dtype}")
         return self._dtype(*given)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+    def apply(self, *inputs: np.ndarray) -> Any:
         """Return the layer's output, a new array; a tuple of them if it has several."""
         shape = self.output_shape_from(inputs, *[array.shape for array in inputs])
         self.output_dtype(*[array.dtype.name for array in inputs])

@@ -44,8 +44,9 @@ class OperatorRecord:
     help : str
         One line: what it computes.
     layers : tuple of type
-        The layers that it is read as; their methods are its shape rule, type rule and kernel. A layer is
-        written by the first record that names it, or by the one with the name of its ``kind``.
+        The layers that it is read as, none if it is a constant; their methods are its shape rule, type rule
+        and kernel. A layer is written by the first record that names it, or by the one with the name of its
+        ``kind``.
     inputs : tuple of str
         In the operator's order; "name?" may be absent, "name..." is any number.
     attributes : mapping of str to object
@@ -110,7 +111,7 @@ class OperatorRecord:
     @property
     def runs_on(self) -> str:
         """Where the operator runs: "array" or "host"."""
-        return "array" if issubclass(self.layers[0], ArrayLayer) else "host"
+        return "array" if any(issubclass(kind, ArrayLayer) for kind in self.layers) else "host"
 
     def field_of(self, attribute: str) -> str:
         """Return the field that an attribute is."""

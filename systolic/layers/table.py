@@ -5,7 +5,6 @@ from __future__ import annotations
 from systolic.layers import attention, matmul, recurrent
 from systolic.layers.base import Layer
 from systolic.layers.host import (
-    add,
     arithmetic,
     dynamic,
     normalize,
@@ -13,8 +12,10 @@ from systolic.layers.host import (
     pool,
     qlinear,
     qlinear_pool,
+    qlinear_softmax,
     qlinear_table,
     quantize,
+    resample,
     reshape,
     shaping,
     transformer,
@@ -23,8 +24,8 @@ from systolic.layers.host import attention as host_attention
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    matmul, recurrent, attention, host_attention, add, arithmetic, dynamic, normalize, pieces, pool, qlinear,
-    qlinear_pool, qlinear_table, quantize, reshape, shaping, transformer,
+    matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize, pieces, pool, qlinear,
+    qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

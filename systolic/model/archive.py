@@ -117,7 +117,8 @@ def _layer(name: str, values: dict[str, Any], version: int) -> Layer:
     """Return a layer of a file of this version, which may have the name and fields of then."""
     # Only there: a later class may have an earlier one's name.
     new, convert = _renamed.LAYERS.get(name, (name, None)) if version < VERSION else (name, None)
-    return LAYERS[new](**(values if convert is None else convert(**values)))
+    given = dict(values if convert is None else convert(**values))
+    return LAYERS[given.pop("class", new)](**given)
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:

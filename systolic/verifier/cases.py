@@ -214,11 +214,11 @@ def _add(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     pair = [draw.codes(shape, dtype), draw.codes(other, dtype)]
     if draw.rng.random() < 0.2:
         plain = draw.one_of("float32", "int32", "int8")
-        return layers.Add(), [values.astype(plain) for values in pair]
+        return layers.Binary("Add"), [values.astype(plain) for values in pair]
     y = draw.output_params(300 * float(max(a.scales, b.scales)), dtype)
     if draw.rng.random() < 0.5:
         pair.reverse()
-    return layers.Add(a, b, y), pair
+    return layers.QLinearAdd(a, b, y), pair
 
 
 def _images(draw: Draw, dtype: str, layout: str) -> np.ndarray:
@@ -309,7 +309,6 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 _OFTEN = 2 * ("Conv2d", "QLinearMatMul", "DepthwiseConv2d", "MaxPool")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
-    "Add": _add,
     "Conv2d": _conv,
     "QLinearMatMul": _dense,
     "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
@@ -317,6 +316,7 @@ _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Flatten": _flatten,
     "Identity": _identity,
     "MaxPool": _pool,
+    "QLinearAdd": _add,
     "QLinearAveragePool": lambda draw: _pool(draw, average=True),
     "QLinearGlobalAveragePool": _global_pool,
     "QuantizeLinear": _quantize,

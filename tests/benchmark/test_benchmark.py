@@ -459,7 +459,7 @@ def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.
             "product",
             "requantize",
             "Python around convolutions",
-            "Add",
+            "QLinearAdd",
             "between layers",
         } <= set(taken)
         assert sum(taken.values()) == pytest.approx(total)

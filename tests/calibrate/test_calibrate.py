@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Add, Conv2d, FloatConv2d, FloatDense, MaxPool, QLinearMatMul, Relu
+from systolic.layers import Binary, Conv2d, FloatConv2d, FloatDense, MaxPool, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -29,7 +29,7 @@ def residual(rng: Rng, *, relu: bool = True) -> Model:
     nodes = [
         Node(FloatConv2d(real(rng, 4, 2, 3, 3), real(rng, 4), relu=relu, padding=1), ("image",), "a"),
         Node(FloatConv2d(real(rng, 4, 1, 3, 3), padding="same", groups=4), ("a",), "b"),
-        Node(Add(), ("b", "a"), "c"),
+        Node(Binary("Add"), ("b", "a"), "c"),
         Node(Relu(), ("c",), "d"),
         Node(MaxPool((2, 2), stride=2), ("d",), "e"),
         Node(systolic.layers.Flatten(), ("e",), "f"),
@@ -154,7 +154,7 @@ def error_bound(model: Model, floats: Model, x: np.ndarray) -> dict[str, np.ndar
             total = _sums(layer, e, np.abs(layer.weight)) + _sums(layer, a + e, each)
             unit = quantized.x.scale * half
             total += unit.reshape(-1, 1, 1) if half.ndim and isinstance(layer, FloatConv2d) else unit
-        elif isinstance(layer, Add):
+        elif isinstance(layer, Binary):
             total = e + errors[node.inputs[1]]
         else:
             # Of a pool the largest error of the window; the others move errors with their elements.
@@ -267,7 +267,7 @@ def test_relu_costs_no_layer() -> None:
     rng = np.random.default_rng(0)
     model = quantize_model(residual(rng), real(rng, 8, 2, 6, 6))
     kinds = [type(node.layer).__name__ for node in model.nodes]
-    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "Add", "MaxPool", "Flatten", "QLinearMatMul", "QLinearMatMul"]
+    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "QLinearAdd", "MaxPool", "Flatten", "QLinearMatMul", "QLinearMatMul"]
     layer: Any = model.nodes[1].layer
     assert layer.y.zero_point == -128
     # Where the sum before it is wanted too, the Relu stays.
@@ -281,8 +281,8 @@ def test_inputs_outputs_and_names_stay() -> None:
     rng = np.random.default_rng(0)
     nodes = [
         Node(FloatDense(real(rng, 3, 3)), ("left",), "l", "first"),
-        Node(Add(), ("l", "right"), "sum"),
-        Node(Add(), ("sum", "c"), "shifted"),
+        Node(Binary("Add"), ("l", "right"), "sum"),
+        Node(Binary("Add"), ("sum", "c"), "shifted"),
     ]
     floats = Model(
         nodes, inputs={"left": ((4, 3), "float32"), "right": ((4, 3), "float32")},

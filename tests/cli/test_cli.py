@@ -18,9 +18,7 @@ import pytest
 import systolic
 from systolic import ArrayConfig, Gemm, Model, QuantParams, cli, engine, presets
 from systolic.example import DATA
-from systolic.layers import Conv2d, Dense, Relu
-from systolic.layers.host.activation import Relu as HostRelu
-from systolic.layers.host.add import Add as HostAdd
+from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
 from systolic.reference import oracle
 
 Capture = pytest.CaptureFixture[str]
@@ -190,8 +188,8 @@ def test_run_takes_any_byte_order_and_layout(order: str, capsys: Capture, tmp_pa
 
 
 def test_a_failed_check_is_status_1(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    original = HostRelu.apply
-    monkeypatch.setattr(HostRelu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    original = Relu.apply
+    monkeypatch.setattr(Relu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
     values = as_json(capsys, "run", str(model), "--array", "8x8", "--quiet", status=1)
     assert values["verdict"]["numpy"]["passed"] is False
     assert [mismatch["stage"] for mismatch in values["mismatches"]] == ["host"]
@@ -293,8 +291,8 @@ def test_verify_node_by_node(model: Path, x: Path, capsys: Capture, monkeypatch:
     ]
     text = output(capsys, *arguments)
     assert "Tensors against reference" in text and "2 equal" in text
-    original = HostRelu.apply
-    monkeypatch.setattr(HostRelu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    original = Relu.apply
+    monkeypatch.setattr(Relu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
     (_, wrong) = as_json(capsys, *arguments, status=1)["nodes"]
     assert wrong["verdict"] == "differs" and wrong["difference"]["max_abs"] == 1
     assert "differs" in output(capsys, *arguments, status=1)
@@ -308,10 +306,10 @@ def test_verify_node_by_node_against_onnxruntime(capsys: Capture, monkeypatch: p
     values = as_json(capsys, *arguments, "--tolerance", "0")
     assert values["passed"] and {node["verdict"] for node in values["nodes"]} == {"equal"}
     assert len(values["nodes"]) == 14
-    original = HostAdd.apply
-    monkeypatch.setattr(HostAdd, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    original = QLinearAdd.apply
+    monkeypatch.setattr(QLinearAdd, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
     text = output(capsys, *arguments, status=1)
-    assert "node 'residual_quant' (Add), tensor" in text and "what it reads is equal" in text
+    assert "node 'residual_quant' (QLinearAdd), tensor" in text and "what it reads is equal" in text
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert 'pip install "systolic[onnx]"' in refused(capsys, *arguments)
 
@@ -368,8 +366,8 @@ def test_sizes_of_random_inputs(capsys: Capture, tmp_path: Path) -> None:
 def test_the_reproduce_line_names_the_file_and_the_sizes(
     model: Path, x: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = HostRelu.apply
-    monkeypatch.setattr(HostRelu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
+    original = Relu.apply
+    monkeypatch.setattr(Relu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
     for command in ("run", "verify"):
         for given, words in (
             (("--input", str(x)), f"--input {x}"),
@@ -696,7 +694,7 @@ def test_damaged_inputs(model: Path, x: Path, capsys: Capture, tmp_path: Path) -
 
 
 def test_inputs_by_name(capsys: Capture, tmp_path: Path) -> None:
-    add = systolic.Node(systolic.layers.Add(), ("a", "b"), "sum")
+    add = systolic.Node(systolic.layers.Binary("Add"), ("a", "b"), "sum")
     Model([add], inputs={"a": ((2,), "int8"), "b": ((2,), "int8")}).save(tmp_path / "add.zip")
     np.savez(tmp_path / "ab.npz", b=np.int8([3, 4]), a=np.int8([1, 2]))
     arguments = ["run", str(tmp_path / "add.zip"), "--input", str(tmp_path / "ab.npz"), "--quiet"]

@@ -44,7 +44,7 @@ from systolic import (
     presets,
     run,
 )
-from systolic.layers import Add, Conv2d, Dense, Flatten, Relu
+from systolic.layers import Conv2d, Dense, Flatten, QLinearAdd, Relu
 from systolic.machine.epilogue import apply_epilogue
 
 MODES = ("cycle", "wavefront")
@@ -591,7 +591,7 @@ def network() -> Model:
         padding=1,
     )
     dense = Dense(codes(rng, (48, 5), "int8"), x=QuantParams(8.0), w=QuantParams(0.1), y=None)
-    add = Add(a=QuantParams(4.0, 1), b=QuantParams(4.0, 1), y=QuantParams(8.0))
+    add = QLinearAdd(a=QuantParams(4.0, 1), b=QuantParams(4.0, 1), y=QuantParams(8.0))
     return Model(
         [first, second, Node(add, ("t0", "t1"), "sum"), Flatten(), Node(dense, ("t3",), "y")],
         inputs={"x": ((None, 1, 6, 6), "uint8")},
@@ -627,7 +627,7 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
         assert [layer.stats for layer in result.layers] == expected
         assert result.stats == sum(expected, Stats()) == estimate(model, machine=machine, batch=batch)
         assert result.seconds == result.stats.cycles / 100e6
-        assert [layer.layer for layer in result.layers] == ["Conv2d", "Conv2d", "Add", "Flatten", "QLinearMatMul"]
+        assert [layer.layer for layer in result.layers] == ["Conv2d", "Conv2d", "QLinearAdd", "Flatten", "QLinearMatMul"]
         assert [layer.shape[0] for layer in result.layers] == [batch] * 5
     np.testing.assert_array_equal(seen["t1"], t1)
 
@@ -683,7 +683,7 @@ def test_several_inputs_outputs_and_constants(dtype: str, seed: int, mode: str) 
     rng = np.random.default_rng(seed)
     q = QuantParams(1.0, 0 if dtype == "int8" else 100, dtype)
     dense = Dense(codes(rng, (4, 4), "int8"), x=q, w=ONE, y=QuantParams(64.0))
-    add = Add(a=q, b=q, y=q)
+    add = QLinearAdd(a=q, b=q, y=q)
     constant = codes(rng, (1, 4), dtype)
     model = Model(
         [
@@ -865,7 +865,7 @@ def test_run_rejects_arguments_before_anything_runs() -> None:
         run(network(), x, mode="fast")
     with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not int"):
         run(network(), x, machine=256)  # type: ignore[arg-type]
-    two = Model([Node(Add(a=ONE, b=ONE, y=ONE), ("a", "b"), "y")], inputs=dict.fromkeys("ab", ((1,), "int8")))
+    two = Model([Node(QLinearAdd(a=ONE, b=ONE, y=ONE), ("a", "b"), "y")], inputs=dict.fromkeys("ab", ((1,), "int8")))
     with raises(ValueError, "the model has 2 inputs ('a', 'b'); pass a mapping from names to arrays"):
         run(two, np.zeros(1, np.int8))
     ran = []

@@ -18,7 +18,7 @@ import systolic
 from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, Stats, estimate, summary
 from systolic._show.charts import Series, columns_chart
 from systolic.engine import RunReport
-from systolic.layers import Add, Conv2d, Dense, Flatten, HostLayer, Relu
+from systolic.layers import Binary, Conv2d, Dense, Flatten, HostLayer, Relu
 from systolic.layers.base import UnknownShape
 from systolic.model import Summary
 
@@ -47,8 +47,8 @@ def small_model(name: str = "conv") -> Model:
     dense = Dense(rng.integers(-9, 9, (48, 5), dtype=np.int8), x=Q, w=Q, y=Q)
     nodes = [
         Node(conv, "x", "a", name),
-        Node(Add(), ("a", "a"), "b", "twice"),
-        Node(Add(), ("b", "c"), "d", "plus"),
+        Node(Binary("Add"), ("a", "a"), "b", "twice"),
+        Node(Binary("Add"), ("b", "c"), "d", "plus"),
         Node(Flatten(1), "d", "e", "flat"),
         Node(dense, "e", "y", "fc"),
     ]

@@ -305,12 +305,12 @@ def test_either_meaning(tmp_path: Path) -> None:
     x = net.codes((3, 4), (0.25, 0, "int8"))
     y = net.q(net.op("Add", x, net.codes((3, 4), (0.75, 1, "int8"))), S8)
     path = om.save(net.untyped((y, "int8", (3, 4))), tmp_path)
-    assert [type(node.layer).__name__ for node in systolic.load_onnx(path).nodes] == ["Add"]
+    assert [type(node.layer).__name__ for node in systolic.load_onnx(path).nodes] == ["QLinearAdd"]
     written = systolic.load_onnx(path, qdq="float")
     assert [type(node.layer).__name__ for node in written.nodes] == [
         "DequantizeLinear",
         "DequantizeLinear",
-        "Add",
+        "Binary",
         "QuantizeLinear",
     ]
     a, b = np.arange(-60, 60, 10, dtype=np.int8).reshape(3, 4), np.full((3, 4), 7, np.int8)

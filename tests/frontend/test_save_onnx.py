@@ -259,13 +259,13 @@ def whole() -> Model:
             ),
             ("image codes",), "convolved", "first",
         ),
-        Node(systolic.layers.Add(wide, u8, wide), ("convolved", "offset"), "sum"),
+        Node(systolic.layers.QLinearAdd(wide, u8, wide), ("convolved", "offset"), "sum"),
         Node(systolic.layers.Flatten(), ("sum",), "flat"),
         Node(
             systolic.layers.Dense(codes(rng, (48, 5), "uint8"), x=wide, w=QuantParams(0.01, 120, "uint8"), y=None),
             ("flat",), "logits",
         ),
-        Node(systolic.layers.Add(), ("logits", "second"), "shifted"),
+        Node(systolic.layers.Binary("Add"), ("logits", "second"), "shifted"),
     ]  # fmt: skip
     return Model(
         nodes,

@@ -257,7 +257,7 @@ def test_tensors_stay_tensors(path: Path) -> None:
         Node(layers.Reshape(), ("x", "sizes"), "a"),
         Node(layers.QLinearMatMul(x=CODES, w=CODES, y=CODES), ("a", "w"), "b"),
         Node(layers.Identity(), ("w",), "c"),
-        Node(layers.Add(CODES, CODES, CODES), ("b", "c"), "d"),
+        Node(layers.QLinearAdd(CODES, CODES, CODES), ("b", "c"), "d"),
         Node(layers.DequantizeLinear(axis=0), ("d", "scale", "zero"), "y"),
     ]
     constants = {

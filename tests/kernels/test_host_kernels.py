@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from systolic import QuantParams, _gemm, _host, _kernels, quant
-from systolic.layers import Add, MaxPool
+from systolic.layers import MaxPool, QLinearAdd
 
 DTYPES = ("int8", "uint8")
 CHUNK = 1 << 15  # elements that a thread takes at a time
@@ -267,7 +267,7 @@ def test_add_all_pairs_equals_the_numpy_twin(dtype, scales, zeros):
     a, b = every_pair(dtype)
     out = np.empty(a.shape, dtype)
     _host.add(a, b, out, scales, zeros)
-    layer = Add(*(QuantParams(s, z, dtype) for s, z in zip(scales, zeros, strict=True)))
+    layer = QLinearAdd(*(QuantParams(s, z, dtype) for s, z in zip(scales, zeros, strict=True)))
     # Shapes that broadcast are added in numpy.
     expected = layer.apply(a.reshape(256, 256), b[:256])
     np.testing.assert_array_equal(out, expected.reshape(-1))

@@ -175,7 +175,7 @@ def test_operators_beside_the_array_use_as_many_as_the_run(monkeypatch: pytest.M
     one, shape, seen = systolic.QuantParams(1.0), (1, 2, 8, 8), []
     add = _host.add
     monkeypatch.setattr(_host, "add", lambda *given, threads: (seen.append(threads), add(*given, threads=threads)))
-    node = systolic.Node(systolic.layers.Add(one, one, one), ("x", "x"), "y")
+    node = systolic.Node(systolic.layers.QLinearAdd(one, one, one), ("x", "x"), "y")
     model = systolic.Model([node], inputs={"x": (shape, "int8")})
     for count in (1, 3, None):
         systolic.run(model, np.ones(shape, np.int8), threads=count)

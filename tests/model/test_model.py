@@ -19,7 +19,7 @@ from support.strategies import codes, raises
 from support.toy_layers import TOYS, Halves, Join, Measure, Nonzero, Resized
 from support.zoo import ONE, U8, dense, zoo, zoo_inputs
 from systolic import Gemm, Model, Node, QuantParams, TensorSpec, _renamed, estimate, layers, run
-from systolic.layers import Add, Conv2d, Dense, Relu
+from systolic.layers import Binary, Conv2d, Dense, QLinearAdd, Relu
 from systolic.model import LAYERS
 
 SPEC = {"x": ((None, 4), "int8")}
@@ -108,9 +108,9 @@ def test_a_model_without_layers_gives_its_input() -> None:
         (lambda: Node(Relu, ("x",), "y"), TypeError, "a node holds a Layer, not type"),
         (lambda: Node(Relu(), ("x", "z"), "y"), ValueError, "Relu reads 1 tensors, but 'y' names 2: x, z"),
         (
-            lambda: Node(Add(a=ONE, b=ONE, y=ONE), (), "y"),
+            lambda: Node(QLinearAdd(a=ONE, b=ONE, y=ONE), (), "y"),
             ValueError,
-            "Add reads 2 tensors, but 'y' names 0: none",
+            "QLinearAdd reads 2 tensors, but 'y' names 0: none",
         ),
         (
             lambda: TensorSpec((None, 4), "int4"),
@@ -265,7 +265,7 @@ def test_files_of_version_1_are_read(tmp_path: Path) -> None:
     assert Model.load(tmp_path / "m") == zoo()
 
 
-@pytest.mark.parametrize("old", ["Bounded", "Add"])  # "Add": a name that a later layer has too
+@pytest.mark.parametrize("old", ["Bounded", "Relu"])  # "Relu": a name that a later layer has too
 def test_layers_with_an_old_name_and_fields_are_read(tmp_path: Path, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = "Clip", lambda bounds: {"low": bounds[0], "high": bounds[1]}
     monkeypatch.setitem(_renamed.LAYERS, old, entry)
@@ -816,7 +816,7 @@ def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> Non
     def dense(n: int) -> systolic.layers.QLinearMatMul:
         return Dense(np.ones((4, n), dtype=np.int8), x=q, w=q, y=q)
 
-    model = Model([Node(dense(3), "x", "y"), Node(Add(), ("c", "c"), "d")], inputs={"x": ((None, 4), "int8")},
+    model = Model([Node(dense(3), "x", "y"), Node(Binary("Add"), ("c", "c"), "d")], inputs={"x": ((None, 4), "int8")},
                   constants={"c": np.zeros(2, np.int32)}, outputs=["y", "d"])  # fmt: skip
     for batch in (1, 2, 1):
         known = model.infer_shapes({"x": (batch, 4)})
@@ -833,7 +833,7 @@ def test_shapes_are_worked_out_again_for_what_was_put_in_place_of_other() -> Non
 
 
 def test_constants_may_change_places() -> None:
-    model = Model([Node(Add(), ("a", "a"), "y")], inputs={"x": ((1,), "int32")},
+    model = Model([Node(Binary("Add"), ("a", "a"), "y")], inputs={"x": ((1,), "int32")},
                   constants={"a": np.zeros(2, np.int32), "b": np.zeros(3, np.int32)})  # fmt: skip
     assert model.infer_shapes({"x": (1,)})["y"] == ((2,), "int32")
     model.constants = {"b": model.constants["a"], "a": model.constants["b"]}

@@ -88,6 +88,8 @@ Q, HALF, EYE = QuantParams(0.5), QuantParams(0.5, 3), np.eye(3, dtype=np.int8)
 
 # Old names, the fields of then, and the layer of today.
 OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
+    ("Add", {"a": HALF, "b": HALF, "y": HALF}, layers.QLinearAdd(HALF, HALF, HALF)),
+    ("Add", {}, layers.Binary("Add")),
     (
         "AveragePool2d", {"kernel": 2, "x": Q, "y": HALF, "padding": (1, 0), "layout": "NHWC"},
         layers.QLinearAveragePool((2, 2), Q, HALF, stride=2, padding=((1, 1), (0, 0)), channels_last=True),
@@ -112,7 +114,7 @@ def test_old_layers_are_made_and_read_as_layers_of_today(
     name: str, fields: dict[str, Any], layer: layers.Layer
 ) -> None:
     if name not in layers.__all__:
-        with pytest.warns(DeprecationWarning, match=f"use systolic.layers.{type(layer).__name__}$"):
+        with pytest.warns(DeprecationWarning, match=f"use systolic.layers.{_renamed.LAYERS[name][0]}$"):
             old = getattr(layers, name)
         assert old(**fields) == layer
     assert archive._layer(name, fields, archive.VERSION - 1) == layer

@@ -68,8 +68,8 @@ def oracle_conv(x, sx, zx, w, sw, zw, sy, zy, bias=None, **fields) -> np.ndarray
 
 
 def oracle_add(a, sa, za, b, sb, zb, sy, zy) -> np.ndarray:
-    """Call the oracle of Add in the order of QLinearAdd's inputs."""
-    return oracle("Add", a, b, a=params(sa, za), b=params(sb, zb), y=params(sy, zy))
+    """Call the oracle of QLinearAdd in the order of its inputs."""
+    return oracle("QLinearAdd", a, b, a=params(sa, za), b=params(sb, zb), y=params(sy, zy))
 
 
 def oracle_pool(kind: str, x, sx, zx, sy, zy, **fields) -> np.ndarray:

@@ -302,7 +302,7 @@ def two(g: Grown) -> None:
     a = g.tensor(CODES, [1, 2, 3, 4])
     dtype = g.dtype(a)
     b = g.tensor([dtype], [len(g.shape(a))], g.shape(a))
-    kind = g.pick(["Add", "QLinearMul", "QLinearConcat", "QLinearWhere"])
+    kind = g.pick(["QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearWhere"])
     of = [g.params(dtype) for _ in range(3)]
     if kind == "QLinearConcat":
         g.add(layers.QLinearConcat(tuple(of[:2]), of[2], axis=g.size(0, -1)), [a, b])
@@ -379,7 +379,7 @@ def numbers(g: Grown) -> None:
         g.add(layers.Relu(), [x])
     else:
         other = g.tensor(["float32"], [len(shape)], shape)
-        g.add(layers.Add(), [x, other])
+        g.add(layers.Binary("Add"), [x, other])
 
 
 def float_product(g: Grown) -> None:
@@ -433,7 +433,7 @@ def group(g: Grown) -> None:
     if kind == 0:
         g.add(layers.Unary("Sigmoid"), [numbers_])
     elif kind == 1:
-        g.add(layers.Add(), [numbers_, numbers_])
+        g.add(layers.Binary("Add"), [numbers_, numbers_])
     elif kind == 2:
         g.add(layers.Transpose(tuple(range(len(shape)))[::-1]), [numbers_])
     elif len(shape) == 2:

@@ -7,7 +7,7 @@ import numpy as np
 import systolic
 from support.strategies import codes
 from systolic import Model, Node, QuantParams, TensorSpec
-from systolic.layers import Add, Conv2d, Dense, DepthwiseConv2d, Relu
+from systolic.layers import Conv2d, Dense, DepthwiseConv2d, QLinearAdd, Relu
 
 ONE = QuantParams(1.0)
 U8 = QuantParams(0.25, 100, "uint8")
@@ -38,7 +38,7 @@ def zoo() -> Model:
         Relu(100),
         systolic.layers.MaxPool((2, 2), padding=(0, 1), ceil_mode=True),
         systolic.layers.QLinearAveragePool((2, 2), U8, U8, stride=2, count_include_pad=True),
-        Node(Add(a=U8, b=U8, y=U8), ("t5", "offset"), "sum", "addition"),
+        Node(QLinearAdd(a=U8, b=U8, y=U8), ("t5", "offset"), "sum", "addition"),
         Node(systolic.layers.QLinearGlobalAveragePool(U8, U8), ("sum",), "pooled"),
         systolic.layers.Flatten(),
         systolic.layers.Identity(),

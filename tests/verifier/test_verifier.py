@@ -30,7 +30,6 @@ from systolic import (
 )
 from systolic.example import DATA
 from systolic.layers import Dense, QLinearMatMul, Relu
-from systolic.layers.host.activation import Relu as HostRelu
 from systolic.lowered import Lowered
 from systolic.machine import operands
 from systolic.machine.accumulators import Accumulators
@@ -93,8 +92,8 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
     assert drawn <= set(ORACLES) == set(LAYERS) - {"OnnxNode"}
     # These are drawn; what came later may be checked in its own tests alone.
     assert drawn >= {
-        "Add", "Conv2d", "QLinearMatMul", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
-        "Identity", "MaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
+        "Conv2d", "QLinearMatMul", "DepthwiseConv2d", "DequantizeLinear", "Flatten",
+        "Identity", "MaxPool", "QLinearAdd", "QLinearAveragePool", "QLinearGlobalAveragePool", "QuantizeLinear",
         "Relu", "Reshape",
     }  # fmt: skip
 
@@ -324,7 +323,7 @@ def stages(report: VerificationReport) -> set[str]:
 
 
 def test_stage_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y + np.int8(1))
+    spoil(monkeypatch, Relu, "apply", lambda y: y + np.int8(1))
     report = verify(zero_point_model(), np.int8([[1, 2, 3, 9]]))
     (mismatch,) = report.mismatches
     assert (mismatch.stage, mismatch.index, mismatch.got, mismatch.expected) == ("host", (0, 0), 6, 5)
@@ -332,7 +331,7 @@ def test_stage_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stage_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y[:, :3])
+    spoil(monkeypatch, Relu, "apply", lambda y: y[:, :3])
     (mismatch,) = verify(zero_point_model()).mismatches
     assert mismatch.stage == "shape" and "(2, 3)" in str(mismatch) and "(2, 4)" in str(mismatch)
 
@@ -341,8 +340,8 @@ def test_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(y: np.ndarray) -> np.ndarray:
         raise IndexError("out of luck")
 
-    spoil(monkeypatch, HostRelu, "apply", fail)
-    numbers = [n for n in range(3, 200, 4) if isinstance(cases.draw_layer(Draw(0, n))[0], HostRelu)]
+    spoil(monkeypatch, Relu, "apply", fail)
+    numbers = [n for n in range(3, 200, 4) if isinstance(cases.draw_layer(Draw(0, n))[0], Relu)]
     report = verify(cases=numbers)
     assert len(report.mismatches) == len(numbers) and stages(report) == {"error"}
     assert "IndexError: out of luck" in str(report.mismatches[0])
@@ -432,7 +431,7 @@ def test_report_as_json(failed: VerificationReport) -> None:
 
 
 def test_mismatch_of_numbers_that_json_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y * np.float32("nan"))
+    spoil(monkeypatch, Relu, "apply", lambda y: y * np.float32("nan"))
     report = verify(Model([Relu()], inputs={"x": ((2,), "float32")}), np.float32([np.inf, 2]))
     (mismatch,) = report.mismatches
     assert np.isnan(mismatch.got) and mismatch.expected == np.inf

@@ -50,7 +50,6 @@ X = "x"
 
 # By the kind of layer: shapes with types, or arrays, of what it reads.
 READS: dict[type[Layer], list[Any]] = {
-    layers.Add: [((2, 3, 4), X), ((3, 1), X)],
     layers.ArgMax: [((2, 3, 4), X)],
     layers.AveragePool: [((2, 3, 9), X)],
     layers.Binary: [((2, 3, 4), X), ((3, 1), X)],
@@ -98,6 +97,7 @@ READS: dict[type[Layer], list[Any]] = {
         ((4, 3), X), F(0.5), ((), X), ((5, 4), "int8"), F(0.25), np.array(1, "int8"), F(2),
         ((), X),
     ],
+    layers.QLinearAdd: [((2, 3, 4), X), ((3, 1), X)],
     layers.QLinearMul: [((3, 4), X), ((4,), X)],
     layers.QLinearSigmoid: [((30, 40), X)],
     layers.QLinearSoftmax: [((3, 4), X)],
@@ -405,7 +405,7 @@ def test_the_special_numbers() -> None:
 
 def test_sums_of_infinities() -> None:
     a, b = F([np.inf, -np.inf, 3e38]), F([-np.inf, -np.inf, 3e38])
-    for layer in (layers.Add(), layers.Binary("Add"), layers.Binary("Mul"), layers.Binary("Max")):
+    for layer in (layers.Binary("Add"), layers.Binary("Mul"), layers.Binary("Max")):
         check = ModelCheck(TPU_V1, "wavefront")
         check(Node(layer, ("a", "b"), "y"), [a, b], layer.apply(a, b))
         assert not check.mismatches and not check.notes and check.checked == 1

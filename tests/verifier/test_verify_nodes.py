@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 import systolic
 from systolic import ArrayConfig, Model, Node, QuantParams, VerificationError, cli, verify
 from systolic.example import DATA
-from systolic.layers import QuantizeLinear, Relu
-from systolic.layers.host.activation import Relu as HostRelu
-from systolic.layers.host.add import Add as HostAdd
+from systolic.layers import Binary, QLinearAdd, QuantizeLinear, Relu
 from systolic.lowered import Lowered
 from systolic.reference.oracle import ORACLES
 from systolic.verifier import runtime
@@ -126,11 +124,11 @@ def test_every_tensor_of_a_model() -> None:
 
 def test_each_wrong_node_is_told_by_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are asked about each node's own inputs, so that one wrong node does not spoil the next."""
-    spoil(monkeypatch, HostAdd, "apply", lambda y: y ^ np.int8(1))
+    spoil(monkeypatch, QLinearAdd, "apply", lambda y: y ^ np.int8(1))
     example = systolic.load_example()
     report = verify(example.model, example.images[:1], mode="wavefront", node_by_node=True)
     (wrong,) = [node for node in report.nodes if node.verdict != "equal"]
-    assert (wrong.layer, wrong.verdict) == ("Add", "differs") and not report.passed
+    assert (wrong.layer, wrong.verdict) == ("QLinearAdd", "differs") and not report.passed
     assert wrong.difference is not None and wrong.difference.count == wrong.difference.size == 512
     assert wrong.difference.max_abs == 1
     (mismatch,) = report.mismatches
@@ -147,14 +145,14 @@ def test_what_has_no_oracle_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y[:2])
+    spoil(monkeypatch, Relu, "apply", lambda y: y[:2])
     model = Model([Relu()], inputs={"x": ((3,), "int8")})
     (node,) = verify(model, np.int8([1, -2, 3]), node_by_node=True).nodes
     assert (node.verdict, node.note) == ("differs", "got int8 (2,), expected int8 (3,)")
 
 
 def test_floats_have_no_tolerance_against_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostRelu, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Relu, "apply", lambda y: np.nextafter(y, F(9)))
     model = Model([Relu()], inputs={"x": ((3,), "float32")})
     report = verify(model, F([1, 2, 3]), node_by_node=True)
     (node,) = report.nodes
@@ -195,10 +193,10 @@ def test_all_equal(om: Any, tmp_path: Path) -> None:
 
 
 def test_floats_within(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Binary, "apply", lambda y: np.nextafter(y, F(9)))
     path = float_model(om, tmp_path)
     feeds = {**FEEDS, "b": F([[0.25, 0.25, 0.25, 1]])}  # no ties
-    monkeypatch.delitem(ORACLES, "Add")
+    monkeypatch.delitem(ORACLES, "Binary")
     report = verify(path, feeds, against="onnxruntime", node_by_node=True)
     assert report.passed and 0 < report.within < 1e-6
     assert [node.verdict for node in report.nodes] == ["float, within", "equal", "equal", "equal"]
@@ -220,8 +218,8 @@ def test_floats_within(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_integer_that_differs_for_a_float_before_it(
     om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
-    monkeypatch.delitem(ORACLES, "Add")
+    spoil(monkeypatch, Binary, "apply", lambda y: np.nextafter(y, F(9)))
+    monkeypatch.delitem(ORACLES, "Binary")
     # Of the sums 1.5, 2.25, 3.5 and -3 only 2.5 would be rounded down: 2 + 0.5.
     feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
@@ -248,9 +246,9 @@ def test_an_integer_that_differs_for_a_float_before_it(
 
 
 def test_a_node_that_is_wrong_on_any_inputs(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Binary, "apply", lambda y: np.nextafter(y, F(9)))
     spoil(monkeypatch, QuantizeLinear, "apply", lambda y: y + np.int8(3))
-    monkeypatch.delitem(ORACLES, "Add")
+    monkeypatch.delitem(ORACLES, "Binary")
     monkeypatch.delitem(ORACLES, "QuantizeLinear")
     feeds = {**FEEDS, "a": F([[2, 2, 3, -4]])}  # a tie goes up there, and all go 3 further
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
@@ -271,9 +269,9 @@ def test_a_quantizer_behind_a_fused_float_may_differ_by_one(
         return found
 
     monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fewer)
-    monkeypatch.delitem(ORACLES, "Add")
+    monkeypatch.delitem(ORACLES, "Binary")
     monkeypatch.delitem(ORACLES, "QuantizeLinear")
-    spoil(monkeypatch, HostAdd, "apply", lambda y: np.nextafter(y, F(9)))
+    spoil(monkeypatch, Binary, "apply", lambda y: np.nextafter(y, F(9)))
     spoil(monkeypatch, QuantizeLinear, "apply", lambda y: y + np.int8(step))
     feeds = {"a": F([[2, 2, 3, -4]]), "b": F([[0.5, 0.25, 0.5, 1]])}
     report = verify(float_model(om, tmp_path), feeds, against="onnxruntime", node_by_node=True)
@@ -328,8 +326,8 @@ def rounding_model(om: Any, before: str) -> Any:
 # The operator whose floats are rounded otherwise: up, by one step.
 FLOATS = {
     "LayerNormalization": ("LayerNormalization", lambda y: (np.nextafter(y[0], F(9)), *y[1:])),
-    "ReduceMean": ("Add", lambda y: np.nextafter(y, F(9))),
-    "Sigmoid": ("Add", lambda y: np.nextafter(y, F(9))),
+    "ReduceMean": ("Binary", lambda y: np.nextafter(y, F(9))),
+    "Sigmoid": ("Binary", lambda y: np.nextafter(y, F(9))),
 }
 
 
@@ -437,7 +435,7 @@ def test_the_first_of_many(wrong: str, monkeypatch: pytest.MonkeyPatch, om: Any)
 
 
 def test_reports_of_nodes_are_values(om: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, HostAdd, "apply", lambda y: y * F(np.nan))
+    spoil(monkeypatch, Binary, "apply", lambda y: y * F(np.nan))
     report = verify(float_model(om, tmp_path), FEEDS, against="onnxruntime", node_by_node=True)
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert values["nodes"][0]["difference"]["max_abs"] == "nan" and values["nodes"][0]["shape"] == [1, 4]
@@ -525,7 +523,7 @@ def test_outputs_differ_though_nodes_cannot_be_compared(
         raise OSError("no space")
 
     path = float_model(om, tmp_path)
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y ^ np.int8(1))
+    spoil(monkeypatch, Relu, "apply", lambda y: y ^ np.int8(1))
     monkeypatch.delitem(ORACLES, "Relu")
     monkeypatch.setattr("systolic.verifier.check.runtime_tensors", fault)
     told = "nodes were not compared with ONNX Runtime's: OSError: no space"
@@ -546,7 +544,7 @@ def test_a_mistake_of_one_mode_is_no_rounding(
         calls.append(1)
         return y ^ np.int8(1) if len(calls) == 1 else y
 
-    spoil(monkeypatch, HostRelu, "apply", once)
+    spoil(monkeypatch, Relu, "apply", once)
     monkeypatch.delitem(ORACLES, "Relu")
     report = verify(float_model(om, tmp_path), FEEDS, against="onnxruntime")
     assert not report.passed and report.rounding is None
@@ -671,7 +669,7 @@ def test_what_onnxruntime_does_not_have_is_not_compared(
     report = verify(path, FEEDS, against="onnxruntime", node_by_node=True)
     assert [node.verdict for node in report.nodes] == ["equal", "not compared", "equal", "equal"]
     assert report.passed and "as ONNX Runtime fuses their nodes with others: 1" in " ".join(report.notes)
-    spoil(monkeypatch, HostRelu, "apply", lambda y: y ^ np.int8(1))
+    spoil(monkeypatch, Relu, "apply", lambda y: y ^ np.int8(1))
     first = verify(path, FEEDS, against="onnxruntime", node_by_node=True).mismatches[1]
     assert first.case.startswith("node 'cuts'") and "what it reads was not all compared" in first.note
 

@@ -11,16 +11,12 @@ from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.array import ARRAY
 from systolic.frontend.operators.delegated import fallback
 from systolic.frontend.operators.floating import FLOATING
-from systolic.frontend.operators.quantized import QUANTIZED
-from systolic.frontend.operators.shape import SHAPE
 from systolic.layers.table import OPERATORS as RECORDS
 
 OPERATORS: dict[tuple[str, str], Converter] = {
     **{key: record.read_node for key, record in RECORDS.items()},
     **ARRAY,
-    **QUANTIZED,
     **FLOATING,
-    **SHAPE,
 }
 """Converters by (domain, operator)."""
 

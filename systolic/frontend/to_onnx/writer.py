@@ -148,13 +148,13 @@ class Writer:
     def node(
         self, node: Node, op: str, inputs: Iterable[str], domain: str = "", /, **attributes: Any
     ) -> None:
-        """Write a node; attributes that are None are left out, flags are numbers, tuples lists."""
+        """Write a node; None as an attribute is left out, flags are numbers, tuples lists, arrays tensors."""
         from onnx import helper
 
         read = list(inputs)
         while read and not read[-1]:
             read.pop()
-        given = {name: plain(value) for name, value in attributes.items() if value is not None}
+        given = {name: plain(name, value) for name, value in attributes.items() if value is not None}
         outputs = list(node.outputs)
         while op in _OPTIONAL and not outputs[-1]:
             outputs.pop()
@@ -226,10 +226,12 @@ def tensor(name: str, array: np.ndarray) -> Any:
     return numpy_helper.from_array(native.reshape(array.shape), name)
 
 
-def plain(value: Any) -> Any:
+def plain(name: str, value: Any) -> Any:
     """Return a field as an attribute's value."""
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, np.ndarray):
+        return tensor(name, value)
     return list(value) if isinstance(value, tuple) else value
 
 

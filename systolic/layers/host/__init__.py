@@ -1,8 +1,6 @@
 """Host operators: element-wise, pooling, shapes, quantization."""
 
-from systolic.layers.host.activation import Relu
-from systolic.layers.host.add import Add
-from systolic.layers.host.arithmetic import Binary, Cast, Clip, Unary, Where
+from systolic.layers.host.arithmetic import Binary, Cast, Clip, Relu, Unary, Where
 from systolic.layers.host.convolve import FloatConv, FloatConvTranspose
 from systolic.layers.host.dynamic import DynamicQuantize
 from systolic.layers.host.evaluator import OnnxNode
@@ -11,7 +9,7 @@ from systolic.layers.host.normalize import ArgMax, BatchNormalization, LayerNorm
 from systolic.layers.host.op import Op
 from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool, MaxPool
-from systolic.layers.host.qlinear import QLinearConcat, QLinearMul, QLinearWhere
+from systolic.layers.host.qlinear import QLinearAdd, QLinearConcat, QLinearMul, QLinearWhere
 from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalAveragePool
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
@@ -22,7 +20,6 @@ from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
 
 __all__ = [
-    "Add",
     "ArgMax",
     "AveragePool",
     "BatchNormalization",
@@ -48,6 +45,7 @@ __all__ = [
     "OnnxNode",
     "Op",
     "Pad",
+    "QLinearAdd",
     "QLinearAveragePool",
     "QLinearConcat",
     "QLinearGlobalAveragePool",

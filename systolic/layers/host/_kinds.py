@@ -1,106 +1,42 @@
-"""Bases of host layers by what they do to shapes and types."""
+"""The base of layers that are given a list of integers, as a field or as a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from systolic.layers.base import HostLayer, Shape, UnknownShape
-from systolic.layers.host._inputs import axes_field, expect_lists, integer_list, take, take_some
+from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host._parts import copied
 
 
-class Elementwise(HostLayer):
-    """A function of each element: the output has the input's shape."""
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
-        return tuple(shape)
-
-
-class _Reader(HostLayer):
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return `values` if they are as many as the layer reads."""
-        return take(self, values)
-
-
-class Movement(_Reader):
-    """A layer that moves elements: the output has x's type."""
-
-    _lists: ClassVar[tuple[str, ...]] = ()
-    """What the inputs after x hold, lists of integers."""
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype, *lists = self._take(dtypes)
-        expect_lists(self, lists, self._lists)
-        return np.dtype(dtype).name
-
-
-class ShapedByValues(_Reader):
-    """A layer whose output's shape depends on the inputs' values."""
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Raise UnknownShape: the inputs' values decide."""
-        self._take(shapes)
-        raise UnknownShape
-
-
-class Listed(Movement):
+class Listed(HostLayer):
     """A layer that shapes by a list of integers: a field, or the second input if that is None."""
 
     inputs: ClassVar[None] = None
+    lists: ClassVar[tuple[str, ...]] = ("", "axes")
 
-    _field: ClassVar[str]
+    _field: ClassVar[str] = "axes"
 
     _none_read: ClassVar[tuple[int, ...] | None] = ()
     """The list that an empty one means, if it is read."""
 
     @property
-    def _held(self) -> Sequence[int] | None:
-        return getattr(self, self._field)
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
+        return 1, 2 if getattr(self, self._field) is None else 1
 
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 1, 2 if self._held is None else 1)
+    def _list(self, *read: Sequence[int]) -> Sequence[int] | None:
+        """Return the list that the layer has or reads."""
+        return (read[0] or self._none_read) if read else getattr(self, self._field)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the output's sizes; UnknownShape if the list is read."""
-        if len(self._take(shapes)) == 2:
-            raise UnknownShape
-        return self._shape(shapes[0], self._held)
+    def _shape(self, shape: Shape, *read: Sequence[int]) -> Shape:
+        return self._sized(shape, self._list(*read))
 
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+    def _kernel(self, shape: Shape, x: np.ndarray, *read: Sequence[int]) -> np.ndarray:
+        return copied(x).reshape(shape)
+
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         """Return the output's sizes."""
-        return self._shape(shapes[0], self._given(values))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy with other sizes."""
-        x, *_ = self._take(inputs)
-        return copied(x).reshape(self._shape(x.shape, self._given(inputs)))
-
-    def _given(self, values: Sequence[np.ndarray | None]) -> Sequence[int] | None:
-        """Return the list that the layer has or reads; UnknownShape if it reads an unknown one."""
-        if len(self._take(values)) == 1:
-            return self._held
-        if values[1] is None:
-            raise UnknownShape
-        expect_lists(self, (values[1].dtype.name,), self._lists)
-        return integer_list(self, values[1], self._lists[0]) or self._none_read
-
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
-        raise TypeError(f"{type(self).__name__} does not define _shape")
-
-
-class Axes(Listed):
-    """A layer that works on axes: those in the field `axes`, or read if it is None."""
-
-    _field: ClassVar[str] = "axes"
-    _lists: ClassVar[tuple[str, ...]] = ("axes",)
-
-    axes: Sequence[int] | None
-
-    def __post_init__(self) -> None:
-        axes_field(self, "axes")
+        raise TypeError(f"{type(self).__name__} does not define _sized")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from systolic.layers.base import Shape
 from systolic.layers.host.qlinear_table import all_codes
 from systolic.quant import QuantParams
 from systolic.threads import thread_count
@@ -20,13 +21,14 @@ def of_pairs(
     params: tuple[QuantParams, QuantParams, QuantParams],
     a: np.ndarray,
     b: np.ndarray,
-    out: np.ndarray,
+    shape: Shape,
 ) -> np.ndarray:
-    """Fill `out` with a function of two tensors of its 8-bit type that broadcast to its shape; return it.
+    """Return a function of two tensors of one 8-bit type, which broadcast to a shape, in that type.
 
-    `compiled`, of ``_host``, takes what lies alike, with the parameters of a, b and out. `function` is the
-    same in numpy: it takes two arrays that broadcast together and gives codes of out's type.
+    `compiled`, of ``_host``, takes what lies alike, with the parameters of a, b and the output. `function` is
+    the same in numpy: it takes two arrays that broadcast together and gives codes of the type.
     """
+    out = np.empty(shape, a.dtype)
     if a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous:
         scales, zero_points = [float(p.scales) for p in params], [int(p.zero_points) for p in params]
         compiled(a, b, out, scales, zero_points, threads=thread_count())

@@ -1,20 +1,21 @@
-"""Element-wise functions of one or two numbers."""
+"""Element-wise functions of one or several numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
 from systolic.layers.host import _special
-from systolic.layers.host._inputs import broadcast, expect_dtype, spreads, take
-from systolic.layers.host._kinds import Elementwise
+from systolic.layers.host._inputs import broadcast, same_type, spreads
 from systolic.layers.host._parts import copied, elementwise
-from systolic.layers.record import OperatorRecord
+from systolic.layers.host.reshape import Identity
+from systolic.layers.record import REQUIRED, OperatorRecord
 
 FLOATS = ("float32", "float64", "float16")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -28,23 +29,31 @@ def _double(function: Function) -> Function:
     return lambda x: _special.in_double(function, x)
 
 
-# Function and types taken, by ONNX operator.
-_UNARY: dict[str, tuple[Function, tuple[str, ...]]] = {
-    "Abs": (np.abs, NUMBERS),
-    "Ceil": (np.ceil, FLOATS),
-    "Erf": (_double(_special.erf), FLOATS),
-    "Exp": (_double(np.exp), FLOATS),
-    "Floor": (np.floor, FLOATS),
-    "Gelu": (_double(_special.gelu), FLOATS),
-    "GeluTanh": (_double(_special.gelu_tanh), FLOATS),
-    "Log": (_double(np.log), FLOATS),
-    "Neg": (np.negative, (*FLOATS, "int8", "int16", "int32", "int64")),
-    "Not": (np.logical_not, ("bool",)),
-    "Reciprocal": (np.reciprocal, FLOATS),
-    "Round": (np.rint, FLOATS),
-    "Sigmoid": (_double(_special.sigmoid), FLOATS),
-    "Sqrt": (np.sqrt, FLOATS),
-    "Tanh": (_double(np.tanh), FLOATS),
+class _Row(NamedTuple):
+    """What an ONNX operator computes, of which types, and since when it does."""
+
+    function: Function
+    types: tuple[str, ...]
+    help: str
+    since: int = 1
+
+
+_UNARY = {
+    "Abs": _Row(np.abs, NUMBERS, "Absolute value."),
+    "Ceil": _Row(np.ceil, FLOATS, "Round up."),
+    "Erf": _Row(_double(_special.erf), FLOATS, "Error function.", 9),
+    "Exp": _Row(_double(np.exp), FLOATS, "Exponential."),
+    "Floor": _Row(np.floor, FLOATS, "Round down."),
+    "Gelu": _Row(_double(_special.gelu), FLOATS, "x times the normal distribution function of x.", 20),
+    "GeluTanh": _Row(_double(_special.gelu_tanh), FLOATS, "Gelu, approximated by tanh.", 20),
+    "Log": _Row(_double(np.log), FLOATS, "Natural logarithm."),
+    "Neg": _Row(np.negative, (*FLOATS, "int8", "int16", "int32", "int64"), "Negative."),
+    "Not": _Row(np.logical_not, ("bool",), "Logical not."),
+    "Reciprocal": _Row(np.reciprocal, FLOATS, "1 / x."),
+    "Round": _Row(np.rint, FLOATS, "Round to integers, halves to even ones.", 11),
+    "Sigmoid": _Row(_double(_special.sigmoid), FLOATS, "1 / (1 + exp(-x))."),
+    "Sqrt": _Row(np.sqrt, FLOATS, "Square root."),
+    "Tanh": _Row(_double(np.tanh), FLOATS, "Hyperbolic tangent."),
 }
 
 UNARY = tuple(_UNARY)
@@ -52,7 +61,7 @@ UNARY = tuple(_UNARY)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Unary(Elementwise):
+class Unary(HostLayer):
     """Apply a function to each element.
 
     Parameters
@@ -77,27 +86,18 @@ class Unary(Elementwise):
     array([0.       , 1.4142135, 3.       ], dtype=float32)
     """
 
-    operation: str
-
-    def __post_init__(self) -> None:
-        _check.choice(self.operation, "operation", UNARY)
+    operation: str = one_of(UNARY)
 
     @property
     def kind(self) -> str:
         """The operation."""
         return self.operation
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, _UNARY[self.operation][1], f" for {self.operation}")
+    def _dtype(self, dtype: str) -> str:
+        return expect_dtype(self, dtype, _UNARY[self.operation].types, f" for {self.operation}")
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the function of every number of an array."""
-        (x,) = take(self, inputs)
-        dtype = self.output_dtype(x.dtype.name)
-        with np.errstate(all="ignore"):
-            return elementwise(_UNARY[self.operation][0], dtype, x)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        return elementwise(_UNARY[self.operation].function, x.dtype, x)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -120,24 +120,25 @@ def _power_by_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(b == 2, a * a, np.where(b == 3, a * a * a, _power(a, b)))
 
 
-# Function, types taken, and whether the result is a bool.
-_BINARY: dict[str, tuple[Function, tuple[str, ...], bool]] = {
-    "Add": (np.add, NUMBERS, False),
-    "And": (np.logical_and, ("bool",), True),
-    "Div": (_divide, NUMBERS, False),
-    "Equal": (np.equal, ANY, True),
-    "Greater": (np.greater, NUMBERS, True),
-    "GreaterOrEqual": (np.greater_equal, NUMBERS, True),
-    "Less": (np.less, NUMBERS, True),
-    "LessOrEqual": (np.less_equal, NUMBERS, True),
-    "Max": (np.maximum, NUMBERS, False),
-    "Min": (np.minimum, NUMBERS, False),
-    "Mul": (np.multiply, NUMBERS, False),
-    "Or": (np.logical_or, ("bool",), True),
-    "Pow": (_power, NUMBERS, False),
-    "Sub": (np.subtract, NUMBERS, False),
-    "Xor": (np.logical_xor, ("bool",), True),
+_BINARY = {
+    "Add": _Row(np.add, NUMBERS, "Sum of two tensors.", 7),
+    "And": _Row(np.logical_and, ("bool",), "Logical and.", 7),
+    "Div": _Row(_divide, NUMBERS, "Quotient of two tensors; of integers rounded towards 0.", 7),
+    "Equal": _Row(np.equal, ANY, "Whether a = b.", 7),
+    "Greater": _Row(np.greater, NUMBERS, "Whether a > b.", 7),
+    "GreaterOrEqual": _Row(np.greater_equal, NUMBERS, "Whether a >= b.", 12),
+    "Less": _Row(np.less, NUMBERS, "Whether a < b.", 7),
+    "LessOrEqual": _Row(np.less_equal, NUMBERS, "Whether a <= b.", 12),
+    "Max": _Row(np.maximum, NUMBERS, "Maximum of tensors, element by element.", 8),
+    "Min": _Row(np.minimum, NUMBERS, "Minimum of tensors, element by element.", 8),
+    "Mul": _Row(np.multiply, NUMBERS, "Product of two tensors, element by element.", 7),
+    "Or": _Row(np.logical_or, ("bool",), "Logical or.", 7),
+    "Pow": _Row(_power, NUMBERS, "a to the power of b.", 7),
+    "Sub": _Row(np.subtract, NUMBERS, "Difference of two tensors.", 7),
+    "Xor": _Row(np.logical_xor, ("bool",), "Logical exclusive or.", 7),
 }
+# Operators whose output is a bool.
+_TELLS = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
 
 BINARY = tuple(_BINARY)
 """What :class:`Binary` computes."""
@@ -171,42 +172,77 @@ class Binary(HostLayer):
 
     inputs: ClassVar[int] = 2
 
-    operation: str
-
-    def __post_init__(self) -> None:
-        _check.choice(self.operation, "operation", BINARY)
+    operation: str = one_of(BINARY)
 
     @property
     def kind(self) -> str:
         """The operation."""
         return self.operation
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape both inputs broadcast to."""
-        return broadcast(self, take(self, shapes))
+    def _shape(self, a: Shape, b: Shape) -> Shape:
+        return broadcast(self, (a, b))
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the first input's type; "bool" for comparisons."""
-        _, taken, tells = _BINARY[self.operation]
-        a, b = (expect_dtype(self, d, taken, f" for {self.operation}") for d in take(self, dtypes))
-        if a != b and self.operation != "Pow":
-            raise TypeError(f"{self.operation} takes two tensors of one type, not {a} and {b}")
-        return "bool" if tells else a
+    def _dtype(self, a: str, b: str) -> str:
+        for dtype in (a, b):
+            expect_dtype(self, dtype, _BINARY[self.operation].types, f" for {self.operation}")
+        if self.operation != "Pow":
+            same_type(self.operation, a, b)
+        return "bool" if self.operation in _TELLS else a
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the function of every pair of numbers."""
-        a, b = take(self, inputs)
-        self.output_shape(a.shape, b.shape)
-        dtype = self.output_dtype(a.dtype.name, b.dtype.name)
-        function = _BINARY[self.operation][0]
+    def _kernel(self, shape: Shape, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        function, dtype = _BINARY[self.operation].function, self._dtype(a.dtype.name, b.dtype.name)
         if self.operation == "Pow" and a.dtype.kind != "f" and spreads(b.shape, a.shape):
             function = _power_by_line
-        with np.errstate(all="ignore"):
-            return elementwise(function, dtype, a, b)
+        return elementwise(function, dtype, a, b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Clip(Elementwise):
+class Relu(HostLayer):
+    """Rectify: ``max(x, 0)``, or ``max(q, zero_point)`` on codes.
+
+    Parameters
+    ----------
+    zero_point : int
+        The code of real 0 (input and output share their parameters); 0 for floats.
+
+    Notes
+    -----
+    ONNX operator Relu; with a zero point, Relu between DequantizeLinear and QuantizeLinear of equal
+    parameters. NaN stays NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.layers import Relu
+    >>> Relu(3).apply(np.int8([-128, 2, 3, 4]))
+    array([3, 3, 3, 4], dtype=int8)
+    """
+
+    types: ClassVar[tuple[str, ...]] = NUMBERS
+
+    zero_point: int = checked(lambda value, name: _check.integer(value, name, minimum=-128, maximum=255), 0)
+
+    def _dtype(self, dtype: str) -> str:
+        super()._dtype(dtype)
+        low, high = (0, 0) if dtype in FLOATS else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not low <= self.zero_point <= high:
+            raise ValueError(f"the zero point of {dtype} must be in {low}..{high}, not {self.zero_point}")
+        return dtype
+
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, np.array(self.zero_point, x.dtype), out=np.empty(x.shape, x.dtype))
+
+
+def _bound(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if not _check.is_real(value):
+        raise TypeError(f"{name} must be a number or None, not {_check.kind(value)}")
+    return int(value) if isinstance(value, int | np.integer) else float(value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clip(HostLayer):
     """Clip to [`low`, `high`], the upper bound last: ONNX operator Clip.
 
     Parameters
@@ -226,48 +262,32 @@ class Clip(Elementwise):
     array([0., 3., 6.], dtype=float32)
     """
 
-    low: float | None = None
-    high: float | None = None
+    types: ClassVar[tuple[str, ...]] = NUMBERS
 
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not _check.is_real(value):
-                raise TypeError(f"{name} must be a number or None, not {_check.kind(value)}")
-            object.__setattr__(
-                self, name, int(value) if isinstance(value, int | np.integer) else float(value)
-            )
+    low: float | None = checked(_bound, None)
+    high: float | None = checked(_bound, None)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type; ValueError if a bound is not a number of that type."""
-        (dtype,) = take(self, dtypes)
-        name = expect_dtype(self, dtype, NUMBERS)
-        if name in INTEGERS:
-            low, high = np.iinfo(name).min, np.iinfo(name).max
+    def _dtype(self, dtype: str) -> str:
+        super()._dtype(dtype)
+        if dtype in INTEGERS:
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
             for bound in (self.low, self.high):
                 if bound is not None and not (low <= bound <= high and int(bound) == bound):
                     raise ValueError(
-                        f"a bound of Clip on {name} must be an integer in {low}..{high}, not {bound}"
+                        f"a bound of Clip on {dtype} must be an integer in {low}..{high}, not {bound}"
                     )
-        return name
+        return dtype
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the numbers within the bounds."""
-        (x,) = take(self, inputs)
-        dtype = self.output_dtype(x.dtype.name)
-
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         def bounded(part: np.ndarray) -> np.ndarray:
             out = np.array(part)
             if self.low is not None:
-                np.maximum(out, np.array(self.low).astype(dtype), out=out)
+                np.maximum(out, np.array(self.low).astype(x.dtype), out=out)
             if self.high is not None:
-                np.minimum(out, np.array(self.high).astype(dtype), out=out)
+                np.minimum(out, np.array(self.high).astype(x.dtype), out=out)
             return out
 
-        with np.errstate(over="ignore"):
-            return elementwise(bounded, dtype, x)
+        return elementwise(bounded, x.dtype, x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -284,29 +304,19 @@ class Where(HostLayer):
 
     inputs: ClassVar[int] = 3
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape all inputs broadcast to."""
-        return broadcast(self, take(self, shapes))
+    def _shape(self, *shapes: Shape) -> Shape:
+        return broadcast(self, shapes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the type of a and b; the condition is a bool."""
-        condition, a, b = take(self, dtypes)
+    def _dtype(self, condition: str, a: str, b: str) -> str:
         expect_dtype(self, condition, ("bool",), " for its condition")
-        first, second = np.dtype(a).name, np.dtype(b).name
-        if first != second:
-            raise TypeError(f"Where takes two tensors of one type, not {first} and {second}")
-        return first
+        return same_type("Where", a, b)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the chosen elements."""
-        condition, a, b = take(self, inputs)
-        self.output_shape(*(x.shape for x in inputs))
-        self.output_dtype(*(x.dtype.name for x in inputs))
+    def _kernel(self, shape: Shape, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return elementwise(np.where, a.dtype, condition, a, b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cast(Elementwise):
+class Cast(HostLayer):
     """Convert to another dtype: ONNX operator Cast.
 
     Parameters
@@ -328,32 +338,175 @@ class Cast(Elementwise):
     array([-1,  2], dtype=int8)
     """
 
-    dtype: str
+    types: ClassVar[tuple[str, ...]] = ANY
 
-    def __post_init__(self) -> None:
-        _check.choice(self.dtype, "dtype", ANY)
+    dtype: str = one_of(ANY)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return `dtype`."""
-        (dtype,) = take(self, dtypes)
-        expect_dtype(self, dtype, ANY)
+    def _dtype(self, dtype: str) -> str:
+        super()._dtype(dtype)
         return self.dtype
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the numbers in the other type."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
-        with np.errstate(all="ignore"):
-            return copied(x, self.dtype)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        return copied(x, self.dtype)
+
+
+_INFINITE = -math.inf, math.inf
+
+
+def _read_several(op: Any) -> Any:
+    """Return Max or Min of any number of tensors, two by two."""
+    op.only()
+    if len(op.inputs) == 1:
+        return Identity(), op.inputs
+    nodes, last = [], op.inputs[0]
+    for number, name in enumerate(op.inputs[1:], 1):
+        output = op.outputs[0] if number == len(op.inputs) - 1 else op.fresh(f"/{number}")
+        nodes.append(op.node(Binary(op.op_type), (last, name), output))
+        last = output
+    return nodes
+
+
+def _read_gelu(op: Any) -> Any:
+    op.only("approximate")
+    approximate = op.attribute("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise op.refuse(f"approximate {approximate!r}; supported are 'none' and 'tanh'")
+    return Unary("GeluTanh" if approximate == "tanh" else "Gelu"), op.inputs
+
+
+def _write_gelu(out: Any, node: Any, layer: Unary) -> None:
+    approximate = "tanh" if layer.operation == "GeluTanh" else "none"
+    out.node(node, "Gelu", node.inputs, approximate=approximate)
+
+
+def _write_relu(out: Any, node: Any, layer: Relu) -> None:
+    dtype = out.dtype(node.inputs[0])
+    if layer.zero_point or dtype == "uint8":
+        raise out.refuse(
+            node,
+            f"ONNX's Relu is of int8, int32 or float32 around 0, not of {dtype} around {layer.zero_point}; "
+            "let the layer before it saturate there, by a zero point of y at the smallest code",
+        )
+    out.node(node, "Relu", node.inputs)
+
+
+def _read_clip(op: Any) -> Any:
+    """Return the layer, or Max and Min if bounds are computed.
+
+    An omitted bound is the type's largest or smallest number, so infinity becomes that, as in ONNX Runtime.
+    """
+    op.only("min", "max")
+    dtype = op.dtypes[op.inputs[0]]
+    ends: list[float | None] = [None, None]
+    if dtype in FLOATS:
+        ends = [float(np.finfo(dtype).min), float(np.finfo(dtype).max)]
+    if op.opset < 11 or not op.computed(1, 2):
+        bounds = [op.attributes.get(name, end) for name, end in zip(("min", "max"), ends, strict=True)]
+        for place, name in ((1, "min"), (2, "max")):
+            if op.has(place):
+                value = op.value(place)
+                if value.size != 1:
+                    raise ValueError(f"{name} must be one number, not {value.size}")
+                bounds[place - 1] = value.item()
+        # An infinite bound has no effect.
+        layer = Clip(*(None if b == end else b for b, end in zip(bounds, _INFINITE, strict=True)))
+        return layer, op.inputs[:1]
+    between = op.fresh("/low")
+    nodes = []
+    for place, operation, read, output in (
+        (1, "Max", op.inputs[0], between),
+        (2, "Min", between, op.outputs[0]),
+    ):
+        if op.has(place):
+            nodes.append(op.node(Binary(operation), (read, op.inputs[place]), output))
+        else:
+            end = {"low": ends[0]} if place == 1 else {"high": ends[1]}
+            nodes.append(op.node(Clip(**end), (read,), output))
+    return nodes
+
+
+def _write_clip(out: Any, node: Any, layer: Clip) -> None:
+    dtype = out.dtype(node.inputs[0])
+    low, high = layer.low, layer.high
+    if dtype in FLOATS:
+        # ONNX Runtime takes the type's largest number for an omitted bound.
+        low, high = -np.inf if low is None else low, np.inf if high is None else high
+    if out.opset < 11:
+        out.node(node, "Clip", node.inputs, min=low, max=high)
+        return
+    bounds = [
+        "" if value is None else out.constant(node, name, np.array(value, dtype))
+        for name, value in (("min", low), ("max", high))
+    ]
+    out.node(node, "Clip", (*node.inputs, *bounds))
+
+
+def _read_cast(op: Any) -> Any:
+    from onnx import helper
+
+    op.only("to", "saturate", "round_mode")
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(op.attribute("to", 0))).name
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"attribute to must name a type, not {op.attribute('to', 0)}") from None
+    if dtype not in ANY:
+        raise op.refuse(f"a cast to {dtype}; supported are {', '.join(ANY)}")
+    return Cast(dtype), op.inputs
+
+
+def _write_cast(out: Any, node: Any, layer: Cast) -> None:
+    from onnx import helper
+
+    out.node(node, "Cast", node.inputs, to=helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype)))
+
+
+def _record(layer: type[HostLayer], name: str, row: _Row, inputs: tuple[str, ...]) -> OperatorRecord:
+    return OperatorRecord(
+        name=name, help=row.help, layers=(layer,), inputs=inputs, fixed={"operation": name}, since=row.since,
+        read=_read_several if inputs == ("x...",) else None,
+    )  # fmt: skip
 
 
 OPERATORS = (
+    # First: GeluTanh, which no operator is named as, is written by it.
+    OperatorRecord(
+        name="Gelu",
+        help=_UNARY["Gelu"].help,
+        layers=(Unary,),
+        attributes={"approximate": "none"},
+        since=20,
+        read=_read_gelu,
+        write=_write_gelu,
+    ),
+    *(_record(Unary, name, row, ("x",)) for name, row in _UNARY.items() if not name.startswith("Gelu")),
+    *(
+        _record(Binary, name, row, ("x...",) if name in ("Max", "Min") else ("a", "b"))
+        for name, row in _BINARY.items()
+    ),
+    OperatorRecord(name="Relu", help="Replace negative numbers by 0.", layers=(Relu,), write=_write_relu),
+    OperatorRecord(
+        name="Clip",
+        help="Replace numbers beyond two bounds by the bound.",
+        layers=(Clip,),
+        inputs=("x", "min?", "max?"),
+        history={11: "the bounds are inputs"},
+        read=_read_clip,
+        write=_write_clip,
+    ),
+    OperatorRecord(
+        name="Cast",
+        help="Convert to another type.",
+        layers=(Cast,),
+        attributes={"to": REQUIRED},
+        ignored=("saturate", "round_mode"),
+        read=_read_cast,
+        write=_write_cast,
+    ),
     OperatorRecord(
         name="Where",
         help="Elements of one tensor where a condition holds, else of another.",
         layers=(Where,),
         inputs=("condition", "a", "b"),
-        reads=3,
         since=9,
     ),
 )

@@ -10,27 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import (
-    expect_dtype,
-    lowest,
-    normal_axes,
-    normal_axis,
-    take,
-    take_some,
-)
-from systolic.layers.host._kinds import Axes
+from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
+from systolic.layers.host._inputs import lowest, normal_axes, normal_axis
+from systolic.layers.host._kinds import Listed
 from systolic.layers.host._parts import by_parts, elementwise, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
-from systolic.layers.record import OperatorRecord
+from systolic.layers.host.reshape import Identity
+from systolic.layers.record import DELEGATE, OperatorRecord
 
-# Function and types taken.
-_REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
-    "ReduceMax": (np.max, NUMBERS),
-    "ReduceMean": (np.sum, FLOATS),
-    "ReduceMin": (np.min, NUMBERS),
-    "ReduceProd": (np.prod, NUMBERS),
-    "ReduceSum": (np.sum, NUMBERS),
+# Function, types taken, and what it is of the numbers.
+_REDUCE: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...], str]] = {
+    "ReduceMax": (np.max, NUMBERS, "Maximum"),
+    "ReduceMean": (np.sum, FLOATS, "Mean"),
+    "ReduceMin": (np.min, NUMBERS, "Minimum"),
+    "ReduceProd": (np.prod, NUMBERS, "Product"),
+    "ReduceSum": (np.sum, NUMBERS, "Sum"),
 }
 
 REDUCE = tuple(_REDUCE)
@@ -56,7 +50,7 @@ def _saturated(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reduce(Axes):
+class Reduce(Listed):
     """Reduce over axes.
 
     Reads x and, where `axes` is None, optionally the axes (none of them: all).
@@ -90,37 +84,25 @@ class Reduce(Axes):
 
     _none_read: ClassVar[None] = None
 
-    operation: str
+    operation: str = one_of(REDUCE)
     axes: Sequence[int] | None = None
     keepdims: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _check.choice(self.operation, "operation", REDUCE)
-        super().__post_init__()
-        object.__setattr__(self, "keepdims", _check.flag(self.keepdims, "keepdims"))
 
     @property
     def kind(self) -> str:
         """The operation."""
         return self.operation
 
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         axes = self._normal(shape, given)
         sizes = [1 if axis in axes else size for axis, size in enumerate(shape)]
         return tuple(size for axis, size in enumerate(sizes) if self.keepdims or axis not in axes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        dtype = super().output_dtype(*dtypes)
+    def _dtype(self, dtype: str, *axes: str) -> str:
         return expect_dtype(self, dtype, _REDUCE[self.operation][1], f" for {self.operation}")
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the numbers that are left."""
-        x, *_ = self._take(inputs)
-        dtype, axes = (
-            self.output_dtype(*(a.dtype.name for a in inputs)),
-            self._normal(x.shape, self._given(inputs)),
-        )
+    def _kernel(self, shape: Shape, x: np.ndarray, *read: Sequence[int]) -> np.ndarray:
+        axes = self._normal(x.shape, self._list(*read))
         function, most = _REDUCE[self.operation][0], self.operation in _NONE
         options = {"initial": _NONE[self.operation](x.dtype)} if most else {"dtype": np.float64}
         count = math.prod(x.shape[axis] for axis in axes) if self.operation == "ReduceMean" else 1
@@ -132,9 +114,7 @@ class Reduce(Axes):
             return result if most or x.dtype.kind == "f" else _saturated(result, x.dtype)
 
         left = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-        with np.errstate(all="ignore"):
-            found = by_parts(reduced, left, dtype, x, axes, moved=True)
-        return found.reshape(self._shape(x.shape, axes))
+        return by_parts(reduced, left, x.dtype, x, axes, moved=True).reshape(shape)
 
     def _normal(self, shape: Shape, given: Sequence[int] | None) -> tuple[int, ...]:
         return normal_axes(self, range(len(shape)) if given is None else given, len(shape))
@@ -165,34 +145,24 @@ class ArgMax(HostLayer):
     array([1, 0])
     """
 
+    types: ClassVar[tuple[str, ...]] = NUMBERS
+
     axis: int = 0
     keepdims: bool = field(default=True, kw_only=True)
     last: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        for name in ("keepdims", "last"):
-            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape with the axis gone or of size 1."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Shape:
         axis = normal_axis(self, self.axis, len(shape))
         if not shape[axis]:
             raise ValueError(f"ArgMax takes at least one number along axis {axis}, not {_check.shape(shape)}")
         return (*shape[:axis], *((1,) if self.keepdims else ()), *shape[axis + 1 :])
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return "int64"."""
-        (dtype,) = take(self, dtypes)
-        expect_dtype(self, dtype, NUMBERS)
+    def _dtype(self, dtype: str) -> str:
+        super()._dtype(dtype)
         return "int64"
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return indices along the axis."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
-        shape, axis = self.output_shape(x.shape), normal_axis(self, self.axis, x.ndim)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        axis = self.axis % x.ndim
 
         def places(part: np.ndarray) -> np.ndarray:
             numbers = part
@@ -232,31 +202,19 @@ class Softmax(HostLayer):
     array([0.5, 0.5], dtype=float32)
     """
 
+    types: ClassVar[tuple[str, ...]] = FLOATS
+
     axis: int = -1
     flatten: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        object.__setattr__(self, "flatten", _check.flag(self.flatten, "flatten"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Shape:
         normal_axis(self, self.axis, len(shape))
-        return tuple(shape)
+        return shape
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type, a float."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, FLOATS)
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the shares."""
-        (x,) = take(self, inputs)
-        dtype, shape = self.output_dtype(x.dtype.name), self.output_shape(x.shape)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         if not x.size:
             return np.array(x)
-        axis = normal_axis(self, self.axis, x.ndim)
+        axis = self.axis % x.ndim
         if self.flatten:
             x, axis = x.reshape(math.prod(shape[:axis]), -1), 1
 
@@ -267,8 +225,14 @@ class Softmax(HostLayer):
             wide /= wide.sum(axis=axis, keepdims=True)
             return wide
 
-        with np.errstate(all="ignore"):
-            return by_parts(shares, x.shape, dtype, x, (axis,)).reshape(shape)
+        return by_parts(shares, x.shape, x.dtype, x, (axis,)).reshape(shape)
+
+
+def _epsilon(value: Any, name: str) -> float:
+    epsilon = _check.real(value, name)
+    if not epsilon >= 0:
+        raise ValueError(f"{name} must be a number of at least 0, not {_check.kind(value)}")
+    return epsilon
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -298,18 +262,14 @@ class LayerNormalization(HostLayer):
     """
 
     inputs: ClassVar[None] = None
+    some: ClassVar[tuple[int, int]] = 2, 3
     outputs: ClassVar[int] = 3
+    types: ClassVar[tuple[str, ...]] = "float32", "float16"
 
     axis: int = -1
-    epsilon: float = 1e-5
+    epsilon: float = checked(_epsilon, 1e-5)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
-
-    def output_shape(self, *shapes: Shape) -> tuple[Shape, Shape, Shape]:
-        """Return the shapes of y (the input's), of the means and of the inverse deviations."""
-        shape, *rest = take_some(self, shapes, 2, 3)
+    def _shape(self, shape: Shape, *rest: Shape) -> tuple[Shape, Shape, Shape]:
         axis = normal_axis(self, self.axis, len(shape))
         for name, other in zip(("scale", "bias"), rest, strict=False):
             last = shape[max(len(shape) - len(other), 0) :]
@@ -319,40 +279,34 @@ class LayerNormalization(HostLayer):
                     f"not {_check.shape(other)}"
                 )
         left = (*shape[:axis], *[1] * (len(shape) - axis))
-        return tuple(shape), left, left
+        return shape, left, left
 
-    def output_dtype(self, *dtypes: str) -> tuple[str, str, str]:
-        """Return the types of y (the input's) and of the means and inverse deviations: float32."""
-        first, *rest = take_some(self, dtypes, 2, 3)
-        name = expect_dtype(self, first, ("float32", "float16"))
+    def _dtype(self, dtype: str, *rest: str) -> tuple[str, str, str]:
+        super()._dtype(dtype)
         for other in rest:
-            expect_dtype(self, other, (name,), ", x's type")
-        return name, "float32", "float32"
+            expect_dtype(self, other, (dtype,), ", x's type")
+        return dtype, "float32", "float32"
 
-    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return y, means and inverse deviations."""
-        x, scale, *bias = take_some(self, inputs, 2, 3)
-        self.output_shape(*(array.shape for array in inputs))
-        self.output_dtype(*(array.dtype.name for array in inputs))
-        axes = tuple(range(normal_axis(self, self.axis, x.ndim), x.ndim))
+    def _kernel(
+        self, shapes: tuple[Shape, ...], x: np.ndarray, *rest: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        axes = tuple(range(self.axis % x.ndim, x.ndim))
         count = np.float64(math.prod(x.shape[axis] for axis in axes))
-        left = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
         y = np.empty(x.shape, x.dtype)
-        means, inverses = (np.empty(left, np.float32) for _ in range(2))
-        scale, *bias = (np.broadcast_to(each, x.shape) for each in (scale, *bias))
-        with np.errstate(all="ignore"):
-            for part in parts(x.shape, axes):
-                wide = x[part].astype(np.float64)
-                mean = wide.sum(axis=axes, keepdims=True) / count
-                wide -= mean
-                variance = (wide * wide).sum(axis=axes, keepdims=True) / count
-                inverse = 1.0 / np.sqrt(variance + self.epsilon)
-                wide *= inverse
-                wide *= scale[part]
-                if bias:
-                    wide += bias[0][part]
-                few = tuple(slice(None) if axis in axes else each for axis, each in enumerate(part))
-                y[part], means[few], inverses[few] = wide, mean, inverse
+        means, inverses = (np.empty(shapes[1], np.float32) for _ in range(2))
+        scale, *bias = (np.broadcast_to(each, x.shape) for each in rest)
+        for part in parts(x.shape, axes):
+            wide = x[part].astype(np.float64)
+            mean = wide.sum(axis=axes, keepdims=True) / count
+            wide -= mean
+            variance = (wide * wide).sum(axis=axes, keepdims=True) / count
+            inverse = 1.0 / np.sqrt(variance + self.epsilon)
+            wide *= inverse
+            wide *= scale[part]
+            if bias:
+                wide += bias[0][part]
+            few = tuple(slice(None) if axis in axes else each for axis, each in enumerate(part))
+            y[part], means[few], inverses[few] = wide, mean, inverse
         return y, means, inverses
 
 
@@ -383,51 +337,93 @@ class BatchNormalization(HostLayer):
 
     inputs: ClassVar[int] = 5
 
-    epsilon: float = 1e-5
+    epsilon: float = checked(_epsilon, 1e-5)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return x's shape."""
-        shape, *rest = take_some(self, shapes, 5, 5)
+    def _shape(self, shape: Shape, *rest: Shape) -> Shape:
         if len(shape) < 2:
             raise ValueError(f"BatchNormalization takes x (batch, channel, ...), not {_check.shape(shape)}")
         for name, other in zip(("scale", "bias", "mean", "variance"), rest, strict=True):
-            if tuple(other) != (shape[1],):
+            if other != (shape[1],):
                 raise ValueError(
                     f"BatchNormalization takes a {name} of {shape[1]} channels, as x {_check.shape(shape)} "
                     f"has, not {_check.shape(other)}"
                 )
-        return tuple(shape)
+        return shape
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return float32, the type of everything it reads."""
-        for dtype in take_some(self, dtypes, 5, 5):
+    def _dtype(self, *dtypes: str) -> str:
+        for dtype in dtypes:
             expect_dtype(self, dtype, ("float32",))
         return "float32"
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the normalized x."""
-        self.output_shape(*(array.shape for array in inputs))
-        self.output_dtype(*(array.dtype.name for array in inputs))
-        x, *rest = inputs
-        scale, bias, mean, variance = (
-            array.reshape(-1, *[1] * (x.ndim - 2)).astype(np.float32) for array in rest
-        )
-        with np.errstate(all="ignore"):
-            scale = scale * (np.float32(1) / np.sqrt(variance + np.float32(self.epsilon)))
-            return elementwise(lambda x, s, b: x * s + b, np.float32, x, scale, bias - mean * scale)
+    def _kernel(self, shape: Shape, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        scale, bias, mean, variance = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in rest)
+        scale = scale * (np.float32(1) / np.sqrt(variance + np.float32(self.epsilon)))
+        return elementwise(lambda x, s, b: x * s + b, np.float32, x, scale, bias - mean * scale)
 
 
-def _epsilon(value: Any) -> float:
-    epsilon = _check.real(value, "epsilon")
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon must be a number of at least 0, not {_check.kind(value)}")
-    return epsilon
+def _read_reduce(op: Any) -> Any:
+    op.only("axes", "keepdims", "noop_with_empty_axes")
+    dtype, computed = op.dtypes[op.inputs[0]], op.computed(1)
+    axes = None if computed else op.listed("axes", 1)
+    if op.attribute("noop_with_empty_axes", 0):
+        if computed:
+            return DELEGATE
+        if not axes:
+            return Identity(), op.inputs[:1]
+    if dtype == "bool" or (op.op_type == "ReduceMean" and dtype not in FLOATS):
+        return DELEGATE
+    layer = Reduce(op.op_type, axes or None, keepdims=bool(op.attribute("keepdims", 1)))
+    return layer, op.inputs[: 2 if computed else 1]
+
+
+def _read_softmax(op: Any) -> Any:
+    op.only("axis")
+    if op.opset < 13:
+        return Softmax(op.attribute("axis", 1), flatten=True), op.inputs
+    return Softmax(op.attribute("axis", -1)), op.inputs
+
+
+def _write_softmax(out: Any, node: Any, layer: Softmax) -> None:
+    if layer.flatten:
+        out.until(node, 12)
+    else:
+        out.since(node, 13)
+    out.node(node, "Softmax", node.inputs, axis=layer.axis)
+
+
+def _training(op: Any) -> bool:
+    """Whether a BatchNormalization is of other numbers than ours, or in training mode."""
+    # Before opset 14 a node with further outputs is in training mode.
+    training = op.attribute("training_mode", 0) or any(op.outputs[1:])
+    rank = op.shape(0)
+    return bool(
+        training or {op.dtypes[name] for name in op.inputs} != {"float32"} or (rank and len(rank) < 2)
+    )
 
 
 OPERATORS = (
+    *(
+        OperatorRecord(
+            name=name,
+            help=f"{what} over axes.",
+            layers=(Reduce,),
+            inputs=("x", "axes?"),
+            attributes={"axes": None, "keepdims": True},
+            history={13 if name == "ReduceSum" else 18: "the axes are an input"},
+            became_inputs={"axes": (13 if name == "ReduceSum" else 18, 1)},
+            read=_read_reduce,
+        )
+        for name, (_, _, what) in _REDUCE.items()
+    ),
+    OperatorRecord(
+        name="Softmax",
+        help="exp(x) / sum(exp(x)) along an axis.",
+        layers=(Softmax,),
+        attributes={"axis": -1},
+        history={13: "axes behind `axis` are no longer part of the sum"},
+        read=_read_softmax,
+        write=_write_softmax,
+    ),
     OperatorRecord(
         name="ArgMax",
         help="Index of the largest element along an axis.",
@@ -442,6 +438,8 @@ OPERATORS = (
         layers=(BatchNormalization,),
         inputs=("x", "scale", "bias", "mean", "variance"),
         attributes={"epsilon": 1e-5},
+        ignored=("momentum", "spatial", "training_mode"),
+        delegated=_training,
         terse=("epsilon",),
     ),
     OperatorRecord(
@@ -452,6 +450,10 @@ OPERATORS = (
         outputs=("y", "mean?", "inverse_deviation?"),
         # A stored attribute is float32; the operator's default is not.
         attributes={"axis": -1, "epsilon": 1e-5},
+        ignored=("stash_type",),
+        delegated=lambda op: (
+            op.attribute("stash_type", 1) != 1 or op.dtypes[op.inputs[0]] not in LayerNormalization.types
+        ),
         terse=("epsilon",),
         since=17,
     ),

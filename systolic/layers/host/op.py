@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import axes_field
+from systolic.layers.base import HostLayer, integers
 from systolic.layers.record import REQUIRED, OperatorRecord
 
 RECORDS: dict[str, OperatorRecord] = {}
@@ -61,7 +58,7 @@ class Op(HostLayer):
             if type(value) is not type(default):
                 wanted = type(default).__name__
                 raise TypeError(f"{self.operation}: {name} must be {wanted}, not {_check.kind(value)}")
-        axes_field(self, "absent", minimum=0)
+        object.__setattr__(self, "absent", integers(self.absent, "absent", 0))
         kept = ((name, value) for name, value in pairs if not _check.same_values(value, known[name]))
         object.__setattr__(self, "attributes", tuple(sorted(kept)))
         lacking = [name for name, value in self._options.items() if value is REQUIRED]
@@ -92,7 +89,7 @@ class Op(HostLayer):
         names = (name.rstrip("?") for name in self._record.inputs)
         return tuple(name for place, name in enumerate(names) if place not in self.absent)
 
-    def _spread(self, values: Sequence[Any]) -> list[Any]:
+    def _counted(self, values: Sequence[Any]) -> list[Any]:
         """Return one value for each of the operator's inputs, None for those that are absent."""
         names = self._record.inputs
         spread = list(values)
@@ -106,30 +103,22 @@ class Op(HostLayer):
             raise TypeError(f"{self.operation} takes {', '.join(names)}, not {len(values)} inputs")
         return spread
 
-    def output_shape(self, *shapes: Shape) -> Shape | tuple[Shape, ...]:
-        """Return the output's shape; of several outputs a tuple."""
+    def _shape(self, *shapes: Any) -> Any:
         rule = self._record.shape
-        spread = self._spread(shapes)
-        return tuple(spread[0]) if rule is None else rule(*spread, **self._options)
+        return shapes[0] if rule is None else rule(*shapes, **self._options)
 
-    def output_dtype(self, *dtypes: str) -> str | tuple[str, ...]:
-        """Return the output's type; of several outputs a tuple."""
+    def _dtype(self, *dtypes: Any) -> Any:
         rule = self._record.dtype
-        spread = [None if dtype is None else np.dtype(dtype).name for dtype in self._spread(dtypes)]
         if rule is not None:
-            return rule(*spread, **self._options)
-        strange = sorted({dtype for dtype in spread if dtype not in (None, "float32")})
+            return rule(*dtypes, **self._options)
+        strange = sorted({dtype for dtype in dtypes if dtype not in (None, "float32")})
         if strange:
             raise TypeError(f"{self.operation} takes float32, not {' and '.join(strange)}")
         return "float32"
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Return the operator's output; of several a tuple."""
-        self.output_shape(*(array.shape for array in inputs))
-        self.output_dtype(*(array.dtype.name for array in inputs))
+    def _kernel(self, shape: Any, *inputs: Any) -> Any:
         assert self._record.kernel is not None
-        with np.errstate(all="ignore"):
-            return self._record.kernel(*self._spread(inputs), **self._options)
+        return self._record.kernel(*inputs, **self._options)
 
 
 def _read(op: Any) -> Any:

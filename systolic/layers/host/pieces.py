@@ -10,21 +10,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, UnknownShape
+from systolic.layers.base import HostLayer, Shape, checked, integers
 from systolic.layers.host import _parts
-from systolic.layers.host._inputs import (
-    axes_field,
-    broadcast,
-    integer_list,
-    normal_axes,
-    normal_axis,
-    take,
-    take_some,
-)
-from systolic.layers.host._kinds import Movement, ShapedByValues
+from systolic.layers.host._inputs import broadcast, expect_lists, normal_axes, normal_axis, same_type
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
-from systolic.layers.record import REQUIRED, OperatorRecord
+from systolic.layers.record import DELEGATE, REQUIRED, OperatorRecord
+
+
+def joined(layer: HostLayer, axis: int, fit: str, first: Shape, *rest: Shape) -> Shape:
+    """Return the shape of tensors concatenated along an axis; ValueError, with `fit`, if they do not fit."""
+    for shape in rest:
+        if len(shape) != len(first) or any(
+            a != b for i, (a, b) in enumerate(zip(first, shape, strict=True)) if i != axis
+        ):
+            raise ValueError(f"{layer.kind} {fit}, not {_check.shape(first)} and {_check.shape(shape)}")
+    return (*first[:axis], sum(shape[axis] for shape in (first, *rest)), *first[axis + 1 :])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,37 +47,18 @@ class Concat(HostLayer):
 
     axis: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+    def _shape(self, *shapes: Shape) -> Shape:
+        axis = normal_axis(self, self.axis, len(shapes[0]))
+        fit = f"along axis {axis} takes shapes that are equal along the others"
+        return joined(self, axis, fit, *shapes)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape with the sizes along the axis added up."""
-        first, *rest = take(self, shapes)
-        axis = normal_axis(self, self.axis, len(first))
-        for shape in rest:
-            if len(shape) != len(first) or any(
-                a != b for i, (a, b) in enumerate(zip(first, shape, strict=True)) if i != axis
-            ):
-                raise ValueError(
-                    f"Concat along axis {axis} takes shapes that are equal along the others, not "
-                    f"{_check.shape(first)} and {_check.shape(shape)}"
-                )
-        return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
+    def _dtype(self, *dtypes: str) -> str:
+        return same_type("Concat", *dtypes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the inputs' common type."""
-        names = [np.dtype(dtype).name for dtype in take(self, dtypes)]
-        if len(set(names)) > 1:
-            raise TypeError(f"Concat takes tensors of one type, not {' and '.join(dict.fromkeys(names))}")
-        return names[0]
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return one array."""
-        shape = self.output_shape(*(x.shape for x in inputs))
-        dtype = self.output_dtype(*(x.dtype.name for x in inputs))
+    def _kernel(self, shape: Shape, *inputs: np.ndarray) -> np.ndarray:
         if math.prod(shape) <= _parts.MOVED:
             return np.concatenate(inputs, axis=self.axis)
-        out = np.empty(shape, dtype)
+        out = np.empty(shape, inputs[0].dtype)
         around = (slice(None),) * (self.axis % out.ndim)
         start = 0
         for x in inputs:
@@ -84,6 +66,13 @@ class Concat(HostLayer):
             copy_to(out[(*around, slice(start, stop))], x)
             start = stop
         return out
+
+
+def _sizes(value: Any, name: str) -> tuple[int, ...]:
+    sizes = integers(value, name, 0)
+    if not sizes:
+        raise ValueError(f"{name} must hold at least one")
+    return sizes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,18 +94,10 @@ class Split(HostLayer):
 
     outputs: ClassVar[None] = None
 
-    sizes: Sequence[int]
+    sizes: Sequence[int] = checked(_sizes)
     axis: int = 0
 
-    def __post_init__(self) -> None:
-        axes_field(self, "sizes", minimum=0)
-        if not self.sizes:
-            raise ValueError("sizes must hold at least one")
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-
-    def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Return the pieces' shapes."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> tuple[Shape, ...]:
         axis = normal_axis(self, self.axis, len(shape))
         if sum(self.sizes) != shape[axis]:
             raise ValueError(
@@ -125,15 +106,10 @@ class Split(HostLayer):
             )
         return tuple((*shape[:axis], size, *shape[axis + 1 :]) for size in self.sizes)
 
-    def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
-        """Return the input's type, once per piece."""
-        (dtype,) = take(self, dtypes)
-        return (np.dtype(dtype).name,) * len(self.sizes)
+    def _dtype(self, dtype: str) -> tuple[str, ...]:
+        return (dtype,) * len(self.sizes)
 
-    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return copies of the pieces."""
-        (x,) = take(self, inputs)
-        self.output_shape(x.shape)
+    def _kernel(self, shapes: tuple[Shape, ...], x: np.ndarray) -> tuple[np.ndarray, ...]:
         ends = np.cumsum(self.sizes)[:-1]
         return tuple(copied(piece) for piece in np.split(x, ends, axis=self.axis))
 
@@ -142,7 +118,7 @@ _EVERYTHING = (2**31 - 1, 2**63 - 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Slice(ShapedByValues, Movement):
+class Slice(HostLayer):
     """Slice a tensor: every step-th element from a start up to an end, along some axes.
 
     Reads x and lists of integers: starts, ends and, optionally, axes (all from the first on) and
@@ -162,27 +138,19 @@ class Slice(ShapedByValues, Movement):
     """
 
     inputs: ClassVar[None] = None
-    _lists: ClassVar[tuple[str, ...]] = ("starts", "ends", "axes", "steps")
+    some: ClassVar[tuple[int, int]] = 3, 5
+    lists: ClassVar[tuple[str, ...]] = ("", "starts", "ends", "axes", "steps")
 
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 3, 5)
+    def _shape(self, shape: Shape, *lists: Sequence[int]) -> Shape:
+        pieces = self._pieces(shape, *lists)
+        return tuple(len(range(*s.indices(size))) for s, size in zip(pieces, shape, strict=True))
 
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes of what is taken."""
-        lists = [value for value in self._take(values)[1:] if value is not None]
-        if len(lists) < len(values) - 1:
-            raise UnknownShape
-        pieces = self._pieces(shapes[0], *lists)
-        return tuple(len(range(*s.indices(size))) for s, size in zip(pieces, shapes[0], strict=True))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy of what is taken."""
-        x, *lists = self._take(inputs)
-        self.output_dtype(*(array.dtype.name for array in inputs))
+    def _kernel(self, shape: Shape, x: np.ndarray, *lists: Sequence[int]) -> np.ndarray:
         return copied(x[self._pieces(x.shape, *lists)])
 
-    def _pieces(self, shape: Shape, *lists: np.ndarray) -> tuple[slice, ...]:
-        starts, ends, *rest = (integer_list(self, v, n) for v, n in zip(lists, self._lists, strict=False))
+    def _pieces(
+        self, shape: Shape, starts: Sequence[int], ends: Sequence[int], *rest: Sequence[int]
+    ) -> tuple[slice, ...]:
         axes = normal_axes(self, rest[0] if rest else range(len(starts)), len(shape))
         steps = rest[1] if len(rest) > 1 else (1,) * len(starts)
         if not len(starts) == len(ends) == len(axes) == len(steps):
@@ -203,7 +171,7 @@ class Slice(ShapedByValues, Movement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gather(Movement):
+class Gather(HostLayer):
     """Gather elements along an axis by index: reads x and indices of int32 or int64.
 
     Parameters
@@ -225,24 +193,18 @@ class Gather(Movement):
     """
 
     inputs: ClassVar[int] = 2
-    _lists: ClassVar[tuple[str, ...]] = ("indices",)
 
     axis: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return x's shape with the indices' in the place of the axis."""
-        shape, indices = take(self, shapes)
+    def _shape(self, shape: Shape, indices: Shape) -> Shape:
         axis = normal_axis(self, self.axis, len(shape))
         return (*shape[:axis], *indices, *shape[axis + 1 :])
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the elements; ValueError if there is no such index."""
-        x, indices = take(self, inputs)
-        self.output_shape(x.shape, indices.shape)
-        self.output_dtype(x.dtype.name, indices.dtype.name)
+    def _dtype(self, dtype: str, indices: str) -> str:
+        expect_lists(self, (indices,), ("indices",))
+        return dtype
+
+    def _kernel(self, shape: Shape, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
         size = x.shape[self.axis]
         if indices.size and not (-size <= int(indices.min()) and int(indices.max()) < size):
             worst = int(indices.min()) if int(indices.min()) < -size else int(indices.max())
@@ -253,7 +215,7 @@ class Gather(Movement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Expand(ShapedByValues, Movement):
+class Expand(HostLayer):
     """Broadcast x to a shape: reads x and the shape. ONNX operator Expand.
 
     Examples
@@ -266,22 +228,47 @@ class Expand(ShapedByValues, Movement):
     """
 
     inputs: ClassVar[int] = 2
-    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
+    lists: ClassVar[tuple[str, ...]] = ("", "a shape")
 
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return what x's shape and the one asked for broadcast to."""
-        _, target = take(self, values)
-        if target is None:
-            raise UnknownShape
-        return room_for(
-            self, broadcast(self, (shapes[0], room_for(self, integer_list(self, target, "a shape"))))
-        )
+    def _shape(self, shape: Shape, target: Shape) -> Shape:
+        return room_for(self, broadcast(self, (shape, room_for(self, target))))
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the copies."""
-        x, target = take(self, inputs)
-        self.output_dtype(x.dtype.name, target.dtype.name)
-        return copied(np.broadcast_to(x, self.output_shape_from((x, target), x.shape, target.shape)))
+    def _kernel(self, shape: Shape, x: np.ndarray, target: Shape) -> np.ndarray:
+        return copied(np.broadcast_to(x, shape))
+
+
+def _read_split(op: Any) -> Any:
+    op.only("axis", "num_outputs", "split")
+    axis = op.attribute("axis", 0)
+    if op.computed(1):
+        return DELEGATE
+    sizes = op.listed("split", 1)
+    if sizes is None:
+        shape = op.shape(0)
+        size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+        if size is None:
+            return DELEGATE
+        count = len(op.outputs)
+        step = -(-size // count)
+        sizes = tuple(max(min(step, size - step * place), 0) for place in range(count))
+    if len(sizes) != len(op.outputs):
+        raise ValueError(f"{len(op.outputs)} outputs but {len(sizes)} sizes")
+    return Split(sizes, axis), op.inputs[:1]
+
+
+def _read_slice(op: Any) -> Any:
+    op.only()
+    for index, what in ((1, "starts"), (2, "ends")):
+        if not op.has(index):
+            raise ValueError(f"the {what} are missing")
+    inputs = list(op.inputs)
+    if op.has(4) and not op.has(3):
+        # Steps but no axes, which are the first ones then; a layer's inputs have no gaps.
+        count = op.shape(1)
+        if count is None or count[0] is None:
+            return DELEGATE
+        inputs[3] = op.add_constant("/axes", np.arange(count[0], dtype=np.int64))
+    return Slice(), tuple(filter(None, inputs))
 
 
 OPERATORS = (
@@ -297,7 +284,6 @@ OPERATORS = (
         help="Broadcast to a shape.",
         layers=(Expand,),
         inputs=("x", "shape"),
-        reads=2,
         since=8,
     ),
     OperatorRecord(
@@ -306,6 +292,26 @@ OPERATORS = (
         layers=(Gather,),
         inputs=("x", "indices"),
         attributes={"axis": 0},
-        reads=2,
+    ),
+    OperatorRecord(
+        name="Slice",
+        help="Every step-th element from a start to an end, along axes.",
+        layers=(Slice,),
+        inputs=("x", "starts", "ends", "axes?", "steps?"),
+        since=10,
+        read=_read_slice,
+    ),
+    OperatorRecord(
+        name="Split",
+        help="Split along an axis.",
+        layers=(Split,),
+        inputs=("x", "split?"),
+        outputs=("y...",),
+        attributes={"axis": 0},
+        fields={"split": "sizes"},
+        since=2,
+        history={13: "the sizes are an input", 18: "num_outputs"},
+        became_inputs={"split": (13, 1)},
+        read=_read_split,
     ),
 )

@@ -1,21 +1,83 @@
-"""Quantized multiplication, concatenation and selection of several tensors."""
+"""Quantized addition, multiplication, concatenation and selection of several tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _host
-from systolic.layers.base import Shape
-from systolic.layers.host._inputs import expect_dtype, take
+from systolic.layers.base import HostLayer, Shape, expect_dtype
+from systolic.layers.host._fma import fma
+from systolic.layers.host._inputs import spreads
 from systolic.layers.host._pairs import of_pairs
 from systolic.layers.host._parts import elementwise
+from systolic.layers.host.pieces import joined
 from systolic.layers.host.qlinear_table import OnCodes, expect_one_type, requantized
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import MICROSOFT, REQUIRED, OperatorRecord
 from systolic.quant import QuantParams, to_codes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearAdd(OnCodes):
+    """Add two quantized tensors with numpy broadcasting.
+
+    In float32, where `fma` rounds once::
+
+        ra = f32(a.scale / y.scale);  rb = f32(b.scale / y.scale)
+        c0 = f32(y.zero - fma(ra, a.zero, f32(rb * b.zero)))
+        y  = sat(rne(fma(A, ra, fma(B, rb, c0))))
+
+    A and B swap roles (with their parameters), which can change the last bit before rounding, where
+    A has extent 1 on the innermost axis that is not 1 for both, and where both hold one element.
+
+    Parameters
+    ----------
+    a, b, y : QuantParams
+        Of the inputs and the output: of one 8-bit type (else TypeError), per tensor.
+
+    Notes
+    -----
+    ONNX Runtime's com.microsoft QLinearAdd on x86 with AVX2. A result of 2^31 codes or more, infinite or NaN
+    gives the smallest code, because of the conversion to int32 there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearAdd
+    >>> half, one = QuantParams(0.5), QuantParams(1.0, 1)
+    >>> QLinearAdd(half, half, one).apply(np.int8([0, 1, 2, 3, 4, 5]), np.int8([0]))
+    array([1, 2, 2, 2, 3, 4], dtype=int8)
+    """
+
+    inputs: ClassVar[int] = 2
+
+    a: QuantParams
+    b: QuantParams
+    y: QuantParams
+
+    def _kernel(self, shape: Shape, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a_params, b_params = self.a, self.b
+        # ONNX Runtime looks at `a` first: of two scalars it is the one to spread.
+        if spreads(a.shape, b.shape, alone=True):
+            a, b, a_params, b_params = b, a, b_params, a_params
+        function = partial(_sums, a_params=a_params, b_params=b_params, y=self.y)
+        return of_pairs(_host.add, function, (a_params, b_params, self.y), a, b, shape)
+
+
+def _sums(
+    a: np.ndarray, b: np.ndarray, a_params: QuantParams, b_params: QuantParams, y: QuantParams
+) -> np.ndarray:
+    """Return the formula of :class:`QLinearAdd` on codes."""
+    ra, rb = a_params.scales / y.scales, b_params.scales / y.scales
+    inner = fma(ra, a_params.zero_points, rb * b_params.zero_points.astype(np.float32))
+    c0 = y.zero_points.astype(np.float32) - inner
+    steps = fma(ra, a, fma(rb, b, c0))
+    return to_codes(steps, 0, np.empty(steps.shape, y.dtype), zero_first=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,11 +116,8 @@ class QLinearMul(OnCodes):
     b: QuantParams
     y: QuantParams
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the product of two tensors of codes."""
-        a, b = take(self, inputs)
-        out = np.empty(self.output_shape(a.shape, b.shape), self.output_dtype(a.dtype, b.dtype))
-        return of_pairs(_host.mul, self._products, (self.a, self.b, self.y), a, b, out)
+    def _kernel(self, shape: Shape, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return of_pairs(_host.mul, self._products, (self.a, self.b, self.y), a, b, shape)
 
     def _multiplier(self) -> np.ndarray:
         return np.asarray(self.a.scales * self.b.scales / self.y.scales)
@@ -67,8 +126,7 @@ class QLinearMul(OnCodes):
         """Return the formula on codes."""
         left, right = a - self.a.zero_points.astype(np.int32), b - self.b.zero_points.astype(np.int32)
         # At most 255 * 255, exact in float32.
-        with np.errstate(all="ignore"):
-            real = (left * right).astype(np.float32) * self._multiplier()
+        real = (left * right).astype(np.float32) * self._multiplier()
         return to_codes(real, self.y.zero_points, np.empty(real.shape, self.y.dtype), zero_first=True)
 
 
@@ -111,37 +169,18 @@ class QLinearConcat(OnCodes):
         if not isinstance(self.x, tuple | list) or not self.x:
             raise TypeError(f"x must be a tuple of QuantParams, one per input, not {_check.kind(self.x)}")
         object.__setattr__(self, "x", tuple(self.x))
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
+        HostLayer.__post_init__(self)
         expect_one_type(**{f"x[{index}]": params for index, params in enumerate(self.x)}, y=self.y)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape of the whole; ValueError if the inputs' shapes do not fit."""
-        first, *others = (tuple(shape) for shape in self._each(shapes))
-        if not -len(first) <= self.axis < len(first):
-            raise ValueError(f"QLinearConcat has axis {self.axis}, but an input {_check.shape(first)}")
-        axis = self.axis % len(first)
-        for shape in others:
-            if len(shape) != len(first) or any(
-                a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
-            ):
-                raise ValueError(
-                    f"QLinearConcat takes shapes that are equal but for axis {self.axis}, "
-                    f"not {_check.shape(first)} and {_check.shape(shape)}"
-                )
-        return (*first[:axis], first[axis] + sum(shape[axis] for shape in others), *first[axis + 1 :])
+    def _shape(self, *shapes: Shape) -> Shape:
+        axis = self._axis(shapes[0], self.axis)
+        return joined(self, axis, f"takes shapes that are equal but for axis {self.axis}", *shapes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the inputs'."""
-        return self._dtype(self._each(dtypes))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the tensors of codes joined."""
-        self.output_shape(*(x.shape for x in inputs))
-        self.output_dtype(*(x.dtype.name for x in inputs))
+    def _kernel(self, shape: Shape, *inputs: np.ndarray) -> np.ndarray:
         parts = [requantized(q, params, self.y) for q, params in zip(inputs, self.x, strict=True)]
         return np.concatenate(parts, self.axis)
 
-    def _each(self, values: Sequence[Any]) -> Sequence[Any]:
+    def _counted(self, values: Sequence[Any]) -> Sequence[Any]:
         if len(values) != len(self.x):
             raise TypeError(f"QLinearConcat takes {len(self.x)} inputs, one per x, not {len(values)}")
         return values
@@ -180,24 +219,52 @@ class QLinearWhere(OnCodes):
     b: QuantParams
     y: QuantParams
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the tensors'."""
-        condition, *others = take(self, dtypes)
+    def _dtype(self, condition: str, *dtypes: str) -> str:  # type: ignore[override]
         expect_dtype(self, condition, ("bool",), ", as a condition")
-        return self._dtype(others)
+        return super()._dtype(*dtypes)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the codes chosen."""
-        self.output_shape(*(x.shape for x in inputs))
-        dtype = self.output_dtype(*(x.dtype.name for x in inputs))
-        condition, a, b = inputs
+    def _kernel(self, shape: Shape, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = requantized(a, self.a, self.y), requantized(b, self.b, self.y)
-        return elementwise(np.where, dtype, condition, a, b)
+        return elementwise(np.where, a.dtype, condition, a, b)
+
+
+def _read_concat(op: Any) -> Any:
+    op.only("axis")
+    if len(op.inputs) < 5 or len(op.inputs) % 3 != 2 or "axis" not in op.attributes:
+        raise ValueError("it takes y's scale and zero point, three inputs for each tensor, and an axis")
+    params = tuple(op.params(place + 1, place + 2) for place in range(2, len(op.inputs), 3))
+    return QLinearConcat(params, op.params(0, 1), axis=op.attribute("axis", 0)), op.inputs[2::3]
+
+
+def _write_concat(out: Any, node: Any, layer: QLinearConcat) -> None:
+    names = [*out.params(node, "y", layer.y)]
+    for number, (name, params) in enumerate(zip(node.inputs, layer.x, strict=True)):
+        names += [name, *out.params(node, f"x{number}", params)]
+    out.node(node, "QLinearConcat", names, MICROSOFT, axis=layer.axis)
 
 
 _PAIR = ("a", "a_scale", "a_zero_point?", "b", "b_scale", "b_zero_point?", "y_scale", "y_zero_point?")
 
 OPERATORS = (
+    OperatorRecord(
+        name="QLinearAdd",
+        domain=MICROSOFT,
+        help="Sum of two quantized tensors.",
+        layers=(QLinearAdd,),
+        inputs=_PAIR,
+        params=("a", "b", "y"),
+    ),
+    OperatorRecord(
+        name="QLinearConcat",
+        domain=MICROSOFT,
+        help="Concatenate quantized tensors along an axis.",
+        layers=(QLinearConcat,),
+        inputs=("y_scale", "y_zero_point", "x..."),
+        attributes={"axis": REQUIRED},
+        params=("x", "y"),
+        read=_read_concat,
+        write=_write_concat,
+    ),
     OperatorRecord(
         name="QLinearMul",
         domain=MICROSOFT,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from systolic import _check
 from systolic.layers.base import Shape
-from systolic.layers.host._inputs import take
-from systolic.layers.host.qlinear_table import OnCodes
+from systolic.layers.host.qlinear_table import INPUTS, OnCodes
+from systolic.layers.record import MICROSOFT, REQUIRED, OperatorRecord
 from systolic.quant import QuantParams, to_codes
 
 # Elements worked on at a time, so that temporaries stay small.
@@ -65,22 +65,12 @@ class QLinearSoftmax(OnCodes):
     axis: int = field(default=-1, kw_only=True)
     flatten: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        object.__setattr__(self, "flatten", _check.flag(self.flatten, "flatten"))
+    def _shape(self, shape: Shape) -> Shape:  # type: ignore[override]
+        self._axis(shape, self.axis)
+        return shape
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape; ValueError if it has no such axis."""
-        (shape,) = take(self, shapes)
-        if not -len(shape) <= self.axis < len(shape):
-            raise ValueError(f"QLinearSoftmax has axis {self.axis}, but an input {_check.shape(shape)}")
-        return tuple(shape)
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the codes of the softmax, an ndarray of x's shape."""
-        (q,) = take(self, inputs)
-        out = np.empty(self.output_shape(q.shape), self.output_dtype(q.dtype))
+    def _kernel(self, shape: Shape, q: np.ndarray) -> np.ndarray:
+        out = np.empty(shape, q.dtype)
         if not q.size:
             return out
         axis = self.axis % q.ndim
@@ -123,3 +113,35 @@ def _exponentials(scale: float, count: int) -> np.ndarray:
     shift = max(0.0, float(np.float32(math.log(largest))) - 5) / scale
     # math.exp is the C library's; numpy's may be a vector library's with other last bits.
     return np.array([math.exp((i - 255 + shift) * scale) for i in range(256)]).astype(np.float32)
+
+
+def _read(op: Any) -> Any:
+    op.only("axis", "opset")
+    if "opset" not in op.attributes:
+        raise ValueError("attribute opset is missing")
+    x, y = (op.params(place, place + 1, dtype=op.dtypes.get(op.inputs[0], "uint8")) for place in (1, 3))
+    # The axis defaults to -1 for every opset: the operator's schema says so before the kernel can.
+    layer = QLinearSoftmax(x, y, axis=op.attribute("axis", -1), flatten=op.attribute("opset", 0) < 13)
+    return layer, op.inputs[:1]
+
+
+def _write(out: Any, node: Any, layer: QLinearSoftmax) -> None:
+    # By this the operator knows whether the axes from its own on count as one.
+    opset = 12 if layer.flatten else 13
+    out.node(node, "QLinearSoftmax", out.codes(node, ("x", "y")), MICROSOFT, axis=layer.axis, opset=opset)
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="QLinearSoftmax",
+        domain=MICROSOFT,
+        help="Softmax of quantized values.",
+        layers=(QLinearSoftmax,),
+        inputs=(*INPUTS[:-1], "y_zero_point"),
+        attributes={"axis": -1, "opset": REQUIRED},
+        fields={"opset": "flatten"},
+        params=("x", "y"),
+        read=_read,
+        write=_write,
+    ),
+)

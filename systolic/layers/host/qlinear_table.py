@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from systolic import _check, quant
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers.base import HostLayer, Shape, checked, expect_dtype
 from systolic.layers.host._fma import fma
-from systolic.layers.host._inputs import broadcast, expect_dtype, take
+from systolic.layers.host._inputs import broadcast
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams
 
@@ -21,24 +21,26 @@ class OnCodes(HostLayer):
     y: QuantParams
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._expect_params()
 
     def _expect_params(self) -> None:
         held = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         expect_one_type(**{name: value for name, value in held.items() if name in ("a", "b", "x", "y")})
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape, or the one that all inputs broadcast to."""
-        return broadcast(self, take(self, shapes))
+    def _shape(self, *shapes: Shape) -> Shape:
+        return broadcast(self, shapes)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return y's type, which is the inputs'."""
-        return self._dtype(take(self, dtypes))
-
-    def _dtype(self, dtypes: Sequence[str]) -> str:
+    def _dtype(self, *dtypes: str) -> str:
         for dtype in dtypes:
             expect_dtype(self, dtype, (self.y.dtype,), ", as its parameters say")
         return self.y.dtype
+
+    def _axis(self, shape: Shape, axis: int) -> int:
+        """Return an axis counted from the front; ValueError if there is no such."""
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(f"{type(self).__name__} has axis {axis}, but an input {_check.shape(shape)}")
+        return axis % len(shape)
 
 
 class _Table(OnCodes):
@@ -46,11 +48,8 @@ class _Table(OnCodes):
 
     x: QuantParams
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the codes of the function, an ndarray of x's shape."""
-        (q,) = take(self, inputs)
-        dtype = self.output_dtype(q.dtype)
-        reals = self._function(quant.dequantize(all_codes(dtype), self.x))
+    def _kernel(self, shape: Shape, q: np.ndarray) -> np.ndarray:
+        reals = self._function(quant.dequantize(all_codes(self.y.dtype), self.x))
         return look_up(quant.quantize(reals, self.y), q)
 
     def _function(self, x: np.ndarray) -> np.ndarray:
@@ -92,6 +91,11 @@ class QLinearSigmoid(_Table):
         return logistic(x)
 
 
+def _float32(value: Any, name: str) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(_check.real(value, name)))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearLeakyRelu(_Table):
     """Multiply negative numbers by `alpha`, on codes: ``Q(x < 0 ? f32(alpha * x) : x)``.
@@ -119,16 +123,10 @@ class QLinearLeakyRelu(_Table):
 
     x: QuantParams
     y: QuantParams
-    alpha: float = field(default=0.01, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        with np.errstate(over="ignore"):
-            object.__setattr__(self, "alpha", float(np.float32(_check.real(self.alpha, "alpha"))))
+    alpha: float = checked(_float32, 0.01, kw_only=True)
 
     def _function(self, x: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.where(x >= 0, x, np.float32(self.alpha) * x)
+        return np.where(x >= 0, x, np.float32(self.alpha) * x)
 
 
 def all_codes(dtype: str) -> np.ndarray:
@@ -181,7 +179,7 @@ def logistic(x: np.ndarray) -> np.ndarray:
         return np.maximum(x * above / below + np.float32(0.5), np.float32(0))
 
 
-_INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
+INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
 
 OPERATORS = (
     OperatorRecord(
@@ -189,7 +187,7 @@ OPERATORS = (
         domain=MICROSOFT,
         help="LeakyRelu of quantized values.",
         layers=(QLinearLeakyRelu,),
-        inputs=_INPUTS,
+        inputs=INPUTS,
         attributes={"alpha": 0.01},
         params=("x", "y"),
     ),
@@ -198,7 +196,7 @@ OPERATORS = (
         domain=MICROSOFT,
         help="Sigmoid of quantized values.",
         layers=(QLinearSigmoid,),
-        inputs=_INPUTS,
+        inputs=INPUTS,
         params=("x", "y"),
     ),
 )

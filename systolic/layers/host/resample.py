@@ -10,20 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Shape, UnknownShape
+from systolic.layers.base import HostLayer, Shape, UnknownShape, expect_dtype, integer_list, one_of
 from systolic.layers.host import _parts
-from systolic.layers.host._inputs import (
-    axes_field,
-    expect_dtype,
-    expect_lists,
-    integer_list,
-    normal_axes,
-    take,
-    take_some,
-)
-from systolic.layers.host._kinds import ShapedByValues
+from systolic.layers.host._inputs import normal_axes
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
+from systolic.layers.record import DELEGATE, OperatorRecord
 
 PAD_MODES = ("constant", "reflect", "edge", "wrap")
 COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
@@ -32,7 +24,7 @@ POLICIES = ("stretch", "not_larger", "not_smaller")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pad(ShapedByValues):
+class Pad(HostLayer):
     """Pad a tensor; negative counts crop it.
 
     Reads x, pads (int64: how many before each axis, then how many behind each) and, optionally, the
@@ -57,40 +49,33 @@ class Pad(ShapedByValues):
     """
 
     inputs: ClassVar[None] = None
+    some: ClassVar[tuple[int, int]] = 2, 4
+    lists: ClassVar[tuple[str, ...]] = ("", "pads", "", "axes")
 
-    mode: str = "constant"
+    mode: str = one_of(PAD_MODES, "constant")
 
-    def __post_init__(self) -> None:
-        _check.choice(self.mode, "mode", PAD_MODES)
-
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        return take_some(self, values, 2, 4)
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the sizes with what is added."""
-        pads, axes = self._take(values)[1], values[3] if len(values) > 3 else None
-        if pads is None or (len(values) > 3 and axes is None):
-            raise UnknownShape
-        margins = self._margins(shapes[0], pads, axes)
+    def _shape(
+        self, shape: Shape, pads: Sequence[int], value: Shape = (), axes: Sequence[int] | None = None
+    ) -> Shape:
+        margins = self._margins(shape, pads, axes)
         return room_for(
-            self, [size + before + after for size, (before, after) in zip(shapes[0], margins, strict=True)]
+            self, [size + before + after for size, (before, after) in zip(shape, margins, strict=True)]
         )
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        first, pads, *rest = self._take(dtypes)
-        name = np.dtype(first).name
-        expect_lists(self, (pads, *rest[1:]), ("pads", "axes"))
-        if rest:
-            expect_dtype(self, rest[0], (name,), " as its value, x's type")
-        return name
+    def _dtype(self, dtype: str, pads: str, value: str | None = None, axes: str | None = None) -> str:
+        if value is not None:
+            expect_dtype(self, value, (dtype,), " as its value, x's type")
+        return dtype
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the padded tensor."""
-        x, pads, *rest = self._take(inputs)
-        self.output_dtype(*(array.dtype.name for array in inputs))
-        self.output_shape_from(inputs, *(array.shape for array in inputs))
-        margins = self._margins(x.shape, pads, rest[1] if len(rest) > 1 else None)
+    def _kernel(
+        self,
+        shape: Shape,
+        x: np.ndarray,
+        pads: Sequence[int],
+        value: np.ndarray | None = None,
+        axes: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        margins = self._margins(x.shape, pads, axes)
         # What is cut away goes first: it is no source of what is added.
         cut = tuple(
             slice(max(-before, 0), size - max(-after, 0))
@@ -99,22 +84,21 @@ class Pad(ShapedByValues):
         x = x[cut]
         widths = [(max(before, 0), max(after, 0)) for before, after in margins]
         if self.mode == "constant":
-            value = rest[0].reshape(-1)[0] if rest and rest[0].size else x.dtype.type(0)
-            sizes = [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)]
-            out = copied(np.broadcast_to(value, sizes))
+            filler = x.dtype.type(0) if value is None or not value.size else value.reshape(-1)[0]
+            out = copied(np.broadcast_to(filler, shape))
             copy_to(out[tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))], x)
             return out
-        if math.prod(size + sum(width) for size, width in zip(x.shape, widths, strict=True)) <= _parts.MOVED:
+        if math.prod(shape) <= _parts.MOVED:
             return np.pad(x, widths, mode=self.mode)  # type: ignore[call-overload]
         for axis, width in enumerate(widths):
             places = np.pad(np.arange(x.shape[axis]), width, mode=self.mode)  # type: ignore[call-overload]
             x = taken(x, places, axis)
         return x
 
-    def _margins(self, shape: Shape, pads: np.ndarray, axes: np.ndarray | None) -> list[tuple[int, int]]:
-        counts = integer_list(self, pads, "pads")
-        which = range(len(shape)) if axes is None else integer_list(self, axes, "axes")
-        normal = normal_axes(self, which, len(shape))
+    def _margins(
+        self, shape: Shape, counts: Sequence[int], axes: Sequence[int] | None
+    ) -> list[tuple[int, int]]:
+        normal = normal_axes(self, range(len(shape)) if axes is None else axes, len(shape))
         if len(counts) != 2 * len(normal):
             raise ValueError(
                 f"Pad takes {2 * len(normal)} pads for {len(normal)} axes, before and behind each, "
@@ -134,7 +118,7 @@ class Pad(ShapedByValues):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Resize(ShapedByValues):
+class Resize(HostLayer):
     """Resize a tensor by nearest neighbor.
 
     Reads x and either scales (float32) or sizes (int64), one for each of `axes`.
@@ -170,37 +154,28 @@ class Resize(ShapedByValues):
 
     inputs: ClassVar[int] = 2
 
-    by: str = "scales"
-    coordinates: str = field(default="half_pixel", kw_only=True)
-    rounding: str = field(default="round_prefer_floor", kw_only=True)
+    by: str = one_of(("scales", "sizes"), "scales")
+    coordinates: str = one_of(COORDINATES, "half_pixel", kw_only=True)
+    rounding: str = one_of(ROUNDINGS, "round_prefer_floor", kw_only=True)
     axes: Sequence[int] | None = field(default=None, kw_only=True)
-    policy: str = field(default="stretch", kw_only=True)
+    policy: str = one_of(POLICIES, "stretch", kw_only=True)
 
-    def __post_init__(self) -> None:
-        _check.choice(self.by, "by", ("scales", "sizes"))
-        _check.choice(self.coordinates, "coordinates", COORDINATES)
-        _check.choice(self.rounding, "rounding", ROUNDINGS)
-        _check.choice(self.policy, "policy", POLICIES)
-        axes_field(self, "axes")
+    def _shape(self, *shapes: Shape) -> Shape:
+        raise UnknownShape
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
         """Return the sizes asked for, or the input's times the scales, rounded down."""
-        _, target = take(self, values)
+        _, target = self._counted(values)
         if target is None:
             raise UnknownShape
         return self._plan(shapes[0], target)[0]
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return x's type."""
-        first, second = take(self, dtypes)
-        expect_dtype(self, second, ("float32",) if self.by == "scales" else ("int64",), f" for {self.by}")
-        return np.dtype(first).name
+    def _dtype(self, dtype: str, target: str) -> str:
+        expect_dtype(self, target, ("float32",) if self.by == "scales" else ("int64",), f" for {self.by}")
+        return dtype
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the nearest elements."""
-        x, target = take(self, inputs)
-        self.output_dtype(x.dtype.name, target.dtype.name)
-        shape, scales = self._plan(x.shape, target)
+    def _kernel(self, shape: Shape, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        scales = self._plan(x.shape, target)[1]
         if shape == x.shape:
             return copied(x)  # whatever the scales, as ONNX Runtime does
         for axis, (size, scale) in enumerate(zip(shape, scales, strict=True)):
@@ -270,3 +245,107 @@ class Resize(ShapedByValues):
             above = place - low
             index = low + (above > half if rounding == "round_prefer_floor" else above >= half)
         return np.clip(index, 0, size - 1).astype(np.intp)
+
+
+def _read_pad(op: Any) -> Any:
+    op.only("mode", "pads", "value")
+    layer = Pad(op.attribute("mode", "constant"))
+    dtype = op.dtypes[op.inputs[0]]
+    if op.opset < 11:
+        pads = op.add_constant("/pads", np.array(op.integers("pads", ()), np.int64))
+        value = op.add_constant("/value", np.array(op.attribute("value", 0.0), dtype))
+        return layer, (op.inputs[0], pads, value)
+    inputs = list(op.inputs)
+    if op.has(3) and not op.has(2):
+        inputs[2] = op.add_constant("/value", np.zeros((), dtype))
+    return layer, tuple(filter(None, inputs))
+
+
+def _write_pad(out: Any, node: Any, layer: Pad) -> None:
+    out.since(node, 19 if layer.mode == "wrap" else 11)
+    out.node(node, "Pad", node.inputs, mode=layer.mode)
+
+
+def _read_resize(op: Any) -> Any:
+    op.only(
+        "antialias", "axes", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
+        "extrapolation_value", "keep_aspect_ratio_policy", "mode", "nearest_mode",
+    )  # fmt: skip
+    coordinates = op.attribute("coordinate_transformation_mode", "half_pixel")
+    rounding = op.attribute("nearest_mode", "round_prefer_floor")
+    if op.opset < 11:
+        coordinates, rounding = "asymmetric", "simple"
+    nearest = op.attribute("mode", "nearest") == "nearest" and not op.attribute("antialias", 0)
+    if not nearest or coordinates not in COORDINATES or rounding not in ROUNDINGS:
+        return DELEGATE
+    place = 1 if op.opset < 11 else 2
+    sizes = op.has(3)
+    if not sizes and not op.has(place):
+        raise ValueError("it has neither scales nor sizes")
+    layer = Resize(
+        "sizes" if sizes else "scales",
+        coordinates=coordinates,
+        rounding=rounding,
+        axes=op.listed("axes"),
+        policy=op.attribute("keep_aspect_ratio_policy", "stretch"),
+    )
+    return layer, (op.inputs[0], op.inputs[3 if sizes else place])
+
+
+def _write_resize(out: Any, node: Any, layer: Resize) -> None:
+    x, by = node.inputs
+    if layer.rounding == "simple":
+        if layer.coordinates != "asymmetric" or layer.by != "scales" or layer.axes is not None:
+            raise out.refuse(node, "rounding 'simple' is that of operator set 10, asymmetric and by scales")
+        out.until(node, 10)
+        out.node(node, "Resize", (x, by), mode="nearest")
+        return
+    out.since(node, 19 if layer.coordinates == "half_pixel_symmetric" else 11)
+    policy = layer.policy if layer.policy != "stretch" else None
+    # Until 13 the region of interest may not be left out.
+    region = "" if out.opset >= 13 else out.constant(node, "roi", np.zeros(0, np.float32))
+    read: tuple[str, ...] = (x, region, by)
+    if layer.by == "sizes":
+        scales = "" if out.opset >= 13 else out.constant(node, "scales", np.zeros(0, np.float32))
+        read = (x, region, scales, by)
+    out.node(
+        node, "Resize", read,
+        mode="nearest", coordinate_transformation_mode=layer.coordinates, nearest_mode=layer.rounding,
+        axes=layer.axes, keep_aspect_ratio_policy=policy,
+    )  # fmt: skip
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Pad",
+        help="Add elements before and behind axes, or cut some away.",
+        layers=(Pad,),
+        inputs=("x", "pads", "value?", "axes?"),
+        attributes={"mode": "constant"},
+        since=2,
+        history={11: "pads and value are inputs", 18: "axes", 19: "mode wrap"},
+        read=_read_pad,
+        write=_write_pad,
+    ),
+    OperatorRecord(
+        name="Resize",
+        help="Resize to the nearest elements.",
+        layers=(Resize,),
+        inputs=("x", "roi?", "scales?", "sizes?"),
+        attributes={
+            "coordinate_transformation_mode": "half_pixel",
+            "nearest_mode": "round_prefer_floor",
+            "axes": None,
+            "keep_aspect_ratio_policy": "stretch",
+        },
+        fields={
+            "coordinate_transformation_mode": "coordinates",
+            "nearest_mode": "rounding",
+            "keep_aspect_ratio_policy": "policy",
+        },
+        since=10,
+        history={11: "coordinates and sizes", 18: "axes and policies", 19: "half_pixel_symmetric"},
+        read=_read_resize,
+        write=_write_resize,
+    ),
+)

@@ -10,15 +10,14 @@ from typing import ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Shape
-from systolic.layers.host._inputs import axes_field, take
-from systolic.layers.host._kinds import Elementwise, Listed, Movement
+from systolic.layers.base import HostLayer, Shape, checked, integers
+from systolic.layers.host._kinds import Listed
 from systolic.layers.host._parts import copied
 from systolic.layers.record import OperatorRecord
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Identity(Elementwise, Movement):
+class Identity(HostLayer):
     """Return the input: ONNX operator Identity.
 
     Examples
@@ -28,14 +27,12 @@ class Identity(Elementwise, Movement):
     (2, 3)
     """
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy."""
-        (x,) = take(self, inputs)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         return copied(x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Flatten(Movement):
+class Flatten(HostLayer):
     """Flatten to two axes: those before `axis` become the first, the others the second.
 
     Parameters
@@ -56,12 +53,7 @@ class Flatten(Movement):
 
     axis: int = 1
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the two sizes; ValueError if the input has no such axis."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Shape:
         if not -len(shape) <= self.axis <= len(shape):
             raise ValueError(
                 f"Flatten's axis must be in {-len(shape)}..{len(shape)} for an input {_check.shape(shape)}, "
@@ -70,10 +62,8 @@ class Flatten(Movement):
         axis = self.axis + len(shape) if self.axis < 0 else self.axis
         return math.prod(shape[:axis]), math.prod(shape[axis:])
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy of x with two axes."""
-        (x,) = take(self, inputs)
-        return copied(x).reshape(self.output_shape(x.shape))
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        return copied(x).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,15 +95,15 @@ class Reshape(Listed):
     (3, 2)
     """
 
-    _field: ClassVar[str] = "shape"
-    _lists: ClassVar[tuple[str, ...]] = ("a shape",)
+    lists: ClassVar[tuple[str, ...]] = ("", "a shape")
 
-    shape: Sequence[int] | None = None
+    _field: ClassVar[str] = "shape"
+
+    shape: Sequence[int] | None = checked(lambda value, name: integers(value, name, -1), None)
     allowzero: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "allowzero", _check.flag(self.allowzero, "allowzero"))
-        axes_field(self, "shape", minimum=-1)
+        super().__post_init__()
         if self.shape is not None:
             self._expect_one_inferred(self.shape)
 
@@ -123,7 +113,7 @@ class Reshape(Listed):
         if self.allowzero and -1 in sizes and 0 in sizes:
             raise ValueError(f"shape must not hold both -1 and 0 with allowzero, not {_check.shape(sizes)}")
 
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
             raise TypeError("Reshape needs a shape, in its field or as its second input")
         if given is not self.shape:
@@ -159,9 +149,8 @@ OPERATORS = (
         help="Reshape to a matrix: the axes before one, and the rest.",
         layers=(Flatten,),
         attributes={"axis": 1},
-        reads=1,
     ),
-    OperatorRecord(name="Identity", help="The input.", layers=(Identity,), reads=1),
+    OperatorRecord(name="Identity", help="The input.", layers=(Identity,)),
     OperatorRecord(
         name="Reshape",
         help="The elements in another shape.",

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, UnknownShape
-from systolic.layers.host._inputs import (
-    axes_field,
-    expect_dtype,
-    integer_list,
-    normal_axes,
-    take,
-)
-from systolic.layers.host._kinds import Axes, Movement, ShapedByValues
+from systolic.layers.base import HostLayer, Shape, checked, integers
+from systolic.layers.host._inputs import normal_axes
+from systolic.layers.host._kinds import Listed
 from systolic.layers.host._parts import copied
-from systolic.layers.record import OperatorRecord
+from systolic.layers.host.arithmetic import ANY
+from systolic.layers.record import REQUIRED, OperatorRecord
 
 # Beyond any tensor; it keeps a hostile shape from asking for all memory.
 _MOST_ELEMENTS = 1 << 34
@@ -36,8 +31,17 @@ def room_for(layer: HostLayer, shape: Sequence[int]) -> Shape:
     return tuple(shape)
 
 
+def _permutation(value: Any, name: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    perm = integers(value, name, 0)
+    if sorted(perm) != list(range(len(perm))):
+        raise ValueError(f"{name} must hold each axis once, not {_check.shape(perm)}")
+    return perm
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Transpose(Movement):
+class Transpose(HostLayer):
     """Permute the axes: ONNX operator Transpose.
 
     Parameters
@@ -52,18 +56,11 @@ class Transpose(Movement):
     (8, 32, 64, 3)
     """
 
-    perm: Sequence[int] | None = None
+    perm: Sequence[int] | None = checked(_permutation, None)
 
-    def __post_init__(self) -> None:
-        axes_field(self, "perm", minimum=0)
-        if self.perm is not None and sorted(self.perm) != list(range(len(self.perm))):
-            raise ValueError(f"perm must hold each axis once, not {_check.shape(self.perm)}")
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the sizes in the other order."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Shape:
         if self.perm is None:
-            return tuple(reversed(shape))
+            return shape[::-1]
         if len(self.perm) != len(shape):
             raise ValueError(
                 f"Transpose by {_check.shape(self.perm)} takes {len(self.perm)} axes, "
@@ -71,15 +68,12 @@ class Transpose(Movement):
             )
         return tuple(shape[axis] for axis in self.perm)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return a copy in the other order."""
-        (x,) = take(self, inputs)
-        self.output_shape(x.shape)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         return copied(np.transpose(x, self.perm))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Squeeze(Axes):
+class Squeeze(Listed):
     """Remove axes of size 1: ONNX operator Squeeze.
 
     Reads x and, where `axes` is None, optionally the axes.
@@ -100,7 +94,7 @@ class Squeeze(Axes):
 
     _none_read: ClassVar[None] = None
 
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
             return tuple(size for size in shape if size != 1)
         axes = normal_axes(self, given, len(shape))
@@ -113,7 +107,7 @@ class Squeeze(Axes):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Unsqueeze(Axes):
+class Unsqueeze(Listed):
     """Insert axes of size 1: ONNX operator Unsqueeze.
 
     Reads x and, where `axes` is None, the axes.
@@ -132,7 +126,7 @@ class Unsqueeze(Axes):
 
     axes: Sequence[int] | None = None
 
-    def _shape(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
         if given is None:
             raise TypeError("Unsqueeze needs axes, in its field or as its second input")
         axes = normal_axes(self, given, len(shape) + len(given))
@@ -160,34 +154,31 @@ class ShapeOf(HostLayer):
     start: int = 0
     end: int | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "start", _check.integer(self.start, "start"))
-        if self.end is not None:
-            object.__setattr__(self, "end", _check.integer(self.end, "end"))
+    def _shape(self, shape: Shape) -> Shape:
+        return (len(shape[self.start : self.end]),)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the number of sizes."""
-        (shape,) = take(self, shapes)
-        return (len(tuple(shape)[self.start : self.end]),)
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return "int64"."""
-        take(self, dtypes)
+    def _dtype(self, dtype: str) -> str:
         return "int64"
 
     def value_of(self, *shapes: Shape) -> np.ndarray:
         """Return the sizes, which need no data."""
-        (shape,) = take(self, shapes)
+        (shape,) = self._counted(shapes)
         return np.array(tuple(shape)[self.start : self.end], np.int64)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the sizes."""
-        (x,) = take(self, inputs)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         return self.value_of(x.shape)
 
 
+def _element(value: Any, name: str) -> np.ndarray:
+    element = np.array(_check.as_array(value, name)).reshape(-1)
+    if element.size != 1:
+        raise ValueError(f"{name} must hold one element, not {element.size}")
+    element.flags.writeable = False
+    return element
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Fill(ShapedByValues):
+class Fill(HostLayer):
     """Fill a tensor with one number: reads the shape. ONNX operator ConstantOfShape.
 
     Parameters
@@ -204,33 +195,52 @@ class Fill(ShapedByValues):
            [7, 7]], dtype=int8)
     """
 
-    value: np.ndarray
+    lists: ClassVar[tuple[str, ...]] = ("a shape",)
 
-    def __post_init__(self) -> None:
-        value = np.array(_check.as_array(self.value, "value")).reshape(-1)
-        if value.size != 1:
-            raise ValueError(f"value must hold one element, not {value.size}")
-        value.flags.writeable = False
-        object.__setattr__(self, "value", value)
+    value: np.ndarray = field(metadata={"check": _element})
 
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
-        """Return the shape asked for."""
-        (target,) = take(self, values)
-        if target is None:
-            raise UnknownShape
-        return room_for(self, integer_list(self, target, "a shape"))
+    def _shape(self, target: Shape) -> Shape:
+        return room_for(self, target)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the value's type."""
-        (dtype,) = take(self, dtypes)
-        expect_dtype(self, dtype, ("int64", "int32"), " for the shape")
+    def _dtype(self, dtype: str) -> str:
         return self.value.dtype.name
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the tensor."""
-        (target,) = take(self, inputs)
-        self.output_dtype(target.dtype.name)
-        return np.full(self.output_shape_from((target,), target.shape), self.value[0])
+    def _kernel(self, shape: Shape, target: Shape) -> np.ndarray:
+        return np.full(shape, self.value[0])
+
+
+# What a Fill of constant shape may make while a model is read.
+_MOST_FILLED = 1 << 28
+
+
+def _read_fill(op: Any) -> Any:
+    from onnx import numpy_helper
+
+    op.only("value")
+    value = op.attributes.get("value")
+    value = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)
+    if value.dtype.name not in ANY:
+        raise op.refuse(f"a value of {value.dtype}; supported are {', '.join(ANY)}")
+    target = op.value(0)
+    if target is not None and math.prod(target.tolist()) > _MOST_FILLED:
+        raise op.refuse(f"a constant of the shape {target.tolist()}")
+    return Fill(value), op.inputs
+
+
+def _read_constant(op: Any) -> Any:
+    from onnx import numpy_helper
+
+    held = [name for name in op.attributes if name.startswith(("value", "sparse"))]
+    if len(held) != 1:
+        raise ValueError(f"a Constant must have one value, not {len(held)}")
+    value = op.attributes[held[0]]
+    if held[0] == "value":
+        return numpy_helper.to_array(value)
+    if held[0] in ("value_int", "value_ints"):
+        return np.array(value, np.int64)
+    if held[0] in ("value_float", "value_floats"):
+        return np.array(value, np.float32)
+    raise op.refuse(f"a Constant must hold a tensor or numbers, not {held[0]}")
 
 
 OPERATORS = (
@@ -240,10 +250,43 @@ OPERATORS = (
         layers=(ShapeOf,),
         attributes={"start": 0, "end": None},
         terse=("start",),
-        reads=1,
         history={15: "start and end"},
     ),
     OperatorRecord(
-        name="Transpose", help="Permute axes.", layers=(Transpose,), attributes={"perm": None}, reads=1
+        name="Transpose", help="Permute axes.", layers=(Transpose,), attributes={"perm": None}
+    ),
+    OperatorRecord(
+        name="Squeeze",
+        help="Remove axes of size 1.",
+        layers=(Squeeze,),
+        inputs=("x", "axes?"),
+        attributes={"axes": None},
+        history={13: "the axes are an input"},
+        became_inputs={"axes": (13, 1)},
+    ),
+    OperatorRecord(
+        name="Unsqueeze",
+        help="Insert axes of size 1.",
+        layers=(Unsqueeze,),
+        inputs=("x", "axes"),
+        attributes={"axes": REQUIRED},
+        history={13: "the axes are an input"},
+        became_inputs={"axes": (13, 1)},
+    ),
+    OperatorRecord(
+        name="ConstantOfShape",
+        help="A tensor of a shape, filled with one number.",
+        layers=(Fill,),
+        inputs=("shape",),
+        attributes={"value": None},
+        since=9,
+        read=_read_fill,
+    ),
+    OperatorRecord(
+        name="Constant",
+        help="A tensor that the file holds; no layer.",
+        layers=(),
+        inputs=(),
+        read=_read_constant,
     ),
 )

@@ -38,7 +38,6 @@ from systolic.reference.oracle import (
 from systolic.reference.oracle.products import matmul as matmul
 
 ORACLES: dict[str, Callable[..., Any]] = {
-    "Add": quantized.add,
     "ArgMax": normalizations.arg_max,
     "AveragePool": pools.average_pool,
     "BatchNormalization": normalizations.batch_normalization,
@@ -72,6 +71,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "Op": contrib.op,
     "Pad": shapes.pad,
     "QAttention": contrib.q_attention,
+    "QLinearAdd": quantized.add,
     "QLinearAveragePool": pools.qlinear_average_pool,
     "QLinearConcat": quantized.qlinear_concat,
     "QLinearConv": convolutions.qlinear_conv,

@@ -139,12 +139,7 @@ def binary(layer: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Integers wrap, and are divided towards 0. Of floats only Pow is not rounded as IEEE 754 says.
     """
-    return combined(layer.operation, a, b)
-
-
-def combined(operation: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return :func:`binary` by the operation's name."""
-    dtype = a.dtype
+    operation, dtype = layer.operation, a.dtype
     if operation == "Pow":
         if dtype.kind == "f":
             return np.power(widened(a), widened(b)).astype(dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from systolic.reference.oracle._numbers import F32, fma, half_even, one, params, spread, to_codes, to_reals
-from systolic.reference.oracle.elementwise import combined, innermost_is_one
+from systolic.reference.oracle.elementwise import innermost_is_one
 from systolic.reference.oracle.shapes import concat
 
 
@@ -57,7 +57,7 @@ def dynamic_quantize(layer: Any, x: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def add(layer: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Add numbers, or codes: com.microsoft QLinearAdd, as MlasQLinearAdd computes it on processors with AVX2.
+    """com.microsoft QLinearAdd, as MlasQLinearAdd computes it on processors with AVX2.
 
     With ``ra = f32(sa / sy)``, ``rb = f32(sb / sy)`` and ``fma(a, b, c)`` rounding ``a*b + c`` once:
     ``c0 = f32(zy - fma(ra, za, f32(rb * zb)))``,
@@ -67,8 +67,6 @@ def add(layer: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     innermost run of elements to its kernel second: where `a` has extent 1 on the innermost axis on
     which not both have extent 1, or both hold a single element, `a` and `b` swap roles.
     """
-    if layer.y is None:
-        return combined("Add", a, b)
     left, right = (a, *params(layer.a)), (b, *params(layer.b))
     sy, zy = params(layer.y)
     if innermost_is_one(a.shape, b.shape) in (True, None):
