@@ -34,7 +34,7 @@ scales = st.one_of(
 
 # What fields of layers are if a test does not say.
 _FIELDS = dict(stride=1, padding=0, dilation=1, groups=1, ceil_mode=False, count_include_pad=False, alpha=1.0,
-               block_size=0, axis=0)  # fmt: skip
+               block_size=0, axis=0, x=None, y=None, weight=None, indices=None)  # fmt: skip
 
 
 def oracle(kind: str, *inputs, **fields) -> np.ndarray:
@@ -138,7 +138,8 @@ def convolutions(draw, pairs=all_pairs):
         image.append(draw(st.integers(max(1, extent - sum(pads[-1])), 9)))
     rng = np.random.default_rng(draw(seeds))
     weights = (oc, ic // groups, *kernel)
-    bits = 7 if (x_dtype, w_dtype) == ("uint8", "int8") and not exact_u8s8() else 8
+    # ConvInteger's weights are the left operand: int8 images are then the s8 of u8 x s8.
+    bits = 7 if x_dtype != w_dtype and not exact_u8s8() else 8
     return SimpleNamespace(
         x=draw_codes(rng, x_dtype, (draw(st.integers(1, 2)), ic, *image)),
         w=draw_codes(rng, w_dtype, weights, bits=bits),
