@@ -142,10 +142,10 @@ def stages(network: Network, rounds: int) -> dict[str, float]:
             layers = run().layers
             total = time.perf_counter() - started
         parts: dict[str, float] = {stage: 1e-9 * int(ns) for stage, ns in zip(STAGES, spent, strict=True)}
-        convolutions = sum(layer.wall_seconds for layer in layers if layer.layer.endswith("Conv2d"))
+        convolutions = sum(layer.wall_seconds for layer in layers if layer.layer == "QLinearConv")
         parts["Python around convolutions"] = convolutions - sum(parts.values())
         for layer in layers:
-            if not layer.layer.endswith("Conv2d"):
+            if layer.layer != "QLinearConv":
                 parts[layer.layer] = parts.get(layer.layer, 0.0) + layer.wall_seconds
         parts |= {"between layers": total - sum(layer.wall_seconds for layer in layers), "total": total}
         for stage, value in parts.items():
@@ -160,7 +160,7 @@ def kinds(network: Network, mode: str, threads: int) -> list[tuple[str, int, int
     sums: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0])
     for layer in run.layers:
         kind = layer.layer
-        if kind.endswith("Conv2d"):
+        if kind == "QLinearConv":
             kh, kw = nodes[layer.name].weight.shape[2:]
             kind = f"convolution {kh} x {kw}"
         for i, value in enumerate((1, layer.stats.cycles, layer.wall_seconds, layer.stats.pe_cycles)):

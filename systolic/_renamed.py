@@ -57,9 +57,21 @@ def _add(a: Any = None, b: Any = None, y: Any = None) -> dict[str, Any]:
     return {"a": a, "b": b, "y": y} if a or b or y else {"class": "Binary", "operation": "Add"}
 
 
+def _conv(weight: Any, *, layout: str = "", **fields: Any) -> dict[str, Any]:
+    return {"weight": weight, "channels_last": _last(layout), **fields}
+
+
+def _depthwise_conv(weight: Any, *, multiplier: int = 1, groups: int = 1, **fields: Any) -> dict[str, Any]:
+    return _conv(weight, groups=len(weight) // multiplier, **fields)
+
+
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
     "Add": ("QLinearAdd", _add),
     "AveragePool2d": ("QLinearAveragePool", _average_pool_2d),
+    "Conv1d": ("QLinearConv", _conv),
+    "Conv2d": ("QLinearConv", _conv),
+    "Conv3d": ("QLinearConv", _conv),
+    "DepthwiseConv2d": ("QLinearConv", _depthwise_conv),
     "Dense": ("QLinearMatMul", None),
     "Dequantize": ("DequantizeLinear", None),
     "GlobalAveragePool2d": ("QLinearGlobalAveragePool", _global_average_pool_2d),

@@ -389,9 +389,7 @@ class _Quantizer:
             return layers.Dense(codes, x=x, w=w, y=y, bias=bias)
         options: Any = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         options |= {"x": x, "w": w, "y": y, "bias": bias}
-        if layer.groups > 1 and codes.shape[1] == 1:
-            return layers.DepthwiseConv2d(codes, multiplier=len(codes) // layer.groups, **options)
-        return layers.Conv2d(codes, groups=layer.groups, **options)
+        return layers.QLinearConv(codes, groups=layer.groups, **options)
 
 
 def _average(node: Node, x: QuantParams, y: QuantParams) -> Layer:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from systolic._renamed import find as _find
 from systolic.layers.attention import QAttention
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
-from systolic.layers.conv import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
-from systolic.layers.conv_integer import ConvInteger
+from systolic.layers.conv import Conv2d, ConvInteger, DepthwiseConv2d, QLinearConv
 from systolic.layers.host import (
     ArgMax,
     AveragePool,
@@ -58,7 +57,6 @@ from systolic.layers.host import (
     Where,
 )
 from systolic.layers.matmul import Dense, MatMulInteger, MatMulIntegerToFloat, QLinearMatMul
-from systolic.layers.qlinear import QLinearConv
 from systolic.layers.recurrent import DynamicQuantizeLSTM
 
 __all__ = [
@@ -70,9 +68,7 @@ __all__ = [
     "Cast",
     "Clip",
     "Concat",
-    "Conv1d",
     "Conv2d",
-    "Conv3d",
     "ConvInteger",
     "Dense",
     "DepthwiseConv2d",

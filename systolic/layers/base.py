@@ -111,6 +111,13 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether a field has its default, perhaps for each axis."""
+    if _check.same_values(value, default):
+        return True
+    return isinstance(value, tuple) and value != () and all(_is_default(item, default) for item in value)
+
+
 class Layer:
     """One operator of a model, with its constants and quantization parameters.
 
@@ -211,7 +218,7 @@ class Layer:
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
                 shown.append(f"{f.name}=<{value.dtype} {value.shape}>")
-            elif not _check.same_values(value, f.default):
+            elif not _is_default(value, f.default):
                 shown.append(f"{f.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

@@ -9,6 +9,7 @@ often as filters take it, kd / stride times; height and width are still lowered 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -18,10 +19,12 @@ import numpy as np
 from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.gemm import Gemm
-from systolic.layers import parameters
-from systolic.layers.base import Layer, Shape
-from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, sizes, window
+from systolic.layers import parameters, zero_points
+from systolic.layers.base import ArrayLayer, Layer, Shape
+from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, put_window, sizes, window
+from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import RAW, Epilogue, Lowered, Patches
+from systolic.quant import QuantParams
 
 
 def lower_conv2d(
@@ -37,7 +40,7 @@ def lower_conv2d(
 ) -> Lowered:
     """Check the arguments of a convolution and lower it; see :func:`systolic.conv2d`."""
     layout = _check.choice(layout, "layout", LAYOUTS)
-    x = _check.operand(x, "x", ndim=4, axes=Conv2d.layouts[layout])
+    x = _check.operand(x, "x", ndim=4, axes=axes_of(2, layout == "NHWC"))
     w = _check.operand(w, "w", ndim=4, axes="(oc, ic // groups, kh, kw)")
     if type(pad_value) is not int or not 0 <= pad_value <= 127:  # what fits both types is the usual case
         zero_point = _check.integers(pad_value, "x_zero_point", x.dtype.name)
@@ -80,7 +83,7 @@ def _images(x: np.ndarray, window: Window, pad_value: int) -> np.ndarray:
     places = np.arange(out)[:, np.newaxis] * window.stride[0] + np.arange(kernel) * window.dilation[0]
     places -= window.pads[0][0]
     shape = (batch, out, ic, kernel, height, width)
-    require_array(shape, x.dtype, "Conv3d: the planes of each output plane,")
+    require_array(shape, x.dtype, "a convolution over 3 axes: the planes of each output plane,")
     taken = np.full(shape, pad_value, dtype=x.dtype)
     for plane, tap in np.argwhere((places >= 0) & (places < depth)):
         taken[:, plane, :, tap] = x[:, :, places[plane, tap]]
@@ -95,6 +98,12 @@ def filter_matrices(w: np.ndarray, groups: int, *, channels_last: bool = False) 
     n, k = w.shape[0] // groups, math.prod(w.shape[1:])
     matrices = w.reshape(groups, n, k).swapaxes(1, 2)
     return np.ascontiguousarray(matrices) if channels_last else matrices
+
+
+def axes_of(rank: int, last: bool = False) -> str:
+    """Return what the axes of images, lines or volumes are called, with channels second or last."""
+    spatial = ("id", "ih", "iw")[-rank:]
+    return f"({', '.join(('batch', *spatial, 'ic') if last else ('batch', 'ic', *spatial))})"
 
 
 @lru_cache(maxsize=1024)
@@ -125,28 +134,28 @@ def conv_window(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TensorConv(Layer):
-    """Base of the convolutions whose weights are an input, over 1, 2 or 3 axes."""
-
-    inputs: ClassVar[None] = None
+class Convolution(Layer):
+    """Base of the convolutions over 1, 2 or 3 axes."""
 
     stride: int | Sizes = field(default=1, kw_only=True)
     padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
     dilation: int | Sizes = field(default=1, kw_only=True)
     groups: int = field(default=1, kw_only=True)
 
+    channels_last = False
+
     def __post_init__(self) -> None:
-        # An int holds for all axes; a tuple says how many there are.
-        for name in ("stride", "dilation"):
-            value = getattr(self, name)
-            one = not _check.is_listed(value)
-            stored = _check.integer(value, name, minimum=1) if one else sizes(value, name, len(value))
-            object.__setattr__(self, name, stored)
-        value = self.padding
-        one = not isinstance(value, str) and not _check.is_listed(value)
-        pads: Any = _check.integer(value, "padding", minimum=0) if one else paddings(value, len(value))  # type: ignore[arg-type]
-        object.__setattr__(self, "padding", pads)
+        self._put_window(None)
+
+    def _put_window(self, weight: Shape | None) -> None:
+        """Put the window's fields into their stored form: for the axes of a held weight, or of any input."""
+        put_window(self, None if weight is None else len(weight) - 2)
         object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
+        if weight is not None and weight[0] % self.groups:
+            raise ValueError(
+                f"{self.kind}: weight has {weight[0]} output channels, which {self.groups} groups do not "
+                "divide"
+            )
 
     def _expect_rank(self, x: Shape, w: Shape, axes: str = "(oc, ic // groups, ...)") -> None:
         """Raise ValueError unless x and w have as many axes, and w slides along 1 to 3."""
@@ -159,149 +168,130 @@ class TensorConv(Layer):
         m, k = math.prod(window.out, start=x[0]), math.prod(w[1:])
         return Gemm(m, k, w[0] // self.groups, groups=self.groups)
 
-    def _window_of(self, x: Shape, w: Shape) -> Window:
-        return conv_window(x, w, *self._steps(len(x) - 2), paddings(self.padding, len(x) - 2), self.groups)
+    def _output(self, x: Shape, w: Shape, window: Window) -> Shape:
+        return (x[0], *window.out, w[0]) if self.channels_last else (x[0], w[0], *window.out)
+
+    def _window_over(self, x: Shape, w: Shape) -> Window:
+        """Return the window of weights w over x, which may be of any rank."""
+        rank = len(x) - 2
+        steps = self._steps(rank)
+        return conv_window(x, w, *steps, paddings(self.padding, rank), self.groups, self.channels_last)
+
+    def _window_held(self, x: Shape, w: Shape) -> Window:
+        """Return the window of held weights over x."""
+        if len(x) != len(w):
+            what = "images" if len(w) == 4 else "tensors"
+            axes = axes_of(len(w) - 2, self.channels_last)
+            raise ValueError(f"{self.kind} takes {what} {axes}, not {_check.shape(x)}")
+        given: Any = (self.stride, self.dilation, self.padding)
+        return conv_window(x, w, *given, self.groups, self.channels_last)
 
     def _steps(self, rank: int) -> tuple[Sizes, Sizes]:
         """Return the stride and the dilation along each axis."""
         return sizes(self.stride, "stride", rank), sizes(self.dilation, "dilation", rank)
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Conv(parameters.WeightedLayer):
-    """Base of the convolutions that hold their weights."""
-
-    stride: int | Sizes = field(default=1, kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
-    dilation: int | Sizes = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
-    layout: str = field(default="", kw_only=True)
-    rounding: str = field(default="half_even", kw_only=True)
-
-    w_axis: ClassVar[int] = 0
-    layouts: ClassVar[dict[str, str]]
-    """The axes of the input by the name of a layout, channels first and channels last."""
-
-    def __post_init__(self) -> None:
-        first = next(iter(self.layouts))
-        kernel = "".join(f", k{axis.lower()}" for axis in first[2:])
-        self._put_parameters(f"(oc, ic // groups{kernel})", self.rounding)
-        put_window(self, len(first) - 2)
-        layout = first if isinstance(self.layout, str) and not self.layout else self.layout
-        object.__setattr__(self, "layout", _check.choice(layout, "layout", tuple(self.layouts)))
-
-    @cached_property
-    def _pad_value(self) -> int:
-        return int(self.x.zero_points)
-
-    @cached_property
-    def _last(self) -> bool:
-        """Whether channels are the last axis."""
-        return self.layout.endswith("C")
-
-    @cached_property
-    def _first(self) -> tuple[int, ...]:
-        """The order of axes that moves the last, the channels, to axis 1."""
-        return (0, self.weight.ndim - 1, *range(1, self.weight.ndim - 1))
-
-    @cached_property
-    def _filters(self) -> np.ndarray:
-        return filter_matrices(self.weight, self.groups, channels_last=self._last)
-
-    def _window(self, shape: Shape) -> Window:
-        w = self.weight.shape
-        if len(shape) != len(w):
-            what, axes = "images" if len(w) == 4 else "tensors", self.layouts[self.layout]
-            raise ValueError(f"{type(self).__name__} takes {what} {axes}, not {_check.shape(shape)}")
-        return conv_window(shape, w, self.stride, self.dilation, self.padding, self.groups, self._last)  # type: ignore[arg-type]
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the batch, the output channels and the sizes of the output, in the layer's layout."""
-        out, oc = self._window(shapes[0]).out, self.weight.shape[0]
-        return (shapes[0][0], *out, oc) if self._last else (shapes[0][0], oc, *out)
-
-    def products(self, *shapes: Shape) -> Gemm:
-        """Return the sizes of the product, one per group."""
-        m = math.prod(self._window(shapes[0]).out) * shapes[0][0]
-        return Gemm(m, self._k, self.weight.shape[0] // self.groups, groups=self.groups)
-
-    def lower(self, *inputs: np.ndarray) -> Lowered:
-        """Return the product of x's patches and the filters."""
-        (x,) = inputs
-        self.output_dtype(_check.dtype_name(x.dtype))
-        window, last = self._window(x.shape), self._last
-        return lower_conv(
-            x.transpose(self._first) if last else x, self._filters, window, self._pad_value, last,
-            self._epilogue,
-        )  # fmt: skip
-
-
-def put_window(layer: Any, rank: int) -> None:
-    """Put stride, dilation, padding and groups of a layer that holds its weights into their stored form."""
-    stored = {
-        "stride": sizes(layer.stride, "stride", rank),
-        "dilation": sizes(layer.dilation, "dilation", rank),
-        "padding": paddings(layer.padding, rank),
-        "groups": _check.integer(layer.groups, "groups", minimum=1),
-    }
-    for name, value in stored.items():
-        object.__setattr__(layer, name, value)
-    if len(layer.weight) % layer.groups:
-        raise ValueError(
-            f"{type(layer).__name__}: weight has {len(layer.weight)} output channels, which {layer.groups} "
-            "groups do not divide"
-        )
+    def _lower(
+        self, window: Window, x: np.ndarray, w: np.ndarray, *zeros: np.ndarray, **terms: Any
+    ) -> Lowered:
+        """Lower checked operands and zero points, which are tensors; `terms` are more of the epilogue."""
+        shapes = (), (-1,) if len(zeros) > 1 and zeros[1].size > 1 else ()
+        for name, zero, shape in zip(("x_zero", "w_zero"), zeros, shapes, strict=False):
+            terms[name] = parameters.zero_term(zero.reshape(shape))
+        pad_value = int(zeros[0].reshape(())) if zeros else 0
+        last = self.channels_last
+        x = np.moveaxis(x, -1, 1) if last else x
+        return lower_conv(x, filter_matrices(w, self.groups), window, pad_value, last, Epilogue(**terms))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv1d(_Conv):
-    """A quantized one-dimensional convolution: :class:`Conv2d` of images of height 1.
+class ConvInteger(Convolution, ArrayLayer):
+    """Exact sums of the convolution of ``x - x_zero_point`` with ``w - w_zero_point``, int32.
+
+    It reads x (batch, ic, ...) and w (oc, ic // groups, ...), with 1, 2 or 3 axes after these, and,
+    where they are named, x_zero_point, one number, and w_zero_point, one or (oc,), tensors of their
+    operand's type. Padding adds exactly 0.
 
     Parameters
     ----------
-    weight : ndarray of int8 or uint8, (oc, ic // groups, kw)
-    x, w, y, bias, groups, rounding
-        As for :class:`Conv2d`.
-    stride, dilation : int
-        Kept as a tuple of one.
-    padding : int, ((before, after),), "same", "same_lower" or "valid"
-    layout : {"NCW", "NWC"}
+    stride, dilation : int or tuple of int
+        One for all axes, or one for each.
+    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
+    groups : int
+
+    Notes
+    -----
+    ONNX operator ConvInteger; sums wrap modulo 2^32. ONNX Runtime refuses a w_zero_point per channel.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from systolic import QuantParams
-    >>> from systolic.layers import Conv1d
-    >>> one = QuantParams(1.0)
-    >>> layer = Conv1d(np.ones((8, 3, 5), dtype=np.int8), x=one, w=one, y=one, stride=2, padding="same")
-    >>> layer.output_shape((1, 3, 100)), layer.products((1, 3, 100))
-    ((1, 8, 50), Gemm(50, 15, 8))
+    >>> from systolic.layers import ConvInteger
+    >>> layer = ConvInteger(padding=1)
+    >>> layer.output_shape((1, 3, 8, 8), (4, 3, 3, 3)), layer.products((1, 3, 8, 8), (4, 3, 3, 3))
+    ((1, 4, 8, 8), Gemm(64, 27, 4))
     """
 
-    layouts: ClassVar[dict[str, str]] = {"NCW": "(batch, ic, iw)", "NWC": "(batch, iw, ic)"}
+    inputs: ClassVar[None] = None
+
+    def _window(self, shapes: Sequence[Shape]) -> Window:
+        zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        x, w = shapes[:2]
+        self._expect_rank(x, w)
+        if len(shapes) > 2:
+            zero_points.expect_single(self.kind, "x_zero_point", shapes[2])
+        if len(shapes) > 3:
+            zero_points.expect_per_channel(self.kind, "w_zero_point", shapes[3], w[0])
+        return self._window_over(x, w)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return (batch, oc, ...)."""
+        window = self._window(shapes)
+        return self._output(shapes[0], shapes[1], window)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return "int32"."""
+        zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        zero_points.expect_operands(self.kind, *dtypes)
+        return "int32"
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per group."""
+        window = self._window(shapes)
+        return self._gemm(shapes[0], shapes[1], window)
+
+    def lower(self, *inputs: np.ndarray) -> Lowered:
+        """Return the product of x's patches and the filters."""
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        return self._lower(self._window(tuple(tensor.shape for tensor in inputs)), *inputs)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv2d(_Conv):
-    """A quantized two-dimensional convolution.
+class QLinearConv(Convolution, parameters.WeightedLayer):
+    """A quantized convolution over 1, 2 or 3 axes.
+
+    With a `weight` it reads x alone, (batch, ic, ...), and `x`, `w`, `y` and `bias` hold the rest. Without,
+    all are tensors that may be computed at run time: it reads x, x_scale, x_zero_point, w, w_scale,
+    w_zero_point, y_scale, y_zero_point and, if a ninth tensor is named, an int32 bias (oc,) in units of
+    x_scale * w_scale. x and y have one scale and zero point then, w one or one per output channel, (oc,).
+    Scales are float32; zero points are of their operand's type, y's of the output's.
 
     Parameters
     ----------
-    weight : ndarray of int8 or uint8, (oc, ic // groups, kh, kw)
+    weight : ndarray of int8 or uint8, (oc, ic // groups, ...), optional
     x, w : QuantParams
         Of the input and the weights; w per tensor or per output channel (axis 0).
     y : QuantParams or None
         Of the output; None gives float32.
     bias : ndarray of int32, (oc,), optional
         In units of x.scale * w.scale.
-    stride, dilation : int or (int, int)
-    padding : int, (h, w), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
-        Padded pixels are real zeros: the code x.zero_point.
+    stride, dilation : int or tuple of int
+        One for all axes, or one for each.
+    padding : int, tuple of int or (before, after), "same", "same_lower" or "valid"
+        Padded elements are real zeros: the code x.zero_point.
     groups : int
-    layout : {"NCHW", "NHWC"}
-        Of the input and the output.
+    channels_last : bool
+        Whether the channels of the input and the output are the last axis, not the second.
     rounding : {"half_even", "tflite", "tflite_single", "shift", "gemmini"}
-        How sums become y's codes; see :func:`systolic.requantize`.
+        How accumulators become y's codes; see :func:`systolic.requantize`. "half_even" without a weight.
 
     Raises
     ------
@@ -310,10 +300,156 @@ class Conv2d(_Conv):
 
     Notes
     -----
-    ONNX QLinearConv. The requantization is :func:`systolic.requantize` with the multiplier
-    ``f32(f32(xs * ws) / ys)``, by another rounding with the multiplier of
-    :func:`systolic.quant.multiplier`; :class:`systolic.lowered.Epilogue` says where zero points are
-    corrected.
+    ONNX operator QLinearConv; with the channels last ONNX Runtime's com.microsoft QLinearConv. The
+    requantization is :func:`systolic.requantize` with the multiplier ``f32(f32(xs * ws) / ys)``, by another
+    rounding with the multiplier of :func:`systolic.quant.multiplier`; :class:`systolic.lowered.Epilogue` says
+    where zero points are corrected. Scales that are tensors may be anything, unlike those of
+    :class:`QuantParams`: an accumulator scaled to NaN becomes the smallest code, as in ONNX Runtime.
+
+    Over 3 axes M runs over (batch, od, oh, ow) and K over (ic, kd, kh, kw); each output plane's kd planes of
+    the input are laid out as one image before the product, which takes kd / stride times the input's bytes.
+
+    A depthwise convolution has `groups` = ic: on a weight-stationary array each channel is a product with
+    K = kh * kw and N = oc / ic. It fills kh * kw rows and a column or few, which the cycles show.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic import QuantParams
+    >>> from systolic.layers import QLinearConv
+    >>> one = QuantParams(1.0)
+    >>> lines = QLinearConv(np.ones((8, 3, 5), np.int8), x=one, w=one, y=one, stride=2, padding="same")
+    >>> lines.output_shape((1, 3, 100)), lines.products((1, 3, 100))
+    ((1, 8, 50), Gemm(50, 15, 8))
+    >>> QLinearConv(padding=1).output_shape((1, 3, 8, 8), (), (), (4, 3, 3, 3), (4,), (4,), (), ())
+    (1, 4, 8, 8)
+    """
+
+    weight: np.ndarray | None = None  # type: ignore[assignment]
+    x: QuantParams | None = field(default=None, kw_only=True)  # type: ignore[assignment]
+    w: QuantParams | None = field(default=None, kw_only=True)  # type: ignore[assignment]
+    y: QuantParams | None = field(default=None, kw_only=True)
+    channels_last: bool = field(default=False, kw_only=True)
+    rounding: str = field(default="half_even", kw_only=True)
+
+    w_axis: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels_last", _check.flag(self.channels_last, "channels_last"))
+        if self.weight is None:
+            for name in ("x", "w", "y", "bias"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"QLinearConv: without a weight {name} is an input, and must be None")
+            if self.rounding != "half_even":
+                raise ValueError(f"QLinearConv: without a weight it rounds half_even, not {self.rounding!r}")
+            self._put_window(None)
+            return
+        weight = _check.operand(self.weight, "QLinearConv: weight")
+        if weight.ndim - 2 not in AXES:
+            raise ValueError(
+                "QLinearConv: weight must be (oc, ic // groups, ...) with 3 to 5 axes, not "
+                f"{_check.shape(weight.shape)}"
+            )
+        self._put_parameters(f"(oc, ic // groups{', ...' * (weight.ndim - 2)})", self.rounding)
+        self._put_window(self.weight.shape)
+
+    @property
+    def inputs(self) -> int | None:  # type: ignore[override]
+        """1 with a weight, else 8 or 9, which is None."""
+        return None if self.weight is None else 1
+
+    @cached_property
+    def _pad_value(self) -> int:
+        return int(self.x.zero_points)  # type: ignore[union-attr]
+
+    @cached_property
+    def _channels_second(self) -> tuple[int, ...]:
+        """The order of axes that moves the last, the channels, to axis 1."""
+        return (0, self.weight.ndim - 1, *range(1, self.weight.ndim - 1))  # type: ignore[union-attr]
+
+    @cached_property
+    def _filters(self) -> np.ndarray:
+        return filter_matrices(self.weight, self.groups, channels_last=self.channels_last)  # type: ignore[arg-type]
+
+    def _window(self, shapes: Sequence[Shape]) -> Window:
+        if self.weight is not None:
+            return self._window_held(shapes[0], self.weight.shape)
+        zero_points.expect_count(self.kind, len(shapes), 8, 9, zero_points.NAMES)
+        x, w = shapes[0], shapes[3]
+        self._expect_rank(x, w)
+        zero_points.expect_singles(self.kind, shapes)
+        for name, place in (("w_zero_point", 5), ("w_scale", 4)):
+            zero_points.expect_per_channel(self.kind, name, shapes[place], w[0])
+        if len(shapes) > 8 and shapes[8] != (w[0],):
+            raise ValueError(f"{self.kind}: bias must be ({w[0]},), not {_check.shape(shapes[8])}")
+        return self._window_over(x, w)
+
+    def _weight_shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[3] if self.weight is None else self.weight.shape
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the batch, the output channels and the sizes of the output."""
+        window = self._window(shapes)
+        return self._output(shapes[0], self._weight_shape(shapes), window)
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the type of y or y_zero_point; float32 without `y`."""
+        if self.weight is not None:
+            return super().output_dtype(*dtypes)
+        zero_points.expect_count(self.kind, len(dtypes), 8, 9, zero_points.NAMES)
+        zero_points.expect_operands(self.kind, *zero_points.integer_inputs(dtypes))
+        return zero_points.expect_types(self.kind, dtypes[1], dtypes[4], dtypes[6:8], dtypes[8:])
+
+    def products(self, *shapes: Shape) -> Gemm:
+        """Return the sizes of the product, one per group."""
+        window = self._window(shapes)
+        return self._gemm(shapes[0], self._weight_shape(shapes), window)
+
+    def lower(self, *inputs: np.ndarray) -> Lowered:
+        """Return the product of x's patches and the filters."""
+        if self.weight is None:
+            return self._lower_tensors(inputs)
+        (x,) = inputs
+        self.output_dtype(_check.dtype_name(x.dtype))
+        window, last = self._window_held(x.shape, self.weight.shape), self.channels_last
+        return lower_conv(
+            x.transpose(self._channels_second) if last else x, self._filters, window, self._pad_value, last,
+            self._epilogue,
+        )  # fmt: skip
+
+    def _lower_tensors(self, inputs: Sequence[np.ndarray]) -> Lowered:
+        window = self._window([tensor.shape for tensor in inputs])
+        self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
+        w_scale = inputs[4].reshape(-1 if inputs[4].size > 1 else ())
+        return self._lower(
+            window, *zero_points.integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
+            **zero_points.scale_terms(inputs[1], w_scale, inputs[6:8]),
+        )  # fmt: skip
+
+
+def Conv2d(  # noqa: N802
+    weight: np.ndarray,
+    *,
+    x: QuantParams,
+    w: QuantParams,
+    y: QuantParams | None,
+    bias: np.ndarray | None = None,
+    stride: int | Sizes = 1,
+    padding: str | int | tuple[Any, ...] = 0,
+    dilation: int | Sizes = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    rounding: str = "half_even",
+) -> QLinearConv:
+    """Return a quantized convolution of images.
+
+    Parameters
+    ----------
+    weight : ndarray of int8 or uint8, (oc, ic // groups, kh, kw)
+    layout : {"NCHW", "NHWC"}
+        Of the input and the output.
+    x, w, y, bias, stride, padding, dilation, groups, rounding
+        As for :class:`QLinearConv`.
 
     Examples
     --------
@@ -325,30 +461,22 @@ class Conv2d(_Conv):
     >>> layer.output_shape((1, 3, 32, 32)), layer.products((1, 3, 32, 32))
     ((1, 8, 16, 16), Gemm(256, 27, 8))
     """
-
-    stride: int | Sizes = field(default=(1, 1), kw_only=True)
-    padding: str | int | tuple[Any, ...] = field(default=((0, 0), (0, 0)), kw_only=True)
-    dilation: int | Sizes = field(default=(1, 1), kw_only=True)
-    layout: str = field(default="NCHW", kw_only=True)
-
-    layouts: ClassVar[dict[str, str]] = {"NCHW": "(batch, ic, ih, iw)", "NHWC": "(batch, ih, iw, ic)"}
+    weight = _check.operand(weight, "Conv2d: weight", ndim=4, axes="(oc, ic // groups, kh, kw)")
+    return QLinearConv(
+        weight, x=x, w=w, y=y, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        channels_last=_check.choice(layout, "layout", LAYOUTS) == "NHWC", rounding=rounding,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DepthwiseConv2d(Conv2d):
-    """A depthwise convolution: `groups` is the number of input channels.
+def DepthwiseConv2d(weight: np.ndarray, *, multiplier: int = 1, **options: Any) -> QLinearConv:  # noqa: N802
+    """Return a quantized depthwise convolution of images, with `multiplier` output channels per channel.
 
     Parameters
     ----------
     weight : ndarray of int8 or uint8, (ic * multiplier, 1, kh, kw)
     multiplier : int
-        Output channels per input channel.
-
-    Notes
-    -----
-    Other parameters are :class:`Conv2d`'s; `groups` follows from the weight. On a weight-stationary
-    array each channel is a product with K = kh * kw and N = multiplier: it fills kh * kw rows and a
-    column or few, which the cycles show.
+    **options
+        As for :func:`Conv2d`; `groups` follows from the weight.
 
     Examples
     --------
@@ -360,55 +488,117 @@ class DepthwiseConv2d(Conv2d):
     >>> layer.products((1, 8, 16, 16))
     Gemm(196, 9, 1, groups=8)
     """
+    weight = _check.operand(weight, "DepthwiseConv2d: weight", ndim=4, axes="(oc, 1, kh, kw)")
+    multiplier = _check.integer(multiplier, "multiplier", minimum=1)
+    if weight.shape[1] != 1 or weight.shape[0] % multiplier:
+        raise ValueError(
+            "DepthwiseConv2d: weight must be (ic * multiplier, 1, kh, kw), "
+            f"not {_check.shape(weight.shape)} with multiplier {multiplier}"
+        )
+    groups = weight.shape[0] // multiplier
+    if _check.integer(options.pop("groups", groups), "groups", minimum=1) not in (1, groups):
+        raise ValueError(f"DepthwiseConv2d: groups must be left out or {groups}")
+    return Conv2d(weight, groups=groups, **options)
 
-    multiplier: int = field(default=1, kw_only=True)
 
-    def __post_init__(self) -> None:
-        weight = _check.operand(self.weight, "DepthwiseConv2d: weight", ndim=4, axes="(oc, 1, kh, kw)")
-        multiplier = _check.integer(self.multiplier, "multiplier", minimum=1)
-        if weight.shape[1] != 1 or weight.shape[0] % multiplier:
-            raise ValueError(
-                "DepthwiseConv2d: weight must be (ic * multiplier, 1, kh, kw), "
-                f"not {_check.shape(weight.shape)} with multiplier {multiplier}"
+def conv_rank(op: Any, index: int) -> int:
+    """Return the number of spatial axes, of weights that are the input `index` and may be computed."""
+    weight = op.shape(index)
+    shape = weight if weight is not None else op.shape(0)
+    if shape is None:
+        raise op.refuse("the number of spatial axes of its inputs must be known")
+    rank = len(shape) - 2
+    if rank not in AXES:
+        raise op.refuse(f"operands of {rank + 2} axes; supported are 1 to 3 spatial axes")
+    if weight is not None and None not in weight:
+        given = op.integers("kernel_shape", weight[2:])
+        if given != weight[2:]:
+            raise ValueError(f"kernel_shape {given} but a weight {_check.shape(weight)}")
+    elif "kernel_shape" in op.attributes:
+        raise op.refuse("kernel_shape beside weights whose shape is not known")
+    return rank
+
+
+def read_window(op: Any, index: int) -> dict[str, Any]:
+    """Return the window and the groups of a node whose weights are the input `index`."""
+    return {"groups": op.attribute("group", 1), **op.window(conv_rank(op, index))}
+
+
+def _read_conv_integer(op: Any) -> Any:
+    op.only(*WINDOW)
+    return ConvInteger(**read_window(op, 1)), op.operands(2, 3)
+
+
+def _read_qlinear_conv(op: Any) -> Any:
+    op.only(*WINDOW, *(("channels_last",) if op.domain else ()))
+    given = {**read_window(op, 3), "channels_last": bool(op.attribute("channels_last", 0))}
+    if op.computed(*range(1, 9)):
+        return QLinearConv(**given), (*op.required(8), *((op.inputs[8],) if op.has(8) else ()))
+    weight = op.constant(3, "weight")
+    held = {"x": op.params(1, 2), "w": op.params(4, 5, axis=0), "y": op.params(6, 7), "bias": op.value(8)}
+    return QLinearConv(weight, **held, **given), op.inputs[:1]
+
+
+def _write_qlinear_conv(out: Any, node: Any, layer: QLinearConv) -> None:
+    last = layer.channels_last
+    read, kernel = node.inputs, None
+    if layer.weight is not None:
+        if layer.y is None:
+            raise out.refuse(
+                node,
+                "ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it",
             )
-        groups = weight.shape[0] // multiplier
-        if _check.integer(self.groups, "groups", minimum=1) not in (1, groups):
-            raise ValueError(f"DepthwiseConv2d: groups must be left out or {groups}, not {self.groups}")
-        object.__setattr__(self, "groups", groups)
-        super().__post_init__()
+        read = (
+            node.inputs[0], *out.params(node, "x", layer.x),
+            out.constant(node, "weight", layer.weight), *out.params(node, "w", layer.w),
+            *out.params(node, "y", layer.y),
+            "" if layer.bias is None else out.constant(node, "bias", layer.bias),
+        )  # fmt: skip
+        kernel = layer.weight.shape[2:]
+    out.node(
+        node, "QLinearConv", read, MICROSOFT if last else "",
+        channels_last=1 if last else None, group=layer.groups, kernel_shape=kernel, **out.window(node),
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Conv3d(_Conv):
-    """A quantized three-dimensional convolution.
+WINDOW: dict[str, Any] = {
+    "auto_pad": "NOTSET", "dilations": None, "group": 1, "kernel_shape": None, "pads": None, "strides": None,
+}  # fmt: skip
+"""Attributes of all convolutions."""
 
-    Parameters
-    ----------
-    weight : ndarray of int8 or uint8, (oc, ic // groups, kd, kh, kw)
-    x, w, y, bias, groups, rounding
-        As for :class:`Conv2d`.
-    stride, dilation : int or (int, int, int)
-        Depth, height and width.
-    padding : int, three of them or of (before, after), "same", "same_lower" or "valid"
-    layout : {"NCDHW", "NDHWC"}
+_INPUTS = (
+    "x", "x_scale", "x_zero_point", "w", "w_scale", "w_zero_point", "y_scale", "y_zero_point", "bias?",
+)  # fmt: skip
 
-    Notes
-    -----
-    M runs over (batch, od, oh, ow) and K over (ic, kd, kh, kw); each output plane's kd planes of the
-    input are laid out as one image before the product, which takes kd / stride times the input's bytes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic import QuantParams
-    >>> from systolic.layers import Conv3d
-    >>> one = QuantParams(1.0)
-    >>> layer = Conv3d(np.ones((8, 3, 3, 3, 3), dtype=np.int8), x=one, w=one, y=one, padding=1)
-    >>> layer.output_shape((1, 3, 4, 16, 16)), layer.products((1, 3, 4, 16, 16))
-    ((1, 8, 4, 16, 16), Gemm(1024, 81, 8))
-    """
-
-    layouts: ClassVar[dict[str, str]] = {
-        "NCDHW": "(batch, ic, id, ih, iw)",
-        "NDHWC": "(batch, id, ih, iw, ic)",
-    }
+OPERATORS = (
+    OperatorRecord(
+        name="ConvInteger",
+        help="Convolution of integers; int32 sums.",
+        layers=(ConvInteger,),
+        inputs=("x", "w", "x_zero_point?", "w_zero_point?"),
+        attributes=WINDOW,
+        fields={"group": "groups"},
+        since=10,
+        read=_read_conv_integer,
+    ),
+    OperatorRecord(
+        name="QLinearConv",
+        help="Quantized convolution.",
+        layers=(QLinearConv,),
+        inputs=_INPUTS,
+        attributes=WINDOW,
+        since=10,
+        read=_read_qlinear_conv,
+        write=_write_qlinear_conv,
+    ),
+    OperatorRecord(
+        name="QLinearConv",
+        domain=MICROSOFT,
+        help="Quantized convolution, with the channels second or last.",
+        layers=(QLinearConv,),
+        inputs=_INPUTS,
+        attributes={**WINDOW, "channels_last": False},
+        read=_read_qlinear_conv,
+        write=_write_qlinear_conv,
+    ),
+)

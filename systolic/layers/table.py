@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from systolic.layers import attention, matmul, recurrent
+from systolic.layers import attention, conv, matmul, recurrent
 from systolic.layers.base import Layer
 from systolic.layers.host import (
     arithmetic,
@@ -24,8 +24,9 @@ from systolic.layers.host import attention as host_attention
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize, pieces, pool, qlinear,
-    qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping, transformer,
+    conv, matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize, pieces, pool,
+    qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping,
+    transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

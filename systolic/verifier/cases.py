@@ -191,17 +191,14 @@ def _dense(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 def _conv(draw: Draw, depthwise: bool = False) -> tuple[Layer, list[np.ndarray]]:
     images, weight, options, _ = draw_conv2d(draw)
     shape = weight.shape
+    last = options.pop("layout") == "NHWC"
     if depthwise:
-        layout = options["layout"]
-        channels = images.shape[1 if layout == "NCHW" else 3]
-        multiplier = draw.one_of(1, 1, 2, 3)
-        shape = (channels * multiplier, 1, *shape[2:])
-        options = {**options, "multiplier": multiplier}
-        del options["groups"]
+        channels = images.shape[3 if last else 1]
+        shape = (channels * draw.one_of(1, 1, 2, 3), 1, *shape[2:])
+        options["groups"] = channels
     del options["x_zero_point"]
     weight, parameters = _parameters(draw, images.dtype.name, shape, 0, int(np.prod(shape[1:])))
-    cls = layers.DepthwiseConv2d if depthwise else layers.Conv2d
-    return cls(weight, **parameters, **options), [images]
+    return layers.QLinearConv(weight, channels_last=last, **parameters, **options), [images]
 
 
 def _add(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
@@ -306,18 +303,18 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 
 
 # Drawn more often: there is more that can go wrong.
-_OFTEN = 2 * ("Conv2d", "QLinearMatMul", "DepthwiseConv2d", "MaxPool")
+_OFTEN = 2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
-    "Conv2d": _conv,
     "QLinearMatMul": _dense,
-    "DepthwiseConv2d": lambda draw: _conv(draw, depthwise=True),
     "DequantizeLinear": _dequantize,
     "Flatten": _flatten,
     "Identity": _identity,
     "MaxPool": _pool,
     "QLinearAdd": _add,
     "QLinearAveragePool": lambda draw: _pool(draw, average=True),
+    "QLinearConv": _conv,
+    "QLinearConv, depthwise": lambda draw: _conv(draw, depthwise=True),
     "QLinearGlobalAveragePool": _global_pool,
     "QuantizeLinear": _quantize,
     "Relu": _relu,

@@ -14,13 +14,13 @@ import systolic
 from systolic import ArrayConfig, Model, QuantParams, SystolicArray, conv2d, matmul, quantize, run
 from systolic._hints import other_axis, other_images, other_order, other_product
 from systolic.layers import (
-    Conv1d,
     Conv2d,
     Dense,
     FloatConv,
     FloatDense,
     FloatMatMul,
     MatMulInteger,
+    QLinearConv,
     QLinearMatMul,
     Relu,
 )
@@ -83,8 +83,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Conv2d(ones(4, 3, 2, 2), x=Q, w=Q, y=Q).output_shape((1, 8, 6, 3)),
         "if x is channels last (NHWC)",
     ),
-    "Conv1d": (
-        lambda: Conv1d(ones(4, 3, 2), x=Q, w=Q, y=Q).output_shape((1, 8, 3)),
+    "lines": (
+        lambda: QLinearConv(ones(4, 3, 2), x=Q, w=Q, y=Q).output_shape((1, 8, 3)),
         "; x.transpose(0, 2, 1) fits, if x is channels last",
     ),
     "FloatConv": (

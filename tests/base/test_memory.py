@@ -159,7 +159,7 @@ def test_run_counts_sums_of_the_array_as_int32(monkeypatch):
     model = Model(
         [Conv2d(np.ones((1, 1, 1, 1), np.int8), x=one, w=one, y=one, padding=5000)], inputs={"x": ((1, 1, 1, 1), "int8")}
     )
-    assert refused(model, {"x": np.zeros((1, 1, 1, 1), np.int8)}, r"\(Conv2d\): .* int8 takes 400,080,004 bytes") == []
+    assert refused(model, {"x": np.zeros((1, 1, 1, 1), np.int8)}, r"\(QLinearConv\): .* int8 takes 400,080,004 bytes") == []
 
 
 def test_run_refuses_outputs_whose_shape_it_computes_when_it_knows_it(monkeypatch):

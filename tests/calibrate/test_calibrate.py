@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Binary, Conv2d, FloatConv2d, FloatDense, MaxPool, QLinearMatMul, Relu
+from systolic.layers import Binary, FloatConv2d, FloatDense, MaxPool, QLinearConv, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -267,7 +267,7 @@ def test_relu_costs_no_layer() -> None:
     rng = np.random.default_rng(0)
     model = quantize_model(residual(rng), real(rng, 8, 2, 6, 6))
     kinds = [type(node.layer).__name__ for node in model.nodes]
-    assert kinds == ["QuantizeLinear", "Conv2d", "DepthwiseConv2d", "QLinearAdd", "MaxPool", "Flatten", "QLinearMatMul", "QLinearMatMul"]
+    assert kinds == ["QuantizeLinear", "QLinearConv", "QLinearConv", "QLinearAdd", "MaxPool", "Flatten", "QLinearMatMul", "QLinearMatMul"]
     layer: Any = model.nodes[1].layer
     assert layer.y.zero_point == -128
     # Where the sum before it is wanted too, the Relu stays.
@@ -307,7 +307,7 @@ def test_pools_of_means() -> None:
     floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
     model = quantize_model(floats, x, activations="uint8")
     assert [type(node.layer).__name__ for node in model.nodes[1:]] == [
-        "Conv2d", "QLinearAveragePool", "QLinearGlobalAveragePool", "Flatten", "DequantizeLinear",
+        "QLinearConv", "QLinearAveragePool", "QLinearGlobalAveragePool", "Flatten", "DequantizeLinear",
     ]  # fmt: skip
     (ours,) = run(model, x, mode="wavefront").outputs.values()
     (theirs,) = run(Model(floats, inputs={"x": ((None, 2, 8, 8), "float32")}), x).outputs.values()
@@ -435,4 +435,4 @@ def test_quantized_by_onnxruntimes_tool(tmp_path: Path, form: str, per_channel: 
     mine = run(quantize_model(source, x, per_channel=per_channel), x, mode="wavefront").outputs["logits"]
     spread = np.abs(floats).max()
     assert np.abs(ours - floats).mean() < spread / 20 and np.abs(mine - floats).mean() < spread / 20
-    assert {type(node.layer) for node in model.nodes} >= {Conv2d, QLinearMatMul}
+    assert {type(node.layer) for node in model.nodes} >= {QLinearConv, QLinearMatMul}

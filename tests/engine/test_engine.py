@@ -627,7 +627,7 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
         assert [layer.stats for layer in result.layers] == expected
         assert result.stats == sum(expected, Stats()) == estimate(model, machine=machine, batch=batch)
         assert result.seconds == result.stats.cycles / 100e6
-        assert [layer.layer for layer in result.layers] == ["Conv2d", "Conv2d", "QLinearAdd", "Flatten", "QLinearMatMul"]
+        assert [layer.layer for layer in result.layers] == ["QLinearConv", "QLinearConv", "QLinearAdd", "Flatten", "QLinearMatMul"]
         assert [layer.shape[0] for layer in result.layers] == [batch] * 5
     np.testing.assert_array_equal(seen["t1"], t1)
 

@@ -18,7 +18,7 @@ import systolic
 from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, Stats, estimate, summary
 from systolic._show.charts import Series, columns_chart
 from systolic.engine import RunReport
-from systolic.layers import Binary, Conv2d, Dense, Flatten, HostLayer, Relu
+from systolic.layers import Binary, Conv2d, Dense, Flatten, HostLayer, QLinearConv, Relu
 from systolic.layers.base import UnknownShape
 from systolic.model import Summary
 
@@ -72,7 +72,7 @@ def test_rows_by_hand(run: systolic.Run) -> None:
     assert (conv["weight_bytes"], conv["activation_bytes"], conv["output_bytes"]) == (18 * 3, 32 * 18, 4 * 96)
     assert (conv["parameters"], conv["parameter_bytes"]) == (54 + 3, 54 + 12)
     assert (conv["read_bytes"], conv["written_bytes"]) == (2 * 72, 2 * 48)
-    assert (conv["output"], conv["dtype"], conv["layer"]) == ("2x3x4x4", "int8", "Conv2d")
+    assert (conv["output"], conv["dtype"], conv["layer"]) == ("2x3x4x4", "int8", "QLinearConv")
     assert conv["cycles"] == estimate(Gemm(32, 18, 3), machine=SMALL).cycles
     assert conv["utilization"] == conv["macs"] / (64 * conv["cycles"])
     # A tensor read twice is one tensor; a constant is a parameter and no tensor between layers.
@@ -138,7 +138,7 @@ def test_summary_equals_a_run(batch: int) -> None:
 
 
 def test_summary_without_data_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Conv2d, "lower", lambda *arguments: pytest.fail("lowered"))
+    monkeypatch.setattr(QLinearConv, "lower", lambda *arguments: pytest.fail("lowered"))
     assert small_model().summary(batch=10**9).totals["macs"] == 10**9 * (16 * 18 * 3 + 240)
 
 

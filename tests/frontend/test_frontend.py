@@ -234,7 +234,7 @@ def test_convolutions(
 @fixed
 @given(poolings(st.integers(1, 2)))
 def test_max_pools(folder: Path, drawn: Any) -> None:
-    (top, bottom), (left, right) = drawn.geometry["pads"]
+    (top, bottom), (left, right) = drawn.geometry["padding"]
     check(
         folder,
         om.single(
@@ -295,7 +295,7 @@ def test_quantized_by_onnxruntime(folder: Path) -> None:
             target, x[:1], against="onnxruntime", machine=systolic.ArrayConfig(16, 16)
         ).passed
         kinds_found = {type(node.layer).__name__ for node in model.nodes}
-        assert kinds_found >= {"QuantizeLinear", "Conv2d", "MaxPool", "QLinearMatMul", "DequantizeLinear"}
+        assert kinds_found >= {"QuantizeLinear", "QLinearConv", "MaxPool", "QLinearMatMul", "DequantizeLinear"}
 
 
 def graph_case(nodes: list[Any], outputs: list[str], shape: tuple[Any, ...] = (2, 3), **values: Any) -> Case:

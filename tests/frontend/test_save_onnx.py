@@ -36,20 +36,13 @@ def spread(params: QuantParams | None) -> QuantParams | None:
 
 
 def canonical(model: Model) -> Model:
-    """The model with its parameters as ONNX spells them, and convolutions by their groups."""
+    """The model with its parameters as ONNX spells them."""
     nodes = []
     for node in model.nodes:
         layer: Any = node.layer
         values = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
         values = {n: spread(v) if isinstance(v, QuantParams) else v for n, v in values.items()}
-        kind = type(layer)
-        if isinstance(layer, systolic.layers.Conv2d):
-            values.pop("multiplier", None)
-            kind = systolic.layers.Conv2d
-            if layer.groups > 1 and layer.weight.shape[1] == 1:
-                kind = systolic.layers.DepthwiseConv2d
-                values["multiplier"] = len(layer.weight) // layer.groups
-        nodes.append(Node(kind(**values), node.inputs, node.outputs, node.name))
+        nodes.append(Node(type(layer)(**values), node.inputs, node.outputs, node.name))
     return Model(
         nodes, inputs=model.inputs, outputs=model.outputs, constants=model.constants, name=model.name
     )
@@ -209,8 +202,7 @@ def test_other_ranks(tmp_path: Path, rank: int, padding: str) -> None:
     rng = np.random.default_rng(rank)
     q = QuantParams(0.03, 5)
     each = QuantParams([0.01, 0.02, 0.03, 0.04], axis=0)
-    kind = systolic.layers.Conv1d if rank == 1 else systolic.layers.Conv3d
-    layer = kind(
+    layer = systolic.layers.QLinearConv(
         codes(rng, (4, 1, *(3, 2, 2)[:rank]), "int8"), x=q, w=each, y=QuantParams(0.5, -3), bias=np.int32([1, -2, 3, 4]),
         stride=(2, 1, 2)[:rank], padding=padding if padding == "same" else ((1, 0), (0, 1), (1, 1))[:rank], groups=2,
     )  # fmt: skip
@@ -354,7 +346,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "float32 from a convolution": (
         lambda: systolic.layers.Conv2d(EYE.reshape(4, 4, 1, 1), x=ONE, w=ONE, y=None),
         IMAGE,
-        "node 'y' (Conv2d): ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it",
+        "node 'y' (QLinearConv): ONNX has no convolution of codes to float32; give it y, and a DequantizeLinear after it",
     ),
     "transposed stack": (
         lambda: systolic.layers.QLinearMatMul(x=ONE, w=ONE, y=ONE, transpose_w=True),
@@ -393,7 +385,7 @@ def test_another_rounding(tmp_path: Path) -> None:
         spec = ((2, 4), "int8") if kind is systolic.layers.Dense else IMAGE
         with raises(
             UnsupportedOperator,
-            f"node 'y' ({kind.__name__}): ONNX rounds half_even, not 'tflite'; use Model.save",
+            f"node 'y' ({type(layer).__name__}): ONNX rounds half_even, not 'tflite'; use Model.save",
         ):
             save_onnx(Model([Node(layer, ("x",), "y")], inputs={"x": spec}), tmp_path / "m.onnx")
 

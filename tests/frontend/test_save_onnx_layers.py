@@ -113,9 +113,7 @@ SUMS = layers.OnnxNode(
     "CumSum", np.frombuffer(_SUMS.SerializeToString(), np.uint8), ("x", "axis"), (F32, "int64"), (F32,), (("", 21),)
 )  # fmt: skip
 
-# Examples that round unlike ONNX; those that round as ONNX does are written in test_save_onnx.py.
-ROUNDED = ("Conv1d", "QLinearMatMul", "Conv2d")
-NO_FORM = {"Conv3d": "ONNX has no convolution of codes to float32"}
+NO_FORM = "ONNX has no convolution of codes to float32"
 
 
 def of_one(layer: Layer, reads: list[Spec]) -> Model:
@@ -169,16 +167,20 @@ def check(model: Model, folder: Path, feeds: dict[str, np.ndarray], opset: int) 
 @pytest.mark.parametrize("layer", EXAMPLES, ids=lambda layer: type(layer).__name__)
 def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> None:
     name = type(layer).__name__
-    rounded = name in ROUNDED and layer.rounding != "half_even"
-    if name in LEFT_OUT or rounded or name in NO_FORM:
-        spec: Spec = ((2, 4), F32) if name in LEFT_OUT else ((2, 2), "int8")
-        why = LEFT_OUT.get(name) or NO_FORM.get(name) or f"ONNX rounds half_even, not {layer.rounding!r}"
-        dims = {"FloatConv2d": (1, 2, 4, 4), "Conv1d": (1, 9, 2), "Conv2d": (1, 1, 4, 4), "QLinearMatMul": (2, 1),
-                "FloatDense": (2, 2), "Conv3d": (1, 6, 6, 6, 2)}.get(name, spec[0])  # fmt: skip
-        specs: list[Spec] = [(dims, spec[1])]
-        if name == "QLinearMatMul" and layer.weight is None:
-            specs = [spec, spec]
-        model = of_one(dataclasses.replace(layer, rounding="half_even") if name in NO_FORM else layer, specs)
+    held = getattr(layer, "weight", None) is not None
+    rounding = getattr(layer, "rounding", "half_even") if name != "Resize" else "half_even"
+    no_form = name == "QLinearConv" and held and layer.y is None
+    if name in LEFT_OUT or rounding != "half_even" or no_form:
+        why = LEFT_OUT.get(name) or (NO_FORM if no_form else f"ONNX rounds half_even, not {rounding!r}")
+        dims = layer.weight.shape if name == "QLinearConv" else {"FloatConv2d": (1, 2, 4, 4)}.get(name, (2, 2))
+        if name == "QLinearConv":
+            image = (9,) * (len(dims) - 2)
+            ic = dims[1] * layer.groups
+            dims = (1, *image, ic) if layer.channels_last else (1, ic, *image)
+        if name == "QLinearMatMul" and layer.weight is not None:
+            dims = (2, 1)
+        spec: Spec = (dims, F32 if name in LEFT_OUT else "int8")
+        model = of_one(layer, [spec] * (2 if name == "QLinearMatMul" and layer.weight is None else 1))
         with pytest.raises(UnsupportedOperator) as refused:
             save_onnx(model, tmp_path / "m.onnx")
         assert f"({name}): {why}" in str(refused.value)

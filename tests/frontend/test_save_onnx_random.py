@@ -308,7 +308,7 @@ def test_notes_hold_for_the_nodes_they_were_made_for(path: Path) -> None:
     del proto.graph.node[:]
     proto.graph.node.extend(changed)
     om.save(proto, path.parent, path.name)
-    assert [type(node.layer).__name__ for node in load_onnx(path).nodes] == ["Conv2d"]
+    assert [type(node.layer).__name__ for node in load_onnx(path).nodes] == ["QLinearConv"]
     # Other weights are no other nodes.
     proto = saved(model, path)
     weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "w")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.strategies import codes, dtypes, examples, limits, raises, seeds, sums
 from systolic import ArrayConfig, Gemm, QuantParams
-from systolic.layers import Conv2d, Dense, DepthwiseConv2d, QLinearMatMul
+from systolic.layers import Conv2d, Dense, DepthwiseConv2d, QLinearConv, QLinearMatMul
 from systolic.layers.geometry import paddings, sizes, taps, window
 from systolic.machine import run_cycles, run_wavefront
 from systolic.reference import expected_output
@@ -142,7 +142,7 @@ def conv_cases(draw: st.DrawFn):
 @pytest.mark.slow
 @examples(200)
 @given(conv_cases(), st.sampled_from(MODES))
-def test_conv2d_equals_the_oracle(case: tuple[Conv2d, np.ndarray], mode: str) -> None:
+def test_conv2d_equals_the_oracle(case: tuple[QLinearConv, np.ndarray], mode: str) -> None:
     layer, x = case
     check(on_array(layer, x, mode), expected_output(layer, [x]))
 
@@ -211,9 +211,9 @@ def test_conv_shapes() -> None:
         np.zeros((6, 2, 3, 3), np.int8), x=ONE, w=ONE, y=ONE, groups=2, stride=2, padding=1, layout="NHWC"
     )
     assert nhwc.output_shape((5, 7, 9, 4)) == (5, 4, 5, 6)
-    with raises(ValueError, "Conv2d takes images (batch, ic, ih, iw), not (4, 7, 9)"):
+    with raises(ValueError, "QLinearConv takes images (batch, ic, ih, iw), not (4, 7, 9)"):
         layer.output_shape((4, 7, 9))
-    with raises(ValueError, "Conv2d takes images (batch, ih, iw, ic), not (7, 9, 4)"):
+    with raises(ValueError, "QLinearConv takes images (batch, ih, iw, ic), not (7, 9, 4)"):
         nhwc.output_shape((7, 9, 4))
     with raises(
         ValueError,
@@ -221,7 +221,7 @@ def test_conv_shapes() -> None:
         "w is (oc, ic // groups, kh, kw)",
     ):
         layer.products((1, 5, 7, 9))
-    with raises(TypeError, "Conv2d takes int8, as its x says, not uint8"):
+    with raises(TypeError, "QLinearConv takes int8, as its x says, not uint8"):
         layer.lower(np.zeros((1, 4, 7, 9), np.uint8))
 
 
@@ -233,7 +233,7 @@ def test_depthwise_takes_groups_from_its_weight() -> None:
     assert DepthwiseConv2d(weight, x=ONE, w=ONE, y=ONE, groups=6) == DepthwiseConv2d(
         weight, x=ONE, w=ONE, y=ONE
     )
-    assert layer != Conv2d(weight, x=ONE, w=ONE, y=ONE, groups=3)
+    assert layer == Conv2d(weight, x=ONE, w=ONE, y=ONE, groups=3)
 
 
 def test_window_sizes() -> None:
@@ -367,17 +367,17 @@ K = np.zeros((4, 2, 3, 3), np.int8)
         (
             lambda: Conv2d(K, x=ONE, w=QuantParams([1.0] * 2, axis=1), y=ONE),
             ValueError,
-            "Conv2d: w must be quantized along axis 0, its output channels, not 1",
+            "QLinearConv: w must be quantized along axis 0, its output channels, not 1",
         ),
         (
             lambda: Conv2d(K, x=ONE, w=QuantParams([1.0] * 3, axis=0), y=ONE),
             ValueError,
-            "Conv2d: w has 3 scales for 4 output channels",
+            "QLinearConv: w has 3 scales for 4 output channels",
         ),
         (
             lambda: Conv2d(K, x=ONE, w=ONE, y=ONE, groups=3),
             ValueError,
-            "Conv2d: weight has 4 output channels, which 3 groups do not divide",
+            "QLinearConv: weight has 4 output channels, which 3 groups do not divide",
         ),
         (
             lambda: Conv2d(K, x=ONE, w=ONE, y=ONE, stride=0),
@@ -420,7 +420,7 @@ K = np.zeros((4, 2, 3, 3), np.int8)
         (
             lambda: DepthwiseConv2d(K[:, :1], x=ONE, w=ONE, y=ONE, groups=2),
             ValueError,
-            "DepthwiseConv2d: groups must be left out or 4, not 2",
+            "DepthwiseConv2d: groups must be left out or 4",
         ),
     ],
 )
@@ -463,11 +463,11 @@ def test_layers_show_themselves() -> None:
         "zero_point=(0, 1, 2), axis=1), y=QuantParams(scale=1.0), bias=<int32 (3,)>)"
     )
     assert repr(layers()[2]) == (
-        "Conv2d(weight=<int8 (4, 2, 3, 3)>, x=QuantParams(scale=1.0), w=QuantParams(scale=1.0), "
+        "QLinearConv(weight=<int8 (4, 2, 3, 3)>, x=QuantParams(scale=1.0), w=QuantParams(scale=1.0), "
         "y=QuantParams(scale=1.0))"
     )
     assert repr(layers()[3]).endswith(
-        "stride=(2, 2), padding='same', dilation=(1, 2), groups=2, layout='NHWC')"
+        "stride=(2, 2), padding='same', dilation=(1, 2), groups=2, channels_last=True)"
     )
 
 

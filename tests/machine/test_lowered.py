@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.strategies import codes, dtypes, examples, limits, seeds, sign_mixes, sums, wrap32
 from systolic import ArrayConfig, Gemm, QuantParams, requantize
-from systolic.layers import Conv2d, Conv3d, Dense, MatMulInteger
+from systolic.layers import Conv2d, Dense, MatMulInteger, QLinearConv
 from systolic.layers.conv import lower_conv2d
 from systolic.lowered import RAW, Epilogue, Lowered, Patches, lower_matmul, matmul_gemm
 from systolic.machine import run_cycles, run_wavefront
@@ -211,7 +211,7 @@ def test_what_layers_lower_to() -> None:
     np.testing.assert_array_equal(dense.epilogue.constant, expected)
     assert dense.epilogue.x_zero is None and dense.epilogue.w_zero.tolist() == [-2] * 3  # type: ignore[union-attr]
     np.testing.assert_array_equal(dense.epilogue.scale, F([0.125] * 3))
-    volume = Conv3d(codes(rng, (4, 2, 2, 2, 2), "int8"), x=one, w=one, y=None).lower(
+    volume = QLinearConv(codes(rng, (4, 2, 2, 2, 2), "int8"), x=one, w=one, y=None).lower(
         codes(rng, (1, 2, 5, 3, 3), "int8")
     )
     assert isinstance(volume.x, Patches) and volume.x.images.shape == (4, 4, 3, 3)

@@ -202,7 +202,7 @@ def test_trace_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.ones((1, 1, 5, 5), np.int8)
     conv = Conv2d(weight, x=QuantParams(0.5), w=QuantParams(0.5), y=QuantParams(0.5))
     model = Model([Node(conv, "x", "y", "wide")], inputs={"x": ((1, 1, 3, 9), "int8")})
-    with pytest.raises(ValueError, match=r"^node 'wide' \(Conv2d\): the kernel spans 5 pixels of the height"):
+    with pytest.raises(ValueError, match=r"^node 'wide' \(QLinearConv\): the kernel spans 5 pixels of the height"):
         model.infer_shapes({"x": (1, 1, 3, 9)})
 
     def large(self: Relu, *shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -86,6 +86,15 @@ def test_old_layers_lead_to_layers_of_today() -> None:
 
 Q, HALF, EYE = QuantParams(0.5), QuantParams(0.5, 3), np.eye(3, dtype=np.int8)
 
+CONV = {"x": Q, "w": Q, "y": HALF}
+
+
+def conv(rank: int, last: bool = False) -> layers.Layer:
+    return layers.QLinearConv(
+        np.ones((4, 1, *[1] * rank), np.int8), x=Q, w=Q, y=HALF, groups=2, channels_last=last
+    )
+
+
 # Old names, the fields of then, and the layer of today.
 OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
     ("Add", {"a": HALF, "b": HALF, "y": HALF}, layers.QLinearAdd(HALF, HALF, HALF)),
@@ -98,6 +107,13 @@ OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
         "GlobalAveragePool2d", {"x": Q, "y": HALF, "layout": "NHWC"},
         layers.QLinearGlobalAveragePool(Q, HALF, channels_last=True),
     ),
+    *(
+        (name, CONV | {"weight": np.ones((4, 1, *[1] * rank), np.int8), "groups": 2, "layout": layout}, conv(rank, last))
+        for name, rank, layout, last in (
+            ("Conv1d", 1, "NCW", False), ("Conv2d", 2, "NHWC", True), ("Conv3d", 3, "NDHWC", True),
+        )
+    ),
+    ("DepthwiseConv2d", CONV | {"weight": np.ones((4, 1, 1, 1), np.int8), "multiplier": 2}, conv(2)),
     ("Dense", {"weight": EYE, "x": HALF, "w": HALF, "y": None, "bias": None}, layers.Dense(EYE, x=HALF, w=HALF, y=None)),
     ("MatMul", {"x": HALF, "w": HALF, "y": None, "transpose_w": True},
      layers.QLinearMatMul(x=HALF, w=HALF, transpose_w=True)),

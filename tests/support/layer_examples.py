@@ -82,7 +82,7 @@ EXAMPLES: list[Layer] = [
     layers.OnnxNode(
         "CumSum", np.arange(9, dtype=np.uint8), ("x", "axis"), ("float32", "int64"), ("float32",), (("", 21),)
     ),
-    layers.Conv1d(
+    layers.QLinearConv(
         np.int8([[[1, -2, 3]], [[4, 5, -6]]]),
         x=P,
         w=Q,
@@ -92,10 +92,10 @@ EXAMPLES: list[Layer] = [
         padding=((1, 0),),
         dilation=3,
         groups=2,
-        layout="NWC",
+        channels_last=True,
         rounding="tflite",
     ),
-    layers.Conv3d(
+    layers.QLinearConv(
         np.arange(16, dtype=np.int8).reshape(2, 1, 2, 2, 2),
         x=P,
         w=Q,
@@ -105,14 +105,14 @@ EXAMPLES: list[Layer] = [
         padding="same_lower",
         dilation=(2, 1, 1),
         groups=2,
-        layout="NDHWC",
+        channels_last=True,
     ),
     layers.ConvInteger(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
     layers.DynamicQuantize(),
     layers.QLinearMatMul(x=P, w=Q, y=QuantParams(0.25), rounding="shift", transpose_x=True, transpose_w=True),
     layers.MatMulInteger(),
     layers.MatMulIntegerToFloat(),
-    layers.QLinearConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.QLinearConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3, channels_last=True),
     layers.QLinearMatMul(transpose_x=True, transpose_w=True, alpha=0.5),
     layers.Dense(np.int8([[1, 2]]), x=P, w=Q, y=P, rounding="tflite_single"),
     layers.Conv2d(np.int8([[[[1, 2]]]]), x=P, w=Q, y=P, rounding="gemmini"),

@@ -60,10 +60,11 @@ def oracle_matmul(a, sa, za, b, sb, zb, sy, zy, bias=None) -> np.ndarray:
 
 
 def oracle_conv(x, sx, zx, w, sw, zw, sy, zy, bias=None, **fields) -> np.ndarray:
-    """Call the oracle of QLinearConv; without sy it is that of Conv2d, which gives float32."""
+    """Call the oracle of QLinearConv; without sy it gives float32."""
     if sy is None:
         held = dict(x=params(sx, zx), w=params(sw, zw), y=None, weight=w, bias=bias, rounding="half_even")
-        return oracle("Conv2d", x, **held, **fields)
+        return oracle("QLinearConv", x, **held, **fields)
+    fields |= {"weight": None, "rounding": "half_even"}
     return oracle("QLinearConv", x, sx, zx, w, sw, zw, sy, zy, *([] if bias is None else [bias]), **fields)
 
 

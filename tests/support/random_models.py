@@ -217,18 +217,12 @@ def convolution(g: Grown) -> None:
     ic, dtype = g.shape(x)[-1 if last else 1], g.dtype(x)
     groups = g.pick([1, 1, ic])
     oc = groups * g.size(2)
-    kind = {1: layers.Conv1d, 2: layers.Conv2d, 3: layers.Conv3d}[rank]
-    names = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}[rank]
-    options: dict[str, Any] = {"groups": groups, "layout": names[last]}
-    if rank == 2 and groups > 1:
-        kind = layers.DepthwiseConv2d
-        options = {"multiplier": oc // groups, "layout": names[last]}
     bias = g.rng.integers(-500, 500, oc, dtype=np.int32) if g.flip() else None
     weight = g.data((oc, ic // groups, *(g.size(2) for _ in range(rank))), dtype)
     g.add(
-        kind(
+        layers.QLinearConv(
             weight, x=g.params(dtype), w=g.params(dtype, oc), y=g.params(dtype), bias=bias,
-            dilation=(1,) * rank, **window(g, rank), **options,
+            dilation=(1,) * rank, **window(g, rank), groups=groups, channels_last=last,
         ),
         [x],
     )  # fmt: skip

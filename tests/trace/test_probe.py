@@ -301,7 +301,7 @@ def test_run_probes_the_layer_named() -> None:
 
 def test_run_names_the_layer_of_an_assertion() -> None:
     example = systolic.load_example()
-    with pytest.raises(AssertionError, match=r"^node 'stem_quant' \(Conv2d\): psum overflow at cycle"):
+    with pytest.raises(AssertionError, match=r"^node 'stem_quant' \(QLinearConv\): psum overflow at cycle"):
         systolic.run(example.model, example.images[:1], machine=ArrayConfig(16, 16), probe=Bound(5))
 
 

@@ -151,4 +151,4 @@ def test_model_from_a_file(runs: dict[str, Future[Any]]) -> None:
     assert status == 1, errors
     assert {mismatch["stage"] for mismatch in report["mismatches"]} >= {"finish"}
     assert report["verdict"]["numpy"] == {"layers": 14, "passed": False}
-    assert "layer 'stem_quant' (Conv2d)" in [mismatch["case"] for mismatch in report["mismatches"]]
+    assert "layer 'stem_quant' (QLinearConv)" in [mismatch["case"] for mismatch in report["mismatches"]]

@@ -56,11 +56,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Cast: [((3, 4), X)],
     layers.Clip: [((3, 4), X)],
     layers.Concat: [((2, 3), X), ((2, 1), X), ((2, 4), X)],
-    layers.Conv1d: [((2, 9, 2), X)],
-    layers.Conv2d: [((2, 1, 9, 8), X)],
-    layers.Conv3d: [((1, 5, 6, 7, 2), X)],
     layers.ConvInteger: [((2, 3, 6, 7), X), ((6, 1, 2, 3), "int8"), np.array(3, "int8"), np.array(-2, "int8")],
-    layers.DepthwiseConv2d: [((2, 4, 9, 8), X)],
     layers.DequantizeLinear: [((8, 3), X), F([[0.5, 1, 2], [0.25, 3, 1]])],
     layers.DynamicQuantize: [((3, 4), X)],
     layers.DynamicQuantizeLSTM: [
@@ -87,7 +83,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Pad: [((3, 4), X), ints(2, -1, 1, 3)],
     layers.QLinearConcat: [((2, 3), X), ((2, 4), X)],
     layers.QLinearConv: [
-        ((2, 3, 6, 7), X), F(0.5), ((), X), ((6, 1, 2, 3), "int8"), F(0.25), np.array(1, "int8"),
+        ((2, 6, 7, 3), X), F(0.5), ((), X), ((6, 1, 2, 3), "int8"), F(0.25), np.array(1, "int8"),
         F(2), ((), X),
     ],
     layers.QLinearGlobalAveragePool: [((2, 4, 5, 3), X)],
@@ -240,11 +236,9 @@ def more_of_transformers() -> Iterator[tuple[Layer, list[Any] | None]]:
 
 
 def reads_of(layer: Layer) -> list[Any]:
-    if type(layer) in (layers.Conv2d, layers.DepthwiseConv2d):
-        weight: Any = layer.weight  # type: ignore[attr-defined]
-        channels = weight.shape[1] * getattr(layer, "groups", 1)
-        size = weight.shape[0] // getattr(layer, "multiplier", 1)
-        return [((2, size if weight.shape[1] == 1 and size > 1 and channels != 1 else channels, 9, 8), X)]
+    if isinstance(layer, layers.QLinearConv) and layer.weight is not None:
+        channels, image = layer.weight.shape[1] * layer.groups, (9, 8, 7)[: layer.weight.ndim - 2]
+        return [((2, *image, channels) if layer.channels_last else (2, channels, *image), X)]
     for kind, field, shape in (
         (layers.Reshape, "shape", (2, 2, 4)), (layers.DequantizeLinear, "x", (4, 3)),
         (layers.QuantizeLinear, "y", (30, 40)),

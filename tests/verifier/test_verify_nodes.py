@@ -117,7 +117,7 @@ def test_every_tensor_of_a_model() -> None:
     assert report.passed and report.within == 0
     assert [node.tensor for node in report.nodes] == [node.output for node in example.model.nodes]
     assert {node.verdict for node in report.nodes} == {"equal"}
-    assert (report.nodes[1].layer, report.nodes[1].shape) == ("Conv2d", (1, 16, 8, 8))
+    assert (report.nodes[1].layer, report.nodes[1].shape) == ("QLinearConv", (1, 16, 8, 8))
     assert "14 equal" in str(report.nodes_table())
     assert verify(example.model, example.images[:1], mode="wavefront").nodes == ()
 

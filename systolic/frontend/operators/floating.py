@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from systolic import layers
 from systolic.frontend.operators._operator import Converted, Converter, Operator
-from systolic.frontend.operators.array import conv_rank, conv_window
 from systolic.frontend.operators.delegated import evaluated
+from systolic.layers.conv import conv_rank, read_window
 from systolic.layers.host.arithmetic import FLOATS, INTEGERS
 
 
@@ -45,9 +45,7 @@ def _conv(op: Operator) -> Converted:
     rank = _float_rank(op)
     if rank is None:
         return evaluated(op)
-    layer = layers.FloatConv(
-        groups=op.attribute("group", 1), runtime_constants=_runtime_constants(op), **conv_window(op, rank)
-    )
+    layer = layers.FloatConv(runtime_constants=_runtime_constants(op), **read_window(op, 1))
     return layer, op.given
 
 
@@ -58,10 +56,9 @@ def _conv_transpose(op: Operator) -> Converted:
     if rank is None:
         return evaluated(op)
     layer = layers.FloatConvTranspose(
-        groups=op.attribute("group", 1),
         output_padding=op.integers("output_padding", (0,) * rank),
         output_size=op.integers("output_shape", ()) or None,
-        **conv_window(op, rank),
+        **read_window(op, 1),
     )
     return layer, op.given
 

@@ -17,7 +17,6 @@ from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import check_standard, graph_of
 from systolic.frontend.to_onnx.floating import FLOATING
-from systolic.frontend.to_onnx.quantized import QUANTIZED
 from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers.host.delegated import FloatProduct
 from systolic.layers.table import record_of
@@ -28,7 +27,6 @@ OPSET, IR_VERSION = 17, 8
 _MOST_BYTES = 2**31 - 1
 
 WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
-    **QUANTIZED,
     **FLOATING,
 }
 """Writers by the name of the layer's class."""
@@ -81,8 +79,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     keeps ONNX Runtime from fusing a float operator into an integer one.
 
     Where two equivalent layers are one operator, the more specific one comes back: parameters per channel
-    hold a zero point for each channel, those of a single channel are per tensor; a convolution with a
-    group for each input channel is a ``DepthwiseConv2d``, and one of a single group a ``Conv2d``; a
+    hold a zero point for each channel, those of a single channel are per tensor; a
     ``Binary("Add")`` is an ``Add`` if that takes the types. Numbers that operators keep as float32 are
     rounded to it, bounds of a ``Clip`` have the tensor's type; a window's integer for all axes comes back
     as one per axis. Models from ``load_onnx`` have this form already.

@@ -6,14 +6,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.conv import TensorConv
+from systolic.layers.conv import Convolution
 from systolic.layers.geometry import MOST_PIXELS, Pair, Window, paddings, taps
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
@@ -23,8 +23,10 @@ from systolic.layers.host.delegated import FloatProduct
 _PATCHES = 1 << 19
 
 
-class _Convolution(TensorConv, HostLayer):
+class _Convolution(Convolution, HostLayer):
     """Base of both: x, w and a bias of one float type."""
+
+    inputs: ClassVar[None] = None
 
     def _operands(self, shapes: Sequence[Shape], axes: str) -> tuple[Shape, Shape]:
         """Return the shapes of x and w, of as many axes."""
@@ -92,7 +94,7 @@ class FloatConv(FloatProduct, _Convolution):
         super().__post_init__()
 
     def _window(self, shapes: Sequence[Shape]) -> Window:
-        return self._window_of(*self._operands(shapes, "(oc, ic // groups, ...)"))
+        return self._window_over(*self._operands(shapes, "(oc, ic // groups, ...)"))
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""

@@ -166,7 +166,7 @@ def _mean_of_all(x: np.ndarray, x_params: QuantParams, y_params: QuantParams, ax
 
 def _read_average_pool(op: Any) -> Any:
     rank = len(op.integers("kernel_shape", ()))
-    if rank > 3:
+    if not 1 <= rank <= 3:
         raise op.refuse(f"a window of {rank} dimensions; supported are 1 to 3")
     return OPERATORS[0].read_fields(op)
 

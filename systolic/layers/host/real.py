@@ -11,8 +11,8 @@ from systolic import _check
 from systolic._memory import require_array
 from systolic.layers import parameters
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.conv import Conv2d, conv_window, put_window
-from systolic.layers.geometry import Sizes, Window
+from systolic.layers.conv import axes_of, conv_window
+from systolic.layers.geometry import Sizes, Window, put_window
 from systolic.layers.host._inputs import expect_dtype, take
 
 
@@ -92,7 +92,7 @@ class FloatConv2d(HostLayer):
 
     Notes
     -----
-    What :func:`systolic.quantize_model` makes a :class:`Conv2d` of, or a :class:`DepthwiseConv2d`.
+    What :func:`systolic.quantize_model` makes a :class:`QLinearConv` of.
     Summed in float64 and rounded to float32 once.
 
     Examples
@@ -116,10 +116,16 @@ class FloatConv2d(HostLayer):
     def __post_init__(self) -> None:
         _put_weights(self, ndim=4, axes="(oc, ic // groups, kh, kw)", output_axis=0)
         put_window(self, 2)
+        object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
+        if len(self.weight) % self.groups:
+            raise ValueError(
+                f"FloatConv2d: weight has {len(self.weight)} output channels, which {self.groups} groups "
+                "do not divide"
+            )
 
     def _window(self, shape: Shape) -> Window:
         if len(shape) != 4:
-            raise ValueError(f"FloatConv2d takes images {Conv2d.layouts['NCHW']}, not {_check.shape(shape)}")
+            raise ValueError(f"FloatConv2d takes images {axes_of(2)}, not {_check.shape(shape)}")
         given: Any = (self.stride, self.dilation, self.padding)
         return conv_window(shape, self.weight.shape, *given, self.groups)
 

@@ -48,19 +48,18 @@ def conv_integer(layer: Any, x: np.ndarray, w: np.ndarray, zx: Any = 0, zw: Any 
     return exact_sums(centred(x, one(zx)), centred(w, spread(zw, w.shape, 0)), win, layer.groups)
 
 
-def quantized_conv(layer: Any, x: np.ndarray) -> np.ndarray:
-    """Return a convolution with the layer's weights, under its parameters."""
-    (sx, zx), (sw, zw) = params(layer.x), params(layer.w)
-    y = None if layer.y is None else (*params(layer.y), layer.y.dtype)
-    acc = conv_integer(layer, channels_first(layer, x), layer.weight, zx, zw)
-    return as_layer(layer, scaled(acc, sx, sw, y, bias=layer.bias, axis=1, rounding=layer.rounding))
-
-
-def qlinear_conv(layer: Any, *inputs: np.ndarray) -> np.ndarray:
-    """ONNX QLinearConv."""
-    x, xs, zx, w, ws, zw, ys, zy, *bias = inputs
-    y = one(ys), one(zy), zy.dtype
-    return scaled(conv_integer(layer, x, w, zx, zw), one(xs), ws, y, bias=bias[0] if bias else None, axis=1)
+def qlinear_conv(layer: Any, x: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """ONNX QLinearConv, its weights and parameters held or read."""
+    y: tuple[Any, ...] | None
+    if layer.weight is not None:
+        w, bias = layer.weight, layer.bias
+        (sx, zx), (sw, zw) = params(layer.x), params(layer.w)
+        y = None if layer.y is None else (*params(layer.y), layer.y.dtype)
+    else:
+        sx, zx, w, sw, zw, sy, zy, *rest = inputs
+        sx, y, bias = one(sx), (one(sy), one(zy), zy.dtype), rest[0] if rest else None
+    acc = conv_integer(layer, channels_first(layer, x), w, zx, zw)
+    return as_layer(layer, scaled(acc, sx, sw, y, bias=bias, axis=1, rounding=layer.rounding))
 
 
 def float_conv(layer: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
