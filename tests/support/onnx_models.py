@@ -131,7 +131,7 @@ def zero(rng: np.randGenerator, dtype: str) -> np.ndarray:
 
 
 def weight_bits(x: str, w: str) -> int:
-    return 7 if (x, w) == ("uint8", "int8") and not exact_u8s8() else 8
+    return 7 if x != w and not exact_u8s8() else 8
 
 
 def matmul(
