@@ -13,9 +13,8 @@ from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
 from systolic.layers.base import ArrayLayer, Shape, Steps
-from systolic.layers.host._rational import tanh
+from systolic.layers.host._rational import logistic, tanh
 from systolic.layers.host.dynamic import range_parameters
-from systolic.layers.host.qlinear_table import logistic
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, Lowered, lower_matmul
 from systolic.quant import quantize_linear

@@ -10,6 +10,7 @@ import numpy as np
 from systolic import layers
 from systolic.config import ArrayConfig
 from systolic.layers import Layer
+from systolic.layers.recurrent import DIRECTIONS
 from systolic.quant import QuantParams
 
 # Sizes at which things go wrong: one, and one beside the multiples of array and kernel strip.
@@ -305,9 +306,22 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 # Drawn more often: there is more that can go wrong.
 _OFTEN = 2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul")
 
+def _lstm(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    time, batch, size, hidden = (draw.size(most) for most in (4, 3, 20, 9))
+    layer = layers.DynamicQuantizeLSTM(max(1, hidden), direction=draw.one_of(*DIRECTIONS), given=("b",))
+    count, dtype, columns = 1 + (layer.direction == "bidirectional"), draw.dtype(), 4 * layer.hidden_size
+    scale, zero = np.full(count, 0.01, np.float32), draw.codes((count,), dtype)
+    return layer, [
+        draw.rng.normal(size=(time, batch, size)).astype(np.float32),
+        draw.codes((count, size, columns), dtype), draw.codes((count, layer.hidden_size, columns), dtype),
+        draw.rng.normal(size=(count, 2 * columns)).astype(np.float32), scale, zero, scale, zero,
+    ]  # fmt: skip
+
+
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "QLinearMatMul": _dense,
     "DequantizeLinear": _dequantize,
+    "DynamicQuantizeLSTM": _lstm,
     "Flatten": _flatten,
     "Identity": _identity,
     "MaxPool": _pool,

@@ -12,7 +12,7 @@ import numpy as np
 
 from systolic import _check, _isolated
 from systolic.frontend.check import stored_bytes
-from systolic.layers import ArrayLayer
+from systolic.layers import ArrayLayer, DynamicQuantizeLSTM
 from systolic.layers.host import session
 from systolic.model import Model
 
@@ -117,6 +117,8 @@ def doubts(model: Model) -> tuple[str, ...]:
         held = getattr(node.layer, "weight", None)
         types = [dtype for dtype in read if dtype in _check.OPERAND_DTYPES]
         types += [held.dtype.name] if isinstance(held, np.ndarray) else []
+        if isinstance(node.layer, DynamicQuantizeLSTM):
+            types = ["uint8", *types]  # what it makes of its input
         if types[:2] == ["uint8", "int8"]:
             return (
                 "this CPU has no VNNI: ONNX Runtime's own uint8 x int8 products saturate in int16 here, "
@@ -190,8 +192,13 @@ def _session(
     # Two rewritings that change results beyond the fused operator: frontend/qdq follows neither.
     options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if session.SPLITS in (model if isinstance(model, bytes) else Path(model).read_bytes()):
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    if session.SPLITS in content:
         options.intra_op_num_threads = session.SHARES
+        # Without it, constant int8 weights meet uint8 in sums that saturate if there is no VNNI; with it,
+        # ONNX Runtime 1.32 does not run a QLinearConv of int8 there.
+        precise = b"QLinearConv" not in content
+        options.add_session_config_entry("session.x64quantprecision", str(int(precise)))
     if write is not None:
         options.optimized_model_filepath = write
     if data is not None:

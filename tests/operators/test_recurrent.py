@@ -241,3 +241,23 @@ def test_in_a_subgraph(branch: bool, seed: int, tmp_path: Path) -> None:
     expected = wanted if branch else [found["x"], F(0), F(0)]
     for output, want in zip(run.outputs.values(), expected, strict=True):
         np.testing.assert_allclose(output, want, rtol=1e-5, atol=1e-6)
+
+
+def test_verify_compares_every_step(tmp_path: Path) -> None:
+    """With ONNX Runtime too, whatever this machine's number of threads and instruction set."""
+    pytest.importorskip("onnxruntime")
+    graph, feeds = lstm(*drawn(15))
+    assert feeds["x"].shape[1] > 2
+    path = om.save(om.typed(graph), tmp_path)
+    for against in ("reference", "onnxruntime"):
+        report = systolic.verify(path, feeds, against=against, node_by_node=True, tolerance=0.0)
+        assert report.passed and not report.not_checked, report
+        assert {node.verdict for node in report.nodes} == {"equal"}
+
+
+def test_drawn_inputs_fit(tmp_path: Path) -> None:
+    found, attributes = drawn(3)
+    found["sequence_lens"] = np.full(found["x"].shape[1], 2, np.int32)
+    found = {name: found[name] for name in NAMES if name in found}
+    graph, _ = lstm(found, attributes, ("x", "sequence_lens"))
+    assert systolic.verify(om.save(om.typed(graph), tmp_path)).passed

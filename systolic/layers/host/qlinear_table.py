@@ -9,8 +9,8 @@ import numpy as np
 
 from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype
-from systolic.layers.host._fma import fma
 from systolic.layers.host._inputs import broadcast
+from systolic.layers.host._rational import logistic
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.quant import QuantParams
 
@@ -157,26 +157,6 @@ def expect_one_type(**params: QuantParams) -> None:
 
 def _listed(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-# Coefficients of x's odd powers above, of its even ones below, from the highest on.
-_ABOVE = (4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03,
-          2.48287947061529e-01)  # fmt: skip
-_BELOW = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
-          1.16817656904453e-01, 9.93151921023180e-01)  # fmt: skip
-
-
-def logistic(x: np.ndarray) -> np.ndarray:
-    """Return the logistic function of float32 with ONNX Runtime's bits: see :class:`QLinearSigmoid`."""
-    with np.errstate(under="ignore"):
-        x = np.clip(x, np.float32(-18), np.float32(18))
-        square = x * x
-        above, below = (np.full_like(x, series[0]) for series in (_ABOVE, _BELOW))
-        for coefficient in _ABOVE[1:]:
-            above = fma(above, square, np.float32(coefficient))
-        for coefficient in _BELOW[1:]:
-            below = fma(below, square, np.float32(coefficient))
-        return np.maximum(x * above / below + np.float32(0.5), np.float32(0))
 
 
 INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
