@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic.layers import FloatConv2d, FloatDense, HostLayer, Layer
+from systolic.layers import FloatConv2d, FloatMatMul, HostLayer, Layer
 from systolic.model import Model, Node
 from systolic.quant import QuantParams, quantize
 
@@ -20,7 +20,7 @@ _PIECE = 16
 
 # Which layers keep their input's codes; the others have a range of their own.
 _KEEP = ("Flatten", "Identity", "MaxPool", "Relu", "Reshape")
-_OWN = ("Add", "AveragePool", "FloatConv2d", "FloatDense", "GlobalAveragePool")
+_OWN = ("Add", "AveragePool", "FloatConv2d", "FloatMatMul", "GlobalAveragePool")
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -39,7 +39,7 @@ def quantize_model(
     Parameters
     ----------
     model : Model, or iterable of Node or Layer
-        Of :class:`FloatDense`, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
+        Of :class:`FloatMatMul`, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
         :class:`MaxPool`, ``Binary("Add")``, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
         :class:`Identity`, on float32. Bare layers read one after the other, the first the input "x".
     calibration : ndarray or mapping of str to ndarray of float, (samples, ...)
@@ -75,7 +75,7 @@ def quantize_model(
     ``rne(qmin - low / scale)``. Weights are symmetric, ``scale = max |w| / 127``, or more where a
     bias, in int32 units of ``x.scale * w.scale``, would not fit beside the products. A Relu behind
     a layer of one reader costs nothing: the range then begins at 0, and saturation does it. A last
-    :class:`FloatDense` without relu is not requantized: its sums are scaled to float32.
+    :class:`FloatMatMul` without relu is not requantized: its sums are scaled to float32.
 
     The other way is ONNX Runtime's tool, on a float ONNX model::
 
@@ -90,10 +90,10 @@ def quantize_model(
     --------
     >>> import numpy as np
     >>> import systolic
-    >>> from systolic.layers import FloatDense
+    >>> from systolic.layers import FloatMatMul
     >>> rng = np.random.default_rng(0)
     >>> data = rng.normal(size=(100, 16))
-    >>> net = [FloatDense(rng.normal(size=(16, 8)), relu=True), FloatDense(rng.normal(size=(8, 4)))]
+    >>> net = [FloatMatMul(rng.normal(size=(16, 8)), activation="Relu"), FloatMatMul(rng.normal(size=(8, 4)))]
     >>> model = systolic.quantize_model(net, data)
     >>> model
     <Model 'model': 3 layers, x (?, 16) float32 -> t1>
@@ -119,7 +119,12 @@ def quantize_model(
 def _check_model(model: Model) -> None:
     for node in model.nodes:
         kind = node.layer.kind
-        if kind not in (*_KEEP, *_OWN) or getattr(node.layer, "y", None) is not None:
+        layer: Any = node.layer
+        known = kind in (*_KEEP, *_OWN) and getattr(layer, "y", None) is None
+        if isinstance(layer, FloatMatMul):  # what a fully connected layer is
+            plain = FloatMatMul(layer.weight, layer.bias, activation=layer.activation)
+            known = layer.weight is not None and layer == plain
+        if not known:
             raise TypeError(
                 f"node {node.name!r} is a {kind}; quantize_model takes the float layers "
                 f"{', '.join(sorted((*_KEEP, *_OWN)))}"
@@ -245,10 +250,11 @@ def _activation_params(low: float, high: float, dtype: str) -> QuantParams:
 
 
 def _quantized_weights(
-    layer: FloatDense | FloatConv2d, x: QuantParams, axis: int, per_channel: bool
+    layer: FloatMatMul | FloatConv2d, x: QuantParams, axis: int, per_channel: bool
 ) -> tuple[np.ndarray, QuantParams, np.ndarray | None]:
     """Return weight codes, their parameters and the bias in units of both scales."""
-    weight = layer.weight.astype(np.float64)
+    held: Any = layer
+    weight = held.weight.astype(np.float64)
     others = tuple(a for a in range(weight.ndim) if a != axis)
     scale = np.abs(weight).max(axis=others) / 127
     bias = None if layer.bias is None else layer.bias.astype(np.float64)
@@ -365,7 +371,7 @@ class _Quantizer:
             kept = layers.Relu(int(x.zero_points)) if kind == "Relu" else layer
             self.nodes.append(Node(kept, read, self._write(output, x), name))
             return
-        last = kind == "FloatDense" and not layer.relu and output == node.output
+        last = kind == "FloatMatMul" and layer.activation is None and output == node.output
         if last and output in self.source.outputs and output not in self.readers:
             self.real.add(output)
             self.nodes.append(Node(self._product(layer, x, None), read, output, name))
@@ -382,10 +388,10 @@ class _Quantizer:
             new = self._product(layer, x, y)
         self.nodes.append(Node(new, read, self._write(output, y), name))
 
-    def _product(self, layer: FloatDense | FloatConv2d, x: QuantParams, y: QuantParams | None) -> Layer:
-        axis = 1 if isinstance(layer, FloatDense) else 0
+    def _product(self, layer: FloatMatMul | FloatConv2d, x: QuantParams, y: QuantParams | None) -> Layer:
+        axis = 1 if isinstance(layer, FloatMatMul) else 0
         codes, w, bias = _quantized_weights(layer, x, axis, self.per_channel)
-        if isinstance(layer, FloatDense):
+        if isinstance(layer, FloatMatMul):
             return layers.Dense(codes, x=x, w=w, y=y, bias=bias)
         options: Any = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         options |= {"x": x, "w": w, "y": y, "bias": bias}

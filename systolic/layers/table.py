@@ -21,11 +21,12 @@ from systolic.layers.host import (
     transformer,
 )
 from systolic.layers.host import attention as host_attention
+from systolic.layers.host import matmul as host_matmul
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    conv, matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize, pieces, pool,
-    qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping,
+    conv, matmul, host_matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize,
+    pieces, pool, qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping,
     transformer,
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Binary, FloatConv2d, FloatDense, MaxPool, QLinearConv, QLinearMatMul, Relu
+from systolic.layers import Binary, FloatConv2d, FloatMatMul, MaxPool, QLinearConv, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -33,8 +33,8 @@ def residual(rng: Rng, *, relu: bool = True) -> Model:
         Node(Relu(), ("c",), "d"),
         Node(MaxPool((2, 2), stride=2), ("d",), "e"),
         Node(systolic.layers.Flatten(), ("e",), "f"),
-        Node(FloatDense(real(rng, 36, 5), real(rng, 5), relu=True), ("f",), "g"),
-        Node(FloatDense(real(rng, 5, 3), real(rng, 3)), ("g",), "logits"),
+        Node(FloatMatMul(real(rng, 36, 5), real(rng, 5), activation="Relu"), ("f",), "g"),
+        Node(FloatMatMul(real(rng, 5, 3), real(rng, 3)), ("g",), "logits"),
     ]
     return Model(nodes, inputs={"image": ((None, 2, 6, 6), "float32")}, name="residual")
 
@@ -68,10 +68,10 @@ def test_float_convolution_is_the_sum(seed: int, groups: int, stride: int, dilat
 def test_float_dense_is_the_sum() -> None:
     rng = np.random.default_rng(0)
     weight, bias, x = real(rng, 5, 3), real(rng, 3), real(rng, 2, 4, 5)
-    y = FloatDense(weight, bias).apply(x)
+    y = FloatMatMul(weight, bias).apply(x)
     np.testing.assert_allclose(y, np.einsum("abk,kn->abn", x.astype(float), weight) + bias, rtol=1e-6)
-    np.testing.assert_array_equal(FloatDense(weight, bias, relu=True).apply(x), np.maximum(y, 0))
-    assert y.dtype == F and FloatDense(weight).output_shape((0, 5)) == (0, 3)
+    np.testing.assert_array_equal(FloatMatMul(weight, bias, activation="Relu").apply(x), np.maximum(y, 0))
+    assert y.dtype == F and FloatMatMul(weight).output_shape((0, 5)) == (0, 3)
 
 
 def test_float_models_run_and_are_saved(tmp_path: Path) -> None:
@@ -86,25 +86,25 @@ def test_float_models_run_and_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: FloatDense(np.ones(3)), ValueError, "FloatDense: weight must be (K, N), none of them 0, not (3,)"),
-        (lambda: FloatDense(np.ones((3, 0))), ValueError, "FloatDense: weight must be (K, N), none of them 0, not (3, 0)"),
-        (lambda: FloatDense(np.ones((3, 2), int)), TypeError, "FloatDense: weight must hold floats, not int64"),
+        (lambda: FloatMatMul(np.ones(3)), ValueError, "FloatMatMul: weight must be (K, N), none of them 0, not (3,)"),
+        (lambda: FloatMatMul(np.ones((3, 0))), ValueError, "FloatMatMul: weight must be (K, N), none of them 0, not (3, 0)"),
+        (lambda: FloatMatMul(np.ones((3, 2), int)), TypeError, "FloatMatMul: weight must hold floats, not int64"),
         (
-            lambda: FloatDense(np.full((3, 2), 1e300)), ValueError,
-            "FloatDense: weight must be finite in float32; it holds NaN, infinity or too large a number",
+            lambda: FloatMatMul(np.full((3, 2), 1e300)), ValueError,
+            "FloatMatMul: weight must be finite in float32; it holds NaN, infinity or too large a number",
         ),
         (
-            lambda: FloatDense(np.ones((3, 2)), np.ones(3)), ValueError,
-            "FloatDense: bias must have one value per output channel, (2,), not (3,)",
+            lambda: FloatMatMul(np.ones((3, 2)), np.ones(3)), ValueError,
+            "FloatMatMul: bias must have one value per output channel, (2,), not (3,)",
         ),
-        (lambda: FloatDense(np.ones((3, 2)), relu=1), TypeError, "relu must be True or False, not int 1"),  # type: ignore[arg-type]
+        (lambda: FloatMatMul(np.ones((3, 2)), activation="Tanh"), ValueError, "activation must be one of 'Relu', not 'Tanh'"),
         (
-            lambda: FloatDense(np.ones((3, 2))).output_shape((4, 2)), ValueError,
-            "FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits",
+            lambda: FloatMatMul(np.ones((3, 2))).output_shape((4, 2)), ValueError,
+            "FloatMatMul takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits",
         ),
         (
-            lambda: FloatDense(np.ones((3, 2))).apply(np.ones((4, 3))), TypeError,
-            "FloatDense takes float32, not float64",
+            lambda: FloatMatMul(np.ones((3, 2))).apply(np.ones((4, 3))), TypeError,
+            "FloatMatMul takes float32, not float64",
         ),
         (
             lambda: FloatConv2d(np.ones((3, 1, 1, 1)), groups=2), ValueError,
@@ -146,7 +146,7 @@ def error_bound(model: Model, floats: Model, x: np.ndarray) -> dict[str, np.ndar
         out = layer.apply(*inputs).astype(float)
         values[node.output] = out.astype(F)
         quantized: Any = layers.get(node.name)
-        if isinstance(layer, FloatDense | FloatConv2d):
+        if isinstance(layer, FloatMatMul | FloatConv2d):
             a = np.abs(inputs[0]).astype(float)
             half = quantized.w.scales.astype(float) / 2
             spread = (-1, 1, 1, 1) if isinstance(layer, FloatConv2d) else (1, -1)
@@ -166,7 +166,7 @@ def error_bound(model: Model, floats: Model, x: np.ndarray) -> dict[str, np.ndar
 
 
 def _sums(layer: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    if isinstance(layer, FloatDense):
+    if isinstance(layer, FloatMatMul):
         return x @ weight.astype(float)
     twin = FloatConv2d(
         weight.astype(F),
@@ -198,7 +198,7 @@ def test_weights_on_the_grid_are_exact() -> None:
     weight[0] = 127
     x = rng.integers(-128, 128, (50, 6)).astype(F)
     x[0, 0], x[0, 1] = -128, 127
-    model = quantize_model([FloatDense(weight, np.float32([5, -6, 7, 0]))], x)
+    model = quantize_model([FloatMatMul(weight, np.float32([5, -6, 7, 0]))], x)
     np.testing.assert_array_equal(run(model, x, mode="wavefront").outputs["t0"], x @ weight + [5, -6, 7, 0])
 
 
@@ -244,8 +244,8 @@ def test_outliers_saturate_by_percentile() -> None:
 
 def test_per_channel_and_per_tensor_weights() -> None:
     weight = np.float32([[1, 10], [-2, 0.5]])
-    each: Any = quantize_model([FloatDense(weight)], np.ones((1, 2), F)).nodes[-1].layer
-    one: Any = quantize_model([FloatDense(weight)], np.ones((1, 2), F), per_channel=False).nodes[-1].layer
+    each: Any = quantize_model([FloatMatMul(weight)], np.ones((1, 2), F)).nodes[-1].layer
+    one: Any = quantize_model([FloatMatMul(weight)], np.ones((1, 2), F), per_channel=False).nodes[-1].layer
     np.testing.assert_array_equal(each.w.scales, np.float32([2 / 127, 10 / 127]))
     assert each.weight.tolist() == [[64, 127], [-127, 6]]  # 63.5 is a tie: to even
     assert one.w.scale == float(F(10 / 127)) and one.weight.tolist() == [[13, 127], [-25, 6]]
@@ -257,7 +257,7 @@ def test_channels_of_no_weight_and_of_large_bias() -> None:
     weight[:, 1] = 1e-6
     x = np.float32([[1, 2], [-1, 0.5]])
     for per_channel in (True, False):
-        model = quantize_model([FloatDense(weight, bias)], x, per_channel=per_channel)
+        model = quantize_model([FloatMatMul(weight, bias)], x, per_channel=per_channel)
         found = run(model, x).outputs["t0"]
         largest = 1e6 if not per_channel else np.abs(bias)
         assert (np.abs(found - bias) <= 2.0**-22 * largest + 1e-36).all()
@@ -280,7 +280,7 @@ def test_relu_costs_no_layer() -> None:
 def test_inputs_outputs_and_names_stay() -> None:
     rng = np.random.default_rng(0)
     nodes = [
-        Node(FloatDense(real(rng, 3, 3)), ("left",), "l", "first"),
+        Node(FloatMatMul(real(rng, 3, 3)), ("left",), "l", "first"),
         Node(Binary("Add"), ("l", "right"), "sum"),
         Node(Binary("Add"), ("sum", "c"), "shifted"),
     ]
@@ -324,7 +324,7 @@ def test_pools_of_means() -> None:
 
 
 X = np.ones((4, 3), F)
-NET = [FloatDense(np.ones((3, 2), F))]
+NET = [FloatMatMul(np.ones((3, 2), F))]
 BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: quantize_model(NET, X, method="kl"), ValueError, "method must be one of 'minmax', 'percentile', not 'kl'"),
     (lambda: quantize_model(NET, X, activations="int16"), ValueError, "activations must be one of 'int8', 'uint8', not 'int16'"),
@@ -336,7 +336,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         "calibration must be finite in float32; it holds NaN, infinity or too large a number",
     ),
     (lambda: quantize_model(NET, {"x": X}), TypeError, "calibration must be an array where the model is bare layers, not a mapping"),
-    (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatDense takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits"),
+    (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatMatMul takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits"),
     (
         lambda: quantize_model(Model(NET, inputs={"x": ((3, 3), "float32")}), X), ValueError,
         "calibration must hold equally many samples for each input, a multiple of the batch 3, not 4",
@@ -350,7 +350,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         "input 'x' must be float32, not int8",
     ),
     (
-        lambda: quantize_model([FloatDense(np.full((3, 2), 3e38, F))], X), ValueError,
+        lambda: quantize_model([FloatMatMul(np.full((3, 2), 3e38, F))], X), ValueError,
         "tensor 't0' is not finite on the calibration data; check the weights",
     ),
 ]  # fmt: skip
@@ -396,7 +396,7 @@ def test_quantized_by_onnxruntimes_tool(tmp_path: Path, form: str, per_channel: 
     source = residual(rng)
     weights: dict[str, np.ndarray] = {}
     for node in source.nodes:
-        if isinstance(node.layer, FloatConv2d | FloatDense):
+        if isinstance(node.layer, FloatConv2d | FloatMatMul):
             weights[f"{node.name}.w"] = node.layer.weight
             bias = node.layer.bias
             weights[f"{node.name}.b"] = np.zeros(4, F) if bias is None else bias

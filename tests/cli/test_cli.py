@@ -384,15 +384,15 @@ def test_the_reproduce_line_names_the_file_and_the_sizes(
 def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path: Path) -> None:
     weight = np.ones((4, 3), np.float32)
     inputs: Any = {"x": ((None, 4), "float32")}
-    nodes = [systolic.Node(systolic.layers.FloatDense(weight), "x", "y", f"dense{i}") for i in range(1)]
+    nodes = [systolic.Node(systolic.layers.FloatMatMul(weight), "x", "y", f"dense{i}") for i in range(1)]
     Model(nodes, inputs=inputs).save(tmp_path / "float.zip")
     path = str(tmp_path / "float.zip")
-    told = "no MAC runs on the array: 1 FloatDense ('dense0'): its operands are float32: quantize the model first"
+    told = "no MAC runs on the array: 1 FloatMatMul ('dense0'): its operands are float32: quantize the model first"
     for command in (("run", "--quiet"), ("verify", "--quiet"), ("summary",)):
         assert output(capsys, command[0], path, *command[1:]).splitlines()[0] == told
         (node,) = as_json(capsys, command[0], path, *command[1:])["off_array"]
         assert node == {
-            "node": "dense0", "layer": "FloatDense", "reason": "its operands are float32: quantize the model first",
+            "node": "dense0", "layer": "FloatMatMul", "reason": "its operands are float32: quantize the model first",
         }  # fmt: skip
     output(capsys, "summary", path, "--report", str(tmp_path / "s.html"))
     assert "no MAC runs on the array" in (tmp_path / "s.html").read_text()

@@ -25,6 +25,7 @@ from systolic import (
 )
 from systolic.frontend.to_onnx import LEFT_OUT, OPSET, WRITERS
 from systolic.layers import Layer
+from systolic.layers.host.matmul import HELD
 from systolic.layers.table import OPERATORS
 
 F32 = "float32"
@@ -57,6 +58,9 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "BatchNormalization": ([((2, 3, 4), F32), *[((3,), F32)] * 4], OPSET),
     "LayerNormalization": ([((2, 3), F32), ((3,), F32), ((3,), F32)], OPSET),
     "FloatMatMul": ([((4, 2), F32), ((3, 4), F32), ((3,), F32)], OPSET),
+    "MatMulNBits": (
+        [((3, 20), F32), ((5, 2, 8), "uint8"), ((10,), F32), ((5, 1), "uint8"), ((5,), F32)], OPSET,
+    ),
     "MaxPool": ([((1, 2, 5, 6, 7), "int8")], OPSET),
     "AveragePool": ([((1, 2, 9), F32)], 19),
     "GlobalAveragePool": ([((1, 2, 9), F32)], OPSET),
@@ -170,8 +174,9 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
     held = getattr(layer, "weight", None) is not None
     rounding = getattr(layer, "rounding", "half_even") if name != "Resize" else "half_even"
     no_form = name == "QLinearConv" and held and layer.y is None
-    if name in LEFT_OUT or rounding != "half_even" or no_form:
-        why = LEFT_OUT.get(name) or (NO_FORM if no_form else f"ONNX rounds half_even, not {rounding!r}")
+    left_out = HELD if name == "FloatMatMul" and held else LEFT_OUT.get(name)
+    if left_out or rounding != "half_even" or no_form:
+        why = left_out or (NO_FORM if no_form else f"ONNX rounds half_even, not {rounding!r}")
         dims = layer.weight.shape if name == "QLinearConv" else {"FloatConv2d": (1, 2, 4, 4)}.get(name, (2, 2))
         if name == "QLinearConv":
             image = (9,) * (len(dims) - 2)
@@ -179,7 +184,7 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
             dims = (1, *image, ic) if layer.channels_last else (1, ic, *image)
         if name == "QLinearMatMul" and layer.weight is not None:
             dims = (2, 1)
-        spec: Spec = (dims, F32 if name in LEFT_OUT else "int8")
+        spec: Spec = (dims, F32 if left_out else "int8")
         model = of_one(layer, [spec] * (2 if name == "QLinearMatMul" and layer.weight is None else 1))
         with pytest.raises(UnsupportedOperator) as refused:
             save_onnx(model, tmp_path / "m.onnx")
@@ -242,6 +247,15 @@ MORE: dict[str, tuple[Layer, list[Spec], int]] = {
     "sum over all": (layers.Reduce("ReduceSum", None), [((2, 3), F32)], OPSET),
     "Softmax of an axis": (layers.Softmax(0), [((2, 3), F32)], OPSET),
     "MatMul": (layers.FloatMatMul(), [((2, 2, 3), F32), ((3, 4), F32)], OPSET),
+    "FusedMatMul": (
+        layers.FloatMatMul(transpose_b=True, alpha=0.5, runtime_constants=(1,)), [((2, 2, 3), F32), ((2, 4, 3), F32)], OPSET,
+    ),
+    "FusedGemm": (
+        layers.FloatMatMul(activation="Relu", beta=0.5), [((2, 3), F32), ((3, 4), F32), ((4,), F32)], OPSET,
+    ),
+    "weights of 8 bits": (
+        layers.MatMulNBits(20, 5, bits=8, block_size=16), [((3, 20), F32), ((5, 2, 16), "uint8"), ((5, 2), F32)], OPSET,
+    ),
     "codes without a zero point": (layers.QuantizeLinear(dtype="int16"), [((2, 3), F32), ((3,), F32)], 21),
     "plain product of codes": (
         layers.QLinearMatMul(), [*READS["QLinearMatMul"][0][:3], ((2, 4), "int8"), *READS["QLinearMatMul"][0][4:8]], OPSET,

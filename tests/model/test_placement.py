@@ -10,7 +10,7 @@ import pytest
 
 import systolic
 from systolic import Model, Node, QuantParams, layers
-from systolic.layers import Dense, FloatDense, Relu
+from systolic.layers import Dense, FloatMatMul, Relu
 from systolic.model.placement import OffArray, off_array, off_array_lines
 
 F = np.float32
@@ -100,11 +100,11 @@ def test_operators_and_subgraphs_left_to_others(tmp_path: Path) -> None:
 
 
 def test_it_is_in_reports() -> None:
-    model = Model([FloatDense(np.ones((2, 3), F))], inputs={"x": ((1, 2), "float32")})
+    model = Model([FloatMatMul(np.ones((2, 3), F))], inputs={"x": ((1, 2), "float32")})
     summary = model.summary()
     assert [node["node"] for node in summary.to_dict()["off_array"]] == ["t0"]
-    assert "no MAC runs on the array: 1 FloatDense" in summary.html()
-    assert str(summary).startswith("no MAC runs on the array: 1 FloatDense ('t0')")
+    assert "no MAC runs on the array: 1 FloatMatMul" in summary.html()
+    assert str(summary).startswith("no MAC runs on the array: 1 FloatMatMul ('t0')")
     report = systolic.verify(model)
     assert [node["node"] for node in report.to_dict()["off_array"]] == ["t0"]
     assert "no MAC runs on the array" in report._repr_html_()

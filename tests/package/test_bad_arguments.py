@@ -62,7 +62,7 @@ ARRAY, Q = ArrayConfig(2, 2), QuantParams(0.5)
 DENSE = Dense(X, x=Q, w=Q, y=Q)
 SPEC = {"x": ((None, 2), "int8")}
 MODEL = Model([DENSE], inputs=SPEC)
-FLOAT = Model([systolic.layers.FloatDense(np.ones((2, 2), np.float32))], inputs={"x": ((None, 2), "float32")})
+FLOAT = Model([systolic.layers.FloatMatMul(np.ones((2, 2), np.float32))], inputs={"x": ((None, 2), "float32")})
 STATE = SystolicArray(ARRAY).state()
 SIZES = dict(m=1, k=2, n=3, rows=2, cols=2, groups=1, double_buffered=True, accumulator_rows=4)
 COMMON = dict(array=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None)

@@ -14,7 +14,7 @@ from systolic.quant import QuantParams
 P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
 
 EXAMPLES: list[Layer] = [
-    layers.FloatDense(np.float32([[1.5, -2], [0, 3]]), np.float32([1, 2]), relu=True),
+    layers.FloatMatMul(np.float32([[1.5, -2], [0, 3]]), np.float32([1, 2]), activation="Relu"),
     layers.FloatConv2d(
         np.ones((4, 1, 2, 3), np.float32),
         np.ones(4, np.float32),
@@ -60,6 +60,7 @@ EXAMPLES: list[Layer] = [
     layers.Softmax(1, flatten=True),
     layers.LayerNormalization(1, 0.5),
     layers.BatchNormalization(0.5),
+    layers.MatMulNBits(20, 5, bits=4, block_size=16, bias=True, runtime_constants=(1, 2)),
     layers.FloatMatMul(transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0, runtime_constants=(1, 2)),
     layers.MaxPool((2, 3, 4), stride=(2, 1, 1), padding="same", dilation=(1, 2, 1), ceil_mode=True),
     layers.AveragePool(

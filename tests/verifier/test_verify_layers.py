@@ -69,7 +69,7 @@ READS: dict[type[Layer], list[Any]] = {
     layers.FloatConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
     layers.FloatConv2d: [((2, 2, 7, 8), X)],
     layers.FloatConvTranspose: [((2, 4, 2, 2), X), ((4, 3, 2, 3), X), ((6,), X)],
-    layers.FloatDense: [((3, 2), X)],
+    layers.MatMulNBits: [((3, 20), X), ((5, 2, 8), "uint8"), ((10,), X), ((5, 1), "uint8"), ((5,), X)],
     layers.FloatMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
     layers.Gather: [((3, 4), X), np.array([[0, -1], [3, 1]])],
     layers.GlobalAveragePool: [((2, 3, 4, 5), X)],
@@ -144,6 +144,16 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
         yield layers.AveragePool((1,), stride=(4,), padding=padding), [((2, 3, 8), X)]
         yield layers.FloatConv(stride=4, padding=padding), [((2, 3, 8), X), ((4, 3, 1), X)]
     yield layers.Resize("sizes", axes=(1, -2), policy="not_larger"), [((3, 4), X), ints(7, 9)]
+    for bits, packed in ((4, 1), (8, 2)):
+        nbits = layers.MatMulNBits(20, 5, bits=bits, block_size=16)
+        reads: list[Any] = [((2, 3, 20), X), ((5, 2, 2 * bits), "uint8"), ((5, 2), X)]
+        yield nbits, reads
+        yield nbits, [*reads, ((5, packed), "uint8")]
+        yield nbits, [*reads, ((5, 2), "float32")]
+        yield dataclasses.replace(nbits, bias=True), [*reads, ((5,), X)]
+    yield layers.FloatMatMul(np.ones((4, 5)), transpose_a=True, alpha=0.5, runtime_constants=(1,)), [((4, 3), X)]
+    yield layers.FloatMatMul(activation="Relu", runtime_constants=()), [((3, 4), X), ((4, 5), X)]
+    yield layers.FloatMatMul(transpose_b=True, alpha=0.5, runtime_constants=()), [((2, 3, 4), X), ((2, 5, 4), X)]
     yield layers.FloatMatMul(beta=0.0), [((3, 4), X), ((4, 5), X), ((5,), X)]
     yield layers.Binary("Pow"), [((3, 4), X), np.array(3)]
     yield layers.Softmax(-2), None
@@ -240,7 +250,7 @@ def reads_of(layer: Layer) -> list[Any]:
         channels, image = layer.weight.shape[1] * layer.groups, (9, 8, 7)[: layer.weight.ndim - 2]
         return [((2, *image, channels) if layer.channels_last else (2, channels, *image), X)]
     for kind, field, shape in (
-        (layers.Reshape, "shape", (2, 2, 4)), (layers.DequantizeLinear, "x", (4, 3)),
+        (layers.Reshape, "shape", (2, 2, 4)), (layers.FloatMatMul, "weight", (3, 2)), (layers.DequantizeLinear, "x", (4, 3)),
         (layers.QuantizeLinear, "y", (30, 40)),
     ):  # fmt: skip
         if isinstance(layer, kind) and getattr(layer, field) is not None:

@@ -222,6 +222,19 @@ class Operator:
         """Return an input's value; None if it is absent or computed."""
         return self.constants.get(self.inputs[index]) if self.has(index) else None
 
+    def runtime_constants(self, *more: str) -> tuple[int, ...] | None:
+        """Return the inputs that are constant for ONNX Runtime, None if it is not to compute a product.
+
+        It computes those of float32 and `more` types.
+        """
+        graph, read = self.graph, self.given
+        if graph.runtime is None or any(graph.dtypes[name] not in ("float32", *more) for name in read):
+            return None
+        if graph.noted:
+            numbers = graph.runtime.get(self.outputs[0])
+            return None if numbers is None else tuple(numbers)
+        return tuple(i for i, name in enumerate(read) if name in graph.initializers)
+
     def listed(self, name: str, index: int = -1) -> tuple[int, ...] | None:
         """Return a list of integers that an attribute or, in later operator sets, a constant input holds."""
         if index >= 0 and self.has(index):

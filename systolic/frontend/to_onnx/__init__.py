@@ -33,7 +33,6 @@ WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
 
 LEFT_OUT: dict[str, str] = {
     "FloatConv2d": "it holds its weights, a ReLU too: write FloatConv, which reads them, and Relu",
-    "FloatDense": "it holds its weights, a ReLU too: write FloatMatMul, which reads them, Add and Relu",
 }
 """Layers that have no form in ONNX that load_onnx reads as the same layer, and what to write instead."""
 

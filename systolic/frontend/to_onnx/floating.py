@@ -10,22 +10,6 @@ from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.model import Node
 
 
-def _write_matmul(out: Writer, node: Node, layer: Any) -> None:
-    options = {
-        "alpha": layer.alpha if layer.alpha != 1 else None,
-        "beta": layer.beta if layer.beta != 1 else None,
-        "transA": layer.transpose_a or None,
-        "transB": layer.transpose_b or None,
-    }
-    if len(node.inputs) == 2 and all(value is None for value in options.values()):
-        out.node(node, "MatMul", node.inputs)
-        return
-    out.expect_matrices(
-        node, "with a third tensor, a transposed operand, alpha or beta it is a Gemm", *node.inputs[:2]
-    )
-    out.node(node, "Gemm", node.inputs, **options)
-
-
 def _write_conv(out: Writer, node: Node, layer: Any) -> None:
     out.node(node, "Conv", node.inputs, group=layer.groups, **out.window(node))
 
@@ -68,7 +52,6 @@ def _write_onnx_node(out: Writer, node: Node, layer: Any) -> None:
 FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
     "FloatConv": _write_conv,
     "FloatConvTranspose": _write_conv_transpose,
-    "FloatMatMul": _write_matmul,
     "OnnxNode": _write_onnx_node,
 }
 """Writers by the name of the layer's class."""

@@ -4,7 +4,7 @@ from systolic.layers.host.arithmetic import Binary, Cast, Clip, Relu, Unary, Whe
 from systolic.layers.host.convolve import FloatConv, FloatConvTranspose
 from systolic.layers.host.dynamic import DynamicQuantize
 from systolic.layers.host.evaluator import OnnxNode
-from systolic.layers.host.matmul import FloatMatMul
+from systolic.layers.host.matmul import FloatMatMul, MatMulNBits
 from systolic.layers.host.normalize import ArgMax, BatchNormalization, LayerNormalization, Reduce, Softmax
 from systolic.layers.host.op import Op
 from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
@@ -14,7 +14,7 @@ from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalA
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
 from systolic.layers.host.quantize import DequantizeLinear, QuantizeLinear
-from systolic.layers.host.real import FloatConv2d, FloatDense
+from systolic.layers.host.real import FloatConv2d
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
@@ -35,12 +35,12 @@ __all__ = [
     "FloatConv",
     "FloatConv2d",
     "FloatConvTranspose",
-    "FloatDense",
     "FloatMatMul",
     "Gather",
     "GlobalAveragePool",
     "Identity",
     "LayerNormalization",
+    "MatMulNBits",
     "MaxPool",
     "OnnxNode",
     "Op",

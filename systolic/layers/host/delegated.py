@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -27,6 +27,9 @@ class FloatProduct(HostLayer):
 
     runtime_constants: tuple[int, ...] | None
 
+    _last: ClassVar[int] = 2
+    """The number of the last input."""
+
     def __post_init__(self) -> None:
         if self.runtime_constants is None:
             return
@@ -36,7 +39,7 @@ class FloatProduct(HostLayer):
                 f"{_check.kind(self.runtime_constants)}"
             )
         numbers = {
-            _check.integer(number, "runtime_constants", minimum=0, maximum=2)
+            _check.integer(number, "runtime_constants", minimum=0, maximum=self._last)
             for number in self.runtime_constants
         }
         object.__setattr__(self, "runtime_constants", tuple(sorted(numbers)))
@@ -48,29 +51,47 @@ class FloatProduct(HostLayer):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the product."""
-        return self._applied(inputs, self.runtime_constants)
+        return self._applied(self._whole(inputs), self.runtime_constants, inputs)
 
     def evaluate_constants(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the product of constants, as ONNX Runtime folds them: it packs none of them."""
-        return self._applied(inputs, None if self.runtime_constants is None else ())
+        return self._applied(self._whole(inputs), None if self.runtime_constants is None else (), inputs)
 
-    def _applied(self, inputs: Sequence[np.ndarray], constants: tuple[int, ...] | None) -> np.ndarray:
+    def _held(self) -> tuple[np.ndarray, ...]:
+        """Return the arrays that are held, as inputs behind those that are read."""
+        return ()
+
+    def _whole(self, inputs: Sequence[Any], of: Callable[[np.ndarray], Any] = np.asarray) -> list[Any]:
+        """Return inputs, or what is said of them, and the same of what is held."""
+        return [*inputs, *map(of, self._held())]
+
+    def _applied(
+        self,
+        inputs: Sequence[np.ndarray],
+        constants: tuple[int, ...] | None,
+        read: Sequence[np.ndarray],
+    ) -> np.ndarray:
+        shape: Any = self.output_shape(*(array.shape for array in read))
+        dtype: Any = self.output_dtype(*(array.dtype.name for array in read))
         shapes = [array.shape for array in inputs]
-        shape: Any = self.output_shape(*shapes)
-        dtype: Any = self.output_dtype(*(array.dtype.name for array in inputs))
         empty = any(0 in sizes for sizes in shapes)
-        if constants is None or dtype != "float32" or empty or not session.installed():
+        operator = self._operator(inputs)
+        if constants is None or dtype != "float32" or empty or operator is None or not session.installed():
             return self._exact(inputs, shape, dtype)
-        arrays = [np.asarray(array, np.float32, order="C") for array in inputs]
+        arrays = [np.asarray(a, a.dtype.newbyteorder("="), order="C") for a in inputs]
         quick = math.prod(shape) * self.terms(shapes) <= _QUICK_MACS
-        made = self._session(inputs, arrays, constants)
+        made = self._session(operator, inputs, arrays, constants)
         feeds = {f"i{i}": array for i, array in enumerate(arrays) if i not in constants}
         with session.naming(self.kind, session.ONNX_RUNTIME):
             (y,) = session.run(made, feeds, ["y"], quick=quick)
         return np.asarray(y)
 
     def _session(
-        self, inputs: Sequence[np.ndarray], arrays: Sequence[np.ndarray], constants: tuple[int, ...]
+        self,
+        operator: tuple[str, dict[str, Any]],
+        inputs: Sequence[np.ndarray],
+        arrays: Sequence[np.ndarray],
+        constants: tuple[int, ...],
     ) -> Any:
         """Return a session whose constants are these; keep it if they are read-only.
 
@@ -80,11 +101,14 @@ class FloatProduct(HostLayer):
         held = {i: inputs[i] for i in constants if i < len(inputs)}
         names = [f"i{i}" for i in range(len(inputs))]
         # Padding "same" depends on the sizes.
-        node = *self._operator(inputs), names, [*held]
+        # ONNX Runtime must know the length of a bias.
+        sizes = [a.shape if i > 1 and a.ndim == 1 else None for i, a in enumerate(arrays)]
+        kinds = {name: (array.dtype, shape) for name, array, shape in zip(names, arrays, sizes, strict=True)}
+        node = *operator, self._names(names), [*held], kinds
         kept = self.__dict__.get("_kept")
         if kept is not None and kept[0] == node and all(kept[1][i] is array for i, array in held.items()):
             return kept[2]
-        made = session.create_node(*node[:3], {names[i]: arrays[i] for i in held})
+        made = session.create_node(*node[:3], {names[i]: arrays[i] for i in held}, kinds)
         if not any(array.flags.writeable for array in held.values()):
             self.__dict__["_kept"] = node, held, made
         return made
@@ -93,9 +117,13 @@ class FloatProduct(HostLayer):
         """Return the fields: a session cannot be copied or pickled; it is created again when needed."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
-    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
-        """Return the ONNX operator and its attributes."""
+    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]] | None:
+        """Return the ONNX operator, its domain before a dot, and its attributes; None if there is none."""
         raise NotImplementedError
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        """Return the names of inputs as the operator takes them, "" for those left out."""
+        return list(names)
 
     def terms(self, shapes: Sequence[Shape]) -> int:
         """Return how many products are summed for an output."""
@@ -104,3 +132,32 @@ class FloatProduct(HostLayer):
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
         """Return the product, in float64 and rounded once."""
         raise NotImplementedError
+
+
+def put_weights(layer: Any, *, axes: str, output_axis: int) -> None:
+    """Put weights and bias into their stored form: float32, read-only."""
+    kind, ndim = type(layer).__name__, axes.count(",") + 1
+    weight = _reals(layer.weight, f"{kind}: weight")
+    if weight.ndim != ndim or 0 in weight.shape:
+        raise ValueError(f"{kind}: weight must be {axes}, none of them 0, not {_check.shape(weight.shape)}")
+    object.__setattr__(layer, "weight", weight)
+    if layer.bias is not None:
+        bias = _reals(layer.bias, f"{kind}: bias")
+        if bias.shape != (weight.shape[output_axis],):
+            raise ValueError(
+                f"{kind}: bias must have one value per output channel, ({weight.shape[output_axis]},), "
+                f"not {_check.shape(bias.shape)}"
+            )
+        object.__setattr__(layer, "bias", bias)
+
+
+def _reals(values: Any, name: str) -> np.ndarray:
+    array = _check.as_array(values, name)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floats, not {array.dtype}")
+    with np.errstate(over="ignore"):
+        result = np.array(array, np.float32, order="C")
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name} must be finite in float32; it holds NaN, infinity or too large a number")
+    result.flags.writeable = False
+    return result

@@ -9,66 +9,11 @@ import numpy as np
 
 from systolic import _check
 from systolic._memory import require_array
-from systolic.layers import parameters
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import axes_of, conv_window
 from systolic.layers.geometry import Sizes, Window, put_window
 from systolic.layers.host._inputs import expect_dtype, take
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FloatDense(HostLayer):
-    """A float fully connected layer, ``y = x @ weight + bias``, on the host.
-
-    Parameters
-    ----------
-    weight : ndarray of float, (K, N)
-        Finite; kept as float32.
-    bias : ndarray of float, (N,), optional
-    relu : bool
-        Whether negative results become 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the weights are not finite floats or lengths do not fit.
-
-    Notes
-    -----
-    What :func:`systolic.quantize_model` makes a :class:`Dense` of. Summed in float64 and rounded to
-    float32 once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from systolic.layers import FloatDense
-    >>> FloatDense(np.eye(2), np.array([0.5, -2]), relu=True).apply(np.float32([[1, 1]]))
-    array([[1.5, 0. ]], dtype=float32)
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray | None = None
-    relu: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _put_weights(self, ndim=2, axes="(K, N)", output_axis=1)
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (..., N) for (..., K)."""
-        return parameters.dense_shape(self, *take(self, shapes))
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return "float32", the input's type."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, ("float32",))
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the product of x, (..., K), and the weights."""
-        (x,) = take(self, inputs)
-        self.output_shape(x.shape)
-        self.output_dtype(x.dtype.name)
-        with np.errstate(all="ignore"):
-            return _finish(self, x.astype(np.float64) @ self.weight.astype(np.float64), axis=-1)
+from systolic.layers.host.delegated import put_weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,7 +59,8 @@ class FloatConv2d(HostLayer):
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        _put_weights(self, ndim=4, axes="(oc, ic // groups, kh, kw)", output_axis=0)
+        put_weights(self, axes="(oc, ic // groups, kh, kw)", output_axis=0)
+        object.__setattr__(self, "relu", _check.flag(self.relu, "relu"))
         put_window(self, 2)
         object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
         if len(self.weight) % self.groups:
@@ -157,36 +103,6 @@ class FloatConv2d(HostLayer):
                     part = images[..., from_rows, from_cols]
                     sums[..., rows, cols] += np.einsum("bgihw,goi->bgohw", part, weight[..., row, col])
             return _finish(self, sums.reshape(len(x), oc, *win.out), axis=1)
-
-
-def _put_weights(layer: Any, *, ndim: int, axes: str, output_axis: int) -> None:
-    """Put weights, bias and relu into their stored form: float32, read-only."""
-    kind = type(layer).__name__
-    weight = _reals(layer.weight, f"{kind}: weight")
-    if weight.ndim != ndim or 0 in weight.shape:
-        raise ValueError(f"{kind}: weight must be {axes}, none of them 0, not {_check.shape(weight.shape)}")
-    object.__setattr__(layer, "weight", weight)
-    if layer.bias is not None:
-        bias = _reals(layer.bias, f"{kind}: bias")
-        if bias.shape != (weight.shape[output_axis],):
-            raise ValueError(
-                f"{kind}: bias must have one value per output channel, ({weight.shape[output_axis]},), "
-                f"not {_check.shape(bias.shape)}"
-            )
-        object.__setattr__(layer, "bias", bias)
-    object.__setattr__(layer, "relu", _check.flag(layer.relu, "relu"))
-
-
-def _reals(values: Any, name: str) -> np.ndarray:
-    array = _check.as_array(values, name)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} must hold floats, not {array.dtype}")
-    with np.errstate(over="ignore"):
-        result = np.array(array, np.float32, order="C")
-    if not np.isfinite(result).all():
-        raise ValueError(f"{name} must be finite in float32; it holds NaN, infinity or too large a number")
-    result.flags.writeable = False
-    return result
 
 
 def _finish(layer: Any, sums: np.ndarray, axis: int) -> np.ndarray:

@@ -54,38 +54,48 @@ def installed() -> bool:
 
 
 def create_node(
-    operator: str, attributes: Mapping[str, Any], reads: Sequence[str], constants: Mapping[str, np.ndarray]
+    operator: str,
+    attributes: Mapping[str, Any],
+    reads: Sequence[str],
+    constants: Mapping[str, np.ndarray],
+    kinds: Mapping[str, tuple[np.dtype, tuple[int, ...] | None]],
 ) -> Any:
-    """Return a session of a standard operator that writes "y", all tensors float32.
+    """Return a session of an operator that writes "y", of float32.
 
     Parameters
     ----------
     operator : str
+        Its domain before a dot, if it is not a standard one.
     attributes : mapping
     reads : sequence of str
-        Names of its inputs.
+        Names of its inputs, "" for those left out.
     constants : mapping of str to ndarray
         Inputs that are initializers. The session may read their memory at any time.
+    kinds : mapping of str to (dtype, tuple of int or None)
+        Types and shapes of the inputs; None is any shape.
     """
     onnx, helper = _onnx(), _onnx().helper
-    kind = onnx.TensorProto.FLOAT
+    domain, _, name = operator.rpartition(".")
+    types = {tensor: helper.np_dtype_to_tensor_dtype(dtype) for tensor, (dtype, _) in kinds.items()}
     # The data of initializers is given apart: a message has 2 GiB at most, and would be one more copy.
     initializers = [
         onnx.TensorProto(
-            name=name, data_type=kind, dims=value.shape, data_location=onnx.TensorProto.EXTERNAL,
+            name=tensor, data_type=types[tensor], dims=value.shape, data_location=onnx.TensorProto.EXTERNAL,
             external_data=[onnx.StringStringEntryProto(key="location", value="memory")],
         )
-        for name, value in constants.items()
+        for tensor, value in constants.items()
     ]  # fmt: skip
-    inputs = [helper.make_tensor_value_info(name, kind, None) for name in reads if name not in constants]
+    read = [name for name in reads if name and name not in constants]
+    inputs = [helper.make_tensor_value_info(name, types[name], kinds[name][1]) for name in read]
     graph = helper.make_graph(
-        [helper.make_node(operator, reads, ["y"], **attributes)],
+        [helper.make_node(name, reads, ["y"], domain=domain, **attributes)],
         "node",
         inputs,
-        [helper.make_tensor_value_info("y", kind, None)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
         initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return create(model.SerializeToString(), operator, constants)
 
 

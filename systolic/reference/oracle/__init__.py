@@ -55,7 +55,6 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "FloatConv": convolutions.float_conv,
     "FloatConv2d": convolutions.float_conv_2d,
     "FloatConvTranspose": convolutions.conv_transpose,
-    "FloatDense": products.float_dense,
     "FloatMatMul": products.float_matmul,
     "Gather": shapes.gather,
     "GlobalAveragePool": pools.global_average_pool,
@@ -63,6 +62,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "LayerNormalization": normalizations.layer_normalization,
     "MatMulInteger": products.matmul_integer,
     "MatMulIntegerToFloat": products.matmul_integer_to_float,
+    "MatMulNBits": products.matmul_nbits,
     "MaxPool": pools.max_pool,
     "Op": contrib.op,
     "Pad": shapes.pad,
@@ -97,7 +97,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 
 ROUNDED: frozenset[str] = frozenset(
     {
-        "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatDense", "FloatMatMul",
+        "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatMatMul", "MatMulNBits",
         "GlobalAveragePool", "LayerNormalization", "Softmax",
         "ReduceMean", "ReduceProd", "ReduceSum", "Pow", *elementwise.REAL_FUNCTIONS,
         "Attention", "BiasGelu", "EmbedLayerNormalization", "QAttention", "SkipLayerNormalization",
@@ -135,11 +135,18 @@ def summation_bound(layer: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
     However k products and what is added to them are summed, each of at most k + 4 roundings is 2^-24 of a
     partial sum, which the sum of magnitudes bounds; where terms cancel this is far more than the result.
     """
+    bare = SimpleNamespace(**{f.name: getattr(layer, f.name) for f in fields(layer)})
+    kind = type(layer).__name__
+    if kind == "MatMulNBits":
+        weights = products.nbits_weights(layer, *inputs[1:])
+        inputs, kind = [inputs[0], weights, *(inputs[-1:] if layer.bias else ())], "FloatMatMul"
+        bare = SimpleNamespace(alpha=1.0, beta=1.0)
+    elif kind == "FloatMatMul" and layer.weight is not None:
+        inputs = [inputs[0], layer.weight, *([] if layer.bias is None else [layer.bias])]
     x, w = inputs[:2]
     k = math.prod(w.shape[1:]) if hasattr(layer, "groups") else products.operands(layer, x, w)[0].shape[-1]
-    bare = SimpleNamespace(**{f.name: getattr(layer, f.name) for f in fields(layer)})
-    if hasattr(bare, "alpha"):
-        bare.alpha, bare.beta = abs(bare.alpha), abs(bare.beta)
+    if kind == "FloatMatMul":
+        bare.alpha, bare.beta, bare.weight, bare.activation = abs(bare.alpha), abs(bare.beta), None, None
     with np.errstate(all="ignore"):
-        magnitudes = ORACLES[type(layer).__name__](bare, *(np.abs(a).astype(np.float64) for a in inputs))
+        magnitudes = ORACLES[kind](bare, *(np.abs(a).astype(np.float64) for a in inputs))
     return np.asarray((k + 4) * 2.0**-24 * magnitudes)

@@ -120,8 +120,9 @@ def _real(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.swapaxes(turned, -1, -2)
 
 
-def float_matmul(layer: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> np.ndarray:
+def float_matmul(layer: Any, a: np.ndarray, *rest: np.ndarray) -> np.ndarray:
     """ONNX MatMul, and Gemm: ``alpha * a @ b + beta * c``; a beta of 0 leaves c out, its infinities too."""
+    b, c = (*(rest if layer.weight is None else (layer.weight, layer.bias)), None)[:2]
     y = _shaped(_real, *operands(layer, a, b))
     if a.dtype.kind == "f":
         y = y * layer.alpha
@@ -129,11 +130,29 @@ def float_matmul(layer: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray | None 
             y = y + layer.beta * c.astype(np.float64)
     elif c is not None:
         y = y + c.astype(np.int64)
-    return np.asarray(y).astype(a.dtype)
+    y = np.asarray(y).astype(a.dtype)
+    return y if layer.activation is None else rectified(y)
 
 
-def float_dense(layer: Any, x: np.ndarray) -> np.ndarray:
-    """Return a float product with the layer's weights."""
-    y = _shaped(_real, x, layer.weight)
-    y = (y if layer.bias is None else y + layer.bias).astype(F32)
-    return rectified(y) if layer.relu else y
+def matmul_nbits(layer: Any, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+    """com.microsoft MatMulNBits: a product with the weights that its blocks stand for, and a bias."""
+    y = _shaped(_real, x, nbits_weights(layer, *rest))
+    return (y + rest[-1] if layer.bias else y).astype(F32)
+
+
+def nbits_weights(layer: Any, w: np.ndarray, scales: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+    """Return the weights (K, N) of a MatMulNBits, looked up one by one: ``f32(f32(q - z) * s)``."""
+    row, column = np.indices((layer.k, layer.n), sparse=True)
+    block, each = row // layer.block_size, 8 // layer.bits
+
+    def of_column(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return one of the numbers of each column; integers are packed, the first in the low bits."""
+        if values.dtype == F32:
+            return values.reshape(layer.n, -1)[column, place]
+        packed = values.reshape(layer.n, -1)[column, place // each].astype(np.int64)
+        return packed // 2 ** (place % each * layer.bits) % 2**layer.bits
+
+    zero: Any = np.full((), 2 ** (layer.bits - 1))
+    for given in rest[: len(rest) - layer.bias]:
+        zero = of_column(given, block)
+    return (of_column(w, row).astype(F32) - zero.astype(F32)) * of_column(scales, block)
