@@ -17,7 +17,7 @@ _FLOAT = (
     layers.FloatConv, layers.FloatConv2d, layers.FloatConvTranspose, layers.FloatMatMul, layers.MatMulNBits,
 )  # fmt: skip
 
-# Delegated operators that multiply matrices.
+# Operators that multiply matrices, delegated or on the host.
 _MULTIPLIES = (
     "Attention", "Bilinear", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "DynamicQuantizeLSTM",
     "DynamicQuantizeMatMul", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM",
@@ -79,7 +79,8 @@ def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]
     layer = node.layer
     if isinstance(layer, ArrayLayer):
         return "its product is empty"
-    if not isinstance(layer, _FLOAT):
+    floats = isinstance(layer, _FLOAT) or (isinstance(layer, layers.Op) and layer.kind in _MULTIPLIES)
+    if not floats:
         return f"computed by {layer.delegate}" if layer.delegate is not None and _multiplies(layer) else None
     for tensor in node.inputs[:2]:
         codes = _codes_before(tensor, known, writers)

@@ -261,3 +261,24 @@ def test_drawn_inputs_fit(tmp_path: Path) -> None:
     found = {name: found[name] for name in NAMES if name in found}
     graph, _ = lstm(found, attributes, ("x", "sequence_lens"))
     assert systolic.verify(om.save(om.typed(graph), tmp_path)).passed
+
+
+@pytest.mark.parametrize("per_channel", (False, True))
+@pytest.mark.parametrize("dtype", ("QInt8", "QUInt8"))
+def test_what_quantize_dynamic_writes(dtype: str, per_channel: bool, tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    rng = np.random.default_rng(0)
+    shapes = {"w": (2, 32, 6), "r": (2, 32, 8), "b": (2, 64), "m": (8, 5)}
+    constants = {name: rng.normal(size=shape).astype(F) for name, shape in shapes.items()}
+    nodes = [
+        om.node("LSTM", ["x", "w", "r", "b"], ["y", "h"], hidden_size=8, direction="bidirectional"),
+        om.node("MatMul", ["h", "m"], "z"),
+    ]
+    graph = om.typed(om.model(nodes, {"x": ("float32", ("t", 1, 6))}, ["z"], constants, opset=17))
+    path = tmp_path / "quantized.onnx"
+    kind = getattr(quantization.QuantType, dtype)
+    quantization.quantize_dynamic(om.save(graph, tmp_path), path, per_channel=per_channel, weight_type=kind)
+    x = rng.normal(size=(7, 1, 6)).astype(F)
+    run = systolic.run(systolic.load_onnx(path), x, mode="wavefront")
+    assert [layer.products for layer in run.layers if layer.products] == [16, 1]
+    np.testing.assert_array_equal(run.outputs["z"], theirs(path, {"x": x})[0])

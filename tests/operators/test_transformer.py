@@ -256,3 +256,9 @@ def test_fields_of_attention_that_do_not_fit_are_refused() -> None:
         QAttention(2, given=("past", "mask_index"))
     with pytest.raises(TypeError, match="x must hold uint8, not int8"):
         QAttention(2).output_dtype("int8", "int8", "float32", "float32", "float32")
+
+
+def test_why_attention_is_off_the_array(tmp_path: Path) -> None:
+    model = systolic.load_onnx(om.save(case("Attention", 0)[0], tmp_path))
+    (node,) = systolic.summary(model).off_array
+    assert (node.layer, node.reason) == ("Attention", "its operands are float32: quantize the model first")
