@@ -72,8 +72,8 @@ class QAttention(ArrayLayer):
         _check.flag(self.unidirectional, "unidirectional")
         for name in ("mask_filter_value", "scale"):
             object.__setattr__(self, name, float(np.float32(_check.real(getattr(self, name), name))))
-        if not _check.is_listed(self.given):
-            raise TypeError(f"given must be a sequence, not {_check.kind(self.given)}")
+        if not _check.is_listed(self.given) or not all(isinstance(name, str) for name in self.given):
+            raise TypeError(f"given must be a sequence of names, not {_check.kind(self.given)}")
         object.__setattr__(self, "given", tuple(self.given))
         if self.given != tuple(name for name in _OPTIONAL if name in self.given):
             raise ValueError(f"given must be some of {', '.join(_OPTIONAL)}, in this order, not {self.given}")

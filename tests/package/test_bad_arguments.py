@@ -27,6 +27,7 @@ from systolic import (
     ArrayConfig,
     Gemm,
     MachineConfig,
+    MemoryConfig,
     Model,
     Node,
     QuantParams,
@@ -124,6 +125,13 @@ CALLS: dict[str, Call] = {
     "ArrayConfig": (
         ArrayConfig,
         dict(rows=2, cols=2, accumulator_rows=4, double_buffered=True, activation_dtype="int8", weight_dtype="int8"),
+    ),
+    "MemoryConfig": (
+        MemoryConfig,
+        dict(
+            weight_bytes=64, weight_bytes_per_second=9, unified_buffer_rows=8, host_rows=8, host_bytes_per_second=9,
+            fifo_tiles=4, lanes=2, width_factors=(1, 2, 4),
+        ),
     ),
     "MachineConfig": (MachineConfig, dict(array=ARRAY, clock_mhz=700)),
     "MachineConfig.seconds": (MachineConfig(ARRAY).seconds, dict(cycles=1)),
