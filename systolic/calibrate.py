@@ -39,7 +39,7 @@ def quantize_model(
     Parameters
     ----------
     model : Model, or iterable of Node or Layer
-        Of :class:`FloatMatMul`, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
+        Of :class:`FloatMatMul` with a weight, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
         :class:`MaxPool`, ``Binary("Add")``, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
         :class:`Identity`, on float32. Bare layers read one after the other, the first the input "x".
     calibration : ndarray or mapping of str to ndarray of float, (samples, ...)
@@ -75,7 +75,7 @@ def quantize_model(
     ``rne(qmin - low / scale)``. Weights are symmetric, ``scale = max |w| / 127``, or more where a
     bias, in int32 units of ``x.scale * w.scale``, would not fit beside the products. A Relu behind
     a layer of one reader costs nothing: the range then begins at 0, and saturation does it. A last
-    :class:`FloatMatMul` without relu is not requantized: its sums are scaled to float32.
+    :class:`FloatMatMul` without an activation is not requantized: its sums are scaled to float32.
 
     The other way is ONNX Runtime's tool, on a float ONNX model::
 
@@ -118,15 +118,14 @@ def quantize_model(
 
 def _check_model(model: Model) -> None:
     for node in model.nodes:
-        kind = node.layer.kind
         layer: Any = node.layer
-        known = kind in (*_KEEP, *_OWN) and getattr(layer, "y", None) is None
-        if isinstance(layer, FloatMatMul):  # what a fully connected layer is
-            plain = FloatMatMul(layer.weight, layer.bias, activation=layer.activation)
-            known = layer.weight is not None and layer == plain
+        held = getattr(layer, "weight", ()) is not None and getattr(layer, "shape", ()) is not None
+        known = held and layer.kind in (*_KEEP, *_OWN) and getattr(layer, "y", None) is None
+        if isinstance(layer, FloatMatMul):  # nothing but a fully connected layer
+            known = known and layer == FloatMatMul(layer.weight, layer.bias, activation=layer.activation)
         if not known:
             raise TypeError(
-                f"node {node.name!r} is a {kind}; quantize_model takes the float layers "
+                f"node {node.name!r} is a {layer.kind}; quantize_model takes the float layers "
                 f"{', '.join(sorted((*_KEEP, *_OWN)))}"
             )
     for name, spec in model.inputs.items():
@@ -250,11 +249,10 @@ def _activation_params(low: float, high: float, dtype: str) -> QuantParams:
 
 
 def _quantized_weights(
-    layer: FloatMatMul | FloatConv2d, x: QuantParams, axis: int, per_channel: bool
+    layer: Any, x: QuantParams, axis: int, per_channel: bool
 ) -> tuple[np.ndarray, QuantParams, np.ndarray | None]:
     """Return weight codes, their parameters and the bias in units of both scales."""
-    held: Any = layer
-    weight = held.weight.astype(np.float64)
+    weight = layer.weight.astype(np.float64)
     others = tuple(a for a in range(weight.ndim) if a != axis)
     scale = np.abs(weight).max(axis=others) / 127
     bias = None if layer.bias is None else layer.bias.astype(np.float64)

@@ -370,6 +370,19 @@ def test_other_layers_are_named() -> None:
         quantize_model([Node(systolic.layers.QuantizeLinear(q), ("x",), "y", "coded")], X)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [FloatMatMul(), FloatMatMul(np.ones((3, 3)), alpha=0.5), systolic.layers.Reshape()],
+    ids=["read weights", "a factor", "a read shape"],
+)
+def test_what_the_layers_read_is_not_quantized(layer: Any) -> None:
+    reads = ("x",) if layer.inputs == 1 else ("x", "c")
+    node = Node(layer, reads, "y", "other")
+    model = Model([node], inputs={"x": ((4, 3), "float32")}, constants={"c": np.ones((3, 3), F)} if reads[1:] else {})
+    with pytest.raises(TypeError, match="^node 'other' is a (FloatMatMul|Reshape); quantize_model takes"):
+        quantize_model(model, X)
+
+
 # Against ONNX Runtime
 
 

@@ -280,8 +280,8 @@ def _read_quantize(op: Any) -> Any:
     op.only("axis", "block_size", "output_dtype", "precision", "saturate")
     wanted = op.attribute("output_dtype", 0)
     if wanted and wanted not in _CODES:
-        name = _NAMES.get(wanted, wanted)
-        raise op.refuse(f"output_dtype {name}; supported are {', '.join(_CODES.values())}")
+        name = f" ({_NAMES[wanted]})" if wanted in _NAMES else ""
+        raise op.refuse(f"output_dtype {wanted}{name}; supported are {', '.join(_CODES.values())}")
     precision = op.attribute("precision", 0)
     if precision not in (0, _FLOAT, _FLOAT16):
         raise op.refuse(f"precision {precision}; supported are float32 and float16")
