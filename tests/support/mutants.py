@@ -467,6 +467,14 @@ MUTANTS = (
         stages=("cycles",),
     ),
     Mutant(
+        "the forget gate of an LSTM takes the sums of the output gate",
+        (
+            Change("layers/recurrent.py", "sums_i, sums_o, sums_f, sums_g = (", "sums_i, sums_f, sums_o, sums_g = ("),
+        ),
+        stages=("finish",),
+        cases=48,
+    ),
+    Mutant(
         "one cycle too few in closed form",
         (
             Change(
