@@ -146,9 +146,9 @@ class Layer:
 
     def __post_init__(self) -> None:
         for f in fields(self):  # type: ignore[arg-type]
-            kind, _, optional = str(f.type).partition(" | ")
+            kind = str(f.type).removesuffix(" | None")
             check, value = f.metadata.get("check", _FORMS.get(kind)), getattr(self, f.name)
-            if check is not None and not (value is None and optional == "None"):
+            if check is not None and (value is not None or kind == f.type):
                 object.__setattr__(self, f.name, check(value, f.name))
 
     @property

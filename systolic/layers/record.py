@@ -71,8 +71,6 @@ class OperatorRecord:
         Attributes that are not written where they have their default.
     params : tuple of str
         Fields with the scale and zero point of each input, which follow it, and last of the output.
-    reads : int, optional
-        How many of the inputs the layer reads; all that are given if None.
     read, write : function, optional
         ``read(op)`` and ``write(out, node, layer)`` of operators whose attributes are not just fields; they
         may call :meth:`read_fields` and :meth:`write_fields`.
@@ -96,7 +94,6 @@ class OperatorRecord:
     delegated: Callable[[Any], bool] | None = None
     terse: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
-    reads: int | None = None
     read: Callable[[Any], Any] | None = None
     write: Callable[[Any, Any, Any], None] | None = None
     kernel: Callable[..., Any] | None = None
@@ -162,7 +159,7 @@ class OperatorRecord:
     def _read_inputs(self, op: Any) -> tuple[str, ...]:
         for _, place in self.became_inputs.values():  # a constant list is a field
             return op.inputs[: place + 1] if op.computed(place) else op.inputs[:place]
-        return op.inputs[: self.reads]
+        return op.given
 
     def write_node(self, out: Any, node: Any, layer: Any) -> None:
         """Write a layer as a node of the operator."""

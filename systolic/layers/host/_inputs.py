@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Layer, Shape, integers
+from systolic.layers.base import Layer, Shape
 from systolic.layers.base import expect_dtype as expect_dtype
 from systolic.layers.base import integer_list as integer_list
 
@@ -86,14 +86,6 @@ def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> N
             raise TypeError(
                 f"{type(layer).__name__} takes {name} of int64 or int32, not {np.dtype(dtype).name}"
             )
-
-
-def axes_field(layer: Any, name: str, minimum: int | None = None) -> None:
-    """Put a field that is None or a list of integers into its stored form, a tuple."""
-    value = getattr(layer, name)
-    if value is None:
-        return
-    object.__setattr__(layer, name, integers(value, name, minimum))
 
 
 def lowest(dtype: np.dtype) -> float | int:

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import expect_dtype, take
 from systolic.layers.record import OperatorRecord
 from systolic.quant import quantize_linear
 
@@ -41,21 +40,16 @@ class DynamicQuantize(HostLayer):
 
     outputs: ClassVar[int] = 3
 
-    def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Return the shapes of the codes, the scale and the zero point."""
-        (shape,) = take(self, shapes)
-        return tuple(shape), (), ()
+    types: ClassVar[tuple[str, ...]] = ("float32",)
 
-    def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
-        """Return the types of the codes, the scale and the zero point; the input is float32."""
-        (dtype,) = take(self, dtypes)
-        expect_dtype(self, dtype, ("float32",))
+    def _shape(self, shape: Shape) -> tuple[Shape, ...]:
+        return shape, (), ()
+
+    def _dtype(self, dtype: str) -> tuple[str, ...]:
+        super()._dtype(dtype)
         return "uint8", "float32", "uint8"
 
-    def apply(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the codes of x, an ndarray of float32 of any shape, the scale and the zero point."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype.name)
+    def _kernel(self, shapes: tuple[Shape, ...], x: np.ndarray) -> tuple[np.ndarray, ...]:
         params = range_parameters(x)
         return quantize_linear(x, *params), *params
 
@@ -77,7 +71,6 @@ OPERATORS = (
         help="Quantize to uint8 with a scale and zero point computed from the values.",
         layers=(DynamicQuantize,),
         outputs=("y", "scale", "zero_point"),
-        reads=1,
         since=11,
     ),
 )

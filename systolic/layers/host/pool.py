@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check, _host
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers.base import HostLayer, Shape, integers
 from systolic.layers.geometry import Pair, Window, put_window, window
-from systolic.layers.host._inputs import axes_field, expect_dtype, lowest, take
+from systolic.layers.host._inputs import lowest
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.record import REQUIRED, OperatorRecord
@@ -38,7 +38,7 @@ class Pool(HostLayer):
     def __post_init__(self) -> None:
         if self.kernel is None:
             raise TypeError("kernel must be a sequence of integers, one per axis of the window, not None")
-        axes_field(self, "kernel", minimum=1)
+        object.__setattr__(self, "kernel", integers(self.kernel, "kernel", 1))
         if not self.kernel:
             raise ValueError("kernel must have at least one size, one per axis of the window")
         put_window(self, len(self.kernel))
@@ -49,18 +49,14 @@ class Pool(HostLayer):
                 f"padding must be smaller than the kernel {self.kernel}, not {self.padding}; pad the "
                 "input itself where windows wholly outside it are meant"
             )
-        held = {f.name for f in fields(self)}
-        for name in held & {"ceil_mode", "count_include_pad", "channels_last"}:
-            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
+        super().__post_init__()
 
     @property
     def _first(self) -> int:
         """The first axis of the window."""
         return 1 if self.channels_last else 2
 
-    def output_shape(self, *shapes: Shape) -> Any:
-        """Return the input's shape with the number of windows along each axis."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Any:
         return self._outputs(shape, self._window(shape))
 
     def _outputs(self, shape: Shape, win: Window) -> Shape:
@@ -146,6 +142,8 @@ class MaxPool(Pool):
     (array([[[3, 4, 9]]], dtype=int8), array([[[0, 2, 5]]]))
     """
 
+    types: ClassVar[tuple[str, ...]] = (*FLOATS, "int8", "uint8")
+
     dilation: int | Sequence[int] | None = field(default=None, kw_only=True)
     channels_last: bool = field(default=False, kw_only=True)
     indices: str | None = field(default=None, kw_only=True)
@@ -162,25 +160,19 @@ class MaxPool(Pool):
         """2 with `indices`, else 1."""
         return 1 if self.indices is None else 2
 
-    def output_shape(self, *shapes: Shape) -> Any:
-        """Return the input's shape with the number of windows along each axis; twice with `indices`."""
-        shape = super().output_shape(*shapes)
-        return shape if self.indices is None else (shape, shape)
+    def _shape(self, shape: Shape) -> Any:
+        outputs = super()._shape(shape)
+        return outputs if self.indices is None else (outputs, outputs)
 
-    def output_dtype(self, *dtypes: str) -> Any:
-        """Return the input's type; with `indices` "int64" too."""
-        (dtype,) = take(self, dtypes)
-        name = expect_dtype(self, dtype, (*FLOATS, "int8", "uint8"))
-        return name if self.indices is None else (name, "int64")
+    def _dtype(self, dtype: str) -> Any:
+        super()._dtype(dtype)
+        return dtype if self.indices is None else (dtype, "int64")
 
-    def apply(self, *inputs: np.ndarray) -> Any:
-        """Return the maxima of x, (batch, channels, ...) or (batch, ..., channels); and their places."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
+    def _kernel(self, shape: Any, x: np.ndarray) -> Any:
         win = self._window(x.shape)
         if self.indices is not None:
-            return self._with_places(x, win)
-        shape, rank = self._outputs(x.shape, win), len(win.out)
+            return self._with_places(shape[0], x, win)
+        rank = len(win.out)
         if rank == 2 and not self.channels_last and x.dtype.char in "bB" and x.flags.c_contiguous:
             out = np.empty(shape, x.dtype)
             _host.max_pool(x, out, win.kernel, win.stride, win.dilation, win.before, threads=thread_count())
@@ -197,8 +189,8 @@ class MaxPool(Pool):
         # Use larger parts for channels that are innermost: they are better not split.
         return by_parts(largest, shape, x.dtype, x, axes, moved=self.channels_last)
 
-    def _with_places(self, x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray]:
-        size, shape = x.shape[2:], self._outputs(x.shape, win)
+    def _with_places(self, shape: Shape, x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray]:
+        size = x.shape[2:]
         places = np.arange(math.prod(size)).reshape(size, order="C" if self.indices == "row" else "F")
         planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(size)) * math.prod(size)
         # Padding has no place, and is never larger.
@@ -238,20 +230,14 @@ class AveragePool(Pool):
     array([[[3. , 3.5]]], dtype=float32)
     """
 
+    types: ClassVar[tuple[str, ...]] = FLOATS
+
     dilation: int | Sequence[int] | None = field(default=None, kw_only=True)
     count_include_pad: bool = field(default=False, kw_only=True)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, FLOATS)
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         win = self._window(x.shape)
-        shape, rank = self._outputs(x.shape, win), len(win.out)
+        rank = len(win.out)
         # Elements that "same" crops at the end are reached by windows of `ceil_mode` alone.
         ends = [size + after for size, (_, after) in zip(win.image, win.pads, strict=True)]
         inner = win._replace(image=tuple(map(min, win.image, ends)))
@@ -265,8 +251,7 @@ class AveragePool(Pool):
             sums = add_up(part, np.zeros((*part.shape[:2], *shape[2:]), np.float64), 2, places)
             return np.divide(sums, counts, out=sums)
 
-        with np.errstate(all="ignore"):
-            return by_parts(means, shape, x.dtype, x, range(2, x.ndim))
+        return by_parts(means, shape, x.dtype, x, range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -286,9 +271,9 @@ class GlobalAveragePool(HostLayer):
     array([[[[3.]]]], dtype=float32)
     """
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, channels, 1, ...)."""
-        (shape,) = take(self, shapes)
+    types: ClassVar[tuple[str, ...]] = FLOATS
+
+    def _shape(self, shape: Shape) -> Shape:
         if len(shape) < 2 or 0 in shape[2:]:
             raise ValueError(
                 "GlobalAveragePool takes (batch, channels, ...) with at least one element per channel, "
@@ -296,21 +281,12 @@ class GlobalAveragePool(HostLayer):
             )
         return (*shape[:2], *[1] * (len(shape) - 2))
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the input's type."""
-        (dtype,) = take(self, dtypes)
-        return expect_dtype(self, dtype, FLOATS)
-
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...)."""
-        (x,) = take(self, inputs)
-        dtype, shape = self.output_dtype(x.dtype), self.output_shape(x.shape)
-        with np.errstate(all="ignore"):
-            axes, count = tuple(range(2, x.ndim)), math.prod(x.shape[2:])
-            return by_parts(
-                lambda part: part.sum(axis=axes, keepdims=True, dtype=np.float64) / count,
-                shape, dtype, x, axes,
-            )  # fmt: skip
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        axes, count = tuple(range(2, x.ndim)), math.prod(x.shape[2:])
+        return by_parts(
+            lambda part: part.sum(axis=axes, keepdims=True, dtype=np.float64) / count,
+            shape, x.dtype, x, axes,
+        )  # fmt: skip
 
 
 def _read_max_pool(op: Any) -> Any:
@@ -351,9 +327,8 @@ OPERATORS = (
         layers=(AveragePool,),
         attributes={**WINDOW, "dilations": None, "count_include_pad": False},
             history={7: "count_include_pad", 10: "ceil_mode", 19: "dilations", 22: "bfloat16"},
-        reads=1,
     ),
     OperatorRecord(
-        name="GlobalAveragePool", help="Mean of each channel's image.", layers=(GlobalAveragePool,), reads=1
+        name="GlobalAveragePool", help="Mean of each channel's image.", layers=(GlobalAveragePool,)
     ),
 )

@@ -10,7 +10,6 @@ import numpy as np
 
 from systolic import _check, _host, quant
 from systolic.layers.base import Shape
-from systolic.layers.host._inputs import take
 from systolic.layers.host.pool import WINDOW, Pool, add_up
 from systolic.layers.host.qlinear_table import OnCodes
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -64,10 +63,8 @@ class QLinearAveragePool(Pool, OnCodes):
         self._expect_params()
         super().__post_init__()
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
-        (x,) = take(self, inputs)
-        dtype, win = self.output_dtype(x.dtype), self._window(x.shape)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
+        win = self._window(x.shape)
         rank = len(win.out)
         if win.image == win.kernel and not any(map(any, win.pads)):
             return _mean_of_all(x, self.x, self.y, tuple(range(self._first, self._first + rank)))
@@ -75,16 +72,14 @@ class QLinearAveragePool(Pool, OnCodes):
         if not self.count_include_pad:
             inside = [win.inside(axis, 0, size) for axis, size in enumerate(win.image)]
         counts = self._counts(inside).astype(np.float32)
-        shape = self._outputs(x.shape, win)
-        places, out = [win.taps(axis) for axis in range(rank)], np.empty(shape, dtype)
+        places, out = [win.taps(axis) for axis in range(rank)], np.empty(shape, x.dtype)
         # One by one along the batch, so that float32 copies stay small.
         for index in range(len(x)):
-            with np.errstate(all="ignore"):
-                real = quant.dequantize(x[index : index + 1], self.x)
-                means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self._first, places)
-                np.divide(means, counts, out=means)
-                np.divide(means, self.y.scales, out=means)
-                to_codes(means, self.y.zero_points, out[index : index + 1], zero_first=True)
+            real = quant.dequantize(x[index : index + 1], self.x)
+            means = add_up(real, np.zeros((1, *shape[1:]), np.float32), self._first, places)
+            np.divide(means, counts, out=means)
+            np.divide(means, self.y.scales, out=means)
+            to_codes(means, self.y.zero_points, out[index : index + 1], zero_first=True)
         return out
 
 
@@ -121,20 +116,11 @@ class QLinearGlobalAveragePool(OnCodes):
     y: QuantParams
     channels_last: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "channels_last", _check.flag(self.channels_last, "channels_last"))
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the input's shape with all spatial sizes 1."""
-        (shape,) = take(self, shapes)
+    def _shape(self, shape: Shape) -> Shape:
         axes = self._axes(shape)
         return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the means of x, an ndarray (batch, channels, ...) or (batch, ..., channels)."""
-        (x,) = take(self, inputs)
-        self.output_dtype(x.dtype)
+    def _kernel(self, shape: Shape, x: np.ndarray) -> np.ndarray:
         return _mean_of_all(x, self.x, self.y, self._axes(x.shape))
 
     def _axes(self, shape: Shape) -> Shape:

@@ -65,7 +65,7 @@ class QLinearSoftmax(OnCodes):
     axis: int = field(default=-1, kw_only=True)
     flatten: bool = field(default=False, kw_only=True)
 
-    def _shape(self, shape: Shape) -> Shape:  # type: ignore[override]
+    def _shape(self, shape: Shape) -> Shape:
         self._axis(shape, self.axis)
         return shape
 

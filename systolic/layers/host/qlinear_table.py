@@ -28,7 +28,7 @@ class OnCodes(HostLayer):
         held = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         expect_one_type(**{name: value for name, value in held.items() if name in ("a", "b", "x", "y")})
 
-    def _shape(self, *shapes: Shape) -> Shape:
+    def _shape(self, *shapes: Any, **_: Any) -> Any:
         return broadcast(self, shapes)
 
     def _dtype(self, *dtypes: str) -> str:
