@@ -65,8 +65,8 @@ def _depthwise_conv(weight: Any, *, multiplier: int = 1, groups: int = 1, **fiel
     return _conv(weight, groups=len(weight) // multiplier, **fields)
 
 
-def _float_dense(weight: Any, bias: Any = None, *, relu: bool = False) -> dict[str, Any]:
-    return {"weight": weight, "bias": bias, "activation": "Relu" if relu else None}
+def _float_product(weight: Any, bias: Any = None, *, relu: bool = False, **fields: Any) -> dict[str, Any]:
+    return {"weight": weight, "bias": bias, "activation": "Relu" if relu else None, **fields}
 
 
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
@@ -78,7 +78,8 @@ LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
     "DepthwiseConv2d": ("QLinearConv", _depthwise_conv),
     "Dense": ("QLinearMatMul", None),
     "Dequantize": ("DequantizeLinear", None),
-    "FloatDense": ("FloatMatMul", _float_dense),
+    "FloatConv2d": ("FloatConv", _float_product),
+    "FloatDense": ("FloatMatMul", _float_product),
     "GlobalAveragePool2d": ("QLinearGlobalAveragePool", _global_average_pool_2d),
     "MatMul": ("QLinearMatMul", lambda x, w, y, **more: {"x": x, "w": w, "y": y, **more}),
     "MaxPool2d": ("MaxPool", _max_pool_2d),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check, layers
-from systolic.layers import FloatConv2d, FloatMatMul, HostLayer, Layer
+from systolic.layers import FloatConv, FloatMatMul, HostLayer, Layer
 from systolic.model import Model, Node
 from systolic.quant import QuantParams, quantize
 
@@ -20,7 +20,7 @@ _PIECE = 16
 
 # Which layers keep their input's codes; the others have a range of their own.
 _KEEP = ("Flatten", "Identity", "MaxPool", "Relu", "Reshape")
-_OWN = ("Add", "AveragePool", "FloatConv2d", "FloatMatMul", "GlobalAveragePool")
+_OWN = ("Add", "AveragePool", "FloatConv", "FloatMatMul", "GlobalAveragePool")
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -39,7 +39,7 @@ def quantize_model(
     Parameters
     ----------
     model : Model, or iterable of Node or Layer
-        Of :class:`FloatMatMul` with a weight, :class:`FloatConv2d`, ``AveragePool``, ``GlobalAveragePool``,
+        Of :class:`FloatMatMul` and :class:`FloatConv` with a weight, ``AveragePool``, ``GlobalAveragePool``,
         :class:`MaxPool`, ``Binary("Add")``, :class:`Relu`, :class:`Flatten`, :class:`Reshape` and
         :class:`Identity`, on float32. Bare layers read one after the other, the first the input "x".
     calibration : ndarray or mapping of str to ndarray of float, (samples, ...)
@@ -123,6 +123,8 @@ def _check_model(model: Model) -> None:
         known = held and layer.kind in (*_KEEP, *_OWN) and getattr(layer, "y", None) is None
         if isinstance(layer, FloatMatMul):  # nothing but a fully connected layer
             known = known and layer == FloatMatMul(layer.weight, layer.bias, activation=layer.activation)
+        if isinstance(layer, FloatConv):
+            known = known and layer.activation in (None, "Relu")
         if not known:
             raise TypeError(
                 f"node {node.name!r} is a {layer.kind}; quantize_model takes the float layers "
@@ -386,7 +388,7 @@ class _Quantizer:
             new = self._product(layer, x, y)
         self.nodes.append(Node(new, read, self._write(output, y), name))
 
-    def _product(self, layer: FloatMatMul | FloatConv2d, x: QuantParams, y: QuantParams | None) -> Layer:
+    def _product(self, layer: FloatMatMul | FloatConv, x: QuantParams, y: QuantParams | None) -> Layer:
         axis = 1 if isinstance(layer, FloatMatMul) else 0
         codes, w, bias = _quantized_weights(layer, x, axis, self.per_channel)
         if isinstance(layer, FloatMatMul):

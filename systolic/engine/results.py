@@ -220,7 +220,7 @@ class RunReport(Report):
     (8, 6)
     >>> report.rows[1]["node"], report.rows[1]["on"], report.rows[1]["cycles"], report.rows[1]["macs"]
     ('stem_quant', 'array', 830, 9216)
-    >>> print(report.to_csv().splitlines()[2][:60])
+    >>> print(report.to_csv().splitlines()[2][:65])
     stem_quant,QLinearConv,array,1x16x8x8,int8,64,9,16,1,1,830,0.0001
     """
 

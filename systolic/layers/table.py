@@ -6,6 +6,7 @@ from systolic.layers import attention, conv, matmul, recurrent
 from systolic.layers.base import Layer
 from systolic.layers.host import (
     arithmetic,
+    convolve,
     dynamic,
     normalize,
     pieces,
@@ -25,9 +26,9 @@ from systolic.layers.host import matmul as host_matmul
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    conv, matmul, host_matmul, recurrent, attention, host_attention, arithmetic, dynamic, normalize,
-    pieces, pool, qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample, reshape, shaping,
-    transformer,
+    conv, matmul, host_matmul, recurrent, attention, host_attention, arithmetic, convolve, dynamic,
+    normalize, pieces, pool, qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample,
+    reshape, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

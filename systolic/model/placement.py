@@ -14,7 +14,7 @@ from systolic.model.inference import Tensor
 from systolic.model.node import Node
 
 _FLOAT = (
-    layers.FloatConv, layers.FloatConv2d, layers.FloatConvTranspose, layers.FloatMatMul, layers.MatMulNBits,
+    layers.FloatConv, layers.FloatConvTranspose, layers.FloatMatMul, layers.MatMulNBits,
 )  # fmt: skip
 
 # Operators that multiply matrices, delegated or on the host.

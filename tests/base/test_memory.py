@@ -203,7 +203,7 @@ HUGE = 1 << 18
     [
         (systolic.layers.FloatConv(stride=HUGE, padding=HUGE), [(1, 1, 1, 1), (1, 1, 1, 1)]),
         (systolic.layers.FloatConvTranspose(stride=HUGE, padding=HUGE // 2, output_padding=1), [(1, 1, 2, 2), (1, 1, 1, 1)]),
-        (systolic.layers.FloatConv2d(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
+        (systolic.layers.FloatConv(np.ones((1, 1, 1, 1)), stride=HUGE, padding=HUGE), [(1, 1, 1, 1)]),
         (systolic.layers.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
         (systolic.layers.AveragePool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2), [(1, 1, 1, 1)]),
         (systolic.layers.MaxPool((HUGE, HUGE), stride=(HUGE, HUGE), padding=((HUGE - 1, 0),) * 2, indices="row"), [(1, 1, 1, 1)]),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
-from systolic.layers import Binary, FloatConv2d, FloatMatMul, MaxPool, QLinearConv, QLinearMatMul, Relu
+from systolic.layers import Binary, FloatConv, FloatMatMul, MaxPool, QLinearConv, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
 F = np.float32
@@ -27,8 +27,8 @@ def real(rng: Rng, *shape: int) -> np.ndarray:
 def residual(rng: Rng, *, relu: bool = True) -> Model:
     """A network with a branch: two convolutions, an addition, a pool, two dense layers."""
     nodes = [
-        Node(FloatConv2d(real(rng, 4, 2, 3, 3), real(rng, 4), relu=relu, padding=1), ("image",), "a"),
-        Node(FloatConv2d(real(rng, 4, 1, 3, 3), padding="same", groups=4), ("a",), "b"),
+        Node(FloatConv(real(rng, 4, 2, 3, 3), real(rng, 4), activation="Relu" if relu else None, padding=1), ("image",), "a"),
+        Node(FloatConv(real(rng, 4, 1, 3, 3), padding="same", groups=4), ("a",), "b"),
         Node(Binary("Add"), ("b", "a"), "c"),
         Node(Relu(), ("c",), "d"),
         Node(MaxPool((2, 2), stride=2), ("d",), "e"),
@@ -48,8 +48,8 @@ def test_float_convolution_is_the_sum(seed: int, groups: int, stride: int, dilat
     rng = np.random.default_rng(seed)
     pads = ((1, 0), (2, 1))
     weight, bias, x = real(rng, 2 * groups, 3, 2, 3), real(rng, 2 * groups), real(rng, 2, 3 * groups, 7, 8)
-    layer = FloatConv2d(
-        weight, bias, relu=relu, stride=stride, padding=pads, dilation=dilation, groups=groups
+    layer = FloatConv(
+        weight, bias, activation="Relu" if relu else None, stride=stride, padding=pads, dilation=dilation, groups=groups
     )
     padded = np.pad(x, ((0, 0), (0, 0), *pads)).astype(float)
     y = layer.apply(x)
@@ -107,12 +107,12 @@ def test_float_models_run_and_are_saved(tmp_path: Path) -> None:
             "FloatMatMul takes float32, not float64",
         ),
         (
-            lambda: FloatConv2d(np.ones((3, 1, 1, 1)), groups=2), ValueError,
-            "FloatConv2d: weight has 3 output channels, which 2 groups do not divide",
+            lambda: FloatConv(np.ones((3, 1, 1, 1)), groups=2), ValueError,
+            "FloatConv: weight has 3 output channels, which 2 groups do not divide",
         ),
         (
-            lambda: FloatConv2d(np.ones((3, 1, 1, 1))).output_shape((2, 3)), ValueError,
-            "FloatConv2d takes images (batch, ic, ih, iw), not (2, 3)",
+            lambda: FloatConv(np.ones((3, 1, 1, 1))).output_shape((2, 3)), ValueError,
+            "FloatConv takes images (batch, ic, ih, iw), not (2, 3)",
         ),
     ],
 )  # fmt: skip
@@ -146,14 +146,14 @@ def error_bound(model: Model, floats: Model, x: np.ndarray) -> dict[str, np.ndar
         out = layer.apply(*inputs).astype(float)
         values[node.output] = out.astype(F)
         quantized: Any = layers.get(node.name)
-        if isinstance(layer, FloatMatMul | FloatConv2d):
+        if isinstance(layer, FloatMatMul | FloatConv):
             a = np.abs(inputs[0]).astype(float)
             half = quantized.w.scales.astype(float) / 2
-            spread = (-1, 1, 1, 1) if isinstance(layer, FloatConv2d) else (1, -1)
+            spread = (-1, 1, 1, 1) if isinstance(layer, FloatConv) else (1, -1)
             each = np.broadcast_to(half.reshape(spread if half.ndim else ()), layer.weight.shape)
             total = _sums(layer, e, np.abs(layer.weight)) + _sums(layer, a + e, each)
             unit = quantized.x.scale * half
-            total += unit.reshape(-1, 1, 1) if half.ndim and isinstance(layer, FloatConv2d) else unit
+            total += unit.reshape(-1, 1, 1) if half.ndim and isinstance(layer, FloatConv) else unit
         elif isinstance(layer, Binary):
             total = e + errors[node.inputs[1]]
         else:
@@ -168,7 +168,7 @@ def error_bound(model: Model, floats: Model, x: np.ndarray) -> dict[str, np.ndar
 def _sums(layer: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     if isinstance(layer, FloatMatMul):
         return x @ weight.astype(float)
-    twin = FloatConv2d(
+    twin = FloatConv(
         weight.astype(F),
         stride=layer.stride,
         padding=layer.padding,
@@ -304,7 +304,7 @@ def test_pools_of_means() -> None:
     rng = np.random.default_rng(0)
     x = real(rng, 6, 2, 8, 8)
     means = AveragePool((3, 2), stride=(2, 2), padding=((1, 0), (0, 1)), count_include_pad=True)
-    floats = [FloatConv2d(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
+    floats = [FloatConv(real(rng, 3, 2, 1, 1)), means, GlobalAveragePool(), systolic.layers.Flatten()]
     model = quantize_model(floats, x, activations="uint8")
     assert [type(node.layer).__name__ for node in model.nodes[1:]] == [
         "QLinearConv", "QLinearAveragePool", "QLinearGlobalAveragePool", "Flatten", "DequantizeLinear",
@@ -409,7 +409,7 @@ def test_quantized_by_onnxruntimes_tool(tmp_path: Path, form: str, per_channel: 
     source = residual(rng)
     weights: dict[str, np.ndarray] = {}
     for node in source.nodes:
-        if isinstance(node.layer, FloatConv2d | FloatMatMul):
+        if isinstance(node.layer, FloatConv | FloatMatMul):
             weights[f"{node.name}.w"] = node.layer.weight
             bias = node.layer.bias
             weights[f"{node.name}.b"] = np.zeros(4, F) if bias is None else bias

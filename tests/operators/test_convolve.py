@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 
@@ -79,6 +81,97 @@ def test_conv(folder: Path, seed: int) -> None:
     x, w = (int(rng.integers(0, 3)), icg * groups, *sizes.tolist()), (ocg * groups, icg, *kernel.tolist())
     arguments, fed = tensors(rng, x, w, ocg * groups)
     check(folder, single("Conv", arguments, fed, **attributes), FloatConv)
+
+
+ACTIVATION_PARAMS: dict[str | None, int] = {
+    None: 0, "Relu": 0, "Tanh": 0, "Sigmoid": 0, "LeakyRelu": 1, "Clip": 2, "HardSigmoid": 2,
+}  # fmt: skip
+
+
+def fused(seed: int) -> Case:
+    """A com.microsoft FusedConv with drawn attributes, with a bias or without, with a tensor to add or without."""
+    rng = np.random.default_rng(seed)
+    rank, groups, attributes, kernel = geometry(rng)
+    extent = (kernel - 1) * np.array(attributes.get("dilations", [1] * rank)) + 1
+    if attributes.get("auto_pad", "NOTSET") == "NOTSET":
+        attributes["pads"] = rng.integers(0, 4, 2 * rank).tolist()
+    icg, ocg = rng.integers(1, 4, 2).tolist()
+    oc = ocg * groups
+    x = rng.normal(size=(2, icg * groups, *(extent + rng.integers(0, 5, rank)))).astype(F)
+    w = rng.normal(size=(oc, icg, *kernel)).astype(F)
+    arguments: list[Any] = [x, w, rng.normal(size=oc).astype(F) if rng.random() < 0.5 else None]
+    name = list(ACTIVATION_PARAMS)[rng.integers(len(ACTIVATION_PARAMS))]
+    if name is not None:
+        attributes["activation"] = name
+        params = np.sort(rng.normal(size=ACTIVATION_PARAMS[name])).tolist()
+        if params:
+            attributes["activation_params"] = params
+    if rng.random() < 0.5:
+        plain = {key: value for key, value in attributes.items() if not key.startswith("activation")}
+        graph, feeds = single("Conv", arguments[:2], **plain)
+        session = om._session(om.typed(graph).SerializeToString())
+        arguments.append(rng.normal(size=session.run(None, feeds)[0].shape).astype(F))
+    moving = [i for i, argument in enumerate(arguments) if argument is not None and (i == 0 or rng.random() < 0.5)]
+    return single("com.microsoft.FusedConv", arguments, moving, **attributes)
+
+
+@few
+@given(seed=seeds)
+def test_fused_conv(folder: Path, seed: int) -> None:
+    pytest.importorskip("onnxruntime")
+    graph, feeds = fused(seed)
+    check(folder, (graph, feeds), FloatConv)
+    # By its definition too, where ONNX Runtime does not compute it.
+    path = om.save(graph, folder)
+    (theirs,) = om.onnxruntime_outputs(path, feeds)
+    (node,) = load_onnx(path).nodes
+    layer = dataclasses.replace(node.layer, runtime_constants=None)  # type: ignore[type-var]
+    values = {**feeds, **{t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}}
+    found = layer.apply(*(values[name] for name in node.inputs))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-5)
+
+
+@settings(few, max_examples=10)
+@given(seed=seeds)
+def test_fused_conv_in_a_branch(folder: Path, seed: int) -> None:
+    pytest.importorskip("onnxruntime")
+    graph, feeds = fused(seed)
+    (expected,) = om.onnxruntime_outputs(om.save(om.typed(graph), folder), feeds)
+    (inner,) = graph.graph.node
+    then = onnx.GraphProto(name="then", node=[inner], output=graph.graph.output)
+    other = onnx.GraphProto(name="else", node=[node("Neg", ["i0"], "n")], output=[om.value("n", "float32", None)])
+    del graph.graph.node[:]
+    graph.graph.node.append(node("If", ["which"], "y", name="choice", then_branch=then, else_branch=other))
+    graph.graph.input.append(om.value("which", "bool", ()))
+    model = load_onnx(om.save(graph, folder))
+    for which, want in ((True, expected), (False, -feeds["i0"])):
+        (found,) = systolic.run(model, {**feeds, "which": np.array(which)}, mode="wavefront").outputs.values()
+        np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fused_conv_is_written_and_read_back(tmp_path: Path, seed: int) -> None:
+    model = load_onnx(om.save(fused(seed)[0], tmp_path))
+    systolic.save_onnx(model, tmp_path / "saved.onnx")
+    assert load_onnx(tmp_path / "saved.onnx") == model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FloatConv(activation="Elu"), "activation must be one of"),
+        (lambda: FloatConv(activation="Clip"), "activation 'Clip' takes 2 activation_params, not 0"),
+        (lambda: FloatConv(bias=np.ones(1)), "no bias without a weight"),
+        (lambda: FloatConv(np.ones((1, 1, 1)), adds=True), "reads x alone: adds must be False"),
+        (
+            lambda: FloatConv(adds=True).output_shape((1, 1, 4), (1, 1, 2), (1, 1, 4)),
+            "adds a tensor of the output's shape [(]1, 1, 3[)], not [(]1, 1, 4[)]",
+        ),
+    ],
+)
+def test_float_conv_refuses(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.slow

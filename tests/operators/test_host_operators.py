@@ -584,7 +584,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "opsets that are no pairs": (lambda: layers.OnnxNode("Abs", np.uint8([0]), ("x",), ("int8",), ("int8",), (21,)), TypeError, "opsets must be pairs"),
     "a ragged node": (lambda: layers.OnnxNode("Abs", [1, [2]], ("x",), ("int8",), ("int8",), ()), ValueError, "node must be an array with rows"),
     "a ragged value": (lambda: layers.Fill([1, [2]]), ValueError, "value must be an array with rows"),
-    "no image": (lambda: layers.FloatConv2d(np.ones((1, 1, 2, 2), F)).output_shape(()), ValueError, r"takes images .* not \(\)"),
+    "no image": (lambda: layers.FloatConv(np.ones((1, 1, 2, 2), F)).output_shape(()), ValueError, r"takes images .* not \(\)"),
     "a window on a vector": (lambda: layers.MaxPool((2,)).apply(B), ValueError, r"\(batch, channels, ...\) of 3 axes"),
     "padding as large as the window": (lambda: layers.AveragePool((2,), padding=((2, 0),)), ValueError, "smaller than the kernel"),
     "a stride of 0": (lambda: layers.MaxPool((2,), stride=(0,)), ValueError, "positive"),

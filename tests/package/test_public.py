@@ -114,6 +114,10 @@ OLD: list[tuple[str, dict[str, Any], layers.Layer]] = [
         )
     ),
     ("DepthwiseConv2d", CONV | {"weight": np.ones((4, 1, 1, 1), np.int8), "multiplier": 2}, conv(2)),
+    (
+        "FloatConv2d", {"weight": np.ones((1, 1, 2, 2)), "relu": True, "stride": 2},
+        layers.FloatConv(np.ones((1, 1, 2, 2)), activation="Relu", stride=2),
+    ),
     ("FloatDense", {"weight": np.eye(2), "relu": True}, layers.FloatMatMul(np.eye(2), activation="Relu")),
     ("Dense", {"weight": EYE, "x": HALF, "w": HALF, "y": None, "bias": None}, layers.Dense(EYE, x=HALF, w=HALF, y=None)),
     ("MatMul", {"x": HALF, "w": HALF, "y": None, "transpose_w": True},

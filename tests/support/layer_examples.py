@@ -15,10 +15,11 @@ P, Q = QuantParams(0.5, 3), QuantParams(0.25, -7)
 
 EXAMPLES: list[Layer] = [
     layers.FloatMatMul(np.float32([[1.5, -2], [0, 3]]), np.float32([1, 2]), activation="Relu"),
-    layers.FloatConv2d(
+    layers.FloatConv(
         np.ones((4, 1, 2, 3), np.float32),
         np.ones(4, np.float32),
-        relu=True,
+        activation="Clip",
+        activation_params=(-1.0, 6.0),
         stride=(2, 1),
         padding="same",
         dilation=(1, 2),

@@ -67,7 +67,6 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Fill: [ints(2, 3)],
     layers.Flatten: [((2, 3, 4), X)],
     layers.FloatConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
-    layers.FloatConv2d: [((2, 2, 7, 8), X)],
     layers.FloatConvTranspose: [((2, 4, 2, 2), X), ((4, 3, 2, 3), X), ((6,), X)],
     layers.MatMulNBits: [((3, 20), X), ((5, 2, 8), "uint8"), ((10,), X), ((5, 1), "uint8"), ((5,), X)],
     layers.FloatMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
@@ -259,6 +258,8 @@ def reads_of(layer: Layer) -> list[Any]:
         return [((3, layer.weight.shape[0]), X)]
     if isinstance(layer, layers.QLinearMatMul) and layer.x is not None:
         return [((2, 4, 3), X), ((5, 4), "int8")]
+    if isinstance(layer, layers.FloatConv) and layer.weight is not None:
+        return [((2, layer.weight.shape[1] * layer.groups, 7, 8), X)]
     if isinstance(layer, layers.MaxPool | layers.QLinearAveragePool):
         image = (5, 6, 7)[: len(layer.kernel)]
         return [((2, *image, 3) if layer.channels_last else (2, 3, *image), X)]

@@ -9,12 +9,10 @@ from systolic.frontend.operators._operator import Sizes as Sizes
 from systolic.frontend.operators._operator import UnsupportedOperator as UnsupportedOperator
 from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.delegated import fallback
-from systolic.frontend.operators.floating import FLOATING
 from systolic.layers.table import OPERATORS as RECORDS
 
 OPERATORS: dict[tuple[str, str], Converter] = {
     **{key: record.read_node for key, record in RECORDS.items()},
-    **FLOATING,
 }
 """Converters by (domain, operator)."""
 

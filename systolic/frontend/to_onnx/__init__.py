@@ -32,7 +32,6 @@ WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
 """Writers by the name of the layer's class."""
 
 LEFT_OUT: dict[str, str] = {
-    "FloatConv2d": "it holds its weights, a ReLU too: write FloatConv, which reads them, and Relu",
 }
 """Layers that have no form in ONNX that load_onnx reads as the same layer, and what to write instead."""
 

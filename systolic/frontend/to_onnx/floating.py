@@ -10,20 +10,6 @@ from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.model import Node
 
 
-def _write_conv(out: Writer, node: Node, layer: Any) -> None:
-    out.node(node, "Conv", node.inputs, group=layer.groups, **out.window(node))
-
-
-def _write_conv_transpose(out: Writer, node: Node, layer: Any) -> None:
-    rank = out.rank(node)
-    more = layer.output_padding
-    out.node(
-        node, "ConvTranspose", node.inputs,
-        group=layer.groups, output_padding=more if isinstance(more, tuple) else (more,) * rank,
-        output_shape=layer.output_size, **out.window(node),
-    )  # fmt: skip
-
-
 def _write_onnx_node(out: Writer, node: Node, layer: Any) -> None:
     import onnx
 
@@ -50,8 +36,6 @@ def _write_onnx_node(out: Writer, node: Node, layer: Any) -> None:
 
 
 FLOATING: dict[str, Callable[[Writer, Node, Any], None]] = {
-    "FloatConv": _write_conv,
-    "FloatConvTranspose": _write_conv_transpose,
     "OnnxNode": _write_onnx_node,
 }
 """Writers by the name of the layer's class."""

@@ -14,7 +14,6 @@ from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalA
 from systolic.layers.host.qlinear_softmax import QLinearSoftmax
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid
 from systolic.layers.host.quantize import DequantizeLinear, QuantizeLinear
-from systolic.layers.host.real import FloatConv2d
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
@@ -33,7 +32,6 @@ __all__ = [
     "Fill",
     "Flatten",
     "FloatConv",
-    "FloatConv2d",
     "FloatConvTranspose",
     "FloatMatMul",
     "Gather",

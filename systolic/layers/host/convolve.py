@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,14 +13,27 @@ import numpy as np
 from systolic import _check
 from systolic._memory import require_array
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.conv import Convolution
-from systolic.layers.geometry import MOST_PIXELS, Pair, Window, paddings, taps
+from systolic.layers.conv import WINDOW, Convolution, conv_rank, read_window
+from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, taps
+from systolic.layers.host import _special
 from systolic.layers.host._inputs import expect_dtype, take_some
 from systolic.layers.host.arithmetic import FLOATS
-from systolic.layers.host.delegated import FloatProduct
+from systolic.layers.host.delegated import FloatProduct, put_weights
+from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord
 
 # Elements of a matrix of patches: 4 megabytes, which stay in cache.
 _PATCHES = 1 << 19
+
+ACTIVATIONS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
+    "Clip": (2, lambda x, low, high: np.minimum(np.maximum(x, low), high)),
+    "HardSigmoid": (2, lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1)),
+    "HardSwish": (0, lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "LeakyRelu": (1, lambda x, alpha: np.where(x >= 0, x, alpha * x)),
+    "Relu": (0, lambda x: np.maximum(x, 0)),
+    "Sigmoid": (0, _special.sigmoid),
+    "Tanh": (0, np.tanh),
+}
+"""How many parameters an activation of ONNX Runtime's FusedConv has, and its function of float64."""
 
 
 class _Convolution(Convolution, HostLayer):
@@ -28,56 +41,63 @@ class _Convolution(Convolution, HostLayer):
 
     inputs: ClassVar[None] = None
 
-    def _operands(self, shapes: Sequence[Shape], axes: str) -> tuple[Shape, Shape]:
-        """Return the shapes of x and w, of as many axes."""
-        x, w, *_ = take_some(self, shapes, 2, 3)
-        self._expect_rank(x, w, axes)
-        return x, w
+    def _expect_bias(self, bias: Shape | None, oc: int) -> None:
+        if bias is not None and tuple(bias) != (oc,):
+            raise ValueError(
+                f"{self.kind}: bias must have one value per output channel, ({oc},), not {_check.shape(bias)}"
+            )
 
-    def _expect_bias(self, shapes: Sequence[Shape], oc: int) -> None:
-        for bias in shapes[2:]:
-            if tuple(bias) != (oc,):
-                raise ValueError(
-                    f"{self.kind}: bias must have one value per output channel, ({oc},), "
-                    f"not {_check.shape(bias)}"
-                )
-
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the type of all inputs."""
-        first, *rest = take_some(self, dtypes, 2, 3)
-        name = expect_dtype(self, first, FLOATS)
+    def _one_type(self, dtypes: Sequence[str], known: Sequence[str]) -> str:
+        first, *rest = dtypes
+        name = expect_dtype(self, first, known)
         for dtype in rest:
             expect_dtype(self, dtype, (name,), ", the first input's type")
         return name
 
-    def _finished(self, sums: np.ndarray, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Return float64 sums, (batch, groups, oc // groups, ...), with bias, as numbers of x's type."""
+    @staticmethod
+    def _with_bias(sums: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Return float64 sums, (batch, groups, oc // groups, ...), as (batch, oc, ...) with bias."""
         y = sums.reshape(len(sums), sums.shape[1] * sums.shape[2], *sums.shape[3:])
-        for bias in inputs[2:]:
+        if bias is not None:
             y += bias.astype(np.float64).reshape(-1, *[1] * (y.ndim - 2))
-        return y.astype(inputs[0].dtype)
+        return y
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FloatConv(FloatProduct, _Convolution):
-    """A float convolution over 1, 2 or 3 axes; the weights are an input.
+    """A float convolution over 1, 2 or 3 axes, with an activation if wanted.
 
-    It reads x (batch, ic, ...), w (oc, ic // groups, ...) and, optionally, a bias (oc,), of one type.
+    It reads x (batch, ic, ...), w (oc, ic // groups, ...), optionally a bias (oc,), and, with `adds`, a
+    tensor of the output's shape, all of one type; with a `weight` x alone, of float32.
 
     Parameters
     ----------
+    weight : ndarray of float, (oc, ic // groups, ...), optional
+        What w is then: finite, kept as float32. :func:`systolic.quantize_model` makes a
+        :class:`QLinearConv` of such a layer.
+    bias : ndarray of float, (oc,), optional
     stride, padding, dilation, groups
         As for :class:`ConvInteger`.
+    adds : bool
+        Whether the last input is added to the sums, before the activation.
+    activation : {None, "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh"}
+    activation_params : tuple of float
+        Lowest and highest of Clip, alpha and beta of HardSigmoid, alpha of LeakyRelu.
     runtime_constants : tuple of int or None
         As for :class:`FloatMatMul`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If held weights are not finite floats, or lengths do not fit.
+
     Notes
     -----
-    ONNX operator Conv on float32, float64 or float16. Products are summed in float64, patch by patch as
-    matrix products, and rounded once: within 1 unit in the last place of the true value for float32 and
-    float16. ONNX Runtime sums in the type itself, in an order that depends on the processor, and differs
-    by up to about k / 2 units in the last place of the sum of magnitudes of k products; no bits are
-    fixed. :class:`FloatConv2d` holds its weights and is what :func:`systolic.quantize_model` takes.
+    ONNX operator Conv on float32, float64 or float16, and ONNX Runtime's com.microsoft FusedConv. Products
+    are summed in float64, patch by patch as matrix products, and rounded once: within 1 unit in the last
+    place of the true value for float32 and float16. ONNX Runtime sums in the type itself, in an order that
+    depends on the processor, and differs by up to about k / 2 units in the last place of the sum of
+    magnitudes of k products; no bits are fixed.
 
     Examples
     --------
@@ -85,39 +105,115 @@ class FloatConv(FloatProduct, _Convolution):
     >>> from systolic.layers import FloatConv
     >>> FloatConv(stride=2).apply(np.float32([[[1, 2, 3, 4, 5]]]), np.float32([[[0.5, 0.25, 0.25]]]))
     array([[[1.75, 3.75]]], dtype=float32)
+    >>> held = FloatConv(np.full((1, 1, 2), 0.5), np.array([-3.0]), activation="Relu")
+    >>> held.apply(np.float32([[[1, 3, 5]]]))
+    array([[[0., 1.]]], dtype=float32)
     """
 
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    adds: bool = field(default=False, kw_only=True)
+    activation: str | None = field(default=None, kw_only=True)
+    activation_params: Sequence[float] = field(default=(), kw_only=True)
     runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        _Convolution.__post_init__(self)
-        super().__post_init__()
+    _last: ClassVar[int] = 3
 
-    def _window(self, shapes: Sequence[Shape]) -> Window:
-        return self._window_over(*self._operands(shapes, "(oc, ic // groups, ...)"))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "adds", _check.flag(self.adds, "adds"))
+        self._put_activation()
+        if self.weight is None:
+            if self.bias is not None:
+                raise ValueError("FloatConv takes no bias without a weight; it reads one as its third input")
+            self._put_window(None)
+            return
+        if self.adds:
+            raise ValueError("FloatConv with a weight reads x alone: adds must be False")
+        rank = np.ndim(self.weight) - 2
+        kernel = ("kd", "kh", "kw")[-rank:] if rank in AXES else ("kh", "kw")
+        put_weights(self, axes=f"(oc, ic // groups, {', '.join(kernel)})", output_axis=0)
+        self._put_window(self.weight.shape)
+
+    def _put_activation(self) -> None:
+        if self.activation is not None:
+            _check.choice(self.activation, "activation", tuple(ACTIVATIONS))
+        params: Any = self.activation_params
+        if not _check.is_listed(params, arrays=True):
+            raise TypeError(f"activation_params must be a sequence of numbers, not {_check.kind(params)}")
+        stored = tuple(_check.real(value, f"activation_params[{i}]") for i, value in enumerate(params))
+        count = 0 if self.activation is None else ACTIVATIONS[self.activation][0]
+        if len(stored) != count:
+            raise ValueError(
+                f"activation {self.activation!r} takes {count} activation_params, not {len(stored)}"
+            )
+        object.__setattr__(self, "activation_params", stored)
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        return (1, 1) if self.weight is not None else (2 + self.adds, 3 + self.adds)
+
+    def _held(self) -> tuple[np.ndarray, ...]:
+        return tuple(array for array in (self.weight, self.bias) if array is not None)
+
+    def _parts(self, values: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+        """Return x, w, the bias and the tensor to add, or what is said of them; None for those not there."""
+        x, w, *rest = values
+        added = rest.pop() if self.adds else None
+        return x, w, rest[0] if rest else None, added
+
+    def _window(self, x: Shape, w: Shape) -> Window:
+        if self.weight is not None:
+            return self._window_held(x, w)
+        self._expect_rank(x, w)
+        return self._window_over(x, w)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        out = self._window(shapes).out
-        self._expect_bias(shapes, shapes[1][0])
-        return (shapes[0][0], shapes[1][0], *out)
+        take_some(self, shapes, *self._counts)
+        x, w, bias, added = self._parts(self._whole(shapes, np.shape))
+        shape = self._output(x, w, self._window(x, w))
+        self._expect_bias(bias, w[0])
+        if added is not None and added != shape:
+            raise ValueError(
+                f"{self.kind} adds a tensor of the output's shape {_check.shape(shape)}, not "
+                f"{_check.shape(added)}"
+            )
+        return shape
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the type of all inputs."""
+        known = FLOATS if self.weight is None else ("float32",)
+        return self._one_type(take_some(self, dtypes, *self._counts), known)
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
-        window = self._window([array.shape for array in inputs])
+        window = self._window(inputs[0].shape, inputs[1].shape)
         # Written out, since it refuses auto_pad where there is a dilation.
         pads = [pair[end] for end in (0, 1) for pair in window.pads]
-        return "Conv", {
-            "group": self.groups, "strides": window.stride, "dilations": window.dilation, "pads": pads,
-        }  # fmt: skip
+        given = {"group": self.groups, "strides": window.stride, "dilations": window.dilation, "pads": pads}
+        if self.activation is not None:
+            given["activation"] = self.activation
+        if self.activation_params:
+            given["activation_params"] = self.activation_params
+        return f"{MICROSOFT}.FusedConv" if self.fused else "Conv", given
+
+    @property
+    def fused(self) -> bool:
+        """Whether ONNX has no operator for it, but ONNX Runtime has."""
+        return self.adds or self.activation is not None
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        x, w, bias, added = self._parts(names)
+        return [name or "" for name in ((x, w, bias, added) if self.adds else names)]
 
     def terms(self, shapes: Sequence[Shape]) -> int:
         """Return the size of a kernel."""
-        return math.prod(shapes[1][1:])
+        return math.prod((shapes[1] if self.weight is None else self.weight.shape)[1:])
 
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
         batch, oc = shape[:2]
-        x, w = inputs[:2]
-        window = self._window([array.shape for array in inputs])
+        x, w, bias, added = self._parts(inputs)
+        window = self._window(x.shape, w.shape)
         icg = w.shape[1]
         images = x.reshape(batch, self.groups, icg, *x.shape[2:])
         weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg, *window.kernel)
@@ -129,7 +225,12 @@ class FloatConv(FloatProduct, _Convolution):
                 image = images[number].astype(np.float64)
                 for lines in _blocks(window.out[0], numbers):
                     self._add_lines(image, weight, window, lines, sums[number, :, :, lines])
-            return self._finished(sums, inputs)
+            y = self._with_bias(sums, bias)
+            if added is not None:
+                y += added
+            if self.activation is not None:
+                y = ACTIVATIONS[self.activation][1](y, *self.activation_params)
+            return y.astype(dtype)
 
     def _add_lines(
         self, image: np.ndarray, weight: np.ndarray, window: Window, lines: slice, sums: np.ndarray
@@ -202,7 +303,8 @@ class FloatConvTranspose(_Convolution):
 
     def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
         """Return, along each axis, the elements cut off at the beginning of y, and its size."""
-        x, w = self._operands(shapes, "(ic, oc // groups, ...)")
+        x, w, *_ = take_some(self, shapes, 2, 3)
+        self._expect_rank(x, w, "(ic, oc // groups, ...)")
         rank = len(x) - 2
         if x[1] != w[0] or w[0] % self.groups:
             raise ValueError(
@@ -263,8 +365,12 @@ class FloatConvTranspose(_Convolution):
         """Return (batch, oc, ...)."""
         axes = self._axes(shapes)
         oc = shapes[1][1] * self.groups
-        self._expect_bias(shapes, oc)
+        self._expect_bias(shapes[2] if len(shapes) > 2 else None, oc)
         return (shapes[0][0], oc, *(out for _, out in axes))
+
+    def output_dtype(self, *dtypes: str) -> str:
+        """Return the type of all inputs."""
+        return self._one_type(take_some(self, dtypes, 2, 3), FLOATS)
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the transposed convolution, an ndarray (batch, oc, ...)."""
@@ -292,7 +398,7 @@ class FloatConvTranspose(_Convolution):
                 elements, outs = zip(*(places[axis][tap] for axis, tap in enumerate(offsets)), strict=True)
                 product = np.ascontiguousarray(weight[_at(..., *offsets)]) @ rows
                 sums[_at(..., *outs)] += product.reshape(batch, self.groups, ocg, *image)[_at(..., *elements)]
-            return self._finished(sums, inputs)
+            return self._with_bias(sums, inputs[2] if len(inputs) > 2 else None).astype(x.dtype)
 
 
 def _blocks(count: int, numbers: int) -> Iterator[slice]:
@@ -305,3 +411,101 @@ def _blocks(count: int, numbers: int) -> Iterator[slice]:
 def _at(*index: Any) -> Any:
     """Return an index of several axes; mypy takes a tuple of ... and others for an array."""
     return index
+
+
+def _has_layer(op: Any) -> bool:
+    """Whether a convolution of floats has a known number of axes, which a layer takes."""
+    shapes = [shape for shape in (op.shape(1), op.shape(0)) if shape is not None]
+    if not shapes or len(shapes[0]) - 2 not in AXES or op.dtypes[op.inputs[0]] not in FLOATS:
+        return False
+    return op.shape(1) is not None or "kernel_shape" not in op.attributes
+
+
+def _read_conv(op: Any) -> Any:
+    fused = ("activation", "activation_params") if op.domain else ()
+    op.only(*WINDOW, *fused)
+    given: dict[str, Any] = {}
+    if fused:
+        given["activation"] = name = op.attribute("activation", None)
+        given["adds"] = op.has(3)
+        if name in ACTIVATIONS:
+            count = ACTIVATIONS[name][0]
+            given["activation_params"] = tuple(op.attribute("activation_params", ()))[:count]
+        elif name is not None:
+            return DELEGATE
+    if not _has_layer(op):
+        return DELEGATE
+    given |= {"runtime_constants": op.runtime_constants(), **read_window(op, 1)}
+    # Where a file notes which constants are the model's, others are the layer's.
+    if op.graph.noted and not op.computed(1, 2):
+        return FloatConv(op.value(1), op.value(2), **given), op.inputs[:1]
+    return FloatConv(**given), op.given
+
+
+def _write_conv(out: Any, node: Any, layer: FloatConv) -> None:
+    read, kernel = node.inputs, None
+    if layer.weight is not None:
+        bias = "" if layer.bias is None else out.constant(node, "bias", layer.bias)
+        read, kernel = (read[0], out.constant(node, "weight", layer.weight), bias), layer.weight.shape[2:]
+    elif layer.adds and len(read) == 3:
+        read = (*read[:2], "", read[2])
+    if layer.fused and out.dtype(node.inputs[0]) != "float32":
+        raise out.refuse(node, "ONNX Runtime's FusedConv takes float32; put the activation behind it")
+    out.node(
+        node, "FusedConv" if layer.fused else "Conv", read, MICROSOFT if layer.fused else "",
+        activation=layer.activation, activation_params=layer.activation_params or None, group=layer.groups,
+        kernel_shape=kernel, **out.window(node),
+    )  # fmt: skip
+
+
+def _read_conv_transpose(op: Any) -> Any:
+    op.only(*WINDOW, "output_padding", "output_shape")
+    if not _has_layer(op):
+        return DELEGATE
+    layer = FloatConvTranspose(
+        output_padding=op.integers("output_padding", (0,) * conv_rank(op, 1)),
+        output_size=op.integers("output_shape", ()) or None,
+        **read_window(op, 1),
+    )
+    return layer, op.given
+
+
+def _write_conv_transpose(out: Any, node: Any, layer: FloatConvTranspose) -> None:
+    more = layer.output_padding
+    out.node(
+        node, "ConvTranspose", node.inputs,
+        group=layer.groups, output_padding=more if isinstance(more, tuple) else (more,) * out.rank(node),
+        output_shape=layer.output_size, **out.window(node),
+    )  # fmt: skip
+
+
+OPERATORS = (
+    OperatorRecord(
+        name="Conv",
+        help="Convolution of floats.",
+        layers=(FloatConv,),
+        inputs=("x", "w", "bias?"),
+        attributes=WINDOW,
+        read=_read_conv,
+        write=_write_conv,
+    ),
+    OperatorRecord(
+        name="ConvTranspose",
+        help="Transposed convolution of floats.",
+        layers=(FloatConvTranspose,),
+        inputs=("x", "w", "bias?"),
+        attributes={**WINDOW, "output_padding": None, "output_shape": None},
+        read=_read_conv_transpose,
+        write=_write_conv_transpose,
+    ),
+    OperatorRecord(
+        name="FusedConv",
+        domain=MICROSOFT,
+        help="Convolution of floats, plus a tensor, with an activation.",
+        layers=(FloatConv,),
+        inputs=("x", "w", "bias?", "z?"),
+        attributes={**WINDOW, "activation": None, "activation_params": None},
+        read=_read_conv,
+        write=_write_conv,
+    ),
+)

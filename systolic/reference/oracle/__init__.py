@@ -53,7 +53,6 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "Fill": shapes.fill,
     "Flatten": shapes.flatten,
     "FloatConv": convolutions.float_conv,
-    "FloatConv2d": convolutions.float_conv_2d,
     "FloatConvTranspose": convolutions.conv_transpose,
     "FloatMatMul": products.float_matmul,
     "Gather": shapes.gather,
@@ -97,7 +96,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 
 ROUNDED: frozenset[str] = frozenset(
     {
-        "AveragePool", "FloatConv", "FloatConv2d", "FloatConvTranspose", "FloatMatMul", "MatMulNBits",
+        "AveragePool", "FloatConv", "FloatConvTranspose", "FloatMatMul", "MatMulNBits",
         "GlobalAveragePool", "LayerNormalization", "Softmax",
         "ReduceMean", "ReduceProd", "ReduceSum", "Pow", *elementwise.REAL_FUNCTIONS,
         "Attention", "BiasGelu", "EmbedLayerNormalization", "QAttention", "SkipLayerNormalization",
@@ -141,12 +140,14 @@ def summation_bound(layer: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
         weights = products.nbits_weights(layer, *inputs[1:])
         inputs, kind = [inputs[0], weights, *(inputs[-1:] if layer.bias else ())], "FloatMatMul"
         bare = SimpleNamespace(alpha=1.0, beta=1.0)
-    elif kind == "FloatMatMul" and layer.weight is not None:
+    elif getattr(layer, "weight", None) is not None:
         inputs = [inputs[0], layer.weight, *([] if layer.bias is None else [layer.bias])]
     x, w = inputs[:2]
     k = math.prod(w.shape[1:]) if hasattr(layer, "groups") else products.operands(layer, x, w)[0].shape[-1]
+    slope = max([1.0, *map(abs, getattr(layer, "activation_params", ()))])
     if kind == "FloatMatMul":
-        bare.alpha, bare.beta, bare.weight, bare.activation = abs(bare.alpha), abs(bare.beta), None, None
+        bare.alpha, bare.beta = abs(bare.alpha), abs(bare.beta)
+    bare.weight, bare.activation, bare.activation_params = None, None, ()
     with np.errstate(all="ignore"):
         magnitudes = ORACLES[kind](bare, *(np.abs(a).astype(np.float64) for a in inputs))
-    return np.asarray((k + 4) * 2.0**-24 * magnitudes)
+    return np.asarray((k + 4) * 2.0**-24 * slope * magnitudes)

@@ -16,7 +16,6 @@ from systolic.reference.oracle._windows import (
     taps,
     windows,
 )
-from systolic.reference.oracle.elementwise import rectified
 from systolic.reference.oracle.products import FLOAT32_EXACT, centred, reach
 from systolic.reference.oracle.roundings import scaled
 
@@ -62,16 +61,33 @@ def qlinear_conv(layer: Any, x: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
     return as_layer(layer, scaled(acc, sx, sw, y, bias=bias, axis=1, rounding=layer.rounding))
 
 
-def float_conv(layer: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """ONNX Conv."""
+def float_conv(layer: Any, x: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """ONNX Conv and com.microsoft FusedConv, the weights held or read."""
+    w, *rest = inputs if layer.weight is None else (layer.weight, layer.bias)
     y = correlate(x, w, windows(layer, x.shape[2:], w.shape[2:]), layer.groups)
-    return (y if bias is None else y + spread(bias.astype(np.float64), y.shape, 1)).astype(x.dtype)
+    added = rest.pop() if layer.adds else None
+    if rest and rest[0] is not None:
+        y = y + spread(rest[0].astype(np.float64), y.shape, 1)
+    if added is not None:
+        y = y + added
+    return _activated(y, layer.activation, *layer.activation_params).astype(x.dtype)
 
 
-def float_conv_2d(layer: Any, x: np.ndarray) -> np.ndarray:
-    """Return a float convolution with the layer's weights."""
-    y = float_conv(layer, x, layer.weight, layer.bias)
-    return rectified(y) if layer.relu else y
+def _activated(y: np.ndarray, name: str | None, a: float = 0.0, b: float = 0.0) -> np.ndarray:
+    """Return an activation of ONNX Runtime's FusedConv, with its parameters."""
+    if name is None:
+        return y
+    if name in ("Relu", "LeakyRelu"):
+        return np.maximum(y, 0) + a * np.minimum(y, 0) if a else np.maximum(y, 0)
+    if name == "Clip":
+        return np.minimum(np.maximum(y, a), b)
+    if name == "Tanh":
+        return np.tanh(y)
+    if name == "Sigmoid":
+        return (1 + np.tanh(y / 2)) / 2
+    if name == "HardSwish":
+        return y * np.minimum(np.maximum(y + 3, 0), 6) / 6
+    return np.minimum(np.maximum(a * y + b, 0), 1)  # HardSigmoid
 
 
 def conv_transpose(layer: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
