@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 from systolic import layers
 from systolic.config import ArrayConfig
 from systolic.layers import Layer
+from systolic.layers.host.arithmetic import ANY
+from systolic.layers.record import OperatorRecord
 from systolic.layers.recurrent import DIRECTIONS
+from systolic.layers.table import OPERATORS
 from systolic.quant import QuantParams
 
 # Sizes at which things go wrong: one, and one beside the multiples of array and kernel strip.
@@ -56,6 +60,16 @@ class Draw:
         if style < 0.9:
             return np.full(shape, self.one_of(low, high), dtype=dtype)
         return self.rng.choice(np.array([low, -1 if low else 255, 0, 1, high], dtype=dtype), shape)
+
+    def numbers(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return values of any type: small integers, floats of several magnitudes, all of 8 bits."""
+        if dtype in _TYPES:
+            return self.codes(shape, dtype)
+        if dtype == "bool":
+            return self.rng.random(shape) < 0.5
+        if dtype.startswith("float"):
+            return (self.rng.normal(size=shape) * self.one_of(1, 5, 100)).astype(dtype)
+        return self.rng.integers(0 if dtype[0] == "u" else -3, 4, shape).astype(dtype)
 
     def config(self, most: int = 24) -> ArrayConfig:
         """Return an array of at most `most` rows and columns."""
@@ -287,10 +301,6 @@ def _relu(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     return layers.Relu(zero), [draw.codes((draw.size(9), draw.size(9)), dtype)]
 
 
-def _identity(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
-    return layers.Identity(), [draw.codes((draw.size(4), draw.size(4)), draw.dtype())]
-
-
 def _flatten(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     return layers.Flatten(draw.one_of(0, 1, 2, 3, -1)), [
         draw.codes((draw.size(4), 3, draw.size(4)), draw.dtype())
@@ -302,9 +312,6 @@ def _reshape(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     shape = draw.one_of((0, -1), (-1, 6), (batch, 2, 3), (0, 3, 2))
     return layers.Reshape(shape), [draw.codes((batch, 6), draw.dtype())]
 
-
-# Drawn more often: there is more that can go wrong.
-_OFTEN = 2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul")
 
 def _lstm(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     time, batch, size, hidden = (draw.size(most) for most in (4, 3, 20, 9))
@@ -318,12 +325,62 @@ def _lstm(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     ]  # fmt: skip
 
 
+def _host_operator(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    """Return an operator of the table with random fields and inputs, drawn again until it takes them."""
+    while True:
+        record = draw.one_of(*_HOST)
+        try:
+            layer = _with_fields(draw, record)
+            inputs = _inputs(draw, layer, record)
+            layer.output_dtype(*(x.dtype.name for x in inputs))
+            layer.apply(*inputs)
+        except (TypeError, ValueError):
+            continue
+        return layer, inputs
+
+
+def _with_fields(draw: Draw, record: OperatorRecord) -> Any:
+    given: dict[str, Any] = {}
+    dtype = draw.dtype()
+    for f in dataclasses.fields(record.layers[0]):
+        if f.name == "operation":
+            given[f.name] = record.name
+        elif f.name in record.params:
+            given[f.name] = draw.params(dtype)
+        elif isinstance(f.default, bool):
+            given[f.name] = draw.one_of(True, False)
+        elif f.name == "axis":
+            given[f.name] = int(draw.rng.integers(-2, 3))
+        elif f.name in ("axes", "perm"):
+            given[f.name] = draw.one_of(None, tuple(draw.rng.permutation(3)[: draw.size(3)].tolist()))
+    return record.layers[0](**given)
+
+
+def _inputs(draw: Draw, layer: Any, record: OperatorRecord) -> list[np.ndarray]:
+    needed = sum(not name.endswith("?") for name in record.inputs)
+    count = draw.size(3) if record.inputs[0].endswith("...") else needed
+    dtype = draw.one_of("float32", "float32", *ANY)
+    if record.params:
+        count, dtype = len(record.params) - 1, getattr(layer, record.params[0]).dtype
+    shape = tuple(draw.size(5) for _ in range(draw.size(4)))
+    found = []
+    for _ in range(count):
+        # Often the same shape; else some sizes of 1, or fewer axes: such that shapes broadcast.
+        narrow = tuple(draw.one_of(1, size) for size in shape)[int(draw.rng.integers(0, len(shape) + 1)) :]
+        of = draw.one_of(*6 * [dtype], "bool", "int64")
+        found.append(draw.numbers(draw.one_of(shape, shape, narrow), of))
+    return found
+
+
+# Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone.
+_HOST = tuple(record for record in OPERATORS.values() if record.layers and record.runs_on == "host")
+
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "QLinearMatMul": _dense,
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLSTM": _lstm,
     "Flatten": _flatten,
-    "Identity": _identity,
+    "host operators": _host_operator,
     "MaxPool": _pool,
     "QLinearAdd": _add,
     "QLinearAveragePool": lambda draw: _pool(draw, average=True),
@@ -334,3 +391,9 @@ _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "Relu": _relu,
     "Reshape": _reshape,
 }
+
+# Drawn more often: there is more that can go wrong.
+_OFTEN = (
+    *4 * ("host operators",),
+    *2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul"),
+)
