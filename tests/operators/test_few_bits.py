@@ -155,15 +155,15 @@ def test_weights_in_blocks(
     for rows in (1, 9):
         x = rng.normal(size=(rows, 100)).astype(F)
         path = saved(tmp_path, [node], constants, x)
-        try:
-            expected = runtime(path, x)
-        except Exception as error:  # 8 bits with zero points of floats
-            pytest.skip(str(error))
         model = load_onnx(path)
         assert isinstance(model.nodes[0].layer, MatMulNBits)
+        exact = run(load_onnx(path, float_products="exact"), x).outputs["y"]
+        if (bits, zeros) == (8, "float"):  # which ONNX Runtime does not take
+            np.testing.assert_array_equal(run(model, x).outputs["y"], exact)
+            continue
+        expected = runtime(path, x)
         np.testing.assert_array_equal(run(model, x).outputs["y"], expected)
         assert verify(path, x, against="onnxruntime").passed
-        exact = run(load_onnx(path, float_products="exact"), x).outputs["y"]
         np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)
         with monkeypatch.context() as patch:
             patch.setattr(session, "installed", lambda: False)

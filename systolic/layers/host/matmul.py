@@ -276,9 +276,14 @@ class MatMulNBits(FloatProduct):
         """Return K."""
         return self.k
 
-    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
-        names = {"K": self.k, "N": self.n, "bits": self.bits, "block_size": self.block_size}
-        return f"{MICROSOFT}.MatMulNBits", names
+    def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]] | None:
+        if self.bits == 8 and any(zero.dtype == np.float32 for zero in self._zero_points(inputs)):
+            return None  # nor has ONNX Runtime on its CPU provider
+        return f"{MICROSOFT}.MatMulNBits", self._attributes
+
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        return {"K": self.k, "N": self.n, "bits": self.bits, "block_size": self.block_size}
 
     def _names(self, names: Sequence[str]) -> list[str]:
         zeros = [*self._zero_points(names), ""][:1]
@@ -412,8 +417,7 @@ def _read_nbits(op: Any) -> Any:
 
 
 def _write_nbits(out: Any, node: Any, layer: MatMulNBits) -> None:
-    _, attributes = layer._operator(())
-    out.node(node, "MatMulNBits", layer._names(node.inputs), MICROSOFT, **attributes)
+    out.node(node, "MatMulNBits", layer._names(node.inputs), MICROSOFT, **layer._attributes)
 
 
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
