@@ -342,7 +342,7 @@ def _host_operator(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 def _with_fields(draw: Draw, record: OperatorRecord) -> Any:
     given: dict[str, Any] = {}
     dtype = draw.dtype()
-    for f in dataclasses.fields(record.layers[0]):
+    for f in dataclasses.fields(record.layers[0]):  # type: ignore[arg-type]
         if f.name == "operation":
             given[f.name] = record.name
         elif f.name in record.params:
