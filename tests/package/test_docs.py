@@ -180,3 +180,9 @@ def test_pages_with_a_written_part(name: str, writer: str):
     assert test.examples and not runner.failures, "\n" + "".join(report)
     script = runpy.run_path(str(DOCS / f"{writer}.py"))
     assert script["section"]() in text, f"run: python docs/{writer}.py"
+
+
+def test_the_page_of_operators():
+    script = runpy.run_path(str(DOCS / "write_operators.py"))
+    page = (DOCS / "operators.md").read_text(encoding="utf-8")
+    assert script["page"]() == page, "run: python docs/write_operators.py"
