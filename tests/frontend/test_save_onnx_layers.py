@@ -23,7 +23,7 @@ from systolic import (
     load_onnx,
     save_onnx,
 )
-from systolic.frontend.to_onnx import LEFT_OUT, OPSET, WRITERS
+from systolic.frontend.to_onnx import OPSET, WRITERS
 from systolic.layers import Layer
 from systolic.layers.host.matmul import HELD
 from systolic.layers.table import OPERATORS
@@ -174,7 +174,7 @@ def test_every_example_comes_back_or_is_refused(tmp_path: Path, layer: Any) -> N
     held = getattr(layer, "weight", None) is not None
     rounding = getattr(layer, "rounding", "half_even") if name != "Resize" else "half_even"
     no_form = name == "QLinearConv" and held and layer.y is None
-    left_out = HELD if name == "FloatMatMul" and held else LEFT_OUT.get(name)
+    left_out = HELD if name == "FloatMatMul" and held else ""
     if left_out or rounding != "half_even" or no_form:
         why = left_out or (NO_FORM if no_form else f"ONNX rounds half_even, not {rounding!r}")
         dims = layer.weight.shape if name == "QLinearConv" else (2, 2)
@@ -236,8 +236,7 @@ def test_every_layer_is_written_or_says_why() -> None:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Layer)
     }
     written = {*WRITERS, *(kind.__name__ for record in OPERATORS.values() for kind in record.layers)}
-    assert kinds == written | set(LEFT_OUT)
-    assert not written & set(LEFT_OUT)
+    assert kinds == written
 
 
 MORE: dict[str, tuple[Layer, list[Spec], int]] = {

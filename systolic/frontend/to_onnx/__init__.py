@@ -31,10 +31,6 @@ WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
 }
 """Writers by the name of the layer's class."""
 
-LEFT_OUT: dict[str, str] = {
-}
-"""Layers that have no form in ONNX that load_onnx reads as the same layer, and what to write instead."""
-
 
 @printable_errors
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
@@ -134,7 +130,7 @@ def _proto(model: Model) -> Any:
     outputs = [_value(name, *writer.output(name)) for name in model.outputs]
     # What lies between is declared too where it is known: some operators are read by the number of axes.
     between = [name for node in model.nodes for name in node.outputs if name and name not in model.outputs]
-    infos = [_value(name, *writer.output(name)) for name in between if name not in writer.undeclared]
+    infos = [_value(name, *writer.output(name)) for name in between]
     infos = [info for info in infos if info.type.tensor_type.HasField("shape")]
     graph = helper.make_graph(
         writer.nodes, model.name or "model", inputs, outputs, writer.tensors, value_info=infos
@@ -142,7 +138,7 @@ def _proto(model: Model) -> Any:
     opsets = [helper.make_opsetid(domain, version) for domain, version in writer.opsets.items()]
     version = max(IR_VERSION, helper.find_min_ir_version_for(opsets, True))
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="systolic")
-    _infer_outputs(proto, writer.undeclared)
+    _infer_outputs(proto)
     nodes = guarded(proto.graph.node, model.outputs, writer.names)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -156,16 +152,16 @@ def _proto(model: Model) -> Any:
     return proto
 
 
-def _infer_outputs(proto: Any, undeclared: set[str]) -> None:
+def _infer_outputs(proto: Any) -> None:
     """Declare the shapes of outputs that depend on runtime values as far as onnx infers them."""
     import onnx
 
     bare = [value.name for value in proto.graph.output if not value.type.tensor_type.HasField("shape")]
-    if not set(bare) - undeclared:
+    if not bare:
         return
     inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(proto).graph.output}
     for value in proto.graph.output:
-        if value.name in bare and value.name not in undeclared:
+        if value.name in bare:
             value.CopyFrom(inferred[value.name])
 
 
@@ -268,7 +264,7 @@ def _write(writer: Writer, node: Node) -> None:
     if record is not None and write is None:
         write = record.write_node
     if write is None:
-        why = LEFT_OUT.get(kind, "it has no form in ONNX that load_onnx reads; use Model.save")
+        why = "it has no form in ONNX that load_onnx reads; use Model.save"
         raise writer.refuse(node, why)
     # Resize has a rounding of its own.
     rounding = getattr(node.layer, "rounding", "half_even") if kind != "Resize" else "half_even"

@@ -40,8 +40,6 @@ class Writer:
         Names in use: those, tensors of the nodes' subgraphs, and tensors stored so far.
     unused : list of str
         Outputs that the model omits and the file names.
-    undeclared : set of str
-        Tensors that the file must not declare a shape of.
     """
 
     def __init__(self, model: Model, opsets: dict[str, int]) -> None:
@@ -51,7 +49,6 @@ class Writer:
         self.least: tuple[int, Node | None] = (1, None)
         self.most: tuple[int, Node | None] = (_NEWEST, None)
         self.unused: list[str] = []
-        self.undeclared: set[str] = set()
         self.model_names = frozenset(
             (*model.inputs, *model.constants, *(name for node in model.nodes for name in node.outputs))
         )
