@@ -258,28 +258,24 @@ class HostLayer(Layer):
         UnknownShape
             If the shape depends on the inputs' values.
         """
-        given = self._counted(shapes)
-        return self._shape(*(self._values([None] * len(shapes), given) if self.lists else given))
+        return self._shape_from([None] * len(shapes), self._counted(shapes))
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Any:
         """Return the output's shape where some inputs' values are known, None standing for the others."""
-        if not self.lists:
+        if type(self).output_shape is not HostLayer.output_shape:
             return self.output_shape(*shapes)
-        return self._shape(*self._values(values, self._counted(shapes)))
+        return self._shape_from(values, self._counted(shapes))
 
     def output_dtype(self, *dtypes: str) -> Any:
         """Return the output's type name for inputs of these types; TypeError if they do not fit."""
-        given = [name and _check.dtype_name(np.dtype(name)) for name in self._counted(dtypes)]
-        for dtype, name in zip(given, self.lists, strict=False):
-            if name and dtype not in ("int64", "int32"):
-                raise TypeError(f"{type(self).__name__} takes {name} of int64 or int32, not {dtype}")
-        return self._dtype(*given)
+        return self._named([None if name is None else np.dtype(name) for name in self._counted(dtypes)])
 
     def apply(self, *inputs: np.ndarray) -> Any:
         """Return the layer's output, a new array; a tuple of them if it has several."""
-        shape = self.output_shape_from(inputs, *[array.shape for array in inputs])
-        self.output_dtype(*[array.dtype.name for array in inputs])
+        # The public rules check what is sound here, which costs microseconds.
         given = self._counted(inputs)
+        shape = self._shape_from(inputs, [array if array is None else array.shape for array in given])
+        self._named([array if array is None else array.dtype for array in given])
         with np.errstate(all="ignore"):
             return self._kernel(shape, *(self._values(inputs, given) if self.lists else given))
 
@@ -312,6 +308,18 @@ class HostLayer(Layer):
                     raise UnknownShape
                 found[place] = integer_list(self, value, name)
         return found
+
+    def _shape_from(self, values: Sequence[np.ndarray | None], shapes: Sequence[Any]) -> Any:
+        """Return the shape for what :meth:`_counted` returned of shapes."""
+        return self._shape(*(self._values(values, shapes) if self.lists else shapes))
+
+    def _named(self, dtypes: Sequence[np.dtype | None]) -> Any:
+        """Return the type for what :meth:`_counted` returned of dtypes."""
+        given = [None if dtype is None else _check.dtype_name(dtype) for dtype in dtypes]
+        for dtype, name in zip(given, self.lists, strict=False):
+            if name and dtype not in ("int64", "int32"):
+                raise TypeError(f"{type(self).__name__} takes {name} of int64 or int32, not {dtype}")
+        return self._dtype(*given)
 
     def _shape(self, *args: Any, **kwargs: Any) -> Any:
         """Return the shape of the first input."""

@@ -160,15 +160,11 @@ class Resize(HostLayer):
     axes: Sequence[int] | None = field(default=None, kw_only=True)
     policy: str = one_of(POLICIES, "stretch", kw_only=True)
 
-    def _shape(self, *shapes: Shape) -> Shape:
-        raise UnknownShape
-
-    def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Shape:
+    def _shape_from(self, values: Sequence[np.ndarray | None], shapes: Sequence[Shape]) -> Shape:
         """Return the sizes asked for, or the input's times the scales, rounded down."""
-        _, target = self._counted(values)
-        if target is None:
+        if values[1] is None:
             raise UnknownShape
-        return self._plan(shapes[0], target)[0]
+        return self._plan(shapes[0], values[1])[0]
 
     def _dtype(self, dtype: str, target: str) -> str:
         expect_dtype(self, target, ("float32",) if self.by == "scales" else ("int64",), f" for {self.by}")
