@@ -13,16 +13,6 @@ from systolic.layers.base import expect_dtype as expect_dtype
 from systolic.layers.base import integer_list as integer_list
 
 
-def take(layer: Layer, values: Sequence[Any]) -> Sequence[Any]:
-    """Return `values` if there is one per input of the layer."""
-    if layer.inputs is None:
-        if not values:
-            raise TypeError(f"{type(layer).__name__} takes one input or more, not none")
-    elif len(values) != layer.inputs:
-        return take_some(layer, values, layer.inputs, layer.inputs)
-    return values
-
-
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     """Return the shape that all broadcast to; ValueError if they do not."""
     try:
