@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,16 @@ from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import check_standard, graph_of
-from systolic.frontend.to_onnx.floating import FLOATING
 from systolic.frontend.to_onnx.writer import Writer, tensor
+from systolic.layers import OnnxNode
 from systolic.layers.host.delegated import FloatProduct
+from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.layers.table import record_of
 from systolic.model import Model, Node
 
 # As old as the usual operators allow, so that many runtimes read it; a layer may need another.
 OPSET, IR_VERSION = 17, 8
 _MOST_BYTES = 2**31 - 1
-
-WRITERS: dict[str, Callable[[Writer, Node, Any], None]] = {
-    **FLOATING,
-}
-"""Writers by the name of the layer's class."""
-
 
 @printable_errors
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
@@ -259,18 +253,44 @@ def _noted(model: Model) -> dict[str, int]:
 
 
 def _write(writer: Writer, node: Node) -> None:
-    kind = type(node.layer).__name__
-    write, record = WRITERS.get(kind), record_of(node.layer)
-    if record is not None and write is None:
-        write = record.write_node
-    if write is None:
-        why = "it has no form in ONNX that load_onnx reads; use Model.save"
-        raise writer.refuse(node, why)
+    layer: Any = node.layer
+    if isinstance(layer, OnnxNode):
+        _write_onnx_node(writer, node, layer)
+        return
+    record = record_of(layer)
+    if record is None:
+        raise writer.refuse(node, "it has no form in ONNX that load_onnx reads; use Model.save")
     # Resize has a rounding of its own.
-    rounding = getattr(node.layer, "rounding", "half_even") if kind != "Resize" else "half_even"
+    rounding = getattr(layer, "rounding", "half_even") if record.name != "Resize" else "half_even"
     if rounding != "half_even":
         raise writer.refuse(node, f"ONNX rounds half_even, not {rounding!r}; use Model.save")
-    write(writer, node, node.layer)
+    record.write_node(writer, node, layer)
+
+
+def _write_onnx_node(out: Writer, node: Node, layer: OnnxNode) -> None:
+    """Write the node that the layer holds, under the model's names."""
+    import onnx
+
+    proto = onnx.NodeProto.FromString(layer.node.tobytes())
+    names = dict(zip(layer.reads, node.inputs, strict=True))
+    if any(subgraphs(proto)) and any(k != v for k, v in names.items()):
+        raise out.refuse(
+            node, f"its subgraphs know its inputs as {', '.join(layer.reads)}; name them so in the model"
+        )
+    twice = sorted(inner_names(proto) & out.model_names)
+    if twice:
+        raise out.refuse(
+            node, f"its subgraphs have a tensor {twice[0]!r} of their own, and so has the model; rename that"
+        )
+    used = iter(node.outputs)
+    inputs = [names.get(name, name) for name in proto.input]
+    outputs = [next(used) if name else "" for name in proto.output]
+    del proto.input[:], proto.output[:]
+    proto.input.extend(inputs)
+    proto.output.extend(outputs)
+    if (proto.name or next(filter(None, outputs))) != node.name:
+        proto.name = node.name
+    out.nodes.append(proto)
 
 
 def _value(name: str, dtype: str, shape: list[int | str | None] | None) -> Any:
