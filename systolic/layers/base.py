@@ -101,6 +101,7 @@ def integer_list(layer: Layer, value: np.ndarray, name: str) -> tuple[int, ...]:
         raise ValueError(f"{type(layer).__name__} takes {name} as a list, not {_check.shape(value.shape)}")
     return tuple(value.reshape(-1).tolist())
 
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "output_shape": _shape,
     "products": _shape,
