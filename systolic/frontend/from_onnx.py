@@ -1,7 +1,7 @@
 """Reads a quantized ONNX graph as a ``Model``: read, rewrite, convert.
 
 ``read`` turns the file into a ``Graph`` of our own records, `REWRITES` change that, and
-``operators.OPERATORS``, a table of converters, makes layers of it. A graph is refused as a whole,
+the records of ``layers.table`` make layers of it. A graph is refused as a whole,
 before anything is converted, if it has an operator that is not supported.
 """
 
@@ -90,7 +90,7 @@ def load_onnx(
     Notes
     -----
     Supported are the operators that ONNX Runtime's quantizer writes, in its QOperator and its QDQ form
-    (``systolic.frontend.operators.OPERATORS`` lists them); they have ONNX Runtime's arithmetic. Any other
+    (``docs/operators.md`` lists them); they have ONNX Runtime's arithmetic. Any other
     operator of the ONNX standard or of com.microsoft, and those with subgraphs (If, Loop, Scan), runs
     on the host in ONNX Runtime, node by node (:class:`~systolic.layers.OnnxNode`). If ONNX Runtime is
     missing or lacks the operator, onnx's reference evaluator computes it, but only uses that were compared
