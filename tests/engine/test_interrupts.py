@@ -47,6 +47,7 @@ HISTORIES = {kind: [values(traced(make()).run(n).trace) for n in range(9)] for k
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TRACES)
+@pytest.mark.exhaustive
 def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
     array = traced(TRACES[kind]()).run(3)
     before = array.state()
@@ -194,6 +195,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", WRITERS)
 # zipfile.ZipFile.__del__ complains of an interrupt in __init__.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.exhaustive
 def test_a_save_leaves_the_file_or_nothing(tmp_path: Path, name: str, within: str, step: int) -> None:
     write, there = WRITERS[name], tmp_path / "there"
     write(there)

@@ -193,7 +193,7 @@ def test_codes_are_used(
     activated = 0
     for tensor, codes in values.items():
         assert codes.dtype == activations and len(np.unique(codes)) > 100, tensor
-        assert np.mean(codes == limits.max) < 0.02, f"{tensor} saturates"
+        assert np.mean(codes == limits.max) < 0.03, f"{tensor} saturates"
         if zeros[f"{tensor}_zero_point"] == limits.min:  # negative values are cut off here
             activated += 1
             assert 0.1 < np.mean(codes == limits.min) < 0.9, f"{tensor} collapses"

@@ -71,6 +71,7 @@ GRAPHS: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.exhaustive
 def test_time_grows_with_the_nodes(tmp_path: Path, graph: str) -> None:
     times = []
     for count in (1000, 8000):

@@ -430,6 +430,7 @@ def test_constants_that_blow_up(folder: Path, op: str, sizes: list[int]) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_subgraphs_are_as_deep_as_protobuf_allows(folder: Path) -> None:
     inner: Any = relu("x", "t0")
     for depth in range(1, 30):

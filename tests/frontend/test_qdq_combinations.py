@@ -16,7 +16,7 @@ import pytest
 import systolic
 from support import onnx_models as om
 from support.onnx_models import F, Shape
-from support.oracle_cases import cpu_flags
+from support.oracle_cases import cpu_flags, exact_u8s8
 from support.qdq_models import Net, fused_types, integer, made_types, random_feeds, session
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -125,6 +125,7 @@ def products(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul"))
+@pytest.mark.exhaustive
 def test_products(folder: Path, op: str) -> None:
     compare(products(op), folder)
 
@@ -205,6 +206,7 @@ def forms(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat"))
+@pytest.mark.exhaustive
 def test_one_element_vectors(folder: Path, op: str) -> None:
     compare(forms(op), folder)
 
@@ -241,6 +243,7 @@ def chains(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul", "Add", "LeakyRelu"))
+@pytest.mark.exhaustive
 def test_chains_of_clips(folder: Path, op: str) -> None:
     compare(chains(op), folder)
 
@@ -268,7 +271,9 @@ def test_codes_carried_past_a_reshape(folder: Path, op: str) -> None:
 
 def weights(op: str) -> Iterator[Case]:
     """Weights as floats, transposed or per channel; a bias added behind a MatMul."""
-    kinds = ("float", "float, transposed", "per channel", "transposed", "transposed, per channel")
+    kinds: tuple[str, ...] = ("float", "float, transposed", "per channel", "transposed", "transposed, per channel")
+    if not exact_u8s8():
+        kinds = kinds[2:]  # ONNX Runtime quantizes floats to 8 bits, whose sums saturate here
     added = ("", "float", "float first", "int32") if op == "MatMul" else ("", "bias")
     for kind, bias, xz, form, yz in itertools.product(kinds, added, ABSENT, ((), (1,)), (0, "float")):
 

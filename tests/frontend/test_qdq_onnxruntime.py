@@ -110,6 +110,7 @@ SEED = int(os.environ.get("SYSTOLIC_FUZZ_SEED", "0"))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _adds_like_ours(), reason="ONNX Runtime adds in another order without AVX2")
+@pytest.mark.exhaustive
 def test_many_networks(folder: Path) -> None:
     """What no operator of FLOATS leads to is equal in every bit; behind one, few graphs differ by more than
     the last bits of floats."""

@@ -10,6 +10,7 @@ import pytest
 
 import systolic
 from support import onnx_models as om
+from support.oracle_cases import exact_u8s8
 from support.real_networks import NETWORKS
 from systolic.cli import main
 
@@ -24,8 +25,16 @@ SENTENCE = re.compile(
 FLOAT = ("BERT", "If and Loop")
 
 
+NAMES = [
+    pytest.param(name, marks=pytest.mark.skipif(not exact_u8s8(), reason="its uint8 x int8 saturates here"))
+    if name == "dynamic LSTM"
+    else name
+    for name in NETWORKS
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_to_onnxruntime_or_one_rounding(tmp_path: Path, name: str) -> None:
     model, feeds = NETWORKS[name]()
     path = om.save(model, tmp_path)
@@ -44,7 +53,7 @@ def test_equal_to_onnxruntime_or_one_rounding(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_in_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """`run`, `summary` and `verify` on the file, with its own inputs and with random ones."""
     model, feeds = NETWORKS[name]()

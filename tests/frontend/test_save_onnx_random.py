@@ -92,6 +92,7 @@ REFUSED = (
 @pytest.mark.skipif("avx2" not in cpu_flags(), reason="ONNX Runtime adds in another order without AVX2")
 @examples(300)
 @given(seeds)
+@pytest.mark.exhaustive
 def test_random_models(path: Path, seed: int) -> None:
     model, feeds = random_model(seed)
     try:

@@ -50,6 +50,7 @@ def scoreboard(x, w, config, step, bottom):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.exhaustive
 def test_ports_drive_the_array_by_hand(seed):
     rng = np.random.default_rng(seed)
     x, w = random_operands(rng, *(int(rng.integers(1, 25)) for _ in range(3)))

@@ -163,6 +163,7 @@ def text_of(case: Case) -> str:
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
+@pytest.mark.exhaustive
 def test_nodes_that_are_allowed_are_equal_to_onnxruntime(key: tuple[str, str]) -> None:
     row = COMPARED[key]
     counts: dict[int, list[int]] = {}
@@ -241,6 +242,7 @@ def only(case: Case, key: tuple[str, str], rule: Rule) -> bool:
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("key", "what", "rule"), list(known()), ids=name_of)
+@pytest.mark.exhaustive
 def test_what_differs_is_real(key: tuple[str, str], what: str, rule: Rule | None) -> None:
     """One that is not found any more was mended: delete it."""
     for version in opsets(key):
@@ -383,6 +385,7 @@ def own_cases() -> Iterator[tuple[str, Case, list[np.ndarray]]]:
 @pytest.mark.slow
 @listed
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.exhaustive
 def test_onnx_own_nodes_that_are_allowed() -> None:
     """They are equal to ONNX Runtime, and to what onnx expects where ONNX Runtime has no kernel."""
     by_runtime_, by_onnx = 0, set()
@@ -415,6 +418,7 @@ LEFT_OUT = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", FOREIGN, ids=name_of)
+@pytest.mark.exhaustive
 def test_models_of_one_node(key: tuple[str, str], tmp_path: Any) -> None:
     """Loaded and run, a node without a layer of ours gives ONNX Runtime's results, bit for bit."""
     if key[1] in LEFT_OUT:

@@ -283,6 +283,7 @@ LEAKS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.exhaustive
 def test_calls_keep_no_memory(name: str) -> None:
     def call(count: int) -> None:
         for _ in range(count):

@@ -164,6 +164,7 @@ def test_supported_versions_agree():
 
 @pytest.mark.slow
 @from_sources
+@pytest.mark.exhaustive
 def test_build_without_a_compiler_says_what_to_install(tmp_path):
     pytest.importorskip("Cython")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):

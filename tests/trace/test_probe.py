@@ -455,6 +455,7 @@ def test_at_stop_must_be_overridden() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_interrupts_leave_array_and_probes_together() -> None:
     def made() -> tuple[SystolicArray, Toggles, Trace]:
         toggles, trace = Toggles(), Trace(registers="psum")

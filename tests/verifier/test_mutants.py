@@ -55,12 +55,14 @@ def runs(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.mark.exhaustive
 def test_without_a_bug_all_is_right(kernel: Path) -> None:
     status, report, errors = systolic(kernel, "verify", "--cases", "48", "--seed", "0")
     assert (status, report["passed"], report["mismatches"]) == (0, True, []), errors
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.exhaustive
 def test_bug_is_caught_and_located(runs: dict[str, Future[Any]], name: str) -> None:
     mutant = NAMES[name]
     folder, status, report, errors = runs[name].result()
