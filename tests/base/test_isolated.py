@@ -124,6 +124,7 @@ def flags():
     return sys.flags.safe_path, sys.path, os.getcwd()
 
 
+@pytest.mark.slow
 def test_results_come_back_from_another_process_that_stays():
     first = call(pid)
     assert first == call(pid) != os.getpid()
@@ -191,6 +192,7 @@ def test_a_hang_ends(function):
     assert call(pid) != os.getpid()
 
 
+@pytest.mark.slow
 def test_the_time_of_a_call_is_its_own():
     for _ in range(5):
         call(time.sleep, 0.05, seconds=0.2)
@@ -297,6 +299,7 @@ def test_threads_take_turns():
 
 @LINUX
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.slow
 def test_a_forked_process_has_a_child_of_its_own():
     before = child()
     theirs = [pipe.fileno() for pipe in (_isolated._child.process.stdin, _isolated._child.process.stdout)]

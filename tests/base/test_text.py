@@ -32,6 +32,7 @@ def safe(text: str) -> bool:
 @given(st.text())
 @example(HOSTILE)
 @example("\ud800")
+@pytest.mark.slow
 def test_text_is_printable(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()

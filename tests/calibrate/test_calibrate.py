@@ -180,6 +180,7 @@ def _sums(layer: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 @examples(20)
 @given(seeds, st.booleans(), st.sampled_from(["int8", "uint8"]), st.booleans())
+@pytest.mark.slow
 def test_errors_stay_below_what_rounding_can_do(seed: int, per_channel: bool, dtype: str, relu: bool) -> None:
     rng = np.random.default_rng(seed)
     floats, x = residual(rng, relu=relu), real(rng, 20, 2, 6, 6)

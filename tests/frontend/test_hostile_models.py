@@ -253,6 +253,7 @@ def node(proto: Any) -> np.ndarray:
     return np.frombuffer(proto.SerializeToString(), np.uint8)
 
 
+@pytest.mark.slow
 def test_a_layer_whose_tensors_do_not_fit_its_node() -> None:
     eye = node(helper.make_node("EyeLike", ["x"], ["y"], dtype=1))
     layer = OnnxNode("EyeLike", eye, ("z",), ("float32",), ("float32",), (("", 21),))

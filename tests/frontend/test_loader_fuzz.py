@@ -410,6 +410,7 @@ def test_external_data_is_not_read_over_and_over(folder: Path) -> None:
 
 @pytest.mark.parametrize("op", ("ConstantOfShape", "Expand", "Tile", "Pad"))
 @pytest.mark.parametrize("sizes", ([2**14, 2**14], [2**20, 2**20], [2**12] * 3, [2**62, 2**62]))
+@pytest.mark.slow
 def test_constants_that_blow_up(folder: Path, op: str, sizes: list[int]) -> None:
     one = np.ones((1,) * len(sizes), np.float32)
     pads = np.int64([*[0] * len(sizes), *sizes])

@@ -351,6 +351,7 @@ def test_mul_rounds_the_product_before_the_zero_point():
     cols=st.integers(0, 200),
     gap=st.integers(0, 3),
 )
+@pytest.mark.slow
 def test_sum_rows(seed, dtype, rows, cols, gap):
     x = some_codes(np.random.default_rng(seed), dtype, rows, cols + gap)[:, :cols]
     out = np.full(rows, 77, np.int32)

@@ -68,6 +68,7 @@ def test_attributes_are_the_schema_s(record: OperatorRecord) -> None:
 
 
 @RECORDS
+@pytest.mark.slow
 def test_history_is_the_schema_s(record: OperatorRecord) -> None:
     if record.domain:
         assert record.since == 1 and not record.history and not record.became_inputs

@@ -117,6 +117,7 @@ def fused(seed: int) -> Case:
 
 @few
 @given(seed=seeds)
+@pytest.mark.slow
 def test_fused_conv(folder: Path, seed: int) -> None:
     pytest.importorskip("onnxruntime")
     graph, feeds = fused(seed)
@@ -133,6 +134,7 @@ def test_fused_conv(folder: Path, seed: int) -> None:
 
 @settings(few, max_examples=10)
 @given(seed=seeds)
+@pytest.mark.slow
 def test_fused_conv_in_a_branch(folder: Path, seed: int) -> None:
     pytest.importorskip("onnxruntime")
     graph, feeds = fused(seed)

@@ -86,6 +86,7 @@ def theirs(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(24))
+@pytest.mark.slow
 def test_equals_onnxruntime(seed: int, tmp_path: Path) -> None:
     graph, feeds = lstm(*drawn(seed))
     path = om.save(om.typed(graph), tmp_path)

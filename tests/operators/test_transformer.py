@@ -166,6 +166,7 @@ def assert_near(output: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.slow
 def test_equals_onnxruntime(name: str, seed: int, tmp_path: Path) -> None:
     graph, feeds = case(name, seed)
     path = om.save(graph, tmp_path)

@@ -41,6 +41,7 @@ def test_all_modules_are_found():
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 @pytest.mark.skipif(OLD_NUMPY, reason="numpy 1 prints scalars differently")
+@pytest.mark.slow
 def test_examples_run(name):
     module = importlib.import_module(name)
     report: list[str] = []

@@ -58,6 +58,7 @@ def test_rooms_declared_are_those_that_exist():
     assert {path.stem for path in PACKAGE.glob("*.pyx")} == set(COMPILED)
 
 
+@pytest.mark.slow
 def test_rooms_import_only_rooms_from_the_package_itself():
     # The contract ignores imports of the package as a whole (because of the compiled rooms), so
     # that what stands above could come in through systolic/__init__.py.

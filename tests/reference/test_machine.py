@@ -468,6 +468,7 @@ def pairs(case: Case) -> Iterator[tuple[int, int]]:
 
 
 @given(programs())
+@pytest.mark.slow
 def test_random_programs_stay_in_their_memories(case: Case) -> None:
     assert case.program.instructions == case.instructions
     for each in case.instructions:
@@ -477,6 +478,7 @@ def test_random_programs_stay_in_their_memories(case: Case) -> None:
 
 
 @given(programs())
+@pytest.mark.slow
 def test_every_wait_is_long_enough_and_no_longer(case: Case) -> None:
     times = timed(case.instructions, case.machine)
     possible = [{d} for d in times.dispatch]
@@ -505,6 +507,7 @@ def test_every_wait_is_long_enough_and_no_longer(case: Case) -> None:
 
 
 @given(programs())
+@pytest.mark.slow
 def test_weights_are_in_the_fifo_until_they_are_shifted(case: Case) -> None:
     times = timed(case.instructions, case.machine)
     shifts = [shift for shift in times.shift_start if shift is not None]
@@ -552,6 +555,7 @@ def painted(case: Case, times: ProgramTimes) -> dict[str, int]:
 
 
 @given(programs())
+@pytest.mark.slow
 def test_every_cycle_has_one_cause(case: Case) -> None:
     times = timed(case.instructions, case.machine)
     assert times.causes == painted(case, times)
@@ -559,6 +563,7 @@ def test_every_cycle_has_one_cause(case: Case) -> None:
 
 
 @given(programs())
+@pytest.mark.slow
 def test_nothing_is_faster_on_a_slower_machine(case: Case) -> None:
     cycles = timed(case.instructions, case.machine).cycles
     assert timed(case.instructions, case.machine, double_buffered=True).cycles <= cycles

@@ -57,6 +57,7 @@ def works(draw: st.DrawFn) -> tuple[Gemm, ArrayConfig]:
 
 @examples(150)
 @given(works())
+@pytest.mark.slow
 def test_folds_equal_the_naive_ones(work: tuple[Gemm, ArrayConfig]) -> None:
     gemm, array = work
     expected = naive_folds(gemm, array)

@@ -98,6 +98,7 @@ def test_every_kind_of_layer_is_drawn_and_has_an_expectation() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_host_operators_are_drawn_from_the_table() -> None:
     kinds = {cases._host_operator(Draw(0, number))[0].kind for number in range(1000)}
     assert len(kinds) > 50 and {"Add", "ArgMax", "Concat", "ReduceSum", "QLinearMul", "Transpose", "Where"} <= kinds
