@@ -235,22 +235,30 @@ def run_layer(
     if isinstance(layer, HostLayer):
         return with_threads(workers, layer.apply, *inputs), (), _NO_STATS, 0.0
     assert isinstance(layer, ArrayLayer)
+    if type(layer).steps is ArrayLayer.steps:  # one product: a generator would cost microseconds
+        lowered = _expect_lowered(layer.lower(*inputs))
+        done = execute(lowered, config, mode, workers, report, probes)
+        return done.output, (lowered.gemm,), done.stats, done.array_seconds
     steps = layer.steps(*inputs)
     gemms: list[Gemm] = []
     stats, seconds, output = _NO_STATS, 0.0, None
     while True:
         try:
-            lowered = steps.send(output)
+            lowered = _expect_lowered(steps.send(output))
         except StopIteration as end:
             return end.value, tuple(gemms), stats, seconds
-        if not isinstance(lowered, Lowered):
-            raise TypeError(f"lower must return a systolic.lowered.Lowered, not {_check.kind(lowered)}")
         done = execute(
             lowered, config, mode, workers, _later(report, stats.cycles), () if gemms else probes
         )
         gemms.append(lowered.gemm)
         stats = stats + done.stats if gemms[1:] else done.stats
         seconds, output = seconds + done.array_seconds, done.output
+
+
+def _expect_lowered(value: Any) -> Lowered:
+    if not isinstance(value, Lowered):
+        raise TypeError(f"lower must return a systolic.lowered.Lowered, not {_check.kind(value)}")
+    return value
 
 
 def _later(report: Progress | None, cycles: int) -> Progress | None:

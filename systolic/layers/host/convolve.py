@@ -374,7 +374,7 @@ class FloatConvTranspose(_Convolution):
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the transposed convolution, an ndarray (batch, oc, ...)."""
-        self.output_dtype(*(array.dtype.name for array in inputs))
+        self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
         shapes = [array.shape for array in inputs]
         self.output_shape(*shapes)
         axes = self._axes(shapes)

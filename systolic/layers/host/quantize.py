@@ -191,7 +191,7 @@ class QuantizeLinear(_Scaled):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the codes of x, an ndarray of floats of any shape."""
         self.output_shape(*(array.shape for array in inputs))
-        dtype = self.output_dtype(*(array.dtype.name for array in inputs))
+        dtype = self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
         x, *rest = inputs
         if not rest:
             compiled = _host.quantize if x.dtype == np.float32 else None
@@ -260,7 +260,7 @@ class DequantizeLinear(_Scaled):
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the real numbers of codes, an ndarray of any shape."""
         self.output_shape(*(array.shape for array in inputs))
-        dtype = self.output_dtype(*(array.dtype.name for array in inputs))
+        dtype = self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
         q, *rest = inputs
         if not rest:
             return self._converted(q, dtype, _host.dequantize, quant.dequantize)
