@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import numpy as np
+
+from systolic import _check
 
 _LAYERS = """
     Add ArgMax AveragePool AveragePool2d BatchNormalization Binary Cast Clip Concat Conv1d Conv2d
@@ -29,8 +34,11 @@ MOVED = {
 """The module that has a name which was at the top of the package."""
 
 
-def _last(layout: str) -> bool:
-    return layout.endswith("C")
+_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
+
+
+def _last(layout: Any, rank: int = 2) -> bool:
+    return _check.choice(layout, "layout", _LAYOUTS[rank]) == _LAYOUTS[rank][1]
 
 
 def _max_pool_2d(
@@ -54,27 +62,40 @@ def _max_pool_indices(kernel: Any, *, order: str = "row", **fields: Any) -> dict
 
 
 def _add(a: Any = None, b: Any = None, y: Any = None) -> dict[str, Any]:
-    return {"a": a, "b": b, "y": y} if a or b or y else {"class": "Binary", "operation": "Add"}
+    if (a, b, y) == (None, None, None):
+        return {"class": "Binary", "operation": "Add"}
+    return {"a": a, "b": b, "y": y}
 
 
-def _conv(weight: Any, *, layout: str = "", **fields: Any) -> dict[str, Any]:
-    return {"weight": weight, "channels_last": _last(layout), **fields}
+def _conv(rank: int, weight: Any, *, y: Any, layout: Any = "", **fields: Any) -> dict[str, Any]:
+    if np.ndim(weight) != rank + 2:
+        raise ValueError(f"weight of Conv{rank}d must have {rank + 2} axes, not {np.ndim(weight)}")
+    last = _last(layout or _LAYOUTS[rank][0] if isinstance(layout, str) else layout, rank)
+    return {"weight": weight, "y": y, "channels_last": last, **fields}
 
 
-def _depthwise_conv(weight: Any, *, multiplier: int = 1, groups: int = 1, **fields: Any) -> dict[str, Any]:
-    return _conv(weight, groups=len(weight) // multiplier, **fields)
+def _depthwise_conv(weight: Any, *, multiplier: Any = 1, groups: Any = 1, **fields: Any) -> dict[str, Any]:
+    multiplier, shape = _check.integer(multiplier, "multiplier", minimum=1), np.shape(weight)
+    fits = len(shape) == 4 and shape[1] == 1 and not shape[0] % multiplier
+    if not fits or groups not in (1, shape[0] // multiplier):
+        raise ValueError(
+            f"DepthwiseConv2d: weight must be (ic * multiplier, 1, kh, kw), and groups 1 or ic, not {shape} "
+            f"with multiplier {multiplier} and groups {groups}"
+        )
+    return _conv(2, weight, groups=shape[0] // multiplier, **fields)
 
 
 def _float_product(weight: Any, bias: Any = None, *, relu: bool = False, **fields: Any) -> dict[str, Any]:
-    return {"weight": weight, "bias": bias, "activation": "Relu" if relu else None, **fields}
+    activation = "Relu" if _check.flag(relu, "relu") else None
+    return {"weight": weight, "bias": bias, "activation": activation, **fields}
 
 
 LAYERS: dict[str, tuple[str, Callable[..., dict[str, Any]] | None]] = {
     "Add": ("QLinearAdd", _add),
     "AveragePool2d": ("QLinearAveragePool", _average_pool_2d),
-    "Conv1d": ("QLinearConv", _conv),
-    "Conv2d": ("QLinearConv", _conv),
-    "Conv3d": ("QLinearConv", _conv),
+    "Conv1d": ("QLinearConv", partial(_conv, 1)),
+    "Conv2d": ("QLinearConv", partial(_conv, 2)),
+    "Conv3d": ("QLinearConv", partial(_conv, 3)),
     "DepthwiseConv2d": ("QLinearConv", _depthwise_conv),
     "Dense": ("QLinearMatMul", None),
     "Dequantize": ("DequantizeLinear", None),

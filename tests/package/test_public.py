@@ -177,3 +177,26 @@ def test_other_names_are_no_attributes(module: ModuleType) -> None:
 def test_pickles_name_the_module_of_a_layer() -> None:
     assert b"systolic.layers.host" in pickle.dumps(layers.Relu())
     assert pickle.loads(pickle.dumps(layers.Relu())) == layers.Relu()
+
+
+WEIGHT = np.ones((4, 1, 3, 3), np.int8)
+ONE = {"x": HALF, "w": HALF, "y": HALF}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "fields"),
+    [
+        ("MaxPool2d", (2,), {"layout": "nhwc"}),
+        ("MaxPool2d", (2,), {"layout": "NWC"}),
+        ("Conv1d", (WEIGHT[..., 0],), {"layout": "NHWC", **ONE}),
+        ("Conv1d", (WEIGHT,), ONE),
+        ("Conv3d", (WEIGHT,), ONE),
+        ("FloatDense", (np.ones((2, 3), np.float32),), {"relu": "no"}),
+        ("Add", (0, 0, 0), {}),
+    ],
+)
+def test_old_layers_refuse_what_they_refused(name: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+    with pytest.warns(DeprecationWarning):
+        old = getattr(systolic, name)
+    with pytest.raises((TypeError, ValueError)):
+        old(*args, **fields)

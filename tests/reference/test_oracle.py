@@ -34,6 +34,7 @@ from support.oracle_cases import (
     sums,
     zero_points,
 )
+from systolic import QuantParams, layers, reference
 from systolic.reference.oracle import matmul
 from systolic.reference.oracle._numbers import fma, half_even, wrap_int32
 
@@ -445,3 +446,15 @@ def test_layouts_of_pools_agree(case):
         lambda x, layout: oracle_pool("QLinearAveragePool", x, 0.3, 1, 0.1, zero, layout=layout, **case.geometry),
     ):
         same(pool(nhwc, layout="NHWC").transpose(0, 3, 1, 2), pool(case.x, layout="NCHW"))
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "tflite", "tflite_single", "shift"])
+@pytest.mark.parametrize("shapes", [((2,), (2, 5)), ((3, 2), (2,)), ((2,), (2,))])
+def test_products_of_vectors_in_every_rounding(rounding, shapes):
+    half = QuantParams(0.5)
+    layer = layers.QLinearMatMul(x=half, w=half, y=half, rounding=rounding)
+    x, w = (np.arange(np.prod(shape), dtype=np.int8).reshape(shape) for shape in shapes)
+    found = reference.expected_output(layer, [x, w])
+    expected = reference.expected_output(layer, [x.reshape(-1, 2), w.reshape(2, -1)])
+    assert found.shape == np.matmul(x, w).shape
+    np.testing.assert_array_equal(found.ravel(), expected.ravel())

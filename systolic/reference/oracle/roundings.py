@@ -42,14 +42,15 @@ def scaled(
         return half_even(acc.astype(F32) * (factor / F32(scale)), zero, dtype)
     # In double precision: the product of two float32 is exact, the quotient is rounded once.
     scales = [float(x_scale) * float(each) / float(scale) for each in np.ravel(w_scale)]
-    out = np.empty(acc.shape, dtype)
-    limits, channels = np.iinfo(dtype), np.moveaxis(acc, axis, 0)
-    for number, (channel, target) in enumerate(zip(channels, np.moveaxis(out, axis, 0), strict=True)):
+    sums_of = np.atleast_1d(acc)  # a product of vectors is one number, and that of a vector has no rows
+    out, limits = np.empty(sums_of.shape, dtype), np.iinfo(dtype)
+    channels, targets = np.moveaxis(sums_of, axis, 0), np.moveaxis(out, axis, 0)
+    for number, channel in enumerate(channels):
         m = Fraction(scales[number if len(scales) > 1 else 0])
         sums, where = np.unique(channel, return_inverse=True)
         codes = [rounded_code(rounding, int(each), m, int(zero), limits.min, limits.max) for each in sums]
-        target[...] = np.array(codes, dtype)[where].reshape(channel.shape)
-    return out
+        targets[number, ...] = np.array(codes, dtype)[where].reshape(channel.shape)
+    return out.reshape(acc.shape)
 
 
 def rounded_code(rounding: str, acc: int, m: Fraction, zero_point: int, low: int, high: int) -> int:
