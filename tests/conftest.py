@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ settings.register_profile("long", max_examples=2000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("SYSTOLIC_HYPOTHESIS", "ci"))
 
 TESTS = Path(__file__).parent
+# Helper processes import test modules by name. Last, so that an installed package is not hidden by the sources.
+sys.path.append(str(TESTS.parent))
 MARKS = {"frontend": "onnx", "operators": "onnx", "rtl": "rtl"}
 # Imports all of the onnx package's own tests, which takes longer than any room's fast ones.
 SLOW_TO_IMPORT = TESTS / "operators" / "test_backend_node.py"
