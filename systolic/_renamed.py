@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -74,15 +74,8 @@ def _conv(rank: int, weight: Any, *, y: Any, layout: Any = "", **fields: Any) ->
     return {"weight": weight, "y": y, "channels_last": last, **fields}
 
 
-def _depthwise_conv(weight: Any, *, multiplier: Any = 1, groups: Any = 1, **fields: Any) -> dict[str, Any]:
-    multiplier, shape = _check.integer(multiplier, "multiplier", minimum=1), np.shape(weight)
-    fits = len(shape) == 4 and shape[1] == 1 and not shape[0] % multiplier
-    if not fits or groups not in (1, shape[0] // multiplier):
-        raise ValueError(
-            f"DepthwiseConv2d: weight must be (ic * multiplier, 1, kh, kw), and groups 1 or ic, not {shape} "
-            f"with multiplier {multiplier} and groups {groups}"
-        )
-    return _conv(2, weight, groups=shape[0] // multiplier, **fields)
+def _depthwise_conv(weight: Any, *, multiplier: int = 1, groups: int = 1, **fields: Any) -> dict[str, Any]:
+    return _conv(2, weight, groups=len(weight) // multiplier, **fields)
 
 
 def _float_product(weight: Any, bias: Any = None, *, relu: bool = False, **fields: Any) -> dict[str, Any]:
@@ -117,26 +110,36 @@ name and gets other fields is listed too, for saved models.
 
 
 class Renamed:
-    """Stand for an old layer with other fields: call it as the old class, or use it in ``isinstance``."""
+    """Stand for an old layer: call it as the old class, or use it in ``isinstance``."""
 
-    def __init__(self, cls: type, fields: Callable[..., dict[str, Any]]) -> None:
-        self._cls, self._fields = cls, fields
+    def __init__(self, cls: type, make: Callable[..., Any]) -> None:
+        self._cls, self._make = cls, make
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._fields(*args, **kwargs)
-        other = given.pop("class", None)
-        return (getattr(sys.modules["systolic.layers"], other) if other else self._cls)(**given)
+        return self._make(*args, **kwargs)
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._cls)
 
 
+def layer_of(layers: Mapping[str, Any], name: str, *args: Any, **fields: Any) -> Any:
+    """Return the layer of today, from `layers`, that an old one with these fields is."""
+    new, convert = LAYERS.get(name, (name, None))
+    if convert is not None:
+        args, fields = (), dict(convert(*args, **fields))
+    return layers[fields.pop("class", new)](*args, **fields)
+
+
 def find(module: str, name: str) -> Any:
     """Return what an old name of a module stands for, with a warning; the module's ``__getattr__``."""
     place = MOVED.get(name) if module == "systolic" else module
-    new, fields = LAYERS.get(name, (name, None)) if place == "systolic.layers" else (name, None)
+    new, convert = LAYERS.get(name, (name, None)) if place == "systolic.layers" else (name, None)
     if place is None or (place, new) == (module, name):
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    warnings.warn(f"{module}.{name} is deprecated: use {place}.{new}", DeprecationWarning, stacklevel=3)
-    cls = getattr(sys.modules[place], new)
-    return cls if fields is None else Renamed(cls, fields)
+    there = vars(sys.modules[place])
+    function = new != name and name in there  # it checks what the class did
+    use = f"{place}.{name if function else new}"
+    warnings.warn(f"{module}.{name} is deprecated: use {use}", DeprecationWarning, stacklevel=3)
+    if function:
+        return Renamed(there[new], there[name])
+    return there[new] if convert is None else Renamed(there[new], partial(layer_of, there, name))

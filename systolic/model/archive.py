@@ -116,9 +116,7 @@ def _arguments(content: Any, reader: _Reader) -> dict[str, Any]:
 def _layer(name: str, values: dict[str, Any], version: int) -> Layer:
     """Return a layer of a file of this version, which may have the name and fields of then."""
     # Only there: a later class may have an earlier one's name.
-    new, convert = _renamed.LAYERS.get(name, (name, None)) if version < VERSION else (name, None)
-    given = dict(values if convert is None else convert(**values))
-    return LAYERS[given.pop("class", new)](**given)
+    return _renamed.layer_of(LAYERS, name, **values) if version < VERSION else LAYERS[name](**values)
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:

@@ -193,6 +193,11 @@ ONE = {"x": HALF, "w": HALF, "y": HALF}
         ("Conv3d", (WEIGHT,), ONE),
         ("FloatDense", (np.ones((2, 3), np.float32),), {"relu": "no"}),
         ("Add", (0, 0, 0), {}),
+        ("Conv2d", (WEIGHT,), {"layout": None, **ONE}),
+        ("Conv2d", (WEIGHT,), {"x": HALF, "w": HALF}),
+        ("Dense", (EYE,), {"x": HALF, "w": HALF}),
+        ("DepthwiseConv2d", (WEIGHT,), {"multiplier": 3, **ONE}),
+        ("DepthwiseConv2d", (WEIGHT,), {"groups": 3, **ONE}),
     ],
 )
 def test_old_layers_refuse_what_they_refused(name: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
