@@ -137,9 +137,7 @@ def find(module: str, name: str) -> Any:
     if place is None or (place, new) == (module, name):
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     there = vars(sys.modules[place])
-    function = new != name and name in there  # it checks what the class did
-    use = f"{place}.{name if function else new}"
-    warnings.warn(f"{module}.{name} is deprecated: use {use}", DeprecationWarning, stacklevel=3)
-    if function:
+    warnings.warn(f"{module}.{name} is deprecated: use {place}.{new}", DeprecationWarning, stacklevel=3)
+    if new != name and name in there:  # a function, which checks what the class did
         return Renamed(there[new], there[name])
     return there[new] if convert is None else Renamed(there[new], partial(layer_of, there, name))

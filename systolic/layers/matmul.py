@@ -116,12 +116,9 @@ class _Product(ArrayLayer):
 
     inputs: ClassVar[int | None] = None
 
-    _places: ClassVar[tuple[int, ...]] = (0, 1)
-    """Which inputs are x and w, and their zero points."""
-
     def _operands(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of x and w as they are multiplied."""
-        return [shapes[place] for place in self._places[:2]]
+        return list(shapes[:2])
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per matrix of w that a stack needs."""
@@ -312,7 +309,6 @@ class QLinearMatMul(parameters.WeightedLayer, _Product):
     rounding: str = field(default="half_even", kw_only=True)
 
     w_axis: ClassVar[int] = 1
-    _places: ClassVar[tuple[int, ...]] = (0, 3, 2, 5)
 
     def __post_init__(self) -> None:
         for name in ("transpose_x", "transpose_w"):

@@ -11,9 +11,7 @@ from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.delegated import fallback
 from systolic.layers.table import OPERATORS as RECORDS
 
-OPERATORS: dict[tuple[str, str], Converter] = {
-    **{key: record.read_node for key, record in RECORDS.items()},
-}
+OPERATORS: dict[tuple[str, str], Converter] = {key: record.read_node for key, record in RECORDS.items()}
 """Converters by (domain, operator)."""
 
 

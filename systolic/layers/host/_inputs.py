@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -40,15 +39,6 @@ def spreads(b: Shape, a: Shape, *, alone: bool = False) -> bool:
         if size_a != 1 or size_b != 1:
             return size_b == 1
     return alone
-
-
-def take_some(layer: Layer, values: Sequence[Any], least: int, most: int) -> Sequence[Any]:
-    """Return `values` if there are at least `least` and at most `most`."""
-    if not least <= len(values) <= most:
-        count = f"{least} to {most} inputs" if least < most else f"{least} inputs"
-        count = "one input" if most == 1 else count
-        raise TypeError(f"{type(layer).__name__} takes {count}, not {len(values)}")
-    return values
 
 
 def normal_axis(layer: Layer, axis: int, rank: int, name: str = "axis") -> int:

@@ -16,7 +16,7 @@ from systolic.layers.base import HostLayer, Shape
 from systolic.layers.conv import WINDOW, Convolution, conv_rank, read_window
 from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, taps
 from systolic.layers.host import _special
-from systolic.layers.host._inputs import expect_dtype, take_some
+from systolic.layers.host._inputs import expect_dtype
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.delegated import FloatProduct, put_weights
 from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord
@@ -150,7 +150,8 @@ class FloatConv(FloatProduct, _Convolution):
         object.__setattr__(self, "activation_params", stored)
 
     @property
-    def _counts(self) -> tuple[int, int]:
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
         return (1, 1) if self.weight is not None else (2 + self.adds, 3 + self.adds)
 
     def _held(self) -> tuple[np.ndarray, ...]:
@@ -170,7 +171,7 @@ class FloatConv(FloatProduct, _Convolution):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return (batch, oc, ...)."""
-        take_some(self, shapes, *self._counts)
+        self._counted(shapes)
         x, w, bias, added = self._parts(self._whole(shapes, np.shape))
         shape = self._output(x, w, self._window(x, w))
         self._expect_bias(bias, w[0])
@@ -184,7 +185,7 @@ class FloatConv(FloatProduct, _Convolution):
     def output_dtype(self, *dtypes: str) -> str:
         """Return the type of all inputs."""
         known = FLOATS if self.weight is None else ("float32",)
-        return self._one_type(take_some(self, dtypes, *self._counts), known)
+        return self._one_type(self._counted(dtypes), known)
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
         window = self._window(inputs[0].shape, inputs[1].shape)
@@ -288,6 +289,8 @@ class FloatConvTranspose(_Convolution):
     array([[[  1.,  10., 102.,  20., 200.]]], dtype=float32)
     """
 
+    some: ClassVar[tuple[int, int]] = (2, 3)
+
     output_padding: int | tuple[int, ...] = field(default=0, kw_only=True)
     output_size: tuple[int, ...] | None = field(default=None, kw_only=True)
 
@@ -303,7 +306,7 @@ class FloatConvTranspose(_Convolution):
 
     def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
         """Return, along each axis, the elements cut off at the beginning of y, and its size."""
-        x, w, *_ = take_some(self, shapes, 2, 3)
+        x, w, *_ = self._counted(shapes)
         self._expect_rank(x, w, "(ic, oc // groups, ...)")
         rank = len(x) - 2
         if x[1] != w[0] or w[0] % self.groups:
@@ -370,7 +373,7 @@ class FloatConvTranspose(_Convolution):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the type of all inputs."""
-        return self._one_type(take_some(self, dtypes, 2, 3), FLOATS)
+        return self._one_type(self._counted(dtypes), FLOATS)
 
     def apply(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the transposed convolution, an ndarray (batch, oc, ...)."""

@@ -12,7 +12,7 @@ import numpy as np
 from systolic import _check, _hints
 from systolic.layers import parameters
 from systolic.layers.base import Shape
-from systolic.layers.host._inputs import expect_dtype, take_some
+from systolic.layers.host._inputs import expect_dtype
 from systolic.layers.host._parts import copied
 from systolic.layers.host.arithmetic import INTEGERS
 from systolic.layers.host.delegated import FloatProduct, put_weights
@@ -100,7 +100,7 @@ class FloatMatMul(FloatProduct):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the product's shape; ValueError if the matrices do not fit."""
         if self.weight is not None and not (self.transpose_a or self.transpose_b):
-            return parameters.dense_shape(self, *take_some(self, shapes, 1, 1))
+            return parameters.dense_shape(self, *self._counted(shapes))
         a, b, *rest = self._whole([*map(tuple, shapes)], of=np.shape)
         left, right = _swapped(a, self.transpose_a), _swapped(b, self.transpose_b)
         rows, cols = (left, right) if len(left) > 1 else ((1, *left), right)
@@ -126,7 +126,7 @@ class FloatMatMul(FloatProduct):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the inputs' common type, which is float32 beside a weight."""
-        first, *rest = take_some(self, dtypes, *self._counts)
+        first, *rest = self._counted(dtypes)
         name = expect_dtype(self, first, _TYPES if self.weight is None else ("float32",))
         for dtype in rest:
             expect_dtype(self, dtype, (name,), ", the first input's type")
@@ -170,7 +170,8 @@ class FloatMatMul(FloatProduct):
         return tuple(array for array in (self.weight, self.bias) if array is not None)
 
     @property
-    def _counts(self) -> tuple[int, int]:
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
         return (2, 3) if self.weight is None else (1, 1)
 
 
@@ -231,12 +232,17 @@ class MatMulNBits(FloatProduct):
             raise ValueError(f"block_size must be a power of two, not {self.block_size}")
 
     @property
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
+        return 3 + self.bias, 4 + self.bias
+
+    @property
     def _blocks(self) -> int:
         return -(-self.k // self.block_size)
 
     def _zero_points(self, values: Sequence[Any]) -> Sequence[Any]:
         """Return the zero points, or what is said of them, if there are some."""
-        take_some(self, values, 3 + self.bias, 4 + self.bias)
+        self._counted(values)
         return values[3 : len(values) - self.bias]
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check, _hints, _host, quant
 from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import expect_dtype, take_some
+from systolic.layers.host._inputs import expect_dtype
 from systolic.layers.host._parts import MOVED
 from systolic.layers.host.arithmetic import Binary, Cast
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -47,16 +47,19 @@ class _Scaled(HostLayer):
                 name = type(self).__name__
                 raise ValueError(f"{name} takes no axis, block_size and dtype beside {held}, which says them")
 
-    def _take(self, values: Sequence[Any]) -> Sequence[Any]:
-        if self._params is not None:
-            return take_some(self, values, 1, 1)
-        if len(values) not in (2, 3):
+    def _counted(self, values: Sequence[Any]) -> Sequence[Any]:
+        if self._params is None and len(values) not in (2, 3):
             raise TypeError(f"{type(self).__name__} takes 2 inputs or 3, not {len(values)}")
-        return values
+        return super()._counted(values)
+
+    @property
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
+        return (2, 3) if self._params is None else (1, 1)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the first input's shape; ValueError if the scale's does not fit it."""
-        shape, *rest = map(tuple, self._take(shapes))
+        shape, *rest = map(tuple, self._counted(shapes))
         if self._params is None:
             self._expect_scale(shape, *rest)
             return shape
@@ -178,7 +181,7 @@ class QuantizeLinear(_Scaled):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the codes' type; x is float32 (or float64, rounded to it) or float16."""
-        x, *rest = self._take(dtypes)
+        x, *rest = self._counted(dtypes)
         expect_dtype(self, x, ("float32", "float64", "float16"))
         if self.y is not None:
             return self.y.dtype
@@ -247,7 +250,7 @@ class DequantizeLinear(_Scaled):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return the numbers' type; the codes are int8, uint8, int16, uint16 or int32."""
-        q, *rest = self._take(dtypes)
+        q, *rest = self._counted(dtypes)
         if self.x is not None:
             expect_dtype(self, q, (self.x.dtype,), ", as its parameters say")
             return "float32"
