@@ -520,6 +520,17 @@ def test_maxima_beside_nan_and_infinity() -> None:
     assert largest.tolist() == [[[-np.inf, -np.inf]]] and places.tolist() == [[[0, 1]]]
 
 
+@pytest.mark.parametrize("x", [[np.nan, 1, 2, np.nan], [np.nan, np.nan, 1, 0], [-np.inf, np.nan, np.nan, 3]])
+def test_places_of_maxima_beside_nan(folder: Path, x: list[float]) -> None:
+    graph, feeds = om.single("MaxPool", [F([[x]])], kernel_shape=[2])
+    graph.graph.node[0].output.append("places")
+    graph.graph.output.append(om.value("places", "int64", None))
+    model, ours, theirs = outputs(folder, (graph, feeds))
+    assert systolic.verify(model, feeds, mode="wavefront").passed
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_averages_of_a_constant_are_the_constant() -> None:
     x = np.full((1, 1, 5, 4), 0.1, F)
     layer = layers.AveragePool((3, 2), stride=(2, 3), padding=((2, 1), (1, 1)), ceil_mode=True)

@@ -1,6 +1,6 @@
 """One-operator int8 models for LiteRT, and the stored table of what it makes of them.
 
-``python tests/support/litert_models.py`` writes tests/data/litert_roundings.csv anew; it needs the package
+``python tests/support/litert_models.py`` writes tests/data/litert_roundings.csv again; it needs the package
 ai-edge-litert. Output channel c is its bias alone: weights and input are zero codes, so that any
 int32 sum reaches the requantization.
 """

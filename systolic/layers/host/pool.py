@@ -128,8 +128,8 @@ class MaxPool(Pool):
     Notes
     -----
     ONNX operator MaxPool on float32, float64, float16, int8 or uint8; channels are second there. Quantized
-    values need no parameters: their order is that of the numbers. NaN spreads. With `indices` NaN counts as
-    none, and of equal numbers the first counts.
+    values need no parameters: their order is that of the numbers. NaN spreads. With `indices` a
+    NaN counts only where it is the first of its window, and of equal numbers the first does.
 
     Examples
     --------

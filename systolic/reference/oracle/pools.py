@@ -28,7 +28,7 @@ def max_pool(layer: Any, x: np.ndarray) -> Any:
 
 
 def _max_pool_indices(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ONNX MaxPool with its second output: the place of the first maximum; NaN counts as none."""
+    """ONNX MaxPool with its second output: a number replaces the first one if it is larger, which NaN is not."""
     image, low = x.shape[2:], _lowest(x.dtype)
     win = windows(layer, image, layer.kernel, pool=True)
     best = np.full((*x.shape[:2], *win.out), low, x.dtype)
@@ -36,8 +36,7 @@ def _max_pool_indices(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     places = np.arange(math.prod(image)).reshape(1, 1, *image)
     if layer.indices == "column":
         places = places.reshape(1, 1, *image[::-1]).T.reshape(1, 1, *image)
-    numbers = np.where(x != x, np.asarray(low, x.dtype), x)
-    for (_, seen), (_, place) in zip(taps(numbers, win, low), taps(places, win, -1), strict=True):
+    for (_, seen), (_, place) in zip(taps(x, win, low), taps(places, win, -1), strict=True):
         better = (place >= 0) & ((where < 0) | (seen > best))
         best, where = np.where(better, seen, best), np.where(better, place, where)
     planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(image))
