@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from systolic.layers.host import (
+from systolic.layers import (
     Binary,
     DequantizeLinear,
     Flatten,
@@ -25,8 +25,8 @@ from systolic.layers.host import (
     QuantizeLinear,
     Relu,
     Reshape,
-    _pairs,
 )
+from systolic.layers.host import _pairs
 from systolic.layers.host._fma import fma
 from systolic.quant import QuantParams, dequantize, quantize
 

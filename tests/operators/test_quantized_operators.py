@@ -19,9 +19,9 @@ from support.onnx_models import Case, F
 from support.oracle_cases import cpu_flags, draw_codes, same
 from support.strategies import examples, seeds
 from systolic import QuantParams, UnsupportedOperator, load_onnx
-from systolic.layers import HostLayer
-from systolic.layers.host import (
+from systolic.layers import (
     DequantizeLinear,
+    HostLayer,
     QLinearAveragePool,
     QLinearConcat,
     QLinearGlobalAveragePool,
@@ -31,8 +31,8 @@ from systolic.layers.host import (
     QLinearSoftmax,
     QLinearWhere,
     QuantizeLinear,
-    qlinear_table,
 )
+from systolic.layers.host import qlinear_table
 from systolic.reference import expected_output
 
 EIGHT_BITS = ("int8", "uint8")

@@ -9,7 +9,8 @@ import numpy as np
 from systolic import _isolated
 from systolic.frontend.operators._operator import Converted, Converter, Operator
 from systolic.frontend.operators.attributes import check_attributes, check_inner, check_scan
-from systolic.layers.host import OnnxNode, session
+from systolic.layers import OnnxNode
+from systolic.layers.host import session
 from systolic.layers.host.compared import Refused
 from systolic.layers.host.evaluator import STANDARD, alone, prepare, small
 from systolic.layers.host.subgraphs import inner_nodes

@@ -22,7 +22,7 @@ class Identity(HostLayer):
 
     Examples
     --------
-    >>> from systolic.layers.host import Identity
+    >>> from systolic.layers import Identity
     >>> Identity().output_shape((2, 3))
     (2, 3)
     """

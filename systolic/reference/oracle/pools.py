@@ -28,7 +28,7 @@ def max_pool(layer: Any, x: np.ndarray) -> Any:
 
 
 def _max_pool_indices(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ONNX MaxPool with its second output: a number replaces the first one if it is larger, which NaN is not."""
+    """ONNX MaxPool with its second output: the first number stays unless one is larger, which NaN is not."""
     image, low = x.shape[2:], _lowest(x.dtype)
     win = windows(layer, image, layer.kernel, pool=True)
     best = np.full((*x.shape[:2], *win.out), low, x.dtype)
