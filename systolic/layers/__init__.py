@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from systolic._renamed import find as _find
 from systolic.layers.attention import QAttention
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
-from systolic.layers.conv import Conv2d, ConvInteger, DepthwiseConv2d, QLinearConv
+from systolic.layers.conv import ConvInteger
 from systolic.layers.host.arithmetic import Binary, Cast, Clip, Relu, Unary, Where
 from systolic.layers.host.convolve import FloatConv, FloatConvTranspose
 from systolic.layers.host.dynamic import DynamicQuantize
@@ -23,7 +23,9 @@ from systolic.layers.host.quantize import DequantizeLinear, QuantizeLinear
 from systolic.layers.host.resample import Pad, Resize
 from systolic.layers.host.reshape import Flatten, Identity, Reshape
 from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
-from systolic.layers.matmul import Dense, MatMulInteger, MatMulIntegerToFloat, QLinearMatMul
+from systolic.layers.matmul import MatMulInteger, MatMulIntegerToFloat
+from systolic.layers.qlinear_conv import Conv2d, DepthwiseConv2d, QLinearConv
+from systolic.layers.qlinear_matmul import Dense, QLinearMatMul
 from systolic.layers.recurrent import DynamicQuantizeLSTM
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from systolic.layers import attention, conv, matmul, recurrent
+from systolic.layers import attention, conv, matmul, qlinear_conv, qlinear_matmul, recurrent
 from systolic.layers.base import Layer
 from systolic.layers.host import (
     arithmetic,
@@ -26,9 +26,9 @@ from systolic.layers.host import matmul as host_matmul
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    conv, matmul, host_matmul, recurrent, attention, host_attention, arithmetic, convolve, dynamic,
-    normalize, pieces, pool, qlinear, qlinear_pool, qlinear_softmax, qlinear_table, quantize, resample,
-    reshape, shaping, transformer,
+    conv, qlinear_conv, matmul, qlinear_matmul, host_matmul, recurrent, attention, host_attention,
+    arithmetic, convolve, dynamic, normalize, pieces, pool, qlinear, qlinear_pool, qlinear_softmax,
+    qlinear_table, quantize, resample, reshape, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {
