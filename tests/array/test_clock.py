@@ -190,6 +190,7 @@ def test_an_interrupt_between_chunks_leaves_whole_edges(monkeypatch: pytest.Monk
 @pytest.mark.slow
 @examples(60)
 @given(array_configs(), st.integers(1, 5), seeds)
+@pytest.mark.exhaustive
 def test_delayed_folds_equal_the_reference_fed_alike(config: ArrayConfig, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, cols = config.rows, config.cols

@@ -173,6 +173,7 @@ def test_what_cannot_be_pickled_is_an_error_and_the_child_goes_on():
         (leave, "with exit status 3"),
     ],
 )
+@pytest.mark.exhaustive
 def test_a_crash_is_an_error_that_says_how_it_ended(function, ending):
     before = child()
     with pytest.raises(ValueError, match=f"^node 'a' crashed: its process ended {ending}$"):
@@ -183,6 +184,7 @@ def test_a_crash_is_an_error_that_says_how_it_ended(function, ending):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("function", [spin, sleep])
+@pytest.mark.exhaustive
 def test_a_hang_ends(function):
     child()
     started = time.monotonic()
@@ -323,6 +325,7 @@ def test_a_forked_process_has_a_child_of_its_own():
 @pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.exhaustive
 def test_a_child_ends_with_its_parent(busy):
     then = "i.call(time.sleep, 1000, seconds=0.2, what='')" if busy else "time.sleep(1000)"
     script = (

@@ -33,6 +33,7 @@ def safe(text: str) -> bool:
 @example(HOSTILE)
 @example("\ud800")
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_text_is_printable(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()

@@ -322,6 +322,7 @@ def test_calls_section(untimed: list[dict[str, Any]], monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_import_is_timed_in_new_interpreters() -> None:
     assert all(seconds > 0 for seconds in parts._import_seconds(1))
 

@@ -757,6 +757,7 @@ def test_help(name: str, capsys: Capture) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ("ascii", "cp1252", "utf-8"))
+@pytest.mark.exhaustive
 def test_any_encoding(encoding: str, model: Path) -> None:
     for arguments in (
         ["run", str(model), "--array", "8x8"],
@@ -772,6 +773,7 @@ def test_any_encoding(encoding: str, model: Path) -> None:
 @pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("arguments", (["info"], ["gemm", "3", "4", "5", "--quiet", "--json"], ["--help"]))
+@pytest.mark.exhaustive
 def test_reader_that_has_gone(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -817,6 +819,7 @@ def test_closed_output() -> None:
     ),
     ids=("cycle mode", "wavefront mode", "verify", "bench", "run"),
 )
+@pytest.mark.exhaustive
 def test_interrupt(arguments: list[str], tmp_path: Path) -> None:
     """Ctrl-C: status 130 soon, no traceback, no file left."""
     q = QuantParams(0.5)

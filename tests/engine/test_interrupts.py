@@ -79,6 +79,7 @@ def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_interrupted_all_the_time_records_what_one_run_does() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(-128, 128, (60, 4), np.int8), rng.integers(-128, 128, (4, 5), np.int8)

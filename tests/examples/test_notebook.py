@@ -98,6 +98,7 @@ def test_links_lead_somewhere():
 
 @pytest.mark.slow
 @needs_jupyter
+@pytest.mark.exhaustive
 def test_every_cell_runs(tmp_path):
     done, target = execute(load(), tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -123,6 +124,7 @@ def test_every_cell_runs(tmp_path):
 
 @pytest.mark.slow
 @needs_jupyter
+@pytest.mark.exhaustive
 def test_a_wrong_number_is_noticed(tmp_path):
     # The first cells with the columns of w reversed: PE (0, 0) no longer multiplies with 7.
     notebook = load()

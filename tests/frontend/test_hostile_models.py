@@ -328,6 +328,7 @@ CRASHES: dict[str, tuple[list[str], dict[str, np.ndarray], dict[str, Any]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapped", (of_open_rank, in_a_branch))
 @pytest.mark.parametrize("op", CRASHES)
+@pytest.mark.exhaustive
 def test_a_kernel_that_crashes_is_an_error(tmp_path: Path, op: str, wrapped: Any) -> None:
     reads, feeds, attributes = CRASHES[op]
     model, feeds = wrapped(op, reads, feeds, **attributes)

@@ -38,6 +38,7 @@ def fuzz(*arguments: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_damaged_files() -> None:
     done = fuzz(SEED, 0, COUNT)
     lines = done.stdout.splitlines()

@@ -146,6 +146,7 @@ def pairs(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ("Add", "Mul", "Concat"))
+@pytest.mark.exhaustive
 def test_pairs(folder: Path, op: str) -> None:
     compare(pairs(op), folder)
 
@@ -173,6 +174,7 @@ def single(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", SINGLE)
+@pytest.mark.exhaustive
 def test_single(folder: Path, op: str) -> None:
     compare(single(op), folder)
 
@@ -301,5 +303,6 @@ def weights(op: str) -> Iterator[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ("Conv", "Gemm", "MatMul"))
+@pytest.mark.exhaustive
 def test_weights(folder: Path, op: str) -> None:
     compare(weights(op), folder)

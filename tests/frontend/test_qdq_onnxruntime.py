@@ -157,6 +157,7 @@ def example_networks() -> Iterator[Any]:
 @pytest.mark.parametrize("qdq", ("integer", "float"))
 @pytest.mark.parametrize("activations", ("int8", "uint8"))
 @pytest.mark.parametrize("name", ("residual", "separable", "transformer"))
+@pytest.mark.exhaustive
 def test_example_networks(folder: Path, name: str, activations: str, qdq: str) -> None:
     if (activations, qdq) == ("uint8", "integer") and not exact_u8s8():
         pytest.skip("ONNX Runtime's own uint8 x int8 saturates on this CPU")

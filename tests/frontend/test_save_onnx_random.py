@@ -127,6 +127,7 @@ def renamed(model: Any, nodes: str, tensors: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("qdq", ("integer", "float"))
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.exhaustive
 def test_groups(path: Path, case: str, qdq: str) -> None:
     net = Net()
     om.save(net.model(*CASES[case][0](net)), path.parent, "source.onnx")
@@ -142,6 +143,7 @@ def test_groups(path: Path, case: str, qdq: str) -> None:
 @given(
     networks(), st.sampled_from(["integer", "float"]), st.sampled_from(["own", "none", "equal"]), st.booleans()
 )
+@pytest.mark.exhaustive
 def test_random_networks(path: Path, source: Any, qdq: str, nodes: str, tensors: bool) -> None:
     om.save(renamed(source, nodes, tensors), path.parent, "source.onnx")
     model = load_onnx(path.parent / "source.onnx", qdq=qdq)

@@ -272,6 +272,7 @@ def test_long_runs_equal_the_reference(rows: int, cols: int, cycles: int, densit
 @pytest.mark.parametrize(("rows", "cols"), [(5, 20), (1, 1), (2, 300), (18, 33)])
 @pytest.mark.parametrize("cycles", [6 * BLOCK, 6 * BLOCK + 1, 13 * BLOCK + 9])
 @pytest.mark.parametrize("density", ["bursts", 0.0])
+@pytest.mark.exhaustive
 def test_very_long_runs_equal_numpy_stepping(rows: int, cols: int, cycles: int, density) -> None:
     # Streams of several blocks lie one before the other, and begin anew after some.
     one, expected = stepped_case(rows + cycles, rows, cols, cycles, density)
@@ -281,6 +282,7 @@ def test_very_long_runs_equal_numpy_stepping(rows: int, cols: int, cycles: int, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cycles", [1, 7, 8, 63, 64, 65, 130])
+@pytest.mark.exhaustive
 def test_64_by_64_equals_the_reference(cycles: int) -> None:
     one, expected = checked_case(cycles, 64, 64, cycles, "mixed")
     for arrangement in ("rows", "skewed"):
@@ -404,6 +406,7 @@ def stepped_case(seed: int, rows: int, cols: int, cycles: int, density: float | 
         (4, 253, 251, 270, "bursts"),
     ],
 )
+@pytest.mark.exhaustive
 def test_full_size_equals_numpy_stepping(seed: int, rows: int, cols: int, cycles: int, density: str) -> None:
     one, expected = stepped_case(seed, rows, cols, cycles, density)
     for threads in (1, 2):

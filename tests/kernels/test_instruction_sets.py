@@ -184,6 +184,7 @@ def test_baseline_is_always_there_and_sets_are_in_order() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["reference", *_kernels.instruction_sets])
+@pytest.mark.exhaustive
 def test_the_environment_chooses(name: str) -> None:
     code = """
 import numpy as np, systolic

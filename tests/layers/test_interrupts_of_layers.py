@@ -85,6 +85,7 @@ CASES: dict[str, tuple[Any, Callable[[], list[np.ndarray]]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.exhaustive
 def test_layers_are_interruptible(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert threading.current_thread() is threading.main_thread()
     layer, inputs = CASES[name]
@@ -141,6 +142,7 @@ def test_parts_give_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_wide_arrays_are_interruptible() -> None:
     """What is below them, psums that have left some columns, takes cols * cols numbers."""
     x, w = np.ones((300, 1), np.int8), np.ones((1, 12288), np.int8)

@@ -97,6 +97,7 @@ def dense_cases(draw: st.DrawFn):
 @pytest.mark.slow
 @examples(150)
 @given(dense_cases(), st.sampled_from(MODES))
+@pytest.mark.exhaustive
 def test_dense_equals_the_oracle(case: tuple[QLinearMatMul, np.ndarray], mode: str) -> None:
     layer, x = case
     check(on_array(layer, x, mode), expected_output(layer, [x]))

@@ -796,6 +796,7 @@ def test_truncated_files_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_flipped_bits_are_rejected_or_harmless(tmp_path: Path) -> None:
     zoo().save(tmp_path / "whole")
     data = (tmp_path / "whole").read_bytes()

@@ -203,6 +203,7 @@ def within(case: Case) -> Case:
 @listed
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
+@pytest.mark.exhaustive
 def test_nodes_in_subgraphs_are_equal_to_onnxruntime(key: tuple[str, str]) -> None:
     row, equal = COMPARED[key], 0
     for case in map(within, draws(key, opsets(key)[-1], TRIED, SEED, **narrowed(row))):
@@ -292,6 +293,7 @@ def test_every_operator_is_in_the_table() -> None:
 @pytest.mark.slow
 @listed
 @pytest.mark.parametrize("key", BY_RUNTIME, ids=name_of)
+@pytest.mark.exhaustive
 def test_draws_use_every_attribute_and_input(key: tuple[str, str]) -> None:
     """Or the table refuses those that they do not use."""
     names: set[str] = set()

@@ -497,6 +497,7 @@ softmax_scales = st.one_of(
     several(2), st.sampled_from([1, 2, 3, 10, 100, 1000]) | st.integers(1, 300), softmax_scales,
     st.sampled_from([1e-3, 0.05, 1.0, 1e-30, 1e30]), seeds,
 )  # fmt: skip
+@pytest.mark.exhaustive
 def test_softmax(folder: Path, drawn: Any, count: int, sy: F, factor: float, seed: int) -> None:
     """Thirty rows of any length, with few different codes or many."""
     (dtype, (sx, zx, _, zy)), rng = drawn, np.random.default_rng(seed)

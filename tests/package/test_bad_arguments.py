@@ -233,6 +233,7 @@ LAYERS |= {type(layer).__name__: layer for layer in EXAMPLES}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.exhaustive
 def test_wrong_arguments_of_layers(kind: str) -> None:
     layer = LAYERS[kind]
     given = {f.name: getattr(layer, f.name) for f in fields(layer)}

@@ -107,6 +107,7 @@ def test_every_rounding_has_a_twin():
 @pytest.mark.parametrize(
     ("rounding", "m"), [(name, m) for name in TWINS for m in (POWERS if name == "shift" else ANY)]
 )
+@pytest.mark.exhaustive
 def test_around_every_tie(rounding, m, zero_point, dtype):
     low, high = LIMITS[dtype]
     sums = sums_around(Fraction(m), zero_point, low, high)

@@ -428,6 +428,7 @@ def test_registers_show_each_value_at_its_place(pyplot):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 4), (8, 8)])
+@pytest.mark.exhaustive
 def test_texts_of_extreme_values_overlap_nothing_and_stay_inside(pyplot, shape):
     figure = plot_registers(registers(*shape, operand=-128, psum=-(2**31), bits=True), cycle=10**9)
     renderer = rendered(figure)

@@ -122,6 +122,7 @@ def check_place(mismatch: dict[str, Any], x: np.ndarray, config: ArrayConfig, ge
     )
 
 
+@pytest.mark.exhaustive
 def test_place_late_in_a_long_model(kernel: Path, tmp_path: Path) -> None:
     """A layer of more cycles than are replayed from the first; nothing but zeros before the end."""
     m, k, n, config = 12_000, 20, 13, ArrayConfig(8, 8)
