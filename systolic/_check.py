@@ -226,4 +226,6 @@ def same_values(a: Any, b: Any) -> bool:
         )
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(same_values, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_values(a[key], b[key]) for key in a)
     return type(a) is type(b) and bool(a == b or (a != a and b != b))

@@ -14,6 +14,7 @@ MatrixMultiply(ub=0, acc=0, rows=16, new_weights=True, accumulate=False)
 69
 """
 
+from systolic.isa.functions import Function, Window
 from systolic.isa.instructions import (
     INSTRUCTIONS,
     Activate,
@@ -37,12 +38,13 @@ from systolic.isa.instructions import (
     pattern_rows,
     row_ranges,
 )
-from systolic.isa.program import Function, Program, Symbol
+from systolic.isa.program import Program, Section, Symbol
+from systolic.isa.tensors import HostTensor
 from systolic.isa.text import assemble, disassemble
 
 __all__ = [
-    "INSTRUCTIONS", "Activate", "Convolve", "Function", "Halt", "HostCall", "Instruction", "MatrixMultiply",
-    "Nop", "Pattern", "Patterns", "Program", "ReadHost", "ReadWeights", "SetConfiguration", "Symbol", "Sync",
-    "Vector", "WriteHost", "assemble", "decode", "disassemble", "encode", "pattern_range", "pattern_rows",
-    "row_ranges",
+    "INSTRUCTIONS", "Activate", "Convolve", "Function", "Halt", "HostCall", "HostTensor", "Instruction",
+    "MatrixMultiply", "Nop", "Pattern", "Patterns", "Program", "ReadHost", "ReadWeights", "Section",
+    "SetConfiguration", "Symbol", "Sync", "Vector", "Window", "WriteHost", "assemble", "decode",
+    "disassemble", "encode", "pattern_range", "pattern_rows", "row_ranges",
 ]  # fmt: skip

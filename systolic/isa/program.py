@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -13,44 +13,12 @@ import numpy as np
 from systolic import _archive, _check
 from systolic._files import check_plain
 from systolic._show.table import Table
+from systolic.isa.functions import IDENTITY, Function
 from systolic.isa.instructions import Halt, Instruction, Pattern, Patterns, decode, encode
+from systolic.isa.tensors import HostTensor
 from systolic.isa.text import assemble, disassemble, line_of
 
 _FORMAT, _VERSION = "systolic.Program", 1
-
-
-@dataclass(frozen=True)
-class Function:
-    """An entry of a program's table of functions, as far as the time it takes depends on it.
-
-    Parameters
-    ----------
-    name : str
-        Shown in listings.
-    pool : int
-        Rows read for each row that is written: more than 1 for pooling.
-
-    Examples
-    --------
-    >>> from systolic.isa import Function
-    >>> Function("max of 2 x 2", pool=4).rows_written(36)
-    9
-    """
-
-    name: str = "identity"
-    pool: int = 1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise TypeError(f"a function's name must be a str, not {_check.kind(self.name)}")
-        object.__setattr__(self, "pool", _check.integer(self.pool, "pool", minimum=1))
-
-    def rows_written(self, rows: int) -> int:
-        """Return how many rows are written if `rows` are read."""
-        return -(-rows // self.pool)
-
-
-IDENTITY = Function()
 
 
 @dataclass(frozen=True)
@@ -74,6 +42,31 @@ class Symbol:
             object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=0))
 
 
+@dataclass(frozen=True)
+class Section:
+    """The instructions of one layer.
+
+    Parameters
+    ----------
+    name, kind : str
+        Of the layer.
+    first, stop : int
+        The first instruction, and the one behind the last.
+    """
+
+    name: str
+    kind: str
+    first: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        for name in ("name", "kind"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a str, not {_check.kind(getattr(self, name))}")
+        object.__setattr__(self, "first", _check.integer(self.first, "first", minimum=0))
+        object.__setattr__(self, "stop", _check.integer(self.stop, "stop", minimum=self.first))
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A machine's program.
@@ -89,6 +82,10 @@ class Program:
         The weight memory's contents; a program that is only timed needs none.
     symbols : mapping of str to Symbol
         Names of rows, for listings.
+    inputs, outputs : mapping of str to HostTensor
+        Where in host memory the tensors lie that a run takes and returns.
+    sections : sequence of Section
+        Which instructions belong to which layer, in their order.
 
     Raises
     ------
@@ -110,6 +107,9 @@ class Program:
     functions: tuple[Function, ...] = (IDENTITY,)
     weights: np.ndarray | None = None
     symbols: Mapping[str, Symbol] | None = None
+    inputs: Mapping[str, HostTensor] = field(default_factory=dict, kw_only=True)
+    outputs: Mapping[str, HostTensor] = field(default_factory=dict, kw_only=True)
+    sections: tuple[Section, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         given: Any = self.instructions
@@ -137,16 +137,25 @@ class Program:
         if weights is not None:
             weights = np.array(_check.operand(weights, "weights", ndim=3, axes="(tiles, rows, cols)"))
             weights.flags.writeable = False
-        symbols = dict(self.symbols or {})
-        for name, symbol in symbols.items():
-            if not isinstance(name, str) or not isinstance(symbol, Symbol):
-                raise TypeError(f"symbols must map names to Symbol, not {name!r} to {_check.kind(symbol)}")
         values = {
             "instructions": instructions,
             "functions": functions,
             "weights": weights,
-            "symbols": symbols,
+            "symbols": _named(self.symbols or {}, "symbols", Symbol),
+            "inputs": _named(self.inputs, "inputs", HostTensor),
+            "outputs": _named(self.outputs, "outputs", HostTensor),
+            "sections": tuple(self.sections),
         }
+        last = 0
+        for section in self.sections:
+            if not isinstance(section, Section):
+                raise TypeError(f"sections must hold Section, not {_check.kind(section)}")
+            if section.first < last or section.stop > len(instructions):
+                raise ValueError(
+                    f"section {section.name!r} holds instructions {section.first} to {section.stop - 1}, but "
+                    f"sections follow each other among {len(instructions)} instructions"
+                )
+            last = section.stop
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -162,8 +171,7 @@ class Program:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Program):
             return NotImplemented
-        names = ("instructions", "functions", "weights", "symbols")
-        return all(_check.same_values(getattr(self, name), getattr(other, name)) for name in names)
+        return all(_check.same_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -200,9 +208,10 @@ class Program:
         functions: Iterable[Function] = (),
         weights: np.ndarray | None = None,
         symbols: Mapping[str, Symbol] | None = None,
+        **others: Any,
     ) -> Program:
         """Return the program that :meth:`encode` gave; see :func:`decode` for errors."""
-        return cls(decode(code, tuple(patterns)), tuple(functions), weights, symbols)
+        return cls(decode(code, tuple(patterns)), tuple(functions), weights, symbols, **others)
 
     def listing(self) -> str:
         """Return the program as text that :func:`assemble` reads back, with the symbols as comments."""
@@ -229,12 +238,20 @@ class Program:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program to a file, completely or not at all."""
         arrays = [np.frombuffer(self.encode(), np.uint8), *([] if self.weights is None else [self.weights])]
+        functions = []
+        for function in self.functions:
+            numbers = {name: len(arrays) + number for number, name in enumerate(function.arrays)}
+            arrays += function.arrays.values()
+            functions.append({**function.to_dict(), "arrays": numbers})
         content = {
             "format": _FORMAT,
             "version": _VERSION,
             "patterns": self.patterns,
-            "functions": [[f.name, f.pool] for f in self.functions],
+            "functions": functions,
             "symbols": {name: [s.memory, s.first, s.rows] for name, s in (self.symbols or {}).items()},
+            "inputs": {name: tensor.to_dict() for name, tensor in self.inputs.items()},
+            "outputs": {name: tensor.to_dict() for name, tensor in self.outputs.items()},
+            "sections": [[s.name, s.kind, s.first, s.stop] for s in self.sections],
             "weights": self.weights is not None,
         }
         _archive.write(path, "program.json", content, arrays)
@@ -258,12 +275,20 @@ class Program:
                     if content["version"] > _VERSION:
                         raise ValueError(f"it is of version {content['version']}: install a newer systolic")
                     patterns = [tuple(map(tuple, pattern)) for pattern in content["patterns"]]
+                    functions = []
+                    for entry in content["functions"]:
+                        arrays = entry.pop("arrays").items()
+                        held = {name: reader.array(_archive.array_name(n)) for name, n in arrays}
+                        functions.append(Function(**entry, arrays=held))
                     return cls.decode(
                         reader.array(_archive.array_name(0)).tobytes(),
                         patterns=patterns,
-                        functions=[Function(*entry) for entry in content["functions"]],
+                        functions=functions,
                         weights=reader.array(_archive.array_name(1)) if content["weights"] else None,
                         symbols={name: Symbol(*entry) for name, entry in content["symbols"].items()},
+                        inputs={n: HostTensor.from_dict(t) for n, t in content["inputs"].items()},
+                        outputs={n: HostTensor.from_dict(t) for n, t in content["outputs"].items()},
+                        sections=[Section(*entry) for entry in content["sections"]],
                     )
             except MemoryError:
                 raise
@@ -273,3 +298,13 @@ class Program:
                     f"{os.fspath(path)} is not a systolic program, or is damaged "
                     f"({type(error).__name__}: {error}); Program.save writes such files"
                 ) from error
+
+
+def _named(given: Any, what: str, kind: type) -> dict[str, Any]:
+    """Return a mapping of names to values of a kind."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must map names to {kind.__name__}, not {_check.kind(given)}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, kind):
+            raise TypeError(f"{what} must map names to {kind.__name__}, not {name!r} to {_check.kind(value)}")
+    return dict(given)

@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 
 from support.strategies import examples, raises
 from systolic import isa
-from systolic.isa import INSTRUCTIONS, Function, Instruction, Program, Symbol, assemble, decode, disassemble
+from systolic.isa import (
+    INSTRUCTIONS,
+    Function,
+    HostTensor,
+    Instruction,
+    Program,
+    Section,
+    Symbol,
+    assemble,
+    decode,
+    disassemble,
+)  # fmt: skip
 from systolic.isa.instructions import OPERANDS, Field, Patterns, encode
 
 NUMBERS = {
@@ -179,9 +190,16 @@ def test_patterns_span_their_rows() -> None:
 
 PROGRAM = Program(
     "read_weights w#0, 2\nread_host u#0, 4\nconvolve a#0, u#0, 2*2+2*1\nactivate u#8, a#0, 4, f#1\nhalt",
-    functions=[Function(), Function("pool", pool=4)],
+    functions=[
+        Function(),
+        Function("pool", pool=4),
+        Function("table", kind="pair", attributes={"dtype": "int8"}, arrays={"table": np.arange(3)}),
+    ],
     weights=np.arange(8, dtype=np.int8).reshape(2, 2, 2),
     symbols={"x": Symbol("host", 0, 4)},
+    inputs={"x": HostTensor(0, (4, 2), "int8", width=2)},
+    outputs={"y": HostTensor(4, (1, 2), "float32")},
+    sections=[Section("conv", "QLinearConv", 0, 4)],
 )
 
 
@@ -210,12 +228,57 @@ def test_wrong_programs() -> None:
         "instruction 0, 'activate u#0, a#0, 1, f#1', uses function 1, but the table has 1; pass functions=",
     ):
         Program("activate u#0, a#0, 1, f#1")
-    with raises(ValueError, "function 0 must be the identity, Function(), not Function(name='f', pool=1)"):
+    with raises(ValueError, "function 0 must be the identity, Function(), not Function('f')"):
         Program("nop", functions=[Function("f")])
     with raises(TypeError, "instruction 0 must be an Instruction, not int 5"):
         Program([5])
     with raises(TypeError, "symbols must map names to Symbol, not 'a' to int 3"):
         Program("nop", symbols={"a": 3})
+    with raises(TypeError, "inputs must map names to HostTensor, not 'a' to int 3"):
+        Program("nop", inputs={"a": 3})
+    with raises(
+        ValueError,
+        "section 'b' holds instructions 0 to 1, but sections follow each other among 1 instructions",
+    ):
+        Program("nop", sections=[Section("b", "Gemm", 0, 2)])
+
+
+@examples(4)
+@given(st.data())
+def test_tensors_of_host_memory_give_their_values_back(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=5)))
+    dtype = data.draw(st.sampled_from(("int8", "uint8", "float32", "int64", "bool")))
+    options: dict[str, Any] = {}
+    if dtype in ("int8", "uint8") and data.draw(st.booleans()):
+        options = {"width": data.draw(st.integers(1, 4)), "fill": data.draw(st.integers(0, 127))}
+        options["axis"] = data.draw(st.sampled_from((1, -1) if len(shape) > 1 else (-1,)))
+        if len(shape) == 4 and options["axis"] == 1:
+            options["border"] = data.draw(st.tuples(*[st.integers(0, 2)] * 4))
+    tensor = HostTensor(0, shape, dtype, **options)
+    count = int(np.prod(shape))
+    values = np.random.default_rng(count).integers(0, 100, shape).astype(dtype)
+    rows = tensor.pack(values, row_bytes=4)
+    assert rows.shape == (tensor.rows(4), 4) and rows.dtype == np.uint8
+    assert np.array_equal(tensor.unpack(rows), values) and tensor.unpack(rows).dtype == values.dtype
+    assert HostTensor.from_dict(tensor.to_dict()) == tensor
+    if "border" in options:  # pixel by pixel, from the definition
+        top, left, bottom, right = tensor.border
+        padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=tensor.fill)
+        flat = padded.transpose(0, 2, 3, 1).reshape(-1, shape[1])
+        for channel in range(shape[1]):
+            block, lane = divmod(channel, tensor.width)
+            first = block * tensor.block_rows
+            part = rows[first : first + tensor.block_rows, lane].view(dtype)
+            assert part.tolist() == flat[:, channel].tolist()
+
+
+def test_wrong_tensors_of_host_memory() -> None:
+    with raises(ValueError, "only tensors of int8 or uint8 lie in blocks of channels, not float32"):
+        HostTensor(0, (1, 2), "float32", width=2)
+    with raises(ValueError, "a border needs images with channels first, not (1, 2)"):
+        HostTensor(0, (1, 2), "int8", width=2, border=(1, 0, 0, 0))
+    with raises(ValueError, "axis must be 1 or -1, an axis of (3,), not 1"):
+        HostTensor(0, (3,), "int8", width=2, axis=1)
 
 
 @examples(2)
