@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
 from support.strategies import raises
 from systolic import ArrayConfig, MachineConfig, presets
+from systolic.isa import Program
+from systolic.machine.timeline import row_bytes, time_program, transfer_cycles
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -30,6 +33,28 @@ def test_tpu_v1() -> None:
     assert tpu.clock_mhz == 700
     assert 2 * tpu.array.rows * tpu.array.cols * tpu.clock_mhz * 1e6 == pytest.approx(92e12, rel=0.005)
     assert tpu.array.accumulator_rows * tpu.array.cols * 4 == 4 * 2**20
+
+
+def test_memories_of_tpu_v1() -> None:
+    # Jouppi et al., ISCA 2017, section 2, table 2 and figure 1.
+    memory, machine = presets.TPU_V1_MEMORY, replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
+    assert memory.unified_buffer_rows * row_bytes(machine, memory) == 24 * 2**20
+    tile = machine.array.rows * machine.array.cols
+    assert tile == 64 * 2**10 and memory.fifo_tiles * tile == 256 * 2**10
+    # 65,536 bytes at 34 GB/s and 700 MHz: 1349.27 cycles; a row through a link of 14 GiB/s: 11.92.
+    assert transfer_cycles(tile, memory.weight_bytes_per_second, machine) == 1350
+    assert transfer_cycles(256, memory.host_bytes_per_second, machine) == 12
+    assert memory.width_factors == (1, 2, 4)
+
+
+def test_a_bound_by_weights_is_the_bandwidth() -> None:
+    machine = replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
+    tiles = 50
+    program = Program(f"read_weights w#0, {tiles}\n" + "matmul a#0, u#0, 200\n" * tiles)
+    timeline = time_program(program, machine)
+    swaps = timeline.swap
+    assert {int(step) for step in swaps[1:] - swaps[:-1]} == {1350}
+    assert timeline.causes["weight_shift"] == 256 * tiles
 
 
 @pytest.mark.parametrize("name", ["tpu", "TPU-V1", "", None])
