@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,21 +61,17 @@ class Node:
             if len(names) != count and (count is not None or not names):
                 wanted = "at least 1" if count is None else count
                 raise ValueError(
-                    f"{type(layer).__name__} {verb} {wanted} tensors, but {name or self._label!r} names "
+                    f"{type(layer).__name__} {verb} {wanted} tensors, but {name or self.output!r} names "
                     f"{len(names)}: {', '.join(names) or 'none'}"
                 )
         if not any(self.outputs):
             raise ValueError(f"{type(layer).__name__} {name!r} names no output")
-        object.__setattr__(self, "name", name or self._label)
+        object.__setattr__(self, "name", name or self.output)
 
-    @property
-    def _label(self) -> str:
-        return next((name for name in self.outputs if name), "")
-
-    @property
+    @cached_property
     def output(self) -> str:
         """The first output in use."""
-        return self._label
+        return next((name for name in self.outputs if name), "")
 
     def named(self, results: Any) -> dict[str, Any]:
         """Return a dict from the names of the outputs in use to one result, or to those of a tuple."""
