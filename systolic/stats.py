@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from systolic import _check
@@ -16,7 +16,7 @@ class Stats:
     Parameters
     ----------
     cycles : int
-        Clock edges from reset to the last psum.
+        Clock edges from reset to the last psum; of a program, until its last instruction completes.
     macs : int
         Useful multiply-accumulates, M * K * N; 1 MAC is 2 operations.
     pe_cycles : int
@@ -30,6 +30,13 @@ class Stats:
         Rows of x streamed, each time they are, without padding to the array's rows.
     output_bytes : int
         int32 sums drained from the accumulators, 4 bytes each, once per output.
+    active_cycles, weight_stall_cycles, weight_shift_cycles, non_matrix_cycles : int
+        Cycles of a program by what the array did: it streamed rows, waited for a weight tile, for its
+        shift, or for anything else. They add up to `cycles`, and all are 0 on the ideal machine, where
+        operands are always on time.
+    raw_stall_cycles, input_stall_cycles, accumulator_stall_cycles, other_stall_cycles : int
+        What `non_matrix_cycles` consist of: waits for rows that the vector unit writes, for rows from the
+        host, for accumulators that are still being read, and for dispatch, drain and the program's end.
 
     Examples
     --------
@@ -46,15 +53,28 @@ class Stats:
     weight_bytes: int = 0
     activation_bytes: int = 0
     output_bytes: int = 0
+    active_cycles: int = 0
+    weight_stall_cycles: int = 0
+    weight_shift_cycles: int = 0
+    non_matrix_cycles: int = 0
+    raw_stall_cycles: int = 0
+    input_stall_cycles: int = 0
+    accumulator_stall_cycles: int = 0
+    other_stall_cycles: int = 0
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, _check.integer(getattr(self, f.name), f.name, minimum=0))
+        # Small products take microseconds: only what is no plain count is looked at again.
+        for name, value in self.__dict__.items():
+            if type(value) is not int or value < 0:
+                object.__setattr__(self, name, _check.integer(value, name, minimum=0))
 
     def __add__(self, other: Stats) -> Stats:
         if not isinstance(other, Stats):
             return NotImplemented
-        return Stats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        total = Stats.__new__(Stats)
+        theirs = other.__dict__
+        total.__dict__.update({name: value + theirs[name] for name, value in self.__dict__.items()})
+        return total
 
     def __radd__(self, other: object) -> Stats:
         # sum() starts from the integer 0.
@@ -65,13 +85,29 @@ class Stats:
         """Useful MACs over the MACs the array had room for; 0 where nothing ran."""
         return self.macs / self.pe_cycles if self.pe_cycles else 0.0
 
+    @property
+    def unused_macs(self) -> int:
+        """MACs that the active cycles had room for and that were not useful; 0 on the ideal machine.
+
+        Of counts from one array: those of arrays of several sizes have no common room.
+        """
+        room = self.active_cycles * self.pe_cycles // self.cycles if self.cycles else 0
+        return max(room - self.macs, 0)
+
+    def __repr__(self) -> str:
+        # The causes are 0 on the ideal machine.
+        shown = [f"{n}={v}" for i, (n, v) in enumerate(self.to_dict().items()) if v or i < _FIRST_CAUSE]
+        return f"Stats({', '.join(shown)})"
+
     def _repr_html_(self) -> str:
-        pairs = [(name.replace("_", " "), f"{value:,}") for name, value in self.to_dict().items()]
+        values = list(self.to_dict().items())
+        shown = values if self.active_cycles or self.non_matrix_cycles else values[:_FIRST_CAUSE]
+        pairs = [(name.replace("_", " "), f"{value:,}") for name, value in shown]
         return card("Stats", [*pairs, ("utilization", percent(self.utilization))])
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as a dict that JSON can hold."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in COUNTS}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Stats:
@@ -84,3 +120,9 @@ class Stats:
                 f"Stats has no field {sorted(set(data) - known)}; its fields are {sorted(known)}"
             )
         return cls(**data)
+
+
+COUNTS = tuple(f.name for f in fields(Stats))
+"""The names of all counts, in their order."""
+
+_FIRST_CAUSE = COUNTS.index("active_cycles")

@@ -64,7 +64,7 @@ def estimate_cycles(
 
     See Also
     --------
-    estimate_many : Every field of ``Stats`` at once.
+    estimate_many : All counts of ``Stats`` at once.
     estimate : One product or model, of any size.
 
     Notes
@@ -105,15 +105,16 @@ def estimate_many(
     accumulator_rows: ArrayLike | None = 4096,
     groups: ArrayLike = 1,
 ) -> dict[str, np.ndarray]:
-    """Return every field of ``Stats`` for many products and arrays at once, for sweeps.
+    """Return the counts of ``Stats`` for many products and arrays at once, for sweeps.
 
     Parameters and errors are those of :func:`estimate_cycles`; every count must fit int64.
 
     Returns
     -------
     dict of str to ndarray
-        The fields of :class:`~systolic.Stats` as int64 and ``utilization`` as float64, all of the
-        shape the arguments broadcast to. ``pandas.DataFrame`` takes it if that has one axis.
+        The fields of :class:`~systolic.Stats` as int64, without the cycles by cause, which the ideal
+        machine does not have, and ``utilization`` as float64, all of the shape the arguments broadcast to.
+        ``pandas.DataFrame`` takes it if that has one axis.
 
     Examples
     --------
@@ -180,7 +181,7 @@ def _half(accumulator_rows: Any) -> np.ndarray:
 
 
 def _counts(s: Sizes, cycles: Any, numbers: Format) -> dict[str, Any]:
-    """Return every field of ``Stats``, of integers or of arrays."""
+    """Return the fields of ``Stats`` on the ideal machine, of integers or of arrays."""
     outputs = s.groups * s.m * s.n
     return {
         "cycles": cycles,
