@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -52,14 +52,24 @@ class Section:
         Of the layer.
     first, stop : int
         The first instruction, and the one behind the last.
+    macs : int, optional
+        Useful multiply-accumulates of its multiplies, padding and structural zeros left out. None if that is
+        not known: then results take the tiles for what is not zero in them.
+    weight_bytes : int, optional
+        Bytes of its weights without padding, counted each time they are loaded.
     """
 
     name: str
     kind: str
     first: int
     stop: int
+    macs: int | None = None
+    weight_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("macs", "weight_bytes"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=0))
         for name in ("name", "kind"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str, not {_check.kind(getattr(self, name))}")
@@ -251,7 +261,7 @@ class Program:
             "symbols": {name: [s.memory, s.first, s.rows] for name, s in (self.symbols or {}).items()},
             "inputs": {name: tensor.to_dict() for name, tensor in self.inputs.items()},
             "outputs": {name: tensor.to_dict() for name, tensor in self.outputs.items()},
-            "sections": [[s.name, s.kind, s.first, s.stop] for s in self.sections],
+            "sections": [list(astuple(section)) for section in self.sections],
             "weights": self.weights is not None,
         }
         _archive.write(path, "program.json", content, arrays)

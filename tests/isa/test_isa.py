@@ -199,7 +199,7 @@ PROGRAM = Program(
     symbols={"x": Symbol("host", 0, 4)},
     inputs={"x": HostTensor(0, (4, 2), "int8", width=2)},
     outputs={"y": HostTensor(4, (1, 2), "float32")},
-    sections=[Section("conv", "QLinearConv", 0, 4)],
+    sections=[Section("conv", "QLinearConv", 0, 4, macs=16, weight_bytes=7), Section("end", "Halt", 4, 5)],
 )
 
 
@@ -241,6 +241,8 @@ def test_wrong_programs() -> None:
         "section 'b' holds instructions 0 to 1, but sections follow each other among 1 instructions",
     ):
         Program("nop", sections=[Section("b", "Gemm", 0, 2)])
+    with raises(ValueError, "macs must be a non-negative integer, not -1"):
+        Section("b", "Gemm", 0, 2, macs=-1)
 
 
 @examples(4)
