@@ -110,13 +110,13 @@ class Queues:
             raise ValueError("no weights were shifted in since the last swap: call shift(w) first")
         return replace(self, swap_waiting=True, swap_not_before=not_before, loaded=False)
 
-    def streamed(self, now: int, x: Rows, not_before: int) -> Queues:
+    def streamed(self, now: int, x: Rows, not_before: int, sink: Sink | None = None) -> Queues:
         """Return these queues and rows: after the last rows, and with a swap once its tile is shifted in."""
         start, queues = max(now, self.stream_stop, not_before), self
         if self.swap_waiting:
             start = max(start, self.shift_stop, self.swap_not_before)
             queues = replace(self, swap_at=start, swap_waiting=False)
-        stream = QueuedStream(start, x, self.swap_waiting)
+        stream = QueuedStream(start, x, self.swap_waiting, sink=sink)
         return replace(queues, streams=(*self.streams, stream), stream_stop=stream.stop)
 
     def folded(

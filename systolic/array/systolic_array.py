@@ -272,6 +272,24 @@ class SystolicArray:
         self._enqueue(self._queues.folded(self._config, self.cycle, w, x, sink, *not_before))
         return self._queues.tiles[-1].start, self._queues.swap_at
 
+    def queue_stream(self, x: Rows, sink: Sink, *, not_before: int = 0) -> int:
+        """Queue rows without a tile, likewise: they multiply with the weights that are there.
+
+        Parameters
+        ----------
+        x : Rows, (m, k)
+        sink : callable
+            As for :meth:`queue_fold`.
+        not_before : int
+
+        Returns
+        -------
+        int
+            The cycle of the first row.
+        """
+        self._enqueue(self._queues.streamed(self.cycle, x, not_before, sink))
+        return self._queues.streams[-1].start
+
     def _enqueue(self, queues: Queues) -> SystolicArray:
         self._state = self._state.replace(queues=queues)
         return self
