@@ -45,8 +45,7 @@ def _value(value: Any) -> str:
 def _oracle(record: OperatorRecord) -> str:
     if record.name in OPS:
         return OPS[record.name].__module__.rpartition(".")[2]
-    modules = (ORACLES[kind.__name__].__module__ for kind in record.layers)
-    return ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+    return "" if record.layer is None else ORACLES[record.layer.__name__].__module__.rpartition(".")[2]
 
 
 def _row(record: OperatorRecord) -> str:
@@ -59,7 +58,7 @@ def _row(record: OperatorRecord) -> str:
             f"**{record.name}**",
             record.help,
             record.runs_on,
-            ", ".join(f"`{layer.__name__}`" for layer in record.layers),
+            "" if record.layer is None else f"`{record.layer.__name__}`",
             _oracle(record),
             ", ".join(record.inputs),
             ", ".join(record.outputs),

@@ -169,10 +169,9 @@ def _write(out: Any, node: Any, layer: QAttention) -> None:
 
 
 _RECORD = OperatorRecord(
-    name="QAttention",
+    QAttention,
+    "Attention whose query, key and value are one product of integers.",
     domain=MICROSOFT,
-    help="Attention whose query, key and value are one product of integers.",
-    layers=(QAttention,),
     inputs=tuple(f"{name}?" if name in _OPTIONAL else name for name in _INPUTS),
     outputs=("y", "present?"),
     attributes=ATTRIBUTES,

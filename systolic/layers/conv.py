@@ -310,9 +310,8 @@ WINDOW: dict[str, Any] = {
 
 OPERATORS = (
     OperatorRecord(
-        name="ConvInteger",
-        help="Convolution of integers; int32 sums.",
-        layers=(ConvInteger,),
+        ConvInteger,
+        "Convolution of integers; int32 sums.",
         inputs=("x", "w", "x_zero_point?", "w_zero_point?"),
         attributes=WINDOW,
         fields={"group": "groups"},

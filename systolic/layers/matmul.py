@@ -296,26 +296,24 @@ def _read_matmul_integer(op: Any) -> Any:
 
 OPERATORS = (
     OperatorRecord(
-        name="MatMulInteger",
-        help="Exact product of quantized matrices, int32.",
-        layers=(MatMulInteger,),
+        MatMulInteger,
+        "Exact product of quantized matrices, int32.",
         inputs=("a", "b", "a_zero_point?", "b_zero_point?"),
         since=10,
         read=_read_matmul_integer,
     ),
     OperatorRecord(
-        name="MatMulIntegerToFloat",
+        MatMulIntegerToFloat,
+        "Product of quantized matrices, scaled to float32.",
         domain=MICROSOFT,
-        help="Product of quantized matrices, scaled to float32.",
-        layers=(MatMulIntegerToFloat,),
         inputs=("a", "b", "a_scale", "b_scale", "a_zero_point?", "b_zero_point?", "bias?"),
         read=_read_matmul_integer_to_float,
     ),
     OperatorRecord(
+        MatMulIntegerToFloat,
+        "Product of a float matrix, quantized with its range, and a quantized one.",
         name="DynamicQuantizeMatMul",
         domain=MICROSOFT,
-        help="Product of a float matrix, quantized with its range, and a quantized one.",
-        layers=(MatMulIntegerToFloat,),
         inputs=("a", "b", "b_scale", "b_zero_point?", "bias?"),
         read=_read_dynamic_quantize_matmul,
     ),

@@ -284,9 +284,8 @@ _INPUTS = (
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearConv",
-        help="Quantized convolution.",
-        layers=(QLinearConv,),
+        QLinearConv,
+        "Quantized convolution.",
         inputs=_INPUTS,
         attributes=WINDOW,
         since=10,
@@ -294,10 +293,9 @@ OPERATORS = (
         write=_write_qlinear_conv,
     ),
     OperatorRecord(
-        name="QLinearConv",
+        QLinearConv,
+        "Quantized convolution, with the channels second or last.",
         domain=MICROSOFT,
-        help="Quantized convolution, with the channels second or last.",
-        layers=(QLinearConv,),
         inputs=_INPUTS,
         attributes={**WINDOW, "channels_last": False},
         read=_read_qlinear_conv,

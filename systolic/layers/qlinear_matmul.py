@@ -375,9 +375,8 @@ _PAIR = ("a", "a_scale", "a_zero_point", "b", "b_scale", "b_zero_point")
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearMatMul",
-        help="Product of quantized matrices, requantized.",
-        layers=(QLinearMatMul,),
+        QLinearMatMul,
+        "Product of quantized matrices, requantized.",
         inputs=(*_PAIR, "y_scale", "y_zero_point"),
         since=10,
         history={21: "float16 scales"},
@@ -385,10 +384,10 @@ OPERATORS = (
         write=_write_qlinear_matmul,
     ),
     OperatorRecord(
+        QLinearMatMul,
+        "Product of quantized matrices with a bias, requantized or scaled to float32.",
         name="QGemm",
         domain=MICROSOFT,
-        help="Product of quantized matrices with a bias, requantized or scaled to float32.",
-        layers=(QLinearMatMul,),
         inputs=(*_PAIR, "bias?", "y_scale?", "y_zero_point?"),
         attributes={"alpha": 1.0, "transA": 0, "transB": 0},
         read=_read_qgemm,

@@ -11,7 +11,7 @@ a file, the model's node and its layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -33,20 +33,19 @@ _WINDOW = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class OperatorRecord:
     """One ONNX operator.
 
     Attributes
     ----------
-    name, domain : str
-        "" is the standard operator set.
+    layer : type or None
+        What it is read as, None if it is a constant; its methods are the shape rule, type rule and kernel. A
+        layer is written by the first record that names it, or by the one with the name of its ``kind``.
     help : str
         One line: what it computes.
-    layers : tuple of type
-        The layers that it is read as, none if it is a constant; their methods are its shape rule, type rule
-        and kernel. A layer is written by the first record that names it, or by the one with the name of its
-        ``kind``.
+    name, domain : str
+        By default the layer's class and "", the standard operator set.
     inputs : tuple of str
         In the operator's order; "name?" may be absent, "name..." is any number.
     attributes : mapping of str to object
@@ -78,9 +77,10 @@ class OperatorRecord:
         Of an operator that is an :class:`~systolic.layers.Op`.
     """
 
-    name: str
+    layer: type[Layer] | None
     help: str
-    layers: tuple[type[Layer], ...]
+    _: KW_ONLY
+    name: str = ""
     domain: str = ""
     inputs: tuple[str, ...] = ("x",)
     outputs: tuple[str, ...] = ("y",)
@@ -100,6 +100,10 @@ class OperatorRecord:
     shape: Callable[..., Any] | None = None
     dtype: Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.name and self.layer is not None:
+            object.__setattr__(self, "name", self.layer.__name__)
+
     @property
     def key(self) -> tuple[str, str]:
         """(domain, name)."""
@@ -108,7 +112,7 @@ class OperatorRecord:
     @property
     def runs_on(self) -> str:
         """Where the operator runs: "array" or "host"."""
-        return "array" if any(issubclass(kind, ArrayLayer) for kind in self.layers) else "host"
+        return "array" if self.layer is not None and issubclass(self.layer, ArrayLayer) else "host"
 
     def field_of(self, attribute: str) -> str:
         """Return the field that an attribute is."""
@@ -123,7 +127,7 @@ class OperatorRecord:
         op.only(*self.attributes, *self.became_inputs, *self.ignored)
         if self.delegated is not None and self.delegated(op):
             return DELEGATE
-        make: Any = self.layers[0]
+        make: Any = self.layer
         given = self.given(op)
         if not self.params:
             return make(**given), self._read_inputs(op)

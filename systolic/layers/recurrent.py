@@ -375,10 +375,9 @@ def _write(out: Any, node: Any, layer: DynamicQuantizeLSTM) -> None:
 
 
 _RECORD = OperatorRecord(
-    name="DynamicQuantizeLSTM",
+    DynamicQuantizeLSTM,
+    "Long short-term memory; inputs and hidden states are quantized at run time.",
     domain=MICROSOFT,
-    help="Long short-term memory; inputs and hidden states are quantized at run time.",
-    layers=(DynamicQuantizeLSTM,),
     inputs=(
         "x", "w", "r", *(f"{name}?" for name in OPTIONAL), "w_scale", "w_zero_point", "r_scale",
         "r_zero_point",

@@ -39,5 +39,5 @@ OPERATORS: dict[tuple[str, str], OperatorRecord] = {
 
 def record_of(layer: Layer) -> OperatorRecord | None:
     """Return the record by which a layer is written and described; None if it has no form in ONNX."""
-    found = [record for record in OPERATORS.values() if type(layer) in record.layers]
+    found = [record for record in OPERATORS.values() if type(layer) is record.layer]
     return next((record for record in found if record.name == layer.kind), found[0] if found else None)

@@ -342,7 +342,8 @@ def _host_operator(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
 def _with_fields(draw: Draw, record: OperatorRecord) -> Any:
     given: dict[str, Any] = {}
     dtype = draw.dtype()
-    for f in dataclasses.fields(record.layers[0]):  # type: ignore[arg-type]
+    assert record.layer is not None
+    for f in dataclasses.fields(record.layer):  # type: ignore[arg-type]
         if f.name == "operation":
             given[f.name] = record.name
         elif f.name in record.params:
@@ -353,7 +354,7 @@ def _with_fields(draw: Draw, record: OperatorRecord) -> Any:
             given[f.name] = int(draw.rng.integers(-2, 3))
         elif f.name in ("axes", "perm"):
             given[f.name] = draw.one_of(None, tuple(draw.rng.permutation(3)[: draw.size(3)].tolist()))
-    return record.layers[0](**given)
+    return record.layer(**given)
 
 
 def _inputs(draw: Draw, layer: Any, record: OperatorRecord) -> list[np.ndarray]:
@@ -373,7 +374,7 @@ def _inputs(draw: Draw, layer: Any, record: OperatorRecord) -> list[np.ndarray]:
 
 
 # Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone.
-_HOST = tuple(record for record in OPERATORS.values() if record.layers and record.runs_on == "host")
+_HOST = tuple(record for record in OPERATORS.values() if record.layer and record.runs_on == "host")
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "QLinearMatMul": _dense,

@@ -461,18 +461,17 @@ def _write_cast(out: Any, node: Any, layer: Cast) -> None:
 
 
 def _record(layer: type[HostLayer], name: str, row: _Row, inputs: tuple[str, ...]) -> OperatorRecord:
-    return OperatorRecord(
-        name=name, help=row.help, layers=(layer,), inputs=inputs, fixed={"operation": name}, since=row.since,
-        read=_read_several if inputs == ("x...",) else None,
-    )  # fmt: skip
+    read = _read_several if inputs == ("x...",) else None
+    fixed = {"operation": name}
+    return OperatorRecord(layer, row.help, name=name, inputs=inputs, fixed=fixed, since=row.since, read=read)
 
 
 OPERATORS = (
     # First: GeluTanh, which no operator is named as, is written by it.
     OperatorRecord(
+        Unary,
+        _UNARY["Gelu"].help,
         name="Gelu",
-        help=_UNARY["Gelu"].help,
-        layers=(Unary,),
         attributes={"approximate": "none"},
         since=20,
         read=_read_gelu,
@@ -483,29 +482,26 @@ OPERATORS = (
         _record(Binary, name, row, ("x...",) if name in ("Max", "Min") else ("a", "b"))
         for name, row in _BINARY.items()
     ),
-    OperatorRecord(name="Relu", help="Replace negative numbers by 0.", layers=(Relu,), write=_write_relu),
+    OperatorRecord(Relu, "Replace negative numbers by 0.", write=_write_relu),
     OperatorRecord(
-        name="Clip",
-        help="Replace numbers beyond two bounds by the bound.",
-        layers=(Clip,),
+        Clip,
+        "Replace numbers beyond two bounds by the bound.",
         inputs=("x", "min?", "max?"),
         history={11: "the bounds are inputs"},
         read=_read_clip,
         write=_write_clip,
     ),
     OperatorRecord(
-        name="Cast",
-        help="Convert to another type.",
-        layers=(Cast,),
+        Cast,
+        "Convert to another type.",
         attributes={"to": REQUIRED},
         ignored=("saturate", "round_mode"),
         read=_read_cast,
         write=_write_cast,
     ),
     OperatorRecord(
-        name="Where",
-        help="Elements of one tensor where a condition holds, else of another.",
-        layers=(Where,),
+        Where,
+        "Elements of one tensor where a condition holds, else of another.",
         inputs=("condition", "a", "b"),
         since=9,
     ),

@@ -198,9 +198,9 @@ def _attention(
 
 OPERATORS = (
     define(
-        name="Attention",
+        "Attention",
+        "Attention of heads over a sequence, with the products that make query, key and value.",
         domain=MICROSOFT,
-        help="Attention of heads over a sequence, with the products that make query, key and value.",
         inputs=("x", "w", "bias?", "mask_index?", "past?", "attention_bias?", "past_sequence_length?"),
         outputs=("y", "present?"),
         attributes={**ATTRIBUTES, "qkv_hidden_sizes": (), "rotary_embedding_dim": 0},

@@ -67,9 +67,9 @@ def range_parameters(x: np.ndarray, axis: int | None = None) -> tuple[np.ndarray
 
 OPERATORS = (
     OperatorRecord(
+        DynamicQuantize,
+        "Quantize to uint8 with a scale and zero point computed from the values.",
         name="DynamicQuantizeLinear",
-        help="Quantize to uint8 with a scale and zero point computed from the values.",
-        layers=(DynamicQuantize,),
         outputs=("y", "scale", "zero_point"),
         since=11,
     ),

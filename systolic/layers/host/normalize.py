@@ -404,38 +404,34 @@ def _training(op: Any) -> bool:
 OPERATORS = (
     *(
         OperatorRecord(
+            Reduce,
+            f"{what} over axes.",
             name=name,
-            help=f"{what} over axes.",
-            layers=(Reduce,),
             inputs=("x", "axes?"),
             attributes={"axes": None, "keepdims": True},
-            history={13 if name == "ReduceSum" else 18: "the axes are an input"},
             became_inputs={"axes": (13 if name == "ReduceSum" else 18, 1)},
             read=_read_reduce,
         )
         for name, (_, _, what) in _REDUCE.items()
     ),
     OperatorRecord(
-        name="Softmax",
-        help="exp(x) / sum(exp(x)) along an axis.",
-        layers=(Softmax,),
+        Softmax,
+        "exp(x) / sum(exp(x)) along an axis.",
         attributes={"axis": -1},
         history={13: "axes behind `axis` are no longer part of the sum"},
         read=_read_softmax,
         write=_write_softmax,
     ),
     OperatorRecord(
-        name="ArgMax",
-        help="Index of the largest element along an axis.",
-        layers=(ArgMax,),
+        ArgMax,
+        "Index of the largest element along an axis.",
         attributes={"axis": 0, "keepdims": True, "select_last_index": False},
         fields={"select_last_index": "last"},
         history={11: "negative axes", 12: "select_last_index"},
     ),
     OperatorRecord(
-        name="BatchNormalization",
-        help="Normalize each channel by stored statistics.",
-        layers=(BatchNormalization,),
+        BatchNormalization,
+        "Normalize each channel by stored statistics.",
         inputs=("x", "scale", "bias", "mean", "variance"),
         attributes={"epsilon": 1e-5},
         ignored=("momentum", "spatial", "training_mode"),
@@ -443,12 +439,10 @@ OPERATORS = (
         terse=("epsilon",),
     ),
     OperatorRecord(
-        name="LayerNormalization",
-        help="Normalize over the last axes.",
-        layers=(LayerNormalization,),
+        LayerNormalization,
+        "Normalize over the last axes.",
         inputs=("x", "scale", "bias?"),
         outputs=("y", "mean?", "inverse_deviation?"),
-        # A stored attribute is float32; the operator's default is not.
         attributes={"axis": -1, "epsilon": 1e-5},
         ignored=("stash_type",),
         delegated=lambda op: (

@@ -141,8 +141,7 @@ def _write(out: Any, node: Any, layer: Op) -> None:
     out.node(node, record.name, names, record.domain, **dict(layer.attributes))
 
 
-def define(**fields: Any) -> OperatorRecord:
+def define(name: str, help: str, **fields: Any) -> OperatorRecord:
     """Return the record of an operator that is an :class:`Op`, and make it known to that."""
-    record = OperatorRecord(layers=(Op,), read=_read, write=_write, **fields)
-    RECORDS[record.name] = record
+    record = RECORDS[name] = OperatorRecord(Op, help, name=name, read=_read, write=_write, **fields)
     return record

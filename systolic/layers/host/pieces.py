@@ -273,44 +273,28 @@ def _read_slice(op: Any) -> Any:
 
 OPERATORS = (
     OperatorRecord(
-        name="Concat",
-        help="Concatenate tensors along an axis.",
-        layers=(Concat,),
-        inputs=("x...",),
-        attributes={"axis": REQUIRED},
+        Concat, "Concatenate tensors along an axis.", inputs=("x...",), attributes={"axis": REQUIRED}
+    ),
+    OperatorRecord(Expand, "Broadcast to a shape.", inputs=("x", "shape"), since=8),
+    OperatorRecord(
+        Gather, "Take slices along an axis by index.", inputs=("x", "indices"), attributes={"axis": 0}
     ),
     OperatorRecord(
-        name="Expand",
-        help="Broadcast to a shape.",
-        layers=(Expand,),
-        inputs=("x", "shape"),
-        since=8,
-    ),
-    OperatorRecord(
-        name="Gather",
-        help="Take slices along an axis by index.",
-        layers=(Gather,),
-        inputs=("x", "indices"),
-        attributes={"axis": 0},
-    ),
-    OperatorRecord(
-        name="Slice",
-        help="Every step-th element from a start to an end, along axes.",
-        layers=(Slice,),
+        Slice,
+        "Every step-th element from a start to an end, along axes.",
         inputs=("x", "starts", "ends", "axes?", "steps?"),
         since=10,
         read=_read_slice,
     ),
     OperatorRecord(
-        name="Split",
-        help="Split along an axis.",
-        layers=(Split,),
+        Split,
+        "Split along an axis.",
         inputs=("x", "split?"),
         outputs=("y...",),
         attributes={"axis": 0},
         fields={"split": "sizes"},
         since=2,
-        history={13: "the sizes are an input", 18: "num_outputs"},
+        history={18: "num_outputs"},
         became_inputs={"split": (13, 1)},
         read=_read_split,
     ),

@@ -309,9 +309,8 @@ WINDOW: dict[str, Any] = {
 """Attributes of all pools."""
 
 _MAX_POOL = OperatorRecord(
-    name="MaxPool",
-    help="Maximum of each window; optionally its place.",
-    layers=(MaxPool,),
+    MaxPool,
+    "Maximum of each window; optionally its place.",
     outputs=("y", "indices?"),
     attributes={**WINDOW, "dilations": None, "storage_order": 0},
     history={8: "indices", 10: "ceil_mode and dilations", 12: "int8 and uint8", 22: "bfloat16"},
@@ -322,13 +321,10 @@ _MAX_POOL = OperatorRecord(
 OPERATORS = (
     _MAX_POOL,
     OperatorRecord(
-        name="AveragePool",
-        help="Mean of each window of floats.",
-        layers=(AveragePool,),
+        AveragePool,
+        "Mean of each window of floats.",
         attributes={**WINDOW, "dilations": None, "count_include_pad": False},
-            history={7: "count_include_pad", 10: "ceil_mode", 19: "dilations", 22: "bfloat16"},
+        history={7: "count_include_pad", 10: "ceil_mode", 19: "dilations", 22: "bfloat16"},
     ),
-    OperatorRecord(
-        name="GlobalAveragePool", help="Mean of each channel's image.", layers=(GlobalAveragePool,)
-    ),
+    OperatorRecord(GlobalAveragePool, "Mean of each channel's image."),
 )

@@ -247,18 +247,12 @@ _PAIR = ("a", "a_scale", "a_zero_point?", "b", "b_scale", "b_zero_point?", "y_sc
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearAdd",
-        domain=MICROSOFT,
-        help="Sum of two quantized tensors.",
-        layers=(QLinearAdd,),
-        inputs=_PAIR,
-        params=("a", "b", "y"),
+        QLinearAdd, "Sum of two quantized tensors.", domain=MICROSOFT, inputs=_PAIR, params=("a", "b", "y")
     ),
     OperatorRecord(
-        name="QLinearConcat",
+        QLinearConcat,
+        "Concatenate quantized tensors along an axis.",
         domain=MICROSOFT,
-        help="Concatenate quantized tensors along an axis.",
-        layers=(QLinearConcat,),
         inputs=("y_scale", "y_zero_point", "x..."),
         attributes={"axis": REQUIRED},
         params=("x", "y"),
@@ -266,18 +260,16 @@ OPERATORS = (
         write=_write_concat,
     ),
     OperatorRecord(
-        name="QLinearMul",
+        QLinearMul,
+        "Product of two quantized tensors, element by element.",
         domain=MICROSOFT,
-        help="Product of two quantized tensors, element by element.",
-        layers=(QLinearMul,),
         inputs=_PAIR,
         params=("a", "b", "y"),
     ),
     OperatorRecord(
-        name="QLinearWhere",
+        QLinearWhere,
+        "Elements of one quantized tensor where a condition holds, else of another.",
         domain=MICROSOFT,
-        help="Elements of one quantized tensor where a condition holds, else of another.",
-        layers=(QLinearWhere,),
         inputs=("condition", *(name.rstrip("?") for name in _PAIR)),
         params=("a", "b", "y"),
     ),

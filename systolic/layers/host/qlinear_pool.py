@@ -159,20 +159,18 @@ def _read_average_pool(op: Any) -> Any:
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearAveragePool",
+        QLinearAveragePool,
+        "Mean of each window of quantized values.",
         domain=MICROSOFT,
-        help="Mean of each window of quantized values.",
-        layers=(QLinearAveragePool,),
         inputs=("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?"),
         attributes={**WINDOW, "count_include_pad": False, "channels_last": False},
         params=("x", "y"),
         read=_read_average_pool,
     ),
     OperatorRecord(
-        name="QLinearGlobalAveragePool",
+        QLinearGlobalAveragePool,
+        "Mean of each channel's quantized values.",
         domain=MICROSOFT,
-        help="Mean of each channel's quantized values.",
-        layers=(QLinearGlobalAveragePool,),
         inputs=("x", "x_scale", "x_zero_point", "y_scale", "y_zero_point"),
         attributes={"channels_last": False},
         params=("x", "y"),

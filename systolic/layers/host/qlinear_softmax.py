@@ -133,10 +133,9 @@ def _write(out: Any, node: Any, layer: QLinearSoftmax) -> None:
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearSoftmax",
+        QLinearSoftmax,
+        "Softmax of quantized values.",
         domain=MICROSOFT,
-        help="Softmax of quantized values.",
-        layers=(QLinearSoftmax,),
         inputs=(*INPUTS[:-1], "y_zero_point"),
         attributes={"axis": -1, "opset": REQUIRED},
         fields={"opset": "flatten"},

@@ -163,20 +163,14 @@ INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
 
 OPERATORS = (
     OperatorRecord(
-        name="QLinearLeakyRelu",
+        QLinearLeakyRelu,
+        "LeakyRelu of quantized values.",
         domain=MICROSOFT,
-        help="LeakyRelu of quantized values.",
-        layers=(QLinearLeakyRelu,),
         inputs=INPUTS,
         attributes={"alpha": 0.01},
         params=("x", "y"),
     ),
     OperatorRecord(
-        name="QLinearSigmoid",
-        domain=MICROSOFT,
-        help="Sigmoid of quantized values.",
-        layers=(QLinearSigmoid,),
-        inputs=INPUTS,
-        params=("x", "y"),
+        QLinearSigmoid, "Sigmoid of quantized values.", domain=MICROSOFT, inputs=INPUTS, params=("x", "y")
     ),
 )

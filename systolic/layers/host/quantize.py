@@ -389,10 +389,10 @@ def _write(out: Any, node: Any, layer: Any) -> None:
 
 OPERATORS = tuple(
     OperatorRecord(
+        layer,
+        help,
         name=name,
         domain=domain,
-        help=help,
-        layers=(layer,),
         inputs=("x", "scale", "zero_point?"),
         attributes={"axis": 1, "block_size": 0, "output_dtype": 0, **more} if not domain else {"axis": 1},
         since=1 if domain else 10,

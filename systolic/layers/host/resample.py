@@ -313,9 +313,8 @@ def _write_resize(out: Any, node: Any, layer: Resize) -> None:
 
 OPERATORS = (
     OperatorRecord(
-        name="Pad",
-        help="Add elements before and behind axes, or cut some away.",
-        layers=(Pad,),
+        Pad,
+        "Add elements before and behind axes, or cut some away.",
         inputs=("x", "pads", "value?", "axes?"),
         attributes={"mode": "constant"},
         since=2,
@@ -324,9 +323,8 @@ OPERATORS = (
         write=_write_pad,
     ),
     OperatorRecord(
-        name="Resize",
-        help="Resize to the nearest elements.",
-        layers=(Resize,),
+        Resize,
+        "Resize to the nearest elements.",
         inputs=("x", "roi?", "scales?", "sizes?"),
         attributes={
             "coordinate_transformation_mode": "half_pixel",

@@ -145,16 +145,12 @@ class Reshape(Listed):
 
 OPERATORS = (
     OperatorRecord(
-        name="Flatten",
-        help="Reshape to a matrix: the axes before one, and the rest.",
-        layers=(Flatten,),
-        attributes={"axis": 1},
+        Flatten, "Reshape to a matrix: the axes before one, and the rest.", attributes={"axis": 1}
     ),
-    OperatorRecord(name="Identity", help="The input.", layers=(Identity,)),
+    OperatorRecord(Identity, "The input."),
     OperatorRecord(
-        name="Reshape",
-        help="The elements in another shape.",
-        layers=(Reshape,),
+        Reshape,
+        "The elements in another shape.",
         inputs=("x", "shape"),
         attributes={"allowzero": False},
         became_inputs={"shape": (5, 1)},

@@ -245,48 +245,38 @@ def _read_constant(op: Any) -> Any:
 
 OPERATORS = (
     OperatorRecord(
+        ShapeOf,
+        "The input's shape.",
         name="Shape",
-        help="The input's shape.",
-        layers=(ShapeOf,),
         attributes={"start": 0, "end": None},
         terse=("start",),
         history={15: "start and end"},
     ),
+    OperatorRecord(Transpose, "Permute axes.", attributes={"perm": None}),
     OperatorRecord(
-        name="Transpose", help="Permute axes.", layers=(Transpose,), attributes={"perm": None}
-    ),
-    OperatorRecord(
-        name="Squeeze",
-        help="Remove axes of size 1.",
-        layers=(Squeeze,),
+        Squeeze,
+        "Remove axes of size 1.",
         inputs=("x", "axes?"),
         attributes={"axes": None},
-        history={13: "the axes are an input"},
         became_inputs={"axes": (13, 1)},
     ),
     OperatorRecord(
-        name="Unsqueeze",
-        help="Insert axes of size 1.",
-        layers=(Unsqueeze,),
+        Unsqueeze,
+        "Insert axes of size 1.",
         inputs=("x", "axes"),
         attributes={"axes": REQUIRED},
-        history={13: "the axes are an input"},
         became_inputs={"axes": (13, 1)},
     ),
     OperatorRecord(
+        Fill,
+        "A tensor of a shape, filled with one number.",
         name="ConstantOfShape",
-        help="A tensor of a shape, filled with one number.",
-        layers=(Fill,),
         inputs=("shape",),
         attributes={"value": None},
         since=9,
         read=_read_fill,
     ),
     OperatorRecord(
-        name="Constant",
-        help="A tensor that the file holds; no layer.",
-        layers=(),
-        inputs=(),
-        read=_read_constant,
+        None, "A tensor that the file holds; no layer.", name="Constant", inputs=(), read=_read_constant
     ),
 )

@@ -136,17 +136,17 @@ def _embed(
 
 OPERATORS = (
     define(
-        name="BiasGelu",
+        "BiasGelu",
+        "Gelu of the sum of x and a bias along the last axis.",
         domain=MICROSOFT,
-        help="Gelu of the sum of x and a bias along the last axis.",
         inputs=("x", "bias"),
         kernel=_bias_gelu,
         shape=_bias_shape,
     ),
     define(
-        name="EmbedLayerNormalization",
+        "EmbedLayerNormalization",
+        "Normalized sum of the embeddings of words, positions and segments.",
         domain=MICROSOFT,
-        help="Normalized sum of the embeddings of words, positions and segments.",
         inputs=(
             "input_ids",
             "segment_ids?",
@@ -165,9 +165,9 @@ OPERATORS = (
         dtype=_embed_dtype,
     ),
     define(
-        name="SkipLayerNormalization",
+        "SkipLayerNormalization",
+        "Normalize the sum of two tensors and a bias over the last axis.",
         domain=MICROSOFT,
-        help="Normalize the sum of two tensors and a bias over the last axis.",
         inputs=("x", "skip", "gamma", "beta?", "bias?"),
         outputs=("y", "mean?", "inv_std_var?", "input_skip_bias_sum?"),
         attributes={"epsilon": 1e-12},
