@@ -13,4 +13,6 @@ from systolic.machine.programs import ProgramRun as ProgramRun
 from systolic.machine.programs import run_program as run_program
 from systolic.machine.timeline import Timeline as Timeline
 from systolic.machine.timeline import time_program as time_program
+from systolic.machine.trace_file import TraceFile as TraceFile
+from systolic.machine.trace_file import read_trace as read_trace
 from systolic.machine.wavefront import run_wavefront as run_wavefront

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,17 +28,12 @@ from systolic.isa import (
 )
 from systolic.isa.instructions import Activate
 from systolic.isa.text import line_of
-
-CAUSES = (
-    "active",
-    "weight_stall",
-    "weight_shift",
-    "raw_stall",
-    "input_stall",
-    "accumulator_stall",
-    "other_stall",
-)
-"""What each cycle of the array is spent on; exactly one."""
+from systolic.machine.lanes import Lane, Occupancy, row_occupancies, steps, unit_lanes
+from systolic.machine.layer_times import LayerTime, layer_times, layers_table
+from systolic.machine.spans import CAUSES as CAUSES
+from systolic.machine.spans import Spans, spans_of
+from systolic.machine.trace_file import write_trace
+from systolic.stats import Stats
 
 _MEMORIES = ("ub", "acc", "host")
 _NAMES = {"ub": "the unified buffer", "acc": "the accumulators", "host": "host memory"}
@@ -60,8 +57,8 @@ class Timeline:
         -1 for a multiply without new weights, which has no shift.
     fetch_start, fetch_arrival : ndarray of int64, (tiles,)
         Of each tile in the order of the program; -1 if it is never fetched, since no multiply makes room.
-    causes : dict of str to int
-        Cycles by what the array did or waited for: the keys are `CAUSES`, the sum is `cycles`.
+    spans : Spans
+        What the array did or waited for from when until when; the spans follow each other without a gap.
 
     Notes
     -----
@@ -83,7 +80,139 @@ class Timeline:
     swap: np.ndarray
     fetch_start: np.ndarray
     fetch_arrival: np.ndarray
-    causes: dict[str, int]
+    spans: Spans
+
+    @cached_property
+    def causes(self) -> dict[str, int]:
+        """Cycles by what the array did or waited for: the keys are `CAUSES`, the sum is `cycles`."""
+        return self.spans.totals()
+
+    @property
+    def stats(self) -> Stats:
+        """The counts of the whole program, cycles by cause: the sum of those of :meth:`layers`."""
+        return sum((layer.stats for layer in self.layers()), Stats())
+
+    def layers(self) -> tuple[LayerTime, ...]:
+        """Return the time and counts of each section of the program; the cycles add up to the total.
+
+        A layer's cycles are those by which it completes after all before it: what overlaps with an earlier
+        layer costs it nothing. Its cycles by cause are what the array did in that time. A program
+        without sections counts as one layer, and instructions between two sections belong to the second.
+
+        Notes
+        -----
+        `macs` and `weight_bytes` are those that the section states. Where it states none they follow from the
+        weight image: a tile counts up to its last row and column that are not zero; without an image it
+        counts whole. `activation_bytes` and `output_bytes` count rows whole: those streamed into
+        the array, `rows` operands each, and those that an Activate reads, `cols` sums each.
+
+        Examples
+        --------
+        >>> from systolic import MachineConfig, presets
+        >>> from systolic.isa import Program, Section
+        >>> from systolic.machine import time_program
+        >>> program = Program(
+        ...     "read_weights w#0, 1 \\n read_host u#0, 8 \\n matmul a#0, u#0, 8 \\n activate u#8, a#0, 8",
+        ...     sections=[Section("dense", "Dense", 0, 4, macs=8 * 200 * 100)],
+        ... )
+        >>> machine = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+        >>> (layer,) = time_program(program, machine).layers()
+        >>> layer.name, layer.limit, layer.stats.macs
+        ('dense', 'weight memory', 160000)
+        """
+        return layer_times(
+            self.program, self.machine, self.complete, self.multiplies, self.shift_start, self.cycles,
+            self.spans,
+        )  # fmt: skip
+
+    def layers_table(self) -> Table:
+        """Return a row per layer: cycles, what the array did in them, and what limits the layer."""
+        return layers_table(self.layers(), self.machine)
+
+    @cached_property
+    def units(self) -> tuple[Lane, ...]:
+        """What each unit does, in the order of time: instructions, tile fetches, weight shifts."""
+        rows = self.machine.array.rows
+        fetched = self.fetch_start >= 0
+        asked = [number for number, item in enumerate(self.program) if isinstance(item, ReadWeights)]
+        counts = [self.program[number].count for number in asked]  # type: ignore[attr-defined]
+        number = np.repeat(np.array(asked, np.int64), np.array(counts, np.int64))[fetched]
+        arrival = self.fetch_arrival[fetched]
+        latency = _memory_of(self.machine).weight_latency_cycles
+        fetches = Lane("", number, self.fetch_start[fetched], arrival - latency, arrival)
+        new = self.shift_start >= 0
+        times = np.stack((self.start, self.end, self.complete))
+        return unit_lanes(
+            self.program, times, fetches, (self.multiplies[new], self.shift_start[new]), rows
+        )
+
+    def lanes(self) -> Table:
+        """Return a row per event of each unit: its instruction, start, end and completion."""
+        columns = ("unit", "instruction", "text", "start", "end", "complete")
+        rows = []
+        for lane in self.units:
+            for number, *times in zip(*(values.tolist() for values in lane[1:]), strict=True):
+                rows.append((lane.unit, number, line_of(self.program[number]), *times))
+        return Table(columns, rows, title=repr(self)[1:-1])
+
+    def occupancy(self) -> dict[str, Occupancy]:
+        """Return how full the memories are over time: ``"ub"``, ``"acc"`` and ``"fifo"``.
+
+        A row is in use from the start of the instruction that writes it until its last reader has read
+        it, or, if nothing reads it before it is written again, until the write completes. In the
+        accumulators it is in use from its first sum on, `rows` cycles after the swap, and adding to it
+        keeps it. Rows of a pattern count from the lowest to the highest. A tile takes its place in the
+        FIFO when its transfer starts, and leaves it when its shift ends.
+        """
+        memory, array = _memory_of(self.machine), self.machine.array
+        times = np.stack((self.start, self.end, self.complete))
+        limits = {"ub": memory.unified_buffer_rows, "acc": array.accumulator_rows}
+        found = row_occupancies(self.program, times, array.rows, limits, self.cycles)
+        since = self.fetch_start[self.fetch_start >= 0]
+        until = np.full(len(since), self.cycles)
+        shifts = self.shift_start[self.shift_start >= 0] + array.rows
+        until[: len(shifts)] = shifts
+        fifo = steps("weight FIFO", "tiles", since, until, 1, memory.fifo_tiles, self.cycles)
+        return {**found, "fifo": fifo}
+
+    def save_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write the timeline as trace events (JSON) for https://ui.perfetto.dev or chrome://tracing.
+
+        One microsecond in the viewer is a cycle. There is a lane per unit, one of what the array did or
+        waited for, and a counter per memory. :func:`systolic.machine.read_trace` reads and checks the file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is missing.
+        """
+        texts = [line_of(item) for item in self.program]
+        write_trace(path, self.units, texts, self.spans, self.causes, self.occupancy(), self.cycles)
+
+    def plot(self, *, first: int = 0, last: int | None = None) -> Any:
+        """Draw units, causes of stalls and the memories' use over time; returns a matplotlib Figure.
+
+        Parameters
+        ----------
+        first, last : int, optional
+            Cycles to draw; default all.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to draw.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from systolic._show.timelines import plot_units
+
+        bars = {lane.unit: (lane.start, lane.end) for lane in self.units if lane.unit != "matrix"}
+        causes = {cause: (self.spans.start[here], self.spans.end[here]) for code, cause in enumerate(CAUSES)
+                  for here in [self.spans.cause == code]}  # fmt: skip
+        curves = {o.memory: (o.cycle, o.used, o.limit, o.unit) for o in self.occupancy().values()}
+        return plot_units(
+            bars, causes, curves, cycles=self.cycles, first=first, last=last, title=repr(self)[1:-1]
+        )
 
     def table(self) -> Table:
         """Return a row per instruction: its text and times."""
@@ -166,11 +295,11 @@ def time_program(program: Program, machine: MachineConfig) -> Timeline:
         times, numbers, fetches,
     )  # fmt: skip
     multiplies = np.flatnonzero((work.opcode == MatrixMultiply.opcode) | (work.opcode == Convolve.opcode))
-    causes = _causes(numbers, work.busy[multiplies], cycles)
+    spans = spans_of(numbers, work.busy[multiplies], cycles)
     dispatch, start, end, complete = times
     return Timeline(
         program, machine, cycles, dispatch, start, end, complete, multiplies, numbers[4], numbers[5],
-        fetches[0], fetches[1], causes,
+        fetches[0], fetches[1], spans,
     )  # fmt: skip
 
 
@@ -288,27 +417,3 @@ class _Work:
             )
             most = max(most, len(edges))
         return low, high, most
-
-
-def _causes(numbers: np.ndarray, streams: np.ndarray, cycles: int) -> dict[str, int]:
-    """Return the cycles by cause: between two streams, one cause after the other."""
-    before, operands, accumulators, other, shift_start, swap, by_vector = numbers
-    found = {"active": int(streams.sum())}
-    cursor = before
-    spent: dict[str, np.ndarray] = {}
-    ends = {
-        "operands": operands,
-        "accumulator_stall": accumulators,
-        "other_stall": other,
-        "weight_stall": shift_start,
-    }
-    for cause, end in {**ends, "weight_shift": swap}.items():
-        spent[cause] = np.maximum(end - cursor, 0)
-        cursor = np.maximum(cursor, end)
-    found["raw_stall"] = int(spent["operands"][by_vector != 0].sum())
-    found["input_stall"] = int(spent["operands"].sum()) - found["raw_stall"]
-    last = int(swap[-1] + streams[-1]) if len(swap) else 0
-    for cause in ("accumulator_stall", "weight_stall", "weight_shift"):
-        found[cause] = int(spent[cause].sum())
-    found["other_stall"] = int(spent["other_stall"].sum()) + cycles - last
-    return {cause: found[cause] for cause in CAUSES}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from support.programs import LIMITS, Case, programs, rows_written
+from support.programs import Case, programs, rows_written
 from support.strategies import examples, raises
+from support.timelines import machine_of
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, isa
 from systolic.isa import Function, Program
 from systolic.machine import Timeline, time_program
@@ -40,29 +40,6 @@ def test_programs_of_mini_tpu(text: str, cycles: int) -> None:
     """The counts that Mini-TPU, another open simulator, prints for these programs."""
     timeline = time_program(Program(text, functions=[Function(), Function("pool", pool=4)]), MACHINE)
     assert timeline.cycles == cycles == sum(timeline.causes.values())
-
-
-def machine_of(values: dict[str, Any]) -> MachineConfig:
-    """The configuration that the reference's arguments are, with a clock of 1 MHz."""
-    rows, cols = values["rows"], values["cols"]
-    tile = Fraction(values["tile_bytes"], rows * cols)
-    memory = MemoryConfig(
-        weight_bytes=rows * cols * LIMITS["tiles"],
-        weight_bytes_per_second=values["weight_bytes_per_cycle"] / tile * 1_000_000,
-        weight_latency_cycles=values["weight_latency"],
-        fifo_tiles=values["fifo_tiles"],
-        unified_buffer_rows=LIMITS["ub"],
-        row_bytes=values["row_bytes"],
-        lanes=values["lanes"],
-        activation_latency_cycles=values["activation_latency"],
-        host_rows=LIMITS["host"],
-        host_bytes_per_second=values["host_bytes_per_cycle"] * 1_000_000,
-        host_latency_cycles=values["host_latency"],
-        issue_cycles=values["issue_cycles"],
-        width_factors=values["width_factors"],
-    )
-    array = ArrayConfig(rows, cols, double_buffered=values["double_buffered"], accumulator_rows=LIMITS["acc"])
-    return MachineConfig(array, clock_mhz=1, memory=memory)
 
 
 @examples(6)

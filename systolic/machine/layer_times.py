@@ -1,0 +1,142 @@
+"""What each layer of a program costs: its section's share of the time, by cause, and its counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic._show.table import Column, Table, percent, seconds
+from systolic.config import MachineConfig
+from systolic.isa import Activate, Program, ReadWeights, Section
+from systolic.machine.spans import LIMITS, Spans
+from systolic.stats import Stats
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Time and counts of one section of a program.
+
+    Attributes
+    ----------
+    name, kind : str
+    first, stop : int
+        Its instructions, and those between the section before and it.
+    stats : Stats
+    """
+
+    name: str
+    kind: str
+    first: int
+    stop: int
+    stats: Stats
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Cycles by cause, by the names of `CAUSES`."""
+        return {cause: getattr(self.stats, f"{cause}_cycles") for cause in LIMITS}
+
+    @property
+    def limit(self) -> str:
+        """What limits the layer: where most of its cycles go; ``"-"`` if it costs none."""
+        causes = self.causes
+        cause = max(causes, key=causes.__getitem__)
+        return LIMITS[cause] if causes[cause] else "-"
+
+
+def layer_times(
+    program: Program,
+    machine: MachineConfig,
+    complete: np.ndarray,
+    multiplies: np.ndarray,
+    shift_start: np.ndarray,
+    cycles: int,
+    spans: Spans,
+) -> tuple[LayerTime, ...]:
+    """Return time and counts of each section, see ``Timeline.layers``."""
+    array = machine.array
+    sections = program.sections or (Section("program", "Program", 0, len(program)),)
+    stops = np.array([section.stop for section in sections], np.int64)
+    stops[-1] = len(program)
+    # When everything up to the end of each section has completed.
+    frontier = np.maximum.accumulate(np.concatenate(([0], complete)))[stops]
+    frontier[-1] = cycles
+    edges = np.concatenate(([0], frontier))
+    causes = spans.within(edges.tolist())
+    rows, drained = np.zeros(len(program), np.int64), np.zeros(len(program), np.int64)
+    for number, item in enumerate(program):
+        if isinstance(item, Activate):
+            drained[number] = item.rows
+    items: list[Any] = [program[number] for number in multiplies.tolist()]
+    streamed = np.array([item.rows for item in items], np.int64)
+    rows[multiplies] = streamed
+    firsts = np.concatenate(([0], stops[:-1]))
+    new = shift_start >= 0
+    depth = width = np.zeros(len(multiplies), np.int64)
+    if any(section.macs is None or section.weight_bytes is None for section in sections):
+        depth, width = _extents(program, array.rows, array.cols, new)
+    found = []
+    for i, (section, first, stop) in enumerate(zip(sections, firsts.tolist(), stops.tolist(), strict=True)):
+        low, high = np.searchsorted(multiplies, (first, stop))
+        macs, weight_bytes = section.macs, section.weight_bytes
+        here = slice(int(low), int(high))
+        if macs is None:
+            macs = int((streamed[here] * depth[here] * width[here]).sum())
+        if weight_bytes is None:
+            sizes = (depth[here] * width[here])[new[here]]
+            weight_bytes = int(sizes.sum()) * array.format.weight_bytes
+        total = int(edges[i + 1] - edges[i])
+        by_cause = {f"{cause}_cycles": count for cause, count in causes[i].items()}
+        matrix = sum(by_cause[f"{name}_cycles"] for name in ("active", "weight_stall", "weight_shift"))
+        stats = Stats(
+            cycles=total,
+            macs=macs,
+            pe_cycles=array.rows * array.cols * total,
+            folds=int(new[here].sum()),
+            weight_bytes=weight_bytes,
+            activation_bytes=int(rows[first:stop].sum()) * array.rows * array.format.activation_bytes,
+            output_bytes=int(drained[first:stop].sum()) * array.cols * array.format.sum_bytes,
+            non_matrix_cycles=total - matrix,
+            **by_cause,
+        )
+        found.append(LayerTime(section.name, section.kind, first, stop, stats))
+    return tuple(found)
+
+
+def _extents(program: Program, rows: int, cols: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns in use of the tile of each multiply."""
+    loads = [np.arange(i.tile, i.tile + i.count) for i in program if isinstance(i, ReadWeights)]
+    tiles = np.concatenate(loads) if loads else np.zeros(0, np.int64)
+    tile = tiles[np.cumsum(new) - 1] if len(new) else np.zeros(0, np.int64)
+    if program.weights is None:
+        return np.full(len(tile), rows), np.full(len(tile), cols)
+    # The last row, and column, that is not zero.
+    used, place = np.unique(tile, return_inverse=True)
+    depth, width = np.zeros(len(used), np.int64), np.zeros(len(used), np.int64)
+    for i, number in enumerate(used.tolist()):
+        image = program.weights[number]
+        for extent, lines in ((depth, image.any(axis=1)), (width, image.any(axis=0))):
+            places = np.flatnonzero(lines)
+            extent[i] = places[-1] + 1 if len(places) else 0
+    return depth[place], width[place]
+
+
+def layers_table(layers: tuple[LayerTime, ...], machine: MachineConfig) -> Table:
+    """Return a row per layer, see ``Timeline.layers_table``."""
+    total = sum((layer.stats for layer in layers), Stats())
+    share = Column("share", format=percent)
+    columns = ("layer", "kind", "cycles", Column("time", format=seconds), share, "limited by")
+    parts = [Column(cause.replace("_", " "), format=percent) for cause in LIMITS]
+    rows = []
+    for layer in layers:
+        cycles = layer.stats.cycles
+        shares = [count / cycles if cycles else None for count in layer.causes.values()]
+        rows.append((
+            layer.name, layer.kind, cycles, machine.seconds(cycles),
+            cycles / total.cycles if total.cycles else 0.0, layer.limit, *shares,
+        ))  # fmt: skip
+    every = LayerTime("total", "", 0, 0, total)
+    shares = [count / total.cycles if total.cycles else None for count in every.causes.values()]
+    footer = ("total", None, total.cycles, machine.seconds(total.cycles), None, every.limit, *shares)
+    return Table((*columns, *parts), rows, title="Layers of a program", footer=footer)
