@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
 
+from support.program_data import DataCase, data_programs, expected, expected_times, run
+from support.strategies import examples
 from systolic import ArrayConfig, MachineConfig, MemoryConfig
 from systolic.isa import Function, HostTensor, Program
 from systolic.machine import run_program
@@ -43,3 +46,20 @@ def test_host_calls_get_and_return_rows(mode: str) -> None:
     host = np.uint8([[1, 2, 3]])
     run = run_program(program, SMALL, host=host, mode=mode, calls={1: lambda rows: [np.repeat(rows[0], 2, 0)]})
     assert run.ub.tolist() == [[1, 2, 3]] * 3
+
+
+@examples(8)
+@given(data_programs())
+def test_memories_equal_the_reference(case: DataCase) -> None:
+    """Every byte that the slow executor leaves, from both modes, and every time."""
+    theirs = expected(case)
+    times = expected_times(case)
+    for mode in MODES:
+        ours = run(case, mode)
+        for name in ("ub", "host", "acc"):
+            wanted = np.array([list(row) for row in getattr(theirs, name)], getattr(ours, name).dtype)
+            found = getattr(ours, name)
+            np.testing.assert_array_equal(found, wanted[: len(found)], err_msg=f"{mode}: {name}")
+            assert not wanted[len(found) :].any()
+        assert (ours.timeline.start.tolist(), ours.timeline.complete.tolist()) == (times.start, times.complete)
+        assert (ours.timeline.cycles, ours.timeline.causes) == (times.cycles, times.causes)
