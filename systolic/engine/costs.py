@@ -1,4 +1,4 @@
-"""``estimate`` and ``summary``: what a product or a model costs, without data."""
+"""``estimate`` and ``summary``: what a product, a model or a program costs, without data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.gemm import Gemm
+from systolic.isa import Program
 from systolic.layers import ArrayLayer
+from systolic.machine import time_program
 from systolic.model import Model, Summary
 from systolic.model.inference import Tensor, products_of
 from systolic.presets import TPU_V1
@@ -15,17 +17,19 @@ from systolic.tiling import estimate_gemm
 
 
 def estimate(
-    work: Gemm | Model,
+    work: Gemm | Model | Program,
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Stats:
-    """Return what a product or a model costs, in closed form, without data.
+    """Return what a product, a model or a program costs, without data.
 
     Parameters
     ----------
-    work : Gemm or Model
+    work : Gemm, Model or Program
+        Products and models take the array alone, in closed form. A program is timed on a machine with
+        memories, and its cycles are counted by cause.
     machine : MachineConfig or ArrayConfig
     batch : int
         Size of the first axis where a model takes any.
@@ -41,7 +45,7 @@ def estimate(
     ------
     ValueError
         If a dimension is unbound, or the size of a product depends on runtime values; the message names
-        the node.
+        the node. If a program does not fit the machine; the message names the instruction.
 
     Examples
     --------
@@ -49,11 +53,14 @@ def estimate(
     >>> estimate(Gemm(1, 2048, 1000)).cycles
     8703
     """
-    config = as_machine_config(machine).array
+    machine = as_machine_config(machine)
+    config = machine.array
     if isinstance(work, Gemm):
         return estimate_gemm(work, config)
+    if isinstance(work, Program):
+        return time_program(work, machine).stats
     if not isinstance(work, Model):
-        raise TypeError(f"estimate takes a Gemm or a Model, not {type(work).__name__}")
+        raise TypeError(f"estimate takes a Gemm, a Model or a Program, not {type(work).__name__}")
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
     gemms = products(work, known)
     writers = {tensor: node for node in work.nodes for tensor in node.outputs}

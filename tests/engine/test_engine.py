@@ -44,7 +44,9 @@ from systolic import (
     presets,
     run,
 )
+from systolic.isa import Program
 from systolic.layers import Conv2d, Dense, Flatten, QLinearAdd, Relu
+from systolic.machine import time_program
 from systolic.machine.epilogue import apply_epilogue
 
 MODES = ("cycle", "wavefront")
@@ -632,11 +634,23 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
     np.testing.assert_array_equal(seen["t1"], t1)
 
 
+def test_estimate_of_a_program() -> None:
+    machine = MachineConfig(ArrayConfig(4, 4), memory=presets.TPU_V1_MEMORY)
+    program = Program("read_weights w#0, 1\nread_host u#0, 8\nmatmul a#0, u#0, 8\nactivate u#8, a#0, 8")
+    stats = estimate(program, machine=machine)
+    assert stats == time_program(program, machine).stats and stats.active_cycles == 8
+    assert stats.cycles == stats.active_cycles + stats.weight_stall_cycles + stats.weight_shift_cycles + stats.non_matrix_cycles
+    with raises(
+        ValueError, "a program needs a machine with memories: MachineConfig(..., memory=MemoryConfig(...))"
+    ):
+        estimate(program, machine=ArrayConfig(4, 4))
+
+
 def test_estimate_of_a_model_on_the_default_machine() -> None:
     assert estimate(network()) == run(network(), np.zeros((1, 1, 6, 6), np.uint8), mode="wavefront").stats
     assert estimate(network(), batch=3) != estimate(network())
     assert estimate(Gemm(3, 4, 5)) == estimate(Gemm(3, 4, 5), machine=presets.TPU_V1)
-    with raises(TypeError, "estimate takes a Gemm or a Model, not tuple"):
+    with raises(TypeError, "estimate takes a Gemm, a Model or a Program, not tuple"):
         estimate((1, 2, 3))  # type: ignore[arg-type]
     with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not str"):
         estimate(Gemm(1, 1, 1), machine="tpu-v1")  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,34 @@ def test_every_field_of_the_memories_changes_something(name: str) -> None:
             time_program(Program(WIDE), changed)
     else:
         assert time_program(Program(WIDE), changed).cycles > time_program(Program(WIDE), MACHINE).cycles
+
+
+def test_no_field_of_the_memories_is_left_out() -> None:
+    assert set(FIELDS) == {f.name for f in fields(MemoryConfig)}
+
+
+OVERLAPPED = "read_weights w#0, 2\nmatmul a#0, u#0, 2000\nmatmul a#2000, u#0, 2000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rows", 128), ("cols", 128), ("double_buffered", False), ("accumulator_rows", 8)]
+)
+def test_fields_of_the_array_change_something(name: str, value: Any) -> None:
+    changed = replace(MACHINE, array=replace(MACHINE.array, **{name: value}))
+    if name == "accumulator_rows":
+        with pytest.raises(ValueError, match="is beyond the accumulators, which has 8 rows"):
+            time_program(Program(OVERLAPPED), changed)
+        return
+    cycles, before = time_program(Program(OVERLAPPED), changed).cycles, time_program(Program(OVERLAPPED), MACHINE).cycles
+    # Smaller arrays have smaller tiles; a single buffer waits for the drain.
+    assert cycles > before if name == "double_buffered" else cycles < before
+
+
+def test_a_faster_clock_leaves_fewer_bytes_for_a_cycle() -> None:
+    faster = replace(MACHINE, clock_mhz=2 * MACHINE.clock_mhz)
+    now, then = time_program(Program(THREE), MACHINE).cycles, time_program(Program(THREE), faster).cycles
+    assert now < then < 2 * now
+    assert faster.seconds(then) < MACHINE.seconds(now)
 
 
 @pytest.mark.parametrize(
