@@ -11,17 +11,14 @@ import numpy as np
 from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
-from systolic.layers.base import ArrayLayer, Shape, Steps
+from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32
 from systolic.layers.host.attention import ATTRIBUTES, Sizes, attend, attention_sizes, output_shapes
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, lower_matmul
 
-_INPUTS = ("x", "w", "bias", "x_scale", "w_scale", "mask_index", "x_zero_point", "w_zero_point", "past")
-_OPTIONAL = ("mask_index", "x_zero_point", "w_zero_point", "past")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QAttention(ArrayLayer):
+class QAttention(OptionalInputs):
     """Attention of heads over a sequence; queries, keys and values are one product of integers.
 
     It reads x (batch, length, k), uint8; the weights w (k, 3 * n), int8 or uint8; a bias (3 * n,), float32;
@@ -58,37 +55,16 @@ class QAttention(ArrayLayer):
     (((2, 5, 16), (2, 2, 4, 5, 4)), Gemm(10, 16, 48))
     """
 
-    inputs: ClassVar[None] = None
     outputs: ClassVar[int] = 2
+    may_read: ClassVar[tuple[str, ...]] = (
+        "x", "w", "bias", "x_scale", "w_scale", "mask_index?", "x_zero_point?", "w_zero_point?", "past?",
+    )  # fmt: skip
 
-    num_heads: int
+    num_heads: int = at_least(1)
     unidirectional: bool = field(default=False, kw_only=True)
-    mask_filter_value: float = field(default=-10000.0, kw_only=True)
-    scale: float = field(default=0.0, kw_only=True)
+    mask_filter_value: float = checked(float32, -10000.0, kw_only=True)
+    scale: float = checked(float32, 0.0, kw_only=True)
     given: Sequence[str] = field(default=(), kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "num_heads", _check.integer(self.num_heads, "num_heads", minimum=1))
-        _check.flag(self.unidirectional, "unidirectional")
-        for name in ("mask_filter_value", "scale"):
-            object.__setattr__(self, name, float(np.float32(_check.real(getattr(self, name), name))))
-        if not _check.is_listed(self.given) or not all(isinstance(name, str) for name in self.given):
-            raise TypeError(f"given must be a sequence of names, not {_check.kind(self.given)}")
-        object.__setattr__(self, "given", tuple(self.given))
-        if self.given != tuple(name for name in _OPTIONAL if name in self.given):
-            raise ValueError(f"given must be some of {', '.join(_OPTIONAL)}, in this order, not {self.given}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What it reads, in order."""
-        return tuple(name for name in _INPUTS if name not in _OPTIONAL or name in self.given)
-
-    def _take(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Return what the inputs are, by name."""
-        names = self.names
-        if len(values) != len(names):
-            raise TypeError(f"{self.kind} takes {len(names)} inputs ({', '.join(names)}), not {len(values)}")
-        return dict(zip(names, values, strict=True))
 
     def _sizes(self, shapes: Sequence[Shape]) -> Sizes:
         found = self._take(shapes)
@@ -155,28 +131,19 @@ def _read(op: Any) -> tuple[QAttention, tuple[str, ...]]:
     for name in ("do_rotary", "past_present_share_buffer"):
         if fields.pop(name):
             raise op.refuse(f"{name} is not supported, as on ONNX Runtime's CPU provider")
-    present = [name for place, name in enumerate(_INPUTS) if name in _OPTIONAL and op.has(place)]
     fields["unidirectional"] = bool(fields["unidirectional"])
-    return QAttention(**fields, given=present), op.given
-
-
-def _write(out: Any, node: Any, layer: QAttention) -> None:
-    names = iter(node.inputs)
-    read = [next(names) if name not in _OPTIONAL or name in layer.given else "" for name in _INPUTS]
-    fields = {name: getattr(layer, name, 0) for name in _RECORD.attributes}
-    given = {name: value for name, value in fields.items() if value != _RECORD.attributes[name]}
-    out.node(node, _RECORD.name, read, MICROSOFT, **given)
+    return QAttention(**fields, given=_RECORD.optional(op)), op.given
 
 
 _RECORD = OperatorRecord(
     QAttention,
     "Attention whose query, key and value are one product of integers.",
     domain=MICROSOFT,
-    inputs=tuple(f"{name}?" if name in _OPTIONAL else name for name in _INPUTS),
+    inputs=QAttention.may_read,
     outputs=("y", "present?"),
     attributes=ATTRIBUTES,
+    terse=tuple(ATTRIBUTES),
     read=_read,
-    write=_write,
 )
 
 OPERATORS = (_RECORD,)

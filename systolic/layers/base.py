@@ -67,11 +67,18 @@ def integers(value: Any, name: str, minimum: int | None = None) -> tuple[int, ..
     return tuple(_check.integer(v, f"{name}[{i}]", minimum=minimum) for i, v in enumerate(value))
 
 
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if not _check.is_listed(value) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
+    return tuple(value)
+
+
 _FORMS: dict[str, Callable[[Any, str], Any]] = {
     "int": _check.integer,
     "bool": _check.flag,
     "float": _check.real,
     "Sequence[int]": integers,
+    "Sequence[str]": _texts,
 }
 
 
@@ -85,12 +92,29 @@ def one_of(options: Sequence[str], default: Any = MISSING, *, kw_only: bool = Fa
     return checked(lambda value, name: _check.choice(value, name, options), default, kw_only=kw_only)
 
 
+def at_least(minimum: int, default: Any = MISSING, *, kw_only: bool = False) -> Any:
+    """Return a field of a layer that is an integer not below a minimum."""
+    return checked(lambda value, name: _check.integer(value, name, minimum=minimum), default, kw_only=kw_only)
+
+
+def float32(value: Any, name: str) -> float:
+    """Return a field that is a number in its stored form, rounded to float32."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(_check.real(value, name)))
+
+
 def expect_dtype(layer: Layer, dtype: str, expected: Sequence[str], hint: str = "") -> str:
     """Return the name of `dtype` if it is one of the expected; TypeError otherwise."""
     name = dtype if isinstance(dtype, str) and dtype in expected else _check.dtype_name(np.dtype(dtype))
     if name not in expected:
         raise TypeError(f"{type(layer).__name__} takes {' or '.join(expected)}, not {name}{hint}")
     return name
+
+
+def expect_list(layer: Layer, dtype: str | None, name: str) -> None:
+    """Raise TypeError unless an input can hold a list of integers."""
+    if dtype not in ("int64", "int32"):
+        raise TypeError(f"{type(layer).__name__} takes {name} of int64 or int32, not {dtype}")
 
 
 def integer_list(layer: Layer, value: np.ndarray, name: str) -> tuple[int, ...]:
@@ -126,8 +150,8 @@ class Layer:
     these, :class:`~systolic.QuantParams` or ndarrays: so a model can be saved, compared and
     copied without knowing its layers.
 
-    A field that is an int, a bool, a float or a ``Sequence[int]`` is checked and put into its stored form, as
-    are those made by :func:`checked` and :func:`one_of`.
+    A field that is an int, a bool, a float or a sequence of int or str is checked and put into its stored
+    form, as are those made by :func:`checked`, :func:`one_of` and :func:`at_least`.
 
     A layer whose `outputs` is 1 returns one shape, type and array; any other returns a tuple of
     them from :meth:`output_shape`, :meth:`output_dtype` and ``apply``, one per output.
@@ -318,8 +342,8 @@ class HostLayer(Layer):
         """Return the type for what :meth:`_counted` returned of dtypes."""
         given = [None if dtype is None else _check.dtype_name(dtype) for dtype in dtypes]
         for dtype, name in zip(given, self.lists, strict=False):
-            if name and dtype not in ("int64", "int32"):
-                raise TypeError(f"{type(self).__name__} takes {name} of int64 or int32, not {dtype}")
+            if name:
+                expect_list(self, dtype, name)
         return self._dtype(*given)
 
     def _shape(self, *args: Any, **kwargs: Any) -> Any:
@@ -361,3 +385,32 @@ class ArrayLayer(Layer):
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the work to run, checked against the layer: the product and its epilogue."""
         raise TypeError(f"{type(self).__name__} does not define lower")
+
+
+class OptionalInputs(ArrayLayer):
+    """An array layer with inputs that may be absent: the field `given` names those that are there."""
+
+    inputs: ClassVar[None] = None
+
+    may_read: ClassVar[tuple[str, ...]]
+    """The names of all inputs in order; "name?" may be absent."""
+
+    given: Sequence[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        optional = [name[:-1] for name in self.may_read if name[-1] == "?"]
+        if self.given != tuple(name for name in optional if name in self.given):
+            raise ValueError(f"given must be some of {', '.join(optional)}, in this order, not {self.given}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it reads, in order."""
+        return tuple(name.rstrip("?") for name in self.may_read if name[-1] != "?" or name[:-1] in self.given)
+
+    def _take(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return what the inputs are, by name."""
+        names = self.names
+        if len(values) != len(names):
+            raise TypeError(f"{self.kind} takes {len(names)} inputs ({', '.join(names)}), not {len(values)}")
+        return dict(zip(names, values, strict=True))

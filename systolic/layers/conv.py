@@ -20,7 +20,7 @@ from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
-from systolic.layers.base import ArrayLayer, Layer, Shape
+from systolic.layers.base import ArrayLayer, Layer, Shape, at_least
 from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, put_window, sizes, window
 from systolic.layers.record import OperatorRecord
 from systolic.lowered import RAW, Epilogue, Lowered, Patches
@@ -139,17 +139,18 @@ class Convolution(Layer):
     stride: int | Sizes = field(default=1, kw_only=True)
     padding: str | int | tuple[Any, ...] = field(default=0, kw_only=True)
     dilation: int | Sizes = field(default=1, kw_only=True)
-    groups: int = field(default=1, kw_only=True)
+    groups: int = at_least(1, 1, kw_only=True)
 
     channels_last = False
 
     def __post_init__(self) -> None:
-        self._put_window(None)
+        super().__post_init__()
+        if getattr(self, "weight", None) is None:  # a held one says how many axes there are
+            self._put_window(None)
 
     def _put_window(self, weight: Shape | None) -> None:
         """Put the window's fields into their stored form: for the axes of a held weight, or of any input."""
         put_window(self, None if weight is None else len(weight) - 2)
-        object.__setattr__(self, "groups", _check.integer(self.groups, "groups", minimum=1))
         if weight is not None and weight[0] % self.groups:
             raise ValueError(
                 f"{self.kind}: weight has {weight[0]} output channels, which {self.groups} groups do not "
@@ -162,10 +163,6 @@ class Convolution(Layer):
             raise ValueError(f"{self.kind} takes x with 3 to 5 axes (batch, ic, ...), not {_check.shape(x)}")
         if len(w) != len(x):
             raise ValueError(f"{self.kind} takes w {axes} with {len(x)} axes as x has, not {_check.shape(w)}")
-
-    def _gemm(self, x: Shape, w: Shape, window: Window) -> Gemm:
-        m, k = math.prod(window.out, start=x[0]), math.prod(w[1:])
-        return Gemm(m, k, w[0] // self.groups, groups=self.groups)
 
     def _output(self, x: Shape, w: Shape, window: Window) -> Shape:
         return (x[0], *window.out, w[0]) if self.channels_last else (x[0], w[0], *window.out)
@@ -220,8 +217,8 @@ class ArrayConvolution(Convolution, ArrayLayer):
 
     def products(self, *shapes: Shape) -> Gemm:
         """Return the sizes of the product, one per group."""
-        window = self._window(shapes)
-        return self._gemm(shapes[0], self._weight_shape(shapes), window)
+        w, m = self._weight_shape(shapes), math.prod(self._window(shapes).out, start=shapes[0][0])
+        return Gemm(m, math.prod(w[1:]), w[0] // self.groups, groups=self.groups)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -39,11 +39,7 @@ class WeightedLayer(ArrayLayer):
         object.__setattr__(self, "weight", frozen(weight))
         if bias is not None:
             bias = _check.integers(bias, f"{kind}: bias", "int32")
-            if bias.shape != (channels,):
-                raise ValueError(
-                    f"{kind}: bias must have one value per output channel, ({channels},), "
-                    f"not {_check.shape(bias.shape)}"
-                )
+            expect_bias(kind, bias.shape, channels)
             object.__setattr__(self, "bias", frozen(bias))
 
     @cached_property
@@ -106,6 +102,14 @@ def check_params(layer: str, x: Any, w: Any, y: Any, rounding: Any, *, w_axis: i
         multiplier(x, w, y, rounding)
     elif rounding != "half_even":
         raise ValueError(f"{layer}: rounding {rounding!r} is for codes, but without y the output is float32")
+
+
+def expect_bias(layer: str, bias: Shape, channels: int) -> None:
+    """Raise ValueError unless a bias has one value for each output channel."""
+    if bias != (channels,):
+        raise ValueError(
+            f"{layer}: bias must have one value per output channel, ({channels},), not {_check.shape(bias)}"
+        )
 
 
 def frozen(values: np.ndarray) -> np.ndarray:

@@ -90,14 +90,13 @@ class QLinearConv(ArrayConvolution, parameters.WeightedLayer):
     w_axis: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels_last", _check.flag(self.channels_last, "channels_last"))
+        super().__post_init__()
         if self.weight is None:
             for name in ("x", "w", "y", "bias"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"QLinearConv: without a weight {name} is an input, and must be None")
             if self.rounding != "half_even":
                 raise ValueError(f"QLinearConv: without a weight it rounds half_even, not {self.rounding!r}")
-            self._put_window(None)
             return
         weight = _check.operand(self.weight, "QLinearConv: weight")
         if weight.ndim - 2 not in AXES:

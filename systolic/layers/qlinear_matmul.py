@@ -95,9 +95,7 @@ class QLinearMatMul(parameters.WeightedLayer, TensorProduct):
     w_axis: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for name in ("transpose_x", "transpose_w"):
-            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-        object.__setattr__(self, "alpha", _check.real(self.alpha, "alpha"))
+        super().__post_init__()
         if self.weight is not None:
             self._put_parameters("(K, N)", self.rounding)
         elif self.x is not None or self.w is not None or self.y is not None:

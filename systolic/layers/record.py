@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from systolic.layers.base import ArrayLayer, Layer
+from systolic.layers.base import ArrayLayer, Layer, OptionalInputs
 
 REQUIRED: Final[Any] = object()
 """The default of an attribute that has none."""
@@ -165,6 +165,10 @@ class OperatorRecord:
             return op.inputs[: place + 1] if op.computed(place) else op.inputs[:place]
         return op.given
 
+    def optional(self, op: Any) -> list[str]:
+        """Return the names of the inputs that may be absent and are given."""
+        return [name[:-1] for i, name in enumerate(self.inputs) if name[-1] == "?" and op.has(i)]
+
     def write_node(self, out: Any, node: Any, layer: Any) -> None:
         """Write a layer as a node of the operator."""
         (self.write or self.write_fields)(out, node, layer)
@@ -173,6 +177,9 @@ class OperatorRecord:
         """Write a layer as a node with its fields as attributes; `more` replaces some."""
         out.since(node, 1 if self.domain else self.since)
         read = out.codes(node, self.params) if self.params else node.inputs
+        if isinstance(layer, OptionalInputs):
+            names = iter(read)
+            read = [next(names) if name.rstrip("?") in layer.names else "" for name in self.inputs]
         given: dict[str, Any] = {}
         for name, default in {**dict.fromkeys(self.became_inputs, ()), **self.attributes}.items():
             value = getattr(layer, self.field_of(name), None)

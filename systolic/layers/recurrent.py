@@ -12,7 +12,7 @@ import numpy as np
 from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
-from systolic.layers.base import ArrayLayer, Shape, Steps
+from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32, one_of
 from systolic.layers.host._rational import logistic, tanh
 from systolic.layers.host.dynamic import range_parameters
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -20,9 +20,6 @@ from systolic.lowered import Epilogue, Lowered, lower_matmul
 from systolic.quant import quantize_linear
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-
-OPTIONAL = ("b", "sequence_lens", "initial_h", "initial_c", "p")
-"""Inputs of an LSTM that may be absent, in ONNX's order."""
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -76,8 +73,20 @@ _ACTIVATIONS = {
 }
 
 
+def _numbers(value: Any, name: str) -> tuple[float, ...]:
+    if not _check.is_listed(value):
+        raise TypeError(f"{name} must be a sequence, not {_check.kind(value)}")
+    return tuple(float32(item, name) for item in value)
+
+
+def _limit(value: Any, name: str) -> float:
+    if (limit := float32(value, name)) <= 0:
+        raise ValueError(f"{name} must be above 0, not {value}")
+    return limit
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class DynamicQuantizeLSTM(ArrayLayer):
+class DynamicQuantizeLSTM(OptionalInputs):
     """A long short-term memory whose products are of integers, as ``quantize_dynamic`` writes it.
 
     It reads x (time, batch, input), float32; the weights w (directions, input, 4 * hidden) and
@@ -129,33 +138,23 @@ class DynamicQuantizeLSTM(ArrayLayer):
     ((Gemm(10, 4, 32), Gemm(1, 8, 32)), 11)
     """
 
-    inputs: ClassVar[None] = None
     outputs: ClassVar[int] = 3
+    may_read: ClassVar[tuple[str, ...]] = (
+        "x", "w", "r", "b?", "sequence_lens?", "initial_h?", "initial_c?", "p?", "w_scale", "w_zero_point",
+        "r_scale", "r_zero_point",
+    )  # fmt: skip
 
-    hidden_size: int
-    direction: str = field(default="forward", kw_only=True)
+    hidden_size: int = at_least(1)
+    direction: str = one_of(DIRECTIONS, "forward", kw_only=True)
     activations: Sequence[str] = field(default=(), kw_only=True)
-    activation_alpha: Sequence[float] = field(default=(), kw_only=True)
-    activation_beta: Sequence[float] = field(default=(), kw_only=True)
-    clip: float | None = field(default=None, kw_only=True)
+    activation_alpha: Sequence[float] = checked(_numbers, (), kw_only=True)
+    activation_beta: Sequence[float] = checked(_numbers, (), kw_only=True)
+    clip: float | None = checked(_limit, None, kw_only=True)
     input_forget: bool = field(default=False, kw_only=True)
     given: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_size", _check.integer(self.hidden_size, "hidden_size", minimum=1))
-        _check.choice(self.direction, "direction", DIRECTIONS)
-        _check.flag(self.input_forget, "input_forget")
-        for name in ("activations", "activation_alpha", "activation_beta", "given"):
-            value = getattr(self, name)
-            if not _check.is_listed(value):
-                raise TypeError(f"{name} must be a sequence, not {_check.kind(value)}")
-            numbers = name.startswith("activation_")
-            stored = [float(np.float32(_check.real(v, name))) if numbers else str(v) for v in value]
-            object.__setattr__(self, name, tuple(stored))
-        if self.given != tuple(name for name in OPTIONAL if name in self.given):
-            raise ValueError(
-                f"given must hold some of {', '.join(OPTIONAL)}, in this order, not {self.given}"
-            )
+        super().__post_init__()
         if len(self.activations) not in (0, 3 * self._directions):
             raise ValueError(
                 f"activations must name {3 * self._directions} for direction {self.direction!r}, "
@@ -164,26 +163,10 @@ class DynamicQuantizeLSTM(ArrayLayer):
         for name in self.activations:
             if name.lower() not in _ACTIVATIONS:
                 raise ValueError(f"activations must be some of {', '.join(_ACTIVATIONS)}, not {name!r}")
-        if self.clip is not None:
-            if (clip := float(np.float32(_check.real(self.clip, "clip")))) <= 0:
-                raise ValueError(f"clip must be above 0, not {self.clip}")
-            object.__setattr__(self, "clip", clip)
 
     @property
     def _directions(self) -> int:
         return 2 if self.direction == "bidirectional" else 1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What it reads, in order."""
-        return ("x", "w", "r", *self.given, "w_scale", "w_zero_point", "r_scale", "r_zero_point")
-
-    def _take(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Return what the inputs are, by name."""
-        names = self.names
-        if len(values) != len(names):
-            raise TypeError(f"{self.kind} takes {len(names)} inputs ({', '.join(names)}), not {len(values)}")
-        return dict(zip(names, values, strict=True))
 
     def _sizes(self, shapes: Sequence[Shape]) -> tuple[int, int, int]:
         """Return the numbers of time steps, sequences and inputs, and check all shapes."""
@@ -355,40 +338,27 @@ def _first_zero(zeros: np.ndarray) -> np.ndarray | None:
 
 
 def _read(op: Any) -> tuple[DynamicQuantizeLSTM, tuple[str, ...]]:
-    op.only(*_RECORD.attributes)
-    fields = {name: op.attribute(name, default) for name, default in _RECORD.attributes.items()}
+    op.only(*_ATTRIBUTES)
+    fields = {name: op.attribute(name, default) for name, default in _ATTRIBUTES.items()}
     fields["activations"] = [name.decode() for name in fields["activations"]]
     fields["input_forget"] = bool(fields["input_forget"])
-    present = [name for place, name in enumerate(OPTIONAL, 3) if op.has(place)]
-    return DynamicQuantizeLSTM(**fields, given=present), op.given
+    return DynamicQuantizeLSTM(**fields, given=_RECORD.optional(op)), op.given
 
 
-def _write(out: Any, node: Any, layer: DynamicQuantizeLSTM) -> None:
-    names = iter(node.inputs)
-    read = [next(names) for _ in "xwr"]
-    read += [next(names) if name in layer.given else "" for name in OPTIONAL]
-    fields = {name: getattr(layer, name) for name in _RECORD.attributes}
-    out.node(
-        node, _RECORD.name, [*read, *names], MICROSOFT,
-        **{name: value for name, value in fields.items() if value != _RECORD.attributes[name]},
-    )  # fmt: skip
-
+_ATTRIBUTES = {
+    "hidden_size": None, "direction": "forward", "activations": (), "activation_alpha": (),
+    "activation_beta": (), "clip": None, "input_forget": False,
+}  # fmt: skip
 
 _RECORD = OperatorRecord(
     DynamicQuantizeLSTM,
     "Long short-term memory; inputs and hidden states are quantized at run time.",
     domain=MICROSOFT,
-    inputs=(
-        "x", "w", "r", *(f"{name}?" for name in OPTIONAL), "w_scale", "w_zero_point", "r_scale",
-        "r_zero_point",
-    ),
+    inputs=DynamicQuantizeLSTM.may_read,
     outputs=("y?", "y_h?", "y_c?"),
-    attributes={
-        "hidden_size": None, "direction": "forward", "activations": (), "activation_alpha": (),
-        "activation_beta": (), "clip": None, "input_forget": False,
-    },
+    attributes=_ATTRIBUTES,
+    terse=tuple(_ATTRIBUTES),
     read=_read,
-    write=_write,
-)  # fmt: skip
+)
 
 OPERATORS = (_RECORD,)

@@ -13,12 +13,13 @@ import systolic
 from support import onnx_models as om
 from systolic import ArrayConfig, Gemm, Model, Node
 from systolic.layers import DynamicQuantizeLSTM
-from systolic.layers.recurrent import DIRECTIONS, OPTIONAL
+from systolic.layers.recurrent import DIRECTIONS
 
 F = np.float32
 # Activations whose every bit is known; the others use exp.
 EXACT = ("Sigmoid", "Tanh", "Relu", "Affine", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Softsign")
 ROUNDED = ("ScaledTanh", "Elu", "Softplus")
+OPTIONAL = ("b", "sequence_lens", "initial_h", "initial_c", "p")
 NAMES = ("x", "w", "r", *OPTIONAL, "w_scale", "w_zero_point", "r_scale", "r_zero_point")
 
 

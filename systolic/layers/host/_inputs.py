@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Layer, Shape
-from systolic.layers.base import expect_dtype as expect_dtype
-from systolic.layers.base import integer_list as integer_list
+from systolic.layers.base import Layer, Shape, expect_dtype
 
 
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
@@ -59,13 +57,12 @@ def normal_axes(layer: Layer, axes: Sequence[int], rank: int) -> tuple[int, ...]
     return found
 
 
-def expect_lists(layer: Layer, dtypes: Sequence[str], names: Sequence[str]) -> None:
-    """Raise TypeError unless the inputs that hold lists of integers are of int64 or int32."""
-    for dtype, name in zip(dtypes, names, strict=False):
-        if np.dtype(dtype).name not in ("int64", "int32"):
-            raise TypeError(
-                f"{type(layer).__name__} takes {name} of int64 or int32, not {np.dtype(dtype).name}"
-            )
+def one_type(layer: Layer, dtypes: Sequence[str], known: Sequence[str]) -> str:
+    """Return the type that all inputs have; TypeError if they differ or it is not one of those known."""
+    name = expect_dtype(layer, dtypes[0], known)
+    for dtype in dtypes[1:]:
+        expect_dtype(layer, dtype, (name,), ", the first input's type")
+    return name
 
 
 def lowest(dtype: np.dtype) -> float | int:

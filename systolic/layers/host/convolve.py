@@ -12,11 +12,12 @@ import numpy as np
 
 from systolic import _check
 from systolic._memory import require_array
-from systolic.layers.base import HostLayer, Shape
+from systolic.layers import parameters
+from systolic.layers.base import HostLayer, Shape, one_of
 from systolic.layers.conv import WINDOW, Convolution, conv_rank, read_window
 from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, taps
 from systolic.layers.host import _special
-from systolic.layers.host._inputs import expect_dtype
+from systolic.layers.host._inputs import one_type
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.delegated import FloatProduct, put_weights
 from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord
@@ -40,19 +41,6 @@ class _Convolution(Convolution, HostLayer):
     """Base of both: x, w and a bias of one float type."""
 
     inputs: ClassVar[None] = None
-
-    def _expect_bias(self, bias: Shape | None, oc: int) -> None:
-        if bias is not None and tuple(bias) != (oc,):
-            raise ValueError(
-                f"{self.kind}: bias must have one value per output channel, ({oc},), not {_check.shape(bias)}"
-            )
-
-    def _one_type(self, dtypes: Sequence[str], known: Sequence[str]) -> str:
-        first, *rest = dtypes
-        name = expect_dtype(self, first, known)
-        for dtype in rest:
-            expect_dtype(self, dtype, (name,), ", the first input's type")
-        return name
 
     @staticmethod
     def _with_bias(sums: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -113,7 +101,7 @@ class FloatConv(FloatProduct, _Convolution):
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     adds: bool = field(default=False, kw_only=True)
-    activation: str | None = field(default=None, kw_only=True)
+    activation: str | None = one_of(tuple(ACTIVATIONS), None, kw_only=True)
     activation_params: Sequence[float] = field(default=(), kw_only=True)
     runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
 
@@ -121,12 +109,10 @@ class FloatConv(FloatProduct, _Convolution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "adds", _check.flag(self.adds, "adds"))
         self._put_activation()
         if self.weight is None:
             if self.bias is not None:
                 raise ValueError("FloatConv takes no bias without a weight; it reads one as its third input")
-            self._put_window(None)
             return
         if self.adds:
             raise ValueError("FloatConv with a weight reads x alone: adds must be False")
@@ -136,8 +122,6 @@ class FloatConv(FloatProduct, _Convolution):
         self._put_window(self.weight.shape)
 
     def _put_activation(self) -> None:
-        if self.activation is not None:
-            _check.choice(self.activation, "activation", tuple(ACTIVATIONS))
         params: Any = self.activation_params
         if not _check.is_listed(params, arrays=True):
             raise TypeError(f"activation_params must be a sequence of numbers, not {_check.kind(params)}")
@@ -169,12 +153,11 @@ class FloatConv(FloatProduct, _Convolution):
         self._expect_rank(x, w)
         return self._window_over(x, w)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, oc, ...)."""
-        self._counted(shapes)
+    def _shape(self, *shapes: Shape) -> Shape:
         x, w, bias, added = self._parts(self._whole(shapes, np.shape))
         shape = self._output(x, w, self._window(x, w))
-        self._expect_bias(bias, w[0])
+        if bias is not None:
+            parameters.expect_bias(self.kind, bias, w[0])
         if added is not None and added != shape:
             raise ValueError(
                 f"{self.kind} adds a tensor of the output's shape {_check.shape(shape)}, not "
@@ -182,10 +165,8 @@ class FloatConv(FloatProduct, _Convolution):
             )
         return shape
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the type of all inputs."""
-        known = FLOATS if self.weight is None else ("float32",)
-        return self._one_type(self._counted(dtypes), known)
+    def _dtype(self, *dtypes: str) -> str:
+        return one_type(self, dtypes, FLOATS if self.weight is None else ("float32",))
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]]:
         window = self._window(inputs[0].shape, inputs[1].shape)
@@ -220,18 +201,17 @@ class FloatConv(FloatProduct, _Convolution):
         weight = w.astype(np.float64).reshape(self.groups, oc // self.groups, icg, *window.kernel)
         require_array((batch, *weight.shape[:2], *window.out), "float64", f"{self.kind}: the sums")
         sums = np.zeros((batch, *weight.shape[:2], *window.out))
-        with np.errstate(all="ignore"):
-            numbers = self.groups * icg * math.prod(window.kernel) * math.prod(window.out)
-            for number in range(batch):
-                image = images[number].astype(np.float64)
-                for lines in _blocks(window.out[0], numbers):
-                    self._add_lines(image, weight, window, lines, sums[number, :, :, lines])
-            y = self._with_bias(sums, bias)
-            if added is not None:
-                y += added
-            if self.activation is not None:
-                y = ACTIVATIONS[self.activation][1](y, *self.activation_params)
-            return y.astype(dtype)
+        numbers = self.groups * icg * math.prod(window.kernel) * math.prod(window.out)
+        for number in range(batch):
+            image = images[number].astype(np.float64)
+            for lines in _blocks(window.out[0], numbers):
+                self._add_lines(image, weight, window, lines, sums[number, :, :, lines])
+        y = self._with_bias(sums, bias)
+        if added is not None:
+            y += added
+        if self.activation is not None:
+            y = ACTIVATIONS[self.activation][1](y, *self.activation_params)
+        return y.astype(dtype)
 
     def _add_lines(
         self, image: np.ndarray, weight: np.ndarray, window: Window, lines: slice, sums: np.ndarray
@@ -306,7 +286,7 @@ class FloatConvTranspose(_Convolution):
 
     def _axes(self, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
         """Return, along each axis, the elements cut off at the beginning of y, and its size."""
-        x, w, *_ = self._counted(shapes)
+        x, w = shapes[:2]
         self._expect_rank(x, w, "(ic, oc // groups, ...)")
         rank = len(x) - 2
         if x[1] != w[0] or w[0] % self.groups:
@@ -364,23 +344,18 @@ class FloatConvTranspose(_Convolution):
             out = whole - total
         return (total + (padding != "same")) // 2, out
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (batch, oc, ...)."""
+    def _shape(self, *shapes: Shape) -> Shape:
         axes = self._axes(shapes)
         oc = shapes[1][1] * self.groups
-        self._expect_bias(shapes[2] if len(shapes) > 2 else None, oc)
+        for bias in shapes[2:]:
+            parameters.expect_bias(self.kind, bias, oc)
         return (shapes[0][0], oc, *(out for _, out in axes))
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the type of all inputs."""
-        return self._one_type(self._counted(dtypes), FLOATS)
+    def _dtype(self, *dtypes: str) -> str:
+        return one_type(self, dtypes, FLOATS)
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the transposed convolution, an ndarray (batch, oc, ...)."""
-        self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
-        shapes = [array.shape for array in inputs]
-        self.output_shape(*shapes)
-        axes = self._axes(shapes)
+    def _kernel(self, shape: Shape, *inputs: np.ndarray) -> np.ndarray:
+        axes = self._axes([array.shape for array in inputs])
         x, w = inputs[:2]
         batch, ic, *image = x.shape
         ocg, kernel, rank = w.shape[1], w.shape[2:], len(image)
@@ -393,15 +368,14 @@ class FloatConvTranspose(_Convolution):
             taps(out, kernel[axis], strides[axis], dilations[axis], before, image[axis])
             for axis, (before, out) in enumerate(axes)
         ]
-        shape = (batch, self.groups, ocg, *(out for _, out in axes))
+        shape = (batch, self.groups, ocg, *shape[2:])
         require_array(shape, "float64", f"{self.kind}: the sums")
         sums = np.zeros(shape)
-        with np.errstate(all="ignore"):
-            for offsets in itertools.product(*places):
-                elements, outs = zip(*(places[axis][tap] for axis, tap in enumerate(offsets)), strict=True)
-                product = np.ascontiguousarray(weight[_at(..., *offsets)]) @ rows
-                sums[_at(..., *outs)] += product.reshape(batch, self.groups, ocg, *image)[_at(..., *elements)]
-            return self._with_bias(sums, inputs[2] if len(inputs) > 2 else None).astype(x.dtype)
+        for offsets in itertools.product(*places):
+            elements, outs = zip(*(places[axis][tap] for axis, tap in enumerate(offsets)), strict=True)
+            product = np.ascontiguousarray(weight[_at(..., *offsets)]) @ rows
+            sums[_at(..., *outs)] += product.reshape(batch, self.groups, ocg, *image)[_at(..., *elements)]
+        return self._with_bias(sums, inputs[2] if len(inputs) > 2 else None).astype(x.dtype)
 
 
 def _blocks(count: int, numbers: int) -> Iterator[slice]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from systolic import _check
+from systolic.layers import parameters
 from systolic.layers.base import HostLayer, Shape
 from systolic.layers.host import session
 
@@ -31,6 +32,7 @@ class FloatProduct(HostLayer):
     """The number of the last input."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.runtime_constants is None:
             return
         if not _check.is_listed(self.runtime_constants):
@@ -49,13 +51,12 @@ class FloatProduct(HostLayer):
         """ONNX Runtime if `runtime_constants` asks for it and it is installed; None otherwise."""
         return session.ONNX_RUNTIME if self.runtime_constants is not None and session.installed() else None
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the product."""
-        return self._applied(self._whole(inputs), self.runtime_constants, inputs)
-
     def evaluate_constants(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the product of constants, as ONNX Runtime folds them: it packs none of them."""
-        return self._applied(self._whole(inputs), None if self.runtime_constants is None else (), inputs)
+        layer: Any = self
+        if self.runtime_constants:
+            layer = replace(layer, runtime_constants=())
+        return np.asarray(layer.apply(*inputs))
 
     def _held(self) -> tuple[np.ndarray, ...]:
         """Return the arrays that are held, as inputs behind those that are read."""
@@ -65,14 +66,8 @@ class FloatProduct(HostLayer):
         """Return inputs, or what is said of them, and the same of what is held."""
         return [*inputs, *map(of, self._held())]
 
-    def _applied(
-        self,
-        inputs: Sequence[np.ndarray],
-        constants: tuple[int, ...] | None,
-        read: Sequence[np.ndarray],
-    ) -> np.ndarray:
-        shape: Any = self.output_shape(*(array.shape for array in read))
-        dtype: Any = self.output_dtype(*(array.dtype.name for array in read))
+    def _kernel(self, shape: Shape, *read: np.ndarray) -> np.ndarray:
+        inputs, constants, dtype = self._whole(read), self.runtime_constants, read[0].dtype.name
         shapes = [array.shape for array in inputs]
         empty = any(0 in sizes for sizes in shapes)
         operator = self._operator(inputs)
@@ -113,10 +108,6 @@ class FloatProduct(HostLayer):
             self.__dict__["_kept"] = node, held, made
         return made
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields: a session cannot be copied or pickled; it is created again when needed."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]] | None:
         """Return the ONNX operator, its domain before a dot, and its attributes; None if there is none."""
         raise NotImplementedError
@@ -143,11 +134,7 @@ def put_weights(layer: Any, *, axes: str, output_axis: int) -> None:
     object.__setattr__(layer, "weight", weight)
     if layer.bias is not None:
         bias = _reals(layer.bias, f"{kind}: bias")
-        if bias.shape != (weight.shape[output_axis],):
-            raise ValueError(
-                f"{kind}: bias must have one value per output channel, ({weight.shape[output_axis]},), "
-                f"not {_check.shape(bias.shape)}"
-            )
+        parameters.expect_bias(kind, bias.shape, weight.shape[output_axis])
         object.__setattr__(layer, "bias", bias)
 
 

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -64,6 +64,26 @@ _CONSTANTS_SECONDS = 1.5
 _CONSTANTS_BYTES_PER_SECOND = 1 << 22
 
 
+def _operator(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a name, not {_check.kind(value)}")
+    return value
+
+
+def _node(value: Any, name: str) -> np.ndarray:
+    node = np.array(_check.as_array(value, name))
+    if node.dtype != np.uint8 or node.ndim != 1:
+        raise TypeError(f"{name} must be bytes as uint8, not {node.dtype} {_check.shape(node.shape)}")
+    node.flags.writeable = False
+    return node
+
+
+def _opsets(value: Any, name: str) -> tuple[tuple[str, int], ...]:
+    if not _check.is_listed(value) or not all(_check.is_listed(item) and len(item) == 2 for item in value):
+        raise TypeError(f"{name} must be pairs (domain, version), not {_check.kind(value)}")
+    return tuple((str(domain), _check.integer(version, name)) for domain, version in value)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxNode(HostLayer):
     """One node of an ONNX graph, with its subgraphs, for operators without a layer of their own.
@@ -106,27 +126,15 @@ class OnnxNode(HostLayer):
     inputs: ClassVar[None] = None
     outputs: ClassVar[None] = None
 
-    operator: str
-    node: np.ndarray
+    operator: str = field(metadata={"check": _operator})
+    node: np.ndarray = field(metadata={"check": _node})
     reads: Sequence[str]
     read_dtypes: Sequence[str]
     write_dtypes: Sequence[str]
-    opsets: Sequence[tuple[str, int]]
+    opsets: Sequence[tuple[str, int]] = field(metadata={"check": _opsets})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.operator, str) or not self.operator:
-            raise TypeError(f"operator must be a name, not {_check.kind(self.operator)}")
-        node = np.array(_check.as_array(self.node, "node"))
-        if node.dtype != np.uint8 or node.ndim != 1:
-            raise TypeError(f"node must be bytes as uint8, not {node.dtype} {_check.shape(node.shape)}")
-        node.flags.writeable = False
-        object.__setattr__(self, "node", node)
-        for name in ("reads", "read_dtypes", "write_dtypes"):
-            value = getattr(self, name)
-            listed = _check.is_listed(value)
-            if not listed or not all(isinstance(item, str) for item in value):
-                raise TypeError(f"{name} must be a sequence of str, not {_check.kind(value)}")
-            object.__setattr__(self, name, tuple(value))
+        super().__post_init__()
         if len(self.reads) != len(self.read_dtypes) or not self.reads:
             raise ValueError(
                 "reads and read_dtypes must name equally many, at least 1, not "
@@ -134,12 +142,6 @@ class OnnxNode(HostLayer):
             )
         if not self.write_dtypes:
             raise ValueError("write_dtypes must hold at least one type, of the node's first output in use")
-        if not _check.is_listed(self.opsets) or not all(
-            _check.is_listed(item) and len(item) == 2 for item in self.opsets
-        ):
-            raise TypeError(f"opsets must be pairs (domain, version), not {_check.kind(self.opsets)}")
-        opsets = tuple((str(domain), _check.integer(version, "opsets")) for domain, version in self.opsets)
-        object.__setattr__(self, "opsets", opsets)
 
     @property
     def kind(self) -> str:

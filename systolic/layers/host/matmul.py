@@ -11,8 +11,8 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic.layers import parameters
-from systolic.layers.base import Shape
-from systolic.layers.host._inputs import expect_dtype
+from systolic.layers.base import Shape, at_least, expect_dtype, one_of
+from systolic.layers.host._inputs import one_type
 from systolic.layers.host._parts import copied
 from systolic.layers.host.arithmetic import INTEGERS
 from systolic.layers.host.delegated import FloatProduct, put_weights
@@ -77,7 +77,7 @@ class FloatMatMul(FloatProduct):
 
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
-    activation: str | None = field(default=None, kw_only=True)
+    activation: str | None = one_of(("Relu",), None, kw_only=True)
     transpose_a: bool = field(default=False, kw_only=True)
     transpose_b: bool = field(default=False, kw_only=True)
     alpha: float = field(default=1.0, kw_only=True)
@@ -86,22 +86,15 @@ class FloatMatMul(FloatProduct):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("transpose_a", "transpose_b"):
-            object.__setattr__(self, name, _check.flag(getattr(self, name), name))
-        for name in ("alpha", "beta"):
-            object.__setattr__(self, name, _check.real(getattr(self, name), name))
-        if self.activation is not None:
-            _check.choice(self.activation, "activation", ("Relu",))
         if self.weight is not None:
             put_weights(self, axes="(K, N)", output_axis=1)
         elif self.bias is not None:
             raise ValueError("FloatMatMul takes no bias without a weight; it reads one as its third input")
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the product's shape; ValueError if the matrices do not fit."""
+    def _shape(self, *shapes: Shape) -> Shape:
         if self.weight is not None and not (self.transpose_a or self.transpose_b):
-            return parameters.dense_shape(self, *self._counted(shapes))
-        a, b, *rest = self._whole([*map(tuple, shapes)], of=np.shape)
+            return parameters.dense_shape(self, *shapes)
+        a, b, *rest = self._whole(shapes, of=np.shape)
         left, right = _swapped(a, self.transpose_a), _swapped(b, self.transpose_b)
         rows, cols = (left, right) if len(left) > 1 else ((1, *left), right)
         cols = cols if len(right) > 1 else (*right, 1)
@@ -116,7 +109,7 @@ class FloatMatMul(FloatProduct):
             ) from None
         shape = (*stack, *rows[-2:-1][: len(left) - 1], *cols[-1:][: len(right) - 1])
         for c in rest:
-            padded = (1,) * (len(shape) - len(c)) + tuple(c)
+            padded = (1,) * (len(shape) - len(c)) + c
             if len(c) > len(shape) or any(b not in (1, a) for a, b in zip(shape, padded, strict=True)):
                 raise ValueError(
                     f"FloatMatMul takes a c that broadcasts to the product {_check.shape(shape)}, "
@@ -124,12 +117,8 @@ class FloatMatMul(FloatProduct):
                 )
         return shape
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the inputs' common type, which is float32 beside a weight."""
-        first, *rest = self._counted(dtypes)
-        name = expect_dtype(self, first, _TYPES if self.weight is None else ("float32",))
-        for dtype in rest:
-            expect_dtype(self, dtype, (name,), ", the first input's type")
+    def _dtype(self, *dtypes: str) -> str:
+        name = one_type(self, dtypes, _TYPES if self.weight is None else ("float32",))
         if name not in ("float32", "float64", "float16") and (self.alpha, self.beta) != (1.0, 1.0):
             raise TypeError(f"FloatMatMul takes an alpha and a beta for floats alone, not for {name}")
         return name
@@ -156,15 +145,14 @@ class FloatMatMul(FloatProduct):
         a, b, *rest = inputs
         a = np.swapaxes(a, -1, -2) if self.transpose_a else a
         b = np.swapaxes(b, -1, -2) if self.transpose_b else b
-        with np.errstate(all="ignore"):
-            result = _product(a, b).reshape(shape)
-            if self.alpha != 1:
-                result = result * self.alpha
-            for c in rest if self.beta else ():
-                result = result + (c if self.beta == 1 else c * np.float64(self.beta))
-            if self.activation is not None:
-                result = np.maximum(result, 0)
-            return np.asarray(result).astype(dtype, copy=False)
+        result = _product(a, b).reshape(shape)
+        if self.alpha != 1:
+            result = result * self.alpha
+        for c in rest if self.beta else ():
+            result = result + (c if self.beta == 1 else c * np.float64(self.beta))
+        if self.activation is not None:
+            result = np.maximum(result, 0)
+        return np.asarray(result).astype(dtype, copy=False)
 
     def _held(self) -> tuple[np.ndarray, ...]:
         return tuple(array for array in (self.weight, self.bias) if array is not None)
@@ -214,18 +202,15 @@ class MatMulNBits(FloatProduct):
 
     _last: ClassVar[int] = 4
 
-    k: int
-    n: int
-    bits: int = field(default=4, kw_only=True)
-    block_size: int = field(default=32, kw_only=True)
+    k: int = at_least(1)
+    n: int = at_least(1)
+    bits: int = at_least(4, 4, kw_only=True)
+    block_size: int = at_least(16, 32, kw_only=True)
     bias: bool = field(default=False, kw_only=True)
     runtime_constants: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("k", 1), ("n", 1), ("bits", 4), ("block_size", 16)):
-            object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=least))
-        object.__setattr__(self, "bias", _check.flag(self.bias, "bias"))
         if self.bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, not {self.bits}")
         if self.block_size & (self.block_size - 1):
@@ -242,11 +227,9 @@ class MatMulNBits(FloatProduct):
 
     def _zero_points(self, values: Sequence[Any]) -> Sequence[Any]:
         """Return the zero points, or what is said of them, if there are some."""
-        self._counted(values)
         return values[3 : len(values) - self.bias]
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return (..., N) for x (..., K)."""
+    def _shape(self, *shapes: Shape) -> Shape:
         zeros = self._zero_points(shapes)
         x, w, scales = shapes[:3]
         if not x or x[-1] != self.k:
@@ -269,8 +252,7 @@ class MatMulNBits(FloatProduct):
                 )
         return (*x[:-1], self.n)
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return "float32"."""
+    def _dtype(self, *dtypes: str) -> str:
         for dtype in self._zero_points(dtypes):
             expect_dtype(self, dtype, ("uint8", "float32"), ", as zero points")
         expect_dtype(self, dtypes[1], ("uint8",), ", as weights")
@@ -301,11 +283,10 @@ class MatMulNBits(FloatProduct):
         zeros = np.full((self.n, self._blocks), 1 << (self.bits - 1), np.float32)
         for given in self._zero_points(inputs):
             zeros = given if given.dtype == np.float32 else self._unpacked(given, self._blocks)
-        with np.errstate(all="ignore"):
-            weights = codes.astype(np.float32) - zeros.reshape(self.n, self._blocks, 1).astype(np.float32)
-            weights *= scales.reshape(self.n, self._blocks, 1)
-            result = _product(x, weights.reshape(self.n, -1)[:, : self.k].T).reshape(shape)
-            return np.asarray(result + inputs[-1] if self.bias else result).astype(dtype)
+        weights = codes.astype(np.float32) - zeros.reshape(self.n, self._blocks, 1).astype(np.float32)
+        weights *= scales.reshape(self.n, self._blocks, 1)
+        result = _product(x, weights.reshape(self.n, -1)[:, : self.k].T).reshape(shape)
+        return np.asarray(result + inputs[-1] if self.bias else result).astype(dtype)
 
     def _unpacked(self, packed: np.ndarray, count: int) -> np.ndarray:
         """Return so many unsigned integers for each column."""
@@ -342,7 +323,6 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _swapped(shape: Shape, swap: bool) -> Shape:
-    shape = tuple(shape)
     if not swap:
         return shape
     if len(shape) < 2:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import HostLayer, Shape, checked, integers
+from systolic.layers.base import HostLayer, Shape, checked, expect_list, integers
 from systolic.layers.host import _parts
-from systolic.layers.host._inputs import broadcast, expect_lists, normal_axes, normal_axis, same_type
+from systolic.layers.host._inputs import broadcast, normal_axes, normal_axis, same_type
 from systolic.layers.host._parts import copied, copy_to, taken
 from systolic.layers.host.shaping import room_for
 from systolic.layers.record import DELEGATE, REQUIRED, OperatorRecord
@@ -201,7 +201,7 @@ class Gather(HostLayer):
         return (*shape[:axis], *indices, *shape[axis + 1 :])
 
     def _dtype(self, dtype: str, indices: str) -> str:
-        expect_lists(self, (indices,), ("indices",))
+        expect_list(self, indices, "indices")
         return dtype
 
     def _kernel(self, shape: Shape, x: np.ndarray, indices: np.ndarray) -> np.ndarray:

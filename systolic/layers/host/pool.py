@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check, _host
-from systolic.layers.base import HostLayer, Shape, integers
+from systolic.layers.base import HostLayer, Shape, integers, one_of
 from systolic.layers.geometry import Pair, Window, put_window, window
 from systolic.layers.host._inputs import lowest
 from systolic.layers.host._parts import by_parts
@@ -146,14 +146,12 @@ class MaxPool(Pool):
 
     dilation: int | Sequence[int] | None = field(default=None, kw_only=True)
     channels_last: bool = field(default=False, kw_only=True)
-    indices: str | None = field(default=None, kw_only=True)
+    indices: str | None = one_of(("row", "column"), None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.indices is not None:
-            _check.choice(self.indices, "indices", ("row", "column"))
-            if self.channels_last:
-                raise ValueError("indices are of inputs whose channels are the second axis")
+        if self.indices is not None and self.channels_last:
+            raise ValueError("indices are of inputs whose channels are the second axis")
 
     @property
     def outputs(self) -> int:  # type: ignore[override]

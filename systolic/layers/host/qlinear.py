@@ -22,7 +22,18 @@ from systolic.quant import QuantParams, to_codes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearAdd(OnCodes):
+class _Pair(OnCodes):
+    """Base of the layers with parameters of two inputs and the output."""
+
+    inputs: ClassVar[int] = 2
+
+    a: QuantParams
+    b: QuantParams
+    y: QuantParams
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QLinearAdd(_Pair):
     """Add two quantized tensors with numpy broadcasting.
 
     In float32, where `fma` rounds once::
@@ -54,12 +65,6 @@ class QLinearAdd(OnCodes):
     array([1, 2, 2, 2, 3, 4], dtype=int8)
     """
 
-    inputs: ClassVar[int] = 2
-
-    a: QuantParams
-    b: QuantParams
-    y: QuantParams
-
     def _kernel(self, shape: Shape, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a_params, b_params = self.a, self.b
         # ONNX Runtime looks at `a` first: of two scalars it is the one to spread.
@@ -81,7 +86,7 @@ def _sums(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearMul(OnCodes):
+class QLinearMul(_Pair):
     """Multiply two quantized tensors with numpy broadcasting.
 
     In float32, every operation rounded by itself, the zero point added before rounding::
@@ -110,23 +115,14 @@ class QLinearMul(OnCodes):
     array([0, 0, 1, 2, 2, 2], dtype=int8)
     """
 
-    inputs: ClassVar[int] = 2
-
-    a: QuantParams
-    b: QuantParams
-    y: QuantParams
-
     def _kernel(self, shape: Shape, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return of_pairs(_host.mul, self._products, (self.a, self.b, self.y), a, b, shape)
-
-    def _multiplier(self) -> np.ndarray:
-        return np.asarray(self.a.scales * self.b.scales / self.y.scales)
 
     def _products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the formula on codes."""
         left, right = a - self.a.zero_points.astype(np.int32), b - self.b.zero_points.astype(np.int32)
         # At most 255 * 255, exact in float32.
-        real = (left * right).astype(np.float32) * self._multiplier()
+        real = (left * right).astype(np.float32) * (self.a.scales * self.b.scales / self.y.scales)
         return to_codes(real, self.y.zero_points, np.empty(real.shape, self.y.dtype), zero_first=True)
 
 
@@ -187,7 +183,7 @@ class QLinearConcat(OnCodes):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QLinearWhere(OnCodes):
+class QLinearWhere(_Pair):
     """Select from two quantized tensors by a condition, requantized to y's parameters.
 
     The inputs are the condition (bool) and the two tensors; all three broadcast together.
@@ -214,10 +210,6 @@ class QLinearWhere(OnCodes):
     """
 
     inputs: ClassVar[int] = 3
-
-    a: QuantParams
-    b: QuantParams
-    y: QuantParams
 
     def _dtype(self, condition: str, *dtypes: str) -> str:  # type: ignore[override]
         expect_dtype(self, condition, ("bool",), ", as a condition")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check, quant
-from systolic.layers.base import HostLayer, Shape, checked, expect_dtype
+from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, float32
 from systolic.layers.host._inputs import broadcast
 from systolic.layers.host._rational import logistic
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -91,11 +91,6 @@ class QLinearSigmoid(_Table):
         return logistic(x)
 
 
-def _float32(value: Any, name: str) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.float32(_check.real(value, name)))
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearLeakyRelu(_Table):
     """Multiply negative numbers by `alpha`, on codes: ``Q(x < 0 ? f32(alpha * x) : x)``.
@@ -123,7 +118,7 @@ class QLinearLeakyRelu(_Table):
 
     x: QuantParams
     y: QuantParams
-    alpha: float = checked(_float32, 0.01, kw_only=True)
+    alpha: float = checked(float32, 0.01, kw_only=True)
 
     def _function(self, x: np.ndarray) -> np.ndarray:
         return np.where(x >= 0, x, np.float32(self.alpha) * x)

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check, _hints, _host, quant
-from systolic.layers.base import HostLayer, Shape
-from systolic.layers.host._inputs import expect_dtype
+from systolic.layers.base import HostLayer, Shape, at_least, expect_dtype, one_of
 from systolic.layers.host._parts import MOVED
 from systolic.layers.host.arithmetic import Binary, Cast
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -35,12 +34,8 @@ class _Scaled(HostLayer):
         """The parameters that are held."""
         raise TypeError(f"{type(self).__name__} does not define _params")
 
-    def _put(self, held: str, dtypes: Sequence[str], codes: Sequence[str]) -> None:
-        """Check the fields, and put them into their stored form."""
-        object.__setattr__(self, "axis", _check.integer(self.axis, "axis"))
-        object.__setattr__(self, "block_size", _check.integer(self.block_size, "block_size", minimum=0))
-        if self.dtype is not None:
-            _check.choice(self.dtype, "dtype", dtypes)
+    def _expect_params(self, held: str, codes: Sequence[str]) -> None:
+        """Raise if the parameters that are held do not fit the other fields."""
         if self._params is not None:
             quant.as_params(self._params, held, dtypes=codes)
             if (self.axis, self.block_size, self.dtype) != (1, 0, None):
@@ -57,9 +52,7 @@ class _Scaled(HostLayer):
         """The least and the largest number of inputs."""
         return (2, 3) if self._params is None else (1, 1)
 
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the first input's shape; ValueError if the scale's does not fit it."""
-        shape, *rest = map(tuple, self._counted(shapes))
+    def _shape(self, shape: Shape, *rest: Shape) -> Shape:
         if self._params is None:
             self._expect_scale(shape, *rest)
             return shape
@@ -166,22 +159,21 @@ class QuantizeLinear(_Scaled):
     """
 
     y: QuantParams | None = None
-    dtype: str | None = field(default=None, kw_only=True)
+    dtype: str | None = one_of(CODES[:-1], None, kw_only=True)
     axis: int = field(default=1, kw_only=True)
-    block_size: int = field(default=0, kw_only=True)
+    block_size: int = at_least(0, 0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.y is None and self.dtype is None:
             raise TypeError("QuantizeLinear takes y, or the dtype of codes whose scale is an input")
-        self._put("y", CODES[:-1], quant.EIGHT_BITS)
+        super().__post_init__()
+        self._expect_params("y", quant.EIGHT_BITS)
 
     @property
     def _params(self) -> QuantParams | None:
         return self.y
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the codes' type; x is float32 (or float64, rounded to it) or float16."""
-        x, *rest = self._counted(dtypes)
+    def _dtype(self, x: str, *rest: str) -> str:
         expect_dtype(self, x, ("float32", "float64", "float16"))
         if self.y is not None:
             return self.y.dtype
@@ -191,17 +183,13 @@ class QuantizeLinear(_Scaled):
             expect_dtype(self, dtype, (self.dtype,), ", as a zero point")
         return self.dtype
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the codes of x, an ndarray of floats of any shape."""
-        self.output_shape(*(array.shape for array in inputs))
-        dtype = self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
-        x, *rest = inputs
-        if not rest:
+    def _kernel(self, shape: Shape, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        if self.y is not None:
             compiled = _host.quantize if x.dtype == np.float32 else None
-            return self._converted(x, dtype, compiled, quant.quantize)
+            return self._converted(x, self.y.dtype, compiled, quant.quantize)
         if rest[0].dtype == np.float32 and x.dtype == np.float16:
             x = x.astype(np.float32)
-        return quant.quantize_linear(x, **self._options(dtype, *rest))
+        return quant.quantize_linear(x, **self._options(self.dtype, *rest))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -238,19 +226,18 @@ class DequantizeLinear(_Scaled):
 
     x: QuantParams | None = None
     axis: int = field(default=1, kw_only=True)
-    block_size: int = field(default=0, kw_only=True)
-    dtype: str | None = field(default=None, kw_only=True)
+    block_size: int = at_least(0, 0, kw_only=True)
+    dtype: str | None = one_of(("float32", "float16"), None, kw_only=True)
 
     def __post_init__(self) -> None:
-        self._put("x", ("float32", "float16"), quant.DTYPES)
+        super().__post_init__()
+        self._expect_params("x", quant.DTYPES)
 
     @property
     def _params(self) -> QuantParams | None:
         return self.x
 
-    def output_dtype(self, *dtypes: str) -> str:
-        """Return the numbers' type; the codes are int8, uint8, int16, uint16 or int32."""
-        q, *rest = self._counted(dtypes)
+    def _dtype(self, q: str, *rest: str) -> str:
         if self.x is not None:
             expect_dtype(self, q, (self.x.dtype,), ", as its parameters say")
             return "float32"
@@ -260,13 +247,10 @@ class DequantizeLinear(_Scaled):
             expect_dtype(self, dtype, (codes,), ", as a zero point of such codes")
         return self.dtype or scales
 
-    def apply(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the real numbers of codes, an ndarray of any shape."""
-        self.output_shape(*(array.shape for array in inputs))
-        dtype = self.output_dtype(*(_check.dtype_name(array.dtype) for array in inputs))
-        q, *rest = inputs
-        if not rest:
-            return self._converted(q, dtype, _host.dequantize, quant.dequantize)
+    def _kernel(self, shape: Shape, q: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        if self.x is not None:
+            return self._converted(q, "float32", _host.dequantize, quant.dequantize)
+        dtype = self.dtype or rest[0].dtype.name
         return quant.dequantize_linear(q, **self._options(q.dtype, *rest), dtype=dtype)
 
 
