@@ -254,3 +254,22 @@ def expected_times(case: DataCase) -> reference_times.ProgramTimes:
         program.instructions, **case.values,
         rows_written=lambda item: program.functions[item.function].rows_written(item.rows),
     )  # fmt: skip
+
+
+def check(case: DataCase, what: str = "all") -> None:
+    """Assert that both modes leave every byte that the reference leaves, and take its times.
+
+    `what` is "bytes", "times" or "all".
+    """
+    images, times = expected(case), expected_times(case)
+    for mode in ("cycle", "wavefront"):
+        ours = run(case, mode)
+        for name in ("ub", "host", "acc") if what != "times" else ():
+            found = getattr(ours, name)
+            wanted = np.array([list(row) for row in getattr(images, name)], found.dtype)
+            np.testing.assert_array_equal(found, wanted[: len(found)], err_msg=f"{mode}: {name}")
+            assert not wanted[len(found) :].any()
+        if what != "bytes":
+            assert ours.timeline.start.tolist() == times.start
+            assert ours.timeline.complete.tolist() == times.complete
+            assert (ours.timeline.cycles, ours.timeline.causes) == (times.cycles, times.causes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -10,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic.array import SystolicArray
+from systolic.array.queues import Sink
 from systolic.array.state import State
 from systolic.config import ArrayConfig
 from systolic.machine.programs.memories import Memories
+from systolic.machine.programs.progress import ClockProgress
 from systolic.machine.programs.steps import Fetch, Multiply, Steps, Work
 from systolic.machine.programs.wavefront import Hook
 from systolic.machine.timeline import Timeline
@@ -33,7 +34,7 @@ def run_by_clock(
     memories: Memories,
     timeline: Timeline,
     threads: int,
-    done: Callable[[int], Any],
+    progress: ClockProgress,
     hook: Hook | None,
 ) -> float:
     """Run a program by the clock, and return the seconds that the array took.
@@ -49,8 +50,7 @@ def run_by_clock(
     timeline : Timeline
         When everything happens.
     threads : int
-    done : callable
-        Called with the number of each instruction that is done.
+    progress : ClockProgress
     hook : callable, optional
         Called before each instruction.
 
@@ -63,7 +63,7 @@ def run_by_clock(
     tiles: list[np.ndarray] = []
     results: dict[int, Any] = {}
     for cycle, number, is_end, step in events(steps, timeline):
-        unit.run_to(cycle)
+        unit.run_to(cycle, progress)
         if not is_end and hook is not None:
             hook(number, memories)
         if isinstance(step, Multiply):
@@ -76,8 +76,6 @@ def run_by_clock(
             step.write(memories, results.pop(number))
         else:
             results[number] = step.read(memories)
-        if is_end:
-            done(number)
     unit.check_drained(timeline.cycles)
     return unit.seconds
 
@@ -109,16 +107,17 @@ class _MatrixUnit:
         times = zip(timeline.shift_start.tolist(), timeline.swap.tolist(), strict=True)
         self._times = dict(zip(multiplies, times, strict=True))
         self._now = 0
-        self._arrays: list[SystolicArray] = []  # the last one takes tiles; others drain
+        self._arrays: list[_Clocked] = []  # the last one takes tiles; others drain
         self.seconds = 0.0
 
-    def run_to(self, cycle: int) -> None:
+    def run_to(self, cycle: int, progress: ClockProgress) -> None:
         """Clock up to a cycle."""
         started = perf_counter()
         for array in self._arrays:
-            _run_to(array, cycle, self._threads)
+            array.run_to(cycle, self._threads, progress)
         if len(self._arrays) > 1:
-            self._arrays = [a for a in self._arrays[:-1] if _drained_at(a) > cycle] + self._arrays[-1:]
+            self._arrays = [a for a in self._arrays[:-1] if a.drained > cycle] + self._arrays[-1:]
+        progress.up_to(cycle)
         self._now = cycle
         self.seconds += perf_counter() - started
 
@@ -129,15 +128,12 @@ class _MatrixUnit:
         )
         tile = tile.view(step.weight)
         if not self._arrays or self._arrays[-1].config != config:
-            self._arrays.append(_fresh(config, self._now, None if step.new_weights else tile))
+            self._arrays.append(_Clocked(config, self._now, None if step.new_weights else tile))
         array = self._arrays[-1]
         rows = _Rows(step, self._memories, self._factor, config.rows)
         sink = _sink(step, self._memories, self._factor)
         shift, swap = self._times[step.number]
-        if step.new_weights:
-            found = array.queue_fold(tile, rows, sink, not_before=(shift, swap))
-        else:
-            found = shift, array.queue_stream(rows, sink, not_before=swap)
+        found = array.queue(tile if step.new_weights else None, rows, sink, (shift, swap))
         if found != (shift, swap):
             raise RuntimeError(
                 f"internal error: instruction {step.number} shifts and swaps at cycles {found} in the array, "
@@ -146,7 +142,7 @@ class _MatrixUnit:
 
     def check_drained(self, cycles: int) -> None:
         """Raise RuntimeError if something is still in flight at the end."""
-        last = max(map(_drained_at, self._arrays), default=0)
+        last = max((array.drained for array in self._arrays), default=0)
         if last > cycles:
             raise RuntimeError(
                 f"internal error: the array drains at cycle {last}, but the timeline ends at {cycles}; "
@@ -154,27 +150,47 @@ class _MatrixUnit:
             )
 
 
-def _run_to(array: SystolicArray, cycle: int, threads: int) -> None:
-    busy = min(cycle, _drained_at(array))
-    if busy > array.cycle:
-        array.run(until=busy, threads=threads)
-    if cycle > array.cycle:
-        # Nothing is in flight and the ports are idle: no register changes, so only the clock moves on.
-        array.restore(array.state().replace(cycle=cycle, queues=None))
+class _Clocked:
+    """An array that starts at a cycle, and is clocked only while it changes.
 
+    Parameters
+    ----------
+    config : ArrayConfig
+    cycle : int
+    tile : ndarray, optional
+        What its PEs hold at first.
+    """
 
-def _drained_at(array: SystolicArray) -> int:
-    queues = array.state().queues
-    assert queues is not None
-    return queues.drained_at(array.config, array.cycle)
+    def __init__(self, config: ArrayConfig, cycle: int, tile: np.ndarray | None) -> None:
+        state = State.idle(config).replace(cycle=cycle, queues=None)
+        if tile is not None:
+            state = state.replace(weight=tile)
+        self.config, self.drained = config, cycle
+        self._array = SystolicArray(config).restore(state)
 
+    def queue(
+        self, tile: np.ndarray | None, rows: _Rows, sink: Sink, not_before: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Queue rows, behind a tile if there is one; return when the tile shifts and when the rows stream."""
+        if tile is None:
+            times = not_before[0], self._array.queue_stream(rows, sink, not_before=not_before[1])
+        else:
+            times = self._array.queue_fold(tile, rows, sink, not_before=not_before)
+        queues = self._array.state().queues
+        assert queues is not None
+        self.drained = queues.drained_at(self.config, self._array.cycle)
+        return times
 
-def _fresh(config: ArrayConfig, cycle: int, tile: np.ndarray | None) -> SystolicArray:
-    """Return an idle array at a cycle, with a tile in its PEs if there is one."""
-    state = State.idle(config).replace(cycle=cycle, queues=None)
-    if tile is not None:
-        state = state.replace(weight=tile)
-    return SystolicArray(config).restore(state)
+    def run_to(self, cycle: int, threads: int, progress: ClockProgress) -> None:
+        """Clock up to a cycle."""
+        array, first = self._array, self._array.cycle
+        # One edge more than the last beat takes, and registers behind it hold zeros again.
+        busy = min(cycle, self.drained + 1)
+        if busy > first:
+            array.run(until=busy, threads=threads, progress=lambda done, _: progress.up_to(first + done))
+        if cycle > array.cycle:
+            # Nothing is in flight and the ports are idle: no register changes, only the clock moves on.
+            array.restore(array.state().replace(cycle=cycle, queues=None))
 
 
 class _Rows:
@@ -200,7 +216,7 @@ class _Rows:
         return self._rows[some]
 
 
-def _sink(step: Multiply, memories: Memories, factor: int) -> Callable[[int, np.ndarray], None]:
+def _sink(step: Multiply, memories: Memories, factor: int) -> Sink:
     def collect(row: int, psums: np.ndarray) -> None:
         skipped = -row % factor
         sums = psums[skipped::factor]

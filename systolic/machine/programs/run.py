@@ -14,6 +14,7 @@ from systolic.gemm import Progress
 from systolic.isa import Program
 from systolic.machine.programs.cycle import run_by_clock
 from systolic.machine.programs.memories import Memories
+from systolic.machine.programs.progress import ClockProgress
 from systolic.machine.programs.steps import HostFunction, Steps
 from systolic.machine.programs.wavefront import Hook, run_in_order
 from systolic.machine.timeline import Timeline, time_program
@@ -130,35 +131,17 @@ def run_program(
     steps = Steps(program, machine, _callables({} if calls is None else calls))
     memories = _memories(steps, host, changeable=memory_hook is not None)
     _place(steps, memories, {} if inputs is None else inputs)
-    done = _Progress(timeline, report)
+    progress = ClockProgress(timeline, report)
     if mode == "wavefront":
-        seconds = run_in_order(steps, memories, threads, done, memory_hook)
+        seconds = run_in_order(steps, memories, threads, progress, memory_hook)
     else:
-        seconds = run_by_clock(steps, memories, timeline, threads, done, memory_hook)
-    done.finish()
+        seconds = run_by_clock(steps, memories, timeline, threads, progress, memory_hook)
+    progress.up_to(timeline.cycles)
     outputs = {
         name: tensor.unpack(memories.host[tensor.first : tensor.first + tensor.rows(steps.row_bytes)])
         for name, tensor in program.outputs.items()
     }
     return ProgramRun(outputs, memories.host, memories.ub, memories.acc, timeline, seconds)
-
-
-class _Progress:
-    """Reports the cycles up to the last completion of all instructions that are done."""
-
-    def __init__(self, timeline: Timeline, report: Progress | None) -> None:
-        self._complete = [] if report is None else timeline.complete.tolist()
-        self._total, self._report, self._last = timeline.cycles, report, -1
-
-    def __call__(self, number: int) -> None:
-        if self._report is not None and self._complete[number] > self._last:
-            self._last = self._complete[number]
-            self._report(self._last, self._total)
-
-    def finish(self) -> None:
-        """Report the end."""
-        if self._report is not None and self._last < self._total:
-            self._report(self._total, self._total)
 
 
 def _callables(calls: Any) -> Mapping[int, HostFunction]:

@@ -10,14 +10,18 @@ import numpy as np
 
 from systolic import _gemm
 from systolic.machine.programs.memories import Memories
+from systolic.machine.programs.progress import ClockProgress
 from systolic.machine.programs.steps import Fetch, Multiply, Steps, Work
 
 Hook = Callable[[int, Memories], Any]
 """Called as hook(number, memories) before an instruction; it may change what they hold."""
 
+# MACs between two looks for Ctrl-C: a tenth of a second or less.
+_PIECE_WORK = 1 << 32
+
 
 def run_in_order(
-    steps: Steps, memories: Memories, threads: int, done: Callable[[int], Any], hook: Hook | None
+    steps: Steps, memories: Memories, threads: int, progress: ClockProgress, hook: Hook | None
 ) -> float:
     """Run a program's instructions in their order, and return the seconds that multiplies took.
 
@@ -27,8 +31,7 @@ def run_in_order(
     memories : Memories
         Changed in place.
     threads : int
-    done : callable
-        Called with the number of each instruction that is done.
+    progress : ClockProgress
     hook : callable, optional
     """
     seconds = 0.0
@@ -45,7 +48,7 @@ def run_in_order(
         else:
             assert isinstance(step, Work)
             step.write(memories, step.read(memories))
-        done(step.number)
+        progress.instruction(step.number)
     return seconds
 
 
@@ -53,7 +56,10 @@ def multiply(step: Multiply, tile: np.ndarray, memories: Memories, threads: int)
     """Multiply rows of the unified buffer by a tile, into the accumulators."""
     rows = step.rows.gather(memories.ub, slice(0, tile.shape[0])).view(step.activation)
     sums = memories.acc[step.acc : step.acc + step.count]
-    out = np.empty(sums.shape, np.int32) if step.accumulate else sums
-    _gemm.multiply(rows, tile.view(step.weight), out, threads=threads)
-    if step.accumulate:
-        sums += out
+    piece = max(1, _PIECE_WORK // tile.size)
+    for first in range(0, step.count, piece):
+        some = slice(first, first + piece)
+        out = np.empty(sums[some].shape, np.int32) if step.accumulate else sums[some]
+        _gemm.multiply(rows[some], tile.view(step.weight), out, threads=threads)
+        if step.accumulate:
+            sums[some] += out
