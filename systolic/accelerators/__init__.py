@@ -6,6 +6,10 @@
 """
 
 from systolic.accelerators import tpu_v1
+from systolic.accelerators.counters import Counters, count
 from systolic.accelerators.stand_ins import StandIn, Step, stand_in
+from systolic.accelerators.validation import Check, Validation, validate_tpu_v1
 
-__all__ = ["StandIn", "Step", "stand_in", "tpu_v1"]
+__all__ = [
+    "Check", "Counters", "StandIn", "Step", "Validation", "count", "stand_in", "tpu_v1", "validate_tpu_v1",
+]  # fmt: skip

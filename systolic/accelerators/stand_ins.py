@@ -177,8 +177,7 @@ def _named_matrices(name: str, side: int) -> tuple[list[Step], str]:
     sizes = [(i + 1) * matrices // layers - i * matrices // layers for i in range(layers)]
     reasoning = (
         f"The paper names {side} x {side} matrices. {TABLE_1['weights'][name]:g} million weights are "
-        f"{matrices} of them, {min(sizes)} or {max(sizes)} in each of {layers} layers; each is multiplied by "
-        "itself."
+        f"{matrices} of them, {min(sizes)} or {max(sizes)} in each of {layers} layers, multiplied one by one."
     )
     return _chain(name, sizes, side), reasoning
 

@@ -1,4 +1,4 @@
-"""Commands about the array and this installation: ``gemm``, ``vectors``, ``bench``, ``info``."""
+"""Commands about machines and this installation: ``gemm``, ``vectors``, ``validate``, ``bench``, ``info``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from systolic import benchmark, engine, presets
 from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
+from systolic.accelerators import validate_tpu_v1
 from systolic.cli.data import load_input, print_json
 from systolic.cli.options import machine_of
 from systolic.config import ArrayConfig
@@ -16,6 +17,9 @@ from systolic.gemm import Gemm
 from systolic.info import info, text
 from systolic.reference import oracle
 from systolic.vectors import write_vectors
+
+VALIDATIONS = {"tpu-v1": validate_tpu_v1}
+"""What ``systolic validate`` can compare, by preset."""
 
 
 def gemm_command(options: argparse.Namespace) -> int:
@@ -87,6 +91,16 @@ def vectors_command(options: argparse.Namespace) -> int:
         print(f"{options.out}: {manifest['lines']:,} lines for {manifest['cycles']:,} cycles in {files}")
         print("manifest.json states the convention")
     return 0
+
+
+def validate_command(options: argparse.Namespace) -> int:
+    """Compare a preset with what was published about the machine."""
+    validation = VALIDATIONS[options.machine]()
+    if options.json:
+        print_json({"preset": options.machine, **validation.to_dict()})
+    else:
+        print(validation.text())
+    return 0 if validation.passed else 1
 
 
 def bench_command(options: argparse.Namespace) -> int:

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from systolic import engine, presets
 from systolic._show.report import SUFFIXES
 from systolic._version import __version__
-from systolic.cli.array_commands import bench_command, gemm_command, info_command, vectors_command
+from systolic.cli.array_commands import (
+    VALIDATIONS,
+    bench_command,
+    gemm_command,
+    info_command,
+    validate_command,
+    vectors_command,
+)
 from systolic.cli.model_commands import run_command, summary_command, verify_command
 from systolic.cli.options import array_size, count, fraction, shape_of
 from systolic.verifier.check import AGAINST
@@ -144,6 +151,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
+
+    sub = command(
+        "validate",
+        validate_command,
+        "Compare a preset with the published tables of the machine; status 1 if a wanted figure is missed.",
+    )
+    known = ", ".join(VALIDATIONS)
+    sub.add_argument("machine", choices=VALIDATIONS, metavar="PRESET", help=f"one of {known}")
 
     sub = command(
         "bench",

@@ -17,12 +17,14 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, Gemm, Model, QuantParams, cli, engine, presets
+from systolic.accelerators import Check, Validation
+from systolic.cli import array_commands
 from systolic.example import DATA
 from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
 from systolic.reference import oracle
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("run", "verify", "summary", "gemm", "vectors", "bench", "info")
+COMMANDS = ("run", "verify", "summary", "gemm", "vectors", "validate", "bench", "info")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions as POSIX has them")
 
 
@@ -704,6 +706,33 @@ def test_inputs_by_name(capsys: Capture, tmp_path: Path) -> None:
     assert "2 inputs ('a', 'b')" in refused(
         capsys, "run", str(tmp_path / "add.zip"), "--input", str(tmp_path / "a.npy")
     )
+
+
+# validate
+
+
+@pytest.mark.slow
+def test_validate(capsys: Capture) -> None:
+    values = as_json(capsys, "validate", "tpu-v1")
+    assert values["preset"] == "tpu-v1" and values["passed"] is True
+    assert all(check["passed"] for check in values["checks"]) and len(values["checks"]) == 19
+    shown = output(capsys, "validate", "tpu-v1")
+    assert "Table 3: MLP0, % of cycles" in shown and shown.endswith("every wanted figure is met\n")
+
+
+def test_validate_says_what_is_missed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    met, missed = Check("peak", "TeraOps/s", 92.0, 91.8, 0.5), Check("stall", "% of cycles", 50.0, 54.0, 3.0)
+    found = Validation(presets.TPU_V1, (met, missed), {}, {}, {})
+    monkeypatch.setitem(array_commands.VALIDATIONS, "tpu-v1", lambda: found)
+    assert output(capsys, "validate", "tpu-v1", status=1).endswith("missed: stall\n")
+    values = as_json(capsys, "validate", "tpu-v1", status=1)
+    assert values["passed"] is False
+    assert [check["name"] for check in values["checks"] if not check["passed"]] == ["stall"]
+
+
+def test_validate_refuses(capsys: Capture) -> None:
+    assert "invalid choice: 'tpu-v2'" in refused(capsys, "validate", "tpu-v2")
+    assert "required: PRESET" in refused(capsys, "validate")
 
 
 # As a process

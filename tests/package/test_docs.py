@@ -186,3 +186,16 @@ def test_the_page_of_operators():
     script = runpy.run_path(str(DOCS / "write_operators.py"))
     page = (DOCS / "operators.md").read_text(encoding="utf-8")
     assert script["page"]() == page, "run: python docs/write_operators.py"
+
+
+@pytest.mark.slow
+def test_the_page_of_the_tpu_v1():
+    script = runpy.run_path(str(DOCS / "write_tpu_v1.py"))
+    page = (DOCS / "tpu-v1.md").read_text(encoding="utf-8")
+    assert script["page"]() == page, "run: python docs/write_tpu_v1.py"
+    anchors = {anchor(heading) for heading in re.findall(r"^#+ (.*)$", page, flags=re.M)}
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert targets
+    for target in targets:
+        assert target[1:] in anchors if target.startswith("#") else (DOCS / target).exists(), target
+    assert all(len(line) <= 118 for line in page.splitlines() if not line.startswith("|"))
