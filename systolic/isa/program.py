@@ -190,6 +190,10 @@ class Program:
         plural = "" if len(self) == 1 else "s"
         return f"<Program: {len(self):,} instruction{plural}, {len(self.encode()):,} bytes{tiles}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is kept beside the fields: the code, and what machines made of the program.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def function_of(self, instruction: Instruction) -> Function:
         """Return the function that an instruction applies; the identity if it has none."""
         return self.functions[getattr(instruction, "function", 0)]

@@ -121,7 +121,7 @@ class HostTensor:
         if self.width is None:
             count = math.prod(self.shape) * np.dtype(self.dtype).itemsize
             return np.ascontiguousarray(rows).reshape(-1)[:count].view(self.dtype).reshape(self.shape).copy()
-        view = np.ascontiguousarray(rows).view(self.dtype).reshape(self.blocks, *self.stored, -1)
+        view = np.ascontiguousarray(rows).view(self.dtype).reshape(self.blocks, *self.stored, rows.shape[1])
         inside = self._inside(view)[..., : self.width]
         joined = np.moveaxis(inside, 0, -2).reshape(*inside.shape[1:-1], -1)[..., : self.channels]
         return np.ascontiguousarray(np.moveaxis(joined, -1, self.axis))

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from support.planted import planted
 from support.program_data import DataCase, check, data_programs
 from systolic.machine import spans, timeline
-from systolic.machine.programs import cycle, functions, memories, steps, wavefront
+from systolic.machine.programs import cycle, functions, fused, memories, steps
 
 Mutant = tuple[ModuleType, str, str, str]
 """A module, its text, the text that replaces it, and what finds it: "bytes" or "times"."""
@@ -56,9 +56,22 @@ MUTANTS: dict[str, Mutant] = {
         "bytes",
     ),
     "sums replace where they are added": (
-        wavefront,
-        "        if step.accumulate:\n            sums[some] += out\n",
-        "        if step.accumulate:\n            sums[some] = out\n",
+        fused,
+        "sums[some] += out",
+        "sums[some] = out",
+        "bytes",
+    ),
+    "columns of an earlier tile stay": (fused, "clear = 0 if first.accumulate else ", "clear = 0 * ", "bytes"),
+    "tiles of a sum begin a row late": (
+        fused,
+        "inside = slice(int(rows[0]), ",
+        "inside = slice(min(int(rows[0]) + 1, int(rows[-1])), ",
+        "bytes",
+    ),
+    "sums that do not follow each other are one product": (
+        fused,
+        "            else:\n                self._close()\n",
+        "            else:\n",
         "bytes",
     ),
     "the first visit of a row wins": (memories, "self.count - 1 - from_behind", "from_behind", "bytes"),

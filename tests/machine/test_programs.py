@@ -147,7 +147,7 @@ def test_rows_that_follow_each_other_are_one_axis() -> None:
 
 def test_pieces_of_a_long_product(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_program(LAYERS, SMALL, host=ROWS, mode="wavefront")
-    monkeypatch.setattr("systolic.machine.programs.wavefront._PIECE_WORK", 13)
+    monkeypatch.setattr("systolic.machine.programs.fused._PIECE_WORK", 13)
     np.testing.assert_array_equal(run_program(LAYERS, SMALL, host=ROWS, mode="wavefront").host, whole.host)
 
 

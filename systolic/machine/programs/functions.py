@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _host
 from systolic.gemm import Gemm
 from systolic.isa import Function, Window
 from systolic.lowered import Epilogue, Lowered, taps
@@ -66,11 +66,23 @@ class OnSums:
             raise ValueError(
                 f"the function {function.name!r} pools float32; pool={self.pool} needs integer results"
             )
-        self.compute(np.zeros((1, cols), np.int32))  # refuses multipliers that the rounding cannot hold
+        self.itemsize = _ITEM[self.dtype]
+        self._codes: dict[int, Codes] = {}
+        # Also refuses multipliers that the rounding cannot hold.
+        self._of_zeros = self.compute(np.zeros((1, cols), np.int32))[0]
 
     def rows_written(self, rows: int) -> int:
         """Return how many rows are written if `rows` are read."""
         return -(-rows // self.pool) * self.parts
+
+    def codes(self, columns: int) -> Codes:
+        """Return how codes are made of sums that are zero from a column on."""
+        if columns not in self._codes:
+            behind = np.zeros(self.row_bytes - columns, np.uint8)
+            rest = self._of_zeros[columns:].view(np.uint8)
+            behind[: len(rest)] = rest
+            self._codes[columns] = Codes(columns, self.epilogue, behind)
+        return self._codes[columns]
 
     def compute(self, sums: np.ndarray) -> np.ndarray:
         """Return one result per sum, (rows, cols) of `dtype`."""
@@ -93,6 +105,46 @@ class OnSums:
         whole = np.zeros((len(rows), self.parts * self.row_bytes), np.uint8)
         whole[:, : self.width] = rows
         return whole.reshape(-1, self.row_bytes)
+
+
+class Codes:
+    """A function of sums that gives codes, on the first columns of rows whose other sums are zero.
+
+    Attributes
+    ----------
+    columns : int
+    behind : ndarray of uint8
+        The bytes of the row behind these columns.
+    """
+
+    def __init__(self, columns: int, epilogue: Epilogue | None, behind: np.ndarray) -> None:
+        self.columns, self.behind, self._epilogue = columns, behind, epilogue
+        self._fast: dict[str, Any] | None = None
+        if epilogue is not None:
+            arrays = ("constant", "scale", "late_scale", "float_bias")
+            values = {name: getattr(epilogue, name) for name in arrays}
+            cut = {name: array[:columns] for name, array in values.items() if array is not None}
+            self._epilogue = e = epilogue._replace(**cut)
+            if e.rounding == "half_even" and e.scale is not None:
+                self._fast = {"scale": e.scale.astype(np.float32), "constant": e.constant}
+
+    def compute(self, sums: np.ndarray, out: np.ndarray) -> None:
+        """Put the codes of sums, (rows, columns), into bytes of that shape."""
+        e = self._epilogue
+        if e is None:
+            out.view(np.int8)[...] = np.clip(sums, -128, 127)
+        elif self._fast is None:
+            lowered = Lowered(Gemm(len(sums), 1, self.columns), sums, sums, e)
+            out[...] = apply_epilogue(lowered, sums.copy()).view(np.uint8)
+        else:
+            codes = out.view(e.dtype)
+            _host.requantize(
+                sums, codes, self._fast["scale"], e.zero_point, constant=self._fast["constant"]
+            )
+            if e.clamp is not None:
+                np.clip(codes, *e.clamp, out=codes)
+            if e.table is not None:
+                codes[...] = e.table[out]
 
 
 def pooled(values: np.ndarray, pool: int) -> np.ndarray:
@@ -204,17 +256,17 @@ def on_rows(function: Function, inputs: int, rows: int, row_bytes: int) -> tuple
         return lambda given: pooled(given[0].view(np.int8), pool).view(np.uint8), -(-rows // pool)
     if kind == "pair":
         table = _array(function, "table", (65536,), np.uint8)
-        return lambda given: table[_pairs(given[0], given[1])], rows
+        return lambda given: _pairs(table, given[0], given[1]), rows
     if kind == "lanes":
         return _lanes(function, inputs, row_bytes), rows
     return _pool(function, rows)
 
 
-def _pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _pairs(table: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     pairs = a.astype(np.uint16)
     pairs <<= 8
     pairs |= b
-    return pairs
+    return table.take(pairs)
 
 
 def _lanes(function: Function, inputs: int, row_bytes: int) -> Bytes:
@@ -229,15 +281,33 @@ def _lanes(function: Function, inputs: int, row_bytes: int) -> Bytes:
     for number in range(inputs):
         to = np.flatnonzero(source == number)
         if len(to):
-            parts.append((number, _as_slice(to), _as_slice(lane[to]), tables[number]))
+            parts.append((number, _as_slice(to), _as_slice(lane[to]), _Table(tables[number])))
 
     def compute(given: Sequence[np.ndarray]) -> np.ndarray:
         out = np.zeros((len(given[0]), row_bytes), np.uint8)
         for number, to, taken, table in parts:
-            out[:, to] = table[given[number][:, taken]]
+            table.put(out, to, given[number], taken)
         return out
 
     return compute
+
+
+class _Table:
+    """A table of codes; one that is constant or changes nothing is not looked up."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self._table = table
+        self._is_constant = bool((table == table[0]).all())
+        self._is_identity = bool((table == np.arange(256)).all())
+
+    def put(self, out: np.ndarray, to: Any, given: np.ndarray, taken: Any) -> None:
+        """Put the codes of some lanes into others."""
+        if self._is_constant:
+            out[:, to] = self._table[0]
+        elif self._is_identity:
+            out[:, to] = given[:, taken]
+        else:
+            out[:, to] = self._table.take(given[:, taken])
 
 
 def _as_slice(places: np.ndarray) -> Any:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from systolic.isa import Pattern
+
+HostFunction = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
+"""Called with the rows of each range that a ``HostCall`` reads, uint8 (rows, row_bytes); returns those that
+it writes."""
 
 
 @dataclass
@@ -20,16 +25,20 @@ class Memories:
     ub, host : ndarray of uint8, (rows, row_bytes)
     acc : ndarray of int32, (rows, cols)
     weights : ndarray of uint8, (tiles, rows, cols)
+    calls : mapping of int to callable
+        What the host computes, by the number of the function.
     """
 
     ub: np.ndarray
     host: np.ndarray
     acc: np.ndarray
     weights: np.ndarray
+    calls: Mapping[int, HostFunction]
 
     def of(self, name: str) -> np.ndarray:
         """Return "ub", "acc" or "host"."""
-        return {"ub": self.ub, "acc": self.acc, "host": self.host}[name]
+        memory: np.ndarray = getattr(self, name)
+        return memory
 
 
 class Place:
@@ -53,6 +62,11 @@ class Place:
     def __init__(self, first: int, count: int, pattern: Pattern | None = None) -> None:
         self.first, self.count = first, count
         self.axes = _merged(((count, 1),) if pattern is None else pattern)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the rows lie at equal distances, so that :meth:`view` is a matrix."""
+        return len(self.axes) == 1
 
     def view(self, memory: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
         """Return these rows as a view, (*counts of the pattern, columns): an axis for each pair."""

@@ -13,11 +13,12 @@ from systolic.config import MachineConfig
 from systolic.gemm import Progress
 from systolic.isa import Program
 from systolic.machine.programs.cycle import run_by_clock
-from systolic.machine.programs.memories import Memories
+from systolic.machine.programs.memories import HostFunction, Memories
+from systolic.machine.programs.plan import plan_of
 from systolic.machine.programs.progress import ClockProgress
-from systolic.machine.programs.steps import HostFunction, Steps
+from systolic.machine.programs.steps import Steps, check_calls
 from systolic.machine.programs.wavefront import Hook, run_in_order
-from systolic.machine.timeline import Timeline, time_program
+from systolic.machine.timeline import Timeline
 
 MODES = ("cycle", "wavefront")
 
@@ -127,13 +128,15 @@ def run_program(
         raise TypeError(f"program must be a Program, not {_check.kind(program)}")
     _check.choice(mode, "mode", MODES)
     threads = _check.integer(threads, "threads", minimum=1)
-    timeline = time_program(program, machine)
-    steps = Steps(program, machine, _callables({} if calls is None else calls))
-    memories = _memories(steps, host, changeable=memory_hook is not None)
+    plan = plan_of(program, machine)
+    timeline, steps = plan.timeline, plan.steps
+    calls = _callables({} if calls is None else calls)
+    check_calls(steps, calls)
+    memories = _memories(steps, host, calls, changeable=memory_hook is not None)
     _place(steps, memories, {} if inputs is None else inputs)
     progress = ClockProgress(timeline, report)
     if mode == "wavefront":
-        seconds = run_in_order(steps, memories, threads, progress, memory_hook)
+        seconds = run_in_order(plan, memories, threads, progress, memory_hook)
     else:
         seconds = run_by_clock(steps, memories, timeline, threads, progress, memory_hook)
     progress.up_to(timeline.cycles)
@@ -153,7 +156,9 @@ def _callables(calls: Any) -> Mapping[int, HostFunction]:
     return calls
 
 
-def _memories(steps: Steps, host: Any, *, changeable: bool) -> Memories:
+def _memories(
+    steps: Steps, host: Any, calls: Mapping[int, HostFunction], *, changeable: bool
+) -> Memories:
     """Return the memories at the beginning; the weight image is copied if it is `changeable`."""
     rows, size = dict(steps.rows), steps.row_bytes
     given = np.zeros((0, size), np.uint8) if host is None else _check.as_array(host, "host")
@@ -175,6 +180,7 @@ def _memories(steps: Steps, host: Any, *, changeable: bool) -> Memories:
         host=np.zeros((rows["host"], size), np.uint8),
         acc=np.zeros((rows["acc"], array.cols), np.int32),
         weights=np.array(weights.view(np.uint8)) if changeable else weights.view(np.uint8),
+        calls=calls,
     )
     memories.host[: len(given)] = given
     return memories

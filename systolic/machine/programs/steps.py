@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,9 @@ from systolic.isa import (
     row_ranges,
 )
 from systolic.isa.text import line_of
-from systolic.machine.programs.functions import Bytes, OnSums, on_rows
-from systolic.machine.programs.memories import Memories, Place
+from systolic.machine.programs.functions import Bytes, Codes, OnSums, on_rows, pooled
+from systolic.machine.programs.memories import HostFunction, Memories, Place
 from systolic.machine.timeline import row_bytes
-
-HostFunction = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
-"""Called with the rows of each range that a ``HostCall`` reads, uint8 (rows, row_bytes); returns those that
-it writes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +86,10 @@ class Work:
         """Put results into their rows."""
         raise NotImplementedError
 
+    def run(self, memories: Memories) -> None:
+        """Read and write at once."""
+        self.write(memories, self.read(memories))
+
 
 @dataclass(frozen=True, eq=False)
 class Copy(Work):
@@ -107,6 +107,10 @@ class Copy(Work):
     def write(self, memories: Memories, results: np.ndarray) -> None:
         memories.of(self.target)[self.to : self.to + self.rows] = results
 
+    def run(self, memories: Memories) -> None:
+        source = memories.of(self.source)[self.first : self.first + self.rows]
+        memories.of(self.target)[self.to : self.to + self.rows] = source
+
 
 @dataclass(frozen=True, eq=False)
 class Activation(Work):
@@ -116,6 +120,31 @@ class Activation(Work):
     rows: int
     function: OnSums
     target: Place
+    codes: Codes | None = None
+    """Instead of the function, where only some columns of the sums can differ from zero."""
+
+    def within(self, columns: int) -> Activation:
+        """Return the same work on sums that are zero from a column on."""
+        if self.function.itemsize > 1 or not columns or not self.target.distinct:
+            return self
+        return replace(self, codes=self.function.codes(columns))
+
+    def run(self, memories: Memories) -> None:
+        codes = self.codes
+        if codes is None:
+            return super().run(memories)
+        columns = codes.columns
+        sums = memories.acc[self.acc : self.acc + self.rows, :columns]
+        rows = self.target.view(memories.ub)
+        if self.function.pool == 1 and self.target.is_matrix:
+            codes.compute(sums, rows[:, :columns])
+        else:
+            found = np.empty(sums.shape, np.uint8)
+            codes.compute(sums, found)
+            found = pooled(found.view(self.function.dtype), self.function.pool).view(np.uint8)
+            rows[..., :columns] = found.reshape(*rows.shape[:-1], columns)
+        rows[..., columns:] = codes.behind
+        return None
 
     def read(self, memories: Memories) -> np.ndarray:
         return self.function(memories.acc[self.acc : self.acc + self.rows])
@@ -133,6 +162,11 @@ class VectorWork(Work):
     function: Bytes
     target: Place
 
+    def run(self, memories: Memories) -> None:
+        # Results that are a view of the rows read are written as if they were copied first.
+        inputs = [memories.ub[first : first + self.rows] for first in self.inputs]
+        self.target.scatter(memories.ub, self.function(inputs))
+
     def read(self, memories: Memories) -> np.ndarray:
         found = self.function([memories.ub[first : first + self.rows] for first in self.inputs])
         return found.copy() if np.may_share_memory(found, memories.ub) else found
@@ -147,11 +181,11 @@ class Call(Work):
 
     item: HostCall
     text: str
-    call: HostFunction
+    name: str
 
     def read(self, memories: Memories) -> list[np.ndarray]:
         given = [memories.host[first : first + rows].copy() for first, rows in self.item.reads]
-        results = self.call(given)
+        results = memories.calls[self.item.function](given)
         wanted = [(rows, memories.host.shape[1]) for _, rows in self.item.writes]
         if not _check.is_listed(results) or not all(isinstance(each, np.ndarray) for each in results):
             raise TypeError(
@@ -170,6 +204,9 @@ class Call(Work):
             memories.host[first : first + rows] = values
 
 
+Step = Multiply | Fetch | Work
+
+
 class Steps:
     """A program's steps on a machine.
 
@@ -178,8 +215,6 @@ class Steps:
     program : Program
         Whose addresses and tiles :func:`~systolic.machine.time_program` has checked.
     machine : MachineConfig
-    calls : mapping of int to callable
-        What host functions do, by their number in the table.
 
     Attributes
     ----------
@@ -194,12 +229,12 @@ class Steps:
         If an instruction cannot be computed: the message names it.
     """
 
-    def __init__(self, program: Program, machine: MachineConfig, calls: Mapping[int, HostFunction]) -> None:
+    def __init__(self, program: Program, machine: MachineConfig) -> None:
         assert machine.memory is not None
-        self.program, self.machine, self._calls = program, machine, calls
+        self.program, self.machine = program, machine
         self.row_bytes = row_bytes(machine, machine.memory)
         self.rows = {"ub": 0, "acc": 0, "host": 0}
-        self.steps: list[Multiply | Fetch | Work] = []
+        self.steps: list[Step] = []
         array = machine.array
         self._types = np.dtype(array.activation_dtype), np.dtype(array.weight_dtype)
         self._taken = 0
@@ -243,7 +278,7 @@ class Steps:
                 f"{limit:,} rows"
             )
 
-    def _step(self, number: int, item: Instruction) -> Multiply | Fetch | Work | None:
+    def _step(self, number: int, item: Instruction) -> Step | None:
         match item:
             case ReadHost():
                 return Copy(number, "host", item.host, "ub", item.ub, item.rows)
@@ -268,7 +303,7 @@ class Steps:
                 )
                 return VectorWork(number, item.inputs, item.rows, function, self._target(item, written))
             case HostCall():
-                return Call(number, item, _named(number, item), self._call(item))
+                return self._call(number, item)
             case SetConfiguration():
                 for name, given in (("activations", item.activation), ("weights", item.weight)):
                     if given.endswith("16"):
@@ -315,18 +350,24 @@ class Steps:
             raise ValueError(f"the function {function.name!r} gives {written} rows, but {what} {placed}")
         return Place(item.ub, written, item.pattern)
 
-    def _call(self, item: HostCall) -> HostFunction:
+    def _call(self, number: int, item: HostCall) -> Call:
         function: Function = self.program.function_of(item)
         if function.kind != "host":
             raise ValueError(
                 f"host_call computes functions of kind 'host', but {function.name!r} is of kind "
                 f"{function.kind!r}"
             )
-        if item.function not in self._calls:
+        return Call(number, item, _named(number, item), function.name)
+
+
+def check_calls(steps: Steps, calls: Mapping[int, HostFunction]) -> None:
+    """Raise ValueError, naming the instruction, if a host function is not among the `calls`."""
+    for step in steps.steps:
+        if isinstance(step, Call) and step.item.function not in calls:
             raise ValueError(
-                f"nothing computes the host function {function.name!r}; pass calls={{{item.function}: ...}}"
+                f"{step.text}: nothing computes the host function {step.name!r}; pass "
+                f"calls={{{step.item.function}: ...}}"
             )
-        return self._calls[item.function]
 
 
 def _named(number: int, item: Instruction) -> str:
