@@ -123,7 +123,8 @@ class HostTensor:
             return np.ascontiguousarray(rows).reshape(-1)[:count].view(self.dtype).reshape(self.shape).copy()
         view = np.ascontiguousarray(rows).view(self.dtype).reshape(self.blocks, *self.stored, rows.shape[1])
         inside = self._inside(view)[..., : self.width]
-        joined = np.moveaxis(inside, 0, -2).reshape(*inside.shape[1:-1], -1)[..., : self.channels]
+        together = (*inside.shape[1:-1], self.blocks * self.width)
+        joined = np.moveaxis(inside, 0, -2).reshape(together)[..., : self.channels]
         return np.ascontiguousarray(np.moveaxis(joined, -1, self.axis))
 
     def _inside(self, view: np.ndarray) -> np.ndarray:
