@@ -2,8 +2,8 @@
 
 ``tests/operators/test_fallback_compared.py`` draws nodes of every operator in :data:`COMPARED`, in every
 version of it from operator set 10 on, and compares the evaluator with ONNX Runtime 1.32 wherever
-:func:`refusal` allows the node. For every rule and remark here it also finds a node for which the evaluator
-of onnx 1.23 differs, so that rules can be deleted once onnx is fixed.
+:func:`refusal` allows the node. For every rule here it also finds a node for which the evaluator of onnx 1.23
+differs, so that rules can be deleted once onnx is fixed.
 """
 
 from __future__ import annotations
@@ -95,27 +95,19 @@ class Row:
         Attributes and inputs that were not compared; refused, too.
     until : int, optional
         The last version of the operator that ONNX Runtime has.
-    finite, bounded, filled : bool
-        Whether the two agree only without infinities and NaN, without integers that overflow, and on tensors
-        that have elements.
     loose : bool
         Whether the evaluator's results may have another dtype. The layer casts outputs of a node; inside a
         subgraph nothing does, so the node is refused there.
-    raises : str
-        Values and sizes for which the evaluator raises an error instead of computing.
-    by : str
-        Source of the expected values: ONNX Runtime, or onnx's own tests of nodes.
     """
 
     rules: tuple[Rule, ...] = ()
     untried: str = ""
     until: int | None = None
-    finite: bool = False
-    bounded: bool = False
-    filled: bool = False
     loose: bool = False
-    raises: str = ""
-    by: str = "ONNX Runtime"
+
+
+def _row(*rules: Rule, **more: Any) -> Row:
+    return Row(rules, **more)
 
 
 def _below(opset: int) -> Rule:
@@ -173,192 +165,162 @@ _RECURRENT = (_reads(4, "sequence_lens"), _given("activations"), _given("clip"))
 _WINDOW = (_unless("auto_pad", "NOTSET"), _each("dilations", 1))
 _POOL = (*_WINDOW, _unless("ceil_mode", 0))
 
-# Every attribute, and every type that ONNX Runtime has.
+# Every attribute, and every type that ONNX Runtime has; SwiGLU, which that lacks, as in onnx's own tests.
 _PLAIN = """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-    BlackmanWindow CausalConvWithState Ceil Celu CenterCropPad Col2Im Compress Concat ConstantOfShape Conv
-    ConvInteger Cos Cosh DFT DeformConv DepthToSpace Div Einsum Elu Equal Erf Exp Expand EyeLike Floor
-    Gather GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization HammingWindow
-    HannWindow HardSigmoid HardSwish Identity If InstanceNormalization IsInf IsNaN LeakyRelu Less
-    LessOrEqual LinearAttention Log Loop MatMul Max MelWeightMatrix Min Mish Mod Mul Neg
-    NegativeLogLikelihoodLoss Not Or QLinearConv RMSNormalization Range Reciprocal Relu Reshape
-    ReverseSequence RotaryEmbedding Round STFT ScatterElements ScatterND Selu Sigmoid Sin Sinh Size Softplus
-    SpaceToDepth Split Sqrt Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu
-    Where Xor
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot
+    BitwiseOr BitwiseXor BlackmanWindow CausalConvWithState Ceil Celu CenterCropPad Clip Col2Im Compress
+    Concat ConstantOfShape Conv ConvInteger Cos Cosh CumProd CumSum DFT DeformConv DepthToSpace Div Einsum Elu
+    Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
+    Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow HardSigmoid HardSwish Identity If
+    InstanceNormalization IsInf IsNaN LeakyRelu Less LessOrEqual LinearAttention Log Loop MatMul MatMulInteger
+    Max MelWeightMatrix Min Mish Mod Mul Neg NegativeLogLikelihoodLoss Not OneHot Or PRelu Pad Pow QLinearConv
+    QLinearMatMul RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum Relu Reshape ReverseSequence RotaryEmbedding Round STFT ScatterElements ScatterND
+    Selu Sigmoid Sign Sin Sinh Size Softplus SpaceToDepth Split Sqrt Sub Sum SwiGLU Swish Tan Tanh
+    TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Where Xor
 """
 _ML = "ai.onnx.ml"
 
-COMPARED: dict[tuple[str, str], Row] = {
-    **{("", name): Row() for name in _PLAIN.split()},
-    ("", "AffineGrid"): Row((_unless("align_corners", 0),), loose=True),
-    ("", "ArgMax"): Row(finite=True),
-    ("", "ArgMin"): Row(finite=True),
-    ("", "Attention"): Row(
-        (
-            _writes(3, "qk_matmul_output"),
-            Rule(
-                "where is_causal is set and past_key given",
-                lambda use: use.value("is_causal") and use.reads(4),
-            ),
+_STANDARD = {
+    **{name: Row() for name in _PLAIN.split()},
+    "AffineGrid": _row(_unless("align_corners", 0), loose=True),
+    "Attention": _row(
+        _writes(3, "qk_matmul_output"),
+        Rule(
+            "where is_causal is set and past_key given", lambda use: use.value("is_causal") and use.reads(4)
         ),
         untried="nonpad_kv_seqlen left_window_size right_window_size softmax_precision",
     ),
-    ("", "AveragePool"): Row(_POOL),
-    ("", "BatchNormalization"): Row(
-        (
-            _below(14),
-            Rule(
-                "of float16 in training mode",
-                lambda use: use.value("training_mode") and use.dtype(0) not in _DOUBLES,
-            ),
+    "AveragePool": _row(*_POOL),
+    "BatchNormalization": _row(
+        _below(14),
+        Rule(
+            "of float16 in training mode",
+            lambda use: use.value("training_mode") and use.dtype(0) not in _DOUBLES,
         ),
         loose=True,
     ),
-    ("", "Cast"): Row(
-        (
-            Rule(
-                # 8 is strings; bfloat16 and smaller types come after 13.
-                "to a type that numpy lacks",
-                lambda use: use.value("to") not in {*range(1, 8), *range(9, 14)},
-                tried=False,
-            ),
+    "Cast": _row(
+        # 8 is strings; bfloat16 and smaller types come after 13.
+        Rule(
+            "to a type that numpy lacks",
+            lambda use: use.value("to") not in {*range(1, 8), *range(9, 14)},
+            tried=False,
         ),
         untried="round_mode",
     ),
-    ("", "CastLike"): Row(untried="round_mode"),
-    ("", "Clip"): Row(finite=True),
-    ("", "Constant"): Row(untried="sparse_value value_string value_strings"),
-    ("", "ConvTranspose"): Row(
-        (_unless("group", 1), _unless("auto_pad", "NOTSET", "VALID")), untried="output_shape"
+    "CastLike": _row(untried="round_mode"),
+    "Constant": _row(untried="sparse_value value_string value_strings"),
+    "ConvTranspose": _row(
+        _unless("group", 1), _unless("auto_pad", "NOTSET", "VALID"), untried="output_shape"
     ),
-    ("", "CumProd"): Row(raises="an axis given as a vector of one"),
-    ("", "CumSum"): Row(raises="an axis given as a vector of one"),
-    ("", "DequantizeLinear"): Row((_below(19),), until=25, untried="output_dtype"),
-    ("", "Det"): Row((_types(*_DOUBLES),)),
-    ("", "Dropout"): Row(
-        (
-            Rule(
-                "where the mask is an output, below operator set 12",
-                lambda use: use.opset < 12 and use.writes(1),
-            ),
+    "DequantizeLinear": _row(_below(19), until=25, untried="output_dtype"),
+    "Det": _row(_types(*_DOUBLES)),
+    "Dropout": _row(
+        Rule(
+            "where the mask is an output, below operator set 12",
+            lambda use: use.opset < 12 and use.writes(1),
         ),
         untried="seed training_mode",
     ),
-    ("", "Flatten"): Row(filled=True),
-    ("", "GRU"): Row(_RECURRENT, untried="activation_alpha activation_beta"),
-    ("", "GatherElements"): Row(raises="fewer indices than data along another axis"),
-    ("", "GlobalMaxPool"): Row(
-        (Rule("for tensors of other ranks than 4", lambda use: use.rank(0) != 4),)
-    ),
-    ("", "GridSample"): Row(
-        (
-            _below(20),
-            _types(*_DOUBLES, place=1),
-            Rule(
-                "where mode is cubic and padding_mode border",
-                lambda use: (use.value("mode"), use.value("padding_mode")) == ("cubic", "border"),
-            ),
+    "GRU": _row(*_RECURRENT, untried="activation_alpha activation_beta"),
+    "GlobalMaxPool": _row(Rule("for tensors of other ranks than 4", lambda use: use.rank(0) != 4)),
+    "GridSample": _row(
+        _below(20),
+        _types(*_DOUBLES, place=1),
+        Rule(
+            "where mode is cubic and padding_mode border",
+            lambda use: (use.value("mode"), use.value("padding_mode")) == ("cubic", "border"),
         ),
-        raises="reflection at an axis of one",
     ),
-    ("", "Hardmax"): Row((_below(13),), finite=True),
-    ("", "LSTM"): Row((*_RECURRENT, _unless("input_forget", 0)), untried="activation_alpha activation_beta"),
-    ("", "LayerNormalization"): Row(
-        (
-            Rule(
-                "of float16 where Mean or InvStdDev is an output",
-                lambda use: (use.writes(1) or use.writes(2)) and use.dtype(0) not in _DOUBLES,
-            ),
+    "Hardmax": _row(_below(13)),
+    "LSTM": _row(*_RECURRENT, _unless("input_forget", 0), untried="activation_alpha activation_beta"),
+    "LayerNormalization": _row(
+        Rule(
+            "of float16 where Mean or InvStdDev is an output",
+            lambda use: (use.writes(1) or use.writes(2)) and use.dtype(0) not in _DOUBLES,
         ),
         loose=True,
     ),
-    ("", "LpNormalization"): Row((_unless("p", 2),)),
-    ("", "LpPool"): Row(_POOL),
-    ("", "MatMulInteger"): Row(filled=True),
-    ("", "MaxPool"): Row((_writes(1, "Indices"), _types(*_REALS), _each("pads", 0), *_WINDOW)),
-    ("", "MaxUnpool"): Row((_reads(2, "output_shape"),), untried="pads"),
-    ("", "Mean"): Row((Rule("for inputs of different shapes", _differ),)),
-    ("", "MeanVarianceNormalization"): Row((_types(*_DOUBLES),)),
-    ("", "NonMaxSuppression"): Row(
-        (_lacks(2, "max_output_boxes_per_class"), _lacks(3, "iou_threshold"))
-    ),
-    ("", "NonZero"): Row((_SCALAR,)),
-    ("", "OneHot"): Row(raises="a depth given as a vector of one"),
-    ("", "PRelu"): Row(finite=True),
-    ("", "Pad"): Row(raises="negative pads"),
-    ("", "Pow"): Row(bounded=True, raises="integers to negative integer powers"),
-    ("", "QLinearMatMul"): Row(filled=True),
-    ("", "QuantizeLinear"): Row(until=25, untried="output_dtype precision saturate", finite=True),
-    ("", "RNN"): Row(_RECURRENT, untried="activation_alpha activation_beta"),
-    ("", "ReduceL1"): Row(bounded=True),
-    ("", "ReduceL2"): Row(bounded=True),
-    ("", "ReduceLogSum"): Row((_types(*_REALS),)),
-    ("", "ReduceLogSumExp"): Row((_types(*_REALS), _SCALAR), finite=True, filled=True),
-    ("", "ReduceMax"): Row(finite=True),
-    ("", "ReduceMean"): Row(bounded=True, filled=True),
-    ("", "ReduceMin"): Row(finite=True),
-    ("", "ReduceProd"): Row(bounded=True),
-    ("", "ReduceSum"): Row(bounded=True),
-    ("", "ReduceSumSquare"): Row(bounded=True, loose=True),
-    ("", "Resize"): Row(
-        (
-            _below(11),
-            _types(*_REALS),
-            _needs("mode", "linear", "cubic"),
-            _unless("coordinate_transformation_mode", "half_pixel", "half_pixel_symmetric", "asymmetric"),
-        ),
+    "LpNormalization": _row(_unless("p", 2)),
+    "LpPool": _row(*_POOL),
+    "MaxPool": _row(_writes(1, "Indices"), _types(*_REALS), _each("pads", 0), *_WINDOW),
+    "MaxUnpool": _row(_reads(2, "output_shape"), untried="pads"),
+    "Mean": _row(Rule("for inputs of different shapes", _differ)),
+    "MeanVarianceNormalization": _row(_types(*_DOUBLES)),
+    "NonMaxSuppression": _row(_lacks(2, "max_output_boxes_per_class"), _lacks(3, "iou_threshold")),
+    "NonZero": _row(_SCALAR),
+    "QuantizeLinear": _row(until=25, untried="output_dtype precision saturate"),
+    "RNN": _row(*_RECURRENT, untried="activation_alpha activation_beta"),
+    "ReduceLogSum": _row(_types(*_REALS)),
+    "ReduceLogSumExp": _row(_types(*_REALS), _SCALAR),
+    "ReduceSumSquare": _row(loose=True),
+    "Resize": _row(
+        _below(11),
+        _types(*_REALS),
+        _needs("mode", "linear", "cubic"),
+        _unless("coordinate_transformation_mode", "half_pixel", "half_pixel_symmetric", "asymmetric"),
         untried="axes",
     ),
-    ("", "RoiAlign"): Row((_below(16),), until=16),
-    ("", "Scan"): Row(
-        (_given("scan_input_directions"), _given("scan_output_directions")),
+    "RoiAlign": _row(_below(16), until=16),
+    "Scan": _row(
+        _given("scan_input_directions"),
+        _given("scan_output_directions"),
         untried="scan_input_axes scan_output_axes",
     ),
-    ("", "Shape"): Row((_given("end"),)),
-    ("", "Shrink"): Row((_types(*_REALS),)),
-    ("", "Sign"): Row(finite=True),
-    ("", "Slice"): Row((_reads(4, "steps"),)),
-    ("", "Softmax"): Row((_below(13),)),
-    ("", "SoftmaxCrossEntropyLoss"): Row((_types(*_DOUBLES),)),
-    ("", "Softsign"): Row((_SCALAR,)),
-    ("", "Squeeze"): Row((_SEVERAL_AXES,)),
-    ("", "SwiGLU"): Row(by="onnx's own tests of nodes"),
-    ("", "Unique"): Row((_unless("sorted", 1),)),
-    ("", "Unsqueeze"): Row((_SEVERAL_AXES,)),
-    **{(_ML, name): Row() for name in ("ArrayFeatureExtractor", "Binarizer", "Imputer")},
-    (_ML, "FeatureVectorizer"): Row(loose=True),
-    (_ML, "LabelEncoder"): Row(
+    "Shape": _row(_given("end")),
+    "Shrink": _row(_types(*_REALS)),
+    "Slice": _row(_reads(4, "steps")),
+    "Softmax": _row(_below(13)),
+    "SoftmaxCrossEntropyLoss": _row(_types(*_DOUBLES)),
+    "Softsign": _row(_SCALAR),
+    "Squeeze": _row(_SEVERAL_AXES),
+    "Unique": _row(_unless("sorted", 1)),
+    "Unsqueeze": _row(_SEVERAL_AXES),
+}
+
+_LEARNING = {
+    **{name: Row() for name in ("ArrayFeatureExtractor", "Binarizer", "Imputer")},
+    "FeatureVectorizer": _row(loose=True),
+    "LabelEncoder": _row(
         # The first version is of strings.
-        (Rule("below operator set 2", lambda use: use.opset < 2, tried=False),),
+        Rule("below operator set 2", lambda use: use.opset < 2, tried=False),
         untried="classes_strings default_string default_tensor keys_strings keys_tensor values_strings "
         "values_tensor",
     ),
-    (_ML, "LinearClassifier"): Row(
-        (_unless("post_transform", "NONE", "SOFTMAX", "SOFTMAX_ZERO"),),
+    "LinearClassifier": _row(
+        _unless("post_transform", "NONE", "SOFTMAX", "SOFTMAX_ZERO"),
         untried="classlabels_strings",
         loose=True,
     ),
-    (_ML, "LinearRegressor"): Row(
-        (
-            _unless("post_transform", "NONE"),
-            Rule("where intercepts are missing", lambda use: not use.values("intercepts")),
-        )
+    "LinearRegressor": _row(
+        _unless("post_transform", "NONE"),
+        Rule("where intercepts are missing", lambda use: not use.values("intercepts")),
     ),
-    (_ML, "Normalizer"): Row((_types(*_DOUBLES), _needs("norm", "L1", "L2")), loose=True),
-    (_ML, "OneHotEncoder"): Row((_types("int32", "int64"),), untried="cats_strings"),
-    (_ML, "SVMRegressor"): Row((_unless("post_transform", "NONE"),)),
-    (_ML, "Scaler"): Row((_types(*_DOUBLES),), loose=True),
-    (_ML, "TreeEnsemble"): Row(
-        (_unless("post_transform", 0), _unless("aggregate_function", 1)),
+    "Normalizer": _row(_types(*_DOUBLES), _needs("norm", "L1", "L2"), loose=True),
+    "OneHotEncoder": _row(_types("int32", "int64"), untried="cats_strings"),
+    "SVMRegressor": _row(_unless("post_transform", "NONE")),
+    "Scaler": _row(_types(*_DOUBLES), loose=True),
+    "TreeEnsemble": _row(
+        _unless("post_transform", 0),
+        _unless("aggregate_function", 1),
         untried="membership_values nodes_hitrates nodes_missing_value_tracks_true",
     ),
-    (_ML, "TreeEnsembleRegressor"): Row(
-        (_unless("post_transform", "NONE"), _unless("aggregate_function", "SUM"), _given("base_values")),
+    "TreeEnsembleRegressor": _row(
+        _unless("post_transform", "NONE"),
+        _unless("aggregate_function", "SUM"),
+        _given("base_values"),
         untried="base_values_as_tensor nodes_hitrates_as_tensor nodes_values_as_tensor "
         "target_weights_as_tensor",
         loose=True,
     ),
-}  # fmt: skip
+}
+
+COMPARED: dict[tuple[str, str], Row] = {
+    (domain, name): row
+    for domain, rows in (("", _STANDARD), (_ML, _LEARNING))
+    for name, row in rows.items()
+}
 """Operators that the evaluator may compute, by (domain, name)."""
 
 DIFFERENT: dict[tuple[str, str], str] = {
@@ -373,33 +335,24 @@ DIFFERENT: dict[tuple[str, str], str] = {
 }  # fmt: skip
 """Operators for which it differs from ONNX Runtime, or fails, with the reason."""
 
+_WHY_NOT = {
+    ("", "ONNX Runtime has none"): "ImageDecoder",
+    ("", "its numbers are random"): (
+        "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
+    ),
+    ("", "it is of sequences or optionals"): (
+        "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct "
+        "SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence"
+    ),
+    ("", "it is of strings or maps"): (
+        "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer"
+    ),
+    (_ML, "it is of strings or maps"): "CastMap CategoryMapper DictVectorizer ZipMap",
+}
+
 UNCOMPARED: dict[tuple[str, str], str] = {
-    ("", "ImageDecoder"): "ONNX Runtime has none",
-    **dict.fromkeys(
-        [("", name) for name in (
-            "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-            "RandomUniformLike",
-        )],
-        "its numbers are random",
-    ),
-    **dict.fromkeys(
-        [("", name) for name in (
-            "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "SequenceAt",
-            "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
-            "SequenceMap", "SplitToSequence",
-        )],
-        "it is of sequences or optionals",
-    ),
-    **dict.fromkeys(
-        [
-            *(("", name) for name in (
-                "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"
-            )),
-            *((_ML, name) for name in ("CastMap", "CategoryMapper", "DictVectorizer", "ZipMap")),
-        ],
-        "it is of strings or maps",
-    ),
-}  # fmt: skip
+    (domain, name): why for (domain, why), names in _WHY_NOT.items() for name in names.split()
+}
 """Operators that were not compared, with the reason."""
 
 
