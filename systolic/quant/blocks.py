@@ -29,68 +29,44 @@ def map_blocks(
     if `axis` is given. With `block_size` they have the source's axes, and one value along `axis` for
     so many elements. The work array has the block's shape and `work_dtype`.
     """
-    if block_size:
-        _map_blocked(function, source, out, channels, axis, name, work_dtype, block_size)
-        return
     shape, count = source.shape, 1
-    if axis is None:
-        view = (1, 1, source.size)
-    else:
-        if not -len(shape) <= axis < len(shape):
+    view = (1, 1, source.size)
+    if axis is not None or block_size:
+        if axis is None or not -len(shape) <= axis < len(shape):
             raise ValueError(f"axis must be an axis of {name} {_check.shape(shape)}, not {axis}")
         axis %= len(shape)
-        count = channels[0].size
-        if shape[axis] != count:
+        view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+        count = -(-shape[axis] // block_size) if block_size else channels[0].size
+        if not block_size and shape[axis] != count:
             raise ValueError(
                 f"{name} must have {count} channels along axis {axis}, one per scale, "
                 f"not {shape[axis]} {_check.shape(shape)}{_hints.other_axis(shape, count)}"
             )
-        view = (math.prod(shape[:axis]), count, math.prod(shape[axis + 1 :]))
+        expected = (*shape[:axis], count, *shape[axis + 1 :])
+        for value in channels if block_size else ():
+            if value.shape != expected:
+                raise ValueError(
+                    f"blocks of {block_size} along axis {axis} of {name} {_check.shape(shape)} need scales "
+                    f"{_check.shape(expected)}, not {_check.shape(value.shape)}"
+                )
     if not source.size:
         return
-    columns = [value.reshape(-1, 1) for value in channels]
     # A fresh result is contiguous, so this is a view of it.
     flat_source, flat_out = np.ascontiguousarray(source).reshape(view), out.reshape(view)
-    buffer = np.empty(min(BLOCK, source.size), work_dtype)
-    for outer, channel, inner in _blocks(*view):
-        part = flat_source[outer, channel, inner]
-        work = buffer[: part.size].reshape(part.shape)
-        function(part, *(column[channel] for column in columns), work, flat_out[outer, channel, inner])
-
-
-def _map_blocked(
-    function: Callable[..., None],
-    source: np.ndarray,
-    out: np.ndarray,
-    channels: tuple[np.ndarray, ...],
-    axis: int | None,
-    name: str,
-    work_dtype: type[np.generic],
-    block_size: int,
-) -> None:
-    shape = source.shape
-    if axis is None or not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis must be an axis of {name} {_check.shape(shape)}, not {axis}")
-    axis %= len(shape)
-    count = -(-shape[axis] // block_size)
-    expected = (*shape[:axis], count, *shape[axis + 1 :])
-    for value in channels:
-        if value.shape != expected:
-            raise ValueError(
-                f"blocks of {block_size} along axis {axis} of {name} {_check.shape(shape)} need scales "
-                f"{_check.shape(expected)}, not {_check.shape(value.shape)}"
-            )
-    if not source.size:
+    if not block_size:
+        columns = [value.reshape(-1, 1) for value in channels]
+        buffer = np.empty(min(BLOCK, source.size), work_dtype)
+        for outer, channel, inner in _blocks(*view):
+            part = flat_source[outer, channel, inner]
+            work = buffer[: part.size].reshape(part.shape)
+            function(part, *(column[channel] for column in columns), work, flat_out[outer, channel, inner])
         return
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    columns = [value.reshape(outer, count, inner) for value in channels]
-    view = (outer, shape[axis], inner)
-    flat_source, flat_out = np.ascontiguousarray(source).reshape(view), out.reshape(view)
+    blocks = [value.reshape(view[0], count, view[2]) for value in channels]
     for number in range(count):
         inside = slice(number * block_size, (number + 1) * block_size)
-        for o, c, i in _blocks(outer, min(block_size, shape[axis] - inside.start), inner):
+        for o, c, i in _blocks(view[0], min(block_size, view[1] - inside.start), view[2]):
             part = flat_source[:, inside][o, c, i]
-            values = (column[o, number : number + 1, i] for column in columns)
+            values = (block[o, number : number + 1, i] for block in blocks)
             function(part, *values, np.empty(part.shape, work_dtype), flat_out[:, inside][o, c, i])
 
 
