@@ -6,6 +6,7 @@ The formulas are those of ONNX Runtime's kernels, with their order of rounding a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -48,12 +49,17 @@ def _dequantized(q: np.ndarray, scale: Any, zero: Any, axis: int | None, block: 
 
 def dynamic_quantize(layer: Any, x: np.ndarray) -> tuple[np.ndarray, ...]:
     """ONNX DynamicQuantizeLinear: codes of uint8, their scale and zero point."""
-    numbers = x[~np.isnan(x)]
+    scale, zero = range_of(x)
+    return half_even(x / scale, zero, np.uint8), np.asarray(scale, F32), np.asarray(zero, np.uint8)
+
+
+def range_of(x: np.ndarray) -> tuple[Any, int]:
+    """Return the scale and zero point of uint8 that fit the range of numbers, 0 among them."""
+    numbers = x[~np.isnan(x)].tolist()
     low, high = F32(min([0, *numbers])), F32(max([0, *numbers]))
     scale = (high - low) / F32(255) if high != low else F32(1)
-    start = F32(0) - low / scale
-    zero = 255 if np.isnan(start) else round(min(max(float(start), 0.0), 255.0))
-    return half_even(x / scale, zero, np.uint8), np.asarray(scale, F32), np.asarray(zero, np.uint8)
+    start = -low / scale
+    return scale, 255 if np.isnan(start) else round(min(max(float(start), 0.0), 255.0))
 
 
 def add(layer: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -137,14 +143,19 @@ def sigmoid(layer: Any, x: np.ndarray) -> np.ndarray:
 
 def logistic(x: np.ndarray) -> np.ndarray:
     """Return the logistic function of float32 as :func:`sigmoid` says."""
-    real = np.clip(x, F32(-18), F32(18))
-    square = real * real
-    over, under = np.full_like(real, _NUMERATOR[0]), np.full_like(real, _DENOMINATOR[0])
-    for coefficient in _NUMERATOR[1:]:
-        over = fma(over, square, F32(coefficient))
-    for coefficient in _DENOMINATOR[1:]:
-        under = fma(under, square, F32(coefficient))
-    return np.asarray(np.maximum(real * over / under + F32(0.5), F32(0)))
+    return np.asarray(np.maximum(quotient(x, 18, _NUMERATOR, _DENOMINATOR) + F32(0.5), F32(0)))
+
+
+def quotient(x: np.ndarray, bound: int, above: Sequence[float], below: Sequence[float]) -> np.ndarray:
+    """Return x, clipped, times a quotient of polynomials in x^2: Horner's rule with fused multiply-adds."""
+    real = np.clip(x, F32(-bound), F32(bound))
+    square, sums = real * real, []
+    for first, *coefficients in (above, below):
+        total = np.full_like(real, first)
+        for coefficient in coefficients:
+            total = fma(total, square, F32(coefficient))
+        sums.append(total)
+    return np.asarray(real * sums[0] / sums[1])
 
 
 def softmax(layer: Any, q: np.ndarray) -> np.ndarray:

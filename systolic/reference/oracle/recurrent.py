@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from systolic.reference.oracle._numbers import F32, Wide, fma, half_even, wrap_int32
-from systolic.reference.oracle.quantized import logistic
+from systolic.reference.oracle._numbers import F32, Wide, half_even, wrap_int32
+from systolic.reference.oracle.quantized import logistic, quotient, range_of
 
-# MlasTanhConstants, from the highest power on: numerator / x and denominator in powers of x^2.
+# MlasTanhConstants, as MlasTanhKernelFma3 uses them, from the highest power on: numerator / x and denominator
+# in powers of x^2.
 _NUMERATOR = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
               1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03)  # fmt: skip
 _DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
@@ -45,12 +46,12 @@ def dynamic_quantize_lstm(
         h, c = (np.array(given[n][d]) if n in given else last_h[d].copy() for n in ("initial_h", "initial_c"))
         biases = given["b"][d][: 4 * hidden] + given["b"][d][4 * hidden :] if "b" in given else None
         p = given["p"][d].reshape(3, hidden) if "p" in given else None
-        scale, zero = _range(numbers)
+        scale, zero = range_of(numbers)
         for step in range(max((lengths[i] for i in group), default=0)):
             rows = [i for i in group if step < lengths[i]]
             at = [lengths[i] - 1 - step if backward else step for i in rows]
             gates = _product(x[at, rows], scale, zero, w[d], ws[d], wz[d])
-            gates = gates + _product(h[rows], *_range(h[rows]), r[d], rs[d], rz[d])
+            gates = gates + _product(h[rows], *range_of(h[rows]), r[d], rs[d], rz[d])
             i, o, f, g = (gates[:, k * hidden : (k + 1) * hidden] for k in range(4))
             bi, bo, bf, bg = (None,) * 4 if biases is None else biases.reshape(4, hidden)
             act_f, act_g, act_h = functions[3 * d : 3 * d + 3]
@@ -63,15 +64,6 @@ def dynamic_quantize_lstm(
             h[rows] = act_h(c[rows]) * o
             all_h[at, d, rows], last_h[d, rows], last_c[d, rows] = h[rows], h[rows], c[rows]
     return all_h, last_h, last_c
-
-
-def _range(x: np.ndarray) -> tuple[Any, int]:
-    """Return scale and zero point of numbers, as DynamicQuantizeLinear does."""
-    numbers = x[~np.isnan(x)].tolist()
-    low, high = F32(min([0, *numbers])), F32(max([0, *numbers]))
-    scale = (high - low) / F32(255) if high != low else F32(1)
-    start = -low / scale
-    return scale, 255 if np.isnan(start) else round(min(max(float(start), 0.0), 255.0))
 
 
 def _product(x: np.ndarray, scale: Any, zero: int, w: np.ndarray, ws: np.ndarray, wz: np.ndarray) -> Any:
@@ -120,19 +112,7 @@ def _activation(name: str, alpha: Any, beta: Any, x: np.ndarray) -> np.ndarray:
         "sigmoid": lambda: logistic(x),
         "softplus": lambda: np.log((1 + exp(x)).astype(Wide)).astype(F32),
         "softsign": lambda: x / (1 + np.abs(x)),
-        "tanh": lambda: _tanh(x),
+        "tanh": lambda: quotient(x, 9, _NUMERATOR, _DENOMINATOR),
         "thresholdedrelu": lambda: np.where(x > alpha, x, F32(0)),
     }
     return known[name]()
-
-
-def _tanh(x: np.ndarray) -> np.ndarray:
-    """As MlasTanhKernelFma3: a quotient of polynomials in x^2, by Horner's rule with fused multiply-adds."""
-    x = np.clip(x, F32(-9), F32(9))
-    square = x * x
-    over, under = np.full_like(x, _NUMERATOR[0]), np.full_like(x, _DENOMINATOR[0])
-    for coefficient in _NUMERATOR[1:]:
-        over = fma(over, square, F32(coefficient))
-    for coefficient in _DENOMINATOR[1:]:
-        under = fma(under, square, F32(coefficient))
-    return np.asarray(x * over / under)
