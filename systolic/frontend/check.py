@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from systolic._check import shape as shape_text
-from systolic.frontend.operators import UnsupportedOperator
+from systolic.frontend.operators import UnsupportedOperator, circle
 from systolic.layers.host.subgraphs import subgraphs
 
 STANDARD = ("", "ai.onnx")
@@ -247,29 +247,25 @@ def _check_order(graph: Any, given: set[str], writers: dict[str, Any]) -> None:
 
 def _circle(start: Any, writers: dict[str, Any]) -> list[str]:
     """Return the labels of nodes that write for each other, from one round to itself; [] if none does."""
+    nodes = {id(node): node for node in (start, *writers.values())}
 
-    def before(node: Any) -> Iterator[Any]:
-        names = dict.fromkeys((*node.input, *captured(node)))
-        return iter([writers[name] for name in names if name in writers])
+    def before(place: int) -> Iterator[int]:
+        names = dict.fromkeys((*nodes[place].input, *captured(nodes[place])))
+        return iter([id(writers[name]) for name in names if name in writers])
 
-    # A depth-first search towards what writes; a stack of our own, for graphs are deep.
-    path, open_nodes, done = [start], [before(start)], set()
-    on_path = {id(start)}
-    while path:
-        node = next(open_nodes[-1], None)
-        if node is None:
-            on_path.discard(id(path[-1]))
-            done.add(id(path.pop()))
-            open_nodes.pop()
-        elif id(node) in on_path:
-            first = next(i for i, other in enumerate(path) if other is node)
-            # The path goes against the data; messages go with it.
-            return [label(other) for other in (node, *reversed(path[first:]))]
-        elif id(node) not in done:
-            path.append(node)
-            open_nodes.append(before(node))
-            on_path.add(id(node))
-    return []
+    # The path goes against the data; messages go with it.
+    found = [label(nodes[place]) for place in circle([id(start)], before)]
+    return [*found[:1], *reversed(found)]
+
+
+def renamed(node: Any, inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+    """Return a copy of a NodeProto that reads and writes other tensors."""
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.input[:], made.output[:]
+    made.input.extend(inputs)
+    made.output.extend(outputs)
+    return made
 
 
 def _check_tensor(holder: str, tensor: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from systolic.frontend.check import captured
+from systolic.frontend.check import captured, renamed
 from systolic.frontend.operators import fresh
 
 _KEY = "systolic"
@@ -99,22 +99,10 @@ def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> li
 
     A guard follows each DequantizeLinear that a node reads, so that ONNX Runtime does not fuse float
     operators. Another precedes a QuantizeLinear that reads an output of the graph through operators that
-    move elements, such as Transpose: ONNX Runtime 1.32 would return the output quantized too.
-
-    Parameters
-    ----------
-    nodes : sequence of NodeProto
-    outputs : sequence of str
-        The graph's.
-    taken : set of str
-        Names in use; new ones are added.
+    move elements, such as Transpose: ONNX Runtime 1.32 would return the output quantized too. `outputs` are
+    the graph's; new names are added to those `taken`.
     """
     from onnx import helper
-
-    def copy(node: Any) -> Any:
-        made = type(node)()
-        made.CopyFrom(node)
-        return made
 
     writers = {tensor: node for node in nodes for tensor in node.output}
     read = {tensor for node in nodes for tensor in (*node.input, *captured(node))}
@@ -123,13 +111,11 @@ def guarded(nodes: Sequence[Any], outputs: Sequence[str], taken: set[str]) -> li
         if node.op_type == "DequantizeLinear" and node.output[0] in read:
             (tensor,) = node.output
             inner = fresh(f"{tensor}.numbers", taken)
-            first = copy(node)
-            first.output[0] = inner
+            first = renamed(node, node.input, [inner])
             result += [first, helper.make_node(GUARD, [inner], [tensor], f"{tensor}.guard")]
         elif node.op_type == "QuantizeLinear" and _moves_output(node.input[0], writers, set(outputs)):
             inner = fresh(f"{node.input[0]}.numbers", taken)
-            last = copy(node)
-            last.input[0] = inner
+            last = renamed(node, [inner, *node.input[1:]], node.output)
             result += [helper.make_node(GUARD, node.input[:1], [inner], f"{inner}.guard"), last]
         else:
             result.append(node)
@@ -161,16 +147,12 @@ def restored(nodes: Sequence[Any], outputs: Sequence[str], notes: Notes) -> list
             if readers[node.output[0]] == 1 and after and _is(after[0], "Quantize", "input", node.output):
                 behind[node.output[0]] = node.input[0]
                 continue
-        own = type(node)()
-        own.CopyFrom(node)
+        inputs = [behind.get(tensor, tensor) for tensor in node.input]
+        written = ["" if tensor in unused and not readers[tensor] else tensor for tensor in node.output]
+        own = renamed(node, inputs, written)
         own.name = notes.names.get(node.name, node.name)
         if not own.name:
             own.ClearField("name")
-        for at, tensor in enumerate(own.input):
-            own.input[at] = behind.get(tensor, tensor)
-        for at, tensor in enumerate(own.output):
-            if tensor in unused and not readers[tensor]:
-                own.output[at] = ""
         result.append(own)
     return result
 

@@ -7,6 +7,7 @@ from systolic.frontend.operators._operator import Operator as Operator
 from systolic.frontend.operators._operator import Rewrite as Rewrite
 from systolic.frontend.operators._operator import Sizes as Sizes
 from systolic.frontend.operators._operator import UnsupportedOperator as UnsupportedOperator
+from systolic.frontend.operators._operator import circle as circle
 from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.delegated import fallback
 from systolic.layers.table import OPERATORS as RECORDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -348,3 +348,24 @@ def fresh(stem: str, taken: set[str], separator: str = "") -> str:
         name = f"{stem}{separator}{number}"
     taken.add(name)
     return name
+
+
+def circle(roots: Iterable[Any], below: Callable[[Any], Iterator[Any]]) -> list[Any]:
+    """Return what leads, one to the next and the last to the first, in a circle; [] if nothing does.
+
+    A depth-first search with a stack of our own, for graphs and the trees of a damaged file are deep.
+    """
+    done: set[Any] = set()
+    for root in roots:
+        path = {} if root in done else {root: below(root)}
+        while path:
+            last = next(reversed(path))
+            child = next(path[last], None)
+            if child is None:
+                del path[last]
+                done.add(last)
+            elif child in path:
+                return list(path)[list(path).index(child) :]
+            elif child not in done:
+                path[child] = below(child)
+    return []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from systolic.frontend.operators._operator import Graph, Operator
+from systolic.frontend.operators._operator import Graph, Operator, circle
 
 # Operators whose `axis`, or `axes`, is an axis of their first input.
 _AXIS = (
@@ -160,37 +160,21 @@ def _columns(op: Operator, *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*lists, strict=True)
 
 
-def _acyclic(below: dict) -> None:
+def _acyclic(below: dict[Any, list[Any]]) -> None:
     """Raise if a node leads back to itself, or to a missing one: evaluation would never end."""
-    done, path = set(), set()
 
-    def children(node: object) -> Iterator:
-        return iter(below[node])
-
-    for root in below:
-        if root in done:
-            continue
-        # An explicit stack: trees of a damaged file may be deep.
-        stack = [(root, children(root))]
-        path.add(root)
-        while stack:
-            node, left = stack[-1]
-            child = next(left, None)
-            if child is None:
-                stack.pop()
-                path.discard(node)
-                done.add(node)
-            elif child not in below:
+    def children(node: Any) -> Iterator[Any]:
+        for child in below[node]:
+            if child not in below:
                 raise ValueError(
                     f"its tree's node {_number(node)} leads to node {_number(child)}, which is not there"
                 )
-            elif child in path:
-                raise ValueError(
-                    f"its tree's node {_number(node)} leads back to node {_number(child)}: a cycle"
-                )
-            elif child not in done:
-                stack.append((child, children(child)))
-                path.add(child)
+            yield child
+
+    found = circle(below, children)
+    if found:
+        first, last = _number(found[0]), _number(found[-1])
+        raise ValueError(f"its tree's node {last} leads back to node {first}: a cycle")
 
 
 def _number(node: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from systolic.frontend.check import renamed
 from systolic.frontend.operators import Graph, Operator
 
 CAPTURED = -1
@@ -215,13 +216,7 @@ class Editor:
 
     def changed(self, op: Operator, inputs: Sequence[str], outputs: Sequence[str]) -> Operator:
         """Return an operator that reads and writes other tensors."""
-        proto = op.proto
-        if proto is not None:
-            proto = type(op.proto)()
-            proto.CopyFrom(op.proto)
-            del proto.input[:], proto.output[:]
-            proto.input.extend(inputs)
-            proto.output.extend(outputs)
+        proto = None if op.proto is None else renamed(op.proto, inputs, outputs)
         return dataclasses.replace(op, inputs=tuple(inputs), outputs=tuple(outputs), proto=proto)
 
     def replace(self, old: Operator, *new: Operator) -> None:

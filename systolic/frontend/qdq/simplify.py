@@ -23,13 +23,8 @@ _CONSTANTS = {
 _CODES = {"int8": (-128, 127), "uint8": (0, 255)}
 
 _RANDOM = (
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-)
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+)  # fmt: skip
 
 
 def evaluate_constants(edit: Editor) -> None:

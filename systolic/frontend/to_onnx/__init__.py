@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic._files import write_file
 from systolic._text import printable_errors
-from systolic.frontend.check import check_model, label
+from systolic.frontend.check import check_model, label, renamed
 from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
@@ -285,9 +285,7 @@ def _write_onnx_node(out: Writer, node: Node, layer: OnnxNode) -> None:
     used = iter(node.outputs)
     inputs = [names.get(name, name) for name in proto.input]
     outputs = [next(used) if name else "" for name in proto.output]
-    del proto.input[:], proto.output[:]
-    proto.input.extend(inputs)
-    proto.output.extend(outputs)
+    proto = renamed(proto, inputs, outputs)
     if (proto.name or next(filter(None, outputs))) != node.name:
         proto.name = node.name
     out.nodes.append(proto)
