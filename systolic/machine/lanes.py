@@ -156,16 +156,14 @@ class _Values:
         self._until = np.zeros(count, np.int64)
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def _segments(self, first: int, stop: int) -> slice:
-        low, high = np.searchsorted(self._edges, (first, stop))
-        return slice(int(low), int(high))
+    def segments(self, ranges: list[tuple[int, int]]) -> list[slice]:
+        """Return the segments of each range."""
+        return [slice(*pair) for pair in np.searchsorted(self._edges, ranges).tolist()]
 
-    def read(self, first: int, stop: int, until: int) -> None:
-        here = self._segments(first, stop)
+    def read(self, here: slice, until: int) -> None:
         np.maximum(self._until[here], until, out=self._until[here])
 
-    def write(self, first: int, stop: int, since: int, until: int, keep: bool) -> None:
-        here = self._segments(first, stop)
+    def write(self, here: slice, since: int, until: int, keep: bool) -> None:
         if keep:  # the sums that are there are added to
             self._since[here] = np.where(self._since[here] < 0, since, self._since[here])
             np.maximum(self._until[here], until, out=self._until[here])
@@ -195,27 +193,27 @@ def row_occupancies(
 ) -> dict[str, Occupancy]:
     """Return the occupancy of the unified buffer and of the accumulators, see ``Timeline.occupancy``."""
     names = {"ub": "unified buffer", "acc": "accumulators"}
-    touched: list[tuple[int, str, bool, int, int]] = []
-    for number, item in enumerate(program):
-        written = None
-        if isinstance(item, Activate | Vector):
-            written = program.function_of(item).rows_written(item.rows)
-        for memory, is_write, first, count, _ in row_ranges(item, written):
-            if memory in names:
-                touched.append((number, memory, is_write, first, first + count))
-    values = {
-        name: _Values([(first, stop) for _, memory, _, first, stop in touched if memory == name])
-        for name in names
-    }
     start, end, complete = times.tolist()
-    for number, memory, is_write, first, stop in touched:
-        if is_write:
-            # The first sum of a multiply arrives `rows` cycles after its swap.
-            since = start[number] + (rows if memory == "acc" else 0)
-            keep = getattr(program[number], "accumulate", False)
-            values[memory].write(first, stop, since, complete[number], keep)
-        else:
-            values[memory].read(first, stop, end[number])
-    return {
-        key: steps(names[key], "rows", *value.closed(), limits[key], cycles) for key, value in values.items()
-    }
+    found = {}
+    for memory, name in names.items():
+        touched: list[tuple[int, bool]] = []
+        ranges: list[tuple[int, int]] = []
+        for number, item in enumerate(program):
+            written = None
+            if isinstance(item, Activate | Vector):
+                written = program.function_of(item).rows_written(item.rows)
+            for of, is_write, first, count, _ in row_ranges(item, written):
+                if of == memory:
+                    touched.append((number, is_write))
+                    ranges.append((first, first + count))
+        values = _Values(ranges)
+        # The first sum of a multiply arrives `rows` cycles after its swap.
+        delay = rows if memory == "acc" else 0
+        for (number, is_write), here in zip(touched, values.segments(ranges), strict=True):
+            if is_write:
+                keep = getattr(program[number], "accumulate", False)
+                values.write(here, start[number] + delay, complete[number], keep)
+            else:
+                values.read(here, end[number])
+        found[memory] = steps(name, "rows", *values.closed(), limits[memory], cycles)
+    return found

@@ -27,41 +27,41 @@ def write_trace(
     cycles: int,
 ) -> None:
     """Write the trace of a timeline, completely or not at all; see ``Timeline.save_trace``."""
-    events: list[dict[str, Any]] = [
+    lines = [
         _name("process_name", _UNITS, 0, "units"),
         _name("process_name", _ARRAY, 0, "array"),
         _name("thread_name", _ARRAY, 1, "cause"),
     ]
+    names = [json.dumps(text) for text in texts]
     for tid, lane in enumerate(lanes, 1):
-        events.append(_name("thread_name", _UNITS, tid, lane.unit))
+        lines.append(_name("thread_name", _UNITS, tid, lane.unit))
         for number, start, end, complete in zip(*(v.tolist() for v in lane[1:]), strict=True):
-            args = {"instruction": number, "complete": complete}
-            events.append(_span(_UNITS, tid, lane.unit, texts[number], start, end, args))
+            args = f'{{"instruction":{number},"complete":{complete}}}'
+            lines.append(_span(_UNITS, tid, lane.unit, names[number], start, end, args))
+    causes_shown = [json.dumps(cause) for cause in CAUSES]
     for start, end, code, multiply in zip(*(values.tolist() for values in spans), strict=True):
-        events.append(_span(_ARRAY, 1, "cause", CAUSES[code], start, end, {"multiply": multiply}))
+        lines.append(_span(_ARRAY, 1, "cause", causes_shown[code], start, end, f'{{"multiply":{multiply}}}'))
     for curve in occupancy.values():
         for cycle, used in zip(curve.cycle.tolist(), curve.used.tolist(), strict=True):
             count = {"name": curve.memory, "ph": "C", "ts": cycle, "pid": _UNITS, "args": {curve.unit: used}}
-            events.append(count)
+            lines.append(json.dumps(count, separators=(",", ":")))
     stated = {"schema": _SCHEMA, "unit": "1 us is a cycle", "cycles": cycles, "causes": dict(causes)}
     # A line per event keeps the file readable, and its differences small.
-    lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    rest = json.dumps(stated)
-    text = f'{{"traceEvents": [\n{lines}\n],\n"otherData": {rest}}}\n'
+    text = '{"traceEvents": [\n' + ",\n".join(lines) + f'\n],\n"otherData": {json.dumps(stated)}}}\n'
     write_file(path, lambda file: file.write(text), "w", encoding="utf-8", newline="")
 
 
-def _name(kind: str, pid: int, tid: int, name: str) -> dict[str, Any]:
-    return {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+def _name(kind: str, pid: int, tid: int, name: str) -> str:
+    event = {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+    return json.dumps(event, separators=(",", ":"))
 
 
-def _span(
-    pid: int, tid: int, category: str, name: str, start: int, end: int, args: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": name, "cat": category, "ph": "X", "ts": start, "dur": end - start, "pid": pid, "tid": tid,
-        "args": args,
-    }  # fmt: skip
+def _span(pid: int, tid: int, category: str, name: str, start: int, end: int, args: str) -> str:
+    """Return a span as JSON; `name` and `args` are JSON already."""
+    return (
+        f'{{"name":{name},"cat":"{category}","ph":"X","ts":{start},"dur":{end - start},"pid":{pid},'
+        f'"tid":{tid},"args":{args}}}'
+    )
 
 
 @dataclass(frozen=True)
