@@ -51,7 +51,6 @@ def layer_times(
     complete: np.ndarray,
     multiplies: np.ndarray,
     shift_start: np.ndarray,
-    cycles: int,
     spans: Spans,
 ) -> tuple[LayerTime, ...]:
     """Return time and counts of each section, see ``Timeline.layers``."""
@@ -61,7 +60,6 @@ def layer_times(
     stops[-1] = len(program)
     # When everything up to the end of each section has completed.
     frontier = np.maximum.accumulate(np.concatenate(([0], complete)))[stops]
-    frontier[-1] = cycles
     edges = np.concatenate(([0], frontier))
     causes = spans.within(edges.tolist())
     rows, drained = np.zeros(len(program), np.int64), np.zeros(len(program), np.int64)

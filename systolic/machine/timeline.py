@@ -121,9 +121,8 @@ class Timeline:
         ('dense', 'weight memory', 160000)
         """
         return layer_times(
-            self.program, self.machine, self.complete, self.multiplies, self.shift_start, self.cycles,
-            self.spans,
-        )  # fmt: skip
+            self.program, self.machine, self.complete, self.multiplies, self.shift_start, self.spans
+        )
 
     def layers_table(self) -> Table:
         """Return a row per layer: cycles, what the array did in them, and what limits the layer."""

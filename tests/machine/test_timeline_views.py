@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -124,6 +125,15 @@ def test_layers_share_the_cycles_by_when_they_complete(case: Case, cuts: list[in
         edge = complete
 
 
+def test_a_layer_ends_in_the_middle_of_the_next_ones_stream() -> None:
+    text = "read_weights w#0, 1\nmatmul a#0, u#0, 16\nmatmul a#100, u#100, 2000, same_weights"
+    sections = [Section("a", "Dense", 0, 2), Section("b", "Dense", 2, 3)]
+    a, b = time_program(Program(text, sections=sections), MACHINE).layers()
+    # The first sums need 511 cycles more, in which the array streams rows of b.
+    assert a.causes["active"] == 16 + 511 and b.causes["active"] == 2000 - 511
+    assert b.causes["other_stall"] == 511 and b.stats.cycles == 2000
+
+
 def test_counts_come_from_sections_and_else_from_the_tiles() -> None:
     first, second = TIMELINE.layers()
     assert (first.stats.macs, first.stats.weight_bytes) == (16 * 200 * 100, 20_000)
@@ -185,6 +195,8 @@ def test_lanes_do_one_thing_at_a_time(case: Case) -> None:
     used = len(theirs.fetches)
     assert list(zip(fetch.start.tolist(), fetch.complete.tolist(), strict=True))[:used] == theirs.fetches
     assert all(isinstance(case.instructions[number], isa.ReadWeights) for number in fetch.instruction)
+    transfer = math.ceil(case.machine["tile_bytes"] / case.machine["weight_bytes_per_cycle"])
+    assert (fetch.end - fetch.start == transfer).all()
     assert shift.start.tolist() == [cycle for cycle in theirs.shift_start if cycle is not None]
     assert (shift.end - shift.start == case.machine["rows"]).all()
     assert len(timeline.lanes().rows) == sum(len(lane.start) for lane in timeline.units)
