@@ -79,11 +79,12 @@ class Timeline:
         return sum((layer.stats for layer in self.layers()), Stats())
 
     def layers(self) -> tuple[LayerTime, ...]:
-        """Return the time and counts of each section of the program; the cycles add up to the total.
+        """Return the time and counts of each layer of the program; the cycles add up to the total.
 
-        A layer's cycles are those by which it completes after all before it: what overlaps with an earlier
-        layer costs it nothing. Its cycles by cause are what the array did in that time. A program
-        without sections counts as one layer, and instructions between two sections belong to the second.
+        A section's cycles are those by which it completes after all before it: what overlaps with an
+        earlier one costs it nothing. Its cycles by cause are what the array did in that time. Sections of
+        one name and kind are one layer, whose batch is cut. A program without sections counts as one
+        layer, and instructions between two sections belong to the second.
 
         Notes
         -----
