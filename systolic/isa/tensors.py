@@ -29,7 +29,7 @@ class HostTensor:
         The axis of the channels, where `width` is given: 1 for images with channels first, -1 for matrices.
     border : (int, int, int, int)
         Rows of `fill` above, to the left, below and to the right of each image, (batch, channels, height,
-        width) with channels first.
+        width) or (batch, height, width, channels).
     fill : int
         The code of the border: the zero point.
 
@@ -66,8 +66,8 @@ class HostTensor:
             raise ValueError(f"only tensors of int8 or uint8 lie in blocks of channels, not {self.dtype}")
         if self.axis not in (1, -1) or len(self.shape) < 1 + (self.axis == 1):
             raise ValueError(f"axis must be 1 or -1, an axis of {_check.shape(self.shape)}, not {self.axis}")
-        if any(self.border) and (len(self.shape) != 4 or self.axis != 1):
-            raise ValueError(f"a border needs images with channels first, not {_check.shape(self.shape)}")
+        if any(self.border) and len(self.shape) != 4:
+            raise ValueError(f"a border needs images, of four axes, not {_check.shape(self.shape)}")
 
     @property
     def channels(self) -> int:

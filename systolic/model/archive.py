@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import IO, Any, TypeVar
 
@@ -131,15 +131,51 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
     return value
 
 
+def encode_layer(layer: Layer) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return a layer as a dict that JSON can hold, and its arrays.
+
+    Examples
+    --------
+    >>> from systolic.layers import Relu
+    >>> encode_layer(Relu(3))
+    ({'layer': 'Relu', 'fields': {'zero_point': 3}}, [])
+    """
+    arrays: list[np.ndarray] = []
+    values = {
+        f.name: _encoded(getattr(layer, f.name), arrays)
+        for f in fields(layer)  # type: ignore[arg-type]
+    }
+    return {"layer": type(layer).__name__, "fields": values}, arrays
+
+
+def decode_layer(description: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Layer:
+    """Return the layer that :func:`encode_layer` described.
+
+    Examples
+    --------
+    >>> from systolic.layers import Relu
+    >>> decode_layer(*encode_layer(Relu(3)))
+    Relu(zero_point=3)
+    """
+    held = {_archive.array_name(number): array for number, array in enumerate(arrays)}
+    values = {name: _decoded(value, held.__getitem__) for name, value in description["fields"].items()}
+    return LAYERS[description["layer"]](**values)
+
+
+def _decoded(value: Any, array: Callable[[str], np.ndarray]) -> Any:
+    """Return the field that :func:`_encoded` wrote; `array` returns an array by its name."""
+    if isinstance(value, dict) and set(value) == {"array"}:
+        return array(value["array"])
+    if isinstance(value, dict) and set(value) == {"quant"}:
+        return QuantParams.from_dict(value["quant"])
+    if isinstance(value, list | tuple):
+        return tuple(_decoded(item, array) for item in value)
+    return value
+
+
 class _Reader(_archive.Reader):
     """Reads the fields of a file's layers."""
 
     def decode(self, value: Any) -> Any:
         """Return the field that :func:`_encoded` wrote."""
-        if isinstance(value, dict) and set(value) == {"array"}:
-            return self.array(value["array"])
-        if isinstance(value, dict) and set(value) == {"quant"}:
-            return QuantParams.from_dict(value["quant"])
-        if isinstance(value, list):
-            return tuple(self.decode(item) for item in value)
-        return value
+        return _decoded(value, self.array)

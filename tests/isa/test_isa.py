@@ -277,7 +277,7 @@ def test_tensors_of_host_memory_give_their_values_back(data: st.DataObject) -> N
 def test_wrong_tensors_of_host_memory() -> None:
     with raises(ValueError, "only tensors of int8 or uint8 lie in blocks of channels, not float32"):
         HostTensor(0, (1, 2), "float32", width=2)
-    with raises(ValueError, "a border needs images with channels first, not (1, 2)"):
+    with raises(ValueError, "a border needs images, of four axes, not (1, 2)"):
         HostTensor(0, (1, 2), "int8", width=2, border=(1, 0, 0, 0))
     with raises(ValueError, "axis must be 1 or -1, an axis of (3,), not 1"):
         HostTensor(0, (3,), "int8", width=2, axis=1)
