@@ -1,0 +1,3 @@
+"""Models to programs: what runs where, tiles, addresses, instructions. Runs nothing."""
+
+from systolic.compiler.program import compile as compile

@@ -1,0 +1,408 @@
+"""From a model's layers to operations: what runs on the array, on the vector unit and on the host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic.compiler import vectors
+from systolic.compiler.operations import HostOperation, Operation, Product, Source, VectorOperation, Zeros
+from systolic.compiler.products import (
+    POINT,
+    Weights,
+    Window,
+    column_terms,
+    epilogue_functions,
+    window_of,
+)
+from systolic.compiler.tensors import CODES, Border, Storage, View, same_rows, whole
+from systolic.layers import (
+    ArrayLayer,
+    Flatten,
+    Identity,
+    Layer,
+    Reshape,
+    Squeeze,
+    Transpose,
+    Unsqueeze,
+)  # fmt: skip
+from systolic.layers.base import Shape
+from systolic.lowered import RAW, Lowered, Patches
+from systolic.model import Model, Node
+
+MAPPINGS = ("taps", "im2col")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of a machine decides where tensors lie."""
+
+    rows: int
+    cols: int
+    row_bytes: int
+
+    @property
+    def width(self) -> int:
+        """Channels of a block: what both the array's inputs and its outputs hold."""
+        return min(self.rows, self.cols, self.row_bytes)
+
+    @property
+    def parts(self) -> int:
+        """Rows of memory that a row of results of 4 bytes takes."""
+        return -(-4 * self.cols // self.row_bytes)
+
+
+class Lowering:
+    """Turns nodes into operations, one after the other.
+
+    Parameters
+    ----------
+    model : Model
+    known : mapping
+        Shape and dtype of each tensor.
+    sizes : Sizes
+    mapping : {"taps", "im2col"} or None
+
+    Attributes
+    ----------
+    operations : list of Operation
+    views : dict of str to View or ndarray
+        Each tensor by its name in the model; constants as they are.
+    """
+
+    def __init__(
+        self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None
+    ) -> None:
+        self.known, self.sizes, self.mapping = known, sizes, mapping
+        self.operations: list[Operation] = []
+        self.views: dict[str, View | np.ndarray] = dict(model.constants)
+        for name in model.inputs:
+            self.views[name] = self._plain(name, *known[name])
+        for node in model.nodes:
+            self._node(node)
+        for name in model.outputs:
+            self._written(name)
+
+    def _written(self, name: str) -> None:
+        """Have the host write a constant that the model returns."""
+        value = self.views[name]
+        if isinstance(value, np.ndarray):
+            view = self._plain(name, value.shape, value.dtype.name)
+            self.operations.append(HostOperation(name, "Constant", "copy", [value], [view]))
+            self.views[name] = view
+
+    def _plain(self, name: str, shape: Shape, dtype: str) -> View:
+        return whole(Storage(name, dtype, shape))
+
+    def _node(self, node: Node) -> None:
+        shape, _ = self.known[node.output]
+        sources: list[Source] = [self.views[tensor] for tensor in node.inputs]
+        runtime = [source for source in sources if isinstance(source, View)]
+        sized = bool(runtime and all(view.elements for view in runtime) and math.prod(shape))
+        if sized and isinstance(node.layer, ArrayLayer):
+            if self._product(node, node.layer, sources):
+                return
+        elif (
+            sized
+            and len([name for name in node.outputs if name]) == 1
+            and (self._same_rows(node, node.layer, sources[0]) or self._vector(node, node.layer, sources))
+        ):
+            return
+        self._host(node, sources)
+
+    def _host(self, node: Node, sources: list[Source]) -> None:
+        outputs: list[View | None] = []
+        for name in node.outputs:
+            view = self._plain(name, *self.known[name]) if name else None
+            outputs.append(view)
+            if view is not None:
+                self.views[name] = view
+        self.operations.append(
+            HostOperation(node.name, node.layer.kind, "layer", sources, outputs, node.layer)
+        )
+
+    # Where tensors lie
+
+    def _blocks(self, name: str, source: Source, axis: int | None, window: Window | None = None,
+                fill: int = 0) -> View | None:  # fmt: skip
+        """Return a tensor in blocks of channels along an axis, with the border that a window reads.
+
+        None for an axis is the tensor's own. None is returned if it cannot be.
+        """
+        if not isinstance(source, View) or source.dtype not in CODES:
+            return None
+        storage, rank = source.storage, len(source.shape)
+        if rank == 0 or (rank != 4 and window is not None and any(window.sides)):
+            return None
+        if storage.form == "plain":
+            if axis is None:
+                axis = 1 if rank > 3 else -1
+            storage.form, storage.axis, storage.width = "blocks", axis, self.sizes.width
+        elif axis is not None and axis % rank != source.axis % rank:
+            copy = self._plain(f"{name} input", source.shape, source.dtype)
+            self.operations.append(HostOperation(name, "Copy", "copy", [source], [copy]))
+            return self._blocks(name, copy, axis, window, fill)
+        if window is not None and not storage.take_border(window.sides, fill):
+            return None
+        return source
+
+    def _output(self, name: str, axis: int, shape: Shape, dtype: str) -> View:
+        storage = Storage(
+            name, dtype, shape, "blocks", axis, width=self.sizes.width, by_host=False
+        )  # fmt: skip
+        return whole(storage)
+
+    def _words(self, name: str, axis: int, shape: Shape, dtype: str) -> View:
+        sizes = self.sizes
+        storage = Storage(
+            name, dtype, shape, "words", axis, width=sizes.cols, parts=sizes.parts, by_host=False
+        )
+        return whole(storage)
+
+    def _same_rows(self, node: Node, layer: Layer, source: Source) -> bool:
+        """Read the same rows in another shape, where that is all a layer does."""
+        if not isinstance(layer, Flatten | Identity | Reshape | Squeeze | Transpose | Unsqueeze):
+            return False
+        if not isinstance(source, View) or source.storage.form != "blocks":
+            return False
+        shape, _ = self.known[node.output]
+        perm = None
+        if isinstance(layer, Transpose):
+            rank = len(shape)
+            perm = tuple(range(rank))[::-1] if layer.perm is None else tuple(layer.perm)
+        axis = same_rows(source, shape, perm)
+        if axis is None:
+            return False
+        view = View(source.storage, shape, axis)
+        if (len(shape) != 4 or _image(source) != _image(view)) and not source.storage.border.refuse():
+            return False
+        self.views[node.output] = view
+        return True
+
+    # The vector unit
+
+    def _vector(self, node: Node, layer: Layer, sources: list[Source]) -> bool:
+        shape, dtype = self.known[node.output]
+        if dtype not in CODES or any(isinstance(s, View) and s.dtype not in CODES for s in sources):
+            return False
+        found = vectors.recognized(layer, sources, shape)
+        if found is None:
+            return False
+        first = next(source for source in sources if isinstance(source, View))
+        axis = found.axis
+        if axis is None and first.storage.form == "plain":
+            others = [s for s in sources if isinstance(s, View) and s.storage.form == "blocks"]
+            axis = others[0].axis if others else None
+        inputs = []
+        for source in (each for each in sources if isinstance(each, View)):
+            view = self._blocks(node.name, source, axis)
+            if view is None:
+                return False
+            axis = view.axis
+            inputs.append(view)
+        assert axis is not None
+        output = self._output(node.output, axis, shape, dtype)
+        borders = [view.storage.border for view in (*inputs, output)]
+        if found.window is None and not Border.join(borders):
+            return False
+        self.views[node.output] = output
+        self.operations.append(
+            VectorOperation(
+                node.name, layer.kind, inputs, output, found.form, found.tables, found.window
+            )
+        )
+        return True
+
+    # The array
+
+    def _product(self, node: Node, layer: ArrayLayer, sources: list[Source]) -> bool:
+        lowered, place = lowered_work(layer, sources)
+        if lowered is None or not isinstance(source := sources[place], View):
+            return False
+        gemm, shape = lowered.gemm, self.known[node.output][0]
+        if not gemm.m * gemm.k * gemm.n:
+            return False
+        w = lowered.w[np.newaxis] if lowered.w.ndim == 2 else lowered.w
+        if isinstance(lowered.x, Patches):
+            axis, found = lowered.channel_axis, self._patches(node, layer, lowered, sources, place)
+        else:
+            axis, found = -1, self._matrix(node, lowered, source)
+        if found is None:
+            return False
+        x, window, taps = found
+        others = [
+            each for number, each in enumerate(sources) if isinstance(each, View) and number != place
+        ]
+        terms = None if others else column_terms(lowered)
+        e = lowered.epilogue
+        sizes, dtype = self.sizes, e.dtype
+        channels = gemm.groups * gemm.n
+        size = shape[axis] if shape else 0
+        fits = size == channels and math.prod(shape) == gemm.m * channels
+        known = terms is not None and fits and (e.planes == 1 or len(shape) == 5)
+        if not known:
+            terms, e, dtype = {"constant": np.zeros(channels, np.int32)}, RAW, "int32"
+        codes = known and dtype in CODES
+        columns = sizes.width if codes else sizes.cols
+        acc_shape = shape
+        if codes:
+            y = self._output(node.output, axis, shape, dtype)
+            self.views[node.output] = y
+        else:
+            if not known:
+                acc_shape = _accumulators(lowered)
+            y = self._words(f"{node.output} results", axis, acc_shape, dtype)
+        weights = Weights(w, taps, sizes.width, columns)
+        functions = tuple(
+            epilogue_functions(node.name, e, terms or {}, columns, sizes.cols, 1 if codes else sizes.parts)
+        )
+        operands = (lowered.x.dtype.name, lowered.w.dtype.name)
+        macs = gemm.m * gemm.k * channels
+        self.operations.append(
+            Product(
+                node.name, layer.kind, x, y, weights, operands, window, functions, macs, window is POINT
+            )
+        )
+        if not codes:
+            self._results(node, layer, sources, place, y, lowered, known)
+        return True
+
+    def _matrix(self, node: Node, lowered: Lowered, source: View) -> tuple[View, Window, int] | None:
+        if lowered.w.ndim != 2 or source.shape[-1] != lowered.gemm.k:
+            return None
+        x = self._blocks(node.name, source, -1)
+        # Rows that are multiplied one by one have no border between them.
+        return (x, POINT, 1) if x is not None and x.storage.border.refuse() else None
+
+    def _patches(
+        self, node: Node, layer: ArrayLayer, lowered: Lowered, sources: list[Source], place: int
+    ) -> tuple[View, Window, int] | None:
+        """Return what a convolution streams: the image by taps, or patches that the host lays out."""
+        patches, source = lowered.x, sources[place]
+        assert isinstance(patches, Patches) and isinstance(source, View)
+        window, taps = window_of(patches), patches.kernel[0] * patches.kernel[1]
+        axis = -1 if patches.channels_last else 1
+        direct = len(source.shape) in (3, 4) and source.shape[0] == patches.images.shape[0]
+        if any(window.sides) and any(isinstance(each, View) and each is not source for each in sources):
+            # The padding is a zero point that only the host knows.
+            direct &= with_ones(layer, sources, place).x.pad_value == patches.pad_value  # type: ignore[union-attr]
+        few = source.storage.by_host and patches.images.shape[1] * 4 < self.sizes.rows
+        wanted = self.mapping or ("im2col" if few else "taps")
+        if direct and (wanted == "taps" or window.plain):
+            x = self._blocks(node.name, source, axis, window, patches.pad_value)
+            if x is not None:
+                return x, window, taps
+        batch, (oh, ow) = patches.images.shape[0], patches.out
+        shape = (batch, oh * ow, lowered.gemm.groups * lowered.gemm.k)
+        options: dict[str, Any] = {}
+        read: list[Source] = [source]
+        if direct:
+            options["window"] = {
+                **{name: list(getattr(patches, name)) for name in _WINDOW}, "groups": patches.groups,
+                "pad_value": int(patches.pad_value), "channels_last": patches.channels_last,
+            }  # fmt: skip
+        else:
+            read = list(sources)
+        laid = self._plain(f"{node.name} patches", shape, source.dtype)
+        self.operations.append(
+            HostOperation(
+                node.name, layer.kind, "patches", read, [laid], None if direct else layer, options
+            )
+        )
+        x = self._blocks(node.name, laid, -1)
+        return None if x is None else (x, POINT, 1)
+
+    def _results(
+        self, node: Node, layer: ArrayLayer, sources: list[Source], place: int, y: View, lowered: Lowered,
+        known: bool,
+    ) -> None:  # fmt: skip
+        """Have the host make the layer's output from results of 4 bytes."""
+        output = self._plain(node.output, *self.known[node.output])
+        self.views[node.output] = output
+        if known:
+            self.operations.append(HostOperation(node.name, layer.kind, "copy", [y], [output]))
+            return
+        read = list(sources)
+        source = read[place]
+        assert isinstance(source, View)
+        if with_ones(layer, sources, place).epilogue.w_zero is None:
+            read[place] = Zeros(source.shape, source.dtype)
+        self.operations.append(
+            HostOperation(node.name, layer.kind, "epilogue", [y, *read], [output], layer)
+        )
+
+
+_WINDOW = ("kernel", "stride", "dilation", "before", "out")
+
+
+def _image(view: View) -> Shape:
+    axis = view.axis % len(view.shape)
+    return tuple(size for place, size in enumerate(view.shape) if place != axis)
+
+
+def _accumulators(lowered: Lowered) -> Shape:
+    """Return the shape of a lowered product's accumulators."""
+    gemm, x = lowered.gemm, lowered.x
+    if not isinstance(x, Patches):
+        return gemm.m, gemm.n
+    batch, channels = x.images.shape[0], gemm.groups * gemm.n
+    return (batch, *x.out, channels) if x.channels_last else (batch, channels, *x.out)
+
+
+def lowered_work(layer: ArrayLayer, sources: Sequence[Source]) -> tuple[Lowered | None, int]:
+    """Return the lowered work of a layer whose weights are known, without data, and which input is x.
+
+    Tensors are zeros, whose memory is never touched unless a layer reads them. None for several products, for
+    weights that are computed at run time, and for x in other forms than the layer's input has.
+    """
+    if type(layer).steps is not ArrayLayer.steps:
+        return None, 0
+    operands = [
+        source if isinstance(source, np.ndarray) else np.zeros(source.shape, source.dtype)
+        for source in sources
+    ]
+    with np.errstate(all="ignore"):
+        lowered = layer.lower(*operands)
+    runtime = [i for i, source in enumerate(sources) if isinstance(source, View)]
+    constants = [operand for i, operand in enumerate(operands) if i not in runtime]
+    if (held := getattr(layer, "weight", None)) is not None:
+        constants.append(held)
+    if held is None and not any(np.may_share_memory(lowered.w, array) for array in constants):
+        return None, 0
+    images = lowered.x.images if isinstance(lowered.x, Patches) else lowered.x
+    for place in runtime:
+        if _address(images) == _address(operands[place]) and _rows_kept(lowered, operands[place]):
+            return lowered, place
+    if isinstance(lowered.x, Patches) and runtime and runtime[0] == 0:
+        return lowered, 0  # planes of a volume, which only the host can take
+    return None, 0
+
+
+def with_ones(layer: ArrayLayer, sources: Sequence[Source], place: int) -> Lowered:
+    """Return the lowered work where all tensors but x are ones: zero points that are not known are not 0."""
+    operands = [
+        source if isinstance(source, np.ndarray)
+        else np.zeros(source.shape, source.dtype) if number == place
+        else np.ones(source.shape, source.dtype)
+        for number, source in enumerate(sources)
+    ]  # fmt: skip
+    with np.errstate(all="ignore"):
+        return layer.lower(*operands)
+
+
+def _address(values: np.ndarray) -> int:
+    address: int = values.__array_interface__["data"][0]
+    return address
+
+
+def _rows_kept(lowered: Lowered, x: np.ndarray) -> bool:
+    """Whether x is multiplied as it lies, not transposed."""
+    if not isinstance(lowered.x, Patches):
+        return lowered.x.ndim == 2 and lowered.x.flags.c_contiguous and lowered.x.size == x.size
+    images, last = lowered.x.images, lowered.x.channels_last
+    kept = np.moveaxis(images, 1, -1) if last else images
+    return kept.flags.c_contiguous and images.size == x.size

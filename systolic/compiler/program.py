@@ -1,0 +1,196 @@
+"""``compile``: a model as a program of a machine with memories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from systolic import _check
+from systolic.compiler.allocation import Lifetime, plan
+from systolic.compiler.emission import Costs, Emission
+from systolic.compiler.lowering import MAPPINGS, Lowering, Sizes
+from systolic.compiler.operations import HostOperation, Operation, Product
+from systolic.compiler.schedule import Step, fit, regions_of
+from systolic.compiler.tensors import Storage, View
+from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
+from systolic.isa import HostTensor, Program, Symbol
+from systolic.layers.base import Shape
+from systolic.machine.timeline import row_bytes, transfer_cycles
+from systolic.model import Model
+from systolic.presets import TPU_V1
+
+_MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
+"""Rows that instructions can address."""
+
+
+def compile(
+    model: Model,
+    *,
+    machine: MachineConfig = TPU_V1,
+    batch: int = 1,
+    mapping: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    reuse: bool | int = False,
+) -> Program:
+    """Compile a model into a program of a machine with memories.
+
+    Parameters
+    ----------
+    model : Model
+    machine : MachineConfig
+        With a :class:`MemoryConfig`.
+    batch : int
+        Size of the first axis where the model takes any.
+    mapping : {"taps", "im2col"}, optional
+        How convolutions run: one tile for each tap of the kernel, its rows read from the image in the unified
+        buffer, or as a product with patches that the host lays out. Default: taps, but im2col for images that
+        come from the host and have fewer channels than a quarter of the array's rows.
+    shapes : mapping of str to tuple of int, optional
+        Whole shapes of the model's inputs by name, where other sizes are symbolic.
+    reuse : bool or int
+        Choose a batch for each layer: as many images as let each weight tile see so many rows, by default as
+        many as hide its load (US patent 9,842,293: about 1,350 on the TPU v1). False: the whole batch.
+
+    Returns
+    -------
+    Program
+        Its sections name the layers, and what did not fit into the unified buffer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; if a shape depends on runtime values, naming the node; if a memory is too
+        small, naming the layer, the rows that it needs and the rows that there are.
+
+    Notes
+    -----
+    Products whose weights are constants run on the array; additions, maxima, means, activation functions and
+    concatenations of codes on the vector unit; all else on the host, between transfers.
+
+    Examples
+    --------
+    >>> import systolic
+    >>> from systolic import ArrayConfig, MachineConfig, MemoryConfig
+    >>> memory = MemoryConfig(
+    ...     weight_bytes=2**20, weight_bytes_per_second=10**9, unified_buffer_rows=4096, host_rows=8192,
+    ...     host_bytes_per_second=10**9,
+    ... )
+    >>> machine = MachineConfig(ArrayConfig(32, 32), memory=memory)
+    >>> program = systolic.compile(systolic.load_example().model, machine=machine)
+    >>> [(s.name, s.kind) for s in program.sections[:2]], list(program.outputs)
+    ([('pixels_QuantizeLinear', 'QuantizeLinear'), ('stem_quant', 'QLinearConv')], ['logits'])
+    """
+    memory = _memory(machine)
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model must be a Model, not {_check.kind(model)}; load_onnx and Model.load read one from a file"
+        )
+    if mapping is not None:
+        _check.choice(mapping, "mapping", MAPPINGS)
+    array, size = machine.array, row_bytes(machine, memory)
+    known = _static(model, model.input_shapes(batch, shapes=shapes))
+    lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
+    views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
+    kept = {views[name].storage for name in model.outputs}
+    tile_bytes = array.rows * array.cols * array.format.weight_bytes
+    load = transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine)
+    wanted: dict[Operation, int] = {}
+    if reuse is not False:
+        rows = load if reuse is True else _check.integer(reuse, "reuse", minimum=1)
+        wanted = {each: rows for each in lowering.operations if isinstance(each, Product)}
+    steps = fit(
+        regions_of(lowering.operations, wanted), kept, min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
+    )
+    host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
+    half = min(array.accumulator_rows or _MOST_ADDRESSED["acc"], _MOST_ADDRESSED["acc"]) // 2
+    lanes = memory.lanes or array.cols
+    turn = array.rows + array.cols + memory.activation_latency_cycles + half * (-(-array.cols // lanes) - 1)
+    emission = Emission(machine, size, Costs(half, load, array.rows, turn), host)
+    emission.run(steps)
+    if emission.tile_count > (most := memory.weight_bytes // tile_bytes):
+        raise ValueError(
+            f"the model has {emission.tile_count:,} weight tiles, and the weight memory holds {most:,}; use "
+            "a machine with a larger weight memory"
+        )
+    instructions, sections = emission.with_weight_reads(memory.fifo_tiles + 2)
+
+    def described(names: Sequence[str]) -> dict[str, HostTensor]:
+        return {name: views[name].described(host[views[name].storage]) for name in names}
+
+    return Program(
+        tuple(instructions), tuple(emission.functions), emission.tiles(), _symbols(steps, host, size),
+        inputs=described(tuple(model.inputs)), outputs=described(model.outputs), sections=tuple(sections),
+    )  # fmt: skip
+
+
+def _memory(machine: object) -> MemoryConfig:
+    if isinstance(machine, ArrayConfig):
+        machine = MachineConfig(machine)
+    if not isinstance(machine, MachineConfig):
+        raise TypeError(f"machine must be a MachineConfig with memories, not {_check.kind(machine)}")
+    if machine.memory is None:
+        raise ValueError(
+            "a program needs a machine with memories: MachineConfig(..., memory=MemoryConfig(...))"
+        )
+    return machine.memory
+
+
+def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape, str]]:
+    """Return shape and type of each tensor; raise if one depends on runtime values."""
+    found: dict[str, tuple[Shape, str]] = {}
+    known = model.infer_shapes(shapes)
+    for name, (shape, dtype) in known.items():
+        if shape is None:
+            writer = next(node for node in model.nodes if name in node.outputs)
+            raise ValueError(
+                f"cannot compile node {writer.name!r} ({writer.layer.kind}): the shape of its output "
+                f"{name!r} depends on runtime values; run the model on a machine without memories, or "
+                "replace the node by one of fixed shape"
+            )
+        found[name] = shape, dtype
+    return found
+
+
+def _view(lowering: Lowering, name: str) -> View:
+    view = lowering.views[name]
+    assert isinstance(view, View)
+    return view
+
+
+def _host_rows(
+    steps: Sequence[Step], views: Mapping[str, View], model: Model, size: int, limit: int
+) -> dict[Storage, int]:
+    """Return the first row in host memory of each tensor that the host holds at some time."""
+    spans: dict[Storage, list[int]] = {}
+
+    def used(storage: Storage, at: int) -> None:
+        spans.setdefault(storage, [at, at])[1] = at
+
+    for name in model.inputs:
+        used(views[name].storage, -1)
+    for number, step in enumerate(steps):
+        held = {*step.reads, *step.writes} if step.kind in ("load", "store") else ()
+        if isinstance(step.operation, HostOperation):
+            held = {view.storage for view in (*step.operation.reads, *step.operation.writes)}
+        for storage in held:
+            used(storage, number)
+    for name in model.outputs:
+        used(views[name].storage, len(steps))
+    lifetimes = [Lifetime(storage.rows(size), *span) for storage, span in spans.items()]
+    addresses, height = plan(lifetimes)
+    if height > limit:
+        raise ValueError(
+            f"the model's tensors take {height:,} rows of host memory, and there are {limit:,}; use a "
+            "machine with more host_rows, or a smaller batch"
+        )
+    return dict(zip(spans, addresses, strict=True))
+
+
+def _symbols(steps: Sequence[Step], host: Mapping[Storage, int], size: int) -> dict[str, Symbol]:
+    """Return names for the rows of tensors, in the unified buffer as they are first there."""
+    symbols: dict[str, Symbol] = {}
+    for step in steps:
+        for storage, instance in {**step.reads, **step.writes}.items():
+            symbols.setdefault(storage.name, Symbol("ub", instance.address, instance.rows))
+    for storage, first in host.items():
+        symbols.setdefault(f"{storage.name} (host)", Symbol("host", first, storage.rows(size)))
+    return symbols

@@ -1,0 +1,89 @@
+"""Compiled models beside the models they were compiled from, and their times beside the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+import systolic
+from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, Program
+from systolic.machine import Timeline, time_program
+from systolic.machine.timeline import row_bytes
+from systolic.reference import machine as reference
+
+_MOST_TIMED = 300
+"""Instructions that the reference, whose time grows with their square, is asked to time."""
+
+
+def machine(rows: int = 8, cols: int = 8, ub: int = 4096, **options: Any) -> MachineConfig:
+    """A small machine with so many rows of unified buffer; `options` of its array and its memories."""
+    names = ("double_buffered", "accumulator_rows", "activation_dtype", "weight_dtype")
+    array = {name: options.pop(name) for name in names if name in options}
+    memory = {
+        "weight_bytes": 2**22, "weight_bytes_per_second": 10**9, "host_rows": 2**16,
+        "host_bytes_per_second": 10**9, **options,
+    }  # fmt: skip
+    return MachineConfig(
+        ArrayConfig(rows, cols, **array), memory=MemoryConfig(unified_buffer_rows=ub, **memory)
+    )
+
+
+def check(
+    model: Model,
+    feeds: Mapping[str, np.ndarray],
+    on: MachineConfig,
+    *,
+    modes: tuple[str, ...] = ("wavefront", "cycle"),
+    **options: Any,
+) -> Program:
+    """Compile a model; its program must give the model's bits in each mode, at the reference's times."""
+    shapes = {name: value.shape for name, value in feeds.items()}
+    program = systolic.compile(model, machine=on, shapes=shapes, **options)
+    wanted = systolic.run(model, feeds, machine=on.array, mode="wavefront").outputs
+    timeline = time_program(program, on)
+    for mode in modes:
+        run = systolic.run(program, feeds, machine=on, mode=mode)
+        assert run.outputs.keys() == wanted.keys()
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(run.outputs[name], value, err_msg=f"{name}, {mode} mode")
+            assert run.outputs[name].dtype == value.dtype
+        assert run.stats == timeline.stats == sum((each.stats for each in run.layers), systolic.Stats())
+    if len(program) <= _MOST_TIMED:
+        check_times(timeline, program, on)
+    return program
+
+
+def check_times(timeline: Timeline, program: Program, on: MachineConfig) -> None:
+    """Compare a program's times with those that the reference derives on its own."""
+    array, memory = on.array, on.memory
+    assert memory is not None
+    clock = Fraction(on.clock_mhz) * 10**6
+    theirs = reference.time_program(
+        program.instructions, rows=array.rows, cols=array.cols, double_buffered=array.double_buffered,
+        tile_bytes=array.rows * array.cols, row_bytes=row_bytes(on, memory),
+        weight_bytes_per_cycle=Fraction(memory.weight_bytes_per_second) / clock,
+        weight_latency=memory.weight_latency_cycles, fifo_tiles=memory.fifo_tiles, lanes=memory.lanes,
+        activation_latency=memory.activation_latency_cycles,
+        host_bytes_per_cycle=Fraction(memory.host_bytes_per_second) / clock,
+        host_latency=memory.host_latency_cycles, issue_cycles=memory.issue_cycles,
+        width_factors=memory.width_factors,
+        rows_written=lambda item: program.function_of(item).rows_written(item.rows),
+    )  # fmt: skip
+    assert timeline.start.tolist() == theirs.start
+    assert timeline.complete.tolist() == theirs.complete
+    assert (timeline.cycles, timeline.causes) == (theirs.cycles, theirs.causes)
+
+
+def count(program: Program, kind: str) -> int:
+    """How many instructions of a kind there are, or, for "Spill", sections."""
+    if kind == "Spill":
+        return sum(section.kind == kind for section in program.sections)
+    return sum(type(item).__name__ == kind for item in program)
+
+
+def loaded(program: Program) -> int:
+    """How many tiles are loaded into the array."""
+    return sum(getattr(item, "new_weights", False) for item in program)
