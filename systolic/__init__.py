@@ -58,7 +58,8 @@ from systolic.tiling import Fold, estimate_cycles, estimate_many, folds
 
 # isort: split
 # Where they meet
-from systolic.engine import LayerRun, Result, Run, conv2d, estimate, matmul, run, summary
+from systolic.engine import LayerRun, Result, Run, compile, conv2d, estimate, matmul, run, summary
+from systolic.isa import Program
 from systolic.stats import Stats
 from systolic.threads import set_threads
 from systolic.trace import Change, Probe, Trace
@@ -82,6 +83,7 @@ __all__ = [
     "Node",
     "PortValues",
     "Probe",
+    "Program",
     "QuantParams",
     "Result",
     "Run",
@@ -94,6 +96,7 @@ __all__ = [
     "Trace",
     "UnsupportedOperator",
     "VerificationError",
+    "compile",
     "conv2d",
     "dequantize",
     "estimate",

@@ -1,5 +1,6 @@
-"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``estimate``, ``summary``."""
+"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``compile``, ``estimate``, ``summary``."""
 
+from systolic.compiler import compile as compile
 from systolic.engine.costs import estimate as estimate
 from systolic.engine.costs import summary as summary
 from systolic.engine.networks import Observer as Observer

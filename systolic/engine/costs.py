@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from systolic.compiler import compile
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.gemm import Gemm
 from systolic.isa import Program
@@ -28,8 +29,8 @@ def estimate(
     Parameters
     ----------
     work : Gemm, Model or Program
-        Products and models take the array alone, in closed form. A program is timed on a machine with
-        memories, and its cycles are counted by cause.
+        Products take the array alone, in closed form, and so do models on a machine without memories. With
+        memories a model is compiled; a program is timed, and its cycles are counted by cause.
     machine : MachineConfig or ArrayConfig
     batch : int
         Size of the first axis where a model takes any.
@@ -61,6 +62,8 @@ def estimate(
         return time_program(work, machine).stats
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm, a Model or a Program, not {type(work).__name__}")
+    if machine.memory is not None:
+        return time_program(compile(work, machine=machine, batch=batch, shapes=shapes), machine).stats
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
     gemms = products(work, known)
     writers = {tensor: node for node in work.nodes for tensor in node.outputs}

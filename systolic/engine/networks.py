@@ -16,8 +16,10 @@ from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
 from systolic.engine.products import ProgressArgument, execute, probes_for
+from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
+from systolic.isa import Program
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
 from systolic.layers.base import UnknownShape
 from systolic.lowered import Lowered
@@ -39,7 +41,7 @@ Observer = Callable[[Node, list[np.ndarray], Any], None]
 
 @printable_errors
 def run(
-    model: Model,
+    model: Model | Program,
     x: np.ndarray | Mapping[str, np.ndarray],
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
@@ -54,7 +56,10 @@ def run(
 
     Parameters
     ----------
-    model : Model
+    model : Model or Program
+        A model is compiled for a machine with memories, see :func:`compile`, and runs as a program; the last
+        few programs are kept. With a trace, a probe or `observe` it runs layer by layer on the
+        machine's array alone, where operands are always on time.
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
@@ -70,7 +75,7 @@ def run(
     -------
     Run
         ``.outputs`` by name, ``.stats`` in total, ``.layers`` one by one. Every product starts on an
-        idle array.
+        idle array, unless a program runs: ``.timeline`` has its times, ``.program`` its instructions.
 
     Raises
     ------
@@ -92,7 +97,7 @@ def run(
     >>> run.outputs["logits"].argmax(), example.labels[0]
     (np.int64(7), np.uint8(7))
     """
-    if not isinstance(model, Model):
+    if not isinstance(model, Model | Program):
         raise TypeError(
             f"model must be a Model, not {type(model).__name__}; "
             "load_onnx and Model.load read one from a file"
@@ -103,12 +108,19 @@ def run(
         )
     machine = as_machine_config(machine)
     probes = probes_for(trace, probe, mode)
-    probed = _probed_layers(model, probes)
     workers = thread_count(threads)
+    if isinstance(model, Program):
+        if probes or observe is not None:
+            raise ValueError("a program has no layers to trace, probe or observe; run its Model")
+        return _run_program(model, x, machine, mode, workers, progress)
+    probed = _probed_layers(model, probes)
     tensors = _inputs(model, x)
     known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
+    if machine.memory is not None and not probes and observe is None:
+        program = compiled(model, {name: value.shape for name, value in tensors.items()}, machine)
+        return _run_program(program, tensors, machine, mode, workers, progress, (model, known))
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0
@@ -171,6 +183,17 @@ def run(
                     del tensors[tensor]
     outputs = {name: tensors[name] for name in model.outputs}
     return Run(outputs, tuple(rows), machine, mode, trace_among(probes))
+
+
+def _run_program(
+    program: Program, x: Any, machine: MachineConfig, mode: str, workers: int, progress: ProgressArgument,
+    model: tuple[Model, Mapping[str, Tensor]] | None = None,
+) -> Run:  # fmt: skip
+    def layer_on_host(layer: Layer, read: list[np.ndarray]) -> Output:
+        return run_layer(layer, read, machine.array, "wavefront", workers)[0]
+
+    with shown(progress, "cycles") as report:
+        return run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
 
 
 def _named_error(error: Exception, node: Node) -> Exception | None:

@@ -13,6 +13,8 @@ from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import MachineConfig
 from systolic.gemm import Gemm, products_text
+from systolic.isa import Program
+from systolic.machine import Timeline
 from systolic.stats import Stats
 from systolic.trace import Trace
 
@@ -48,6 +50,16 @@ class LayerRun:
         The part of `wall_seconds` that emulates the array; the rest is work on the host.
     products : int
         How many products ran on the array.
+    array_cycles : int or None
+        What the products take on an ideal machine; None of a machine without memories, where `stats` says
+        it, and of a program whose model is not known.
+    limit : str
+        What limits the layer on a machine with memories, such as "weight memory"; "-" if it costs no cycles.
+
+    Notes
+    -----
+    On a machine with memories layers overlap: `stats` has the cycles by which a layer completes later than
+    all before it, and `wall_seconds` is 0, since nothing tells whose work it was.
 
     Examples
     --------
@@ -71,6 +83,8 @@ class LayerRun:
     written_bytes: int = 0
     array_wall_seconds: float = field(default=0.0, compare=False)
     products: int = 0
+    array_cycles: int | None = None
+    limit: str = ""
 
     @property
     def host_wall_seconds(self) -> float:
@@ -89,6 +103,7 @@ class LayerRun:
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
             **values_of(self, *_SUMMED[:-1]),
+            **({"array_cycles": self.array_cycles, "limit": self.limit} if self.limit else {}),
         }
 
 
@@ -106,6 +121,8 @@ class Run:
     mode : str
     trace : Trace or None
         What was recorded.
+    timeline : Timeline or None
+        On a machine with memories: when each instruction of the program ran.
 
     Examples
     --------
@@ -120,6 +137,12 @@ class Run:
     machine: MachineConfig
     mode: str
     trace: Trace | None = None
+    timeline: Timeline | None = None
+
+    @property
+    def program(self) -> Program | None:
+        """The program that ran, on a machine with memories."""
+        return None if self.timeline is None else self.timeline.program
 
     @property
     def stats(self) -> Stats:

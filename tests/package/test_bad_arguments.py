@@ -63,6 +63,10 @@ ARRAY, Q = ArrayConfig(2, 2), QuantParams(0.5)
 DENSE = Dense(X, x=Q, w=Q, y=Q)
 SPEC = {"x": ((None, 2), "int8")}
 MODEL = Model([DENSE], inputs=SPEC)
+MEMORY = MemoryConfig(
+    weight_bytes=64, weight_bytes_per_second=9, unified_buffer_rows=8, host_rows=8, host_bytes_per_second=9
+)
+WHOLE = MachineConfig(ARRAY, memory=MEMORY)
 FLOAT = Model([systolic.layers.FloatMatMul(np.ones((2, 2), np.float32))], inputs={"x": ((None, 2), "float32")})
 STATE = SystolicArray(ARRAY).state()
 SIZES = dict(m=1, k=2, n=3, rows=2, cols=2, groups=1, double_buffered=True, accumulator_rows=4)
@@ -100,6 +104,11 @@ CALLS: dict[str, Call] = {
     ),
     "verify of cases": (systolic.verify, dict(cases=1, seed=0, mode="wavefront")),
     "estimate": (systolic.estimate, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)})),
+    "compile": (
+        systolic.compile, dict(model=MODEL, machine=WHOLE, batch=1, mapping="taps", shapes={"x": (1, 2)}, reuse=4)
+    ),
+    "run of a program": (systolic.run, dict(model=systolic.compile(MODEL, machine=WHOLE), x=X[:1], machine=WHOLE)),
+    "Program": (systolic.Program, dict(instructions="halt", functions=(), weights=None, symbols=None)),
     "estimate of a shape": (lambda x: systolic.estimate(MODEL, shapes={"x": x}), dict(x=(1, 2))),
     "summary": (systolic.summary, dict(model=MODEL, machine=ARRAY, batch=1, shapes=None)),
     "estimate_cycles": (systolic.estimate_cycles, SIZES),

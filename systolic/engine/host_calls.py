@@ -1,0 +1,157 @@
+"""What the host computes for a program: the functions of kind "host" as callables on rows of bytes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from systolic.isa import Function, HostTensor, Program
+from systolic.layers import ArrayLayer, Layer
+from systolic.layers.base import Shape
+from systolic.lowered import Patches
+from systolic.machine import operands
+from systolic.machine.epilogue import apply_epilogue
+from systolic.model.archive import decode_layer
+
+Rows = list[np.ndarray]
+"""Rows of host memory, uint8 (rows, row_bytes), of each range that a HostCall reads or writes."""
+
+RunLayer = Callable[[Layer, list[np.ndarray]], Any]
+"""Returns a layer's output, or a tuple of them."""
+
+
+def host_calls(program: Program, row_bytes: int, run: RunLayer) -> dict[int, HostCallable]:
+    """Return what to call for each function of a program that the host computes.
+
+    Parameters
+    ----------
+    program : Program
+        As :func:`systolic.compile` makes them.
+    row_bytes : int
+        Of the machine's memories.
+    run : callable
+        Runs a layer.
+    """
+    return {
+        number: HostCallable(function, row_bytes, run)
+        for number, function in enumerate(program.functions)
+        if function.kind == "host"
+    }
+
+
+class HostCallable:
+    """One function of kind "host".
+
+    Its attributes are `call`, and `inputs` and `outputs`: each a :class:`~systolic.isa.HostTensor` as a dict,
+    ``{"array": name}``, ``{"zeros": shape, "dtype": name}`` or ``{"words": dtype, ...}``; None for an output
+    that nothing reads. Tensors without elements have no rows.
+
+    ========== ====================================================================
+    call       computes
+    ========== ====================================================================
+    layer      `layer` of its inputs
+    epilogue   the epilogue of `layer` of its inputs but the first, on the first: int32 sums
+    patches    the rows of patches of an image, by `window` or as `layer` lowers it
+    copy       its input, which lies elsewhere or in another form
+    ========== ====================================================================
+    """
+
+    def __init__(self, function: Function, row_bytes: int, run: RunLayer) -> None:
+        self.function, self.row_bytes, self.run = function, row_bytes, run
+        attributes = function.attributes
+        calls: dict[str, Callable[[list[np.ndarray]], Sequence[Any]]] = {
+            "layer": self._layer, "epilogue": self._epilogue, "patches": self._patches,
+            "copy": lambda given: given,
+        }  # fmt: skip
+        if attributes.get("call") not in calls:
+            raise ValueError(
+                f"the function {function.name!r} of kind 'host' must have a call, {', '.join(calls)}, not "
+                f"{attributes.get('call')!r}; pass calls= to machine.run_program for functions of your own"
+            )
+        self.call = calls[attributes["call"]]
+        self.inputs, self.outputs = attributes["inputs"], attributes["outputs"]
+
+    @cached_property
+    def layer(self) -> Layer:
+        """The layer that the function describes."""
+        arrays = self.function.arrays
+        count = sum(name.startswith("layer") for name in arrays)
+        held = [arrays[f"layer{number}"] for number in range(count)]
+        return decode_layer(self.function.attributes["layer"], held)
+
+    def with_run(self, run: RunLayer) -> HostCallable:
+        """Return the same with another way to run layers."""
+        other = copy.copy(self)
+        other.__dict__.update(run=run)
+        return other
+
+    def __call__(self, reads: Rows) -> Rows:
+        """Return the rows to write."""
+        rows = iter(reads)
+        given = [self._input(source, rows) for source in self.inputs]
+        results = self.call(given)
+        written = []
+        for target, result in zip(self.outputs, results, strict=True):
+            if target is None or not math.prod(target["shape"]):
+                continue
+            written.append(HostTensor.from_dict(target).pack(result, self.row_bytes))
+        return written
+
+    def _input(self, source: Mapping[str, Any], rows: Any) -> np.ndarray:
+        if "array" in source:
+            return self.function.arrays[source["array"]]
+        if "zeros" in source:
+            return np.zeros(source["zeros"], source["dtype"])
+        if "words" in source:
+            return unpack_words(source, next(rows))
+        tensor = HostTensor.from_dict(dict(source))
+        if not math.prod(tensor.shape):
+            return np.zeros(tensor.shape, tensor.dtype)
+        return tensor.unpack(next(rows))
+
+    def _layer(self, given: list[np.ndarray]) -> Sequence[Any]:
+        results = self.run(self.layer, given)
+        return (results,) if self.layer.outputs == 1 else tuple(results)
+
+    def _epilogue(self, given: list[np.ndarray]) -> Sequence[Any]:
+        acc, *inputs = given
+        assert isinstance(self.layer, ArrayLayer)
+        return (apply_epilogue(self.layer.lower(*inputs), acc),)
+
+    def _patches(self, given: list[np.ndarray]) -> Sequence[Any]:
+        window = self.function.attributes.get("window")
+        if window is None:
+            assert isinstance(self.layer, ArrayLayer)
+            x = self.layer.lower(*given).x
+            assert isinstance(x, Patches)
+        else:
+            images = np.moveaxis(given[0], -1, 1) if window["channels_last"] else given[0]
+            if images.ndim == 3:
+                images = images[:, :, np.newaxis]
+            pairs: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in window.items()}
+            x = Patches(images, **pairs)
+        k = x.images.shape[1] // x.groups * math.prod(x.kernel)
+        m = x.images.shape[0] * math.prod(x.out)
+        shape: Shape = tuple(self.outputs[0]["shape"])
+        parts = [operands.rows(x, group, 0, m, 0, k) for group in range(x.groups)]
+        return (np.concatenate(parts, axis=1).reshape(shape),)
+
+
+def unpack_words(source: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
+    """Return results of 4 bytes from rows of memory: blocks of columns, each row over some rows of memory."""
+    shape, axis, width, parts = source["shape"], source["axis"], source["width"], source["parts"]
+    channels = shape[axis]
+    others = [size for place, size in enumerate(shape) if place != axis % len(shape)]
+    dtype = np.dtype(source["words"]).newbyteorder("<")
+    blocks = -(-channels // width)
+    whole = np.ascontiguousarray(rows).reshape(blocks, math.prod(others), parts * rows.shape[1])
+    values = np.ascontiguousarray(whole[:, :, : width * dtype.itemsize]).view(dtype)
+    joined = values.swapaxes(0, 1).reshape(*others, blocks * width)[..., :channels]
+    return np.ascontiguousarray(np.moveaxis(joined, -1, axis), source["words"])
+
+

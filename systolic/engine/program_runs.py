@@ -1,0 +1,181 @@
+"""Programs on a machine with memories: compiled models, run and counted."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from systolic import _check
+from systolic.compiler import compile
+from systolic.config import MachineConfig
+from systolic.engine.host_calls import HostCallable, RunLayer, host_calls
+from systolic.engine.results import LayerRun, Run
+from systolic.gemm import Progress
+from systolic.isa import Program
+from systolic.layers.base import Shape
+from systolic.machine import run_program
+from systolic.machine.layer_times import LayerTime
+from systolic.machine.timeline import row_bytes
+from systolic.model import Model
+from systolic.model.inference import Tensor, products_of
+from systolic.model.node import parameters
+from systolic.stats import Stats
+from systolic.tiling import estimate_gemm
+
+_KEPT = 4
+"""Compiled models that are kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Compiled:
+    """A program and what it was compiled from; of another model or other parts of it, it is not taken."""
+
+    model: weakref.ref[Model]
+    parts: tuple[Any, ...]
+    program: Program
+
+    def made_of(self, parts: tuple[Any, ...]) -> bool:
+        """Whether a model still has these very parts."""
+        return len(self.parts) == len(parts) and all(map(operator.is_, self.parts, parts))
+
+
+_compiled: OrderedDict[tuple[int, tuple[tuple[str, Shape], ...], MachineConfig], _Compiled] = OrderedDict()
+_lock = threading.Lock()
+
+
+def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) -> Program:
+    """Return a model's program for inputs of these shapes; the last few are kept."""
+    key = id(model), tuple(sorted(shapes.items())), machine
+    parts = (model.nodes, model.outputs, *model.constants.values(), *model.inputs.values())
+    with _lock:
+        found = _compiled.get(key)
+        if found is not None and found.model() is model and found.made_of(parts):
+            _compiled.move_to_end(key)
+            return found.program
+    program = compile(model, machine=machine, shapes=shapes)
+    with _lock:
+        _compiled[key] = _Compiled(weakref.ref(model), parts, program)
+        while len(_compiled) > _KEPT:
+            _compiled.popitem(last=False)
+    return program
+
+
+def run_compiled(
+    program: Program,
+    inputs: Any,
+    machine: MachineConfig,
+    mode: str,
+    workers: int,
+    report: Progress | None,
+    run: RunLayer,
+    model: tuple[Model, Mapping[str, Tensor]] | None = None,
+) -> Run:
+    """Run a program, and return what each of its layers cost.
+
+    Parameters
+    ----------
+    program : Program
+    inputs : ndarray or mapping of str to ndarray
+    machine : MachineConfig
+    mode : {"cycle", "wavefront"}
+    workers : int
+        Threads.
+    report : callable, optional
+    run : callable
+        Runs a layer on the host.
+    model : (Model, mapping), optional
+        That the program was compiled from, with shape and type of each tensor.
+    """
+    _check.choice(mode, "mode", ("cycle", "wavefront"))
+    if machine.memory is None:
+        raise ValueError(
+            "a program needs a machine with memories: MachineConfig(..., memory=MemoryConfig(...))"
+        )
+    if not isinstance(inputs, Mapping):
+        names = ", ".join(map(repr, program.inputs))
+        if len(program.inputs) != 1:
+            raise ValueError(
+                f"the program has {len(program.inputs)} inputs ({names}); pass a mapping from names to arrays"
+            )
+        inputs = {next(iter(program.inputs)): inputs}
+    calls = _calls(program, row_bytes(machine, machine.memory), run)
+    done = run_program(
+        program, machine, inputs, mode=mode, threads=workers, report=report, calls=calls
+    )  # fmt: skip
+    layers = done.timeline.layers() if len(program) else ()
+    rows = _rows(program, layers) if model is None else _rows_of(layers, machine, *model)
+    return Run(done.outputs, rows, machine, mode, None, done.timeline)
+
+
+_hosted: OrderedDict[int, tuple[weakref.ref[Program], int, dict[int, HostCallable]]] = OrderedDict()
+
+
+def _calls(program: Program, size: int, run: RunLayer) -> Mapping[int, HostCallable]:
+    """Return a program's host functions, whose layers are decoded once."""
+    with _lock:
+        found = _hosted.get(id(program))
+    if found is None or found[0]() is not program or found[1] != size:
+        found = weakref.ref(program), size, host_calls(program, size, run)
+        with _lock:
+            _hosted[id(program)] = found
+            while len(_hosted) > _KEPT:
+                _hosted.popitem(last=False)
+    return {number: call.with_run(run) for number, call in found[2].items()}
+
+
+def _rows(program: Program, layers: Sequence[LayerTime]) -> tuple[LayerRun, ...]:
+    """Return a row for each section."""
+    return tuple(
+        LayerRun(layer.name, layer.kind, (), "", None, layer.stats, 0.0, limit=layer.limit)
+        for layer in layers
+    )
+
+
+def _rows_of(
+    layers: Sequence[LayerTime], machine: MachineConfig, model: Model, known: Mapping[str, Tensor]
+) -> tuple[LayerRun, ...]:
+    """Return a row for each node, and one for each other section: what was spilled."""
+    sections: dict[tuple[str, str], list[LayerTime]] = {}
+    for layer in layers:
+        sections.setdefault((layer.name, layer.kind), []).append(layer)
+    rows = []
+    for node in model.nodes:
+        own = sections.pop((node.name, node.layer.kind), [])
+        gemms = products_of(node, known) or ()
+        shape, dtype = known[node.output]
+        assert shape is not None
+        rows.append(
+            LayerRun(
+                node.name, node.layer.kind, shape, dtype, gemms[0] if gemms else None, _total(own), 0.0,
+                *parameters(node, model.constants),
+                sum(_bytes(known[name]) for name in {*node.inputs} - model.constants.keys()),
+                sum(_bytes(known[name]) for name in filter(None, node.outputs)),
+                products=len(gemms),
+                array_cycles=sum(estimate_gemm(gemm, machine.array).cycles for gemm in gemms),
+                limit=_limit(own),
+            )
+        )  # fmt: skip
+    for (name, kind), own in sections.items():
+        rows.append(LayerRun(name, kind, (), "", None, _total(own), 0.0, limit=_limit(own)))
+    return tuple(rows)
+
+
+def _total(layers: Sequence[LayerTime]) -> Stats:
+    return sum((layer.stats for layer in layers), Stats())
+
+
+def _limit(layers: Sequence[LayerTime]) -> str:
+    """Return what limits a layer's sections together."""
+    return LayerTime("", "", 0, 0, _total(layers)).limit
+
+
+def _bytes(tensor: Tensor) -> int:
+    shape, dtype = tensor
+    return 0 if shape is None else int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
