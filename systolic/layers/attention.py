@@ -12,7 +12,7 @@ from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32
-from systolic.layers.host.attention import ATTRIBUTES, Sizes, attend, attention_sizes, output_shapes
+from systolic.layers.host.transformer import ATTRIBUTES, Sizes, attend, attention_sizes, output_shapes
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, lower_matmul
 

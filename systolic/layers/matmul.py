@@ -12,7 +12,7 @@ from systolic import _check, _hints
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
 from systolic.layers.base import ArrayLayer, Shape
-from systolic.layers.host.dynamic import DynamicQuantize
+from systolic.layers.host.quantize import DynamicQuantize
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, Lowered, lower_matmul, matmul_gemm
 

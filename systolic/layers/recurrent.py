@@ -13,8 +13,8 @@ from systolic import _check
 from systolic.gemm import Gemm
 from systolic.layers import parameters, zero_points
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32, one_of
-from systolic.layers.host._rational import logistic, tanh
-from systolic.layers.host.dynamic import range_parameters
+from systolic.layers.host._functions import logistic, tanh
+from systolic.layers.host.quantize import range_parameters
 from systolic.layers.record import MICROSOFT, OperatorRecord
 from systolic.lowered import Epilogue, Lowered, lower_matmul
 from systolic.quant import quantize_linear

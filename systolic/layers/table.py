@@ -7,13 +7,11 @@ from systolic.layers.base import Layer
 from systolic.layers.host import (
     arithmetic,
     convolve,
-    dynamic,
     normalize,
     pieces,
     pool,
     qlinear,
     qlinear_pool,
-    qlinear_softmax,
     qlinear_table,
     quantize,
     resample,
@@ -21,14 +19,13 @@ from systolic.layers.host import (
     shaping,
     transformer,
 )
-from systolic.layers.host import attention as host_attention
 from systolic.layers.host import matmul as host_matmul
 from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
-    conv, qlinear_conv, matmul, qlinear_matmul, host_matmul, recurrent, attention, host_attention,
-    arithmetic, convolve, dynamic, normalize, pieces, pool, qlinear, qlinear_pool, qlinear_softmax,
-    qlinear_table, quantize, resample, reshape, shaping, transformer,
+    conv, qlinear_conv, matmul, qlinear_matmul, host_matmul, recurrent, attention, arithmetic, convolve,
+    normalize, pieces, pool, qlinear, qlinear_pool, qlinear_table, quantize, resample, reshape, shaping,
+    transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

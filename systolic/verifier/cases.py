@@ -373,8 +373,9 @@ def _inputs(draw: Draw, layer: Any, record: OperatorRecord) -> list[np.ndarray]:
     return found
 
 
-# Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone.
-_HOST = tuple(record for record in OPERATORS.values() if record.layer and record.runs_on == "host")
+# Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone. Sorted,
+# so that where an operator's file stands does not change what a case's number draws.
+_HOST = [record for _, record in sorted(OPERATORS.items()) if record.layer and record.runs_on == "host"]
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "QLinearMatMul": _dense,

@@ -346,8 +346,8 @@ def test_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(y: np.ndarray) -> np.ndarray:
         raise IndexError("out of luck")
 
-    spoil(monkeypatch, Relu, "apply", fail)
     numbers = [n for n in range(3, 200, 4) if isinstance(cases.draw_layer(Draw(0, n))[0], Relu)]
+    spoil(monkeypatch, Relu, "apply", fail)
     report = verify(cases=numbers)
     assert len(report.mismatches) == len(numbers) and stages(report) == {"error"}
     assert "IndexError: out of luck" in str(report.mismatches[0])

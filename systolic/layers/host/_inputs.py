@@ -1,13 +1,15 @@
-"""Checks of host layers' inputs, with one message style."""
+"""What host layers share: checks of inputs with one message style, and lists given as a field or tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from systolic import _check
-from systolic.layers.base import Layer, Shape, expect_dtype
+from systolic.layers.base import HostLayer, Layer, Shape, expect_dtype
+from systolic.layers.host._parts import copied
 
 
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
@@ -68,3 +70,34 @@ def one_type(layer: Layer, dtypes: Sequence[str], known: Sequence[str]) -> str:
 def lowest(dtype: np.dtype) -> float | int:
     """Return the smallest number of a type, minus infinity of floats: the maximum of no numbers."""
     return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
+class Listed(HostLayer):
+    """A layer that shapes by a list of integers: a field, or the second input if that is None."""
+
+    inputs: ClassVar[None] = None
+    lists: ClassVar[tuple[str, ...]] = ("", "axes")
+
+    _field: ClassVar[str] = "axes"
+
+    _none_read: ClassVar[tuple[int, ...] | None] = ()
+    """The list that an empty one means, if it is read."""
+
+    @property
+    def some(self) -> tuple[int, int]:  # type: ignore[override]
+        """The least and the largest number of inputs."""
+        return 1, 2 if getattr(self, self._field) is None else 1
+
+    def _list(self, *read: Sequence[int]) -> Sequence[int] | None:
+        """Return the list that the layer has or reads."""
+        return (read[0] or self._none_read) if read else getattr(self, self._field)
+
+    def _shape(self, shape: Shape, *read: Sequence[int]) -> Shape:
+        return self._sized(shape, self._list(*read))
+
+    def _kernel(self, shape: Shape, x: np.ndarray, *read: Sequence[int]) -> np.ndarray:
+        return copied(x).reshape(shape)
+
+    def _sized(self, shape: Shape, given: Sequence[int] | None) -> Shape:
+        """Return the output's sizes."""
+        raise TypeError(f"{type(self).__name__} does not define _sized")

@@ -11,7 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
-from systolic.layers.host import _special
+from systolic.layers.host import _functions
 from systolic.layers.host._inputs import broadcast, same_type, spreads
 from systolic.layers.host._parts import copied, elementwise
 from systolic.layers.host.reshape import Identity
@@ -26,7 +26,7 @@ Function = Callable[..., np.ndarray]
 
 
 def _double(function: Function) -> Function:
-    return lambda x: _special.in_double(function, x)
+    return lambda x: _functions.in_double(function, x)
 
 
 class _Row(NamedTuple):
@@ -41,17 +41,17 @@ class _Row(NamedTuple):
 _UNARY = {
     "Abs": _Row(np.abs, NUMBERS, "Absolute value."),
     "Ceil": _Row(np.ceil, FLOATS, "Round up."),
-    "Erf": _Row(_double(_special.erf), FLOATS, "Error function.", 9),
+    "Erf": _Row(_double(_functions.erf), FLOATS, "Error function.", 9),
     "Exp": _Row(_double(np.exp), FLOATS, "Exponential."),
     "Floor": _Row(np.floor, FLOATS, "Round down."),
-    "Gelu": _Row(_double(_special.gelu), FLOATS, "x times the normal distribution function of x.", 20),
-    "GeluTanh": _Row(_double(_special.gelu_tanh), FLOATS, "Gelu, approximated by tanh.", 20),
+    "Gelu": _Row(_double(_functions.gelu), FLOATS, "x times the normal distribution function of x.", 20),
+    "GeluTanh": _Row(_double(_functions.gelu_tanh), FLOATS, "Gelu, approximated by tanh.", 20),
     "Log": _Row(_double(np.log), FLOATS, "Natural logarithm."),
     "Neg": _Row(np.negative, (*FLOATS, "int8", "int16", "int32", "int64"), "Negative."),
     "Not": _Row(np.logical_not, ("bool",), "Logical not."),
     "Reciprocal": _Row(np.reciprocal, FLOATS, "1 / x."),
     "Round": _Row(np.rint, FLOATS, "Round to integers, halves to even ones.", 11),
-    "Sigmoid": _Row(_double(_special.sigmoid), FLOATS, "1 / (1 + exp(-x))."),
+    "Sigmoid": _Row(_double(_functions.sigmoid), FLOATS, "1 / (1 + exp(-x))."),
     "Sqrt": _Row(np.sqrt, FLOATS, "Square root."),
     "Tanh": _Row(_double(np.tanh), FLOATS, "Hyperbolic tangent."),
 }

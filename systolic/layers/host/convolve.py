@@ -16,7 +16,7 @@ from systolic.layers import parameters
 from systolic.layers.base import HostLayer, Shape, one_of
 from systolic.layers.conv import WINDOW, Convolution, conv_rank, read_window
 from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, taps
-from systolic.layers.host import _special
+from systolic.layers.host import _functions
 from systolic.layers.host._inputs import one_type
 from systolic.layers.host.arithmetic import FLOATS
 from systolic.layers.host.delegated import FloatProduct, put_weights
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
     "HardSwish": (0, lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
     "LeakyRelu": (1, lambda x, alpha: np.where(x >= 0, x, alpha * x)),
     "Relu": (0, lambda x: np.maximum(x, 0)),
-    "Sigmoid": (0, _special.sigmoid),
+    "Sigmoid": (0, _functions.sigmoid),
     "Tanh": (0, np.tanh),
 }
 """How many parameters an activation of ONNX Runtime's FusedConv has, and its function of float64."""

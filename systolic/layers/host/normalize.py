@@ -11,8 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
-from systolic.layers.host._inputs import lowest, normal_axes, normal_axis
-from systolic.layers.host._kinds import Listed
+from systolic.layers.host._inputs import Listed, lowest, normal_axes, normal_axis
 from systolic.layers.host._parts import by_parts, elementwise, parts
 from systolic.layers.host.arithmetic import FLOATS, NUMBERS
 from systolic.layers.host.reshape import Identity

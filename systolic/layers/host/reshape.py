@@ -11,7 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, integers
-from systolic.layers.host._kinds import Listed
+from systolic.layers.host._inputs import Listed
 from systolic.layers.host._parts import copied
 from systolic.layers.record import OperatorRecord
 

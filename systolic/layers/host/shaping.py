@@ -11,8 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, integers
-from systolic.layers.host._inputs import normal_axes
-from systolic.layers.host._kinds import Listed
+from systolic.layers.host._inputs import Listed, normal_axes
 from systolic.layers.host._parts import copied
 from systolic.layers.host.arithmetic import ANY
 from systolic.layers.record import REQUIRED, OperatorRecord

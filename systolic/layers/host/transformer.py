@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from systolic import _check
 from systolic.layers.base import Shape
-from systolic.layers.host import _special
+from systolic.layers.host import _functions
 from systolic.layers.host._parts import elementwise
 from systolic.layers.host.normalize import LayerNormalization
 from systolic.layers.host.op import define
-from systolic.layers.record import MICROSOFT
+from systolic.layers.record import MICROSOFT, REQUIRED
 
 
 def _bias_shape(x: Shape, bias: Shape) -> Shape:
@@ -25,7 +25,7 @@ def _bias_shape(x: Shape, bias: Shape) -> Shape:
 
 
 def _bias_gelu(x: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return elementwise(lambda part: _special.in_double(_special.gelu, part), x.dtype, x + bias)
+    return elementwise(lambda part: _functions.in_double(_functions.gelu, part), x.dtype, x + bias)
 
 
 def _skip_shape(x: Shape, skip: Shape, *rows: Shape | None, epsilon: float) -> tuple[Shape, ...]:
@@ -134,7 +134,204 @@ def _embed(
     return LayerNormalization(epsilon=epsilon).apply(total, gamma, beta)[0], seen, total
 
 
+# Attention
+
+ATTRIBUTES: dict[str, Any] = {
+    "num_heads": REQUIRED, "unidirectional": 0, "mask_filter_value": -10000.0, "scale": 0.0, "do_rotary": 0,
+    "past_present_share_buffer": 0,
+}  # fmt: skip
+"""What the two operators have in common."""
+
+_LOWEST = np.finfo(np.float32).min
+
+
+class Sizes(NamedTuple):
+    """Of an attention: `query` and `value` are sums over the heads, `past` the length of the past state."""
+
+    batch: int
+    length: int
+    query: int
+    value: int
+    past: int
+
+
+def attention_sizes(
+    kind: str,
+    x: Shape,
+    w: Shape,
+    bias: Shape | None,
+    mask: Shape | None,
+    past: Shape | None,
+    *,
+    num_heads: int,
+    qkv_hidden_sizes: Sequence[int] = (),
+    unidirectional: int = 0,
+    do_rotary: int = 0,
+    past_present_share_buffer: int = 0,
+    **others: Any,
+) -> Sizes:
+    """Return the sizes that follow from the shapes; ValueError if they or the attributes do not fit."""
+    if do_rotary or past_present_share_buffer:
+        name = "do_rotary" if do_rotary else "past_present_share_buffer"
+        raise ValueError(f"{kind}: {name} is not supported, as on ONNX Runtime's CPU provider")
+    if num_heads < 1:
+        raise ValueError(f"{kind}: num_heads must be at least 1, not {num_heads}")
+    if len(x) != 3 or len(w) != 2 or w[0] != x[2]:
+        raise ValueError(
+            f"{kind}: x must be (batch, length, k) and the weights (k, n), "
+            f"not {_check.shape(x)} and {_check.shape(w)}"
+        )
+    if bias is not None and bias != w[1:]:
+        raise ValueError(f"{kind}: the bias must be {_check.shape(w[1:])}, not {_check.shape(bias)}")
+    sizes = tuple(qkv_hidden_sizes) or (w[1] // 3,) * 3
+    if len(sizes) != 3 or sum(sizes) != w[1] or sizes[0] != sizes[1] or any(n % num_heads for n in sizes):
+        raise ValueError(
+            f"{kind}: {w[1]} columns of weights are no query, key and value of {num_heads} heads, {sizes}"
+        )
+    batch, length = x[:2]
+    before = 0
+    if past is not None:
+        head = sizes[0] // num_heads
+        if len(past) != 5 or past[:3] != (2, batch, num_heads) or past[4] != head or sizes[0] != sizes[2]:
+            raise ValueError(
+                f"{kind}: past must be (2, {batch}, {num_heads}, length, {head}), not {_check.shape(past)}"
+            )
+        before = past[3]
+    total = before + length
+    masks = ((batch,), (2 * batch,), (batch, total), (batch, 1), (1, 1), (batch, length, total))
+    if mask is not None and mask not in masks:
+        wanted = " or ".join(map(_check.shape, dict.fromkeys(masks)))
+        raise ValueError(f"{kind}: mask_index must be {wanted}, not {_check.shape(mask)}")
+    return Sizes(batch, length, sizes[0], sizes[2], before)
+
+
+def attend(
+    qkv: np.ndarray,
+    sizes: Sizes,
+    mask: np.ndarray | None,
+    past: np.ndarray | None,
+    bias: np.ndarray | None,
+    *,
+    num_heads: int,
+    unidirectional: int,
+    mask_filter_value: float,
+    scale: float,
+    **others: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the output (batch, length, value) and the present state; rows of `qkv` are query, key and value.
+
+    Scores with the bias are rounded to float32, and again with the mask, as in ONNX Runtime: of a row that is
+    masked as a whole this leaves few digits. All else is float64.
+    """
+    q, k, v = (
+        part.reshape(sizes.batch, sizes.length, num_heads, part.shape[-1] // num_heads).swapaxes(1, 2)
+        for part in np.split(qkv, (sizes.query, 2 * sizes.query), axis=-1)
+    )
+    if past is not None:
+        k, v = (np.concatenate([old, new], axis=2) for old, new in zip(past, (k, v), strict=True))
+    factor = np.float32(scale) or np.float32(1) / np.sqrt(np.float32(q.shape[-1]))
+    scores = np.matmul(q.astype(np.float64), k.swapaxes(-1, -2).astype(np.float64)) * factor
+    if bias is not None:
+        scores += bias
+    added = _added(sizes, mask, unidirectional, np.float32(mask_filter_value))
+    if added is not None:
+        scores = scores.astype(np.float32) + added
+    scores = scores.astype(np.float32).astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    weights = np.exp(scores)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    y = np.matmul(weights, v.astype(np.float64)).swapaxes(1, 2)
+    y = y.reshape(sizes.batch, sizes.length, sizes.value).astype(np.float32)
+    return y, np.stack([k, v]) if k.shape == v.shape else np.empty((2, *k.shape[:-1], 0), np.float32)
+
+
+def _added(
+    sizes: Sizes, mask: np.ndarray | None, unidirectional: int, filtered: np.float32
+) -> np.ndarray | None:
+    """Return what masks add to the scores, (batch, 1, length or 1, total); None if nothing."""
+    total = sizes.past + sizes.length
+    causal = bool(unidirectional) and sizes.length > 1
+    if mask is not None and mask.ndim == 2 and mask.shape != (sizes.batch, total):
+        mask = None  # (batch, 1) and (1, 1) mask nothing
+    if mask is None and not causal:
+        return None
+    places = np.arange(total)
+    if mask is None:
+        seen = np.ones((sizes.batch, 1, total), bool)
+    elif mask.ndim == 1:  # ends, then starts
+        ends, starts = np.split(mask, [sizes.batch])
+        seen = places < ends[:, np.newaxis]
+        if starts.size:
+            seen &= places >= starts[:, np.newaxis]
+        seen = seen[:, np.newaxis]
+    else:
+        seen = (mask > 0).reshape(sizes.batch, mask.shape[1] if mask.ndim == 3 else 1, total)
+    added = np.where(seen, np.float32(0), filtered)
+    if causal:
+        later = places > sizes.past + np.arange(sizes.length)[:, np.newaxis]
+        added = np.where(later, _LOWEST, added)
+    return added[:, np.newaxis]
+
+
+def _attention_sizes(
+    x: Any, w: Any, bias: Any, mask: Any, past: Any, added: Any, old: Any, **options: Any
+) -> Sizes:
+    sizes = attention_sizes("Attention", x, w, bias, mask, past, **options)
+    if added is not None:
+        heads, total = options["num_heads"], sizes.past + sizes.length
+        allowed = [(b, n, sizes.length, total) for b in (sizes.batch, 1) for n in (heads, 1)]
+        if past is not None or added not in allowed:
+            raise ValueError(
+                f"Attention: attention_bias must be {_check.shape(allowed[0])}, the first two may be 1, "
+                f"and without past, not {_check.shape(added)}"
+            )
+    return sizes
+
+
+def _attention_shape(*shapes: Any, num_heads: int, **options: Any) -> tuple[Shape, ...]:
+    sizes = _attention_sizes(*shapes, num_heads=num_heads, **options)
+    return output_shapes(sizes, num_heads)
+
+
+def output_shapes(sizes: Sizes, num_heads: int) -> tuple[Shape, ...]:
+    """Return the shapes of the output and of the present state: none if keys and values differ in size."""
+    head = sizes.query // num_heads if sizes.query == sizes.value else 0
+    state = (2, sizes.batch, num_heads, sizes.past + sizes.length, head)
+    return (sizes.batch, sizes.length, sizes.value), state
+
+
+def _attention_dtype(*dtypes: Any, **options: Any) -> tuple[str, str]:
+    for place, dtype in enumerate(dtypes):
+        wanted = "int32" if place in (3, 6) else "float32"
+        if dtype not in (None, wanted):
+            raise TypeError(f"Attention takes {wanted} as input {place}, not {dtype}")
+    return "float32", "float32"
+
+
+def _attention(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, mask: Any, past: Any, added: Any, old: Any,
+    **options: Any,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    shapes = [None if value is None else value.shape for value in (x, w, bias, mask, past, added, old)]
+    sizes = _attention_sizes(*shapes, **options)
+    qkv = np.matmul(x.astype(np.float64), w.astype(np.float64))
+    if bias is not None:
+        qkv += bias
+    return attend(qkv.astype(np.float32), sizes, mask, past, added, **options)
+
+
 OPERATORS = (
+    define(
+        "Attention",
+        "Attention of heads over a sequence, with the products that make query, key and value.",
+        domain=MICROSOFT,
+        inputs=("x", "w", "bias?", "mask_index?", "past?", "attention_bias?", "past_sequence_length?"),
+        outputs=("y", "present?"),
+        attributes={**ATTRIBUTES, "qkv_hidden_sizes": (), "rotary_embedding_dim": 0},
+        kernel=_attention,
+        shape=_attention_shape,
+        dtype=_attention_dtype,
+    ),
     define(
         "BiasGelu",
         "Gelu of the sum of x and a bias along the last axis.",
