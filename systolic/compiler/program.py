@@ -30,6 +30,7 @@ def compile(
     mapping: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     reuse: bool | int = False,
+    weights: bool = True,
 ) -> Program:
     """Compile a model into a program of a machine with memories.
 
@@ -49,6 +50,8 @@ def compile(
     reuse : bool or int
         Choose a batch for each layer: as many images as let each weight tile see so many rows, by default as
         many as hide its load (US patent 9,842,293: about 1,350 on the TPU v1). False: the whole batch.
+    weights : bool
+        Whether the program holds the weights; one that is only timed needs none.
 
     Returns
     -------
@@ -86,6 +89,7 @@ def compile(
         )
     if mapping is not None:
         _check.choice(mapping, "mapping", MAPPINGS)
+    _check.flag(weights, "weights")
     array, size = machine.array, row_bytes(machine, memory)
     known = _static(model, model.input_shapes(batch, shapes=shapes))
     lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
@@ -113,11 +117,13 @@ def compile(
         )
     instructions, sections = emission.with_weight_reads(memory.fifo_tiles + 2)
 
+    image = emission.tiles() if weights else None
+
     def described(names: Sequence[str]) -> dict[str, HostTensor]:
         return {name: views[name].described(host[views[name].storage]) for name in names}
 
     return Program(
-        tuple(instructions), tuple(emission.functions), emission.tiles(), _symbols(steps, host, size),
+        tuple(instructions), tuple(emission.functions), image, _symbols(steps, host, size),
         inputs=described(tuple(model.inputs)), outputs=described(model.outputs), sections=tuple(sections),
     )  # fmt: skip
 

@@ -63,7 +63,8 @@ def estimate(
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm, a Model or a Program, not {type(work).__name__}")
     if machine.memory is not None:
-        return time_program(compile(work, machine=machine, batch=batch, shapes=shapes), machine).stats
+        program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
+        return time_program(program, machine).stats
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
     gemms = products(work, known)
     writers = {tensor: node for node in work.nodes for tensor in node.outputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.compiled import check, count, loaded, machine
 from support.random_models import random_model
-from support.strategies import codes, dtypes, examples, seeds
+from support.strategies import codes, dtypes, examples, raises, seeds
 from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, QuantParams
 from systolic.layers import Conv2d, Dense, MaxPool, QLinearAdd, QLinearConcat, QLinearSigmoid
@@ -208,3 +209,15 @@ def test_groups_skip_tiles_without_weights() -> None:
     program = check(model, {"x": codes(rng, (1, 16, 5, 5), "int8")}, machine(), mapping="taps")
     assert len(program.weights) == loaded(program) == 2 * 9
     assert program.sections[0].macs == 16 * 9 * 9 and program.sections[0].weight_bytes == 16 * 9
+
+
+def test_without_weights() -> None:
+    """What a program is timed by stays: instructions, functions, sections and where tensors lie."""
+    example = systolic.load_example()
+    whole = systolic.compile(example.model, machine=MACHINES["square"], batch=2)
+    bare = systolic.compile(example.model, machine=MACHINES["square"], batch=2, weights=False)
+    assert whole.weights is not None and bare.weights is None
+    assert replace(whole, weights=None) == bare
+    assert systolic.estimate(bare, machine=MACHINES["square"]) == systolic.estimate(whole, machine=MACHINES["square"])
+    with raises(TypeError, "weights must be True or False, not int 1"):
+        systolic.compile(example.model, machine=MACHINES["square"], weights=1)  # type: ignore[arg-type]
