@@ -127,7 +127,8 @@ def test_where_the_time_of_the_exercise_goes_adds_up() -> None:
     _, timeline = studies.exercise()
     assert timeline.cycles == steps[-1]
     assert rows[-1]["us"] == pytest.approx(steps[-1] / 700)
-    assert 651.0 < rows[-1]["us"] < 670
+    # All activations before the first product and all results behind the last: less than one after the other.
+    assert 651.0 + 17.4 < rows[-1]["us"] < 651.0 + 2 * 17.5
 
 
 @pytest.mark.slow
@@ -135,7 +136,7 @@ def test_what_if_by_hand() -> None:
     rows = {(row["machine"], row["time"]): row for row in studies.what_if(tpu()).to_dicts()}
     faster = rows["4x bandwidth", "program"]
     # A tile every 338 cycles instead of every 1350, of which 256 are its shift.
-    assert 3 < faster["MLP1"] < faster["MLP0"] < faster["LSTM0"] < 4 and faster["CNN0"] == pytest.approx(1, abs=0.01)
+    assert 2.5 < faster["MLP1"] < faster["MLP0"] < faster["LSTM0"] < 4 and faster["CNN0"] == pytest.approx(1, abs=0.01)
     assert faster["all"] == pytest.approx(
         (faster["MLP0"] * faster["MLP1"] * faster["LSTM0"] * faster["LSTM1"] * faster["CNN0"] * faster["CNN1"]) ** (1 / 6)
     )
