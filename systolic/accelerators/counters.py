@@ -135,9 +135,9 @@ def count(
     --------
     >>> from systolic.accelerators import stand_in
     >>> from systolic.accelerators.counters import count
-    >>> mlp = count(stand_in("MLP0"))
-    >>> round(mlp.scaled("weight_stall", 17.5), 1), round(mlp.row("weight_stall"), 1)
-    (54.3, 62.7)
+    >>> lstm = count(stand_in("LSTM1"))
+    >>> lstm.batch, round(lstm.useful_share_of_active, 3)
+    (96, 0.61)
     """
     machine = machine or tpu()
     assert machine.memory is not None
