@@ -120,6 +120,10 @@ class Timeline:
         >>> layer.name, layer.limit, layer.stats.macs
         ('dense', 'weight memory', 160000)
         """
+        return self._layers
+
+    @cached_property
+    def _layers(self) -> tuple[LayerTime, ...]:
         return layer_times(
             self.program, self.machine, self.complete, self.multiplies, self.shift_start, self.spans
         )

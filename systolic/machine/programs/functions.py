@@ -283,6 +283,12 @@ def _lanes(function: Function, inputs: int, row_bytes: int) -> Bytes:
         if len(to):
             parts.append((number, _as_slice(to), _as_slice(lane[to]), _Table(tables[number])))
 
+    if all(table.is_constant for *_, table in parts):  # such as a border's zero point
+        row = np.zeros(row_bytes, np.uint8)
+        for _, to, _, table in parts:
+            row[to] = table.codes[0]
+        return lambda given: np.broadcast_to(row, given[0].shape)
+
     def compute(given: Sequence[np.ndarray]) -> np.ndarray:
         out = np.zeros((len(given[0]), row_bytes), np.uint8)
         for number, to, taken, table in parts:
@@ -296,18 +302,18 @@ class _Table:
     """A table of codes; one that is constant or changes nothing is not looked up."""
 
     def __init__(self, table: np.ndarray) -> None:
-        self._table = table
-        self._is_constant = bool((table == table[0]).all())
+        self.codes = table
+        self.is_constant = bool((table == table[0]).all())
         self._is_identity = bool((table == np.arange(256)).all())
 
     def put(self, out: np.ndarray, to: Any, given: np.ndarray, taken: Any) -> None:
         """Put the codes of some lanes into others."""
-        if self._is_constant:
-            out[:, to] = self._table[0]
+        if self.is_constant:
+            out[:, to] = self.codes[0]
         elif self._is_identity:
             out[:, to] = given[:, taken]
         else:
-            out[:, to] = self._table.take(given[:, taken])
+            out[:, to] = self.codes.take(given[:, taken])
 
 
 def _as_slice(places: np.ndarray) -> Any:

@@ -32,11 +32,27 @@ _MOST_GATHERED = 1 << 23
 class Part(NamedTuple):
     """Rows of the unified buffer that meet some rows of a product's weights."""
 
-    rows: Place
-    columns: slice
-    """Bytes of each row of the buffer."""
+    shape: tuple[int, ...]
+    """An axis for each pair of their pattern, and one for their bytes."""
+    offset: int
+    strides: tuple[int, ...]
     at: slice
     """Rows of the weights."""
+
+    @classmethod
+    def of(cls, place: Place, columns: slice, at: int, row_bytes: int) -> Part:
+        """Return the part that some bytes of some rows are; its weights begin at a row."""
+        width = columns.stop - columns.start
+        return cls(
+            (*(count for count, _ in place.axes), width),
+            place.first * row_bytes + columns.start,
+            (*(stride * row_bytes for _, stride in place.axes), 1),
+            slice(at, at + width),
+        )
+
+    def view(self, ub: np.ndarray) -> np.ndarray:
+        """Return the bytes in the unified buffer."""
+        return np.ndarray(self.shape, np.uint8, ub, self.offset, self.strides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +106,11 @@ class Product:
 
     def _rows(self, ub: np.ndarray, memory: Workspace) -> np.ndarray:
         """Return what meets the weights, (count, k): a view of the buffer, or gathered."""
-        if len(self.parts) == 1 and self.parts[0].rows.is_matrix:
-            return self.parts[0].rows.view(ub, self.parts[0].columns)
+        if len(self.parts) == 1 and len(self.parts[0].shape) == 2:
+            return self.parts[0].view(ub)
         gathered = memory.empty("rows", (self.count, len(self.weights)), np.uint8)
-        for place, columns, at in self.parts:
-            view = place.view(ub, columns)
-            gathered[:, at].reshape(view.shape)[...] = view
+        for part in self.parts:
+            gathered[:, part.at].reshape(part.shape)[...] = part.view(ub)
         return gathered
 
 
@@ -116,7 +131,7 @@ class _Fusion:
     def __init__(self, steps: Steps) -> None:
         weights = steps.program.weights
         assert weights is not None or not any(isinstance(step, Multiply) for step in steps.steps)
-        self._image = weights
+        self._image, self._row_bytes = weights, steps.row_bytes
         self._tiles: list[int] = []
         self._extents: dict[int, tuple[slice, int]] = {}
         # Of each accumulator row: columns from here on hold zeros.
@@ -180,7 +195,7 @@ class _Fusion:
         for step in multiplies:
             rows, _ = self._extent(step)
             if rows.stop > rows.start:
-                parts.append(Part(step.rows, rows, slice(at, at + rows.stop - rows.start)))
+                parts.append(Part.of(step.rows, rows, at, self._row_bytes))
                 blocks.append(self._image[self._tiles[step.order], rows, :n])
                 at += rows.stop - rows.start
         weights = np.concatenate(blocks) if len(blocks) > 1 else (blocks or [self._image[0, :0, :0]])[0]
