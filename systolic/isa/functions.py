@@ -49,7 +49,9 @@ class Function:
     lanes      Vector    byte c of a row is ``tables[source[c], inputs[source[c]][lane[c]]]``: arrays `source`
                          (int16, lanes; -1 for 0), `lane` (int32, lanes), `tables` (uint8, inputs, 256)
     pair       Vector    ``table[256 * a + b]`` for each byte a of its first and b of its second input: array
-                         `table` (uint8, 65536)
+                         `table` (uint8, 65536). Attributes may say which operator has this table, so that it
+                         need not be looked up: `operator` ("add" or "mul", as QLinearAdd and QLinearMul),
+                         `dtype`, and of both inputs and the output `scales` and `zero_points`
     max_pool   Vector    the largest code of each window of images: attributes as :class:`Window`, `dtype`
     sum_pool   Vector    ``table[taps, sum - low * taps]`` of the `taps` codes of a window that lie inside the
                          image: array `table` (uint8, taps + 1, sums); attributes as :class:`Window`, `dtype`;

@@ -15,8 +15,9 @@ from support import programs as timed
 from support.programs import LIMITS, counts, firsts, patterns
 from support.strategies import codes, seeds
 from support.timelines import machine_of
-from systolic import MachineConfig, isa
+from systolic import MachineConfig, QuantParams, isa
 from systolic.isa import Function
+from systolic.layers import QLinearAdd, QLinearMul
 from systolic.machine import ProgramRun, run_program
 from systolic.reference import machine as reference_times
 from systolic.reference import program_data as reference
@@ -99,6 +100,22 @@ def epilogues(rng: np.random.Generator, cols: int, size: int) -> list[Function]:
     return found
 
 
+def quantized_pair(rng: np.random.Generator) -> Function:
+    """A quantized sum or product, as its table and by its name; a table that has another name, at times."""
+    operator, dtype = ("add", "mul")[rng.integers(2)], ("int8", "uint8")[rng.integers(2)]
+    low = -128 if dtype == "int8" else 0
+    scales = np.exp2(rng.uniform(-4, 2, 3)).astype(np.float32)
+    zeros = [int(zero) for zero in rng.integers(low, low + 256, 3)]
+    params = [QuantParams(float(scale), zero, dtype) for scale, zero in zip(scales, zeros, strict=True)]
+    layer = QLinearAdd(*params) if operator == "add" else QLinearMul(*params)
+    all_codes = np.arange(256, dtype=np.uint8).view(dtype)
+    table = layer.apply(np.repeat(all_codes, 256), np.tile(all_codes, 256)).view(np.uint8)
+    if not rng.integers(4):
+        operator = {"add": "mul", "mul": "add"}[operator]
+    attributes = {"operator": operator, "dtype": dtype, "scales": scales.tolist(), "zero_points": zeros}
+    return Function(operator, kind="pair", arrays={"table": table}, attributes=attributes)
+
+
 def lanes(rng: np.random.Generator, inputs: int, size: int) -> Function:
     """Bytes from any lane of any input, or none, through tables."""
     arrays = {
@@ -143,6 +160,7 @@ def _table(rng: np.random.Generator, cols: int, size: int) -> _Table:
     vectors = [
         lanes(rng, 1, size), lanes(rng, 2, size), lanes(rng, 3, size),
         Function("pair", kind="pair", arrays={"table": rng.integers(0, 256, 65536).astype(np.uint8)}),
+        quantized_pair(rng),
         window(rng, "max_pool"), window(rng, "max_pool"), window(rng, "sum_pool"), window(rng, "sum_pool"),
     ]  # fmt: skip
     of_activate = tuple(range(len(plain) + len(sums)))

@@ -255,18 +255,62 @@ def on_rows(function: Function, inputs: int, rows: int, row_bytes: int) -> tuple
             return lambda given: given[0], rows
         return lambda given: pooled(given[0].view(np.int8), pool).view(np.uint8), -(-rows // pool)
     if kind == "pair":
-        table = _array(function, "table", (65536,), np.uint8)
-        return lambda given: _pairs(table, given[0], given[1]), rows
+        return _pairs(function), rows
     if kind == "lanes":
         return _lanes(function, inputs, row_bytes), rows
     return _pool(function, rows)
 
 
-def _pairs(table: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    pairs = a.astype(np.uint16)
-    pairs <<= 8
-    pairs |= b
-    return table.take(pairs)
+def _pairs(function: Function) -> Bytes:
+    table = _array(function, "table", (65536,), np.uint8)
+    kernel = _kernel_of(function)
+    if kernel is not None:
+        codes = np.arange(256, dtype=np.uint8)
+        if np.array_equal(kernel([np.repeat(codes, 256), np.tile(codes, 256)]), table):
+            return kernel
+
+    def look_up(given: Sequence[np.ndarray]) -> np.ndarray:
+        pairs = given[0].astype(np.uint16)
+        pairs <<= 8
+        pairs |= given[1]
+        return table.take(pairs)
+
+    return look_up
+
+
+def _kernel_of(function: Function) -> Bytes | None:
+    """Return the operator that a table of pairs says it is; it takes a fifth of the time of looking up."""
+    if not function.attributes:
+        return None
+    given = dict(function.attributes)
+    name = function.name
+    known = ("add", "mul")
+    operator = _check.choice(given.pop("operator", None), f"operator of the function {name!r}", known)
+    dtype = _check.choice(given.pop("dtype", None), f"dtype of the function {name!r}", EIGHT_BITS)
+    scales, zero_points = given.pop("scales", None), given.pop("zero_points", None)
+    for key, values in (("scales", scales), ("zero_points", zero_points)):
+        if not _check.is_listed(values) or len(values) != 3:
+            raise ValueError(
+                f"{key} of the function {name!r} must be three numbers, of both inputs and the output, "
+                f"not {_check.kind(values)}"
+            )
+    if given:
+        raise ValueError(f"the function {name!r} has the attributes {', '.join(given)}, which mean nothing")
+    low, high = (-128, 127) if dtype == "int8" else (0, 255)
+    scales = tuple(_check.positive_real(scale, f"scales of the function {name!r}") for scale in scales)
+    zeros = tuple(
+        _check.integer(zero, f"zero_points of the function {name!r}", minimum=low, maximum=high)
+        for zero in zero_points
+    )
+    kernel = _host.add if operator == "add" else _host.mul
+
+    def compute(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        out = np.empty(inputs[0].shape, np.uint8)
+        a, b, target = (np.ascontiguousarray(each).view(dtype) for each in (*inputs, out))
+        kernel(a, b, target, scales, zeros)
+        return out
+
+    return compute
 
 
 def _lanes(function: Function, inputs: int, row_bytes: int) -> Bytes:
