@@ -306,7 +306,8 @@ class Emission:
         else:
             width = op.output.storage.width
             if op.form == "pair":
-                function = Function(op.name, kind="pair", arrays={"table": op.tables[0]})
+                arrays = {"table": op.tables[0]}
+                function = Function(op.name, kind="pair", arrays=arrays, attributes=op.attributes)
             else:
                 function = self._lanes(op.name, list(op.tables), [(0, lane) for lane in range(width)])
             self._by_blocks(step, inputs, y, self._function(function))

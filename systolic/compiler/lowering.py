@@ -212,7 +212,8 @@ class Lowering:
         self.views[node.output] = output
         self.operations.append(
             VectorOperation(
-                node.name, layer.kind, inputs, output, found.form, found.tables, found.window
+                node.name, layer.kind, inputs, output, found.form, found.tables, found.window,
+                found.attributes or {},
             )
         )
         return True

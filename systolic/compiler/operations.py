@@ -121,6 +121,8 @@ class VectorOperation:
         Of a "table" or "concat" one for each input, (256,); of a "pair" one, (65536,); of a "sum_pool" one.
     window : Window or None
         Of a pool.
+    attributes : dict
+        Of a "pair": which operator it is, see :class:`~systolic.isa.Function`.
     """
 
     name: str
@@ -130,6 +132,7 @@ class VectorOperation:
     form: str
     tables: tuple[np.ndarray, ...] = ()
     window: Window | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reads(self) -> list[View]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Recognized(NamedTuple):
     tables: tuple[np.ndarray, ...] = ()
     window: Window | None = None
     axis: int | None = None
+    attributes: dict[str, Any] | None = None
 
 
 def recognized(layer: Layer, sources: Sequence[Source], shape: Shape) -> Recognized | None:
@@ -84,7 +85,14 @@ def _pair(
         if views[0].shape != views[1].shape:
             return None
         table = layer.apply(np.repeat(codes, 256), np.tile(codes, 256))
-        return Recognized("pair", (_bytes(table),))
+        params = layer.a, layer.b, layer.y
+        attributes = {
+            "operator": "add" if isinstance(layer, QLinearAdd) else "mul",
+            "dtype": layer.y.dtype,
+            "scales": [each.scale for each in params],
+            "zero_points": [each.zero_point for each in params],
+        }
+        return Recognized("pair", (_bytes(table),), attributes=attributes)
     constant = next(source for source in sources if isinstance(source, np.ndarray))
     if constant.size != 1 or constant.ndim > len(views[0].shape):
         return None
