@@ -56,9 +56,10 @@ def _first_fit(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> list[int]
 
 
 def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[int], int]:
-    """Return addresses, and the rows that they take: the best of two greedy plans.
+    """Return addresses, and the rows that they take: the best of two greedy plans, and of some near them.
 
-    Where they take more than a limit, a number of other orders near the one by size are tried.
+    Other orders are tried until no more rows are taken than are in use at once: of few lifetimes always, of
+    many if they would take more than a limit.
 
     Examples
     --------
@@ -70,7 +71,8 @@ def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[
     least = most_in_use(lifetimes)[1]
     makers: list[Callable[[Sequence[Lifetime]], list[int]]] = [greedy_by_size, in_order, *_SHUFFLED]
     for number, make in enumerate(makers):
-        if number and (height == least or (number > 1 and (limit is None or height <= limit))):
+        enough = least if len(lifetimes) <= _FEW else max(least, height if limit is None else limit)
+        if (number and height == least) or (number > 1 and height <= enough):
             break
         found = make(lifetimes)
         needed = max((at + each.rows for at, each in zip(found, lifetimes, strict=True)), default=0)
@@ -86,6 +88,7 @@ def _shuffled(lifetimes: Sequence[Lifetime], seed: int) -> list[int]:
     return _first_fit(lifetimes, np.argsort(-changed, kind="stable").tolist())
 
 
+_FEW = 200
 _SHUFFLED = tuple(partial(_shuffled, seed=seed) for seed in range(30))
 
 

@@ -114,17 +114,23 @@ class Emission:
         self._macs = self._weight_bytes = 0
 
     def _transfer(self, step: Step) -> None:
-        """Move units of a tensor between the host and the unified buffer, all blocks at once if it can be."""
+        """Move units of a tensor between the host and the unified buffer.
+
+        Large tensors move in pieces, so that products begin with the first rows and results leave as they
+        come: a piece has at most the rows of a chunk, of one block.
+        """
         load = step.kind == "load"
         ((storage, instance),) = (step.writes if load else step.reads).items()
-        total = storage.block_rows
-        rows, first = total // step.units * (step.stop - step.start), total // step.units * step.start
-        count, blocks = rows, storage.blocks
-        if rows == total == instance.block_rows:
-            count, blocks = rows * blocks, 1
-        for block in range(blocks):
-            ub = instance.address + block * instance.block_rows + _offset(step, instance)
-            host = self.host[storage] + block * total + first
+        total, most = storage.block_rows, self.costs.half
+        rows, first = _rows(step, instance), total // step.units * step.start
+        blocks = storage.blocks
+        if rows == total == instance.block_rows and rows * blocks <= most:
+            rows, blocks = rows * blocks, 1
+        pieces = [(low, min(most, rows - low)) for low in range(0, rows, most)]
+        order = [(block, piece) for piece in pieces for block in range(blocks)]
+        for block, (low, count) in order if load else sorted(order):
+            ub = instance.address + block * instance.block_rows + _offset(step, instance) + low
+            host = self.host[storage] + block * total + first + low
             self.instructions.append(ReadHost(host, ub, count) if load else WriteHost(ub, host, count))
 
     # Functions
@@ -170,7 +176,8 @@ class Emission:
             if rows := output.storage.rows(self.row_bytes):
                 writes.append((first, rows))
         attributes: dict[str, Any] = {
-            "call": operation.call, "inputs": sources, "outputs": outputs, **operation.options,
+            "call": operation.call, "kind": operation.kind, "inputs": sources, "outputs": outputs,
+            **operation.options,
         }  # fmt: skip
         if operation.layer is not None:
             description, found = encode_layer(operation.layer)
@@ -378,10 +385,11 @@ class Emission:
             before=op.window.before, out=out,
         )  # fmt: skip
         arrays: dict[str, np.ndarray] = {"table": op.tables[0]} if op.tables else {}
+        values = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(window).items()}
         outputs = images * math.prod(out)
         function = Function(
             op.name, kind=op.form, outputs=outputs, arrays=arrays,
-            attributes={**asdict(window), "dtype": op.inputs[0].dtype},
+            attributes={**values, "dtype": op.inputs[0].dtype},
         )  # fmt: skip
         number = self._function(function)
         (height, width), y_sides = image_of(y.storage)

@@ -91,6 +91,11 @@ def compile(
         _check.choice(mapping, "mapping", MAPPINGS)
     _check.flag(weights, "weights")
     array, size = machine.array, row_bytes(machine, memory)
+    if size < max(array.rows, array.cols):
+        raise ValueError(
+            f"programs of models need rows of at least {max(array.rows, array.cols)} bytes, those of the "
+            f"larger side of the array, not row_bytes={size}"
+        )
     known = _static(model, model.input_shapes(batch, shapes=shapes))
     lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
     views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}

@@ -47,9 +47,9 @@ def host_calls(program: Program, row_bytes: int, run: RunLayer) -> dict[int, Hos
 class HostCallable:
     """One function of kind "host".
 
-    Its attributes are `call`, and `inputs` and `outputs`: each a :class:`~systolic.isa.HostTensor` as a dict,
-    ``{"array": name}``, ``{"zeros": shape, "dtype": name}`` or ``{"words": dtype, ...}``; None for an output
-    that nothing reads. Tensors without elements have no rows.
+    Its attributes are `call`, the layer's `kind`, and `inputs` and `outputs`: each a
+    :class:`~systolic.isa.HostTensor` as a dict, ``{"array": name}``, ``{"zeros": shape, "dtype": name}`` or
+    ``{"words": dtype, ...}``; None for an output that nothing reads. Tensors without elements have no rows.
 
     ========== ====================================================================
     call       computes
@@ -94,7 +94,13 @@ class HostCallable:
         """Return the rows to write."""
         rows = iter(reads)
         given = [self._input(source, rows) for source in self.inputs]
-        results = self.call(given)
+        try:
+            results = self.call(given)
+        except Exception as error:
+            named = named_error(error, self.function.name, str(self.function.attributes.get("kind")))
+            if named is None:
+                raise
+            raise named from error
         written = []
         for target, result in zip(self.outputs, results, strict=True):
             if target is None or not math.prod(target["shape"]):
@@ -140,6 +146,23 @@ class HostCallable:
         shape: Shape = tuple(self.outputs[0]["shape"])
         parts = [operands.rows(x, group, 0, m, 0, k) for group in range(x.groups)]
         return (np.concatenate(parts, axis=1).reshape(shape),)
+
+
+def named_error(error: Exception, name: str, kind: str) -> Exception | None:
+    """Return a layer's error as one that names its node and operator.
+
+    None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
+    progress function may raise its own.
+    """
+    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
+        return None
+    if str(error).startswith(f"node {name!r}"):
+        return None
+    kinds = (MemoryError, ImportError, TypeError, ValueError, AssertionError)  # the last: of a probe
+    found = next((each for each in kinds if isinstance(error, each)), RuntimeError)
+    what = str(error) if found is not RuntimeError else f"{type(error).__name__}: {error}"
+    what = what or ("there is not enough memory" if found is MemoryError else type(error).__name__)
+    return found(f"node {name!r} ({kind}): {what}")
 
 
 def unpack_words(source: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:

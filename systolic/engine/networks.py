@@ -15,6 +15,7 @@ from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
+from systolic.engine.host_calls import named_error
 from systolic.engine.products import ProgressArgument, execute, probes_for
 from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
@@ -144,7 +145,7 @@ def run(
                     node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ())
                 )
             except Exception as error:
-                named = None if error in raised else _named_error(error, node)
+                named = None if error in raised else named_error(error, node.name, node.layer.kind)
                 if named is None:
                     raise
                 raise named from error
@@ -194,23 +195,6 @@ def _run_program(
 
     with shown(progress, "cycles") as report:
         return run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
-
-
-def _named_error(error: Exception, node: Node) -> Exception | None:
-    """Return a layer's error as one that names its node and operator.
-
-    None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
-    progress function may raise its own.
-    """
-    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
-        return None
-    if str(error).startswith(f"node {node.name!r}"):
-        return None
-    kinds = (MemoryError, ImportError, TypeError, ValueError, AssertionError)  # the last: of a probe
-    kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
-    what = str(error) if kind is not RuntimeError else f"{type(error).__name__}: {error}"
-    what = what or ("there is not enough memory" if kind is MemoryError else type(error).__name__)
-    return kind(f"node {node.name!r} ({node.layer.kind}): {what}")
 
 
 def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:
