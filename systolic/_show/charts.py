@@ -37,7 +37,7 @@ def columns_chart(
     names : sequence of str
         Column names: labels if there are few columns, and tooltips.
     series : sequence of Series
-        Up to three; the page colors them by the classes s0, s1, s2.
+        Up to four; the page colors them by the classes s0 to s3.
     show : callable
         Formats a value with its unit.
     top : float, optional

@@ -10,8 +10,8 @@ from systolic._version import __version__
 
 # Colors that differ in lightness too, on white and on black.
 _STYLE = """
-:root { color-scheme: light dark; --s0: #2f6db3; --s1: #e08a2c; --s2: #5aa469; }
-@media (prefers-color-scheme: dark) { :root { --s0: #6ea8e6; --s1: #f0a95a; --s2: #7cc38c; } }
+:root { color-scheme: light dark; --s0: #2f6db3; --s1: #e08a2c; --s2: #5aa469; --s3: #9a9fa8; }
+@media (prefers-color-scheme: dark) { :root { --s0: #6ea8e6; --s1: #f0a95a; --s2: #7cc38c; --s3: #7d838d; } }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin: 0 0 .6em; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15em 1.2em; margin: 0 0 1.6em; }
@@ -22,6 +22,7 @@ svg .end { text-anchor: end; } svg .mid { text-anchor: middle; }
 svg .grid { stroke: currentColor; stroke-opacity: .18; } svg .hit { fill: transparent; }
 svg g:hover .hit { fill: currentColor; fill-opacity: .08; }
 svg .s0 { fill: var(--s0); } svg .s1 { fill: var(--s1); } svg .s2 { fill: var(--s2); }
+svg .s3 { fill: var(--s3); }
 .wide { overflow-x: auto; font-size: 13px; margin: 0 0 1.6em; }
 footer { opacity: .6; font-size: 13px; }
 """.strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from systolic._show.table import Table, percent
 from systolic._text import printable
 from systolic.cli.data import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
+from systolic.cli.program_commands import is_program, run_program_command, same_outputs
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
 from systolic.model import Model, Summary
@@ -26,8 +28,12 @@ from systolic.verifier.runtime import runtime_version
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """Run a model and print the cost."""
+    """Run a model or a program and print the cost."""
     machine = machine_of(options)
+    if options.ideal:
+        machine = replace(machine, memory=None)
+    if options.model is not None and is_program(options.model):
+        return run_program_command(options, machine)
     x: Any
     labels = None
     notes: list[str] = []
@@ -60,15 +66,22 @@ def run_command(options: argparse.Namespace) -> int:
             options.batch, shapes_of(options),
         ),
     )  # fmt: skip
-    run = engine.run(
-        model, x, machine=machine, mode=options.mode, threads=options.threads, progress=not options.quiet,
-        observe=None if options.no_check else check,
-    )  # fmt: skip
+    verdicts: dict[str, Any] = {}
+    how: dict[str, Any] = {"threads": options.threads, "progress": not options.quiet}
+    if machine.memory is None:
+        run = engine.run(
+            model, x, machine=machine, mode=options.mode, observe=None if options.no_check else check, **how
+        )
+    else:
+        run = engine.run(model, x, machine=machine, mode=options.mode, **how)
+        if not options.no_check:
+            # Layer by layer, as a program has no layers to look at.
+            layers = engine.run(model, x, machine=machine, mode="wavefront", observe=check, **how)
+            verdicts["program"] = {"passed": same_outputs(run.outputs, layers.outputs)}
     accuracy = None
     if labels is not None:
         (scores,) = run.outputs.values()
         accuracy = float((scores.argmax(axis=1) == labels).mean())
-    verdicts: dict[str, Any] = {}
     mismatches = list(check.mismatches)
     notes += check.notes
     if not options.no_check:
@@ -110,7 +123,8 @@ def run_command(options: argparse.Namespace) -> int:
             print(mismatch)
         for note in notes:
             print(f"note         {printable(note)}")
-    return 1 if mismatches else 0
+    wrong_program = not verdicts.get("program", {"passed": True})["passed"]
+    return 1 if mismatches or wrong_program else 0
 
 
 def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
@@ -172,6 +186,10 @@ def _print_verdict(verdicts: dict[str, Any], check: ModelCheck) -> None:
             verdict = "every layer's output equals numpy's, bit for bit"
         skipped = not_checked_text(check.not_checked)
         print(f"numpy        {verdict} ({layers}){f'; {skipped}' if skipped else ''}")
+    if "program" in verdicts:
+        passed = verdicts["program"]["passed"]
+        verdict = "outputs equal those of its layers one by one, bit for bit"
+        print(f"program      {verdict if passed else 'FAILED: outputs differ from those of its layers'}")
     if runtime is not None:
         verdict = "outputs equal ONNX Runtime's, bit for bit"
         if runtime["passed"] is None:

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 
 from systolic import presets
+from systolic._files import check_plain
 from systolic.config import ArrayConfig, MachineConfig
 
 
 def machine_of(options: argparse.Namespace) -> MachineConfig:
-    """Return the machine that --array or --preset names."""
+    """Return the machine that --array, --preset or --machine names."""
+    if getattr(options, "machine", None) is not None:
+        return options.machine
     preset = presets.get(options.preset or "tpu-v1")
-    if options.array is None:
+    if getattr(options, "array", None) is None:
         return preset
     return MachineConfig(options.array, clock_mhz=preset.clock_mhz)
+
+
+def machine_file(value: str) -> MachineConfig:
+    """Read a machine from a file of JSON, as ``MachineConfig.to_dict`` describes it."""
+    try:
+        check_plain(value, "a machine is a file of JSON")
+        with open(value, encoding="utf-8") as file:
+            return MachineConfig.from_dict(json.load(file))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{value} is no machine in JSON, as json.dumps(machine.to_dict()) writes it: {error}"
+        ) from None
 
 
 def array_size(value: str) -> ArrayConfig:

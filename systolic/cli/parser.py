@@ -17,7 +17,9 @@ from systolic.cli.array_commands import (
     vectors_command,
 )
 from systolic.cli.model_commands import run_command, summary_command, verify_command
-from systolic.cli.options import array_size, count, fraction, shape_of
+from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
+from systolic.cli.program_commands import compile_command
+from systolic.compiler.lowering import MAPPINGS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
@@ -38,11 +40,17 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
         return sub
 
-    def machine(sub: argparse.ArgumentParser) -> None:
+    def machine(sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False) -> None:
         group = sub.add_mutually_exclusive_group()
-        group.add_argument(
-            "--array", type=array_size, metavar="ROWSxCOLS", help="size of the array, such as 128x128"
-        )
+        if array:
+            group.add_argument(
+                "--array", type=array_size, metavar="ROWSxCOLS", help="size of the array, such as 128x128"
+            )
+        if file:
+            group.add_argument(
+                "--machine", type=machine_file, metavar="FILE.json",
+                help="a machine as json.dumps(machine.to_dict()) writes it",
+            )  # fmt: skip
         group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
 
     def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
@@ -74,8 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         "run", run_command, "Run a quantized model on the array; without MODEL, the bundled digits network."
     )
     sub.add_argument(
-        "model", nargs="?", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote"
-    )
+        "model", nargs="?", metavar="MODEL",
+        help="an .onnx file, or a .zip that Model.save, Program.save or systolic compile wrote",
+    )  # fmt: skip
     sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
     sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the random input (default: 0)")
@@ -87,7 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     qdq(sub)
     sub.add_argument("--no-check", action="store_true", help="do not compare with numpy and ONNX Runtime")
-    machine(sub)
+    sub.add_argument(
+        "--ideal", action="store_true",
+        help="the machine's array alone, layer by layer, with operands always on time",
+    )  # fmt: skip
+    machine(sub, file=True)
     running(sub)
 
     sub = command(
@@ -130,6 +143,28 @@ def build_parser() -> argparse.ArgumentParser:
     rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
     sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
     machine(sub)
+
+    sub = command(
+        "compile",
+        compile_command,
+        "Compile a model into a program of a machine with memories, and show what limits each layer.",
+    )
+    sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
+    sub.add_argument("-o", "--output", metavar="FILE.zip", help="write the program, for Program.load and run")
+    qdq(sub)
+    sizes(sub, 1, "")
+    sub.add_argument(
+        "--mapping", choices=MAPPINGS,
+        help="convolutions tap by tap from images in the unified buffer, or as products with patches that "
+        "the host lays out (default: im2col for images of few channels, else taps)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--reuse", type=count(1), nargs="?", const=True, default=False, metavar="ROWS",
+        help="cut the batch so that each weight tile sees about so many rows (default: as hide its load)",
+    )  # fmt: skip
+    sub.add_argument("--explain", action="store_true", help="show what doubling each parameter would change")
+    sub.add_argument("--trace", metavar="FILE.json", help="write the timeline, for ui.perfetto.dev")
+    machine(sub, array=False, file=True)
 
     sub = command(
         "gemm",

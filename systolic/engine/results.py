@@ -13,9 +13,9 @@ from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import MachineConfig
 from systolic.gemm import Gemm, products_text
-from systolic.isa import Program
+from systolic.isa import Activate, Convolve, HostCall, Instruction, MatrixMultiply, Program, Vector
 from systolic.machine import Timeline
-from systolic.stats import Stats
+from systolic.stats import COUNTS, Stats
 from systolic.trace import Trace
 
 # What a report adds up over the layers.
@@ -23,6 +23,10 @@ _SUMMED = (
     "parameters", "parameter_bytes", "read_bytes", "written_bytes",
     "wall_seconds", "array_wall_seconds", "host_wall_seconds",
 )  # fmt: skip
+_HELD = _SUMMED[:4]
+
+# The first four add up to the cycles, the others to the fourth.
+_CAUSES = COUNTS[COUNTS.index("active_cycles") :]
 
 
 @dataclass(frozen=True)
@@ -151,25 +155,37 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time on the machine at its clock, array cycles only, in seconds."""
+        """Time on the machine at its clock, in seconds: of the array alone if the machine has no memories."""
         return self.machine.seconds(self.stats.cycles)
 
     def table(self) -> Table:
-        """Return a row per layer: shape, folds, cycles, utilization, time and share of time."""
+        """Return a row per layer: shape, folds, cycles, utilization, time and share of time.
+
+        On a machine with memories also where the layer runs, what its products take on the array alone,
+        and what limits it.
+        """
         report = self.report()
+        timed = self.timeline is not None
         columns: dict[str, str | Column] = {
             "node": "layer", "layer": "kind", "shape": "output", "product": "product", "folds": "folds",
-            "cycles": "cycles", "utilization": Column("utilization", format=percent),
+            **({"on": "on", "array_cycles": "array cycles"} if timed else {}),
+            "cycles": "machine cycles" if timed else "cycles",
+            "utilization": Column("utilization", format=percent),
             "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
+            **({"limit": "limited by"} if timed else {}),
         }  # fmt: skip
         rows = [
             {
                 **row,
-                "shape": _check.shape(layer.shape),
+                "shape": _check.shape(layer.shape) if layer.dtype else None,
                 "product": products_text(layer.gemm, layer.products),
             }
             for row, layer in zip(report.rows, self.layers, strict=True)
         ]
+        if timed:  # a program without its model does not know them
+            for name in ("shape", "product", "array_cycles"):
+                if all(row[name] is None for row in rows):
+                    del columns[name]
         return keyed_table(columns, rows, {**report.totals, "node": "total"}, report.title)
 
     def report(self) -> RunReport:
@@ -195,6 +211,7 @@ class Run:
             "machine_seconds": self.seconds,
             "layers": [layer.to_dict() for layer in self.layers],
             "outputs": {name: list(value.shape) for name, value in self.outputs.items()},
+            **({} if self.timeline is None else {"causes": dict(self.timeline.causes)}),
         }
 
     def to_frame(self) -> Any:
@@ -230,7 +247,10 @@ class RunReport(Report):
         loaded), ``activation_bytes`` (a row each time it is streamed), ``output_bytes`` (int32
         accumulators); bytes in memory: ``parameters`` and ``parameter_bytes``, tensors' ``read_bytes``
         and ``written_bytes``; and the emulation's ``wall_seconds``: ``array_wall_seconds`` for the array
-        (im2col included) and ``host_wall_seconds`` for the host (whole layers, requantization).
+        (im2col included) and ``host_wall_seconds`` for the host (whole layers, requantization). On a
+        machine with memories also cycles by cause, the ``array_cycles`` of the products alone and the
+        ``limit``; `on` is where the program runs the layer: "array", "vector", "host", or "none" if
+        it moves no data; and no time of the emulation, which does not tell layers apart.
     totals : dict
         Sums over all nodes, and the numbers of ``array_nodes`` and ``host_nodes``.
 
@@ -252,6 +272,7 @@ class RunReport(Report):
             raise TypeError(f"a report is about a Run, not {type(run).__name__}; systolic.run returns one")
         # Not the run itself: a report does not keep its outputs alive.
         self.layers = run.layers
+        self._units = None if run.timeline is None else units_of(run.timeline.program)
         self.machine, self.mode, self.stats, self.seconds = run.machine, run.mode, run.stats, run.seconds
 
     @property
@@ -260,36 +281,58 @@ class RunReport(Report):
         return [self._row(layer) for layer in self.layers]
 
     def _row(self, layer: LayerRun) -> dict[str, Any]:
-        gemm, cycles = layer.gemm, layer.stats.cycles
-        stats = None if gemm is None else layer.stats
+        gemm, cycles, on = layer.gemm, layer.stats.cycles, self._on(layer)
+        stats = layer.stats if self._units is not None or gemm is not None else None
         share = cycles / self.stats.cycles if self.stats.cycles else 0.0
+        by_program: dict[str, Any] = {}
+        if self._units is not None:
+            by_program = {
+                "array_cycles": layer.array_cycles if on == "array" else None,
+                "limit": layer.limit,
+                **{name: count for name, count in layer.stats.to_dict().items() if name in _CAUSES},
+            }
         return {
             "node": layer.name,
             "layer": layer.layer,
-            "on": "host" if gemm is None else "array",
-            "output": sizes_text(layer.shape),
-            "dtype": layer.dtype,
+            "on": on,
+            "output": sizes_text(layer.shape) if layer.dtype else None,
+            "dtype": layer.dtype or None,
             **values_of(gemm, "m", "k", "n", "groups"),
-            **values_of(stats, "folds", "cycles", "utilization", "macs"),
-            "machine_seconds": None if gemm is None else self.machine.seconds(cycles),
-            "share": None if gemm is None else share,
-            **values_of(stats, "weight_bytes", "activation_bytes", "output_bytes"),
-            **values_of(layer, *_SUMMED),
+            **values_of(stats if on == "array" else None, "folds"),
+            **values_of(stats, "cycles"),
+            **values_of(stats if on == "array" else None, "utilization", "macs"),
+            "machine_seconds": None if stats is None else self.machine.seconds(cycles),
+            "share": None if stats is None else share,
+            **by_program,
+            **values_of(stats if on == "array" else None, "weight_bytes", "activation_bytes", "output_bytes"),
+            **values_of(layer, *(_SUMMED if self._units is None else _HELD)),
         }
+
+    def _on(self, layer: LayerRun) -> str:
+        """Return where a layer runs."""
+        if self._units is None:
+            return "host" if layer.gemm is None else "array"
+        return self._units.get((layer.name, layer.layer), "none")
 
     @property
     def totals(self) -> dict[str, Any]:
         """Sums over all nodes."""
-        on_array = sum(layer.gemm is not None for layer in self.layers)
+        on = [self._on(layer) for layer in self.layers]
         stats = self.stats.to_dict()
         del stats["pe_cycles"]
+        timed: dict[str, Any] = {}
+        if self._units is not None:
+            alone = [layer.array_cycles for layer in self.layers if layer.array_cycles is not None]
+            timed = {"vector_nodes": on.count("vector"), "array_cycles": sum(alone) if alone else None}
+        summed = _SUMMED if self._units is None else _HELD
         return {
-            "array_nodes": on_array,
-            "host_nodes": len(self.layers) - on_array,
+            "array_nodes": on.count("array"),
+            "host_nodes": on.count("host"),
+            **timed,
             **stats,
             "utilization": self.stats.utilization,
             "machine_seconds": self.seconds,
-            **{name: sum(getattr(layer, name) for layer in self.layers) for name in _SUMMED},
+            **{name: sum(getattr(layer, name) for layer in self.layers) for name in summed},
         }
 
     @property
@@ -307,9 +350,12 @@ class RunReport(Report):
             "weight_bytes": Column("weights in", format=bytes_text),
             "activation_bytes": Column("activations in", format=bytes_text),
             "parameter_bytes": Column("parameters", format=bytes_text),
-            "array_wall_seconds": Column("array wall", format=seconds),
-            "host_wall_seconds": Column("host wall", format=seconds),
         }  # fmt: skip
+        if self._units is None:
+            columns["array_wall_seconds"] = Column("array wall", format=seconds)
+            columns["host_wall_seconds"] = Column("host wall", format=seconds)
+        else:
+            columns |= {"array_cycles": "array cycles", "limit": "limited by"}
         rows = [
             {
                 **row,
@@ -323,10 +369,20 @@ class RunReport(Report):
         return keyed_table(columns, rows, {**self.totals, "node": "total"}, self.title)
 
     def by_layer(self) -> Table:
-        """Return a row per kind of layer, the slowest to emulate first."""
+        """Return a row per kind of layer, the slowest to emulate first, or, of a program, to run."""
         kinds: dict[str, list[LayerRun]] = {}
         for layer in self.layers:
             kinds.setdefault(layer.layer, []).append(layer)
+        if self._units is not None:
+            every = self.stats.cycles
+            found = [(kind, sum((layer.stats for layer in alike), Stats())) for kind, alike in kinds.items()]
+            found.sort(key=lambda pair: -pair[1].cycles)
+            timed = [
+                (kind, len(kinds[kind]), stats.cycles, stats.macs, stats.cycles / every if every else 0.0)
+                for kind, stats in found
+            ]
+            heads = ("layer", "nodes", "cycles", "MACs", Column("share of cycles", format=percent))
+            return Table(heads, timed, title="By kind of layer")
         wall = sum(layer.wall_seconds for layer in self.layers)
         rows = []
         for kind, alike in kinds.items():
@@ -352,13 +408,17 @@ class RunReport(Report):
 
     def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
         total = self.totals
-        wall, array, host = (total[f"{part}wall_seconds"] for part in ("", "array_", "host_"))
-        share = percent(host / wall if wall else 0.0)
+        nodes = f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"
+        how = " (array cycles only)"
+        if self._units is not None:
+            nodes = f"{nodes}, {total['vector_nodes']} on the vector unit"
+            alone = total["array_cycles"]
+            how = "" if alone is None else f", {alone:,} cycles on the array alone"
         pairs = [
             ("machine", self.title),
-            ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
+            ("nodes", nodes),
             ("cycles", f"{total['cycles']:,}"),
-            ("time on the machine", f"{seconds(self.seconds)} (array cycles only)"),
+            ("time on the machine", f"{seconds(self.seconds)}{how}"),
             ("MACs", f"{total['macs']:,}"),
             ("utilization", percent(total["utilization"])),
             ("folds", f"{total['folds']:,}"),
@@ -368,20 +428,27 @@ class RunReport(Report):
                 f"{bytes_text(total['weight_bytes'])} of weights, {bytes_text(total['activation_bytes'])} of "
                 f"activations in, {bytes_text(total['output_bytes'])} of accumulators out",
             ),
-            ("emulation", f"{seconds(wall)}: array {seconds(array)}, host {seconds(host)} ({share})"),
         ]
         crossing = {
             "weights in": "weight_bytes",
             "activations in": "activation_bytes",
             "accumulators out": "output_bytes",
         }
-        wall_times = {"array": "array_wall_seconds", "host": "host_wall_seconds"}
+        causes = {name.removesuffix("_cycles").replace("_", " "): name for name in _CAUSES[:4]}
         charts = [
-            self._chart("Cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
+            self._chart(
+                "Cycles", {"cycles": "cycles"} if self._units is None else causes, lambda v: si(v, "cycles")
+            ),
             self._chart("Utilization", {"used": "utilization"}, percent, top=1.0),
             self._chart("Bytes through the array", crossing, bytes_text),
-            self._chart("Wall time of the emulation", wall_times, seconds),
         ]
+        if self._units is None:
+            wall, array, host = (total[f"{part}wall_seconds"] for part in ("", "array_", "host_"))
+            share = percent(host / wall if wall else 0.0)
+            emulation = f"{seconds(wall)}: array {seconds(array)}, host {seconds(host)} ({share})"
+            pairs.append(("emulation", emulation))
+            wall_times = {"array": "array_wall_seconds", "host": "host_wall_seconds"}
+            charts.append(self._chart("Wall time of the emulation", wall_times, seconds))
         return "What the run cost", pairs, charts, [self.by_layer(), self.table()]
 
     def __repr__(self) -> str:
@@ -390,3 +457,21 @@ class RunReport(Report):
             f"<RunReport {total['array_nodes']} nodes on the array, {total['host_nodes']} on the host: "
             f"{total['cycles']:,} cycles, {total['macs']:,} MACs>"
         )
+
+
+def units_of(program: Program) -> dict[tuple[str, str], str]:
+    """Return the unit that a program runs each layer on, by name and kind: the array before the others."""
+    order: dict[str, set[type[Instruction]]] = {
+        "array": {MatrixMultiply, Convolve},
+        "vector": {Vector, Activate},
+        "host": {HostCall},
+        "none": set(),
+    }
+    units = tuple(order)
+    found: dict[tuple[str, str], str] = {}
+    for section in program.sections:
+        kinds = {type(item) for item in program.instructions[section.first : section.stop]}
+        unit = next((unit for unit, own in order.items() if kinds & own), "none")
+        layer = (section.name, section.kind)
+        found[layer] = min(unit, found.get(layer, "none"), key=units.index)
+    return found
