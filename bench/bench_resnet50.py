@@ -40,6 +40,15 @@ def test_wavefront_mode(measure, networks, name):
     )
 
 
+def test_as_a_program(measure, networks):
+    network = networks["int8"]
+    work, layers = network.as_program("wavefront", 1), network.ours("wavefront", 1)
+    for name, values in layers().outputs.items():
+        assert (work().outputs[name] == values).all()
+    name = f"ResNet-50 on {IMAGE} x {IMAGE} as a program, wavefront, int8"
+    measure(name, work, 1, "runs/s", ("wavefront mode", layers, 1))
+
+
 def test_cycle_mode(measure, networks):
     network = networks["int8"]
     beside = ("ONNX Runtime, int8", network.onnxruntime(1), 1)

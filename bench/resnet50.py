@@ -37,12 +37,13 @@ from typing import Any
 import numpy as np
 
 import systolic
-from systolic import _gemm
+from systolic import MachineConfig, _gemm, presets
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic.benchmark import Measurement, compare, title
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TYPES = ("uint8", "int8")
+MACHINE = MachineConfig(presets.TPU_V1.array, clock_mhz=presets.TPU_V1.clock_mhz, memory=presets.TPU_V1_MEMORY)
 
 # Of a convolution on the array, in the order in which the compiled function tells them.
 STAGES = ("im2col", "product", "requantize")
@@ -72,6 +73,10 @@ class Network:
 
     def ours(self, mode: str, threads: int) -> Callable[[], systolic.Run]:
         return lambda: systolic.run(self.model, self.x, mode=mode, threads=threads)
+
+    def as_program(self, mode: str, threads: int) -> Callable[[], systolic.Run]:
+        program = systolic.compile(self.model, machine=MACHINE)
+        return lambda: systolic.run(program, self.x, machine=MACHINE, mode=mode, threads=threads)
 
     def onnxruntime(self, threads: int) -> Callable[[], np.ndarray]:
         import onnxruntime
@@ -109,6 +114,10 @@ def measure(
             name = f"wavefront mode, {what}"
             measured.append(compare(name, ours, 1, *beside, "runs/s", rounds, settle=True))
     network = networks["int8"]
+    beside = ("wavefront mode", network.ours("wavefront", 1), 1)
+    ours = network.as_program("wavefront", 1)
+    name = "as a program of the TPU v1, int8 x int8, one thread"
+    measured.append(compare(name, ours, 1, *beside, "runs/s", rounds, settle=True))
     what, ours = f"cycle mode, int8 x int8, {_threads(cycle_threads)}", network.ours("cycle", cycle_threads)
     beside = ("ONNX Runtime int8 x int8, one thread", network.onnxruntime(1), 1)
     measured.append(compare(what, ours, 1, *beside, "runs/s", rounds, settle=True))
