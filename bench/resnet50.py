@@ -29,6 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -37,13 +38,13 @@ from typing import Any
 import numpy as np
 
 import systolic
-from systolic import MachineConfig, _gemm, presets
+from systolic import _gemm, presets
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic.benchmark import Measurement, compare, title
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TYPES = ("uint8", "int8")
-MACHINE = MachineConfig(presets.TPU_V1.array, clock_mhz=presets.TPU_V1.clock_mhz, memory=presets.TPU_V1_MEMORY)
+MACHINE = replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
 
 # Of a convolution on the array, in the order in which the compiled function tells them.
 STAGES = ("im2col", "product", "requantize")

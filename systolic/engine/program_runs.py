@@ -173,7 +173,7 @@ def _total(layers: Sequence[LayerTime]) -> Stats:
 
 def _limit(layers: Sequence[LayerTime]) -> str:
     """Return what limits a layer's sections together."""
-    return LayerTime("", "", 0, 0, _total(layers)).limit
+    return LayerTime("", "", _total(layers)).limit
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""What each layer of a program costs: its section's share of the time, by cause, and its counts."""
+"""What each layer of a program costs: its sections' share of the time, by cause, and its counts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from systolic.stats import Stats
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Time and counts of one section of a program.
+    """Time and counts of one layer of a program.
 
     Attributes
     ----------
     name, kind : str
-    first, stop : int
-        Its instructions, and those between the section before and it.
     stats : Stats
+        Of all its sections.
+    sections : int
+        How many it has: more than one if its batch is cut.
     """
 
     name: str
     kind: str
-    first: int
-    stop: int
     stats: Stats
+    sections: int = 1
 
     @property
     def causes(self) -> dict[str, int]:
@@ -53,7 +53,7 @@ def layer_times(
     shift_start: np.ndarray,
     spans: Spans,
 ) -> tuple[LayerTime, ...]:
-    """Return time and counts of each section, see ``Timeline.layers``."""
+    """Return time and counts of each layer, see ``Timeline.layers``."""
     array = machine.array
     sections = program.sections or (Section("program", "Program", 0, len(program)),)
     stops = np.array([section.stop for section in sections], np.int64)
@@ -74,7 +74,7 @@ def layer_times(
     depth = width = np.zeros(len(multiplies), np.int64)
     if any(section.macs is None or section.weight_bytes is None for section in sections):
         depth, width = _extents(program, array.rows, array.cols, new)
-    found = []
+    found: dict[tuple[str, str], LayerTime] = {}
     for i, (section, first, stop) in enumerate(zip(sections, firsts.tolist(), stops.tolist(), strict=True)):
         low, high = np.searchsorted(multiplies, (first, stop))
         macs, weight_bytes = section.macs, section.weight_bytes
@@ -98,8 +98,13 @@ def layer_times(
             non_matrix_cycles=total - matrix,
             **by_cause,
         )
-        found.append(LayerTime(section.name, section.kind, first, stop, stats))
-    return tuple(found)
+        layer = (section.name, section.kind)
+        if layer in found:
+            before = found[layer]
+            found[layer] = LayerTime(*layer, before.stats + stats, before.sections + 1)
+        else:
+            found[layer] = LayerTime(*layer, stats)
+    return tuple(found.values())
 
 
 def _extents(program: Program, rows: int, cols: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +139,7 @@ def layers_table(layers: tuple[LayerTime, ...], machine: MachineConfig) -> Table
             layer.name, layer.kind, cycles, machine.seconds(cycles),
             cycles / total.cycles if total.cycles else 0.0, layer.limit, *shares,
         ))  # fmt: skip
-    every = LayerTime("total", "", 0, 0, total)
+    every = LayerTime("total", "", total)
     shares = [count / total.cycles if total.cycles else None for count in every.causes.values()]
     footer = ("total", None, total.cycles, machine.seconds(total.cycles), None, every.limit, *shares)
     return Table((*columns, *parts), rows, title="Layers of a program", footer=footer)

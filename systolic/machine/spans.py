@@ -22,7 +22,7 @@ LIMITS = {
     "active": "array",
     "weight_stall": "weight memory",
     "weight_shift": "weight shift",
-    "raw_stall": "vector unit",
+    "raw_stall": "data dependence",
     "input_stall": "host link",
     "accumulator_stall": "accumulators",
     "other_stall": "dispatch and drain",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -14,29 +12,17 @@ import numpy as np
 from systolic import _timeline
 from systolic._show.table import Table, percent
 from systolic.config import MachineConfig, MemoryConfig
-from systolic.isa import (
-    Convolve,
-    Instruction,
-    MatrixMultiply,
-    Program,
-    ReadHost,
-    ReadWeights,
-    SetConfiguration,
-    Vector,
-    WriteHost,
-    row_ranges,
-)
-from systolic.isa.instructions import Activate
+from systolic.isa import Program, ReadWeights
 from systolic.isa.text import line_of
 from systolic.machine.lanes import Lane, Occupancy, row_occupancies, steps, unit_lanes
 from systolic.machine.layer_times import LayerTime, layer_times, layers_table
 from systolic.machine.spans import CAUSES as CAUSES
 from systolic.machine.spans import Spans, spans_of
 from systolic.machine.trace_file import write_trace
+from systolic.machine.work import Work
+from systolic.machine.work import row_bytes as row_bytes
+from systolic.machine.work import transfer_cycles as transfer_cycles
 from systolic.stats import Stats
-
-_MEMORIES = ("ub", "acc", "host")
-_NAMES = {"ub": "the unified buffer", "acc": "the accumulators", "host": "host memory"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,11 +79,12 @@ class Timeline:
         return sum((layer.stats for layer in self.layers()), Stats())
 
     def layers(self) -> tuple[LayerTime, ...]:
-        """Return the time and counts of each section of the program; the cycles add up to the total.
+        """Return the time and counts of each layer of the program; the cycles add up to the total.
 
-        A layer's cycles are those by which it completes after all before it: what overlaps with an earlier
-        layer costs it nothing. Its cycles by cause are what the array did in that time. A program
-        without sections counts as one layer, and instructions between two sections belong to the second.
+        A section's cycles are those by which it completes after all before it: what overlaps with an
+        earlier one costs it nothing. Its cycles by cause are what the array did in that time. Sections of
+        one name and kind are one layer, whose batch is cut. A program without sections counts as one
+        layer, and instructions between two sections belong to the second.
 
         Notes
         -----
@@ -282,22 +269,21 @@ def time_program(program: Program, machine: MachineConfig) -> Timeline:
     """
     memory = _memory_of(machine)
     array = machine.array
-    work = _Work(program, machine, memory)
-    count, tiles = len(program), len(work.dispatchers)
-    times = np.zeros((4, count), np.int64)
-    numbers = np.zeros((7, work.multiplies), np.int64)
-    fetches = np.full((3, tiles), -1, np.int64)
-    low, high, most = work.segments()
+    work = Work(program, machine, memory)
+    arrays = work.arrays
+    times = np.zeros((4, len(program)), np.int64)
+    numbers = np.zeros((7, len(work.multiplies)), np.int64)
+    fetches = np.full((3, len(work.dispatchers)), -1, np.int64)
     tile_bytes = array.rows * array.cols * array.format.weight_bytes
     cycles = _timeline.run(
-        work.opcode, work.busy, work.new_weights, work.dispatchers, work.first_range,
-        work.memory, work.is_write, low, high, np.zeros((3, 3, max(most, 1)), np.int64),
-        array.rows, array.cols, array.double_buffered,
+        arrays.opcode, work.busy, arrays.new_weights, work.dispatchers, arrays.first_range,
+        arrays.memory, arrays.is_write, arrays.low, arrays.high,
+        np.zeros((3, 3, max(arrays.segments, 1)), np.int64), array.rows, array.cols, array.double_buffered,
         transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine), memory.weight_latency_cycles,
         memory.fifo_tiles, memory.host_latency_cycles, memory.activation_latency_cycles, memory.issue_cycles,
         times, numbers, fetches,
     )  # fmt: skip
-    multiplies = np.flatnonzero((work.opcode == MatrixMultiply.opcode) | (work.opcode == Convolve.opcode))
+    multiplies = work.multiplies
     spans = spans_of(numbers, work.busy[multiplies], cycles)
     dispatch, start, end, complete = times
     return Timeline(
@@ -314,109 +300,3 @@ def _memory_of(machine: Any) -> MemoryConfig:
             "a program needs a machine with memories: MachineConfig(..., memory=MemoryConfig(...))"
         )
     return machine.memory
-
-
-def transfer_cycles(size: int, bytes_per_second: int | Fraction, machine: MachineConfig) -> int:
-    """Return the cycles of a transfer of `size` bytes: the ceiling of the exact quotient."""
-    return math.ceil(size * Fraction(machine.clock_mhz) * 1_000_000 / bytes_per_second)
-
-
-def row_bytes(machine: MachineConfig, memory: MemoryConfig) -> int:
-    """Return the bytes of a row of the unified buffer."""
-    element = machine.array.format.activation_bytes
-    return memory.row_bytes or max(machine.array.rows, machine.array.cols) * element
-
-
-class _Work:
-    """A program as arrays, its addresses and tiles checked."""
-
-    def __init__(self, program: Program, machine: MachineConfig, memory: MemoryConfig) -> None:
-        self.program, array = program, machine.array
-        count = len(program)
-        self.opcode = np.fromiter((item.opcode for item in program), np.uint8, count)
-        self.busy = np.zeros(count, np.int64)
-        self.new_weights = np.zeros(count, np.uint8)
-        self.multiplies = 0
-        transfers: dict[int, int] = {}
-        size, lanes = row_bytes(machine, memory), memory.lanes or array.cols
-        passes, factor = -(-array.cols // lanes), memory.width_factors[0]
-        tile_bytes = array.rows * array.cols * array.format.weight_bytes
-        limits = {
-            "ub": memory.unified_buffer_rows,
-            "host": memory.host_rows,
-            "acc": array.accumulator_rows or 2**62,
-            "weights": memory.weight_bytes // tile_bytes,
-        }
-        dispatchers: list[int] = []
-        used = 0
-        ranges: list[tuple[int, bool, int, int]] = []
-        first_range = [0]
-        for number, item in enumerate(program):
-            match item:
-                case ReadHost() | WriteHost():
-                    if item.rows not in transfers:
-                        transfers[item.rows] = transfer_cycles(
-                            item.rows * size, memory.host_bytes_per_second, machine
-                        )
-                    self.busy[number] = transfers[item.rows]
-                case MatrixMultiply() | Convolve():
-                    self.multiplies += 1
-                    self.busy[number] = item.rows * factor
-                    self.new_weights[number] = item.new_weights
-                    used += item.new_weights
-                    self._check_tile(number, item, used, len(dispatchers))
-                case Activate() | Vector():
-                    self.busy[number] = item.rows * passes
-                case ReadWeights():
-                    self._check_address(
-                        number, "tile", item.tile, item.count, "weight memory", limits["weights"]
-                    )
-                    dispatchers += [number] * item.count
-                case SetConfiguration():
-                    wide = item.activation.endswith("16") + item.weight.endswith("16")
-                    factor = memory.width_factors[wide]
-            written = None
-            if isinstance(item, Activate | Vector):
-                written = program.function_of(item).rows_written(item.rows)
-            for of, is_write, first, rows, name in row_ranges(item, written):
-                self._check_address(number, name, first, rows, _NAMES[of], limits[of])
-                ranges.append((_MEMORIES.index(of), is_write, first, first + rows))
-            first_range.append(len(ranges))
-        self.dispatchers = np.array(dispatchers, np.int64)
-        self.first_range = np.array(first_range, np.int64)
-        table = np.array(ranges, np.int64).reshape(-1, 4)
-        self.memory, self.is_write = table[:, 0].astype(np.uint8), table[:, 1].astype(np.uint8)
-        self._low, self._high = table[:, 2], table[:, 3]
-
-    def _error(self, number: int, what: str) -> ValueError:
-        return ValueError(f"instruction {number}, {line_of(self.program[number])!r}: {what}")
-
-    def _check_address(self, number: int, name: str, first: int, rows: int, memory: str, limit: int) -> None:
-        if first < 0 or first + rows > limit:
-            unit = "tiles" if name == "tile" else "rows"
-            raise self._error(
-                number, f"{name} {first} to {first + rows - 1} is beyond {memory}, which has {limit:,} {unit}"
-            )
-
-    def _check_tile(self, number: int, item: Instruction, used: int, asked: int) -> None:
-        if used > asked:
-            raise self._error(
-                number,
-                f"it needs weight tile {used}, but the ReadWeights before it load {asked}; put one before it",
-            )
-        if not used:
-            raise self._error(number, "no multiply before it has loaded weights; leave out same_weights")
-
-    def segments(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the first segment of each range and the one behind its last, and the most of a memory."""
-        low, high = np.zeros_like(self._low), np.zeros_like(self._high)
-        most = 0
-        for memory in range(len(_MEMORIES)):
-            here = self.memory == memory
-            edges = np.unique(np.concatenate((self._low[here], self._high[here])))
-            low[here], high[here] = (
-                np.searchsorted(edges, self._low[here]),
-                np.searchsorted(edges, self._high[here]),
-            )
-            most = max(most, len(edges))
-        return low, high, most

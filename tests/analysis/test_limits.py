@@ -75,7 +75,7 @@ ISSUES = "read_weights w#0, 1\n" + "nop\n" * 500 + "matmul a#0, u#0, 9"
         (WEIGHTS, "weight memory", "weight_bytes_per_second"),
         (STREAMS, "array", "clock_mhz"),
         (INPUTS, "host link", "host_bytes_per_second"),
-        (VECTORS, "vector unit", "clock_mhz"),
+        (VECTORS, "data dependence", "clock_mhz"),
         (TURNS, "accumulators", "clock_mhz"),
         (ISSUES, "dispatch and drain", "clock_mhz"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 
 from support.planted import planted
 from support.program_data import DataCase, check, data_programs
-from systolic.machine import spans, timeline
+from systolic.machine import spans, work
 from systolic.machine.programs import cycle, functions, fused, memories, steps
 
 Mutant = tuple[ModuleType, str, str, str]
@@ -17,15 +17,15 @@ Mutant = tuple[ModuleType, str, str, str]
 
 MUTANTS: dict[str, Mutant] = {
     "readers do not wait for writers of the unified buffer": (
-        timeline,
-        "ranges.append((_MEMORIES.index(of), is_write, first, first + rows))",
-        "ranges.append((_MEMORIES.index(of), is_write and of != 'ub', first, first + rows))",
+        work,
+        "= memory, is_write\n",
+        "= memory, is_write and memory != _UB\n",
         "bytes",
     ),
     "writers do not wait for readers of host memory": (
-        timeline,
-        "ranges.append((_MEMORIES.index(of), is_write, first, first + rows))",
-        "ranges.append((_MEMORIES.index(of), is_write or of == 'host', first, first + rows))",
+        work,
+        "= memory, is_write\n",
+        "= memory, is_write or memory == _HOST\n",
         "times",
     ),
     "a stall is charged twice": (

@@ -144,6 +144,14 @@ def test_addresses_and_tiles_are_checked(text: str, message: str) -> None:
         time_program(Program(text), MACHINE)
 
 
+def test_the_first_wrong_instruction_is_named() -> None:
+    wrong = ["read_weights w#131071, 2", "read_host u#98303, 2", "matmul a#0, u#0, 1, same_weights"]
+    for first in range(3):
+        text = "nop\n" + "\n".join(wrong[first:] + wrong[:first])
+        with pytest.raises(ValueError, match="^instruction 1, "):
+            time_program(Program(text), MACHINE)
+
+
 def test_machines_without_memories_are_refused() -> None:
     with raises(
         ValueError, "a program needs a machine with memories: MachineConfig(..., memory=MemoryConfig(...))"

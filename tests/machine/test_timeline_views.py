@@ -113,7 +113,7 @@ def test_layers_share_the_cycles_by_when_they_complete(case: Case, cuts: list[in
         cause_of[start:end] = CAUSES[code]
     edge = 0
     for number, layer in enumerate(layers):
-        stop = len(case.instructions) if number == len(layers) - 1 else layer.stop
+        stop = len(case.instructions) if number == len(layers) - 1 else stops[number]
         complete = max([edge, *timeline.complete[:stop].tolist()])
         there = cause_of[edge:complete].tolist()
         assert layer.causes == {cause: there.count(cause) for cause in CAUSES}
@@ -123,6 +123,19 @@ def test_layers_share_the_cycles_by_when_they_complete(case: Case, cuts: list[in
         else:
             assert layer.limit == "-"
         edge = complete
+
+
+def test_sections_of_one_layer_are_joined() -> None:
+    """As where a batch is cut: each part runs all layers."""
+    text = "\n".join([TEXT] * 2)
+    parts = [Section(s.name, s.kind, s.first + at, s.stop + at, s.macs, s.weight_bytes) for at in (0, 7) for s in SECTIONS]
+    alone = [Section(f"{s.name} {i}", s.kind, s.first, s.stop, s.macs, s.weight_bytes) for i, s in enumerate(parts)]
+    joined = time_program(Program(text, sections=parts), MACHINE).layers()
+    apart = time_program(Program(text, sections=alone), MACHINE).layers()
+    assert [(layer.name, layer.sections) for layer in joined] == [("first", 2), ("second", 2)]
+    assert len(apart) == 4
+    assert [layer.stats for layer in joined] == [apart[0].stats + apart[2].stats, apart[1].stats + apart[3].stats]
+    assert joined[0].stats.macs == 2 * 16 * 200 * 100
 
 
 def test_a_layer_ends_in_the_middle_of_the_next_ones_stream() -> None:

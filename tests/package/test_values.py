@@ -9,7 +9,10 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, MachineConfig, Stats, SystolicArray
+from systolic.analysis import explain, roofline
 from systolic.benchmark import Measurement
+from systolic.isa import Program
+from systolic.machine import time_program
 from systolic.verifier import Mismatch
 
 X, W = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
@@ -18,6 +21,9 @@ EXAMPLE = systolic.load_example()
 RUN = systolic.run(EXAMPLE.model, EXAMPLE.images[:1], mode="wavefront")
 RESULT = systolic.matmul(X, W, array=CONFIG, trace=True)
 MOVING = SystolicArray(CONFIG, trace=True).fold(W, X).run(4)
+PROGRAM = Program("read_weights w#0, 1\nread_host u#0, 3\nmatmul a#0, u#0, 3\nactivate u#3, a#0, 3")
+MACHINE = MachineConfig(CONFIG, memory=systolic.presets.TPU_V1_MEMORY)
+TIMELINE = time_program(PROGRAM, MACHINE)
 VALUES = [
     CONFIG,
     MachineConfig(CONFIG, clock_mhz=940),
@@ -45,6 +51,12 @@ VALUES = [
     systolic.ScoreboardError("psum", 0, 1, 2, 3, 4, 5),
     systolic.VerificationError(systolic.verify(cases=1)),
     Measurement("a", "b", "MAC/s", 2.0, 1.0, 2.0),
+    PROGRAM,
+    TIMELINE,
+    TIMELINE.layers()[0],
+    TIMELINE.occupancy()["ub"],
+    roofline(PROGRAM, MACHINE),
+    explain(PROGRAM, MACHINE),
 ]
 
 
@@ -80,7 +92,7 @@ def test_has_a_repr_of_its_own(value):
 @pytest.mark.parametrize(
     "value",
     [CONFIG, VALUES[1], RESULT, RESULT.folds, RESULT.stats, RUN, EXAMPLE.model, MOVING, MOVING.registers,
-     VALUES[21], RESULT.trace],
+     VALUES[21], RESULT.trace, *VALUES[-6:-4], *VALUES[-3:]],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip
 def test_shows_itself_in_a_notebook(value):
