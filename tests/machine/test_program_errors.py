@@ -57,7 +57,7 @@ PROGRAMS: dict[str, tuple[Any, list[Function], str]] = {
     ),
     "weight image": (
         "read_weights w#0, 2", [],
-        "instruction 0, 'read_weights w#0, 2': tile 0 to 1 is beyond the weight image, which has 1 tiles",
+        "instruction 0, 'read_weights w#0, 2': tile 0 to 1 is beyond the weight image, which has 1 tile",
     ),
     "no tile": (
         "matmul a#0, u#0, 2", [],

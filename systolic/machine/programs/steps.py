@@ -321,7 +321,7 @@ class Steps:
         if item.tile + item.count > len(weights):
             raise ValueError(
                 f"tile {item.tile} to {item.tile + item.count - 1} is beyond the weight image, which has "
-                f"{len(weights):,} tiles"
+                f"{len(weights):,} tile{'' if len(weights) == 1 else 's'}"
             )
 
     def _multiply(self, number: int, item: MatrixMultiply | Convolve) -> Multiply:
