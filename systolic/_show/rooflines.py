@@ -9,7 +9,6 @@ from typing import Any
 from systolic._show.draw import _FAINT, _INK, _MARK, _MUTED, _STREAM, new_figure
 from systolic._show.table import si
 
-_MOST_NAMES = 16
 _TEXT = 8  # points
 
 
@@ -26,7 +25,7 @@ def plot_roofline(
     Parameters
     ----------
     points : sequence of (name, intensity, operations per second)
-        Up to 16 are labeled; points that lie on each other have one label.
+        Labeled where there is room; points that lie on each other have one label.
     total : (float, float) or None
         All of them together.
     peak : float
@@ -77,10 +76,12 @@ def plot_roofline(
     ys = [y for *_, y in points]
     bottom = min([*ys, *([] if ridge is None else [peak * low / ridge])], default=peak / 100) / 2
     ax.set(xlim=(low, high), ylim=(bottom, peak * 2))
-    labels = _labels(points)
-    for (name, x, y), above in zip(labels, _sides(labels), strict=True):
+    stars = [] if total is None or len(points) < 2 else [total]
+    area = (low, high, bottom, peak * 2)
+    corner = (ridge or high, peak)  # the words above the roof are on both sides
+    for name, x, y, across, up in _labels(points, stars, corner, area, (7.6 * 0.84 * 72, 5.0 * 0.77 * 72)):
         ax.annotate(
-            name, (x, y), xytext=(0, 6 if above else -13), textcoords="offset points", ha="center",
+            name, (x, y), xytext=(across, up), textcoords="offset points", ha="center", va="center",
             size=_TEXT, color=_INK, zorder=6,
         )  # fmt: skip
     ax.set_title(title, loc="left", size=11, weight="bold", color=_INK)
@@ -95,22 +96,48 @@ def plot_roofline(
     return figure
 
 
-def _labels(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
-    """Return points to label: those that lie on each other together, and only so many."""
-    groups: dict[tuple[float, float], list[tuple[str, float, float]]] = {}
+def _labels(
+    points: Sequence[tuple[str, float, float]],
+    stars: Sequence[tuple[float, float]],
+    corner: tuple[float, float],
+    area: tuple[float, float, float, float],
+    size: tuple[float, float],
+) -> list[tuple[str, float, float, float, float]]:
+    """Return the labels that have room: name, point, and offset of the text's middle in printer's points.
+
+    Points that lie on each other have one label. `corner` is the ridge, `area` are the ends of the axes,
+    `size` their lengths.
+    """
+    left, right, bottom, top = map(log10, area)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            (log10(x) - left) / (right - left) * size[0],
+            (log10(y) - bottom) / (top - bottom) * size[1],
+        )
+
+    groups: dict[tuple[int, int], list[tuple[str, float, float]]] = {}
     for point in points:
-        place = (round(20 * log10(point[1])), round(20 * log10(point[2])))
-        groups.setdefault(place, []).append(point)
-    labels = []
+        x, y = place(*point[1:])
+        groups.setdefault((round(x / 5), round(y / 5)), []).append(point)
+    marks = [place(x, y) for _, x, y in points] + [place(*star) for star in stars]
+    taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in marks]
+    # The word behind the star.
+    taken += [(x + 6, x + 34, y - 7, y + 5) for x, y in marks[len(points) :]]
+    x, y = place(*corner)
+    taken += [(x - 100, x, y, y + 16), (size[0] - 60, size[0], y, y + 16)]
+    labels: list[tuple[str, float, float, float, float]] = []
     for (name, x, y), *others in groups.values():
-        labels.append((f"{name}, {len(others)} more" if others else name, x, y))
-    return labels[:_MOST_NAMES]
-
-
-def _sides(points: Sequence[tuple[str, float, float]]) -> list[bool]:
-    """Return whether a name stands above its point: in turn where several are close to each other."""
-    order = sorted(range(len(points)), key=lambda i: points[i][1])
-    sides = [False] * len(points)
-    for place, i in enumerate(order):
-        sides[i] = place % 2 == 1
-    return sides
+        text = f"{name}, {len(others)} more" if others else name
+        half = 0.31 * _TEXT * len(text)
+        for across, up in ((0, -10), (0, 10), (half + 7, 0), (-half - 7, 0)):
+            at = place(x, y)
+            box = (at[0] + across - half, at[0] + across + half, at[1] + up - 5, at[1] + up + 5)
+            inside = box[0] >= 0 and box[1] <= size[0] and box[2] >= 0 and box[3] <= size[1]
+            if inside and not any(
+                box[0] < b and a < box[1] and box[2] < d and c < box[3] for a, b, c, d in taken
+            ):
+                taken.append(box)
+                labels.append((text, x, y, across, up))
+                break
+    return labels

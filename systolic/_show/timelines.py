@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from systolic._show.draw import _FAINT, _INK, _MUTED, _SHIFT, _STREAM, new_figure
+from systolic._show.table import percent
 
 _BUSY = "#7fa8c9"
 
@@ -98,11 +99,11 @@ def plot_units(
     ax.set(xlim=(first, last), ylim=(len(names) - 0.45, -0.55))
     ax.set_yticks(range(len(names)), names)
     ax.set_title(title, loc="left", size=11, weight="bold", color=_INK, pad=28)
-    shares = {cause: f"{cause.replace('_', ' ')} {n / (last - first):.0%}" for cause, n in shown.items()}
+    shares = {cause: f"{cause.replace('_', ' ')} {percent(n / (last - first))}" for cause, n in shown.items()}
     handles = [Patch(color=_CAUSES.get(cause, _MUTED), label=label) for cause, label in shares.items()]
     ax.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles) or 1, frameon=False,
-        fontsize=8, borderaxespad=0.2, borderpad=0, handlelength=1.0, handletextpad=0.4, columnspacing=1.0,
+        fontsize=7.5, borderaxespad=0.2, borderpad=0, handlelength=1.0, handletextpad=0.4, columnspacing=1.0,
         labelcolor=_INK,
     )  # fmt: skip
     panels = [ax]

@@ -18,6 +18,7 @@ from support.programs import Case, programs, rows_written
 from support.strategies import examples, raises
 from support.timelines import machine_of, naive_fifo, naive_rows
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, Stats, isa
+from systolic._show.table import percent
 from systolic.isa import Program, Section
 from systolic.machine import Timeline, read_trace, time_program
 from systolic.machine.lanes import UNITS
@@ -328,13 +329,13 @@ def test_pictures_have_a_lane_per_unit_and_a_panel_per_memory() -> None:
     assert [axes.get_ylabel().replace("\n", " ") for axes in memories] == ["unified buffer", "accumulators", "weight FIFO"]
     legend = [text.get_text() for text in units.get_legend().get_texts()]
     assert legend == [
-        f"{cause.replace('_', ' ')} {count / TIMELINE.cycles:.0%}" for cause, count in TIMELINE.causes.items() if count
+        f"{cause.replace('_', ' ')} {percent(count / TIMELINE.cycles)}" for cause, count in TIMELINE.causes.items() if count
     ]
     assert units.get_xlim() == (0, TIMELINE.cycles)
     # A part: only what runs there, and shares of it.
     part = TIMELINE.plot(first=0, last=188).axes[0]
     assert [label.get_text() for label in part.get_yticklabels()] == ["host in", "weight fetch", "array"]
-    assert [text.get_text() for text in part.get_legend().get_texts()] == ["input stall 100%"]
+    assert [text.get_text() for text in part.get_legend().get_texts()] == ["input stall 100.0%"]
 
 
 def test_pictures_refuse_what_cannot_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
