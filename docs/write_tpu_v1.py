@@ -162,7 +162,7 @@ and have no scaled value.
   until a batch's first activations arrive; nothing precedes the batch that could hide it.
 - **MLP1, active and unused.** Square layers of {side} fill 25 tiles each to {100 * fill["MLP1"]:.0f} percent;
   the real layers fill theirs to {100 * published["MLP1"]:.0f}. Widths are not published.
-- **LSTM0 and LSTM1 have half the active cycles.** With activations of 16 bits, which stream at half speed,
+- **LSTM0 and LSTM1 have too few active cycles.** With activations of 16 bits, which stream at half speed,
   their scaled shares come within 3 points of all three rows. There is a sign of that in the paper: TeraOps/s
   over the peak, {rate["LSTM0"][peak]:.1f} and {rate["LSTM1"][peak]:.1f} percent, are half of the useful row
   for these two and for no other. But the paper does not say so, nor does table 1, and the stand-ins stay at
