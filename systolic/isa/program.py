@@ -123,6 +123,10 @@ class Program:
 
     def __post_init__(self) -> None:
         given: Any = self.instructions
+        for name in ("instructions", "functions", "sections"):
+            if not isinstance(getattr(self, name), Iterable):
+                what = name.capitalize()[:-1]
+                raise TypeError(f"{name} must hold {what}, not {_check.kind(getattr(self, name))}")
         instructions = assemble(given) if isinstance(given, str) else tuple(given)
         functions = tuple(self.functions) or (IDENTITY,)
         for function in functions:
@@ -151,7 +155,7 @@ class Program:
             "instructions": instructions,
             "functions": functions,
             "weights": weights,
-            "symbols": _named(self.symbols or {}, "symbols", Symbol),
+            "symbols": _named({} if self.symbols is None else self.symbols, "symbols", Symbol),
             "inputs": _named(self.inputs, "inputs", HostTensor),
             "outputs": _named(self.outputs, "outputs", HostTensor),
             "sections": tuple(self.sections),
