@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ def write_trace(
     cycles: int,
 ) -> None:
     """Write the trace of a timeline, completely or not at all; see ``Timeline.save_trace``."""
+    import json
+
     lines = [
         _name("process_name", _UNITS, 0, "units"),
         _name("process_name", _ARRAY, 0, "array"),
@@ -52,6 +53,8 @@ def write_trace(
 
 
 def _name(kind: str, pid: int, tid: int, name: str) -> str:
+    import json
+
     event = {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
     return json.dumps(event, separators=(",", ":"))
 
@@ -117,6 +120,8 @@ def read_trace(path: str | os.PathLike[str]) -> TraceFile:
     >>> read_trace("trace.json").causes == timeline.causes                           # doctest: +SKIP
     True
     """
+    import json
+
     name = os.fspath(path)
     with open(path, encoding="utf-8") as file:
         try:
