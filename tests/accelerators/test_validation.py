@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from systolic import presets
+from systolic import isa, presets
 from systolic.accelerators import Check, Validation, count, stand_in, studies, tpu_v1, validate_tpu_v1
 from systolic.accelerators.counters import MATRIX, tpu
 from systolic.accelerators.programs import program_of, with_operands
@@ -127,7 +127,13 @@ def test_where_the_time_of_the_exercise_goes_adds_up() -> None:
     _, timeline = studies.exercise()
     assert timeline.cycles == steps[-1]
     assert rows[-1]["us"] == pytest.approx(steps[-1] / 700)
-    # All activations before the first product and all results behind the last: less than one after the other.
+    # As the page says: all activations before the first product, all results behind the last.
+    program, times = timeline.program, (timeline.start, timeline.end)
+    reads, writes = (
+        [i for i, item in enumerate(program) if isinstance(item, kind)] for kind in (isa.ReadHost, isa.WriteHost)
+    )
+    assert times[1][reads].max() <= timeline.swap[0] and timeline.multiplies[-1] < min(writes)
+    assert times[0][writes].min() >= timeline.complete[timeline.multiplies[-1]]
     assert 651.0 + 17.4 < rows[-1]["us"] < 651.0 + 2 * 17.5
 
 
