@@ -285,6 +285,8 @@ def time_program(program: Program, machine: MachineConfig) -> Timeline:
     )  # fmt: skip
     multiplies = work.multiplies
     spans = spans_of(numbers, work.busy[multiplies], cycles)
+    for kept in (times, numbers, fetches):  # programs keep timelines from run to run
+        kept.flags.writeable = False
     dispatch, start, end, complete = times
     return Timeline(
         program, machine, cycles, dispatch, start, end, complete, multiplies, numbers[4], numbers[5],

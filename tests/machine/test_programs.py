@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,6 +151,35 @@ def test_pieces_of_a_long_product(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_program(LAYERS, SMALL, host=ROWS, mode="wavefront")
     monkeypatch.setattr("systolic.machine.programs.fused._PIECE_WORK", 13)
     np.testing.assert_array_equal(run_program(LAYERS, SMALL, host=ROWS, mode="wavefront").host, whole.host)
+
+
+@pytest.mark.parametrize("most", [1, 20, 10**6])
+def test_sums_of_several_products(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """However many rows are gathered at a time, and with other accumulators between."""
+    monkeypatch.setattr("systolic.machine.programs.fused._MOST_GATHERED", most)
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(-128, 128, (6, 2, 3), dtype=np.int8)
+    text = "read_host u#0, 12\nread_weights w#0, 6\n" + "\n".join(
+        f"matmul a#{4 * (tile % 2)}, u#{tile}, 4" + (", accumulate" if tile > 1 else "") for tile in range(6)
+    )
+    host = rng.integers(0, 256, (12, 3)).astype(np.uint8)
+    run = run_program(Program(text, weights=tiles), SMALL, host=host, mode="wavefront")
+    x = host[:, :2].view(np.int8).astype(np.int32)
+    wanted = [sum(x[tile : tile + 4] @ tiles[tile] for tile in range(first, 6, 2)) for first in range(2)]
+    np.testing.assert_array_equal(run.acc, np.concatenate(wanted))
+
+
+def test_a_program_keeps_what_machines_make_of_it_to_itself() -> None:
+    program = Program(LAYERS.instructions, weights=LAYERS.weights)
+    first, second = (run_program(program, SMALL, host=ROWS, mode="wavefront") for _ in range(2))
+    assert first.timeline is second.timeline and not first.timeline.start.flags.writeable
+    first.host[:] = 0
+    assert second.host[4:].any()
+    code = pickle.dumps(program)
+    assert len(code) < 2000 and pickle.loads(code) == program == LAYERS
+    for rows in range(1, 4):  # machines of which only the last few are kept
+        machine = replace(SMALL, memory=replace(MEMORY, fifo_tiles=rows))
+        assert run_program(program, machine, host=ROWS, mode="wavefront").timeline.machine == machine
 
 
 def test_results_are_shown() -> None:

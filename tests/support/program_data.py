@@ -235,7 +235,9 @@ def data_programs(draw: Callable, most: int = 20) -> DataCase:
         tile[k:], tile[:, n:] = 0, 0
     host = rng.integers(0, 256, (LIMITS["host"], size)).astype(np.uint8)
     program = isa.Program(instructions, functions, weights)
-    return DataCase(program, machine_of(values), host, values)
+    machine = machine_of(values)
+    array = replace(machine.array, activation_dtype=draw(TYPES), weight_dtype=draw(TYPES))
+    return DataCase(program, replace(machine, array=array), host, values)
 
 
 def run(case: DataCase, mode: str, **options: Any) -> ProgramRun:
