@@ -20,18 +20,8 @@ _SHARED = 2
 def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the initializers of a ModelProto that are in other files; load other tensors' data in place.
 
-    Parameters
-    ----------
-    model : ModelProto
-        Sizes and types of its tensors are checked already.
-    folder : path
-        The folder of the model's file; nothing outside it is opened.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Not in the ModelProto, since they may exceed what a message can hold. Without types that numpy
-        lacks.
+    They are not put into the ModelProto, since they may exceed what a message can hold, except for types that
+    numpy lacks. Sizes and types are checked already; nothing outside the model's folder is opened.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Reads a quantized ONNX graph as a ``Model``: read, rewrite, convert.
 
-``read`` turns the file into a ``Graph`` of our own records, `REWRITES` change that, and
-the records of ``layers.table`` make layers of it. A graph is refused as a whole,
-before anything is converted, if it has an operator that is not supported.
+``read`` turns the file into a ``Graph`` of our own records, ``qdq`` changes that, and the records of
+``layers.table`` make layers of it. A graph is refused as a whole, before anything is converted, if it has an
+operator that is not supported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from systolic.frontend.operators import (
     Converter,
     Graph,
     Operator,
-    Rewrite,
     UnsupportedOperator,
     find,
 )
@@ -38,12 +37,6 @@ __all__ = ["UnsupportedOperator", "load_onnx"]
 # What operators on constants may make while loading: so many bytes, and so many times the initializers'.
 _ROOM = 2**26
 _GROWTH = 4
-
-REWRITES: tuple[Rewrite, ...] = ()
-"""What changes a graph before it is converted, in this order; then comes what `qdq` asks for."""
-
-QDQ: dict[str, tuple[Rewrite, ...]] = {"integer": (to_integers,), "float": ()}
-"""What becomes of float operators between DequantizeLinear and QuantizeLinear."""
 
 
 @printable_errors
@@ -124,15 +117,14 @@ def load_onnx(
     >>> systolic.load_onnx(DATA / "digits.onnx")
     <Model 'digits': 14 layers, pixels (?, 1, 8, 8) float32 -> logits>
     """
-    _check.choice(qdq, "qdq", tuple(QDQ))
+    _check.choice(qdq, "qdq", ("integer", "float"))
     _check.choice(float_products, "float_products", ("runtime", "exact"))
     graph = read(path)
     graph.optimized = qdq == "integer"
     if float_products == "exact":
         graph.runtime = None
-    if not graph.noted:
-        for rewrite in (*REWRITES, *QDQ[qdq]):
-            rewrite(graph)
+    if graph.optimized and not graph.noted:
+        to_integers(graph)
     return model_of(graph, os.fspath(path))
 
 

@@ -33,10 +33,7 @@ class _Size(NamedTuple):
 def inline(model: Any) -> Any:
     """Return a ModelProto without functions of its own; the same one if it has none.
 
-    Raises
-    ------
-    ValueError
-        If a function calls itself, or calls written out are too deep, too many nodes or too many bytes.
+    ValueError if a function calls itself, or calls written out are too deep, too many nodes or bytes.
     """
     if not model.functions:
         return model

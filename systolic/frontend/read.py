@@ -20,7 +20,7 @@ from systolic.layers.host.subgraphs import inner_names
 from systolic.model import DTYPES, TensorSpec
 
 # What protobuf can hold in one message.
-_MOST_BYTES = 2**31 - 1
+MOST_BYTES = 2**31 - 1
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
@@ -135,9 +135,9 @@ def check_standard(model: Any) -> None:
 
 def _content(name: str) -> bytes:
     status = check_plain(name, "load_onnx reads one .onnx file")
-    if status.st_size > _MOST_BYTES:
+    if status.st_size > MOST_BYTES:
         raise ValueError(
-            f"{name} has {status.st_size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; larger "
+            f"{name} has {status.st_size:,} bytes, and an ONNX file has at most {MOST_BYTES:,}; larger "
             "models keep their weights in external data files"
         )
     with open(name, "rb") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,9 @@ from support.oracle_cases import (
 )  # fmt: skip
 from support.toy_layers import Halves
 from systolic import UnsupportedOperator, load_onnx
-from systolic.frontend import from_onnx, operators
+from systolic.frontend import operators
 from systolic.frontend.notes import Notes, write_notes
-from systolic.frontend.operators import OPERATORS, Graph, Operator
+from systolic.frontend.operators import OPERATORS, Operator
 from systolic.frontend.read import read
 
 
@@ -537,20 +536,6 @@ def test_read_gives_records(folder: Path) -> None:
     assert choice.label == "choice" and choice.captured == ("x", "c")
     assert graph.inputs["x"] == systolic.TensorSpec((None, 3), "int8", ("n", None)) and list(graph.constants) == ["c"]
     assert graph.declared["which"] == ("bool", (None, 1)) and choice.shape(0) == (None, 1)
-    assert graph.readers()["x"] == [choice] and graph.readers()["a"] == [greater]
-    assert graph.writers() == {"which": greater, "y": choice}
-
-
-def test_rewrites_come_before_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def relu_for_foo(graph: Graph) -> None:
-        for index, op in enumerate(graph.operators):
-            if op.op_type == "Foo":
-                graph.operators[index] = dataclasses.replace(op, op_type="Relu", domain="", proto=None)
-
-    path = om.save(graph_case([om.node("Foo", ["x"], "y", domain="some.where")], ["y"])[0], folder)
-    refused(path, UnsupportedOperator, "some.where.Foo")
-    monkeypatch.setattr(from_onnx, "REWRITES", (relu_for_foo,))
-    assert systolic.run(load_onnx(path), np.int8([[-1, 2, 3]] * 2)).outputs["y"].tolist() == [[0, 2, 3]] * 2
 
 
 SPLIT = om.node("Halves", ["x"], ["left", "right"], domain="toy", name="split")
@@ -596,11 +581,12 @@ def test_converters_of_several_nodes(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_fallback_is_asked_for_what_the_table_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fallback(op: Operator) -> Any:
+    def known(op: Operator) -> bool:
         asked.append(op.op_type)
-        return (lambda op: (systolic.layers.Identity(), op.inputs)) if op.op_type == "Foo" else None
+        return op.op_type == "Foo"
 
-    monkeypatch.setattr(operators, "fallback", fallback)
+    monkeypatch.setattr(operators, "known", known)
+    monkeypatch.setattr(operators, "evaluated", lambda op: (systolic.layers.Identity(), op.inputs))
     nodes = [om.node("Foo", ["x"], "y", domain="some.where"), om.node("Relu", ["y"], "z")]
     model = load_onnx(om.save(graph_case(nodes, ["z"])[0], folder))
     assert [type(node.layer).__name__ for node in model.nodes] == ["Identity", "Relu"] and asked == ["Foo"]

@@ -103,22 +103,6 @@ class Graph:
         self.constants[tensor], self.dtypes[tensor] = array, array.dtype.name
         self.shapes[tensor] = array.shape
 
-    def writers(self) -> dict[str, Operator]:
-        """Return the operator that writes each tensor."""
-        return {tensor: op for op in self.operators for tensor in op.outputs if tensor}
-
-    def readers(self) -> dict[str, list[Operator]]:
-        """Return the operators that read each tensor, those with subgraphs that use it among them.
-
-        The graph's outputs are read from outside: see `outputs`.
-        """
-        found: dict[str, list[Operator]] = {}
-        for op in self.operators:
-            for tensor in dict.fromkeys((*op.inputs, *op.captured)):
-                if tensor:
-                    found.setdefault(tensor, []).append(op)
-        return found
-
 
 @dataclass(frozen=True, eq=False)
 class Operator:
@@ -335,9 +319,6 @@ Converted = tuple[Layer, tuple[str, ...]] | np.ndarray | list[Node]
 operator's outputs, with tensors between them named by :meth:`Operator.fresh`."""
 
 Converter = Callable[[Operator], Converted]
-
-Rewrite = Callable[[Graph], None]
-"""Changes a graph's operators and constants in place, before anything is converted."""
 
 
 def fresh(stem: str, taken: set[str], separator: str = "") -> str:

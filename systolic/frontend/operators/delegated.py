@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _isolated
-from systolic.frontend.operators._operator import Converted, Converter, Operator
+from systolic.frontend.operators._operator import Converted, Operator
 from systolic.frontend.operators.attributes import check_attributes, check_inner, check_scan
 from systolic.layers import OnnxNode
 from systolic.layers.host import session
@@ -20,14 +20,9 @@ from systolic.model import DTYPES, Node
 _SECONDS, _SECONDS_PER_NODE, _BYTES_PER_SECOND = 1.0, 1e-2, 1 << 24
 
 
-def fallback(operator: Operator) -> Converter | None:
-    """Return a converter for an operator without one; None if neither onnx nor ONNX Runtime has it."""
-    return evaluated if _known(operator) else None
-
-
 def evaluated(op: Operator) -> Converted:
     """Return a layer that runs a node in ONNX Runtime or onnx's reference evaluator."""
-    if not _known(op):
+    if not known(op):
         raise op.refuse("this use of it is not supported")
     check_attributes(op)
     node = _plain(op)
@@ -79,7 +74,8 @@ def evaluated(op: Operator) -> Converted:
     return [Node(layer, reads, tuple(writes), op.label)]
 
 
-def _known(op: Operator) -> bool:
+def known(op: Operator) -> bool:
+    """Whether an operator of the file is one that onnx or ONNX Runtime has."""
     return op.proto is not None and _exists(op.domain, op.op_type, op.graph.opsets)
 
 

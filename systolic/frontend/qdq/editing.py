@@ -10,11 +10,10 @@ import numpy as np
 
 from systolic.frontend.check import renamed
 from systolic.frontend.operators import Graph, Operator
+from systolic.layers.record import MICROSOFT
 
 CAPTURED = -1
 """Stands for the input's place where an operator's subgraph reads a tensor."""
-
-_CONTRIB = "com.microsoft"
 
 
 class Reader(NamedTuple):
@@ -136,10 +135,10 @@ class Editor:
     # Questions
 
     def is_q(self, op: Operator | None) -> bool:
-        return op is not None and op.op_type == "QuantizeLinear" and op.domain in ("", _CONTRIB)
+        return op is not None and op.op_type == "QuantizeLinear" and op.domain in ("", MICROSOFT)
 
     def is_dq(self, op: Operator | None) -> bool:
-        return op is not None and op.op_type == "DequantizeLinear" and op.domain in ("", _CONTRIB)
+        return op is not None and op.op_type == "DequantizeLinear" and op.domain in ("", MICROSOFT)
 
     def is_output(self, tensor: str) -> bool:
         return tensor in self._outputs

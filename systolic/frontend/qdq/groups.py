@@ -14,8 +14,7 @@ import numpy as np
 from systolic.frontend.operators import Operator
 from systolic.frontend.qdq.editing import Codes, Editor
 from systolic.frontend.qdq.simplify import clip_bounds
-
-_CONTRIB = "com.microsoft"
+from systolic.layers.record import MICROSOFT
 
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 
@@ -169,7 +168,7 @@ def _matmul(edit: Editor, ends: _Ends) -> Operator | None:
     inputs = ends.read(edit, 2)
     if ends.q is None:
         inputs = [*inputs[::3], *inputs[1::3], *inputs[2::3]]
-        return edit.make("MatMulIntegerToFloat", inputs, ends.outputs, ends.op, {}, _CONTRIB)
+        return edit.make("MatMulIntegerToFloat", inputs, ends.outputs, ends.op, {}, MICROSOFT)
     return edit.make("QLinearMatMul", (*inputs, *ends.written(edit)), ends.outputs, ends.op)
 
 
@@ -197,7 +196,7 @@ def _gemm(edit: Editor, ends: _Ends) -> Operator | None:
     attributes: dict[str, Any] = {"alpha": op.attribute("alpha", 1.0), "transB": int(transposed)}
     inputs += [bias] if bias or ends.q is not None else []
     inputs += ends.written(edit)
-    return edit.make("QGemm", inputs, ends.outputs, op, attributes, _CONTRIB)
+    return edit.make("QGemm", inputs, ends.outputs, op, attributes, MICROSOFT)
 
 
 def _per_column(edit: Editor, dq: Operator, w: Codes, columns: int) -> bool:
@@ -215,7 +214,7 @@ def _binary(edit: Editor, ends: _Ends) -> Operator | None:
     if any(codes.vector for codes in (*ends.x, ends.y)):
         return None
     inputs = [*ends.read(edit, 2), *ends.written(edit)]
-    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, {}, _CONTRIB)
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, {}, MICROSOFT)
 
 
 def _unary(edit: Editor, ends: _Ends) -> Operator | None:
@@ -227,14 +226,14 @@ def _unary(edit: Editor, ends: _Ends) -> Operator | None:
     if ends.op.op_type == "Softmax":
         attributes["opset"] = max(since for since in (1, 11, 13) if since <= ends.op.opset)
     inputs = [*ends.read(edit, 1), *ends.written(edit)]
-    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, attributes, _CONTRIB)
+    return edit.make(f"QLinear{ends.op.op_type}", inputs, ends.outputs, ends.op, attributes, MICROSOFT)
 
 
 def _concat(edit: Editor, ends: _Ends) -> Operator | None:
     if ends.q is None or not _whole(ends) or not _one_type(ends):
         return None
     inputs = [*ends.written(edit), *ends.read(edit, len(ends.dqs))]
-    return edit.make("QLinearConcat", inputs, ends.outputs, ends.op, ends.op.attributes, _CONTRIB)
+    return edit.make("QLinearConcat", inputs, ends.outputs, ends.op, ends.op.attributes, MICROSOFT)
 
 
 def _one_type(ends: _Ends) -> bool:

@@ -14,7 +14,7 @@ from systolic.frontend.check import check_model, label, renamed
 from systolic.frontend.from_onnx import model_of
 from systolic.frontend.notes import Notes, guarded, write_notes
 from systolic.frontend.operators import UnsupportedOperator, fresh
-from systolic.frontend.read import check_standard, graph_of
+from systolic.frontend.read import MOST_BYTES, check_standard, graph_of
 from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers import OnnxNode
 from systolic.layers.host.delegated import FloatProduct
@@ -24,7 +24,7 @@ from systolic.model import Model, Node
 
 # As old as the usual operators allow, so that many runtimes read it; a layer may need another.
 OPSET, IR_VERSION = 17, 8
-_MOST_BYTES = 2**31 - 1
+
 
 @printable_errors
 def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
@@ -99,9 +99,9 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     _check_names(model)
     proto = _proto(model)
     size = proto.ByteSize()
-    if size > _MOST_BYTES:
+    if size > MOST_BYTES:
         raise ValueError(
-            f"the model takes {size:,} bytes, and an ONNX file has at most {_MOST_BYTES:,}; use Model.save"
+            f"the model takes {size:,} bytes, and an ONNX file has at most {MOST_BYTES:,}; use Model.save"
         )
     _check_reload(model, proto)
     write_file(path, lambda file: file.write(proto.SerializeToString()))

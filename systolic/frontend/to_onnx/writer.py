@@ -15,7 +15,6 @@ from systolic.layers.host.subgraphs import inner_names
 from systolic.model import Model, Node
 from systolic.quant import QuantParams
 
-MICROSOFT = "com.microsoft"
 _NEWEST = 1 << 16
 # Operators whose last outputs may be omitted without changing the layer.
 _OPTIONAL = ("LayerNormalization",)
