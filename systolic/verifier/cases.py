@@ -23,13 +23,7 @@ _TYPES = ("int8", "uint8")
 
 
 class Draw:
-    """Draws the parts of a case from one generator.
-
-    Parameters
-    ----------
-    seed, number : int
-        The same two give the same case.
-    """
+    """Draws the parts of a case from one generator; the same seed and number give the same case."""
 
     def __init__(self, seed: int, number: int) -> None:
         self.number = number
@@ -373,8 +367,8 @@ def _inputs(draw: Draw, layer: Any, record: OperatorRecord) -> list[np.ndarray]:
     return found
 
 
-# Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone. Sorted,
-# so that where an operator's file stands does not change what a case's number draws.
+# Those of any shape and of one type, or nearly so: others have a drawing of their own, or tests alone. In the
+# order of their names, so that what a case's number draws does not depend on files.
 _HOST = [record for _, record in sorted(OPERATORS.items()) if record.layer and record.runs_on == "host"]
 
 _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {

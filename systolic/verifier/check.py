@@ -318,7 +318,13 @@ def _verify_model(
         line += " --node-by-node" if options.node_by_node else ""
         line += f" --tolerance {options.tolerance:g}" if options.tolerance != FLOAT_TOLERANCE else ""
     check = ModelCheck(machine, mode, line)
-    nodes = _node_check(path, model, x, check, options) if options.node_by_node else None
+    nodes: NodeCheck | None = None
+    if options.node_by_node and against == "onnxruntime":
+        assert path is not None
+        nodes = _runtime_check(path, model, x, machine, options.tolerance, options.qdq)
+    elif options.node_by_node:
+        # By the oracles, which `check` has just asked about this node.
+        nodes = NodeCheck(lambda node, inputs: check.expected, machine.array, 0.0)
 
     def observe(node: Node, inputs: list[np.ndarray], output: Any) -> None:
         check(node, inputs, output)
@@ -367,16 +373,6 @@ def _verify_model(
     )  # fmt: skip
 
 
-def _node_check(path: Path | None, model: Model, x: Any, check: ModelCheck, options: _Options) -> NodeCheck:
-    """Return what compares every tensor, with those of ONNX Runtime or with the oracles."""
-    if options.against == "onnxruntime":
-        assert path is not None
-        return _runtime_check(path, model, x, options.machine, options.tolerance, options.qdq)
-
-    # By the oracles, which `check` has just asked about this node.
-    return NodeCheck(lambda node, inputs: check.expected, options.machine.array, 0.0)
-
-
 def _runtime_check(
     path: str | os.PathLike[str], model: Model, x: Any, machine: MachineConfig, tolerance: float, qdq: str
 ) -> NodeCheck:
@@ -385,29 +381,6 @@ def _runtime_check(
     feeds = feeds_for(model, x)
     theirs = {**model.constants, **feeds, **runtime_tensors(path, feeds, written, qdq)}
     return NodeCheck(lambda node, inputs: theirs, machine.array, tolerance, theirs)
-
-
-def _followed(
-    path: str | os.PathLike[str],
-    model: Model,
-    x: Any,
-    run: engine.Run,
-    machine: MachineConfig,
-    tolerance: float,
-    qdq: str,
-) -> tuple[NodeCheck | None, tuple[str, ...]]:
-    """Return the comparison of every tensor with ONNX Runtime's, after a run whose outputs differ.
-
-    The model runs again in wavefront mode. If there is no comparison, notes say why.
-    """
-    try:
-        nodes = _runtime_check(path, model, x, machine, tolerance, qdq)
-        again = engine.run(model, x, machine=machine, mode="wavefront", observe=nodes)
-    except Exception as error:  # report that outputs differ even if following them fails
-        return None, (f"nodes were not compared with ONNX Runtime's: {type(error).__name__}: {error}",)
-    if any(first_difference(again.outputs[name], run.outputs[name]) is not None for name in run.outputs):
-        return None, ("nodes were not compared with ONNX Runtime's: a second run gave other outputs",)
-    return nodes, ()
 
 
 def reproduce_line(
@@ -474,14 +447,9 @@ def compare_outputs(
 ) -> OutputCheck:
     """Compare a run's outputs with ONNX Runtime's on the same file; if they differ, find the node at fault.
 
-    `nodes` is what compared every tensor of the run, if something did.
-
-    Raises
-    ------
-    ImportError
-        If ONNX Runtime is missing.
-    ValueError
-        If it does not run the file.
+    `nodes` is what compared every tensor of the run, if something did; if nothing did and outputs differ, the
+    model runs again in wavefront mode beside it. ImportError if ONNX Runtime is missing, ValueError if it
+    does not run the file.
     """
     results = runtime_outputs(path, feeds_for(model, x), qdq)
     mismatches, notes, within = [], [], 0.0
@@ -504,7 +472,17 @@ def compare_outputs(
     rounding: Rounding | None = None
     why: tuple[str, ...] = ()
     if mismatches and nodes is None:
-        nodes, why = _followed(path, model, x, run, machine, tolerance, qdq)
+        failed = "nodes were not compared with ONNX Runtime's"
+        try:
+            followed = _runtime_check(path, model, x, machine, tolerance, qdq)
+            again = engine.run(model, x, machine=machine, mode="wavefront", observe=followed).outputs
+        except Exception as error:  # report that outputs differ even if following them fails
+            why = (f"{failed}: {type(error).__name__}: {error}",)
+        else:
+            if any(first_difference(again[name], run.outputs[name]) is not None for name in run.outputs):
+                why = (f"{failed}: a second run gave other outputs",)
+            else:
+                nodes = followed
     if nodes is not None:
         rounding = nodes.explanation(largest) if mismatches or nodes.rounded else None
         mismatches = [] if rounding else [*([nodes.first] if nodes.first else []), *mismatches]

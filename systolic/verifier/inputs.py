@@ -47,21 +47,8 @@ def random_inputs(
 
     An input that leads, through casts and changes of shape, to the indices of a Gather or to the sizes
     of a Reshape holds valid indices or sizes; an integer input that becomes a float or a condition, or is
-    called a mask, holds 0 and 1.
-
-    Parameters
-    ----------
-    model : Model
-    seed : int
-    batch : int
-        Size of the first axis where the model takes any.
-    shapes : mapping of str to tuple of int, optional
-        Whole shapes of inputs by name, where other sizes are symbolic.
-
-    Raises
-    ------
-    ValueError
-        If a size is unknown.
+    called a mask, holds 0 and 1. `batch` is the size of the first axis where the model takes any; `shapes`
+    are whole shapes by name, where other sizes are symbolic. ValueError if a size is unknown.
     """
     rng = np.random.default_rng(seed)
     bound: dict[str, Shape] = {}

@@ -40,22 +40,8 @@ def locate(
 ) -> dict[str, Any]:
     """Return stage, fold and, for an error in the array, register, PE and cycle of a wrong sum.
 
-    Parameters
-    ----------
-    lowered : Lowered
-        The product as it was lowered.
-    operands : Operands
-        The same operands, derived independently.
-    index : tuple of int
-        Of the wrong sum, in the result.
-    config : ArrayConfig
-    mode : {"cycle", "wavefront"}
-        In which the sum was wrong.
-
-    Returns
-    -------
-    dict
-        Fields of :class:`~systolic.verifier.Mismatch`.
+    They are fields of :class:`~systolic.verifier.Mismatch`. `index` is that of the sum in the result; the
+    operands are those of the lowered product, derived independently.
     """
     group, m, n = operands.place(index)
     folds = Folds(lowered.gemm, config)

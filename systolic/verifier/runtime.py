@@ -41,14 +41,7 @@ def runtime_outputs(
     """Return ONNX Runtime's outputs by name.
 
     What `qdq` means is said in ``load_onnx``: "integer" is ONNX Runtime with all its optimisations,
-    "float" without any.
-
-    Raises
-    ------
-    ImportError
-        If ONNX Runtime is missing.
-    ValueError
-        If it does not run the file.
+    "float" without any. ImportError if it is missing, ValueError if it does not run the file.
     """
     return _apart(_outputs, path, feeds, qdq)
 
@@ -66,14 +59,8 @@ def runtime_tensors(
     changes what the group means. So it first writes down its own graph, optimised up to the fusions of
     quantized operators (level "extended"; what comes after changes layouts, not values), and that
     graph, in which fused groups are single nodes, runs as it stands. What has no name in it is not
-    returned. With ``qdq="float"`` nothing is fused, and every tensor is there.
-
-    Raises
-    ------
-    ImportError
-        If ONNX Runtime or onnx is missing.
-    ValueError
-        If it does not run the file.
+    returned. With ``qdq="float"`` nothing is fused, and every tensor is there. Errors are those of
+    :func:`runtime_outputs`.
     """
     return _apart(_tensors, path, feeds, tuple(names), qdq)
 
