@@ -315,14 +315,7 @@ def wavefront_section(
 ) -> Section:
     """Measure square products of all signs beside torch, numpy, ONNX Runtime and the peak.
 
-    Parameters
-    ----------
-    every : bool
-        Also on each other instruction set.
-    sizes : tuple of int
-        M = K = N.
-    slow : int
-        The largest size that ONNX Runtime is given.
+    `every` adds the other instruction sets; `slow` is the largest size that ONNX Runtime is given.
     """
     measured: list[Measurement] = []
     notes = [

@@ -274,15 +274,7 @@ class HostLayer(Layer):
         return False
 
     def output_shape(self, *shapes: Shape) -> Any:
-        """Return the output's shape for inputs of these shapes; of several outputs a tuple.
-
-        Raises
-        ------
-        ValueError
-            If the shapes do not fit.
-        UnknownShape
-            If the shape depends on the inputs' values.
-        """
+        """Return the output's shape for inputs of these shapes, of several outputs a tuple: see Layer's."""
         return self._shape_from([None] * len(shapes), self._counted(shapes))
 
     def output_shape_from(self, values: Sequence[np.ndarray | None], *shapes: Shape) -> Any:

@@ -111,10 +111,7 @@ def conv_window(
 ) -> Window:
     """Return the window of filters w (oc, ic // groups, ...) over x, with its channels in axis 1 or the last.
 
-    Raises
-    ------
-    ValueError
-        If the channels do not fit, or the kernel is larger than the padded image.
+    ValueError if the channels do not fit, or the kernel is larger than the padded image.
     """
     ic, image = (x[-1], x[1:-1]) if last else (x[1], x[2:])
     oc, icg, *kernel = w

@@ -58,13 +58,7 @@ def off_array(nodes: Sequence[Node], known: Mapping[str, Tensor]) -> tuple[OffAr
     """Return the nodes that multiply matrices off the array, and why.
 
     Call it only for a model of which no MAC runs on the array: nodes on the array then count as empty
-    products.
-
-    Parameters
-    ----------
-    nodes : sequence of Node
-    known : mapping of str to (shape or None, dtype)
-        The result of ``Model.infer_shapes``.
+    products. `known` is the result of ``Model.infer_shapes``.
     """
     writers = {tensor: node for node in nodes for tensor in node.outputs}
     found = []

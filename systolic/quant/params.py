@@ -166,12 +166,7 @@ def as_params(
 ) -> QuantParams:
     """Return `value` if it is a QuantParams of one of the `dtypes`; the check all layers share.
 
-    Raises
-    ------
-    TypeError
-        If it is not a QuantParams or its dtype is not among `dtypes`.
-    ValueError
-        If it is per channel where one scale per tensor is needed.
+    TypeError if it is none or of another type, ValueError if it is per channel and must be per tensor.
 
     Examples
     --------

@@ -104,23 +104,8 @@ def requantize(
 def as_multiplier(scale: Any, rounding: str = "half_even") -> np.ndarray:
     """Return a multiplier as `rounding` takes it, checked: what :func:`requantize` and layers share.
 
-    Parameters
-    ----------
-    scale : float or array_like of float, (C,)
-    rounding : str
-        The name of a rounding.
-
-    Returns
-    -------
-    ndarray of float32 (half_even, gemmini) or float64, 0-d or (C,)
-
-    Raises
-    ------
-    TypeError
-        If it does not hold numbers.
-    ValueError
-        If a multiplier is negative, NaN or nothing the rounding can represent (infinity for all but
-        ``half_even``), or `rounding` is unknown.
+    It is a number or (C,), of float32 (half_even, gemmini) or float64. Errors are those of
+    :func:`requantize`.
 
     Examples
     --------

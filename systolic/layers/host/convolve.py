@@ -188,8 +188,7 @@ class FloatConv(FloatProduct, _Convolution):
         x, w, bias, added = self._parts(names)
         return [name or "" for name in ((x, w, bias, added) if self.adds else names)]
 
-    def terms(self, shapes: Sequence[Shape]) -> int:
-        """Return the size of a kernel."""
+    def _terms(self, shapes: Sequence[Shape]) -> int:
         return math.prod((shapes[1] if self.weight is None else self.weight.shape)[1:])
 
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -344,15 +344,7 @@ def prepare(
     values: Mapping[str, np.ndarray],
     opsets: Sequence[tuple[str, int]],
 ) -> Inferred:
-    """Return what :func:`infer` does, of a node that ONNX Runtime or the evaluator can run.
-
-    Raises
-    ------
-    ValueError
-        If the inputs do not fit.
-    Refused
-        If nothing can run the node.
-    """
+    """Return what :func:`infer` does; Refused if neither ONNX Runtime nor the evaluator can run the node."""
     found = infer(parse(data), dtypes, shapes, values, dict(opsets))
     try:
         runner(data, tuple(dtypes), tuple(dtypes.values()), opsets, shapes)
@@ -412,28 +404,20 @@ def _described(data: bytes, operator: str) -> Inferred:
     return session.describe(session.create(data, operator))
 
 
-class Runner:
-    """Computes one node.
+class Runner(NamedTuple):
+    """Computes one node: who does, `ONNX_RUNTIME` or `ONNX`, and how."""
 
-    Attributes
-    ----------
-    delegate : str
-        Who computes it: `ONNX_RUNTIME` or `ONNX`.
-    """
-
-    def __init__(self, node: Any, reads: Sequence[str], delegate: str, call: Call) -> None:
-        self.operator, self.reads, self.delegate, self.call = node.op_type, reads, delegate, call
+    operator: str
+    reads: Sequence[str]
+    delegate: str
+    call: Call
 
     def __call__(
         self, inputs: Sequence[np.ndarray], dtypes: Sequence[str], quick: bool = False
     ) -> tuple[np.ndarray, ...]:
         """Return the outputs in use, of these types; `quick` if that is known to take a moment only.
 
-        Raises
-        ------
-        ValueError
-            If the node does not take these values.
-        MemoryError
+        ValueError if the node does not take these values.
         """
         who = self.delegate if self.delegate == ONNX_RUNTIME else "onnx's reference evaluator"
         with session.naming(self.operator, who, but=(compared.Refused,)):
@@ -457,12 +441,8 @@ def runner(
 ) -> Runner:
     """Return what computes a node: ONNX Runtime, or the evaluator for compared uses that ONNX Runtime lacks.
 
-    Correctness of the evaluator may depend on shapes; without them, every call is checked.
-
-    Raises
-    ------
-    ValueError
-        If neither can; the message says why.
+    Correctness of the evaluator may depend on shapes; without them, every call is checked. ValueError, which
+    says why, if neither can.
     """
     node, versions = parse(data), dict(opsets)
     types = dict(zip(reads, dtypes, strict=True))
@@ -474,7 +454,7 @@ def runner(
         def call(feeds: dict[str, np.ndarray], quick: bool) -> list[Any]:
             return session.run(made, feeds, outputs, quick=quick)
 
-        return Runner(node, reads, ONNX_RUNTIME, call)
+        return Runner(node.op_type, reads, ONNX_RUNTIME, call)
     except session.NoKernel as error:
         lacking = str(error)
 
@@ -492,7 +472,7 @@ def runner(
         with np.errstate(all="ignore"):
             return list(run.run(None, feeds))
 
-    return Runner(node, reads, ONNX, evaluated)
+    return Runner(node.op_type, reads, ONNX, evaluated)
 
 
 def delegate(

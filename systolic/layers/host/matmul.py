@@ -137,8 +137,7 @@ class FloatMatMul(FloatProduct):
             return "Gemm", given
         return f"{MICROSOFT}.FusedGemm", {**given, "activation": self.activation}
 
-    def terms(self, shapes: Sequence[Shape]) -> int:
-        """Return K."""
+    def _terms(self, shapes: Sequence[Shape]) -> int:
         return shapes[0][-2 if self.transpose_a else -1]
 
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
@@ -260,8 +259,7 @@ class MatMulNBits(FloatProduct):
             expect_dtype(self, dtype, ("float32",), ", as x, scales and a bias")
         return "float32"
 
-    def terms(self, shapes: Sequence[Shape]) -> int:
-        """Return K."""
+    def _terms(self, shapes: Sequence[Shape]) -> int:
         return self.k
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]] | None:

@@ -29,18 +29,22 @@ class _Scaled(HostLayer):
     block_size: int
     dtype: str | None
 
-    @property
-    def _params(self) -> QuantParams | None:
-        """The parameters that are held."""
-        raise TypeError(f"{type(self).__name__} does not define _params")
+    _held: ClassVar[tuple[str, Sequence[str]]]
+    """The field of the parameters that are held, and the types of their codes."""
 
-    def _expect_params(self, held: str, codes: Sequence[str]) -> None:
-        """Raise if the parameters that are held do not fit the other fields."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        held, codes = self._held
         if self._params is not None:
             quant.as_params(self._params, held, dtypes=codes)
             if (self.axis, self.block_size, self.dtype) != (1, 0, None):
                 name = type(self).__name__
                 raise ValueError(f"{name} takes no axis, block_size and dtype beside {held}, which says them")
+
+    @property
+    def _params(self) -> QuantParams | None:
+        params: QuantParams | None = getattr(self, self._held[0])
+        return params
 
     def _counted(self, values: Sequence[Any]) -> Sequence[Any]:
         if self._params is None and len(values) not in (2, 3):
@@ -163,15 +167,12 @@ class QuantizeLinear(_Scaled):
     axis: int = field(default=1, kw_only=True)
     block_size: int = at_least(0, 0, kw_only=True)
 
+    _held: ClassVar[tuple[str, Sequence[str]]] = "y", quant.EIGHT_BITS
+
     def __post_init__(self) -> None:
         if self.y is None and self.dtype is None:
             raise TypeError("QuantizeLinear takes y, or the dtype of codes whose scale is an input")
         super().__post_init__()
-        self._expect_params("y", quant.EIGHT_BITS)
-
-    @property
-    def _params(self) -> QuantParams | None:
-        return self.y
 
     def _dtype(self, x: str, *rest: str) -> str:
         expect_dtype(self, x, ("float32", "float64", "float16"))
@@ -229,13 +230,7 @@ class DequantizeLinear(_Scaled):
     block_size: int = at_least(0, 0, kw_only=True)
     dtype: str | None = one_of(("float32", "float16"), None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._expect_params("x", quant.DTYPES)
-
-    @property
-    def _params(self) -> QuantParams | None:
-        return self.x
+    _held: ClassVar[tuple[str, Sequence[str]]] = "x", quant.DTYPES
 
     def _dtype(self, q: str, *rest: str) -> str:
         if self.x is not None:

@@ -103,14 +103,8 @@ def create(model: bytes, what: str, constants: Mapping[str, np.ndarray] | None =
     """Return a session of a model that holds one node, called `what` in errors.
 
     The number of threads is fixed: results then do not depend on the machine's cores. `constants` are the
-    values of initializers that the model says are external.
-
-    Raises
-    ------
-    NoKernel
-        If ONNX Runtime is missing or does not have the operator.
-    ValueError
-        If it does not accept the node.
+    values of initializers that the model says are external. NoKernel if ONNX Runtime is missing or does not
+    have the operator, ValueError if it does not accept the node.
     """
     runtime = _onnxruntime()
     if runtime is None:
@@ -179,13 +173,7 @@ def run(
 def naming(operator: str, who: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Name operator and library in errors: foreign code may raise anything on data that it does not accept.
 
-    Errors of the kinds `but` stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If the operator does not take its inputs.
-    MemoryError
+    Errors of the kinds `but` stay as they are; others become ValueError or MemoryError.
     """
     try:
         yield
