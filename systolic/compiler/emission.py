@@ -12,7 +12,7 @@ import numpy as np
 from systolic.compiler.operations import HostOperation, Product, VectorOperation
 from systolic.compiler.products import Axis, Chunk, chunks, collapsed
 from systolic.compiler.schedule import Instance, Step
-from systolic.compiler.tensors import Storage, View
+from systolic.compiler.tensors import Storage, View, image_of
 from systolic.config import MachineConfig
 from systolic.isa import (
     Activate,
@@ -373,7 +373,7 @@ class Emission:
     def _pool(self, step: Step, op: VectorOperation, x: Instance, y: Instance) -> None:
         assert op.window is not None
         self._border(step, y)
-        stored, sides = image_of(x.storage)
+        stored, sides = image_of(op.inputs[0])
         images = op.inputs[0].leading * (step.stop - step.start) // step.units
         blocks = x.storage.blocks
         if _rows(step, x) == x.block_rows and _rows(step, y) == y.block_rows:
@@ -392,7 +392,7 @@ class Emission:
             attributes={**values, "dtype": op.inputs[0].dtype},
         )  # fmt: skip
         number = self._function(function)
-        (height, width), y_sides = image_of(y.storage)
+        (height, width), y_sides = image_of(op.output)
         axes = (
             Axis(images, height * width, height * width), Axis(out[0], width, width), Axis(out[1], 1, 1)
         )
@@ -460,18 +460,11 @@ def _rows(step: Step, instance: Instance) -> int:
     return instance.storage.block_rows // step.units * (step.stop - step.start)
 
 
-def image_of(storage: Storage) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """Return height and width of an image as it is stored, and its border; a line has height 1."""
-    if len(storage.shape) == 3:
-        return (1, storage.others[1]), (0, 0, 0, 0)
-    return storage.stored, storage.sides
-
-
 def tap_offsets(op: Product) -> list[int]:
     """Return the row of the first pixel that each tap sees, counted from the image's first row."""
     if op.is_matrix:
         return [0]
-    stored, sides = image_of(op.x.storage)
+    stored, sides = image_of(op.x)
     columns = op.window.kernel[1]
     return [op.window.offset(divmod(tap, columns), stored, sides) for tap in range(op.weights.taps)]
 
@@ -487,7 +480,7 @@ def product_axes(op: Product, images: int) -> tuple[Axis, ...]:
         image = math.prod(y.stored)
         count = rows // (height * width)
         return Axis(count, height * width, image), Axis(height, width, line), Axis(width, 1, 1)
-    (height, width), _ = image_of(op.x.storage)
+    (height, width), _ = image_of(op.x)
     (down, right), (oh, ow) = op.window.stride, op.window.out
     line, image = ow, oh * ow
     if any(y.sides):

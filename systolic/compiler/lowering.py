@@ -80,6 +80,7 @@ class Lowering:
         self.known, self.sizes, self.mapping = known, sizes, mapping
         self.operations: list[Operation] = []
         self.views: dict[str, View | np.ndarray] = dict(model.constants)
+        self._flat: dict[Storage, tuple[View, HostOperation]] = {}
         for name in model.inputs:
             self.views[name] = self._plain(name, *known[name])
         for node in model.nodes:
@@ -88,8 +89,9 @@ class Lowering:
             self._written(name)
 
     def _written(self, name: str) -> None:
-        """Have the host write a constant that the model returns."""
+        """Have the host write a constant, or images as rows, that the model returns."""
         value = self.views[name]
+        self._flatten([value])
         if isinstance(value, np.ndarray):
             view = self._plain(name, value.shape, value.dtype.name)
             self.operations.append(HostOperation(name, "Constant", "copy", [value], [view]))
@@ -103,16 +105,22 @@ class Lowering:
         sources: list[Source] = [self.views[tensor] for tensor in node.inputs]
         runtime = [source for source in sources if isinstance(source, View)]
         sized = bool(runtime and all(view.elements for view in runtime) and math.prod(shape))
+        placed = False
         if sized and isinstance(node.layer, ArrayLayer):
-            if self._product(node, node.layer, sources):
-                return
-        elif (
-            sized
-            and len([name for name in node.outputs if name]) == 1
-            and (self._same_rows(node, node.layer, sources[0]) or self._vector(node, node.layer, sources))
-        ):
-            return
-        self._host(node, sources)
+            placed = self._product(node, node.layer, sources)
+        elif sized and len(list(filter(None, node.outputs))) == 1:
+            self._flatten(sources)
+            placed = self._same_rows(node, node.layer, sources[0])
+            placed = placed or self._vector(node, node.layer, sources)
+        if not placed:
+            self._flatten(sources)
+            self._host(node, sources)
+
+    def _flatten(self, sources: Sequence[Source]) -> None:
+        """Have the host lay out images as rows, where no product has read them as images yet."""
+        for source in sources:
+            if isinstance(source, View) and source.storage in self._flat:
+                self.operations.append(self._flat.pop(source.storage)[1])
 
     def _host(self, node: Node, sources: list[Source]) -> None:
         outputs: list[View | None] = []
@@ -176,10 +184,21 @@ class Lowering:
             perm = tuple(range(rank))[::-1] if layer.perm is None else tuple(layer.perm)
         axis = same_rows(source, shape, perm)
         if axis is None:
-            return False
+            return perm is None and self._rows_of_images(node, layer, source)
         view = View(source.storage, shape, axis)
         if (len(shape) != 4 or _image(source) != _image(view)) and not source.storage.border.refuse():
             return False
+        self.views[node.output] = view
+        return True
+
+    def _rows_of_images(self, node: Node, layer: Layer, source: View) -> bool:
+        """Put off the flattening of images: a product with them reads each pixel by a tap of its own."""
+        shape, dtype = self.known[node.output]
+        if len(source.shape) not in (3, 4) or len(shape) != 2 or shape[0] != source.shape[0]:
+            return False
+        view = self._plain(node.output, shape, dtype)
+        call = HostOperation(node.name, layer.kind, "layer", [source], [view], layer)
+        self._flat[view.storage] = source, call
         self.views[node.output] = view
         return True
 
@@ -230,7 +249,11 @@ class Lowering:
         w = lowered.w[np.newaxis] if lowered.w.ndim == 2 else lowered.w
         if isinstance(lowered.x, Patches):
             axis, found = lowered.channel_axis, self._patches(node, layer, lowered, sources, place)
+        elif source.storage in self._flat and lowered.w.ndim == 2:
+            axis, found = -1, self._pixels(node, lowered, source)
+            w = self._weights_of_pixels(w, source)
         else:
+            self._flatten(sources)
             axis, found = -1, self._matrix(node, lowered, source)
         if found is None:
             return False
@@ -279,12 +302,32 @@ class Lowering:
         # Rows that are multiplied one by one have no border between them.
         return (x, POINT, 1) if x is not None and x.storage.border.refuse() else None
 
+    def _pixels(self, node: Node, lowered: Lowered, source: View) -> tuple[View, Window, int] | None:
+        """Return images that are multiplied as rows: a convolution whose kernel is the whole image."""
+        images = self._flat[source.storage][0]
+        axis = images.axis % len(images.shape)
+        sizes = [size for place, size in enumerate(images.shape) if place not in (0, axis)]
+        size = (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+        window = Window(size, (1, 1), (1, 1), (0, 0), (1, 1), size)
+        x = self._blocks(node.name, images, images.axis, window)
+        return None if x is None else (x, window, math.prod(size))
+
+    def _weights_of_pixels(self, w: np.ndarray, source: View) -> np.ndarray:
+        """Return weights (1, K, N) with K over channels first, whose images may have their channels last."""
+        images = self._flat[source.storage][0]
+        axis = images.axis % len(images.shape)
+        if axis == 1:
+            return w
+        channels, columns = images.shape[axis], w.shape[-1]
+        return w.reshape(1, -1, channels, columns).swapaxes(1, 2).reshape(1, -1, columns)
+
     def _patches(
         self, node: Node, layer: ArrayLayer, lowered: Lowered, sources: list[Source], place: int
     ) -> tuple[View, Window, int] | None:
         """Return what a convolution streams: the image by taps, or patches that the host lays out."""
         patches, source = lowered.x, sources[place]
         assert isinstance(patches, Patches) and isinstance(source, View)
+        self._flatten(sources)
         window, taps = window_of(patches), patches.kernel[0] * patches.kernel[1]
         axis = -1 if patches.channels_last else 1
         direct = len(source.shape) in (3, 4) and source.shape[0] == patches.images.shape[0]
@@ -332,6 +375,7 @@ class Lowering:
         assert isinstance(source, View)
         if with_ones(layer, sources, place).epilogue.w_zero is None:
             read[place] = Zeros(source.shape, source.dtype)
+        self._flatten(read)
         self.operations.append(
             HostOperation(node.name, layer.kind, "epilogue", [y, *read], [output], layer)
         )

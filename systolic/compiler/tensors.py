@@ -207,6 +207,16 @@ def whole(storage: Storage) -> View:
     return View(storage, storage.shape)
 
 
+def image_of(view: View) -> tuple[tuple[int, int], Sides]:
+    """Return height and width of an image as it is stored, and its border; a line has height 1."""
+    storage = view.storage
+    if any(storage.sides):
+        return storage.stored, storage.sides
+    axis = view.axis % len(view.shape)
+    _, *image = (size for place, size in enumerate(view.shape) if place != axis)
+    return (1, image[0]) if len(image) == 1 else (image[0], image[1]), NONE
+
+
 def same_rows(old: View, new: Shape, perm: tuple[int, ...] | None = None) -> int | None:
     """Return the axis of the channels if a tensor in blocks has the same rows in another shape, else None.
 

@@ -11,12 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import systolic
-from support.compiled import check, count, loaded, machine
+from support.compiled import check, conv, count, flat, loaded, machine, residual
 from support.random_models import random_model
 from support.strategies import codes, dtypes, examples, raises, seeds
 from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, QuantParams
-from systolic.layers import Conv2d, Dense, MaxPool, QLinearAdd, QLinearConcat, QLinearSigmoid
+from systolic.layers import Dense
 
 MACHINES = {
     "square": machine(16, 16),
@@ -62,15 +62,6 @@ def test_random_models(seed: int, name: str, mapping: str | None, reuse: bool) -
             systolic.run(model, feeds, machine=MACHINES[name].array, mode="wavefront")
 
 
-def conv(rng: np.random.Generator, ic: int, oc: int, kernel: tuple[int, int], dtype: str, **options: Any) -> Any:
-    """A convolution with random weights, zero points and scales for each channel."""
-    params = [QuantParams(0.5, int(rng.integers(0, 9)), dtype) for _ in range(2)]
-    w = QuantParams(rng.uniform(0.01, 0.1, oc), np.zeros(oc, int), axis=0)
-    weight = codes(rng, (oc, ic // options.get("groups", 1), *kernel), "int8")
-    bias = rng.integers(-99, 99, oc).astype(np.int32)
-    return Conv2d(weight, x=params[0], w=w, y=params[1], bias=bias, **options)
-
-
 @pytest.mark.slow
 @examples(15)
 @given(st.data(), seeds, dtypes)
@@ -107,27 +98,6 @@ def test_convolutions(data: st.DataObject, seed: int, dtype: str) -> None:
         except ValueError as error:
             assume("rows of the unified buffer at once" not in str(error))
             raise
-
-
-def residual(rng: np.random.Generator, channels: int = 6, blocks: int = 2) -> Model:
-    """Convolutions with shortcuts around them, a pool, a concatenation and a product."""
-    q, sums = QuantParams(0.5, 3), QuantParams(1.0, -2)
-    nodes = [Node(conv(rng, 2, channels, (3, 3), "int8", padding=1), ("x",), "s0")]
-    for block in range(blocks):
-        first = conv(rng, channels, 2 * channels, (3, 3), "int8", padding=1)
-        second = conv(rng, 2 * channels, channels, (3, 3), "int8", padding=1)
-        nodes += [
-            Node(first, (f"s{block}",), f"a{block}"),
-            Node(second, (f"a{block}",), f"b{block}"),
-            Node(QLinearAdd(q, q, sums), (f"b{block}", f"s{block}"), f"s{block + 1}"),
-        ]
-    nodes += [
-        Node(MaxPool((2, 2), stride=2), (f"s{blocks}",), "pooled"),
-        Node(QLinearSigmoid(sums, QuantParams(1 / 256, -128)), ("pooled",), "gate"),
-        Node(QLinearConcat((sums, QuantParams(1 / 256, -128)), q, axis=1), ("pooled", "gate"), "both"),
-        Node(conv(rng, 2 * channels, 4, (1, 1), "int8"), ("both",), "y"),
-    ]
-    return Model(nodes, inputs={"x": ((None, 2, 6, 6), "int8")})
 
 
 def test_what_does_not_fit_is_cut_along_the_batch() -> None:
@@ -221,3 +191,20 @@ def test_without_weights() -> None:
     assert systolic.estimate(bare, machine=MACHINES["square"]) == systolic.estimate(whole, machine=MACHINES["square"])
     with raises(TypeError, "weights must be True or False, not int 1"):
         systolic.compile(example.model, machine=MACHINES["square"], weights=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("on", [machine(8, 8), machine(4, 6), machine(8, 8, 130)], ids=["square", "wide", "few rows"])
+def test_products_of_flattened_images(layout: str, on: Any) -> None:
+    """They read each pixel by a tap; who else wants the images as rows gets them from the host."""
+    rng = np.random.default_rng(7)
+    model = flat(rng, layout)
+    shape = (3, *next(iter(model.inputs.values())).shape[1:])
+    x = {"x": codes(rng, shape, "int8")}
+    program = check(model, x, on)
+    assert count(program, "HostCall") == 0
+    width = min(on.array.rows, on.array.cols)
+    folds = 6 * 4 * -(-10 // width) * -(-7 // width)
+    assert sum(s.stop - s.first for s in program.sections if s.name == "y") > folds
+    both = check(flat(np.random.default_rng(7), layout, outputs=("a", "b", "c", "y")), x, on)
+    assert count(both, "HostCall") == 1

@@ -167,10 +167,8 @@ def test_timeline_shows_what_the_accumulators_take(timeline):
     assert taken == set(map(tuple, timeline.writes()))
 
 
-@pytest.mark.parametrize(("name", "writer"), [("onnx", "write_differences"), ("programs", "write_instructions")])
-def test_pages_with_a_written_part(name: str, writer: str):
-    """Their examples run, and the lists in them are what their scripts write."""
-    pytest.importorskip("onnx")
+def examples_run(name: str) -> str:
+    """Run a page's examples; return its text."""
     page = DOCS / f"{name}.md"
     text = page.read_text(encoding="utf-8")
     test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
@@ -178,6 +176,18 @@ def test_pages_with_a_written_part(name: str, writer: str):
     runner = doctest.DocTestRunner()
     runner.run(test, out=report.append)
     assert test.examples and not runner.failures, "\n" + "".join(report)
+    return text
+
+
+def test_the_page_of_the_compiler():
+    examples_run("compiler")
+
+
+@pytest.mark.parametrize(("name", "writer"), [("onnx", "write_differences"), ("programs", "write_instructions")])
+def test_pages_with_a_written_part(name: str, writer: str):
+    """Their examples run, and the lists in them are what their scripts write."""
+    pytest.importorskip("onnx")
+    text = examples_run(name)
     script = runpy.run_path(str(DOCS / f"{writer}.py"))
     assert script["section"]() in text, f"run: python docs/{writer}.py"
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 import systolic
-from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, Program
+from support.strategies import codes
+from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, Node, Program, QuantParams
+from systolic.layers import Conv2d, Dense, Flatten, MaxPool, QLinearAdd, QLinearConcat, QLinearSigmoid
 from systolic.machine import Timeline, time_program
 from systolic.machine.timeline import row_bytes
 from systolic.reference import machine as reference
@@ -87,3 +89,50 @@ def count(program: Program, kind: str) -> int:
 def loaded(program: Program) -> int:
     """How many tiles are loaded into the array."""
     return sum(getattr(item, "new_weights", False) for item in program)
+
+
+def conv(rng: np.random.Generator, ic: int, oc: int, kernel: tuple[int, int], dtype: str, **options: Any) -> Any:
+    """A convolution with random weights, zero points and scales for each channel."""
+    params = [QuantParams(0.5, int(rng.integers(0, 9)), dtype) for _ in range(2)]
+    w = QuantParams(rng.uniform(0.01, 0.1, oc), np.zeros(oc, int), axis=0)
+    weight = codes(rng, (oc, ic // options.get("groups", 1), *kernel), "int8")
+    bias = rng.integers(-99, 99, oc).astype(np.int32)
+    return Conv2d(weight, x=params[0], w=w, y=params[1], bias=bias, **options)
+
+
+def residual(rng: np.random.Generator, channels: int = 6, blocks: int = 2) -> Model:
+    """Convolutions with shortcuts around them, a pool, a concatenation and a product."""
+    q, sums = QuantParams(0.5, 3), QuantParams(1.0, -2)
+    nodes = [Node(conv(rng, 2, channels, (3, 3), "int8", padding=1), ("x",), "s0")]
+    for block in range(blocks):
+        first = conv(rng, channels, 2 * channels, (3, 3), "int8", padding=1)
+        second = conv(rng, 2 * channels, channels, (3, 3), "int8", padding=1)
+        nodes += [
+            Node(first, (f"s{block}",), f"a{block}"),
+            Node(second, (f"a{block}",), f"b{block}"),
+            Node(QLinearAdd(q, q, sums), (f"b{block}", f"s{block}"), f"s{block + 1}"),
+        ]
+    nodes += [
+        Node(MaxPool((2, 2), stride=2), (f"s{blocks}",), "pooled"),
+        Node(QLinearSigmoid(sums, QuantParams(1 / 256, -128)), ("pooled",), "gate"),
+        Node(QLinearConcat((sums, QuantParams(1 / 256, -128)), q, axis=1), ("pooled", "gate"), "both"),
+        Node(conv(rng, 2 * channels, 4, (1, 1), "int8"), ("both",), "y"),
+    ]
+    return Model(nodes, inputs={"x": ((None, 2, 6, 6), "int8")})
+
+
+def flat(rng: np.random.Generator, layout: str, *, outputs: tuple[str, ...] = ("y",)) -> Model:
+    """A convolution, a table of codes, and a product with the flattened images."""
+    q = QuantParams(0.5, 3)
+    shape = (None, 4, 5, 3) if layout == "NCHW" else (None, 5, 3, 4)
+    dense = Dense(codes(rng, (10 * 6 * 4, 7), "int8"), x=q, w=QuantParams(0.1), y=QuantParams(30.0, -5))
+    return Model(
+        [
+            Node(conv(rng, 4, 10, (2, 2), "int8", padding=1, layout=layout), ("x",), "a"),
+            Node(QLinearSigmoid(q, q), ("a",), "b"),
+            Node(Flatten(), ("b",), "c"),
+            Node(dense, ("c",), "y"),
+        ],
+        inputs={"x": (shape, "int8")},
+        outputs=outputs,
+    )
