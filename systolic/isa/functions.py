@@ -42,7 +42,7 @@ class Function:
     kind       of        computes
     ========== ========= ============================================================================
     identity   Activate  sums, clamped to int8
-    identity   Vector    its first input
+    identity   Vector    its first input; with `pool`, the largest codes of int8
     epilogue   Activate  the formula of :class:`systolic.lowered.Epilogue`: arrays `constant` (int32, n),
                          `scale`, `late_scale`, `float_bias` (n), `table` (256); attributes `dtype`,
                          `zero_point`, `rounding`, `clamp`. Results of 4 bytes are little-endian.

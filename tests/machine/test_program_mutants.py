@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from support.planted import planted
 from support.program_data import DataCase, check, data_programs
 from systolic.machine import spans, work
-from systolic.machine.programs import cycle, functions, fused, memories, steps
+from systolic.machine.programs import cycle, fused, memories, of_rows, of_sums, steps
 
 Mutant = tuple[ModuleType, str, str, str]
 """A module, its text, the text that replaces it, and what finds it: "bytes" or "times"."""
@@ -76,9 +76,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "the first visit of a row wins": (memories, "self.count - 1 - from_behind", "from_behind", "bytes"),
     "bytes behind results stay": (memories, "view[..., width:] = 0", "pass", "bytes"),
-    "padding counts as zero": (functions, "images.shape[-1]), low, dtype)", "images.shape[-1]), 0, dtype)", "bytes"),
+    "padding counts as zero": (of_rows, "images.shape[-1]), low, dtype)", "images.shape[-1]), 0, dtype)", "bytes"),
     "a pool reaches into the next group": (
-        functions,
+        of_sums,
         "np.arange(0, len(values), pool)",
         "np.arange(0, len(values), max(pool - 1, 1))",
         "bytes",

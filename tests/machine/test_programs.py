@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from support.interrupts import every_interrupt
 from support.program_data import DataCase, check, data_programs
 from support.strategies import examples
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, SystolicArray
@@ -129,6 +130,23 @@ def test_progress_is_in_cycles_and_an_interrupt_comes_out(mode: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_program(LAYERS, SMALL, host=ROWS, mode=mode, report=interrupt)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_a_program_runs_after_any_interrupt(mode: str) -> None:
+    """Interrupts between any two bytecodes, also of what the program keeps: the next run is whole."""
+    wanted = run_program(LAYERS, SMALL, host=ROWS, mode=mode).host
+    programs = [replace(LAYERS)]
+
+    def run() -> None:
+        run_program(programs[-1], SMALL, host=ROWS, mode=mode)
+
+    for at in every_interrupt(run, "/machine/", 61):
+        if at % 4 == 0:
+            np.testing.assert_array_equal(run_program(programs[-1], SMALL, host=ROWS, mode=mode).host, wanted)
+            programs.append(replace(LAYERS))
+    assert len(programs) > 5
 
 
 def test_an_array_with_nothing_in_flight_is_not_clocked_and_would_not_change() -> None:

@@ -14,7 +14,7 @@ from systolic.array.state import State
 from systolic.config import ArrayConfig
 from systolic.machine.programs.memories import Memories
 from systolic.machine.programs.progress import ClockProgress
-from systolic.machine.programs.steps import Fetch, Multiply, Steps, Work
+from systolic.machine.programs.steps import Fetch, Multiply, Steps, Task
 from systolic.machine.programs.wavefront import Hook
 from systolic.machine.timeline import Timeline
 
@@ -26,7 +26,7 @@ class Event(NamedTuple):
     number: int
     """Of the instruction: of two events of a cycle, the earlier instruction's comes first."""
     is_end: bool
-    step: Multiply | Fetch | Work
+    step: Multiply | Fetch | Task
 
 
 def run_by_clock(

@@ -28,8 +28,9 @@ from systolic.isa import (
     row_ranges,
 )
 from systolic.isa.text import line_of
-from systolic.machine.programs.functions import Bytes, Codes, OnSums, on_rows, pooled
 from systolic.machine.programs.memories import HostFunction, Memories, Place
+from systolic.machine.programs.of_rows import Bytes, on_rows
+from systolic.machine.programs.of_sums import Codes, OnSums, pooled
 from systolic.machine.timeline import row_bytes
 
 
@@ -73,7 +74,7 @@ class Fetch:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class Task:
     """Any other instruction: what is read becomes results, which are written later or at once."""
 
     number: int
@@ -92,7 +93,7 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Copy(Work):
+class Copy(Task):
     """A ``ReadHost`` or a ``WriteHost``."""
 
     source: str
@@ -113,7 +114,7 @@ class Copy(Work):
 
 
 @dataclass(frozen=True, eq=False)
-class Activation(Work):
+class Activation(Task):
     """An ``Activate``."""
 
     acc: int
@@ -154,7 +155,7 @@ class Activation(Work):
 
 
 @dataclass(frozen=True, eq=False)
-class VectorWork(Work):
+class VectorTask(Task):
     """A ``Vector``."""
 
     inputs: tuple[int, ...]
@@ -176,7 +177,7 @@ class VectorWork(Work):
 
 
 @dataclass(frozen=True, eq=False)
-class Call(Work):
+class Call(Task):
     """A ``HostCall``."""
 
     item: HostCall
@@ -204,7 +205,7 @@ class Call(Work):
             memories.host[first : first + rows] = values
 
 
-Step = Multiply | Fetch | Work
+Step = Multiply | Fetch | Task
 
 
 class Steps:
@@ -218,7 +219,7 @@ class Steps:
 
     Attributes
     ----------
-    steps : list of Multiply, Fetch and Work
+    steps : list of Multiply, Fetch and Task
         In program order.
     rows : dict of str to int
         How many rows of each memory are touched: up to the highest.
@@ -301,7 +302,7 @@ class Steps:
                 function, written = on_rows(
                     self.program.function_of(item), len(item.inputs), item.rows, self.row_bytes
                 )
-                return VectorWork(number, item.inputs, item.rows, function, self._target(item, written))
+                return VectorTask(number, item.inputs, item.rows, function, self._target(item, written))
             case HostCall():
                 return self._call(number, item)
             case SetConfiguration():

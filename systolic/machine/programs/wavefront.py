@@ -14,7 +14,7 @@ from systolic.machine.programs.fused import Product
 from systolic.machine.programs.memories import Memories
 from systolic.machine.programs.plan import Plan
 from systolic.machine.programs.progress import ClockProgress
-from systolic.machine.programs.steps import Fetch, Multiply, Work
+from systolic.machine.programs.steps import Fetch, Multiply, Task
 
 Hook = Callable[[int, Memories], Any]
 """Called as hook(number, memories) before an instruction; it may change what they hold."""
@@ -48,7 +48,7 @@ def run_in_order(
         elif isinstance(step, Fetch):
             tiles += [tile.copy() for tile in memories.weights[step.tile : step.tile + step.count]]
         else:
-            assert isinstance(step, Work)
+            assert isinstance(step, Task)
             step.run(memories)
         progress.instruction(step.number)
     return seconds
@@ -63,7 +63,7 @@ def _run_fused(plan: Plan, memories: Memories, threads: int, progress: ClockProg
                 step.run(memories, threads, memory)
                 seconds += perf_counter() - started
             else:
-                assert isinstance(step, Work)
+                assert isinstance(step, Task)
                 step.run(memories)
             progress.instruction(step.number)
     return seconds
