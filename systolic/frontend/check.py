@@ -14,7 +14,7 @@ from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic.frontend.operators import UnsupportedOperator, circle
-from systolic.layers.host.subgraphs import subgraphs
+from systolic.layers.host.subgraphs import held, subgraphs
 
 STANDARD = ("", "ai.onnx")
 """Domains that mean the standard operator set."""
@@ -65,11 +65,7 @@ def tensors(graph: Any) -> Iterator[tuple[str, Any]]:
         yield f"initializer {tensor.name!r}", tensor
     for node in graph.node:
         for attribute in node.attribute:
-            held = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-            sparse = [*attribute.sparse_tensors]
-            sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-            held += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
-            for tensor in held:
+            for tensor in held(attribute):
                 yield f"attribute {attribute.name} of node {label(node)!r}", tensor
         for inner in subgraphs(node):
             yield from tensors(inner)

@@ -25,15 +25,7 @@ class Signal(NamedTuple):
 
 
 def write_vcd(signals: Sequence[Signal], cycles: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write signals as a VCD file.
-
-    Parameters
-    ----------
-    signals : sequence of Signal
-    cycles : ndarray of int64, (edges,)
-        The cycle of each recorded edge.
-    path : path
-        The file is complete or absent: it is written under another name and renamed.
+    """Write signals over the cycles of the recorded edges as a VCD file, which is complete or absent.
 
     Raises
     ------

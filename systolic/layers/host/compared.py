@@ -362,17 +362,10 @@ def refusal(
     dtypes: Mapping[str, str] | None = None,
     shapes: Mapping[str, Sequence[int | None] | None] | None = None,
 ) -> str | None:
-    """Return why onnx's reference evaluator must not compute a node; None if it may.
+    """Return why onnx's reference evaluator must not compute a node, or one of its subgraphs; None if it may.
 
-    Parameters
-    ----------
-    node : NodeProto
-        The node; those of its subgraphs are looked at too.
-    opsets : mapping of str to int
-        Versions of the operator sets, by domain.
-    dtypes, shapes : mapping
-        Types and shapes, as far as known, of the tensors that the node and its subgraphs read, by name.
-        A node that may be computed for some types or ranks only is refused where they are not known.
+    `dtypes` and `shapes` are those, as far as known, of the tensors that they read, by name. A node that may
+    be computed for some types or ranks only is refused where they are not known.
     """
     from onnx import defs
 

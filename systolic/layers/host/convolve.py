@@ -110,16 +110,13 @@ class FloatConv(FloatProduct, _Convolution):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._put_activation()
-        if self.weight is None:
-            if self.bias is not None:
-                raise ValueError("FloatConv takes no bias without a weight; it reads one as its third input")
-            return
-        if self.adds:
+        if self.weight is not None and self.adds:
             raise ValueError("FloatConv with a weight reads x alone: adds must be False")
-        rank = np.ndim(self.weight) - 2
+        rank = np.ndim(self.weight) - 2  # type: ignore[arg-type]
         kernel = ("kd", "kh", "kw")[-rank:] if rank in AXES else ("kh", "kw")
         put_weights(self, axes=f"(oc, ic // groups, {', '.join(kernel)})", output_axis=0)
-        self._put_window(self.weight.shape)
+        if self.weight is not None:
+            self._put_window(self.weight.shape)
 
     def _put_activation(self) -> None:
         params: Any = self.activation_params
@@ -137,9 +134,6 @@ class FloatConv(FloatProduct, _Convolution):
     def some(self) -> tuple[int, int]:  # type: ignore[override]
         """The least and the largest number of inputs."""
         return (1, 1) if self.weight is not None else (2 + self.adds, 3 + self.adds)
-
-    def _held(self) -> tuple[np.ndarray, ...]:
-        return tuple(array for array in (self.weight, self.bias) if array is not None)
 
     def _parts(self, values: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
         """Return x, w, the bias and the tensor to add, or what is said of them; None for those not there."""

@@ -60,7 +60,8 @@ class FloatProduct(HostLayer):
 
     def _held(self) -> tuple[np.ndarray, ...]:
         """Return the arrays that are held, as inputs behind those that are read."""
-        return ()
+        fields = (getattr(self, name, None) for name in ("weight", "bias"))
+        return tuple(array for array in fields if isinstance(array, np.ndarray))
 
     def _whole(self, inputs: Sequence[Any], of: Callable[[np.ndarray], Any] = np.asarray) -> list[Any]:
         """Return inputs, or what is said of them, and the same of what is held."""
@@ -126,8 +127,12 @@ class FloatProduct(HostLayer):
 
 
 def put_weights(layer: Any, *, axes: str, output_axis: int) -> None:
-    """Put weights and bias into their stored form: float32, read-only."""
+    """Put weights and bias, if they are held, into their stored form: float32, read-only."""
     kind, ndim = type(layer).__name__, axes.count(",") + 1
+    if layer.weight is None:
+        if layer.bias is not None:
+            raise ValueError(f"{kind} takes no bias without a weight; it reads one as its third input")
+        return
     weight = _reals(layer.weight, f"{kind}: weight")
     if weight.ndim != ndim or 0 in weight.shape:
         raise ValueError(f"{kind}: weight must be {axes}, none of them 0, not {_check.shape(weight.shape)}")

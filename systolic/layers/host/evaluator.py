@@ -18,7 +18,7 @@ from systolic.layers.base import HostLayer, Shape, UnknownShape
 from systolic.layers.host import compared, session
 from systolic.layers.host._loop import loop_operator
 from systolic.layers.host.session import ONNX_RUNTIME
-from systolic.layers.host.subgraphs import inner_nodes, subgraphs
+from systolic.layers.host.subgraphs import held, inner_nodes, subgraphs
 
 Call = Callable[[dict[str, np.ndarray], bool], list[Any]]
 """Maps the inputs of a node, by name, and whether this is known to be quick, to its outputs."""
@@ -537,12 +537,7 @@ def _model(
 def _tensors(node: Any) -> Iterator[Any]:
     """Yield the tensors that a node and its subgraphs hold."""
     for attribute in node.attribute:
-        yield from (attribute.t, *attribute.tensors)
-        yield from (
-            part
-            for s in (attribute.sparse_tensor, *attribute.sparse_tensors)
-            for part in (s.values, s.indices)
-        )
+        yield from held(attribute)
     for graph in subgraphs(node):
         yield from graph.initializer
         yield from (part for s in graph.sparse_initializer for part in (s.values, s.indices))

@@ -86,10 +86,7 @@ class FloatMatMul(FloatProduct):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight is not None:
-            put_weights(self, axes="(K, N)", output_axis=1)
-        elif self.bias is not None:
-            raise ValueError("FloatMatMul takes no bias without a weight; it reads one as its third input")
+        put_weights(self, axes="(K, N)", output_axis=1)
 
     def _shape(self, *shapes: Shape) -> Shape:
         if self.weight is not None and not (self.transpose_a or self.transpose_b):
@@ -152,9 +149,6 @@ class FloatMatMul(FloatProduct):
         if self.activation is not None:
             result = np.maximum(result, 0)
         return np.asarray(result).astype(dtype, copy=False)
-
-    def _held(self) -> tuple[np.ndarray, ...]:
-        return tuple(array for array in (self.weight, self.bias) if array is not None)
 
     @property
     def some(self) -> tuple[int, int]:  # type: ignore[override]

@@ -60,19 +60,10 @@ def create_node(
     constants: Mapping[str, np.ndarray],
     kinds: Mapping[str, tuple[np.dtype, tuple[int, ...] | None]],
 ) -> Any:
-    """Return a session of an operator that writes "y", of float32.
+    """Return a session of an operator, its domain before a dot, that writes "y", of float32.
 
-    Parameters
-    ----------
-    operator : str
-        Its domain before a dot, if it is not a standard one.
-    attributes : mapping
-    reads : sequence of str
-        Names of its inputs, "" for those left out.
-    constants : mapping of str to ndarray
-        Inputs that are initializers. The session may read their memory at any time.
-    kinds : mapping of str to (dtype, tuple of int or None)
-        Types and shapes of the inputs; None is any shape.
+    `reads` names its inputs, "" those left out; `kinds` are their types and shapes, None for any. `constants`
+    are initializers: the session may read their memory at any time.
     """
     onnx, helper = _onnx(), _onnx().helper
     domain, _, name = operator.rpartition(".")

@@ -14,6 +14,15 @@ def subgraphs(node: Any) -> Iterator[Any]:
             yield attribute.g
 
 
+def held(attribute: Any) -> list[Any]:
+    """Return the TensorProtos that an attribute holds, the parts of sparse ones among them."""
+    found = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+    sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+    for tensor in (*attribute.sparse_tensors, *sparse):
+        found += [tensor.values, tensor.indices]
+    return found
+
+
 def inner_nodes(node: Any) -> Iterator[Any]:
     """Yield the nodes of a node's subgraphs, each before those of its own subgraphs."""
     for graph in subgraphs(node):
