@@ -13,14 +13,27 @@ from systolic.layers.host.matmul import FloatMatMul, MatMulNBits
 from systolic.layers.host.normalize import ArgMax, BatchNormalization, LayerNormalization, Reduce, Softmax
 from systolic.layers.host.op import Op
 from systolic.layers.host.pieces import Concat, Expand, Gather, Slice, Split
-from systolic.layers.host.pool import AveragePool, GlobalAveragePool, MaxPool
+from systolic.layers.host.pool import (
+    AveragePool,
+    GlobalAveragePool,
+    MaxPool,
+    QLinearAveragePool,
+    QLinearGlobalAveragePool,
+)
 from systolic.layers.host.qlinear import QLinearAdd, QLinearConcat, QLinearMul, QLinearWhere
-from systolic.layers.host.qlinear_pool import QLinearAveragePool, QLinearGlobalAveragePool
 from systolic.layers.host.qlinear_table import QLinearLeakyRelu, QLinearSigmoid, QLinearSoftmax
 from systolic.layers.host.quantize import DequantizeLinear, DynamicQuantize, QuantizeLinear
 from systolic.layers.host.resample import Pad, Resize
-from systolic.layers.host.reshape import Flatten, Identity, Reshape
-from systolic.layers.host.shaping import Fill, ShapeOf, Squeeze, Transpose, Unsqueeze
+from systolic.layers.host.shaping import (
+    Fill,
+    Flatten,
+    Identity,
+    Reshape,
+    ShapeOf,
+    Squeeze,
+    Transpose,
+    Unsqueeze,
+)
 from systolic.layers.matmul import MatMulInteger, MatMulIntegerToFloat
 from systolic.layers.qlinear_conv import Conv2d, DepthwiseConv2d, QLinearConv
 from systolic.layers.qlinear_matmul import Dense, QLinearMatMul

@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32
 from systolic.layers.host.transformer import ATTRIBUTES, Sizes, attend, attention_sizes, output_shapes
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -70,13 +70,13 @@ class QAttention(OptionalInputs):
         found = self._take(shapes)
         x, w = found["x"], found["w"]
         for name in ("x_scale", "x_zero_point"):
-            zero_points.expect_single(self.kind, name, found.get(name, ()))
+            parameters.expect_single(self.kind, name, found.get(name, ()))
         sizes = attention_sizes(
             self.kind, x, w, found["bias"], found.get("mask_index"), found.get("past"),
             num_heads=self.num_heads,
         )  # fmt: skip
         for name in ("w_scale", "w_zero_point"):
-            zero_points.expect_per_channel(self.kind, name, found.get(name, ()), w[1])
+            parameters.expect_per_channel(self.kind, name, found.get(name, ()), w[1])
         return sizes
 
     def output_shape(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -86,7 +86,7 @@ class QAttention(OptionalInputs):
     def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
         """Return "float32" for each output."""
         found = self._take([_check.dtype_name(np.dtype(dtype)) for dtype in dtypes])
-        zero_points.expect_codes(self.kind, "w", found["w"])
+        parameters.expect_codes(self.kind, "w", found["w"])
         wanted = {"x": "uint8", "x_zero_point": "uint8", "w_zero_point": found["w"], "mask_index": "int32"}
         for name, dtype in found.items():
             if name != "w" and dtype != wanted.get(name, "float32"):

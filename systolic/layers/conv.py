@@ -19,7 +19,7 @@ import numpy as np
 from systolic import _check, _hints
 from systolic._memory import require_array
 from systolic.gemm import Gemm
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Layer, Shape, at_least
 from systolic.layers.geometry import AXES, LAYOUTS, Pads, Sizes, Window, paddings, put_window, sizes, window
 from systolic.layers.record import OperatorRecord
@@ -248,19 +248,19 @@ class ConvInteger(ArrayConvolution):
     inputs: ClassVar[None] = None
 
     def _window(self, shapes: Sequence[Shape]) -> Window:
-        zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        parameters.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         x, w = shapes[:2]
         self._expect_rank(x, w)
         if len(shapes) > 2:
-            zero_points.expect_single(self.kind, "x_zero_point", shapes[2])
+            parameters.expect_single(self.kind, "x_zero_point", shapes[2])
         if len(shapes) > 3:
-            zero_points.expect_per_channel(self.kind, "w_zero_point", shapes[3], w[0])
+            parameters.expect_per_channel(self.kind, "w_zero_point", shapes[3], w[0])
         return self._window_over(x, w)
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""
-        zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
-        zero_points.expect_operands(self.kind, *dtypes)
+        parameters.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        parameters.expect_operands(self.kind, *dtypes)
         return "int32"
 
     def lower(self, *inputs: np.ndarray) -> Lowered:

@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic.gemm import Gemm
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Shape
 from systolic.layers.host.quantize import DynamicQuantize
 from systolic.layers.record import MICROSOFT, OperatorRecord
@@ -151,15 +151,15 @@ class MatMulInteger(TensorProduct):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
-        zero_points.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        parameters.expect_count(self.kind, len(shapes), 2, 4, "x, w, x_zero_point, w_zero_point")
         out = product_shape(self.kind, *shapes[:2])
         zero_shapes(self.kind, shapes[0], shapes[1], shapes[2:])
         return out
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "int32"."""
-        zero_points.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
-        zero_points.expect_operands(self.kind, *dtypes)
+        parameters.expect_count(self.kind, len(dtypes), 2, 4, "x, w, x_zero_point, w_zero_point")
+        parameters.expect_operands(self.kind, *dtypes)
         return "int32"
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
@@ -195,12 +195,12 @@ class MatMulIntegerToFloat(TensorProduct):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
-        zero_points.expect_count(self.kind, len(shapes), 6, 7, self._NAMES)
+        parameters.expect_count(self.kind, len(shapes), 6, 7, self._NAMES)
         x, w = shapes[:2]
         out = product_shape(self.kind, x, w)
         for name, shape in (("x_scale", shapes[2]), ("x_zero_point", shapes[4])):
-            zero_points.expect_single(self.kind, name, shape)
-        zero_points.per_column(f"{self.kind}: w_scale", shapes[3], w)
+            parameters.expect_single(self.kind, name, shape)
+        parameters.per_column(f"{self.kind}: w_scale", shapes[3], w)
         zero_shapes(self.kind, x, w, shapes[4:6])
         columns = w[-1] if len(w) > 1 else 1
         if len(shapes) > 6 and shapes[6] != (columns,):
@@ -218,8 +218,8 @@ class MatMulIntegerToFloat(TensorProduct):
 
     def output_dtype(self, *dtypes: str) -> str:
         """Return "float32"."""
-        zero_points.expect_count(self.kind, len(dtypes), 6, 7, self._NAMES)
-        zero_points.expect_operands(self.kind, *dtypes[:2], *dtypes[4:6])
+        parameters.expect_count(self.kind, len(dtypes), 6, 7, self._NAMES)
+        parameters.expect_operands(self.kind, *dtypes[:2], *dtypes[4:6])
         for name, dtype in zip(("x_scale", "w_scale", "bias"), (*dtypes[2:4], *dtypes[6:]), strict=False):
             if dtype != "float32":
                 raise TypeError(f"{self.kind}: {name} must hold float32, not {dtype}")
@@ -229,7 +229,7 @@ class MatMulIntegerToFloat(TensorProduct):
         """Return the product of the operands."""
         shape = self._checked_shape(inputs)
         x, w, x_scale, w_scale = inputs[:4]
-        w_scale = w_scale.reshape(zero_points.per_column("w_scale", w_scale.shape, w.shape))
+        w_scale = w_scale.reshape(parameters.per_column("w_scale", w_scale.shape, w.shape))
         scale, late_scale = x_scale.reshape(()), None
         if _scales_at_once(inputs[3].shape, w.shape):
             with np.errstate(all="ignore"):
@@ -253,7 +253,7 @@ def _scales_at_once(scale: Shape, w: Shape) -> bool:
 
 def zero_shapes(layer: str, x: Shape, w: Shape, zeros: tuple[Shape, ...]) -> list[Shape]:
     """Return in which shapes the zero points that are given meet the sums."""
-    rules = ((zero_points.per_row, "x_zero_point", x), (zero_points.per_column, "w_zero_point", w))
+    rules = ((parameters.per_row, "x_zero_point", x), (parameters.per_column, "w_zero_point", w))
     return [
         rule(f"{layer}: {name}", shape, operand)
         for (rule, name, operand), shape in zip(rules, zeros, strict=False)

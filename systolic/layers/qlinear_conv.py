@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import Shape
 from systolic.layers.conv import WINDOW, ArrayConvolution, filter_matrices, lower_conv, read_window
 from systolic.layers.geometry import AXES, LAYOUTS, Sizes, Window
@@ -128,12 +128,12 @@ class QLinearConv(ArrayConvolution, parameters.WeightedLayer):
     def _window(self, shapes: Sequence[Shape]) -> Window:
         if self.weight is not None:
             return self._window_held(shapes[0], self.weight.shape)
-        zero_points.expect_count(self.kind, len(shapes), 8, 9, zero_points.NAMES)
+        parameters.expect_count(self.kind, len(shapes), 8, 9, parameters.NAMES)
         x, w = shapes[0], shapes[3]
         self._expect_rank(x, w)
-        zero_points.expect_singles(self.kind, shapes)
+        parameters.expect_singles(self.kind, shapes)
         for name, place in (("w_zero_point", 5), ("w_scale", 4)):
-            zero_points.expect_per_channel(self.kind, name, shapes[place], w[0])
+            parameters.expect_per_channel(self.kind, name, shapes[place], w[0])
         if len(shapes) > 8 and shapes[8] != (w[0],):
             raise ValueError(f"{self.kind}: bias must be ({w[0]},), not {_check.shape(shapes[8])}")
         return self._window_over(x, w)
@@ -145,9 +145,9 @@ class QLinearConv(ArrayConvolution, parameters.WeightedLayer):
         """Return the type of y or y_zero_point; float32 without `y`."""
         if self.weight is not None:
             return super().output_dtype(*dtypes)
-        zero_points.expect_count(self.kind, len(dtypes), 8, 9, zero_points.NAMES)
-        zero_points.expect_operands(self.kind, *zero_points.integer_inputs(dtypes))
-        return zero_points.expect_types(self.kind, dtypes[1], dtypes[4], dtypes[6:8], dtypes[8:])
+        parameters.expect_count(self.kind, len(dtypes), 8, 9, parameters.NAMES)
+        parameters.expect_operands(self.kind, *parameters.integer_inputs(dtypes))
+        return parameters.expect_types(self.kind, dtypes[1], dtypes[4], dtypes[6:8], dtypes[8:])
 
     def lower(self, *inputs: np.ndarray) -> Lowered:
         """Return the product of x's patches and the filters."""
@@ -166,8 +166,8 @@ class QLinearConv(ArrayConvolution, parameters.WeightedLayer):
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         w_scale = inputs[4].reshape(-1 if inputs[4].size > 1 else ())
         return self._lower(
-            window, *zero_points.integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
-            **zero_points.scale_terms(inputs[1], w_scale, inputs[6:8]),
+            window, *parameters.integer_inputs(inputs), constant=inputs[8] if len(inputs) > 8 else None,
+            **parameters.scale_terms(inputs[1], w_scale, inputs[6:8]),
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import Shape
 from systolic.layers.matmul import (
     TensorProduct,
@@ -126,9 +126,9 @@ class QLinearMatMul(parameters.WeightedLayer, TensorProduct):
 
     def _expect_count(self, count: int) -> None:
         if self.x is not None:
-            zero_points.expect_count(self.kind, count, 2, 3, "x, w, bias")
+            parameters.expect_count(self.kind, count, 2, 3, "x, w, bias")
         else:
-            zero_points.expect_count(self.kind, count, 6, 9, zero_points.NAMES)
+            parameters.expect_count(self.kind, count, 6, 9, parameters.NAMES)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of ``numpy.matmul``: (..., M, N) for (..., M, K) and (..., K, N)."""
@@ -139,8 +139,8 @@ class QLinearMatMul(parameters.WeightedLayer, TensorProduct):
         out = product_shape(self.kind, x, w)
         if self.x is None:
             zero_shapes(self.kind, x, w, (shapes[2], shapes[5]))
-            zero_points.expect_singles(self.kind, shapes)
-            zero_points.per_column(f"{self.kind}: w_scale", shapes[4], w)
+            parameters.expect_singles(self.kind, shapes)
+            parameters.per_column(f"{self.kind}: w_scale", shapes[4], w)
         elif self.w.per_channel and (len(w) < 2 or w[-1] != self.w.scales.size):  # type: ignore[union-attr]
             raise ValueError(
                 f"{self.kind}: w has {self.w.scales.size} scales, one per column, but the shape "  # type: ignore[union-attr]
@@ -156,9 +156,9 @@ class QLinearMatMul(parameters.WeightedLayer, TensorProduct):
             return super().output_dtype(*dtypes)
         self._expect_count(len(dtypes))
         if self.x is None:
-            zero_points.expect_operands(self.kind, *zero_points.integer_inputs(dtypes))
+            parameters.expect_operands(self.kind, *parameters.integer_inputs(dtypes))
             y = dtypes[6:8] if len(dtypes) > 7 else ()
-            return zero_points.expect_types(self.kind, dtypes[1], dtypes[4], y, _bias_of(dtypes))
+            return parameters.expect_types(self.kind, dtypes[1], dtypes[4], y, _bias_of(dtypes))
         for name, dtype, params in zip("xw", dtypes[:2], (self.x, self.w), strict=True):
             if dtype != params.dtype:  # type: ignore[union-attr]
                 raise TypeError(
@@ -207,11 +207,11 @@ class QLinearMatMul(parameters.WeightedLayer, TensorProduct):
         )
 
     def _read_epilogue(self, inputs: Sequence[np.ndarray], x: Shape, w: Shape) -> Epilogue:
-        w_scale = inputs[4].reshape(zero_points.per_column("w_scale", inputs[4].shape, w))
+        w_scale = inputs[4].reshape(parameters.per_column("w_scale", inputs[4].shape, w))
         y = inputs[6:8] if len(inputs) > 7 else ()
         return Epilogue(
             **zero_terms(self.kind, x, w, (inputs[2], inputs[5])),
-            **zero_points.scale_terms(inputs[1], w_scale, y, self.alpha),
+            **parameters.scale_terms(inputs[1], w_scale, y, self.alpha),
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.gemm import Gemm
-from systolic.layers import parameters, zero_points
+from systolic.layers import parameters
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32, one_of
 from systolic.layers.host._functions import logistic, tanh
 from systolic.layers.host.quantize import range_parameters
@@ -203,7 +203,7 @@ class DynamicQuantizeLSTM(OptionalInputs):
     def output_dtype(self, *dtypes: str) -> tuple[str, ...]:
         """Return "float32" for each output."""
         found = self._take([_check.dtype_name(np.dtype(dtype)) for dtype in dtypes])
-        zero_points.expect_codes(self.kind, "w", found["w"])
+        parameters.expect_codes(self.kind, "w", found["w"])
         for name, dtype in found.items():
             wanted = "int32" if name == "sequence_lens" else "float32"
             if name in ("w", "r", "w_zero_point", "r_zero_point"):

@@ -11,11 +11,9 @@ from systolic.layers.host import (
     pieces,
     pool,
     qlinear,
-    qlinear_pool,
     qlinear_table,
     quantize,
     resample,
-    reshape,
     shaping,
     transformer,
 )
@@ -24,8 +22,7 @@ from systolic.layers.record import OperatorRecord
 
 _FAMILIES = (
     conv, qlinear_conv, matmul, qlinear_matmul, host_matmul, recurrent, attention, arithmetic, convolve,
-    normalize, pieces, pool, qlinear, qlinear_pool, qlinear_table, quantize, resample, reshape, shaping,
-    transformer,
+    normalize, pieces, pool, qlinear, qlinear_table, quantize, resample, shaping, transformer,
 )  # fmt: skip
 
 OPERATORS: dict[tuple[str, str], OperatorRecord] = {

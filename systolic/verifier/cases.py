@@ -11,7 +11,7 @@ import numpy as np
 from systolic import layers
 from systolic.config import ArrayConfig
 from systolic.layers import Layer
-from systolic.layers.host.arithmetic import ANY
+from systolic.layers.host._inputs import ANY
 from systolic.layers.record import OperatorRecord
 from systolic.layers.recurrent import DIRECTIONS
 from systolic.layers.table import OPERATORS

@@ -449,7 +449,7 @@ MUTANTS = (
         "flatten takes the axes the wrong way round",
         (
             Change(
-                "layers/host/reshape.py",
+                "layers/host/shaping.py",
                 "return math.prod(shape[:axis]), math.prod(shape[axis:])",
                 "return math.prod(shape[axis:]), math.prod(shape[:axis])",
             ),

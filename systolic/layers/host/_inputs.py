@@ -11,6 +11,11 @@ from systolic import _check
 from systolic.layers.base import HostLayer, Layer, Shape, expect_dtype
 from systolic.layers.host._parts import copied
 
+FLOATS = ("float32", "float64", "float16")
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+NUMBERS = (*FLOATS, *INTEGERS)
+ANY = (*NUMBERS, "bool")
+
 
 def broadcast(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     """Return the shape that all broadcast to; ValueError if they do not."""

@@ -12,15 +12,10 @@ import numpy as np
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
 from systolic.layers.host import _functions
-from systolic.layers.host._inputs import broadcast, same_type, spreads
+from systolic.layers.host._inputs import ANY, FLOATS, INTEGERS, NUMBERS, broadcast, same_type, spreads
 from systolic.layers.host._parts import copied, elementwise
-from systolic.layers.host.reshape import Identity
+from systolic.layers.host.shaping import Identity
 from systolic.layers.record import REQUIRED, OperatorRecord
-
-FLOATS = ("float32", "float64", "float16")
-INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-NUMBERS = (*FLOATS, *INTEGERS)
-ANY = (*NUMBERS, "bool")
 
 Function = Callable[..., np.ndarray]
 

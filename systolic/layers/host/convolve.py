@@ -17,8 +17,7 @@ from systolic.layers.base import HostLayer, Shape, one_of
 from systolic.layers.conv import WINDOW, Convolution, conv_rank, read_window
 from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, taps
 from systolic.layers.host import _functions
-from systolic.layers.host._inputs import one_type
-from systolic.layers.host.arithmetic import FLOATS
+from systolic.layers.host._inputs import FLOATS, one_type
 from systolic.layers.host.delegated import FloatProduct, put_weights
 from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord
 

@@ -12,9 +12,8 @@ import numpy as np
 from systolic import _check, _hints
 from systolic.layers import parameters
 from systolic.layers.base import Shape, at_least, expect_dtype, one_of
-from systolic.layers.host._inputs import one_type
+from systolic.layers.host._inputs import INTEGERS, one_type
 from systolic.layers.host._parts import copied
-from systolic.layers.host.arithmetic import INTEGERS
 from systolic.layers.host.delegated import FloatProduct, put_weights
 from systolic.layers.host.shaping import Transpose
 from systolic.layers.record import DELEGATE, MICROSOFT, REQUIRED, OperatorRecord

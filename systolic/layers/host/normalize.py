@@ -11,10 +11,9 @@ import numpy as np
 
 from systolic import _check
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, one_of
-from systolic.layers.host._inputs import Listed, lowest, normal_axes, normal_axis
+from systolic.layers.host._inputs import FLOATS, NUMBERS, Listed, lowest, normal_axes, normal_axis
 from systolic.layers.host._parts import by_parts, elementwise, parts
-from systolic.layers.host.arithmetic import FLOATS, NUMBERS
-from systolic.layers.host.reshape import Identity
+from systolic.layers.host.shaping import Identity
 from systolic.layers.record import DELEGATE, OperatorRecord
 
 # Function, types taken, and what it is of the numbers.
