@@ -13,7 +13,7 @@ from systolic.gemm import Gemm
 from systolic.layers import parameters
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32
 from systolic.layers.host.transformer import ATTRIBUTES, Sizes, attend, attention_sizes, output_shapes
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import contrib
 from systolic.lowered import Epilogue, lower_matmul
 
 
@@ -135,10 +135,9 @@ def _read(op: Any) -> tuple[QAttention, tuple[str, ...]]:
     return QAttention(**fields, given=_RECORD.optional(op)), op.given
 
 
-_RECORD = OperatorRecord(
+_RECORD = contrib(
     QAttention,
     "Attention whose query, key and value are one product of integers.",
-    domain=MICROSOFT,
     inputs=QAttention.may_read,
     outputs=("y", "present?"),
     attributes=ATTRIBUTES,

@@ -13,7 +13,7 @@ from systolic.gemm import Gemm
 from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Shape
 from systolic.layers.host.quantize import DynamicQuantize
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import OperatorRecord, contrib
 from systolic.lowered import Epilogue, Lowered, lower_matmul, matmul_gemm
 
 
@@ -302,18 +302,16 @@ OPERATORS = (
         since=10,
         read=_read_matmul_integer,
     ),
-    OperatorRecord(
+    contrib(
         MatMulIntegerToFloat,
         "Product of quantized matrices, scaled to float32.",
-        domain=MICROSOFT,
         inputs=("a", "b", "a_scale", "b_scale", "a_zero_point?", "b_zero_point?", "bias?"),
         read=_read_matmul_integer_to_float,
     ),
-    OperatorRecord(
+    contrib(
         MatMulIntegerToFloat,
         "Product of a float matrix, quantized with its range, and a quantized one.",
         name="DynamicQuantizeMatMul",
-        domain=MICROSOFT,
         inputs=("a", "b", "b_scale", "b_zero_point?", "bias?"),
         read=_read_dynamic_quantize_matmul,
     ),

@@ -14,7 +14,7 @@ from systolic.layers import parameters
 from systolic.layers.base import Shape
 from systolic.layers.conv import WINDOW, ArrayConvolution, filter_matrices, lower_conv, read_window
 from systolic.layers.geometry import AXES, LAYOUTS, Sizes, Window
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import MICROSOFT, OperatorRecord, contrib
 from systolic.lowered import Lowered
 from systolic.quant import QuantParams
 
@@ -291,10 +291,9 @@ OPERATORS = (
         read=_read_qlinear_conv,
         write=_write_qlinear_conv,
     ),
-    OperatorRecord(
+    contrib(
         QLinearConv,
         "Quantized convolution, with the channels second or last.",
-        domain=MICROSOFT,
         inputs=_INPUTS,
         attributes={**WINDOW, "channels_last": False},
         read=_read_qlinear_conv,

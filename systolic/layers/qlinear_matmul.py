@@ -25,7 +25,7 @@ from systolic.layers.matmul import (
     zero_shapes,
     zero_terms,
 )
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import MICROSOFT, OperatorRecord, contrib
 from systolic.lowered import Epilogue, Lowered
 from systolic.quant import QuantParams
 
@@ -381,11 +381,10 @@ OPERATORS = (
         read=_read_qlinear_matmul,
         write=_write_qlinear_matmul,
     ),
-    OperatorRecord(
+    contrib(
         QLinearMatMul,
         "Product of quantized matrices with a bias, requantized or scaled to float32.",
         name="QGemm",
-        domain=MICROSOFT,
         inputs=(*_PAIR, "bias?", "y_scale?", "y_zero_point?"),
         attributes={"alpha": 1.0, "transA": 0, "transB": 0},
         read=_read_qgemm,

@@ -11,7 +11,8 @@ a file, the model's node and its layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -69,7 +70,8 @@ class OperatorRecord:
     terse : tuple of str
         Attributes that are not written where they have their default.
     params : tuple of str
-        Fields with the scale and zero point of each input, which follow it, and last of the output.
+        Fields with the scale and zero point of each input, which follow it, and last of the output; by
+        default those that are always a QuantParams.
     read, write : function, optional
         ``read(op)`` and ``write(out, node, layer)`` of operators whose attributes are not just fields; they
         may call :meth:`read_fields` and :meth:`write_fields`.
@@ -101,8 +103,13 @@ class OperatorRecord:
     dtype: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        if not self.name and self.layer is not None:
+        if self.layer is None:
+            return
+        if not self.name:
             object.__setattr__(self, "name", self.layer.__name__)
+        if not self.params:
+            held = (f.name for f in fields(self.layer) if f.type == "QuantParams")  # type: ignore[arg-type]
+            object.__setattr__(self, "params", tuple(held))
 
     @property
     def key(self) -> tuple[str, str]:
@@ -198,3 +205,7 @@ class OperatorRecord:
             given |= out.window(node)
         given |= more
         out.node(node, self.name, read, self.domain, **given)
+
+
+contrib = partial(OperatorRecord, domain=MICROSOFT)
+"""Return the record of an operator of com.microsoft."""

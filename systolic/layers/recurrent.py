@@ -15,7 +15,7 @@ from systolic.layers import parameters
 from systolic.layers.base import OptionalInputs, Shape, Steps, at_least, checked, float32, one_of
 from systolic.layers.host._functions import logistic, tanh
 from systolic.layers.host.quantize import range_parameters
-from systolic.layers.record import MICROSOFT, OperatorRecord
+from systolic.layers.record import contrib
 from systolic.lowered import Epilogue, Lowered, lower_matmul
 from systolic.quant import quantize_linear
 
@@ -350,10 +350,9 @@ _ATTRIBUTES = {
     "activation_beta": (), "clip": None, "input_forget": False,
 }  # fmt: skip
 
-_RECORD = OperatorRecord(
+_RECORD = contrib(
     DynamicQuantizeLSTM,
     "Long short-term memory; inputs and hidden states are quantized at run time.",
-    domain=MICROSOFT,
     inputs=DynamicQuantizeLSTM.may_read,
     outputs=("y?", "y_h?", "y_c?"),
     attributes=_ATTRIBUTES,

@@ -19,7 +19,7 @@ from systolic.layers.geometry import AXES, MOST_PIXELS, Pair, Window, paddings, 
 from systolic.layers.host import _functions
 from systolic.layers.host._inputs import FLOATS, one_type
 from systolic.layers.host.delegated import FloatProduct, put_weights
-from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord
+from systolic.layers.record import DELEGATE, MICROSOFT, OperatorRecord, contrib
 
 # Elements of a matrix of patches: 4 megabytes, which stay in cache.
 _PATCHES = 1 << 19
@@ -467,11 +467,10 @@ OPERATORS = (
         read=_read_conv_transpose,
         write=_write_conv_transpose,
     ),
-    OperatorRecord(
+    contrib(
         FloatConv,
         "Convolution of floats, plus a tensor, with an activation.",
         name="FusedConv",
-        domain=MICROSOFT,
         inputs=("x", "w", "bias?", "z?"),
         attributes={**WINDOW, "activation": None, "activation_params": None},
         read=_read_conv,

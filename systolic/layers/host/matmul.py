@@ -16,7 +16,7 @@ from systolic.layers.host._inputs import INTEGERS, one_type
 from systolic.layers.host._parts import copied
 from systolic.layers.host.delegated import FloatProduct, put_weights
 from systolic.layers.host.shaping import Transpose
-from systolic.layers.record import DELEGATE, MICROSOFT, REQUIRED, OperatorRecord
+from systolic.layers.record import DELEGATE, MICROSOFT, REQUIRED, OperatorRecord, contrib
 
 _TYPES = ("float32", "float64", "float16", "int32", "uint32", "int64", "uint64")
 
@@ -419,30 +419,27 @@ OPERATORS = (
         read=_read_product,
         write=_write_product,
     ),
-    OperatorRecord(
+    contrib(
         FloatMatMul,
         "Product of matrices or stacks of them, transposed or scaled.",
         name="FusedMatMul",
-        domain=MICROSOFT,
         inputs=("a", "b"),
         attributes={"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0},
         read=_read_product,
         write=_write_product,
     ),
-    OperatorRecord(
+    contrib(
         FloatMatMul,
         "Gemm, and an activation behind it.",
         name="FusedGemm",
-        domain=MICROSOFT,
         inputs=("a", "b", "c?"),
         attributes={**_GEMM, "activation": None},
         read=_read_product,
         write=_write_product,
     ),
-    OperatorRecord(
+    contrib(
         MatMulNBits,
         "Product with weights of 4 or 8 bits, in blocks with a scale each.",
-        domain=MICROSOFT,
         inputs=("a", "b", "scales", "zero_points?", "g_idx?", "bias?"),
         attributes={"K": REQUIRED, "N": REQUIRED, "bits": 4, "block_size": REQUIRED, "accuracy_level": 0},
         read=_read_nbits,

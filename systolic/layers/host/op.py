@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from systolic import _check
 from systolic.layers.base import HostLayer, integers
-from systolic.layers.record import REQUIRED, OperatorRecord
+from systolic.layers.record import REQUIRED, OperatorRecord, contrib
 
 RECORDS: dict[str, OperatorRecord] = {}
 """The records of operators that are an :class:`Op`, by name."""
@@ -142,6 +142,6 @@ def _write(out: Any, node: Any, layer: Op) -> None:
 
 
 def define(name: str, help: str, **fields: Any) -> OperatorRecord:
-    """Return the record of an operator that is an :class:`Op`, and make it known to that."""
-    record = RECORDS[name] = OperatorRecord(Op, help, name=name, read=_read, write=_write, **fields)
+    """Return the record of an operator of com.microsoft that is an :class:`Op`, and make it known to that."""
+    record = RECORDS[name] = contrib(Op, help, name=name, read=_read, write=_write, **fields)
     return record

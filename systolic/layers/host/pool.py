@@ -16,7 +16,7 @@ from systolic.layers.geometry import Pair, Window, put_window, window
 from systolic.layers.host._inputs import FLOATS, lowest
 from systolic.layers.host._parts import by_parts
 from systolic.layers.host.qlinear_table import OnCodes
-from systolic.layers.record import MICROSOFT, REQUIRED, OperatorRecord
+from systolic.layers.record import REQUIRED, OperatorRecord, contrib
 from systolic.quant import QuantParams, to_codes
 from systolic.threads import thread_count
 
@@ -458,13 +458,11 @@ _MAX_POOL = OperatorRecord(
     write=_write_max_pool,
 )
 
-_QLINEAR_POOL = OperatorRecord(
+_QLINEAR_POOL = contrib(
     QLinearAveragePool,
     "Mean of each window of quantized values.",
-    domain=MICROSOFT,
     inputs=("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?"),
     attributes={**WINDOW, "count_include_pad": False, "channels_last": False},
-    params=("x", "y"),
     read=_read_average_pool,
 )
 
@@ -478,12 +476,10 @@ OPERATORS = (
     ),
     OperatorRecord(GlobalAveragePool, "Mean of each channel's image."),
     _QLINEAR_POOL,
-    OperatorRecord(
+    contrib(
         QLinearGlobalAveragePool,
         "Mean of each channel's quantized values.",
-        domain=MICROSOFT,
         inputs=("x", "x_scale", "x_zero_point", "y_scale", "y_zero_point"),
         attributes={"channels_last": False},
-        params=("x", "y"),
     ),
 )

@@ -16,7 +16,7 @@ from systolic.layers.host._inputs import spreads
 from systolic.layers.host._parts import elementwise
 from systolic.layers.host.pieces import joined
 from systolic.layers.host.qlinear_table import OnCodes, all_codes, expect_one_type, requantized
-from systolic.layers.record import MICROSOFT, REQUIRED, OperatorRecord
+from systolic.layers.record import MICROSOFT, REQUIRED, contrib
 from systolic.quant import QuantParams, to_codes
 from systolic.threads import thread_count
 
@@ -277,31 +277,20 @@ def _write_concat(out: Any, node: Any, layer: QLinearConcat) -> None:
 _PAIR = ("a", "a_scale", "a_zero_point?", "b", "b_scale", "b_zero_point?", "y_scale", "y_zero_point?")
 
 OPERATORS = (
-    OperatorRecord(
-        QLinearAdd, "Sum of two quantized tensors.", domain=MICROSOFT, inputs=_PAIR, params=("a", "b", "y")
-    ),
-    OperatorRecord(
+    contrib(QLinearAdd, "Sum of two quantized tensors.", inputs=_PAIR),
+    contrib(
         QLinearConcat,
         "Concatenate quantized tensors along an axis.",
-        domain=MICROSOFT,
         inputs=("y_scale", "y_zero_point", "x..."),
         attributes={"axis": REQUIRED},
         params=("x", "y"),
         read=_read_concat,
         write=_write_concat,
     ),
-    OperatorRecord(
-        QLinearMul,
-        "Product of two quantized tensors, element by element.",
-        domain=MICROSOFT,
-        inputs=_PAIR,
-        params=("a", "b", "y"),
-    ),
-    OperatorRecord(
+    contrib(QLinearMul, "Product of two quantized tensors, element by element.", inputs=_PAIR),
+    contrib(
         QLinearWhere,
         "Elements of one quantized tensor where a condition holds, else of another.",
-        domain=MICROSOFT,
         inputs=("condition", *(name.rstrip("?") for name in _PAIR)),
-        params=("a", "b", "y"),
     ),
 )

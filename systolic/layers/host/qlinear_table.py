@@ -12,7 +12,7 @@ from systolic import _check, quant
 from systolic.layers.base import HostLayer, Shape, checked, expect_dtype, float32
 from systolic.layers.host._functions import logistic
 from systolic.layers.host._inputs import broadcast
-from systolic.layers.record import MICROSOFT, REQUIRED, OperatorRecord
+from systolic.layers.record import MICROSOFT, REQUIRED, contrib
 from systolic.quant import QuantParams, to_codes
 
 
@@ -276,25 +276,14 @@ def _write(out: Any, node: Any, layer: QLinearSoftmax) -> None:
 _INPUTS = ("x", "x_scale", "x_zero_point?", "y_scale", "y_zero_point?")
 
 OPERATORS = (
-    OperatorRecord(
-        QLinearLeakyRelu,
-        "LeakyRelu of quantized values.",
-        domain=MICROSOFT,
-        inputs=_INPUTS,
-        attributes={"alpha": 0.01},
-        params=("x", "y"),
-    ),
-    OperatorRecord(
-        QLinearSigmoid, "Sigmoid of quantized values.", domain=MICROSOFT, inputs=_INPUTS, params=("x", "y")
-    ),
-    OperatorRecord(
+    contrib(QLinearLeakyRelu, "LeakyRelu of quantized values.", inputs=_INPUTS, attributes={"alpha": 0.01}),
+    contrib(QLinearSigmoid, "Sigmoid of quantized values.", inputs=_INPUTS),
+    contrib(
         QLinearSoftmax,
         "Softmax of quantized values.",
-        domain=MICROSOFT,
         inputs=(*_INPUTS[:-1], "y_zero_point"),
         attributes={"axis": -1, "opset": REQUIRED},
         fields={"opset": "flatten"},
-        params=("x", "y"),
         read=_read,
         write=_write,
     ),

@@ -13,7 +13,7 @@ from systolic.layers.host import _functions
 from systolic.layers.host._parts import elementwise
 from systolic.layers.host.normalize import LayerNormalization
 from systolic.layers.host.op import define
-from systolic.layers.record import MICROSOFT, REQUIRED
+from systolic.layers.record import REQUIRED
 
 
 def _bias_shape(x: Shape, bias: Shape) -> Shape:
@@ -324,7 +324,6 @@ OPERATORS = (
     define(
         "Attention",
         "Attention of heads over a sequence, with the products that make query, key and value.",
-        domain=MICROSOFT,
         inputs=("x", "w", "bias?", "mask_index?", "past?", "attention_bias?", "past_sequence_length?"),
         outputs=("y", "present?"),
         attributes={**ATTRIBUTES, "qkv_hidden_sizes": (), "rotary_embedding_dim": 0},
@@ -335,7 +334,6 @@ OPERATORS = (
     define(
         "BiasGelu",
         "Gelu of the sum of x and a bias along the last axis.",
-        domain=MICROSOFT,
         inputs=("x", "bias"),
         kernel=_bias_gelu,
         shape=_bias_shape,
@@ -343,7 +341,6 @@ OPERATORS = (
     define(
         "EmbedLayerNormalization",
         "Normalized sum of the embeddings of words, positions and segments.",
-        domain=MICROSOFT,
         inputs=(
             "input_ids", "segment_ids?", "word_embedding", "position_embedding", "segment_embedding?",
             "gamma", "beta", "mask?", "position_ids?",
@@ -357,7 +354,6 @@ OPERATORS = (
     define(
         "SkipLayerNormalization",
         "Normalize the sum of two tensors and a bias over the last axis.",
-        domain=MICROSOFT,
         inputs=("x", "skip", "gamma", "beta?", "bias?"),
         outputs=("y", "mean?", "inv_std_var?", "input_skip_bias_sum?"),
         attributes={"epsilon": 1e-12},
