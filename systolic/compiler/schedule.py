@@ -96,12 +96,20 @@ class Region:
             found.append(level)
         return found
 
-    def halve(self) -> bool:
-        """Make the largest groups half as large; return False if all are of one unit."""
-        most = max(self.groups)
+    def halve(self, operation: Operation) -> bool:
+        """Make the groups of an operation and of those before it half as large.
+
+        If they are of one unit, halve the largest groups behind them, whose inputs are collected meanwhile;
+        return False if all are of one unit.
+        """
+        place = self.operations.index(operation)
+        most, last = self.groups[place], place
+        if most == 1:
+            most, last = max(self.groups), len(self.groups) - 1
         if most == 1:
             return False
-        self.groups = [min(group, -(-most // 2)) for group in self.groups]
+        for number in range(last + 1):
+            self.groups[number] = min(self.groups[number], -(-most // 2))
         return True
 
 
@@ -284,8 +292,9 @@ def fit(
 ) -> list[Step]:
     """Return the steps of a program whose tensors fit into `limit` rows, with the addresses of all.
 
-    What does not fit is cut along the batch: groups are halved. Where they are of one unit, the tensor that
-    is not needed for the longest time is written to host memory and read back, until all fits.
+    What does not fit is cut along the batch: the groups of the layer that does not fit, and of those before
+    it, are halved. Where all are of one unit, the tensor that is not needed for the longest time is written
+    to host memory and read back, until all fits.
 
     Raises
     ------
@@ -313,7 +322,7 @@ def fit(
                 near = min(beyond, key=lambda span: span.stop - span.start)
                 at = _fullest(spans, near)
             part = parts[steps[at].region]
-            if isinstance(part, Region) and part.halve():
+            if isinstance(part, Region) and part.halve(steps[at].operation):
                 break
             if _spill(steps, found, at, stored) or (most <= limit and _relocate(steps, found, near, stored)):
                 continue
