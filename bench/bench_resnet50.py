@@ -13,6 +13,7 @@ pytest.importorskip("onnx")
 
 import resnet50  # noqa: E402  (needs both)
 
+import systolic  # noqa: E402
 from systolic.verifier.runtime import has_vnni  # noqa: E402
 
 IMAGE = 32
@@ -47,6 +48,19 @@ def test_as_a_program(measure, networks):
         assert (work().outputs[name] == values).all()
     name = f"ResNet-50 on {IMAGE} x {IMAGE} as a program, wavefront, int8"
     measure(name, work, 1, "runs/s", ("wavefront mode", layers, 1))
+
+
+def test_compile(measure, networks):
+    """All 54 products and their 25.5 million weights, from the loaded model to the program."""
+    network = networks["int8"]
+
+    def load():
+        return systolic.load_onnx(network.path)
+
+    def work():
+        return systolic.compile(network.model, machine=resnet50.MACHINE)
+
+    measure("compile ResNet-50 for the TPU v1", work, 1, "programs/s", ("load its ONNX file", load, 1))
 
 
 def test_cycle_mode(measure, networks):
