@@ -80,9 +80,9 @@ def test_models_have_a_point_per_layer_on_the_array() -> None:
     nodes = [node for node in summary.nodes if node.stats is not None]
     assert [point.name for point in found.points] == [node.name for node in nodes]
     assert [point.macs for point in found.points] == [node.stats.macs for node in nodes]
-    assert found.total is not None and found.total.macs == systolic.estimate(example.model, batch=4).macs
+    assert found.total is not None and found.total.macs == systolic.estimate(example.model, machine=TPU.array, batch=4).macs
     ideal = roofline(example.model, presets.TPU_V1.array, batch=4)
-    assert ideal.total is not None and ideal.total.cycles == systolic.estimate(example.model, batch=4).cycles
+    assert ideal.total is not None and ideal.total.cycles == systolic.estimate(example.model, machine=TPU.array, batch=4).cycles
     assert "no weight memory" in repr(ideal)
 
 
