@@ -154,11 +154,7 @@ class _Child:
         return process
 
     def _answer(self, process: subprocess.Popen[bytes], seconds: float, what: str) -> _Outcome:
-        timer = None
-        if not _TIMERS:
-            timer = threading.Timer(seconds, process.kill)
-            timer.daemon = True
-            timer.start()
+        timer = None if _TIMERS else _killer(process, seconds)
         try:
             outcome: _Outcome = pickle.loads(_receive(process.stdout))
         except Exception:
@@ -200,9 +196,7 @@ class _Child:
             )
         except OSError:
             return None
-        timer = threading.Timer(_START_SECONDS, process.kill)
-        timer.daemon = True
-        timer.start()
+        timer = _killer(process, _START_SECONDS)
         try:
             _send(process.stdin, pickle.dumps([os.path.abspath(path) for path in sys.path]))
             seen = b""
@@ -218,6 +212,14 @@ class _Child:
         finally:
             timer.cancel()
         return process
+
+
+def _killer(process: subprocess.Popen[bytes], seconds: float) -> threading.Timer:
+    """Return a timer that has begun and ends a process."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -123,15 +123,8 @@ class Scoreboard:
             wrong = np.argwhere(got != expected)
             if len(wrong):
                 row, col = wrong[0].tolist()
-                raise ScoreboardError(
-                    name,
-                    row,
-                    col,
-                    self.array.cycle - 1,
-                    int(got[row, col]),
-                    int(expected[row, col]),
-                    len(wrong),
-                )
+                values = int(got[row, col]), int(expected[row, col])
+                raise ScoreboardError(name, row, col, self.array.cycle - 1, *values, len(wrong))
             compared += got.size
         self.compared += compared
 

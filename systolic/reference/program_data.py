@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from systolic.reference.oracle.roundings import rounded_code
+from systolic.reference.oracle._numbers import rounded_code
 
 Row = bytearray
 Codes = list[int]

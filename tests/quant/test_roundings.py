@@ -24,7 +24,7 @@ from systolic.quant import (
     multiplier,
     requantize,
 )
-from systolic.reference.oracle.roundings import normalized, rounded_code
+from systolic.reference.oracle._numbers import normalized, rounded_code
 
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
 EXTREMES = [

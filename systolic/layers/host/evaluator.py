@@ -355,14 +355,10 @@ def prepare(
 
 def alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:
     """Return the output of a node without inputs; ValueError if it is no tensor or takes too long."""
-    return _isolated.call(  # type: ignore[no-any-return]
-        _alone,
-        data,
-        opsets,
-        seconds=_CONSTANTS_SECONDS,
-        what="it",
-        modules=_FOREIGN,
+    value: np.ndarray = _isolated.call(
+        _alone, data, opsets, seconds=_CONSTANTS_SECONDS, what="it", modules=_FOREIGN
     )
+    return value
 
 
 def _alone(data: bytes, opsets: Sequence[tuple[str, int]]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic.reference.oracle._numbers import one, params, spread, wrap_int32
+from systolic.reference.oracle._numbers import one, params, scaled, spread, wrap_int32
 from systolic.reference.oracle._windows import (
     Windows,
     as_layer,
@@ -17,7 +17,6 @@ from systolic.reference.oracle._windows import (
     windows,
 )
 from systolic.reference.oracle.products import FLOAT32_EXACT, centred, reach
-from systolic.reference.oracle.roundings import scaled
 
 
 def correlate(

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from systolic.reference.oracle._numbers import F32, one, params
+from systolic.reference.oracle._numbers import F32, one, params, scaled
 from systolic.reference.oracle.elementwise import rectified
-from systolic.reference.oracle.roundings import scaled
 
 # A float32 holds every integer up to 2^24: a sum whose terms' magnitudes add up to no more is
 # exact in any order, with or without fused multiply-adds. The same is true of 2^53 in float64.
