@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from systolic.compiler.operations import HostOperation, Product, VectorOperation
+from systolic.compiler.orders import Costs, shares
 from systolic.compiler.products import Axis, Chunk, chunks, collapsed
 from systolic.compiler.schedule import Instance, Step
 from systolic.compiler.tensors import Storage, View, image_of
@@ -30,26 +31,6 @@ from systolic.isa import (
 )  # fmt: skip
 from systolic.isa import Window as PoolWindow
 from systolic.model.archive import encode_layer
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What decides the order of a product's tiles, in cycles.
-
-    Attributes
-    ----------
-    half : int
-        Rows of half the accumulators.
-    load, shift : int
-        From weight memory to the FIFO, and from there into the array: for each tile.
-    turn : int
-        From the last row of a stream until its accumulators can be used again, without the reading of them.
-    """
-
-    half: int
-    load: int
-    shift: int
-    turn: int
 
 
 class Emission:
@@ -214,7 +195,8 @@ class Emission:
             sources = [x_first + source * x.block_rows + starts[tap] for tap, source in tiles]
             number = self._function(function)
             target = y_first + block * y.block_rows
-            together = self._groups_of(pieces, len(tiles), len(op.functions))
+            share = shares([piece.rows for piece in pieces], len(tiles), len(op.functions), self.costs)
+            together = [pieces[i : i + share] for i in range(0, len(pieces), share)]
             self._weight_bytes += len(together) * op.weights.block_bytes(block)
             for some in together:
                 self._folds(some, sources, first_tile)
@@ -224,26 +206,6 @@ class Emission:
                     self.instructions.append(Activate(acc, at, piece.rows, number, piece.writes))
                 self._half = (self._half + len(some)) % 2
             first_tile += len(tiles)
-
-    def _groups_of(self, pieces: list[Chunk], tiles: int, blocks: int) -> list[list[Chunk]]:
-        """Return the chunks that share a tile's stay: one, whose accumulators are kept over K, or two.
-
-        Two chunks in both halves see a tile one after the other, so that half the tiles are loaded; but the
-        first of them cannot be refilled while it is read for the last time.
-        """
-        costs = self.costs
-        if len(pieces) == 1:
-            return [pieces]
-        singly = [[piece] for piece in pieces]
-        pairs = [pieces[i : i + 2] for i in range(0, len(pieces), 2)]
-
-        def cycles(groups: list[list[Chunk]]) -> int:
-            return sum(
-                tiles * max(sum(piece.rows for piece in some), costs.load, costs.shift) for some in groups
-            )
-
-        turns = (len(pairs) * blocks - 1) * costs.turn // blocks
-        return pairs if cycles(pairs) + turns < cycles(singly) else singly
 
     def _folds(self, some: list[Chunk], sources: list[int], first_tile: int) -> None:
         instructions, half = self.instructions, self.costs.half

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from systolic import _check
 from systolic.compiler.allocation import Lifetime, plan
-from systolic.compiler.emission import Costs, Emission
+from systolic.compiler.emission import Emission
 from systolic.compiler.lowering import MAPPINGS, Lowering, Sizes
 from systolic.compiler.operations import HostOperation, Operation, Product
+from systolic.compiler.orders import Costs
 from systolic.compiler.schedule import Step, fit, regions_of
 from systolic.compiler.tensors import Storage, View
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
@@ -112,8 +113,12 @@ def compile(
     host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
     half = min(array.accumulator_rows or _MOST_ADDRESSED["acc"], _MOST_ADDRESSED["acc"]) // 2
     lanes = memory.lanes or array.cols
-    turn = array.rows + array.cols + memory.activation_latency_cycles + half * (-(-array.cols // lanes) - 1)
-    emission = Emission(machine, size, Costs(half, load, array.rows, turn), host)
+    costs = Costs(
+        rows=array.rows, cols=array.cols, double_buffered=array.double_buffered, half=half, load=load,
+        latency=memory.weight_latency_cycles, fifo=memory.fifo_tiles, passes=-(-array.cols // lanes),
+        after=memory.activation_latency_cycles,
+    )  # fmt: skip
+    emission = Emission(machine, size, costs, host)
     emission.run(steps)
     if emission.tile_count > (most := memory.weight_bytes // tile_bytes):
         raise ValueError(

@@ -16,7 +16,10 @@ from support.random_models import random_model
 from support.strategies import codes, dtypes, examples, raises, seeds
 from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, Program, QuantParams
+from systolic.compiler import emission
 from systolic.layers import Dense
+
+ONE = QuantParams(1.0)
 
 MACHINES = {
     "square": machine(16, 16),
@@ -165,6 +168,32 @@ def test_the_cheaper_order_of_tiles() -> None:
     assert loaded(check(model, x, slow)) == 4 * 2
     assert loaded(check(model, x, fast)) == 4 * 4
     assert loaded(check(model, x, machine(8, 8, accumulator_rows=128))) == 4
+
+
+@pytest.mark.slow
+@examples(40)
+@given(st.data(), seeds)
+def test_no_other_order_is_much_cheaper(data: st.DataObject, seed: int) -> None:
+    """Programs of both orders, timed: the chosen one takes at most 5 percent more cycles than the other."""
+    draw = data.draw
+    side = draw(st.sampled_from([4, 8, 16]))
+    k, n = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    accumulators = draw(st.sampled_from([8, 16, 32, 64, 128]))
+    batch = draw(st.integers(accumulators // 2 + 1, 4 * accumulators))
+    on = machine(
+        side, side, 2**16, accumulator_rows=accumulators, host_bytes_per_second=10**13,
+        weight_bytes_per_second=int(10 ** draw(st.floats(7.5, 10.5))), fifo_tiles=draw(st.sampled_from([1, 2, 4])),
+        lanes=draw(st.sampled_from([None, side // 2])), double_buffered=draw(st.booleans()),
+    )  # fmt: skip
+    layer = Dense(np.zeros((side * k, side * n), np.int8), x=ONE, w=ONE, y=ONE)
+    model = Model([layer], inputs={"x": ((None, side * k), "int8")})
+    found = {}
+    for share in (None, 1, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            if share is not None:
+                patch.setattr(emission, "shares", lambda *_, share=share: share)
+            found[share] = systolic.estimate(model, machine=on, batch=batch).cycles
+    assert found[None] <= 1.05 * min(found[1], found[2])
 
 
 def test_what_is_not_known_runs_on_the_host() -> None:
