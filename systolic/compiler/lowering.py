@@ -33,6 +33,7 @@ from systolic.layers import (
 from systolic.layers.base import Shape
 from systolic.lowered import RAW, Lowered, Patches
 from systolic.model import Model, Node
+from systolic.model.node import named_error
 
 MAPPINGS = ("taps", "im2col")
 
@@ -84,7 +85,13 @@ class Lowering:
         for name in model.inputs:
             self.views[name] = self._plain(name, *known[name])
         for node in model.nodes:
-            self._node(node)
+            try:
+                self._node(node)
+            except Exception as error:  # of a layer that is lowered, or computes its table
+                named = named_error(error, node.name, node.layer.kind)
+                if named is None:
+                    raise
+                raise named from error
         for name in model.outputs:
             self._written(name)
 

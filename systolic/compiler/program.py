@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from systolic import _check
 from systolic.compiler.allocation import Lifetime, plan
@@ -18,6 +21,11 @@ from systolic.layers.base import Shape
 from systolic.machine.timeline import row_bytes, transfer_cycles
 from systolic.model import Model
 from systolic.presets import TPU_V1
+
+
+class RuntimeShape(ValueError):
+    """A model cannot be compiled, since the shape of a tensor depends on runtime values."""
+
 
 _MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
 """Rows that instructions can address."""
@@ -98,6 +106,11 @@ def compile(
             f"larger side of the array, not row_bytes={size}"
         )
     known = _static(model, model.input_shapes(batch, shapes=shapes))
+    for name in (*model.inputs, *model.outputs):
+        # First, since the number of instructions grows with these sizes.
+        shape, dtype = known[name]
+        rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
+        _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
     lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
     views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
     kept = {views[name].storage for name in model.outputs}
@@ -157,7 +170,7 @@ def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape,
     for name, (shape, dtype) in known.items():
         if shape is None:
             writer = next(node for node in model.nodes if name in node.outputs)
-            raise ValueError(
+            raise RuntimeShape(
                 f"cannot compile node {writer.name!r} ({writer.layer.kind}): the shape of its output "
                 f"{name!r} depends on runtime values; run the model on a machine without memories, or "
                 "replace the node by one of fixed shape"
@@ -193,12 +206,16 @@ def _host_rows(
         used(views[name].storage, len(steps))
     lifetimes = [Lifetime(storage.rows(size), *span) for storage, span in spans.items()]
     addresses, height = plan(lifetimes)
-    if height > limit:
-        raise ValueError(
-            f"the model's tensors take {height:,} rows of host memory, and there are {limit:,}; use a "
-            "machine with more host_rows, or a smaller batch"
-        )
+    _check_host("the model's tensors take", height, limit)
     return dict(zip(spans, addresses, strict=True))
+
+
+def _check_host(what: str, rows: int, limit: int) -> None:
+    if rows > limit:
+        raise ValueError(
+            f"{what} {rows:,} rows of host memory, and there are {limit:,}; use a machine with more "
+            "host_rows, or a smaller batch"
+        )
 
 
 def _symbols(steps: Sequence[Step], host: Mapping[Storage, int], size: int) -> dict[str, Symbol]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from systolic.compiler import compile
+from systolic.compiler import RuntimeShape, compile
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.engine.program_runs import warn_of
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
@@ -63,8 +64,11 @@ def estimate(
     if not isinstance(work, Model):
         raise TypeError(f"estimate takes a Gemm, a Model or a Program, not {type(work).__name__}")
     if machine.memory is not None:
-        program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
-        return time_program(program, machine).stats
+        try:
+            program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
+            return time_program(program, machine).stats
+        except RuntimeShape as error:
+            warn_of(error, work, stacklevel=3)
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
     gemms = products(work, known)
     writers = {tensor: node for node in work.nodes for tensor in node.outputs}

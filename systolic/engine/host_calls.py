@@ -17,6 +17,7 @@ from systolic.lowered import Patches
 from systolic.machine import operands
 from systolic.machine.epilogue import apply_epilogue
 from systolic.model.archive import decode_layer
+from systolic.model.node import named_error
 
 Rows = list[np.ndarray]
 """Rows of host memory, uint8 (rows, row_bytes), of each range that a HostCall reads or writes."""
@@ -64,16 +65,12 @@ class HostCallable:
     def __init__(self, function: Function, row_bytes: int, run: RunLayer) -> None:
         self.function, self.row_bytes, self.run = function, row_bytes, run
         attributes = function.attributes
-        calls: dict[str, Callable[[list[np.ndarray]], Sequence[Any]]] = {
-            "layer": self._layer, "epilogue": self._epilogue, "patches": self._patches,
-            "copy": lambda given: given,
-        }  # fmt: skip
-        if attributes.get("call") not in calls:
+        if attributes.get("call") not in _CALLS:
             raise ValueError(
-                f"the function {function.name!r} of kind 'host' must have a call, {', '.join(calls)}, not "
+                f"the function {function.name!r} of kind 'host' must have a call, {', '.join(_CALLS)}, not "
                 f"{attributes.get('call')!r}; pass calls= to machine.run_program for functions of your own"
             )
-        self.call = calls[attributes["call"]]
+        self.call = _CALLS[attributes["call"]]
         self.inputs, self.outputs = attributes["inputs"], attributes["outputs"]
 
     @cached_property
@@ -84,10 +81,10 @@ class HostCallable:
         held = [arrays[f"layer{number}"] for number in range(count)]
         return decode_layer(self.function.attributes["layer"], held)
 
-    def with_run(self, run: RunLayer) -> HostCallable:
-        """Return the same with another way to run layers."""
+    def with_run(self, run: RunLayer, layer: Layer | None = None) -> HostCallable:
+        """Return the same with another way to run layers, and perhaps with the layer that it describes."""
         other = copy.copy(self)
-        other.__dict__.update(run=run)
+        other.__dict__.update(run=run, **({} if layer is None else {"layer": layer}))
         return other
 
     def __call__(self, reads: Rows) -> Rows:
@@ -95,7 +92,7 @@ class HostCallable:
         rows = iter(reads)
         given = [self._input(source, rows) for source in self.inputs]
         try:
-            results = self.call(given)
+            results = self.call(self, given)
         except Exception as error:
             named = named_error(error, self.function.name, str(self.function.attributes.get("kind")))
             if named is None:
@@ -148,21 +145,13 @@ class HostCallable:
         return (np.concatenate(parts, axis=1).reshape(shape),)
 
 
-def named_error(error: Exception, name: str, kind: str) -> Exception | None:
-    """Return a layer's error as one that names its node and operator.
-
-    None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
-    progress function may raise its own.
-    """
-    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
-        return None
-    if str(error).startswith(f"node {name!r}"):
-        return None
-    kinds = (MemoryError, ImportError, TypeError, ValueError, AssertionError)  # the last: of a probe
-    found = next((each for each in kinds if isinstance(error, each)), RuntimeError)
-    what = str(error) if found is not RuntimeError else f"{type(error).__name__}: {error}"
-    what = what or ("there is not enough memory" if found is MemoryError else type(error).__name__)
-    return found(f"node {name!r} ({kind}): {what}")
+# Not bound to an instance: with_run makes copies.
+_CALLS: dict[str, Callable[[HostCallable, list[np.ndarray]], Sequence[Any]]] = {
+    "layer": HostCallable._layer,
+    "epilogue": HostCallable._epilogue,
+    "patches": HostCallable._patches,
+    "copy": lambda self, given: given,
+}
 
 
 def unpack_words(source: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
-from systolic.engine.host_calls import named_error
 from systolic.engine.products import ProgressArgument, execute, probes_for
 from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
@@ -26,7 +25,7 @@ from systolic.layers.base import UnknownShape
 from systolic.lowered import Lowered
 from systolic.model import Model, Node
 from systolic.model.inference import Tensor
-from systolic.model.node import parameters
+from systolic.model.node import named_error, parameters
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.threads import thread_count, with_threads
@@ -60,7 +59,8 @@ def run(
     model : Model or Program
         A model is compiled for a machine with memories, see :func:`compile`, and runs as a program; the last
         few programs are kept. With a trace, a probe or `observe` it runs layer by layer on the
-        machine's array alone, where operands are always on time.
+        machine's array alone, where operands are always on time; with a warning also if a shape depends on
+        runtime values.
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
@@ -121,7 +121,8 @@ def run(
         _require_room(node, {name: known[name] for name in node.outputs if name})
     if machine.memory is not None and not probes and observe is None:
         program = compiled(model, {name: value.shape for name, value in tensors.items()}, machine)
-        return _run_program(program, tensors, machine, mode, workers, progress, (model, known))
+        if program is not None:
+            return _run_program(program, tensors, machine, mode, workers, progress, (model, known))
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import threading
+import warnings
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic.compiler import compile
+from systolic.compiler import RuntimeShape, compile
 from systolic.config import MachineConfig
 from systolic.engine.host_calls import HostCallable, RunLayer, host_calls
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Progress
 from systolic.isa import Program
+from systolic.layers import ArrayLayer, Layer
 from systolic.layers.base import Shape
 from systolic.machine import run_program
 from systolic.machine.layer_times import LayerTime
@@ -50,8 +52,11 @@ _compiled: OrderedDict[tuple[int, tuple[tuple[str, Shape], ...], MachineConfig],
 _lock = threading.Lock()
 
 
-def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) -> Program:
-    """Return a model's program for inputs of these shapes; the last few are kept."""
+def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) -> Program | None:
+    """Return a model's program for inputs of these shapes; the last few are kept.
+
+    None if a shape depends on runtime values; with a warning if some layer uses the array.
+    """
     key = id(model), tuple(sorted(shapes.items())), machine
     parts = (model.nodes, model.outputs, *model.constants.values(), *model.inputs.values())
     with _lock:
@@ -59,12 +64,27 @@ def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) 
         if found is not None and found.model() is model and found.made_of(parts):
             _compiled.move_to_end(key)
             return found.program
-    program = compile(model, machine=machine, shapes=shapes)
+    try:
+        program = compile(model, machine=machine, shapes=shapes)
+    except RuntimeShape as error:
+        warn_of(error, model, stacklevel=5)
+        return None
     with _lock:
         _compiled[key] = _Compiled(weakref.ref(model), parts, program)
         while len(_compiled) > _KEPT:
             _compiled.popitem(last=False)
     return program
+
+
+def warn_of(error: RuntimeShape, model: Model, stacklevel: int) -> None:
+    """Warn that a model is no program, and that its layers run one by one, if some use the array."""
+    if not any(isinstance(node.layer, ArrayLayer) for node in model.nodes):
+        return
+    warnings.warn(
+        f"{error}. Its layers now use the array alone, one after the other: operands are always on time, and "
+        "there is no timeline. Pass machine=machine.array for the same without this warning.",
+        stacklevel=stacklevel,
+    )
 
 
 def run_compiled(
@@ -105,7 +125,8 @@ def run_compiled(
                 f"the program has {len(program.inputs)} inputs ({names}); pass a mapping from names to arrays"
             )
         inputs = {next(iter(program.inputs)): inputs}
-    calls = _calls(program, row_bytes(machine, machine.memory), run)
+    layers_of = {} if model is None else _layers_by_name(model[0])
+    calls = _calls(program, row_bytes(machine, machine.memory), run, layers_of)
     done = run_program(
         program, machine, inputs, mode=mode, threads=workers, report=report, calls=calls
     )  # fmt: skip
@@ -117,8 +138,20 @@ def run_compiled(
 _hosted: OrderedDict[int, tuple[weakref.ref[Program], int, dict[int, HostCallable]]] = OrderedDict()
 
 
-def _calls(program: Program, size: int, run: RunLayer) -> Mapping[int, HostCallable]:
-    """Return a program's host functions, whose layers are decoded once."""
+def _layers_by_name(model: Model) -> dict[str, Layer]:
+    """Return a model's layers by the names of their nodes, where a name has one."""
+    names = Counter(node.name for node in model.nodes)
+    return {node.name: node.layer for node in model.nodes if names[node.name] == 1}
+
+
+def _calls(
+    program: Program, size: int, run: RunLayer, layers: Mapping[str, Layer]
+) -> Mapping[int, HostCallable]:
+    """Return a program's host functions.
+
+    Their layers are those of the model, if it is known: they may be of a user's class, and keep what they
+    computed of constants. Otherwise they are decoded once.
+    """
     with _lock:
         found = _hosted.get(id(program))
     if found is None or found[0]() is not program or found[1] != size:
@@ -127,7 +160,7 @@ def _calls(program: Program, size: int, run: RunLayer) -> Mapping[int, HostCalla
             _hosted[id(program)] = found
             while len(_hosted) > _KEPT:
                 _hosted.popitem(last=False)
-    return {number: call.with_run(run) for number, call in found[2].items()}
+    return {n: call.with_run(run, layers.get(call.function.name)) for n, call in found[2].items()}
 
 
 def _rows(program: Program, layers: Sequence[LayerTime]) -> tuple[LayerRun, ...]:

@@ -157,6 +157,10 @@ def decode_layer(description: Mapping[str, Any], arrays: Sequence[np.ndarray]) -
     >>> decode_layer(*encode_layer(Relu(3)))
     Relu(zero_point=3)
     """
+    if description["layer"] not in LAYERS:
+        raise ValueError(
+            f"there is no layer {description['layer']!r} in systolic.layers; run the model itself"
+        )
     held = {_archive.array_name(number): array for number, array in enumerate(arrays)}
     values = {name: _decoded(value, held.__getitem__) for name, value in description["fields"].items()}
     return LAYERS[description["layer"]](**values)

@@ -95,3 +95,20 @@ def parameters(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[int, in
         if tensor in constants:
             elements, size = elements + constants[tensor].size, size + constants[tensor].nbytes
     return elements, size
+
+
+def named_error(error: Exception, name: str, kind: str) -> Exception | None:
+    """Return a layer's error as one that names its node and operator.
+
+    None for errors that name it already, and for classes that are neither Python's nor numpy's: a caller's
+    progress function may raise its own.
+    """
+    if type(error).__module__.partition(".")[0] not in ("builtins", "numpy"):
+        return None
+    if str(error).startswith(f"node {name!r}"):
+        return None
+    kinds = (MemoryError, ImportError, TypeError, ValueError, AssertionError)  # the last: of a probe
+    found = next((each for each in kinds if isinstance(error, each)), RuntimeError)
+    what = str(error) if found is not RuntimeError else f"{type(error).__name__}: {error}"
+    what = what or ("there is not enough memory" if found is MemoryError else type(error).__name__)
+    return found(f"node {name!r} ({kind}): {what}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 
 import systolic
 from support.compiled import machine
 from support.strategies import raises
+from support.toy_layers import Halves
 from systolic import ArrayConfig, MachineConfig, Model, Node, QuantParams, Trace
+from systolic.engine.host_calls import host_calls
 from systolic.isa import Function, Program
 from systolic.layers import Conv2d, Dense, Reshape
+from systolic.machine.timeline import row_bytes
 
 Q = QuantParams(0.5)
 DENSE = Dense(np.ones((20, 12), np.int8), x=Q, w=Q, y=Q)
@@ -72,10 +78,18 @@ def test_memories_that_are_too_small() -> None:
         systolic.compile(MODEL, machine=machine(weight_bytes=5 * 64 + 63))
     with raises(
         ValueError,
-        "the model's tensors take 9 rows of host memory, and there are 8; use a machine with more host_rows, or a "
+        "the model's tensors take 8 rows of host memory, and there are 7; use a machine with more host_rows, or a "
         "smaller batch",
     ):
-        systolic.compile(MODEL, machine=machine(host_rows=8), batch=3)
+        two = Model([Node(DENSE, "x", "y"), Node(DENSE, "x", "z")], inputs=MODEL.inputs, outputs=["y", "z"])
+        systolic.compile(two, machine=machine(host_rows=7), batch=2)
+    for batch in (4, 2**40):  # at once, whatever the size
+        with raises(
+            ValueError,
+            f"the tensor 'x' takes at least {20 * batch // 8:,} rows of host memory, and there are 8; use a machine with more "
+            "host_rows, or a smaller batch",
+        ):
+            systolic.compile(MODEL, machine=machine(host_rows=8), batch=batch)
 
 
 def test_shapes_that_depend_on_values() -> None:
@@ -90,9 +104,53 @@ def test_shapes_that_depend_on_values() -> None:
     with raises(ValueError, message):
         systolic.compile(model, machine=machine())
     feeds = {"x": np.zeros(4, np.float32), "shape": np.array([2, 2])}
-    with raises(ValueError, message):
-        systolic.run(model, feeds, machine=machine())
-    assert systolic.run(model, feeds, machine=machine().array).outputs["y"].shape == (2, 2)
+    run = systolic.run(model, feeds, machine=machine())  # no product: the array costs nothing either way
+    assert run.outputs["y"].shape == (2, 2) and run.timeline is None
+    product = Dense(np.ones((4, 3), np.int8), x=Q, w=Q, y=Q)
+    sized = Model(
+        [Node(product, "z", "p"), *model.nodes], inputs={**model.inputs, "z": ((1, 4), "int8")}, outputs=["y", "p"]
+    )
+    warning = re.escape(message) + ".*Its layers now use the array alone"
+    feeds["z"] = np.ones((1, 4), np.int8)
+    with pytest.warns(UserWarning, match=warning) as warned:
+        run = systolic.run(sized, feeds, machine=machine())
+    assert warned[0].filename == __file__
+    alone = systolic.run(sized, feeds, machine=machine().array)
+    assert run.outputs["y"].shape == (2, 2) and run.stats == alone.stats
+    with pytest.warns(UserWarning, match=warning) as warned:
+        assert systolic.estimate(sized, machine=machine()) == alone.stats
+    assert warned[0].filename == __file__
+
+
+def test_each_run_computes_host_layers_its_own_way() -> None:
+    model = Model([Node(Reshape((0, -1)), "x", "y", "flat")], inputs={"x": ((2, 3, 4), "float32")})
+    program = systolic.compile(model, machine=machine())
+    ran: list[str] = []
+
+    def run(name: str, layer: object, given: list[np.ndarray]) -> np.ndarray:
+        ran.append(name)
+        return model.nodes[0].layer.apply(*given)
+
+    (number,) = (n for n, function in enumerate(program.functions) if function.kind == "host")
+    size = row_bytes(machine(), machine().memory)
+    first = host_calls(program, size, partial(run, "first"))[number]
+    second = first.with_run(partial(run, "second"))
+    x = np.arange(24, dtype=np.float32).view(np.uint8).reshape(-1, size)
+    for call in (second, first, second):
+        (rows,) = call([x])
+        assert np.array_equal(rows.reshape(-1), x.reshape(-1))
+    assert ran == ["second", "first", "second"]
+
+
+def test_layers_of_a_users_class() -> None:
+    model = Model([Node(Halves(), "x", ("left", "right"))], inputs={"x": ((2, 4), "int8")}, outputs=["left", "right"])
+    x = np.int8([[1, 2, 3, 4], [5, 6, 7, 8]])
+    for _ in range(2):
+        outputs = systolic.run(model, x, machine=machine()).outputs
+        assert np.array_equal(outputs["left"], x[:, :2]) and np.array_equal(outputs["right"], x[:, 2:])
+    program = systolic.compile(model, machine=machine())
+    with raises(ValueError, "node 'left' (Halves): there is no layer 'Halves' in systolic.layers; run the model itself"):
+        systolic.run(program, x, machine=machine())
 
 
 def test_inputs_of_programs() -> None:
