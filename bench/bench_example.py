@@ -12,6 +12,7 @@ from systolic.benchmark import NumpyStepping
 from systolic.example import DATA
 
 EXAMPLE = systolic.load_example()
+ARRAY = systolic.ArrayConfig(256, 256)
 
 
 def test_cycle_mode(measure):
@@ -19,7 +20,7 @@ def test_cycle_mode(measure):
     images = EXAMPLE.images[:24]
 
     def work():
-        return systolic.run(EXAMPLE.model, images)
+        return systolic.run(EXAMPLE.model, images, machine=ARRAY)
 
     rng = np.random.default_rng(0)
     m = 512
@@ -35,7 +36,7 @@ def test_images(measure, mode):
     beside = _onnxruntime(images)
 
     def work():
-        systolic.run(EXAMPLE.model, images, mode=mode)
+        systolic.run(EXAMPLE.model, images, machine=ARRAY, mode=mode)
 
     measure(f"digits, {len(images)} images, {mode}", work, len(images), "images/s", beside, rounds=3)
 

@@ -89,6 +89,6 @@ def test_finish_of_a_convolution(measure, isa, image):
     model = systolic.Model([layer], inputs={"x": ((1, CHANNELS, SIZE, SIZE), "uint8")})
 
     def work():
-        systolic.run(model, image, mode="wavefront", threads=1)
+        systolic.run(model, image, machine=systolic.ArrayConfig(256, 256), mode="wavefront", threads=1)
 
     measure(f"1 x 1 convolution, wavefront, {isa}", work, CHANNELS * image.size, "MAC/s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from systolic import isa, presets
@@ -13,18 +13,6 @@ from systolic.machine.timeline import row_bytes, time_program
 
 MATRIX = ("active", "weight_stall", "weight_shift")
 """Causes of cycles that make up the matrix unit's time; the others are non-matrix."""
-
-
-def tpu() -> MachineConfig:
-    """Return the preset with its memories.
-
-    Examples
-    --------
-    >>> from systolic.accelerators.counters import tpu
-    >>> tpu().memory.weight_bytes_per_second
-    34000000000
-    """
-    return replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -139,7 +127,7 @@ def count(
     >>> lstm.batch, round(lstm.useful_share_of_active, 3)
     (96, 0.61)
     """
-    machine = machine or tpu()
+    machine = machine or presets.TPU_V1
     assert machine.memory is not None
     program = program or program_of(stand_in, machine)
     timeline = time_program(program, machine)

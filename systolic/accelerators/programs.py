@@ -31,9 +31,9 @@ def program_of(stand_in: StandIn, machine: MachineConfig) -> isa.Program:
     --------
     >>> from systolic import isa
     >>> from systolic.accelerators import stand_in
-    >>> from systolic.accelerators.counters import tpu
     >>> from systolic.accelerators.programs import program_of
-    >>> program = program_of(stand_in("MLP0"), tpu())
+    >>> from systolic import presets
+    >>> program = program_of(stand_in("MLP0"), presets.TPU_V1)
     >>> sum(isinstance(item, isa.MatrixMultiply) for item in program)
     320
     """

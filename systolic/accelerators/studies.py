@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from systolic import isa
+from systolic import isa, presets
 from systolic._show.table import Column, Table
-from systolic.accelerators.counters import Counters, count, tpu
+from systolic.accelerators.counters import Counters, count
 from systolic.accelerators.programs import program_of, with_operands, with_syncs
 from systolic.accelerators.stand_ins import StandIn, Step, stand_in
 from systolic.accelerators.tpu_v1 import (
@@ -64,9 +64,9 @@ def square_array(machine: MachineConfig, size: int) -> MachineConfig:
 
     Examples
     --------
-    >>> from systolic.accelerators.counters import tpu
     >>> from systolic.accelerators.studies import square_array
-    >>> square_array(tpu(), 512).memory.unified_buffer_rows * 512 == 24 * 2**20
+    >>> from systolic import presets
+    >>> square_array(presets.TPU_V1, 512).memory.unified_buffer_rows * 512 == 24 * 2**20
     True
     """
     memory, old = memory_of(machine), machine.array.rows
@@ -307,7 +307,7 @@ def exercise_weights_us() -> float:
 
 def exercise() -> tuple[isa.Program, Timeline]:
     """Return the program of Hennessy and Patterson's exercise 7.2, and its timeline."""
-    machine = with_memory(tpu(), weight_bytes_per_second=_EXERCISE_RATE)
+    machine = with_memory(presets.TPU_V1, weight_bytes_per_second=_EXERCISE_RATE)
     layers = tuple(
         Step(layer=f"fc {i + 1}", kind="fc", reads=(i,), inputs=2048, outputs=2048) for i in range(5)
     )

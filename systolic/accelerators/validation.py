@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from systolic import isa
+from systolic import isa, presets
 from systolic._show.table import Column, Table
 from systolic.accelerators import studies
-from systolic.accelerators.counters import Counters, count, tpu
+from systolic.accelerators.counters import Counters, count
 from systolic.accelerators.stand_ins import StandIn, stand_in
 from systolic.accelerators.tpu_v1 import (
     APPLICATIONS,
@@ -170,7 +170,7 @@ def validate_tpu_v1() -> Validation:
     >>> validate_tpu_v1()
     <Validation: 19 of 19 wanted figures met, 17 tables>
     """
-    machine = tpu()
+    machine = presets.TPU_V1
     applications = {name: stand_in(name) for name in APPLICATIONS}
     counters = {name: count(each, machine) for name, each in applications.items()}
     tables = {

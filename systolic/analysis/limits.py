@@ -141,10 +141,10 @@ def explain(program: Program, machine: MachineConfig) -> Explanation:
 
     Examples
     --------
-    >>> from systolic import MachineConfig, presets
+    >>> from systolic import presets
     >>> from systolic.analysis import explain
     >>> from systolic.isa import Program
-    >>> machine = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+    >>> machine = presets.TPU_V1
     >>> program = Program("read_weights w#0, 2 \\n matmul a#0, u#0, 100 \\n matmul a#0, u#0, 100, accumulate")
     >>> found = explain(program, machine)
     >>> found

@@ -228,9 +228,9 @@ def roofline(
     Layers with the intensities of two applications of the paper; rows that do not fit half the accumulators
     need the weights twice:
 
-    >>> from systolic import Gemm, MachineConfig, presets
+    >>> from systolic import Gemm, presets
     >>> from systolic.analysis import roofline
-    >>> machine = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+    >>> machine = presets.TPU_V1
     >>> found = roofline({"MLP0": Gemm(200, 2048, 2048), "CNN0": Gemm(2888, 2048, 256)}, machine)
     >>> [(p.name, p.intensity, p.bound, round(p.attained, 2)) for p in found.points]
     [('MLP0', 200.0, 'memory', 1.0), ('CNN0', 1444.0, 'array', 0.97)]

@@ -71,7 +71,7 @@ class LayerRun:
     >>> example = systolic.load_example()
     >>> layer = systolic.run(example.model, example.images[:1], mode="wavefront").layers[1]
     >>> layer.name, layer.gemm, layer.stats.cycles
-    ('stem_quant', Gemm(64, 9, 16), 830)
+    ('stem_quant', Gemm(64, 9, 16), 2235)
     """
 
     name: str
@@ -133,7 +133,7 @@ class Run:
     >>> import systolic
     >>> example = systolic.load_example()
     >>> systolic.run(example.model, example.images[:1], mode="wavefront")
-    <Run logits (1, 10) float32: 10,981 cycles (15.7 µs at 700 MHz), utilization 0.07%>
+    <Run logits (1, 10) float32: 54,781 cycles (78.3 µs at 700 MHz), utilization 0.014%>
     """
 
     outputs: dict[str, np.ndarray]
@@ -197,7 +197,7 @@ class Run:
         >>> example = systolic.load_example()
         >>> report = systolic.run(example.model, example.images[:1], mode="wavefront").report()
         >>> report.totals["cycles"], report.totals["macs"], report.totals["weight_bytes"]
-        (10981, 502400, 31136)
+        (54781, 502400, 31136)
         """
         return RunReport(self)
 
@@ -259,12 +259,12 @@ class RunReport(Report):
     >>> import systolic
     >>> example = systolic.load_example()
     >>> report = systolic.run(example.model, example.images[:1], mode="wavefront").report()
-    >>> report.totals["array_nodes"], report.totals["host_nodes"]
-    (8, 6)
+    >>> report.totals["array_nodes"], report.totals["vector_nodes"], report.totals["host_nodes"]
+    (8, 3, 2)
     >>> report.rows[1]["node"], report.rows[1]["on"], report.rows[1]["cycles"], report.rows[1]["macs"]
-    ('stem_quant', 'array', 830, 9216)
+    ('stem_quant', 'array', 2235, 9216)
     >>> print(report.to_csv().splitlines()[2][:65])
-    stem_quant,QLinearConv,array,1x16x8x8,int8,64,9,16,1,1,830,0.0001
+    stem_quant,QLinearConv,array,1x16x8x8,int8,64,9,16,1,1,2235,6.291
     """
 
     def __init__(self, run: Run) -> None:

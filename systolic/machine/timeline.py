@@ -95,14 +95,14 @@ class Timeline:
 
         Examples
         --------
-        >>> from systolic import MachineConfig, presets
+        >>> from systolic import presets
         >>> from systolic.isa import Program, Section
         >>> from systolic.machine import time_program
         >>> program = Program(
         ...     "read_weights w#0, 1 \\n read_host u#0, 8 \\n matmul a#0, u#0, 8 \\n activate u#8, a#0, 8",
         ...     sections=[Section("dense", "Dense", 0, 4, macs=8 * 200 * 100)],
         ... )
-        >>> machine = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+        >>> machine = presets.TPU_V1
         >>> (layer,) = time_program(program, machine).layers()
         >>> layer.name, layer.limit, layer.stats.macs
         ('dense', 'weight memory', 160000)

@@ -111,10 +111,10 @@ def read_trace(path: str | os.PathLike[str]) -> TraceFile:
 
     Examples
     --------
-    >>> from systolic import MachineConfig, presets
+    >>> from systolic import presets
     >>> from systolic.isa import Program
     >>> from systolic.machine import read_trace, time_program
-    >>> machine = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+    >>> machine = presets.TPU_V1
     >>> timeline = time_program(Program("read_host u#0, 8"), machine)
     >>> timeline.save_trace("trace.json")                                            # doctest: +SKIP
     >>> read_trace("trace.json").causes == timeline.causes                           # doctest: +SKIP

@@ -13,7 +13,7 @@ from support import stand_in_programs
 from support.strategies import raises
 from systolic import isa, presets
 from systolic.accelerators import count, stand_in
-from systolic.accelerators.counters import MATRIX, tpu
+from systolic.accelerators.counters import MATRIX
 from systolic.accelerators.models import model_of
 from systolic.accelerators.programs import (
     layer_of,
@@ -27,10 +27,10 @@ from systolic.accelerators.studies import square_array
 from systolic.accelerators.tpu_v1 import APPLICATIONS
 
 MACHINES = {
-    "preset": tpu(),
-    "4x clock": replace(tpu(), clock_mhz=2800),
-    "512 x 512": square_array(tpu(), 512),
-    "128 x 128": square_array(tpu(), 128),
+    "preset": presets.TPU_V1,
+    "4x clock": replace(presets.TPU_V1, clock_mhz=2800),
+    "512 x 512": square_array(presets.TPU_V1, 512),
+    "128 x 128": square_array(presets.TPU_V1, 128),
 }
 
 
@@ -71,7 +71,7 @@ def test_transfers_are_the_input_and_the_result(name: str) -> None:
     made = stand_in(name)
     first, last = made.steps[0], made.steps[-1]
     moved: Counter[str] = Counter()
-    for item in program_of(made, tpu()):
+    for item in program_of(made, presets.TPU_V1):
         if isinstance(item, isa.ReadHost | isa.WriteHost):
             moved[type(item).__name__] += item.rows
     pixels = (first.image[0] + 2 * first.border) * (first.image[1] + 2 * first.border)
@@ -109,7 +109,7 @@ def test_with_data_programs_and_models_give_the_same_bits(name: str) -> None:
     x = np.random.default_rng(1).integers(-128, 128, (2, *model.inputs["x"].shape[1:]), dtype=np.int8)
     alone, fed = (
         systolic.run(model, x, machine=machine, mode="wavefront").outputs[model.outputs[0]]
-        for machine in (replace(tpu(), memory=None), tpu())
+        for machine in (replace(presets.TPU_V1, memory=None), presets.TPU_V1)
     )
     assert np.array_equal(alone, fed) and len(np.unique(alone)) > 4
 
@@ -132,7 +132,7 @@ def test_weights_stay_where_a_tile_takes_longer_than_a_group() -> None:
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_syncs_stand_between_the_layers_of_table_1(name: str) -> None:
     made = stand_in(name)
-    program = program_of(made, tpu())
+    program = program_of(made, presets.TPU_V1)
     synced = with_syncs(program)
     assert [item for item in synced if not isinstance(item, isa.Sync)] == list(program)
     layers = [layer_of(section) for section in synced.sections]
@@ -143,7 +143,7 @@ def test_syncs_stand_between_the_layers_of_table_1(name: str) -> None:
 
 
 def test_wide_operands_stream_at_half_speed() -> None:
-    program = program_of(stand_in("MLP1"), tpu())
+    program = program_of(stand_in("MLP1"), presets.TPU_V1)
     wide = with_operands(program, "int16", "int8")
     assert wide[0] == isa.SetConfiguration("int16", "int8") and wide.instructions[1:] == program.instructions
     for before, after in zip(program.sections, wide.sections, strict=True):
@@ -153,9 +153,9 @@ def test_wide_operands_stream_at_half_speed() -> None:
 
 def test_unified_buffer() -> None:
     # Input and result of a layer of MLP0: 200 rows for each of 8 blocks of channels.
-    assert unified_buffer_rows(program_of(stand_in("MLP0"), tpu())) == 2 * 8 * 200
+    assert unified_buffer_rows(program_of(stand_in("MLP0"), presets.TPU_V1)) == 2 * 8 * 200
     # Images of 19 x 19 with their border.
-    assert unified_buffer_rows(program_of(stand_in("CNN0"), tpu())) == 2 * 8 * 21 * 21
+    assert unified_buffer_rows(program_of(stand_in("CNN0"), presets.TPU_V1)) == 2 * 8 * 21 * 21
 
 
 def test_program_of_refuses() -> None:

@@ -45,7 +45,7 @@ def test_fully_connected_layers_use_a_weight_once_for_each_example(name: str) ->
 def test_peak_and_ridge_point_follow_from_the_preset() -> None:
     array, clock = presets.TPU_V1.array, presets.TPU_V1.clock_mhz
     assert 2 * array.rows * array.cols * clock / 1e6 == pytest.approx(tpu_v1.PEAK_TERA_OPS["8 bit"], abs=0.005)
-    bandwidth = presets.TPU_V1_MEMORY.weight_bytes_per_second
+    bandwidth = presets.TPU_V1.memory.weight_bytes_per_second
     assert round(array.rows * array.cols * clock * 1e6 / bandwidth) == tpu_v1.RIDGE_POINT["DDR3"]
 
 

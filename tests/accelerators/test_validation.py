@@ -10,7 +10,7 @@ import pytest
 
 from systolic import isa, presets
 from systolic.accelerators import Check, Validation, count, stand_in, studies, tpu_v1, validate_tpu_v1
-from systolic.accelerators.counters import MATRIX, tpu
+from systolic.accelerators.counters import MATRIX
 from systolic.accelerators.programs import program_of, with_operands
 from systolic.accelerators.tpu_v1 import APPLICATIONS, TABLE_3
 from systolic.reference import machine as reference
@@ -75,7 +75,7 @@ def test_shares_equal_the_closed_form(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["MLP0", "MLP1"])
 def test_the_reference_counts_the_same_cycles(name: str) -> None:
-    machine, program = tpu(), program_of(stand_in(name), tpu())
+    machine, program = presets.TPU_V1, program_of(stand_in(name), presets.TPU_V1)
     memory = machine.memory
     theirs = reference.time_program(
         program.instructions, rows=256, cols=256, double_buffered=True, tile_bytes=65_536, row_bytes=256,
@@ -97,7 +97,7 @@ def test_useful_share_of_lstm1_is_that_of_its_matrices() -> None:
 @pytest.mark.parametrize("name", ["LSTM0", "LSTM1"])
 def test_operands_of_16_bits_explain_the_recurrent_ones(name: str) -> None:
     made = stand_in(name)
-    program = with_operands(program_of(made, tpu()), "int16", "int8")
+    program = with_operands(program_of(made, presets.TPU_V1), "int16", "int8")
     narrow, wide = count(made), count(made, program=program)
     non_matrix = TABLE_3["non_matrix"][name]
     for key in MATRIX:
@@ -106,7 +106,7 @@ def test_operands_of_16_bits_explain_the_recurrent_ones(name: str) -> None:
 
 
 def test_buffer_and_throughput_by_hand() -> None:
-    machine = tpu()
+    machine = presets.TPU_V1
     rows = {row["batch"]: row for row in studies.batches(machine).to_dicts()}
     # The weights bound small batches: 20 MB of padded tiles at 34 GB/s.
     assert rows[8]["ms per batch"] == pytest.approx(320 * 65_536 / 34e6, rel=0.01)
@@ -139,7 +139,7 @@ def test_where_the_time_of_the_exercise_goes_adds_up() -> None:
 
 @pytest.mark.slow
 def test_what_if_by_hand() -> None:
-    rows = {(row["machine"], row["time"]): row for row in studies.what_if(tpu()).to_dicts()}
+    rows = {(row["machine"], row["time"]): row for row in studies.what_if(presets.TPU_V1).to_dicts()}
     faster = rows["4x bandwidth", "program"]
     # A tile every 338 cycles instead of every 1350, of which 256 are its shift.
     assert 2.5 < faster["MLP1"] < faster["MLP0"] < faster["LSTM0"] < 4 and faster["CNN0"] == pytest.approx(1, abs=0.01)
@@ -178,8 +178,8 @@ def test_tables_go_through_json(validation: Validation) -> None:
 
 @pytest.mark.slow
 def test_a_missed_figure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = replace(presets.TPU_V1_MEMORY, weight_bytes_per_second=30 * 2**30)
-    monkeypatch.setattr(presets, "TPU_V1_MEMORY", slow)
+    slow = replace(presets.TPU_V1.memory, weight_bytes_per_second=30 * 2**30)
+    monkeypatch.setattr(presets, "TPU_V1", replace(presets.TPU_V1, memory=slow))
     found = validate_tpu_v1()
     missed = [check.name for check in found.failures]
     assert not found.passed and "ridge point" in missed

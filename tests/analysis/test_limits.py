@@ -13,12 +13,12 @@ from hypothesis import given
 from support.programs import Case, programs, rows_written
 from support.strategies import examples, raises
 from support.timelines import machine_of
-from systolic import ArrayConfig, MachineConfig, MemoryConfig, presets
+from systolic import ArrayConfig, MemoryConfig, presets
 from systolic.analysis import explain
 from systolic.isa import Program
 from systolic.reference import machine as reference
 
-TPU = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+TPU = presets.TPU_V1
 
 # The names that the reference gives the parameters.
 NAMES = {
@@ -106,7 +106,7 @@ def test_explanations_are_shown() -> None:
 
 
 def test_bandwidths_that_are_fractions_are_shown() -> None:
-    memory = replace(presets.TPU_V1_MEMORY, host_bytes_per_second=Fraction(100, 3), lanes=None)
+    memory = replace(presets.TPU_V1.memory, host_bytes_per_second=Fraction(100, 3), lanes=None)
     found = explain(Program("read_host u#0, 1"), replace(TPU, memory=memory))
     assert "100/3" in str(found)
     effects = {effect["parameter"]: effect for effect in json.loads(json.dumps(found.to_dict()))["effects"]}

@@ -20,7 +20,7 @@ from systolic.analysis import roofline
 from systolic.isa import Program, Section
 from systolic.machine import time_program
 
-TPU = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+TPU = presets.TPU_V1
 
 # Batch and sizes of a layer with the MACs per weight byte that the paper states.
 LAYERS = {"MLP0": Gemm(200, 2048, 2048), "LSTM1": Gemm(96, 600, 600), "CNN0": Gemm(1444, 2048, 256)}

@@ -490,7 +490,8 @@ def test_timer_leaves_no_trace(resnet50: Any) -> None:
     layer = systolic.layers.Conv2d(np.ones((4, 3, 2, 2), np.int8), x=ONE, w=ONE, y=ONE)
     model = systolic.Model([layer], inputs={"x": ((1, 3, 9, 9), "int8")})
     with pytest.raises(KeyError), resnet50.timed() as spent:
-        systolic.run(model, np.ones((1, 3, 9, 9), np.int8), mode="wavefront", threads=1)
+        x = np.ones((1, 3, 9, 9), np.int8)
+        systolic.run(model, x, machine=systolic.ArrayConfig(8, 8), mode="wavefront", threads=1)
         raise KeyError
     assert len(resnet50.STAGES) == 3 and (spent > 0).all()
     assert _gemm.convolve is before

@@ -20,7 +20,7 @@ runtime = pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.onnx, pytest.mark.slow]
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "networks.py"
-TPU = MachineConfig(presets.TPU_V1.array, clock_mhz=700, memory=presets.TPU_V1_MEMORY)
+TPU = presets.TPU_V1
 SMALL = machine(16, 16, 30_000, weight_bytes=2**26, host_rows=2**20)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ def test_tpu_v1() -> None:
 
 def test_memories_of_tpu_v1() -> None:
     # Jouppi et al., ISCA 2017, section 2, table 2 and figure 1.
-    memory, machine = presets.TPU_V1_MEMORY, replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
+    memory, machine = presets.TPU_V1.memory, presets.TPU_V1
     assert memory.unified_buffer_rows * row_bytes(machine, memory) == 24 * 2**20
     tile = machine.array.rows * machine.array.cols
     assert tile == 64 * 2**10 and memory.fifo_tiles * tile == 256 * 2**10
@@ -48,7 +47,7 @@ def test_memories_of_tpu_v1() -> None:
 
 
 def test_a_bound_by_weights_is_the_bandwidth() -> None:
-    machine = replace(presets.TPU_V1, memory=presets.TPU_V1_MEMORY)
+    machine = presets.TPU_V1
     tiles = 50
     program = Program(f"read_weights w#0, {tiles}\n" + "matmul a#0, u#0, 200\n" * tiles)
     timeline = time_program(program, machine)

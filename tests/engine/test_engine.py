@@ -635,7 +635,7 @@ def test_run_equals_its_layers_one_by_one(batch: int) -> None:
 
 
 def test_estimate_of_a_program() -> None:
-    machine = MachineConfig(ArrayConfig(4, 4), memory=presets.TPU_V1_MEMORY)
+    machine = MachineConfig(ArrayConfig(4, 4), memory=presets.TPU_V1.memory)
     program = Program("read_weights w#0, 1\nread_host u#0, 8\nmatmul a#0, u#0, 8\nactivate u#8, a#0, 8")
     stats = estimate(program, machine=machine)
     assert stats == time_program(program, machine).stats and stats.active_cycles == 8

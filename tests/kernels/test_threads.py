@@ -178,7 +178,7 @@ def test_operators_beside_the_array_use_as_many_as_the_run(monkeypatch: pytest.M
     node = systolic.Node(systolic.layers.QLinearAdd(one, one, one), ("x", "x"), "y")
     model = systolic.Model([node], inputs={"x": (shape, "int8")})
     for count in (1, 3, None):
-        systolic.run(model, np.ones(shape, np.int8), threads=count)
+        systolic.run(model, np.ones(shape, np.int8), machine=systolic.ArrayConfig(8, 8), threads=count)
     assert seen == [1, 3, threads.thread_count()]
 
 

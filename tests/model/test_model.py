@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from support.layer_examples import EXAMPLES
 from support.strategies import codes, raises
 from support.toy_layers import TOYS, Halves, Join, Measure, Nonzero, Resized
 from support.zoo import ONE, U8, dense, zoo, zoo_inputs
-from systolic import Gemm, Model, Node, QuantParams, TensorSpec, _renamed, estimate, layers, run
+from systolic import ArrayConfig, Gemm, Model, Node, QuantParams, TensorSpec, _renamed, estimate, layers, run
 from systolic.layers import Binary, Conv2d, Dense, QLinearAdd, Relu
 from systolic.model import LAYERS
 
 SPEC = {"x": ((None, 4), "int8")}
+ARRAY = ArrayConfig(256, 256)
 
 
 def test_the_zoo_is_complete() -> None:
@@ -306,7 +308,7 @@ def test_symbolic_sizes_are_bound_at_run_time() -> None:
     assert repr(model) == "<Model 'model': 2 layers, x (?, ?, 4) int8 -> y>"
     for shape in ((2, 3, 4), (1, 0, 4)):
         assert run(model, np.ones(shape, np.int8)).outputs["y"].shape == (*shape[:2], 3)
-        assert estimate(model, shapes={"x": shape}) == estimate(Gemm(shape[0] * shape[1], 4, 3))
+        assert estimate(model, machine=ARRAY, shapes={"x": shape}) == estimate(Gemm(shape[0] * shape[1], 4, 3))
     assert model.input_shapes(shapes={"x": [5, 6, 4]}) == {"x": (5, 6, 4)}
     assert "?" in str(model.table()) and "Gemm(6, 4, 3)" in str(model.table(shapes={"x": (2, 3, 4)}))
     with raises(ValueError, "input 'x' must have shape (?, ?, 4) (? is any size), not (2, 3, 5)"):
@@ -346,7 +348,9 @@ def test_symbolic_sizes_are_bound_at_run_time() -> None:
         ({"batch": True}, TypeError, "batch must be an integer, not True"),
     ],
 )
-@pytest.mark.parametrize("call", [Model.input_shapes, Model.summary, Model.table, estimate])
+@pytest.mark.parametrize(
+    "call", [Model.input_shapes, Model.summary, Model.table, partial(estimate, machine=ARRAY)]
+)
 def test_shapes_that_are_no_shapes(call, given, error: type[Exception], message: str) -> None:
     model = Model([Relu()], inputs={"x": ((None, 4), "int8")})
     with raises(error, message):
@@ -373,16 +377,16 @@ def test_shapes_that_depend_on_values() -> None:
         "cannot estimate node 'the product' without data: the output shape of 'finder' (Nonzero) "
         "depends on runtime values; use run()",
     ):
-        estimate(model, batch=5)
+        estimate(model, machine=ARRAY, batch=5)
     x = np.int8([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [-1, -1, -1, -1]])
     seen: list[tuple[int, int]] = []
-    result = run(model, x, progress=lambda done, total: seen.append((done, total)))
+    result = run(model, x, machine=ARRAY, progress=lambda done, total: seen.append((done, total)))
     assert [row.gemm for row in result.layers] == [None, None, Gemm(2, 4, 3), Gemm(4, 4, 2)]
     assert all(done <= total for done, total in seen) and seen[-1] == (result.stats.cycles,) * 2
     assert "?" in str(model.table())
     # What reaches no product does not keep the cost from being known.
     ends = Model([*nodes[:2], nodes[3]], inputs=SPEC, outputs=["found", "z"])
-    assert estimate(ends, batch=5) == estimate(Gemm(5, 4, 2))
+    assert estimate(ends, machine=ARRAY, batch=5) == estimate(Gemm(5, 4, 2))
 
 
 def test_values_that_follow_from_shapes_are_followed() -> None:
@@ -407,7 +411,7 @@ def test_values_that_follow_from_shapes_are_followed() -> None:
     unknown = Model([Node(Resized(), ("x", "wanted"), "h")], inputs={**inputs, "wanted": ((3,), "int32")})
     assert unknown.infer_shapes({"x": shape, "wanted": (3,)})["h"] == (None, "int8")
     sizes = np.int32([2, 3, 4])
-    assert run(unknown, {"x": np.ones(shape, np.int8), "wanted": sizes}).outputs["h"].shape == (2, 3, 4)
+    assert run(unknown, {"x": np.ones(shape, np.int8), "wanted": sizes}, machine=ARRAY).outputs["h"].shape == (2, 3, 4)
 
 
 def test_trace_says_which_shape_is_missing() -> None:

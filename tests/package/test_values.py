@@ -22,7 +22,7 @@ RUN = systolic.run(EXAMPLE.model, EXAMPLE.images[:1], mode="wavefront")
 RESULT = systolic.matmul(X, W, array=CONFIG, trace=True)
 MOVING = SystolicArray(CONFIG, trace=True).fold(W, X).run(4)
 PROGRAM = Program("read_weights w#0, 1\nread_host u#0, 3\nmatmul a#0, u#0, 3\nactivate u#3, a#0, 3")
-MACHINE = MachineConfig(CONFIG, memory=systolic.presets.TPU_V1_MEMORY)
+MACHINE = MachineConfig(CONFIG, memory=systolic.presets.TPU_V1.memory)
 TIMELINE = time_program(PROGRAM, MACHINE)
 VALUES = [
     CONFIG,
