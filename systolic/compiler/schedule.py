@@ -355,8 +355,8 @@ def _refuse(steps: Sequence[Step], at: int, limit: int) -> None:
     names = ", ".join(f"{each.storage.name!r} {each.rows:,}" for each in needed)
     raise ValueError(
         f"layer {step.operation.name!r} ({step.operation.kind}) needs {rows:,} rows of the unified buffer at "
-        f"once ({names}), and there are {limit:,}; use a machine with a larger unified buffer, or smaller "
-        "inputs"
+        f"once ({names}), and there are {limit:,}; use a machine with a larger unified buffer, smaller "
+        "inputs, or the array alone: machine.array"
     )
 
 

@@ -65,7 +65,7 @@ def test_a_unified_buffer_that_cannot_hold_one_layer() -> None:
     with raises(
         ValueError,
         "layer 't0' (QLinearMatMul) needs 5 rows of the unified buffer at once ('x' 3, 't0' 2), and there are 4; "
-        "use a machine with a larger unified buffer, or smaller inputs",
+        "use a machine with a larger unified buffer, smaller inputs, or the array alone: machine.array",
     ):
         systolic.compile(MODEL, machine=machine(ub=4), batch=3)
 
