@@ -22,3 +22,22 @@ def run(
     weight_signed: bool,
     threads: int = 1,
 ) -> None: ...
+def run_output_stationary(
+    activation: NDArray[np.uint8],
+    weight: NDArray[np.uint8],
+    acc: NDArray[np.int32],
+    out: NDArray[np.int32],
+    out_pass: NDArray[np.int32],
+    swap: NDArray[np.uint8],
+    drain: NDArray[np.uint8],
+    west_activation: NDArray[np.uint8],
+    west_swap: NDArray[np.uint8],
+    west_drain: NDArray[np.uint8],
+    north_weight: NDArray[np.uint8],
+    north_out: NDArray[np.int32],
+    bottom: NDArray[np.int32],
+    *,
+    activation_signed: bool,
+    weight_signed: bool,
+    threads: int = 1,
+) -> None: ...

@@ -63,17 +63,21 @@ from libc.string cimport memcpy, memmove, memset
 
 from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
-from systolic.kernels.array cimport LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, ArrayRun, BytePorts, LaneWeights
+from systolic.kernels.array cimport (
+    LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, ArrayRun, BytePorts, LaneWeights, PsumPorts,
+)
 from systolic.kernels.control cimport (
     any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_set, find_stretches,
     shift_all, shift_none, shift_some,
 )
+from systolic.kernels.pool cimport PoolTask
 
 lanes = LANES
 
 
 include "_streams.pxi"
 include "_strip.pxi"
+include "_held.pxi"
 
 
 def run(
@@ -98,26 +102,76 @@ def run(
     """
     cdef ArrayRun array
     cdef const ArrayKernels *kernels = in_use().array
-    array.rows, array.cols, array.cycles = weight.shape[0], weight.shape[1], west_activation.shape[0]
-    if array.cycles == 0:
+    if west_activation.shape[0] == 0:
         return
+    _moving_right(&array, activation, shift, swap, west_activation, west_shift, west_swap)
     array.weight, array.next_weight, array.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
-    array.activation, array.psum = &activation[0, 0], &psum[0, 0]
-    array.shift, array.swap = &shift[0, 0], &swap[0, 0]
+    array.psum, array.out, array.out_pass = &psum[0, 0], NULL, NULL
     array.activation_signed, array.weight_signed = activation_signed, weight_signed
-    array.west_activation, array.north_weight = _ports(west_activation), _ports(north_weight)
-    array.west_shift, array.west_swap = _ports(west_shift), _ports(west_swap)
-    array.north_psum.values = &north_psum[0, 0]
-    array.north_psum.cycle = north_psum.strides[0] // <Py_ssize_t>sizeof(int32_t)
-    array.north_psum.port = north_psum.strides[1] // <Py_ssize_t>sizeof(int32_t)
-    array.bottom = &bottom[0, 0]
-    array.bottom_cycle = bottom.strides[0] // <Py_ssize_t>sizeof(int32_t)
-    array.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    array.north_weight, array.north_psum = _ports(north_weight), _sum_ports(north_psum)
+    _put_bottom_at(&array, bottom)
     if kernels.clock != NULL:
         with nogil:
             kernels.clock(&array)
     else:
-        _clock_blocks(&array, kernels, threads)
+        _clock_blocks(&array, kernels, threads, _clock_strip, _work_bytes(array.rows))
+
+
+def run_output_stationary(
+    uint8_t[:, ::1] activation, uint8_t[:, ::1] weight, int32_t[:, ::1] acc, int32_t[:, ::1] out,
+    int32_t[:, ::1] out_pass, uint8_t[:, ::1] swap, uint8_t[:, ::1] drain,
+    const uint8_t[:, :] west_activation, const uint8_t[:, :] west_swap, const uint8_t[:, :] west_drain,
+    const uint8_t[:, :] north_weight, const int32_t[:, :] north_out, int32_t[:, :] bottom,
+    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1,
+):
+    """Clock an output-stationary array, in place; arguments as for `run`.
+
+    Parameters
+    ----------
+    bottom : memoryview of int32, (cycles, cols)
+        Receives `out` of the bottom row after each edge; any strides.
+    threads : int
+        How many may work; values do not depend on it.
+    """
+    cdef ArrayRun array
+    cdef const ArrayKernels *kernels = in_use().array
+    if west_activation.shape[0] == 0:
+        return
+    _moving_right(&array, activation, drain, swap, west_activation, west_drain, west_swap)
+    array.weight, array.next_weight, array.weight_pass = &weight[0, 0], NULL, NULL
+    array.psum, array.out, array.out_pass = &acc[0, 0], &out[0, 0], &out_pass[0, 0]
+    array.activation_signed, array.weight_signed = activation_signed, weight_signed
+    array.north_weight, array.north_psum = _ports(north_weight), _sum_ports(north_out)
+    _put_bottom_at(&array, bottom)
+    if kernels.clock_held != NULL:
+        with nogil:
+            kernels.clock_held(&array)
+    else:
+        _clock_blocks(&array, kernels, threads, _clock_held_strip, _held_bytes(array.rows))
+
+
+cdef _moving_right(
+    ArrayRun *array, uint8_t[:, ::1] activation, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
+    const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
+):
+    array.rows, array.cols, array.cycles = activation.shape[0], activation.shape[1], west_activation.shape[0]
+    array.activation, array.shift, array.swap = &activation[0, 0], &shift[0, 0], &swap[0, 0]
+    array.west_activation = _ports(west_activation)
+    array.west_shift, array.west_swap = _ports(west_shift), _ports(west_swap)
+
+
+cdef _put_bottom_at(ArrayRun *array, int32_t[:, :] bottom):
+    array.bottom = &bottom[0, 0]
+    array.bottom_cycle = bottom.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    array.bottom_col = bottom.strides[1] // <Py_ssize_t>sizeof(int32_t)
+
+
+cdef PsumPorts _sum_ports(const int32_t[:, :] values):
+    cdef PsumPorts ports
+    ports.values = &values[0, 0]
+    ports.cycle = values.strides[0] // <Py_ssize_t>sizeof(int32_t)
+    ports.port = values.strides[1] // <Py_ssize_t>sizeof(int32_t)
+    return ports
 
 
 cdef BytePorts _ports(const uint8_t[:, :] values):
@@ -126,8 +180,10 @@ cdef BytePorts _ports(const uint8_t[:, :] values):
     return ports
 
 
-cdef int _clock_blocks(const ArrayRun *array, const ArrayKernels *kernels, Py_ssize_t threads) except -1:
-    # Clock the array block by block.
+cdef int _clock_blocks(
+    const ArrayRun *array, const ArrayKernels *kernels, Py_ssize_t threads, PoolTask clock_strip, size_t work_bytes
+) except -1:
+    # Clock the array block by block, by a function that clocks a strip with so much memory.
     cdef Clock clock
     cdef Py_ssize_t total = array.cycles, most = min(total, BLOCK)
     cdef Py_ssize_t parts = (array.rows + ROWS_EACH - 1) // ROWS_EACH, strips = (array.cols + LANES - 1) // LANES
@@ -135,7 +191,7 @@ cdef int _clock_blocks(const ArrayRun *array, const ArrayKernels *kernels, Py_ss
     cdef bint is_long = total * array.rows * array.cols >= LONG_PE_CYCLES
     clock.array, clock.kernels = array[0], kernels
     clock.workers = hire(min(threads, max(parts, strips)))
-    clock.work_bytes = _work_bytes(array.rows)
+    clock.work_bytes = work_bytes
     clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(array, most), &size)
     if clock.memory == NULL:
         raise MemoryError()
@@ -145,7 +201,7 @@ cdef int _clock_blocks(const ArrayRun *array, const ArrayKernels *kernels, Py_ss
         while clock.start < total:
             _begin_block(&clock, min(most, total - clock.start))
             share(_make_streams, &clock, parts, clock.workers, is_long)
-            share(_clock_strip, &clock, strips, clock.workers, is_long)
+            share(clock_strip, &clock, strips, clock.workers, is_long)
             clock.start += clock.block.cycles
         give_back(clock.memory, size)
     return 0

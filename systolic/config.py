@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check
 from systolic._show.table import card
-from systolic.dataflows import WEIGHT_STATIONARY, Dataflow, port_dtypes, register_dtypes
+from systolic.dataflows import DATAFLOWS, Dataflow, port_dtypes, register_dtypes
 from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format
 
 
@@ -29,21 +29,25 @@ def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ArrayConfig:
-    """A weight-stationary systolic array: its size, operand types and accumulators.
+    """A systolic array: its size, dataflow, operand types and accumulators.
 
     Parameters
     ----------
     rows, cols : int
-        Number of processing elements (PEs) along the contraction (rows) and along the
-        outputs (cols).
+        Number of processing elements (PEs). Weight stationary, rows take the contraction and columns the
+        columns of w; output stationary, rows of x and columns of w; input stationary, the contraction and
+        rows of x.
     activation_dtype, weight_dtype : {"int8", "uint8"}
         Operand types of a :class:`~systolic.SystolicArray`. ``matmul`` and ``conv2d`` take
         these types from their operands, and everything else from here.
     double_buffered : bool
-        Whether the next weight tile is shifted in behind the current one.
+        Whether the next weight tile is shifted in behind the current one; output stationary, whether the
+        next fold begins while sums drain.
     accumulator_rows : int or None
         Rows of `cols` int32 sums below the array, in two halves: a fold streams at most
-        ``accumulator_rows // 2`` rows. None means unlimited.
+        ``accumulator_rows // 2`` rows. None means unlimited. Not used where sums stay in the PEs.
+    dataflow : {"weight_stationary", "output_stationary", "input_stationary"}
+        What stays in the PEs. Input stationary is the weight-stationary hardware with the operands exchanged.
 
     Raises
     ------
@@ -65,6 +69,7 @@ class ArrayConfig:
     weight_dtype: str = field(default="int8", kw_only=True)
     double_buffered: bool = field(default=True, kw_only=True)
     accumulator_rows: int | None = field(default=4096, kw_only=True)
+    dataflow: str = field(default="weight_stationary", kw_only=True)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -75,6 +80,7 @@ class ArrayConfig:
         for name, known in (("activation_dtype", ACTIVATIONS), ("weight_dtype", WEIGHTS)):
             put(name, _check.operand_dtype(getattr(self, name), name, known))
         put("double_buffered", _check.flag(self.double_buffered, "double_buffered"))
+        put("dataflow", _check.choice(self.dataflow, "dataflow", tuple(DATAFLOWS)))
         if self.accumulator_rows is not None:
             try:
                 put("accumulator_rows", _check.integer(self.accumulator_rows, "accumulator_rows", minimum=2))
@@ -97,7 +103,7 @@ class ArrayConfig:
     @property
     def dataflow_record(self) -> Dataflow:
         """Registers, ports, rules and kernel of the array."""
-        return WEIGHT_STATIONARY
+        return DATAFLOWS[self.dataflow]
 
     # Not cached here: hashing a configuration, as each estimate does, is slower once its dict was written to.
 
@@ -265,6 +271,11 @@ class MachineConfig:
         object.__setattr__(self, "clock_mhz", int(clock) if clock.is_integer() else clock)
         if self.memory is not None and not isinstance(self.memory, MemoryConfig):
             raise TypeError(f"memory must be a MemoryConfig or None, not {type(self.memory).__name__}")
+        if self.memory is not None and self.array.dataflow != "weight_stationary":
+            raise ValueError(
+                f"a machine with memories is weight stationary, but its array is {self.array.dataflow}; "
+                "leave memory out for the ideal machine"
+            )
 
     def _repr_html_(self) -> str:
         memory = {} if self.memory is None else self.memory.to_dict()

@@ -112,9 +112,12 @@ def plot_registers(
         "sum": (0.12, (_BOX - 0.12) / _EM),
         "north operand": (0.155, (_BOX - _PILL_WIDTH - 0.06) / (1.1 * _EM)),
         "west operand": (0.115, (_PILL_WIDTH - 0.04) / _EM),
+        "shadow": (0.095, (_BOX - 0.46) / _EM),
     }
     sizes = {
-        role: min(most, wide / _longest(values[slots[role]])) * point for role, (most, wide) in room.items()
+        role: min(most, wide / _longest(values[slots[role]])) * point
+        for role, (most, wide) in room.items()
+        if role in slots
     }
     colours = _colours()
     marks = [part.name for part in parts if part.role == "control"]
@@ -225,19 +228,31 @@ def plot_wave(
     return figure
 
 
-def plot_timeline(folds: Iterable[tuple[str, int, int, int]], *, rows: int, cols: int) -> Any:
+def plot_timeline(
+    folds: Iterable[tuple[str, int, int, int]],
+    *,
+    rows: int,
+    cols: int,
+    held: bool = False,
+    names: tuple[str, str] = ("weights", "x"),
+) -> Any:
     """Draw folds in time: weights shifting in, rows streaming, the drain; overlap is double buffering.
 
     Times are local to PE (0, 0): a fold shifts for `rows` cycles, streams one row of x per
     cycle from its swap on, and its last psum leaves the last PE rows + cols - 2 cycles after the
-    last row went in.
+    last row went in. Where sums are held, it streams from the beginning, and `rows` sums of each column
+    leave from its swap on.
 
     Parameters
     ----------
     folds : iterable of (label, shift_cycle, swap_cycle, m)
-        1 to 64 folds, cycles counted from 0.
+        1 to 64 folds, cycles counted from 0; `m` is how many lines stream.
     rows, cols : int
         Size of the array.
+    held : bool
+        Whether sums stay in the PEs until a fold ends.
+    names : (str, str)
+        What is shifted in and what streams, for the legend.
 
     Returns
     -------
@@ -263,7 +278,7 @@ def plot_timeline(folds: Iterable[tuple[str, int, int, int]], *, rows: int, cols
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     drain = rows + cols - 2
-    total = max(swap + m + drain for _, _, swap, m in bars)
+    total = max(swap + (rows if held else m) + drain for _, _, swap, m in bars)
     height = 1.25 + 0.36 * len(bars)
     name_width = min(max(len(label) for label, *_ in bars), 28) * 0.085
     width = 8.2 + name_width
@@ -272,10 +287,11 @@ def plot_timeline(folds: Iterable[tuple[str, int, int, int]], *, rows: int, cols
     ax.set_position((left / width, 0.52 / height, (width - left - 0.35) / width, (height - 1.12) / height))
 
     for i, (_, shift, swap, m) in enumerate(bars):
-        # The shift bar is half as high, in the lower half: it belongs to the shadow registers.
-        ax.barh(i + 0.19, rows, left=shift, height=0.3, color=_SHIFT, zorder=3)
-        ax.barh(i - 0.13, m, left=swap, height=0.3, color=_STREAM, zorder=3)
-        ax.barh(i - 0.13, drain, left=swap + m, height=0.3, color=_DRAIN, zorder=3)
+        # The bar of the shift, or of sums that leave, is in the lower half: it belongs to shadow registers.
+        begins, stream, ends = (swap, shift, swap + rows) if held else (shift, swap, swap + m)
+        ax.barh(i + 0.19, rows, left=begins, height=0.3, color=_SHIFT, zorder=3)
+        ax.barh(i - 0.13, m, left=stream, height=0.3, color=_STREAM, zorder=3)
+        ax.barh(i + 0.19 if held else i - 0.13, drain, left=ends, height=0.3, color=_DRAIN, zorder=3)
     ax.scatter(
         [swap for _, _, swap, _ in bars], np.arange(len(bars)) - 0.13,
         marker="D", s=26, color=_SWAP, edgecolor="white", linewidth=0.8, zorder=4, clip_on=False,
@@ -294,9 +310,9 @@ def plot_timeline(folds: Iterable[tuple[str, int, int, int]], *, rows: int, cols
         loc="left", size=11, weight="bold", color=_INK, pad=24,
     )  # fmt: skip
     handles = [
-        Patch(color=_SHIFT, label="shift weights in"),
+        Patch(color=_SHIFT, label="sums leave" if held else f"shift {names[0]} in"),
         Line2D([], [], color=_SWAP, marker="D", markeredgecolor="white", linestyle="", label="swap"),
-        Patch(color=_STREAM, label="stream x"),
+        Patch(color=_STREAM, label=f"stream {names[1]}"),
         Patch(color=_DRAIN, label="drain"),
     ]
     ax.legend(
@@ -427,7 +443,7 @@ def _draw_pe(
                 left + 0.1 + 0.15 * i, control, marker=marker, s=(size * point) ** 2, color=ink,
                 linewidth=0, zorder=4,
             )  # fmt: skip
-    write(x + _BOX / 2 - 0.06, control, "shadow", 0.095 * point, ha="right", color=_MUTED)
+    write(x + _BOX / 2 - 0.06, control, "shadow", sizes.get("shadow", 0.0), ha="right", color=_MUTED)
     box(left, middle - _PILL_HEIGHT / 2, _PILL_WIDTH, _PILL_HEIGHT,
         facecolor=colour, edgecolor=_EDGE, linewidth=0.008 * point, zorder=3)  # fmt: skip
     write(left + _PILL_WIDTH / 2, middle, "west operand", sizes["west operand"], color=_ink_on(colour))
@@ -468,7 +484,7 @@ def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Any], slots: Mapp
     marks = [part.name for part in parts if part.role == "control"]
     order = ("west operand", "north operand", "shadow", "pass", "sum", "control")
     letters = {name: _LETTERS[role] for role, name in slots.items()}
-    sizes = dict.fromkeys(slots, 0.13 * point)
+    sizes = dict.fromkeys(slots, 0.13 * point) | {"shadow": 0.095 * point}
     here = {**letters, **dict.fromkeys(marks, True)}
     _draw_pe(ax, x, 0.5, point, here, _colours()(0.75), sizes, slots, marks)
     left = x - _BOX / 2 + 0.06
@@ -482,7 +498,8 @@ def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Any], slots: Mapp
             weight = "bold" if part.role == "north operand" else "normal"
             ax.text(left, y, letters[part.name], ha="center", va="center_baseline", size=0.1 * point,
                     color=_INK, weight=weight)  # fmt: skip
-            text += f", moves {part.moves}" if part.moves else " (shadow)" if part.role == "shadow" else ""
+            waits = " (finished)" if part.holds == "sum" else " (shadow)"
+            text += f", moves {part.moves}" if part.moves else waits if part.role == "shadow" else ""
         ax.text(left + 0.15, y, text, ha="left", va="center_baseline", size=0.095 * point, color=_MUTED)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from systolic.config import ArrayConfig
+from systolic.dataflows import OPERANDS
 
 
 class Rows(Protocol):
@@ -16,7 +17,7 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(m, k)."""
+        """(lines, values of a line)."""
         ...
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
@@ -25,38 +26,50 @@ class Rows(Protocol):
 
 
 class Sink(Protocol):
-    """Where a stream's finished psums go instead of the array's outputs."""
+    """Where a stream's finished sums go instead of the array's outputs."""
 
     def __call__(self, row: int, psums: np.ndarray, /) -> None:
-        """Take psums, (m, cols), of rows row..row + m - 1; they are valid only during the call."""
+        """Take sums, (m, cols), of rows row..row + m - 1; they are valid only during the call.
+
+        Rows come in order; last ones first where sums are held until a fold ends.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class QueuedTile:
-    """A weight tile; `start` is the local time of its first shift beat."""
+    """A weight tile; `start` is the local time of its first beat, `beats` how many it takes."""
 
     start: int
     w: np.ndarray
+    beats: int
+
+    @property
+    def stop(self) -> int:
+        """Local time after the last beat."""
+        return self.start + self.beats
 
 
 @dataclass(frozen=True, eq=False)
 class QueuedStream:
-    """Rows of x from local time `start` on, the first one with a swap beat or without.
+    """Lines of x from local time `start` on, rows or columns of it, with swaps or without.
 
-    `done` collects the psums of rows that have left the array, unless a `sink` takes them.
+    Its sums leave in so many `lines`, counted from local time `leaves` on. `done` collects them, unless a
+    `sink` takes them.
     """
 
     start: int
     x: Rows
     swap: bool
+    leaves: int
+    lines: int
     done: tuple[np.ndarray, ...] = ()
     sink: Sink | None = None
 
     @property
     def stop(self) -> int:
-        """Local time after the last row."""
-        return self.start + self.x.shape[0]
+        """Local time after the last line of sums, and after the last beat."""
+        return self.leaves + self.lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +81,8 @@ class Queues:
     tiles, streams : tuple
         Tiles that have not left the array, streams whose psums have not all left it.
     shift_stop, swap_at, stream_stop : int
-        When the last shift ends, the last swap happens, the last stream ends.
+        When the last shift ends, the last swap happens, the last stream ends: see
+        :data:`systolic.dataflows.Line`.
     loaded, swap_waiting : bool
         Whether a tile was shifted in since the last swap; whether a swap waits for a row.
     swap_not_before : int
@@ -101,8 +115,9 @@ class Queues:
 
     def shifted(self, config: ArrayConfig, now: int, w: np.ndarray, not_before: int) -> Queues:
         """Return these queues and a tile: after the last shift and the last swap."""
-        tile = QueuedTile(self._shift_start(config, now, not_before), w)
-        return replace(self, tiles=(*self.tiles, tile), shift_stop=tile.start + config.rows, loaded=True)
+        start, _ = self._next_starts(config, now, 0, not_before, 0)
+        tile = QueuedTile(start, w, config.rows)
+        return replace(self, tiles=(*self.tiles, tile), shift_stop=tile.stop, loaded=True)
 
     def swapped(self, not_before: int) -> Queues:
         """Return these queues and a swap, which happens with the next row."""
@@ -116,35 +131,40 @@ class Queues:
         if self.swap_waiting:
             start = max(start, self.shift_stop, self.swap_not_before)
             queues = replace(self, swap_at=start, swap_waiting=False)
-        stream = QueuedStream(start, x, self.swap_waiting, sink=sink)
+        stream = QueuedStream(start, x, self.swap_waiting, start, x.shape[0], sink=sink)
         return replace(queues, streams=(*self.streams, stream), stream_stop=stream.stop)
 
     def folded(
         self, config: ArrayConfig, now: int, w: np.ndarray, x: Rows, sink: Sink | None, shift: int, swap: int
     ) -> Queues:
         """Return these queues, a tile, its swap and its rows, not before two cycles; in one copy."""
-        tile = QueuedTile(self._shift_start(config, now, shift), w)
-        loaded = tile.start + config.rows
-        stream = QueuedStream(max(now, self.stream_stop, loaded, swap), x, True, sink=sink)
-        return replace(
-            self,
+        tile, stream = queued_fold(config, w, x, *self._next_starts(config, now, len(w), shift, swap), sink)
+        # replace() takes as long as all the rest.
+        return Queues(
+            below=self.below,
             tiles=(*self.tiles, tile),
             streams=(*self.streams, stream),
-            shift_stop=loaded,
-            swap_at=stream.start,
+            shift_stop=tile.stop,
+            swap_at=stream.leaves,
             stream_stop=stream.stop,
-            loaded=False,
+            outputs=self.outputs,
         )
 
-    def _shift_start(self, config: ArrayConfig, now: int, not_before: int) -> int:
+    def _next_starts(
+        self, config: ArrayConfig, now: int, k: int, not_before: int, swap_not_before: int
+    ) -> tuple[int, int]:
+        # The two times of a fold of w of k rows that is queued next.
         if self.swap_waiting:
             raise ValueError("a swap waits for its first row of x: call stream(x) before the next shift(w)")
-        start = max(now, self.swap_at, self.shift_stop, not_before)
-        return start if config.double_buffered else max(start, self.drained_at(config, now))
+        earliest = max(now, not_before)
+        if not config.double_buffered:
+            earliest = max(earliest, self.drained_at(config, now))
+        line = self.shift_stop, self.swap_at, self.stream_stop
+        return config.dataflow_record.starts(line, config.rows, k, earliest, max(now, swap_not_before))
 
     def drained_at(self, config: ArrayConfig, now: int) -> int:
         """Return the cycle at which the last queued beat has left the last PE."""
-        beats = [tile.start + config.rows for tile in self.tiles]
+        beats = [tile.stop for tile in self.tiles]
         beats += [stream.stop for stream in self.streams]
         if not beats:
             return now
@@ -156,7 +176,7 @@ class Queues:
         With `psums`, streams count until their last row has passed the north psum ports as well.
         """
         rows, longer = config.rows, max(config.rows, config.cols)
-        due = [tile.start + rows + longer - 1 for tile in self.tiles]
+        due = [tile.stop + longer - 1 for tile in self.tiles]
         return max([0, *due, *(stream.stop + (longer if psums else rows) - 1 for stream in self.streams)])
 
     def check(self, config: ArrayConfig, now: int) -> None:
@@ -164,15 +184,18 @@ class Queues:
         rows, cols, numbers = config.rows, config.cols, config.format
         tiles, streams = [tile.w for tile in self.tiles], [stream.x for stream in self.streams]
         fits = self.below.shape == (cols - 1, cols) and self.below.dtype == numbers.sum
-        fits = fits and all(w.shape[0] <= rows and w.shape[1] <= cols for w in tiles)
+        dataflow, types = config.dataflow_record, config.register_dtypes
+        fits = fits and all(w.shape[0] <= dataflow.steps(0, len(w), 0, rows, cols, 0)[1] for w in tiles)
+        fits = fits and all(w.shape[1] <= cols for w in tiles)
         fits = fits and all(x.shape[1] <= rows for x in streams)
-        fits = fits and all(w.dtype == numbers.weight for w in tiles)
-        fits = fits and all(x.dtype == numbers.activation for x in streams if isinstance(x, np.ndarray))
+        north, west = (types[dataflow.register_of(role).name] for role in OPERANDS)
+        fits = fits and all(w.dtype == north for w in tiles)
+        fits = fits and all(x.dtype == west for x in streams if isinstance(x, np.ndarray))
         if not fits:
             raise ValueError("the queues of this state belong to an array of another size or of other types")
         first = now - (rows - 1) - (cols - 1)
         for stream in self.streams:
-            left = min(max(first - stream.start, 0), stream.stop - stream.start)
+            left = min(max(first - stream.leaves, 0), stream.lines)
             if stream.sink is None and sum(map(len, stream.done)) != left:
                 raise ValueError(
                     f"the queues of this state belong to another cycle than {now}: a stream is in flight; "
@@ -186,17 +209,22 @@ class Queues:
         go to their stream's sink or, once the stream ends, to the outputs.
         """
         rows, cols = config.rows, config.cols
+        dataflow = config.dataflow_record
         # The first `cycles` rows have left in all columns.
         first = now - (rows - 1) - (cols - 1)
         streams: list[QueuedStream] = []
         outputs = self.outputs
         last = first + cycles
         for stream in self.streams:
-            start, stop = max(stream.start, first), min(stream.stop, last)
+            start, stop = max(stream.leaves, first), min(stream.stop, last)
             if start < stop:
                 out = below[start - first : stop - first]
                 if stream.sink is not None:
-                    stream.sink(start - stream.start, out)
+                    row = start - stream.leaves
+                    if dataflow.held:
+                        row, out = dataflow.by_rows(row, out, stream.x.shape[1], rows)
+                    if len(out):
+                        stream.sink(row, out)
                 else:
                     # A view would keep the whole buffer alive; copy a few rows.
                     kept = out if 2 * len(out) > cycles + cols else out.copy()
@@ -204,13 +232,15 @@ class Queues:
             if stream.stop <= last:
                 if stream.sink is None:
                     output = stream.done[0] if len(stream.done) == 1 else np.concatenate(stream.done)
+                    if dataflow.held:
+                        _, output = dataflow.by_rows(0, output, stream.x.shape[1], rows)
                     output.flags.writeable = False
                     outputs = (*outputs, output)
             else:
                 streams.append(stream)
         # A tile is kept until its last beat has left the last PE.
-        oldest = now + cycles - (2 * rows + cols - 2)
-        tiles = tuple(tile for tile in self.tiles if tile.start > oldest)
+        oldest = now + cycles - (rows + cols - 2)
+        tiles = tuple(tile for tile in self.tiles if tile.stop > oldest)
         # No stream needs them.
         left = no_psums(cols, below.dtype)
         if streams:
@@ -222,6 +252,15 @@ class Queues:
     def empty(cls, cols: int, sum_dtype: Any, now: int = 0) -> Queues:
         """Return queues with nothing in them at cycle `now`, above sums of this type."""
         return cls(no_psums(cols, sum_dtype), shift_stop=now, swap_at=now, stream_stop=now)
+
+
+def queued_fold(
+    config: ArrayConfig, w: np.ndarray, x: Rows, shift: int, swap: int, sink: Sink | None = None
+) -> tuple[QueuedTile, QueuedStream]:
+    """Return the tile and the stream of a fold whose two times are these: :attr:`Dataflow.fold_times`."""
+    if config.dataflow_record.held:
+        return QueuedTile(shift, w, len(w)), QueuedStream(shift, x, True, swap, config.rows, sink=sink)
+    return QueuedTile(shift, w, config.rows), QueuedStream(swap, x, True, swap, x.shape[0], sink=sink)
 
 
 @lru_cache(maxsize=16)

@@ -57,7 +57,9 @@ def port_window(queues: Queues, config: ArrayConfig, now: int, cycles: int, memo
         for name, start, values in dataflow.shift_beats(tile.start, tile.w, config.rows):
             beats[name].append((start, values))
     for stream in queues.streams:
-        for name, start, values in dataflow.stream_beats(stream.start, stream.x, stream.swap):
+        for name, start, values in dataflow.stream_beats(
+            stream.start, stream.leaves, stream.x, stream.swap, config.rows
+        ):
             beats[name].append((start, values))
     ports = idle_ports(config, cycles)
     for port in dataflow.ports:

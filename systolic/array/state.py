@@ -150,6 +150,12 @@ class State(_Named):
 
     __replace__ = replace
 
+    def with_queues(self, queues: Queues) -> State:
+        """Return a state with other queues; for the array, which queues many."""
+        state = State.__new__(State)
+        vars(state).update(vars(self), queues=queues)
+        return state
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State):
             return NotImplemented

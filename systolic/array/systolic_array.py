@@ -15,6 +15,7 @@ from systolic.array.queues import Queues, Rows, Sink
 from systolic.array.skew import Ports, idle_ports
 from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
+from systolic.dataflows import Role
 from systolic.formats import operand_name
 from systolic.threads import thread_count
 from systolic.trace.probe import Change, Probe, changed, next_stops
@@ -29,6 +30,8 @@ _BURST_PORT_CYCLES = 1 << 26
 # Below this many PE-cycles, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
 
+_ANY_SIZE = 1 << 62
+
 
 class Difference(NamedTuple):
     """A register that differs between two states: its value here and in the other."""
@@ -41,12 +44,12 @@ class Difference(NamedTuple):
 
 
 class SystolicArray:
-    """A weight-stationary systolic array, emulated register by register and cycle by cycle.
+    """A systolic array, emulated register by register and cycle by cycle.
 
     Parameters
     ----------
     config : ArrayConfig
-        Size and operand types; default 256 x 256, int8.
+        Size, dataflow and operand types; default 256 x 256, weight stationary, int8.
     trace : bool or Trace, optional
         Records registers as the array is clocked; True records all of them.
     probe : Probe or sequence of Probe, optional
@@ -55,11 +58,12 @@ class SystolicArray:
     Notes
     -----
     At every clock edge, everywhere at once, from the values before it: activations and control
-    bits move right, psums and passed weights move down; a PE multiplies the arriving activation
-    with its weight (the shadow weight if a swap arrives) and adds the arriving psum. The five rules are
-    ``config.dataflow_record.rules``. Row r's west port runs r cycles late, column c's north port c
-    cycles late; :meth:`shift`, :meth:`swap`, :meth:`stream` and :meth:`fold` do that, :meth:`step`
-    and :meth:`clock` take port values as they are.
+    bits move right. Weight stationary, psums and passed weights move down; a PE multiplies the arriving
+    activation with its weight (the shadow weight if a swap arrives) and adds the arriving psum. Output
+    stationary, weights and finished sums move down; a PE adds the product of what arrives to its sum. The
+    rules are ``config.dataflow_record.rules``. Row r's west port runs r cycles late, column c's north port
+    c cycles late; :meth:`fold` and, weight stationary, :meth:`shift`, :meth:`swap` and :meth:`stream` do
+    that, :meth:`step` and :meth:`clock` take port values as they are.
 
     Examples
     --------
@@ -108,7 +112,10 @@ class SystolicArray:
 
     @property
     def outputs(self) -> list[np.ndarray]:
-        """The psums of each finished stream, (m, cols) int32, read-only, in the order queued."""
+        """The sums of each finished stream or fold, (m, cols) int32, read-only, in the order queued.
+
+        Input stationary, they are transposed: (n, cols).
+        """
         return list(self._queues.outputs)
 
     @property
@@ -161,17 +168,19 @@ class SystolicArray:
         Parameters
         ----------
         w : array_like of the weight type, (k, n)
-            At most (rows, cols); PEs beyond it get zero weights.
+            At most (rows, cols); PEs beyond it get zero weights. Input stationary, x transposed, (k, m).
         not_before : int
             The first beat comes no earlier than this cycle (in local time: that of PE (0, 0)).
 
         Raises
         ------
         TypeError, ValueError
-            If w has another type, is empty or is larger than the array; if `not_before` is no cycle; or
-            if a swap still waits for its row: stream that first.
+            If w has another type, is empty or is larger than the array; if `not_before` is no cycle; if
+            a swap still waits for its row: stream that first; or if the array is output stationary.
         """
-        tile, first = self._tile(w), _check.integer(not_before, "not_before", minimum=0)
+        self._moves_sums("shift")
+        tile = self._tile(w, *self._type_of("north operand"))
+        first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.shifted(self._config, self.cycle, tile, first))
 
     def swap(self, *, not_before: int = 0) -> SystolicArray:
@@ -185,8 +194,10 @@ class SystolicArray:
         Raises
         ------
         TypeError, ValueError
-            If no tile was shifted in since the last swap, or `not_before` is no cycle.
+            If no tile was shifted in since the last swap, `not_before` is no cycle, or the array is output
+            stationary.
         """
+        self._moves_sums("swap")
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.swapped(first))
 
@@ -196,33 +207,44 @@ class SystolicArray:
         Parameters
         ----------
         x : array_like of the activation type, (m, k)
-            m at least 1, k at most `rows`; rows of the array beyond k get zeros.
+            m at least 1, k at most `rows`; rows of the array beyond k get zeros. Input stationary, w
+            transposed, (n, k).
         not_before : int
             The first row comes no earlier than this cycle.
 
         Raises
         ------
         TypeError, ValueError
-            If x has another type, no row, or more columns than the array has rows; or if `not_before`
-            is no cycle.
+            If x has another type, no row, or more columns than the array has rows; if `not_before`
+            is no cycle; or if the array is output stationary.
         """
-        rows, first = self._moving(x), _check.integer(not_before, "not_before", minimum=0)
+        self._moves_sums("stream")
+        rows = self._rows(x, *self._type_of("west operand"))
+        first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.streamed(self.cycle, rows, first))
 
     def fold(self, w: Any, x: Any, *, not_before: tuple[int, int] = (0, 0)) -> SystolicArray:
-        """Queue a whole fold: shift the tile w in, swap, stream the rows of x.
+        """Queue a whole fold.
+
+        Weight stationary: shift the tile w in, swap, stream the rows of x. Output stationary: swap, stream
+        the columns of x and the rows of w, swap again and drain the sums. Input stationary: shift the
+        transpose of x in, swap, stream the columns of w; sums come out transposed, (n, m).
 
         Parameters
         ----------
         w : array_like of the weight type, (k, n)
+            Weight stationary, at most (rows, cols); output stationary, n at most `cols`.
         x : array_like of the activation type, (m, k)
+            Output stationary, m at most `rows`; input stationary, at most (cols, rows).
         not_before : (int, int)
-            The shift and the swap come no earlier than these cycles.
+            Weight stationary, the shift and the swap come no earlier than these cycles. Output stationary,
+            neither do the swap with the first operands and the swap that ends the fold.
 
         Raises
         ------
         TypeError, ValueError
-            As :meth:`shift` and :meth:`stream`, and if x and w differ in k; nothing is queued.
+            If x or w has another type, is empty or does not fit the array, if they differ in k, or if
+            `not_before` is no pair of cycles; nothing is queued.
 
         Examples
         --------
@@ -236,17 +258,20 @@ class SystolicArray:
         >>> SystolicArray(ArrayConfig(2, 1)).fold(w, x, not_before=(5, 5 + 2 + 2)).run().cycle
         12
         """
-        tile, rows = self._tile(w), self._moving(x)
+        config = self._config
+        tile = self._tile(w, config.weight_dtype, "weight_dtype")
+        rows = self._rows(x, config.activation_dtype, "activation_dtype")
         if tile.shape[0] != rows.shape[1]:
             raise ValueError(
                 f"x and w must share k, but x is {_check.shape(rows.shape)} "
                 f"and w is {_check.shape(tile.shape)}{_hints.other_product(rows.shape, tile.shape)}"
             )
+        north, lines = config.dataflow_record.operands(rows, tile)
         if not isinstance(not_before, tuple) or len(not_before) != 2:
             raise TypeError(f"not_before must be the cycles (shift, swap), not {_check.kind(not_before)}")
         names = ("not_before: shift", "not_before: swap")
         times = [_check.integer(t, name, minimum=0) for t, name in zip(not_before, names, strict=True)]
-        return self._enqueue(self._queues.folded(self._config, self.cycle, tile, rows, None, *times))
+        return self._enqueue(self._queues.folded(config, self.cycle, north, lines, None, *times))
 
     def queue_fold(
         self, w: np.ndarray, x: Rows, sink: Sink, *, not_before: tuple[int, int] = (0, 0)
@@ -257,17 +282,18 @@ class SystolicArray:
         ----------
         w : ndarray of the weight type, (k, n)
             Not copied.
-        x : Rows, (m, k)
-            Read some rows at a time as they stream.
+        x : Rows, (m, k), or (k, m) if output stationary
+            Read some lines at a time as they stream.
         sink : callable
-            Called as ``sink(row, psums)`` as rows of psums leave, instead of keeping them in `outputs`.
+            Called as ``sink(row, sums)`` as rows of sums leave, instead of keeping them in `outputs`.
         not_before : (int, int)
             As for :meth:`fold`.
 
         Returns
         -------
         shift_cycle, swap_cycle : int
-            When the first shift beat and the swap will be.
+            When the first weights arrive and the swap from which sums leave comes, as of a
+            :class:`~systolic.Fold`.
         """
         self._enqueue(self._queues.folded(self._config, self.cycle, w, x, sink, *not_before))
         return self._queues.tiles[-1].start, self._queues.swap_at
@@ -291,33 +317,59 @@ class SystolicArray:
         return self._queues.streams[-1].start
 
     def _enqueue(self, queues: Queues) -> SystolicArray:
-        self._state = self._state.replace(queues=queues)
+        self._state = self._state.with_queues(queues)
         return self
 
-    def _tile(self, w: Any) -> np.ndarray:
+    def _tile(self, w: Any, dtype: str, field: str) -> np.ndarray:
         tile = _check.operand(w, "w", ndim=2, axes="(k, n)")
-        self._check_type(tile, "w", self._config.weight_dtype, "weight_dtype")
-        rows, cols = self._config.rows, self._config.cols
-        if tile.shape[0] > rows or tile.shape[1] > cols:
-            raise ValueError(
-                f"w is {_check.shape(tile.shape)}, larger than the array's {rows} x {cols}; "
-                "systolic.matmul cuts a larger product into folds"
-            )
+        self._check_type(tile, "w", dtype, field)
+        _, k, n = self._most()
+        self._check_size(tile, "w", ("k", k), ("n", n))
         if 0 in tile.shape:
             raise ValueError(f"w must hold at least one weight, but is {_check.shape(tile.shape)}")
         return tile.copy()
 
-    def _moving(self, x: Any) -> np.ndarray:
-        moving = _check.operand(x, "x", ndim=2, axes="(m, k)")
-        self._check_type(moving, "x", self._config.activation_dtype, "activation_dtype")
-        if moving.shape[1] > self._config.rows:
+    def _rows(self, x: Any, dtype: str, field: str) -> np.ndarray:
+        rows = _check.operand(x, "x", ndim=2, axes="(m, k)")
+        self._check_type(rows, "x", dtype, field)
+        m, k, _ = self._most()
+        self._check_size(rows, "x", ("m", m), ("k", k))
+        if rows.shape[0] == 0:
+            raise ValueError(f"x must have at least one row, but is {_check.shape(rows.shape)}")
+        return rows.copy()
+
+    def _most(self) -> tuple[int, int, int]:
+        # How large m, k and n of a fold may be: beyond any array where nothing limits them.
+        rows, cols, any_size = self._config.rows, self._config.cols, _ANY_SIZE
+        dataflow = self._config.dataflow_record
+        m, k, n = dataflow.steps(any_size, any_size, any_size, rows, cols, any_size)
+        return (n, k, m) if dataflow.exchanged else (m, k, n)
+
+    @staticmethod
+    def _check_size(values: np.ndarray, name: str, *axes: tuple[str, int]) -> None:
+        for (axis, most), size in zip(axes, values.shape, strict=True):
+            if size > most:
+                (_, first), (_, second) = axes
+                larger = f", larger than the array's {first} x {second}"
+                where = "columns" if axis == "n" else "rows"
+                if max(first, second) == _ANY_SIZE:
+                    larger = f": {axis} is larger than the array's {most} {where}"
+                raise ValueError(
+                    f"{name} is {_check.shape(values.shape)}{larger}; systolic.matmul cuts a larger product "
+                    "into folds"
+                )
+
+    def _type_of(self, role: Role) -> tuple[str, str]:
+        # The type of the register of a role, and the field of the configuration that gives it.
+        register = self._config.dataflow_record.register_of(role)
+        return self._config.register_dtypes[register.name].name, f"{register.holds}_dtype"
+
+    def _moves_sums(self, caller: str) -> None:
+        if self._config.dataflow_record.held:
             raise ValueError(
-                f"x is {_check.shape(moving.shape)}: k is larger than the array's {self._config.rows} rows; "
-                "systolic.matmul cuts a larger product into folds"
+                f"{caller}() queues work for weights that stay, but this array is "
+                f"{self._config.dataflow_record.name}; fold(w, x) queues all that it does for a product"
             )
-        if moving.shape[0] == 0:
-            raise ValueError(f"x must have at least one row, but is {_check.shape(moving.shape)}")
-        return moving.copy()
 
     @staticmethod
     def _check_type(values: np.ndarray, name: str, dtype: str, field: str) -> None:
@@ -337,7 +389,8 @@ class SystolicArray:
         **ports : array_like of int
             By the names of the dataflow's ports; a port that is left out carries 0. West ports take a
             scalar or (rows,), north ports a scalar or (cols,), within the port's type. Weight
-            stationary: west `activation`, and `shift` and `swap` (0 or 1); north `weight` and `psum`.
+            stationary: west `activation`, and `shift` and `swap` (0 or 1); north `weight` and `psum`. Output
+            stationary: west `activation`, and `swap` and `drain` (0 or 1); north `weight` and `out`.
 
         Raises
         ------
@@ -373,7 +426,8 @@ class SystolicArray:
         Returns
         -------
         ndarray of the sums' type, (cycles, cols)
-            Line t holds the psums of the bottom row after that edge: ``psum[rows - 1]``.
+            Line t holds what the bottom row puts out after that edge: ``psum[rows - 1]``, or
+            ``out[rows - 1]`` if output stationary.
 
         Raises
         ------
@@ -578,7 +632,7 @@ class SystolicArray:
         config, queues = self._config, self._queues
         waiting = len(queues.streams)
         return [
-            ("size", f"{config.rows} x {config.cols} PEs"),
+            ("size", f"{config.rows} x {config.cols} PEs, {config.dataflow.replace('_', ' ')}"),
             ("operands", f"{config.activation_dtype} activations, {config.weight_dtype} weights"),
             ("cycle", f"{self.cycle:,}"),
             ("streams", f"{waiting} in flight, {len(queues.outputs)} finished"),

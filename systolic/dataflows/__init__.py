@@ -5,14 +5,19 @@ traces, drawings, vectors, scoreboards and the verifier. Only the reference, whi
 and the compiled kernels name them again.
 """
 
+from systolic.dataflows.output_stationary import OUTPUT_STATIONARY as OUTPUT_STATIONARY
+from systolic.dataflows.record import OPERANDS as OPERANDS
 from systolic.dataflows.record import Beat as Beat
 from systolic.dataflows.record import Dataflow as Dataflow
+from systolic.dataflows.record import Line as Line
 from systolic.dataflows.record import Port as Port
 from systolic.dataflows.record import Register as Register
+from systolic.dataflows.record import Role as Role
 from systolic.dataflows.record import Sizes as Sizes
 from systolic.dataflows.record import port_dtypes as port_dtypes
 from systolic.dataflows.record import register_dtypes as register_dtypes
+from systolic.dataflows.weight_stationary import INPUT_STATIONARY as INPUT_STATIONARY
 from systolic.dataflows.weight_stationary import WEIGHT_STATIONARY as WEIGHT_STATIONARY
 
-DATAFLOWS = {dataflow.name: dataflow for dataflow in (WEIGHT_STATIONARY,)}
+DATAFLOWS = {dataflow.name: dataflow for dataflow in (WEIGHT_STATIONARY, OUTPUT_STATIONARY, INPUT_STATIONARY)}
 """Every dataflow, by name."""

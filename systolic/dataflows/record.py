@@ -19,6 +19,10 @@ Role = Literal["west operand", "north operand", "shadow", "pass", "sum", "contro
 delay on the way down, the running sum, or control. Drawings place registers by it."""
 
 
+OPERANDS: tuple[Role, Role] = ("north operand", "west operand")
+"""The roles of the registers that take a fold's operands."""
+
+
 @dataclass(frozen=True)
 class Register:
     """A register of every PE.
@@ -58,7 +62,10 @@ class Port:
 
 
 class Sizes(NamedTuple):
-    """A product, an array and how one cuts the other: Python integers, or numpy arrays that broadcast."""
+    """A product, an array and how one cuts the other: Python integers, or numpy arrays that broadcast.
+
+    Here x is what streams and w what enters from the north: see :attr:`Dataflow.exchanged`.
+    """
 
     m: Any
     k: Any
@@ -85,6 +92,16 @@ Beat = tuple[str, int, Any]
 """(port, first cycle in local time, a matrix with a line for each cycle, or how many cycles a control bit
 is 1)."""
 
+Line = tuple[int, int, int]
+"""When what was queued last is done at PE (0, 0), in local time: after the last beat of weights; the last
+swap, output stationary the one that ends the last fold; after the last line of sums that leave from it on."""
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Return registers or port values as compiled code takes them: those of one byte as uint8."""
+    return values if values.itemsize > 1 else values.view(np.uint8)
+
+
 Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int], None]
 """Clocks registers in place: (registers, port values, leaving values to fill in, threads)."""
 
@@ -99,17 +116,30 @@ class Dataflow:
     registers, ports : tuple of Register, tuple of Port
     leaves : str
         The register whose bottom row leaves the array, into the accumulators.
+    held : bool
+        Whether sums stay in their PEs: then x streams column by column, and the sums of all rows leave once
+        a swap has ended the fold, the last row's first. Else x streams row by row, and the sums of each row
+        of x leave as they are complete.
+    exchanged : bool
+        Whether x and w change places: x stays, w streams, and rows of sums are columns of the product.
     rules : tuple of str
         The events at a clock edge, everywhere at once, from the values before it.
     steps : callable
         (m, k, n, rows, cols, half) -> rows of x, columns of x and columns of w that a fold takes, at
         most; `half` is half the accumulators.
     fold_times : callable
-        (Sizes, number of a fold) -> when its shift and its swap stand at PE (0, 0).
+        (Sizes, number of a fold) -> when its weights begin to arrive at PE (0, 0), and the swap from which
+        its sums leave: weight stationary, the one that begins its stream; output stationary, the one that
+        ends it.
     cycles : callable
         Sizes -> cycles of the whole product. Like `fold_times` a closed form; this one takes arrays too.
-    shift_beats, stream_beats : callable
-        Port values of a tile shifted in, and of rows streamed, in local time.
+    starts : callable
+        (Line, rows, k, earliest, earliest swap) -> the same two times for a fold that is queued next.
+    shift_beats : callable
+        (start, w, rows) -> port values of a tile of weights, in local time.
+    stream_beats : callable
+        (start, the swap from which sums leave, lines of x, whether there is a swap, rows) -> port values of x
+        and of the control that goes with it.
     kernels : mapping of str to callable
         The function that clocks the registers, by :attr:`~systolic.formats.Format.kernel`.
     reference : type
@@ -126,19 +156,54 @@ class Dataflow:
     registers: tuple[Register, ...]
     ports: tuple[Port, ...]
     leaves: str
+    held: bool
+    exchanged: bool
     rules: tuple[str, ...]
     steps: Callable[[Any, Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
     fold_times: Callable[[Sizes, int], tuple[int, int]]
     cycles: Callable[[Sizes], Any]
+    starts: Callable[[Line, int, int, int, int], tuple[int, int]]
     shift_beats: Callable[[int, np.ndarray, int], Iterable[Beat]]
-    stream_beats: Callable[[int, Any, bool], Iterable[Beat]]
+    stream_beats: Callable[[int, int, Any, bool, int], Iterable[Beat]]
     kernels: Mapping[str, Kernel]
     reference: type
+
+    def row_of(self, line: Any, rows: int) -> Any:
+        """Return the row of x whose sums leave on a line, or on each of several; there is none from m on."""
+        return rows - 1 - line if self.held else line
+
+    def by_rows(self, first: int, sums: np.ndarray, m: int, rows: int) -> tuple[int, np.ndarray]:
+        """Return lines of held sums from number `first` on as rows of x: the first one's number, and they."""
+        # The last row of PEs comes first; those from m on hold no row of x.
+        return rows - first - len(sums), sums[max(rows - m - first, 0) :][::-1]
+
+    def register_of(self, role: Role) -> Register:
+        """Return the first register of a role."""
+        return next(register for register in self.registers if register.role == role)
+
+    def operands(self, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tile that enters from the north and the lines that stream from the west, of a fold.
+
+        x is (m, k) and w (k, n). Weight stationary these are w and x, output stationary w and the columns of
+        x, (k, m), input stationary the transposes of x and of w.
+        """
+        if self.exchanged:
+            return x.T, w.T
+        return w, x.T if self.held else x
+
+    def oriented(self, sums: np.ndarray) -> np.ndarray:
+        """Return rows of sums, as they leave, as a part of the product, (m, n)."""
+        return sums.T if self.exchanged else sums
 
     def cut(
         self, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, half: Any
     ) -> Sizes:
-        """Return how products are cut for arrays, in integers or in arrays that broadcast."""
+        """Return how products are cut for arrays, in integers or in arrays that broadcast.
+
+        Where x and w change places, m and n of the result have changed places too.
+        """
+        if self.exchanged:
+            m, n = n, m
         chunk, k_step, n_step = self.steps(m, k, n, rows, cols, half)
         chunks = -(-m // chunk)
         last = m - larger(chunks - 1, 0) * chunk

@@ -1,14 +1,18 @@
-"""Weight stationary: weights stay in the PEs, activations stream through, psums move down."""
+"""Weight stationary: weights stay in the PEs, activations stream through, psums move down.
+
+Input stationary is the same hardware with the operands exchanged: x stays, w streams.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from systolic import _core
-from systolic.dataflows.record import Beat, Dataflow, Port, Register, Sizes, larger
+from systolic.dataflows.record import Beat, Dataflow, Holds, Line, Port, Register, Sizes, as_bytes, larger
 from systolic.reference.pe import ReferenceArray
 
 _REGISTERS = (
@@ -76,13 +80,19 @@ def _fold_times(s: Sizes, number: int) -> tuple[int, int]:
     return swap - (last if chunk == s.chunks - 1 else full), swap
 
 
+def _starts(line: Line, rows: int, k: int, shift: int, swap: int) -> tuple[int, int]:
+    shift_stop, swap_at, stream_stop = line
+    shift = max(shift, swap_at, shift_stop)
+    return shift, max(swap, stream_stop, shift + rows)
+
+
 def _shift_beats(start: int, w: np.ndarray, rows: int) -> Iterator[Beat]:
     yield "shift", start, rows
     # The bottom row enters first, on the beat that takes it all the way down.
     yield "weight", start + rows - len(w), w[::-1]
 
 
-def _stream_beats(start: int, x: Any, swap: bool) -> Iterator[Beat]:
+def _stream_beats(start: int, leaves: int, x: Any, swap: bool, rows: int) -> Iterator[Beat]:
     yield "activation", start, x
     if swap:
         yield "swap", start, 1
@@ -91,9 +101,9 @@ def _stream_beats(start: int, x: Any, swap: bool) -> Iterator[Beat]:
 def _clock(
     registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, threads: int
 ) -> None:
-    # The kernel takes registers and ports in the order of the record, those of one byte as uint8.
+    # The kernel takes registers and ports in the order of the record.
     values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
-    arguments: list[Any] = [v if v.itemsize > 1 else v.view(np.uint8) for v in values]
+    arguments: list[Any] = [as_bytes(v) for v in values]
     _core.run(
         *[*arguments, bottom],
         activation_signed=registers["activation"].dtype.char == "b",
@@ -107,12 +117,30 @@ WEIGHT_STATIONARY = Dataflow(
     registers=_REGISTERS,
     ports=_PORTS,
     leaves="psum",
+    held=False,
+    exchanged=False,
     rules=_RULES,
     steps=_steps,
     fold_times=_fold_times,
     cycles=_cycles,
+    starts=_starts,
     shift_beats=_shift_beats,
     stream_beats=_stream_beats,
     kernels={"8-bit integers": _clock},
     reference=ReferenceArray,
+)
+
+# The registers and ports keep their names: `weight` holds x, `activation` carries w.
+_EXCHANGED: dict[Holds, Holds] = {
+    "weight": "activation",
+    "activation": "weight",
+    "sum": "sum",
+    "control": "control",
+}
+
+INPUT_STATIONARY = replace(
+    WEIGHT_STATIONARY,
+    name="input_stationary",
+    registers=tuple(replace(register, holds=_EXCHANGED[register.holds]) for register in _REGISTERS),
+    exchanged=True,
 )

@@ -92,8 +92,16 @@ class Result:
         """Draw the folds' shifts, streams and drains over time; returns a matplotlib Figure."""
         from systolic._show.draw import plot_timeline
 
-        bars = [(f"fold {i}", f.shift_cycle, f.swap_cycle, f.m) for i, f in enumerate(self.folds)]
-        return plot_timeline(bars, rows=self.array.rows, cols=self.array.cols)
+        dataflow = self.array.dataflow_record
+        lines = "k" if dataflow.held else "n" if dataflow.exchanged else "m"
+        names = ("x", "w") if dataflow.exchanged else ("weights", "x and w" if dataflow.held else "x")
+        return plot_timeline(
+            [(f"fold {i}", f.shift_cycle, f.swap_cycle, getattr(f, lines)) for i, f in enumerate(self.folds)],
+            rows=self.array.rows,
+            cols=self.array.cols,
+            held=dataflow.held,
+            names=names,
+        )
 
     def __repr__(self) -> str:
         folds = f"{self.stats.folds:,} fold{'' if self.stats.folds == 1 else 's'}"
@@ -133,7 +141,7 @@ def matmul(
     x : array_like of int8 or uint8, (M, K)
         Activations, the moving operand.
     w : array_like of int8 or uint8, (K, N)
-        Weights, the stationary operand.
+        Weights, the stationary operand unless the array has another dataflow.
     array : ArrayConfig or MachineConfig, optional
         Default 256 x 256. The operand types are those of x and w; only the array of a machine is used.
     mode : {"cycle", "wavefront"}

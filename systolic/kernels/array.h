@@ -10,6 +10,8 @@
  * then serves two PEs, each by its own multiply-add, whose weight vector is zero in the other
  * row's half: every psum of every PE is computed by an instruction of its own.
  *
+ * In an output-stationary array sums stay, by row, while weights move down: they are kept by diagonal instead.
+ *
  * int32 sums wrap modulo 2^32. Operands are bytes; `is_signed` says what they stand for.
  */
 #ifndef SYSTOLIC_ARRAY_H
@@ -41,11 +43,13 @@ typedef struct {
 } PsumPorts;
 
 /* An array and the values on its ports for `cycles` clock edges. Registers are (rows, cols) and are
- * clocked in place; bits are bytes 0 or 1. */
+ * clocked in place; bits are bytes 0 or 1. An output-stationary array has its `drain` as shift, its `acc` as
+ * psum and its north out port as north_psum, no next_weight and no weight_pass, but `out` and `out_pass`, and
+ * the bottom row's `out` leaves it. */
 typedef struct {
     ptrdiff_t rows, cols, cycles;
     uint8_t *weight, *next_weight, *weight_pass, *activation, *shift, *swap;
-    int32_t *psum;
+    int32_t *psum, *out, *out_pass;
     int activation_signed, weight_signed;
     BytePorts west_activation, west_shift, west_swap, north_weight;
     PsumPorts north_psum;
@@ -54,9 +58,10 @@ typedef struct {
 } ArrayRun;
 
 typedef struct {
-    /* Clock the whole array. Only array_reference.c sets this and leaves the rest NULL; other tables
-     * set the rest and leave this NULL. */
+    /* Clock the whole array, weight stationary or output stationary. Only array_reference.c sets these and
+     * leaves the rest NULL; other tables set the rest and leave these NULL. */
     void (*clock)(const ArrayRun *array);
+    void (*clock_held)(const ArrayRun *array);
 
     /* LANES codes as multipliers for a row that stands in half 0 (low) or 1 (high) of its pair. */
     void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half);
@@ -107,6 +112,39 @@ typedef struct {
      * overwritten. */
     void (*put_bottom)(int32_t *bottom, ptrdiff_t t_stride, ptrdiff_t c_stride, int32_t *psums,
                        ptrdiff_t cycles, ptrdiff_t valid);
+
+    /* Output stationary: sums are held, LANES a row, and weights[i * LANES..] are the multipliers, for half 0,
+     * that pass the row on cycle i. */
+
+    /* codes[t * LANES + c] = from[t * cycle + c * port] for c < valid. */
+    void (*take_ports)(uint8_t *codes, const uint8_t *from, ptrdiff_t cycle, ptrdiff_t port, ptrdiff_t cycles,
+                       ptrdiff_t valid);
+
+    /* LANES multipliers for half 0 from each line of codes. */
+    void (*widen)(int32_t *to, const uint8_t *codes, ptrdiff_t lines, int is_signed);
+
+    /* Clock one row's sums for `cycles` cycles. On cycle i the bytes swaps[-i..] (0 or 0xFF per lane) arrive: where
+     * one is set, the sum starts again from 0; captured[i * LANES..] receives the sums before the edge. Without
+     * swaps both are NULL. */
+    void (*hold_row)(int32_t *sums, ptrdiff_t cycles, const int32_t *pairs, int half, const int32_t *weights,
+                     const uint8_t *swaps, int32_t *captured);
+
+    /* Clock the sums of ROW_GROUP rows, LANES each, on the diagonals that cross row 0 of the group on cycles
+     * 0..cycles-1; weights are those of the diagonals. */
+    void (*hold_rows)(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights);
+
+    /* The same so that each row sees cycles 0..cycles-1, as mac_block; cycles >= ROW_GROUP. */
+    void (*hold_block)(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights);
+
+    /* hold_rows under any swaps, one stream and one place for sums before each edge for every row. */
+    void (*hold_swaps)(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                       const uint8_t *const *swaps, int32_t *const *captured);
+
+    /* Clock out and out_pass of one row, LANES each, under any control: above[i * LANES..] holds the out_pass above
+     * before the edge, above[(i - 2) * LANES..] receives this row's, and `outs` its out after the edge unless it
+     * is NULL. captured is read only where a swap arrives. */
+    void (*step_out)(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                     const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs);
 } ArrayKernels;
 
 #endif

@@ -27,6 +27,8 @@ cdef extern from "kernels/array.h" nogil:
         uint8_t *shift
         uint8_t *swap
         int32_t *psum
+        int32_t *out
+        int32_t *out_pass
         int activation_signed, weight_signed
         BytePorts west_activation, west_shift, west_swap, north_weight
         PsumPorts north_psum
@@ -35,6 +37,7 @@ cdef extern from "kernels/array.h" nogil:
 
     ctypedef struct ArrayKernels:
         void (*clock)(const ArrayRun *array) noexcept nogil
+        void (*clock_held)(const ArrayRun *array) noexcept nogil
         void (*multipliers)(int32_t *to, const uint8_t *codes, int is_signed, int half) noexcept nogil
         void (*pair_up)(int32_t *pairs, const uint8_t *first, const uint8_t *second, Py_ssize_t length,
                         int is_signed) noexcept nogil
@@ -54,3 +57,16 @@ cdef extern from "kernels/array.h" nogil:
                               Py_ssize_t r_stride, Py_ssize_t cycles, Py_ssize_t rows) noexcept nogil
         void (*put_bottom)(int32_t *bottom, Py_ssize_t t_stride, Py_ssize_t c_stride, int32_t *psums,
                            Py_ssize_t cycles, Py_ssize_t valid) noexcept nogil
+        void (*take_ports)(uint8_t *codes, const uint8_t *source, Py_ssize_t cycle, Py_ssize_t port, Py_ssize_t cycles,
+                           Py_ssize_t valid) noexcept nogil
+        void (*widen)(int32_t *to, const uint8_t *codes, Py_ssize_t lines, int is_signed) noexcept nogil
+        void (*hold_row)(int32_t *sums, Py_ssize_t cycles, const int32_t *pairs, int half, const int32_t *weights,
+                         const uint8_t *swaps, int32_t *captured) noexcept nogil
+        void (*hold_rows)(int32_t *sums, Py_ssize_t cycles, const int32_t *const *pairs,
+                          const int32_t *weights) noexcept nogil
+        void (*hold_block)(int32_t *sums, Py_ssize_t cycles, const int32_t *const *pairs,
+                           const int32_t *weights) noexcept nogil
+        void (*hold_swaps)(int32_t *sums, Py_ssize_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                           const uint8_t *const *swaps, int32_t *const *captured) noexcept nogil
+        void (*step_out)(Py_ssize_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                         const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs) noexcept nogil

@@ -7,6 +7,8 @@
 #define STORE(p, v) _mm_storeu_si128((__m128i *)(p), v)
 #define DOT(sums, pairs, w) _mm_add_epi32(sums, _mm_madd_epi16(pairs, w))
 #define PICK(a, b, mask) BLEND(a, b, mask)
+#define RAISE(v) _mm_slli_epi32(v, 16)
+#define ZERO _mm_setzero_si128()
 #define BLEND(a, b, mask) _mm_or_si128(_mm_and_si128(mask, b), _mm_andnot_si128(mask, a))
 
 static inline void widened(__m128i *to, __m128i codes, int is_signed, int half) {
@@ -17,6 +19,15 @@ static inline void widened(__m128i *to, __m128i codes, int is_signed, int half) 
     to[1] = half ? _mm_unpackhi_epi16(zero, low8) : _mm_unpackhi_epi16(low8, zero);
     to[2] = half ? _mm_unpacklo_epi16(zero, high8) : _mm_unpacklo_epi16(high8, zero);
     to[3] = half ? _mm_unpackhi_epi16(zero, high8) : _mm_unpackhi_epi16(high8, zero);
+}
+
+/* LANES bytes 0 or 0xFF as masks of whole lanes. */
+static inline void lane_masks(__m128i *to, __m128i bytes) {
+    const __m128i low = _mm_unpacklo_epi8(bytes, bytes), high = _mm_unpackhi_epi8(bytes, bytes);
+    to[0] = _mm_unpacklo_epi16(low, low);
+    to[1] = _mm_unpackhi_epi16(low, low);
+    to[2] = _mm_unpacklo_epi16(high, high);
+    to[3] = _mm_unpackhi_epi16(high, high);
 }
 #endif
 

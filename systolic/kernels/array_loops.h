@@ -2,8 +2,8 @@
  *
  * Before inclusion an x86 file defines VEC, a vector of VEC_LANES int32, and on it LOAD, STORE,
  * DOT(sums, pairs, multipliers) = sums + low * low + high * high of each lane's 16-bit halves,
- * modulo 2^32, PICK(a, b, mask) of whole lanes, BLEND(a, b, mask) of 16 bytes, and `widened`.
- * Without VEC the loops are plain C.
+ * modulo 2^32, PICK(a, b, mask) of whole lanes, BLEND(a, b, mask) of 16 bytes, ZERO, RAISE(v), each lane's low half
+ * moved to its high half, `widened` and `lane_masks`. Without VEC the loops are plain C.
  */
 #include "array.h"
 #include "compiler.h"
@@ -397,6 +397,8 @@ static void put_bottom(int32_t *RESTRICT bottom, ptrdiff_t t_stride, ptrdiff_t c
     for (t = 0; t < count; ++t) memcpy(bottom + t * t_stride, psums + t * LANES, LANES * sizeof(int32_t));
 }
 
+#include "array_held.h"
+
 #define ARRAY_KERNELS \
-    {NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, step_weights, step_row, reverse_ports, \
-     put_bottom}
+    {NULL, NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, step_weights, step_row, \
+     reverse_ports, put_bottom, take_ports, widen, hold_row, hold_rows, hold_block, hold_swaps, step_out}

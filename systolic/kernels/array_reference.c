@@ -43,4 +43,40 @@ static void clock_array(const ArrayRun *a) {
     }
 }
 
-const ArrayKernels array_reference = {.clock = clock_array};
+/* The same of an output-stationary array: `shift` is its drain, `psum` its acc (array.h). */
+static void clock_held(const ArrayRun *a) {
+    ptrdiff_t t, r, c;
+    for (t = 0; t < a->cycles; ++t) {
+        for (r = a->rows - 1; r >= 0; --r)
+            for (c = a->cols - 1; c >= 0; --c) {
+                const ptrdiff_t here = r * a->cols + c, left = here - 1, above = here - a->cols;
+                /* 1. Values arrive from the left PE or row r's west ports, and from the PE above or
+                 *    column c's north ports. */
+                const uint8_t activation = c ? a->activation[left] : arriving(&a->west_activation, t, r);
+                const uint8_t drain = c ? a->shift[left] : arriving(&a->west_shift, t, r);
+                const uint8_t swap = c ? a->swap[left] : arriving(&a->west_swap, t, r);
+                const uint8_t weight = r ? a->weight[above] : arriving(&a->north_weight, t, c);
+                const PsumPorts *north = &a->north_psum;
+                const int32_t out = r ? a->out_pass[above] : north->values[t * north->cycle + c * north->port];
+                int32_t sum = a->psum[here];
+                /* 2. A drain moves the chain of finished sums on, through the delay of out_pass. */
+                if (drain) a->out_pass[here] = a->out[here];
+                /* 3. A swap hands the sum to the chain, and the next one starts from 0. */
+                if (swap) {
+                    a->out[here] = sum;
+                    sum = 0;
+                } else if (drain) a->out[here] = out;
+                a->psum[here] = (int32_t)((uint32_t)sum + (uint32_t)(number(weight, a->weight_signed) *
+                                                                     number(activation, a->activation_signed)));
+                /* 4. What arrived stands here for the right PE and for the one below. */
+                a->activation[here] = activation;
+                a->weight[here] = weight;
+                a->swap[here] = swap;
+                a->shift[here] = drain;
+            }
+        for (c = 0; c < a->cols; ++c)
+            a->bottom[t * a->bottom_cycle + c * a->bottom_col] = a->out[(a->rows - 1) * a->cols + c];
+    }
+}
+
+const ArrayKernels array_reference = {.clock = clock_array, .clock_held = clock_held};

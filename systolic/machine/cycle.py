@@ -13,6 +13,7 @@ import numpy as np
 from systolic.array import SystolicArray
 from systolic.array.workspace import workspace
 from systolic.config import ArrayConfig
+from systolic.dataflows import Dataflow
 from systolic.gemm import Progress
 from systolic.lowered import Lowered
 from systolic.machine import operands
@@ -20,7 +21,7 @@ from systolic.machine.accumulators import Accumulators
 from systolic.machine.epilogue import apply_epilogue
 from systolic.machine.execution import Execution, planned
 from systolic.machine.one_fold import is_small, run_one_fold
-from systolic.tiling import Fold, Schedule, schedule
+from systolic.tiling import Fold, Schedule, schedule, sizes_of
 from systolic.trace import Probe
 
 # How far ahead of the clock folds are queued, in PE-cycles and in cycles.
@@ -70,7 +71,7 @@ def run_cycles(
         run_one_fold(lowered, config, cycles, store)
     else:
         plan = schedule(lowered.gemm, config)
-        half = config.chunk_rows or lowered.gemm.m
+        half = sizes_of(lowered.gemm, config).chunk
         # Memory that is new to the process costs a third of a fold's time.
         with workspace() as memory:
             accumulators = Accumulators(half, config.cols, memory, config.format.sum)
@@ -91,7 +92,7 @@ def _run_folds(
     report: Progress | None, probes: Sequence[Probe], accumulators: Accumulators, store: Store,
 ) -> int:  # fmt: skip
     """Clock all folds from reset, each when the schedule says, and return the edges that this took."""
-    array = SystolicArray(config, probe=probes)
+    array, dataflow = SystolicArray(config, probe=probes), config.dataflow_record
     for probe in probes:
         probe.reserve(0, plan.cycles)
     ahead = max(1, min(_AHEAD_CYCLES, _AHEAD_PE_CYCLES // (config.rows * config.cols)))
@@ -103,7 +104,7 @@ def _run_folds(
             if fold.shift_cycle > array.cycle + ahead:
                 due = fold.shift_cycle
                 break
-            _queue(array, lowered, fold, plan.half(queued), accumulators, store)
+            _queue(array, dataflow, lowered, fold, plan.half(queued), accumulators, store)
             queued += 1
         while array.cycle < due:
             array.run(min(ahead, due - array.cycle), threads=workers)
@@ -113,15 +114,19 @@ def _run_folds(
 
 
 def _queue(
-    array: SystolicArray, lowered: Lowered, fold: Fold, half: int, accumulators: Accumulators, store: Store
-) -> None:
+    array: SystolicArray, dataflow: Dataflow, lowered: Lowered, fold: Fold, half: int,
+    accumulators: Accumulators, store: Store,
+) -> None:  # fmt: skip
     first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k
+    # Where x and w change places, columns of the product leave as rows; held sums leave last row first.
+    held = dataflow.held
+    rows, cols = (fold.n, fold.m) if dataflow.exchanged else (fold.m, fold.n)
 
-    def collect(row: int, psums: np.ndarray) -> None:
-        accumulators.write(half, row, psums, first=first)
-        if last and row + len(psums) == fold.m:
-            store(fold.group, fold.m_start, fold.n_start, accumulators.drain(half, fold.m, fold.n))
+    def collect(row: int, sums: np.ndarray) -> None:
+        accumulators.write(half, row, sums, first=first)
+        if last and (row == 0 if held else row + len(sums) == rows):
+            finished = dataflow.oriented(accumulators.drain(half, rows, cols))
+            store(fold.group, fold.m_start, fold.n_start, finished)
 
-    tile = operands.tile(lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
     times = fold.shift_cycle, fold.swap_cycle
-    array.queue_fold(tile, operands.TileRows(lowered.x, fold), collect, not_before=times)
+    array.queue_fold(*operands.fold_operands(dataflow, lowered, fold), collect, not_before=times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _gemm
+from systolic.dataflows import Dataflow
 from systolic.lowered import Lowered, Operand, Patches, taps
 from systolic.tiling import Fold
 
@@ -36,20 +37,33 @@ def _matrix(values: np.ndarray, group: int) -> np.ndarray:
     return values if values.ndim == 2 else values[np.unravel_index(group, values.shape[:-2])]
 
 
+def fold_operands(dataflow: Dataflow, lowered: Lowered, fold: Fold) -> tuple[np.ndarray, Lines]:
+    """Return the tile that enters from the north in a fold, and the lines that stream from the west."""
+    x, w, f = lowered.x, lowered.w, fold
+    if dataflow.exchanged:
+        stays = rows(x, f.group, f.m_start, f.m_stop, f.k_start, f.k_stop).T
+        matrix = tile(w, f.group, f.k_start, f.k_stop, f.n_start, f.n_stop).T
+        return stays, Lines((f.n, f.k), lambda start, stop: matrix[start:stop])
+    weights = tile(w, f.group, f.k_start, f.k_stop, f.n_start, f.n_stop)
+    k, m = f.k_start, f.m_start
+    if dataflow.held:
+        return weights, Lines(
+            (f.k, f.m), lambda start, stop: rows(x, f.group, m, f.m_stop, k + start, k + stop).T
+        )
+    return weights, Lines(
+        (f.m, f.k), lambda start, stop: rows(x, f.group, m + start, m + stop, k, f.k_stop)
+    )
+
+
 @dataclass(frozen=True)
-class TileRows:
-    """The rows of x that one fold streams, lowered when they are read."""
+class Lines:
+    """The lines that one fold streams, lowered when they are read."""
 
-    x: Operand
-    fold: Fold
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.fold.m, self.fold.k
+    shape: tuple[int, int]
+    read: Callable[[int, int], np.ndarray]
 
     def __getitem__(self, some: slice) -> np.ndarray:
-        f = self.fold
-        return rows(self.x, f.group, f.m_start + some.start, f.m_start + some.stop, f.k_start, f.k_stop)
+        return self.read(some.start, some.stop)
 
 
 def row_sums(x: Operand) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check
-from systolic.array.queues import QueuedStream, QueuedTile, Queues
+from systolic.array.queues import Queues, queued_fold
 from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
@@ -29,14 +29,17 @@ class PortValues(NamedTuple):
         Counted from 0.
     ports : mapping of str to ndarray, (rows,) or (cols,)
         By the names of the dataflow's ports, which are attributes too: `activation`, `shift`, `swap`,
-        `weight` and `psum` if weight stationary. ``array.step(**values.ports)`` drives them.
+        `weight` and `psum` if weight stationary; `activation`, `swap`, `drain`, `weight` and `out` if output
+        stationary. ``array.step(**values.ports)`` drives them.
     write : ndarray of bool, (cols,)
-        Whether the accumulators below a column take the psum that was at its bottom before
+        Whether the accumulators below a column take the sum that was at its bottom before
         this edge.
     half, row : ndarray of int32, (cols,)
-        Where they put it; 0 where nothing is written.
+        Where they put it; 0 where nothing is written. Input stationary, rows are columns of the product.
+        Output stationary, each half takes one fold's sums.
     first : ndarray of bool, (cols,)
-        Whether it replaces the sum there: a chunk's first k tile; else it is added.
+        Whether it replaces the sum there: a chunk's first k tile, or any if output stationary; else it is
+        added.
 
     Examples
     --------
@@ -109,7 +112,8 @@ def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) ->
     rows, cols, folds = config.rows, config.cols, plan.folds
     if not plan.cycles:
         return
-    # A psum of local time tau is written at column c on the edge of cycle tau + rows + c.
+    dataflow = config.dataflow_record
+    # A sum of local time tau is written at column c on the edge of cycle tau + rows + c.
     reach = rows + max(rows, cols)
     passed = 0  # folds that have left all ports
     memory = Workspace()
@@ -122,21 +126,28 @@ def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) ->
             fold = folds[i]
             if fold.shift_cycle >= start + cycles:
                 break
-            if fold.swap_cycle + fold.m + reach < start:
+            tile, stream = queued_fold(
+                config,
+                *dataflow.operands(
+                    x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop],
+                    w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop],
+                ),
+                fold.shift_cycle,
+                fold.swap_cycle,
+            )
+            if stream.stop + reach < start:
                 passed = i + 1
                 continue
-            tile = w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop]
-            tiles.append(QueuedTile(fold.shift_cycle, tile))
-            stream = x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop]
-            streams.append(QueuedStream(fold.swap_cycle, stream, True))
-            first = max(fold.swap_cycle, oldest)
-            last = min(fold.swap_cycle + fold.m, oldest + len(below[0]))
+            tiles.append(tile)
+            streams.append(stream)
+            first, last = max(stream.leaves, oldest), min(stream.stop, oldest + len(below[0]))
             if first < last:
-                window = below[:, first - oldest : last - oldest, : fold.n]
-                window[0] = 1
-                window[1] = plan.half(i)
-                window[2] = np.arange(first - fold.swap_cycle, last - fold.swap_cycle)[:, None]
-                window[3] = fold.k_start == 0
+                row = dataflow.row_of(np.arange(first - stream.leaves, last - stream.leaves), rows)
+                window = below[:, first - oldest : last - oldest, : tile.w.shape[1]]
+                window += (row < (fold.n if dataflow.exchanged else fold.m))[:, None]
+                window[1] *= plan.half(i)
+                window[2] *= row[:, None]
+                window[3] *= fold.k_start == 0
         queues = replace(Queues.empty(cols, config.format.sum), tiles=tuple(tiles), streams=tuple(streams))
         values = port_window(queues, config, start, cycles, memory)
         write, half, row, overwrite = (skewed(field, cycles, cols) for field in below)

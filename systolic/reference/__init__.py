@@ -1,10 +1,12 @@
 """The code that defines the results: slow, obvious, and shared with nothing that it checks.
 
-``pe`` steps the array PE by PE in Python integers, ``oracle`` computes what each layer should give, and
-``operands`` what the array should be fed for a product.
+``pe`` and ``output_stationary`` step an array PE by PE in Python integers, ``cycles`` counts what a product
+must take, ``oracle`` computes what each layer should give, and ``operands`` what the array should be fed for
+a product.
 """
 
 from systolic.reference import oracle as oracle
+from systolic.reference.cycles import expected_cycles as expected_cycles
 from systolic.reference.operands import Operands as Operands
 from systolic.reference.operands import conv_sums as conv_sums
 from systolic.reference.operands import expected_sums as expected_sums
@@ -13,6 +15,6 @@ from systolic.reference.oracle import expected_output as expected_output
 from systolic.reference.oracle import has_oracle as has_oracle
 from systolic.reference.oracle import summation_bound as summation_bound
 from systolic.reference.oracle import tolerance_of as tolerance_of
+from systolic.reference.output_stationary import OutputStationaryArray as OutputStationaryArray
 from systolic.reference.pe import ReferenceArray as ReferenceArray
-from systolic.reference.pe import expected_cycles as expected_cycles
 from systolic.reference.pe import fold_times as fold_times

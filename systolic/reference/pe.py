@@ -137,7 +137,7 @@ class ReferenceArray:
         """
         m, n = len(x), len(w[0])
         ((shift, swap),) = fold_times([m], self.rows, self.cols)
-        feed = Feed([(shift, swap, m, lambda: (x, w))], self.rows, self.cols)
+        feed = self.feed([(shift, swap, m, lambda: (x, w))], self.rows, self.cols)
         y = np.zeros((m, n), dtype=np.int64)
         last = swap + m - 1 + self.rows - 1 + self.cols - 1
         for t in range(last + 1):
@@ -147,6 +147,37 @@ class ReferenceArray:
                 if 0 <= index < m:
                     y[index, c] = self.psum[self.rows - 1][c]
         return y, last + 1
+
+    # The same of any dataflow.
+
+    @staticmethod
+    def fold_times(
+        sizes: Iterable[tuple[int, int]], rows: int, cols: int, *, double_buffered: bool = True
+    ) -> Iterator[tuple[int, int]]:
+        """Yield when folds of so many (rows of x, columns of x) are shifted in and swapped."""
+        return fold_times((m for m, _ in sizes), rows, cols, double_buffered=double_buffered)
+
+    @staticmethod
+    def sums_due(swap: int, row: int, rows: int) -> int:
+        """Return after the edge of which cycle row `row`'s sum of a fold stands at the bottom of column 0."""
+        return swap + row + rows - 1
+
+    @staticmethod
+    def feed(folds: Iterable[TimedFold], rows: int, cols: int) -> Feed:
+        """Return the port values of folds (shift, swap, m, operands), cycle by cycle."""
+        return Feed(folds, rows, cols)
+
+    @staticmethod
+    def expected_cycles(m: int, k: int, n: int, groups: int, array: Any) -> int:
+        """Return the cycles of equal products on an array, fold by fold."""
+        if 0 in (m, k, n):
+            return 0
+        chunk = m if array.accumulator_rows is None else array.accumulator_rows // 2
+        rows, cols = array.rows, array.cols
+        tiles = range(groups * -(-n // cols)), range(0, m, chunk), range(-(-k // rows))
+        ms = (min(chunk, m - start) for _, start, _ in itertools.product(*tiles))
+        *_, (_, swap) = fold_times(ms, rows, cols, double_buffered=array.double_buffered)
+        return swap + (m - tiles[1][-1]) + rows + cols - 2
 
 
 def fold_times(
@@ -165,18 +196,6 @@ def fold_times(
         yield shift, swap
         end = swap + m
         shift = swap if double_buffered else end + rows + cols - 2
-
-
-def expected_cycles(gemm: Any, array: Any) -> int:
-    """Return the cycles of a product of sizes m, k, n and groups on an array, fold by fold."""
-    if 0 in (gemm.m, gemm.k, gemm.n):
-        return 0
-    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
-    rows, cols = array.rows, array.cols
-    tiles = range(gemm.groups * -(-gemm.n // cols)), range(0, gemm.m, chunk), range(-(-gemm.k // rows))
-    ms = (min(chunk, gemm.m - start) for _, start, _ in itertools.product(*tiles))
-    *_, (_, swap) = fold_times(ms, rows, cols, double_buffered=array.double_buffered)
-    return swap + (gemm.m - tiles[1][-1]) + rows + cols - 2
 
 
 Operands = Callable[[], tuple[Any, Any]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.config import ArrayConfig
-from systolic.dataflows import WEIGHT_STATIONARY, Sizes
+from systolic.dataflows import DATAFLOWS, Dataflow, Sizes
 from systolic.formats import Format
 from systolic.gemm import Gemm
 from systolic.stats import Stats
@@ -30,6 +30,7 @@ def estimate_cycles(
     double_buffered: ArrayLike = True,
     accumulator_rows: ArrayLike | None = 4096,
     groups: ArrayLike = 1,
+    dataflow: str = "weight_stationary",
 ) -> np.ndarray:
     """Return the cycles of products (m, k) x (k, n) in closed form, without data.
 
@@ -48,6 +49,8 @@ def estimate_cycles(
         integers in a list, means unlimited.
     groups : array_like of int
         Equal products run as one sequence.
+    dataflow : {"weight_stationary", "output_stationary", "input_stationary"}
+        Of all arrays.
 
     Returns
     -------
@@ -69,12 +72,14 @@ def estimate_cycles(
 
     Notes
     -----
-    With chunks of ``h = accumulator_rows // 2`` rows of x there are ``T = groups ceil(k/rows)
-    ceil(n/cols)`` tiles, each loaded once per chunk; ``q = ceil(m/h) - 1`` chunks are full and
+    Weight stationary, with chunks of ``h = accumulator_rows // 2`` rows of x there are ``T = groups
+    ceil(k/rows) ceil(n/cols)`` tiles, each loaded once per chunk; ``q = ceil(m/h) - 1`` chunks are full and
     the last holds ``z = m - q h`` rows. Double-buffered:
     ``rows + T (q max(h, rows) + max(z, rows)) - max(z, rows) + z + rows + cols - 2``;
     otherwise ``T ((q + 1) (2 rows + cols - 2) + m)``, for one chunk SCALE-Sim's formula (its
-    tool prints one less: the index of the last cycle).
+    tool prints one less: the index of the last cycle). Input stationary is the same with m and n exchanged.
+    Output stationary there are ``F = groups ceil(m/rows) ceil(n/cols)`` folds: double-buffered
+    ``k + (F - 1) max(k, rows) + 2 rows + cols - 2``, otherwise ``F (2 rows + cols + k - 2)``.
 
     Examples
     --------
@@ -83,6 +88,8 @@ def estimate_cycles(
     array(8)
     >>> estimate_cycles([1, 1024], 256, 256, rows=256, cols=256)
     array([ 767, 1790])
+    >>> estimate_cycles([1, 1024], 256, 256, rows=256, cols=256, dataflow="output_stationary")
+    array([1022, 1790])
 
     Two products (down) on three arrays (across):
 
@@ -90,8 +97,9 @@ def estimate_cycles(
     array([[  703,   895,  1279],
            [28414, 16062, 10174]])
     """
-    sizes, _ = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
-    return np.asarray(_fitting(sizes, lambda s: {"cycles": WEIGHT_STATIONARY.cycles(s)})["cycles"])
+    record = DATAFLOWS[_check.choice(dataflow, "dataflow", tuple(DATAFLOWS))]
+    sizes, _ = _sizes(record, m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    return np.asarray(_fitting(sizes, lambda s: {"cycles": record.cycles(s)})["cycles"])
 
 
 def estimate_many(
@@ -104,6 +112,7 @@ def estimate_many(
     double_buffered: ArrayLike = True,
     accumulator_rows: ArrayLike | None = 4096,
     groups: ArrayLike = 1,
+    dataflow: str = "weight_stationary",
 ) -> dict[str, np.ndarray]:
     """Return the counts of ``Stats`` for many products and arrays at once, for sweeps.
 
@@ -126,8 +135,9 @@ def estimate_many(
     >>> result["utilization"].round(3)
     array([0.993, 0.439, 0.173])
     """
-    sizes, shape = _sizes(m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
-    counts = _fitting(sizes, lambda s: _counts(s, WEIGHT_STATIONARY.cycles(s), _DEFAULT_FORMAT))
+    record = DATAFLOWS[_check.choice(dataflow, "dataflow", tuple(DATAFLOWS))]
+    sizes, shape = _sizes(record, m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    counts = _fitting(sizes, lambda s: _counts(s, record, _DEFAULT_FORMAT))
     # Those that do not depend on the array have fewer axes than the others.
     result = {name: np.broadcast_to(count, shape).copy() for name, count in counts.items()}
     result["utilization"] = result["macs"] / np.maximum(result["pe_cycles"], 1)
@@ -135,8 +145,9 @@ def estimate_many(
 
 
 def _sizes(
-    m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, accumulator_rows: Any
-) -> tuple[Sizes, tuple[int, ...]]:
+    dataflow: Dataflow, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any,
+    accumulator_rows: Any,
+) -> tuple[Sizes, tuple[int, ...]]:  # fmt: skip
     """Return checked arguments and how they cut x and w, and the shape they broadcast to."""
     given = {"m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups}
     sizes = {name: _check.as_array(value, name) for name, value in given.items()}
@@ -159,8 +170,8 @@ def _sizes(
         shapes = ", ".join(f"{name} {_check.shape(value.shape)}" for name, value in arguments.items())
         raise ValueError(f"the arguments must broadcast together, but are {shapes}") from None
     m, k, n, rows, cols, groups = sizes.values()
-    half = np.where(half == 0, np.maximum(m, 1), half)
-    return WEIGHT_STATIONARY.cut(m, k, n, rows, cols, groups, double, half), shape
+    half = np.where(half == 0, np.maximum(n if dataflow.exchanged else m, 1), half)
+    return dataflow.cut(m, k, n, rows, cols, groups, double, half), shape
 
 
 def _half(accumulator_rows: Any) -> np.ndarray:
@@ -180,16 +191,20 @@ def _half(accumulator_rows: Any) -> np.ndarray:
     return np.where(unlimited, 0, rows // 2)
 
 
-def _counts(s: Sizes, cycles: Any, numbers: Format) -> dict[str, Any]:
+def _counts(s: Sizes, dataflow: Dataflow, numbers: Format) -> dict[str, Any]:
     """Return the fields of ``Stats`` on the ideal machine, of integers or of arrays."""
+    cycles = dataflow.cycles(s)
     outputs = s.groups * s.m * s.n
+    enters = s.groups * s.chunks * s.k * s.n
+    streams = s.groups * s.n_tiles * s.m * s.k
+    weights, activations = (streams, enters) if dataflow.exchanged else (enters, streams)
     return {
         "cycles": cycles,
         "macs": outputs * s.k,
         "pe_cycles": s.rows * s.cols * cycles,
         "folds": s.groups * s.chunks * s.k_tiles * s.n_tiles,
-        "weight_bytes": s.groups * s.chunks * s.k * s.n * numbers.weight_bytes,
-        "activation_bytes": s.groups * s.n_tiles * s.m * s.k * numbers.activation_bytes,
+        "weight_bytes": weights * numbers.weight_bytes,
+        "activation_bytes": activations * numbers.activation_bytes,
         "output_bytes": outputs * numbers.sum_bytes,
     }
 
@@ -218,4 +233,4 @@ def _fitting(sizes: Sizes, formulas: Callable[[Sizes], dict[str, Any]]) -> dict[
 def estimate_gemm(gemm: Gemm, array: ArrayConfig) -> Stats:
     """Return the stats of a product on an array in closed form: every field equal to a run's."""
     sizes = sizes_of(gemm, array)
-    return Stats(**_counts(sizes, array.dataflow_record.cycles(sizes), array.format))
+    return Stats(**_counts(sizes, array.dataflow_record, array.format))

@@ -15,15 +15,17 @@ from systolic.gemm import Gemm
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One weight tile's stay on the array.
+    """One tile's stay on the array: of weights, or of sums if output stationary.
 
     Parameters
     ----------
     n_start, n_stop, m_start, m_stop, k_start, k_stop : int
-        The tile is w[k_start:k_stop, n_start:n_stop]; x[m_start:m_stop, k_start:k_stop] streams
-        through it.
+        w[k_start:k_stop, n_start:n_stop] is multiplied by x[m_start:m_stop, k_start:k_stop], which streams
+        through the tile.
     shift_cycle, swap_cycle : int
-        When its first shift beat and its swap arrive at PE (0, 0), in cycles from the start.
+        When its first weights and its swap arrive at PE (0, 0), in cycles from the start. Weight stationary,
+        the swap that begins the stream; output stationary, the swap that ends the fold, from which its sums
+        leave. Input stationary, the first activations, for they stay.
     group : int
         Which of a Gemm's groups it belongs to.
 
@@ -51,7 +53,7 @@ class Fold:
 
     @property
     def k(self) -> int:
-        """Rows of the array in use."""
+        """Rows of w; weight stationary, rows of the array in use."""
         return self.k_stop - self.k_start
 
     @property
@@ -85,6 +87,7 @@ class Folds(Sequence[Fold]):
     def __init__(self, gemm: Gemm, array: ArrayConfig) -> None:
         self.gemm, self.array = gemm, array
         self.sizes = sizes_of(gemm, array)
+        self._dataflow = array.dataflow_record
 
     @property
     def total(self) -> int:
@@ -113,16 +116,12 @@ class Folds(Sequence[Fold]):
         rest, chunk = divmod(rest, s.chunks)
         group, n_tile = divmod(rest, s.n_tiles)
         m_start, k_start, n_start = chunk * s.chunk, k_tile * s.k_step, n_tile * s.n_step
-        return Fold(
-            n_start,
-            min(n_start + s.n_step, s.n),
-            m_start,
-            min(m_start + s.chunk, s.m),
-            k_start,
-            min(k_start + s.k_step, s.k),
-            *self.array.dataflow_record.fold_times(s, index),
-            group,
-        )
+        m_stop, k_stop = min(m_start + s.chunk, s.m), min(k_start + s.k_step, s.k)
+        n_stop = min(n_start + s.n_step, s.n)
+        if self._dataflow.exchanged:
+            m_start, m_stop, n_start, n_stop = n_start, n_stop, m_start, m_stop
+        times = self._dataflow.fold_times(s, index)
+        return Fold(n_start, n_stop, m_start, m_stop, k_start, k_stop, *times, group)
 
     def __iter__(self) -> Iterator[Fold]:
         return (self[i] for i in range(self.total))
@@ -173,8 +172,11 @@ class Folds(Sequence[Fold]):
 
 def sizes_of(gemm: Gemm, array: ArrayConfig) -> Sizes:
     """Return how a product is cut for an array, in Python's integers."""
-    half = max(gemm.m, 1) if array.chunk_rows is None else array.chunk_rows
-    return array.dataflow_record.cut(
+    dataflow = array.dataflow_record
+    half = array.chunk_rows
+    if half is None:
+        half = max(gemm.n if dataflow.exchanged else gemm.m, 1)
+    return dataflow.cut(
         gemm.m, gemm.k, gemm.n, array.rows, array.cols, gemm.groups, array.double_buffered, half
     )
 

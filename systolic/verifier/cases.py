@@ -10,6 +10,7 @@ import numpy as np
 
 from systolic import layers
 from systolic.config import ArrayConfig
+from systolic.dataflows import DATAFLOWS
 from systolic.layers import Layer
 from systolic.layers.host._inputs import ANY
 from systolic.layers.record import OperatorRecord
@@ -74,6 +75,7 @@ class Draw:
             weight_dtype=self.dtype(),
             double_buffered=bool(self.rng.random() < 0.7),
             accumulator_rows=self.one_of(None, 2, 3, 8, 21, 64, 4096),
+            dataflow=self.one_of(*DATAFLOWS),
         )
 
     def bits(self, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,8 +22,8 @@ from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
 from systolic.reference import Operands
-from systolic.reference.pe import Feed, fold_times, wrap32
-from systolic.tiling import Folds
+from systolic.reference.pe import wrap32
+from systolic.tiling import Fold, Folds
 
 
 def causes(config: ArrayConfig) -> list[str]:
@@ -92,17 +92,17 @@ def _locate_in_array(
     config: ArrayConfig,
     place: tuple[int, int],
 ) -> dict[str, Any] | None:
-    m, n = place
-    whole = _Replay(lowered, operands, folds, 0, here[-1], config, n - folds[here[0]].n_start)
-    sums = whole.sums(here, m)
+    line, col = _on_array(config, folds[here[0]], *place)
+    whole = _Replay(lowered, operands, folds, 0, here[-1], config, col)
+    sums = whole.sums(here, line)
     wrong = [i for i, got, expected in zip(here, sums, psums, strict=True) if got != expected]
     if not wrong:
         return None
     number = wrong[0]
     # The fold before and this one may show it; else it takes the whole sequence.
     near = _Replay(lowered, operands, folds, max(number - 1, 0), number, config, whole.col)
-    replay = near if near.sums([number], m) != [psums[here.index(number)]] else whole
-    found = replay.first_difference(number, m)
+    replay = near if near.sums([number], line) != [psums[here.index(number)]] else whole
+    found = replay.first_difference(number, line)
     if found is None:
         return {"stage": "array", "fold": folds[number]}
     cycle, row, register, got, expected = found
@@ -115,6 +115,12 @@ def _locate_in_array(
         "register_got": got,
         "register_expected": expected,
     }
+
+
+def _on_array(config: ArrayConfig, fold: Fold, m: int, n: int) -> tuple[int, int]:
+    """Return the row of a fold's sums, and the column of the array, that hold a sum of the product."""
+    row, col = m - fold.m_start, n - fold.n_start
+    return (col, row) if config.dataflow_record.exchanged else (row, col)
 
 
 class _Replay:
@@ -131,49 +137,56 @@ class _Replay:
         col: int,
     ) -> None:
         self.lowered, self.operands, self.config, self.first, self.col = lowered, operands, config, first, col
-        end = folds[last].swap_cycle + folds[last].m + config.rows + config.cols
+        sizes = config.rows, config.cols
+        end = folds[last].swap_cycle + max(self._rows_of(folds[last]), config.rows) + sum(sizes)
         stop = last + 1
         while stop < len(folds) and folds[stop].shift_cycle < end:
             stop += 1
         self.folds = folds[first:stop]
-        sizes = (config.rows, config.cols)
-        times = fold_times([f.m for f in self.folds], *sizes, double_buffered=config.double_buffered)
-        self.times = list(times)
-        # Replayed later folds begin with their own shift, which may have ended long before the swap.
-        self.offset = self.folds[0].swap_cycle - config.rows
-        self._reference = config.dataflow_record.reference(config.rows, 1)
+        reference: Any = config.dataflow_record.reference
+        lengths = [(self._rows_of(f), f.k) for f in self.folds]
+        self.times = list(reference.fold_times(lengths, *sizes, double_buffered=config.double_buffered))
+        self._reference = reference(config.rows, 1)
         self._history: list[dict[str, np.ndarray]] = []
         timed = [
-            (*time, fold.m, cache(partial(self._fed, i)))
+            (*time, self._rows_of(fold), cache(partial(self._fed, i)))
             for i, (time, fold) in enumerate(zip(self.times, self.folds, strict=True))
         ]
-        self._feed = Feed(timed, config.rows, 1)
+        self._feed = reference.feed(timed, config.rows, 1)
 
-    def sums(self, numbers: list[int], m: int) -> list[int]:
-        """Return the psums that leave the column in these folds for row m of x."""
+    def _rows_of(self, fold: Fold) -> int:
+        # How many rows of sums a fold has.
+        return fold.n if self.config.dataflow_record.exchanged else fold.m
+
+    def sums(self, numbers: list[int], line: int) -> list[int]:
+        """Return the sums that leave the column in these folds in row `line`."""
         got: dict[int, int] = {}
 
         def sink(number: int) -> Any:
             def take(row: int, psums: np.ndarray) -> None:
-                wanted = m - self.folds[number - self.first].m_start - row
-                if 0 <= wanted < len(psums):
-                    got[number] = int(psums[wanted, self.col])
+                if 0 <= line - row < len(psums):
+                    got[number] = int(psums[line - row, self.col])
 
             return take
 
         array = self._array({number: sink(number) for number in numbers})
         last = numbers[-1] - self.first
-        array.run(self._due(last, self.folds[last].m_stop - 1) + 1 + self.config.cols - self.col)
+        due = max(self._due(last, 0), self._due(last, self._rows_of(self.folds[last]) - 1))
+        array.run(due + 1 + self.config.cols - self.col)
         return [got[number] for number in numbers]
 
-    def _due(self, fold: int, m: int) -> int:
-        # The cycle after whose edge the psum of row m of x stands at the bottom of the column.
-        return self.times[fold][1] + (m - self.folds[fold].m_start) + self.config.rows - 1 + self.col
+    def _due(self, fold: int, line: int) -> int:
+        # The cycle after whose edge the sum of row `line` stands at the bottom of the column.
+        reference: Any = self.config.dataflow_record.reference
+        due: int = reference.sums_due(self.times[fold][1], line, self.config.rows)
+        return due + self.col
 
-    def first_difference(self, number: int, m: int) -> tuple[int, int, str, int, int] | None:
+    def first_difference(self, number: int, line: int) -> tuple[int, int, str, int, int] | None:
         """Return (cycle, row, register, got, expected) of the first difference up to the edge after
-        which the psum of row m of x stands at the bottom, if the registers differ then."""
-        cycle = self._due(number - self.first, m)
+        which the sum of row `line` stands at the bottom, if the registers differ then."""
+        cycle = self._due(number - self.first, line)
+        # A replay begins with its first fold, and from there on takes as long as the whole sequence.
+        offset = self.folds[number - self.first].swap_cycle - self.times[number - self.first][1]
         while len(self._history) <= cycle:
             self._step_reference()
         if self._difference(cycle) is None:
@@ -181,14 +194,14 @@ class _Replay:
         first = bisect_left(range(cycle), True, key=lambda cycle: self._difference(cycle) is not None)
         difference = self._difference(first)
         assert difference is not None
-        return (first + self.offset, *difference)
+        return (first + offset, *difference)
 
     def _array(self, sinks: dict[int, Any]) -> SystolicArray:
         array = SystolicArray(self.config)
         for i, fold in enumerate(self.folds):
-            tile = read.tile(self.lowered.w, fold.group, fold.k_start, fold.k_stop, fold.n_start, fold.n_stop)
             sink = sinks.get(self.first + i, lambda row, psums: None)
-            array.queue_fold(tile, read.TileRows(self.lowered.x, fold), sink, not_before=self.times[i])
+            fed = read.fold_operands(self.config.dataflow_record, self.lowered, fold)
+            array.queue_fold(*fed, sink, not_before=self.times[i])
         return array
 
     def _difference(self, cycle: int) -> tuple[int, str, int, int] | None:
@@ -203,13 +216,16 @@ class _Replay:
         return min(found, key=lambda f: (f[0], order.index(f[1]))) if found else None
 
     def _fed(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        # The rows of x that a fold streams, and its weights in the column.
+        # The rows of x that a fold streams, and its weights in the column: of w and x if they change places.
         f = self.folds[number]
-        ks = np.arange(f.k_start, f.k_stop)
-        x = self.operands.rows(f.group, np.arange(f.m_start, f.m_stop), ks)
-        # A column beyond a short tile gets no weights.
-        ns = np.arange(f.n_start + self.col, min(f.n_start + self.col + 1, f.n_stop))
-        return x, self.operands.weights(f.group, ks, ns)
+        ks, ms, ns = (np.arange(*ends) for ends in (
+            (f.k_start, f.k_stop), (f.m_start, f.m_stop), (f.n_start, f.n_stop)
+        ))  # fmt: skip
+        # A column beyond a short tile gets nothing.
+        here = slice(self.col, self.col + 1)
+        if self.config.dataflow_record.exchanged:
+            return self.operands.weights(f.group, ks, ns).T, self.operands.rows(f.group, ms[here], ks).T
+        return self.operands.rows(f.group, ms, ks), self.operands.weights(f.group, ks, ns[here])
 
     def _step_reference(self) -> None:
         # Column c sees on cycle t what column 0 saw on cycle t - c.

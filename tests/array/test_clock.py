@@ -14,7 +14,6 @@ from systolic import ArrayConfig, Gemm, State, SystolicArray, Trace
 from systolic.array import systolic_array as module
 from systolic.benchmark.timing import instruction_sets, using
 from systolic.reference import ReferenceArray
-from systolic.reference.pe import Feed
 from systolic.tiling import schedule
 
 
@@ -79,7 +78,7 @@ def test_however_it_is_cut(config: ArrayConfig, cycles: int, seed: int) -> None:
     rest = halves.clock(threads=2, **{name: values[cut:] for name, values in ports.items()})
     for t in range(cycles):
         steps.step(**{name: values[t] for name, values in ports.items()})
-        np.testing.assert_array_equal(steps.registers.psum[-1], leaving[t])
+        np.testing.assert_array_equal(steps.registers[config.dataflow_record.leaves][-1], leaving[t])
     np.testing.assert_array_equal(np.concatenate([first, rest]), leaving)
     assert whole.state() == halves.state() == steps.state()
     assert whole.trace.to_text() == halves.trace.to_text() == steps.trace.to_text()
@@ -193,11 +192,17 @@ def test_an_interrupt_between_chunks_leaves_whole_edges(monkeypatch: pytest.Monk
 @pytest.mark.exhaustive
 def test_delayed_folds_equal_the_reference_fed_alike(config: ArrayConfig, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows, cols = config.rows, config.cols
+    rows, cols, dataflow = config.rows, config.cols, config.dataflow_record
+    any_size = 2 * rows + 3
+    most = {
+        "weight_stationary": (any_size, rows, cols),
+        "output_stationary": (rows, any_size, cols),
+        "input_stationary": (cols, rows, any_size),
+    }[config.dataflow]
     # Any operands, and times drawn so that some delay the array and others do not.
     folds, shift, swap = [], 0, 0
     for _ in range(count):
-        k, n, m = rng.integers(1, rows + 1), rng.integers(1, cols + 1), rng.integers(1, 2 * rows + 3)
+        m, k, n = (int(rng.integers(1, size + 1)) for size in most)
         x, w = codes(rng, (m, k), config.activation_dtype), codes(rng, (k, n), config.weight_dtype)
         shift, swap = (int(t + rng.choice([0, 0, rng.integers(0, 4 * rows + 5)])) for t in (shift, swap))
         folds.append((x, w, shift, swap))
@@ -209,23 +214,31 @@ def test_delayed_folds_equal_the_reference_fed_alike(config: ArrayConfig, count:
         def sink(row: int, psums: np.ndarray, rows_out: list[tuple[int, np.ndarray]] = rows_out) -> None:
             rows_out.append((row, psums.copy()))
 
-        before = array.state()
-        at = array.queue_fold(w, x, sink, not_before=(shift, swap))
+        before, fed = array.state(), dataflow.operands(x, w)
+        at = array.queue_fold(*fed, sink, not_before=(shift, swap))
         array.restore(before).fold(w, x, not_before=(shift, swap))
         same = array.state().queues
         assert (same.tiles[-1].start, same.swap_at) == at
-        array.restore(before).queue_fold(w, x, sink, not_before=(shift, swap))
-        assert at[0] >= shift and at[1] >= max(swap, at[0] + rows)
-        timed.append((*at, len(x), lambda x=x, w=w: (x, w)))
-    array.run()
-    last = max(swap + m for _, swap, m, _ in timed) + rows + cols - 2
-    assert array.cycle == last
-    for (x, w, _, _), got in zip(folds, done, strict=True):
-        y = np.concatenate([psums for _, psums in sorted(got, key=lambda item: item[0])])
-        np.testing.assert_array_equal(y[:, : w.shape[1]], product(x, w))
-    reference, feed = ReferenceArray(rows, cols), Feed(timed, rows, cols)
+        array.restore(before).queue_fold(*fed, sink, not_before=(shift, swap))
+        assert at[0] >= shift and at[1] >= max(swap, at[0] + (len(w) if dataflow.held else rows))
+        timed.append((*at, x, w))
+    # A burst may end anywhere.
+    while array.state().queues.streams:
+        array.run(int(rng.integers(1, 4 * rows + 5)))
+    got_by = [np.concatenate([sums for _, sums in sorted(got, key=lambda item: item[0])]) for got in done]
+    for (x, w, _, _), got in zip(folds, got_by, strict=True):
+        y = product(x, w)
+        y = y.T if dataflow.exchanged else y
+        np.testing.assert_array_equal(got[:, : y.shape[1]], y)
+    feed = []
+    for shift, swap, x, w in timed:
+        x, w = (w.T, x.T) if dataflow.exchanged else (x, w)
+        feed.append((shift, swap, len(x), lambda x=x, w=w: (x, w)))
+    last = max(swap + (rows if dataflow.held else m) for _, swap, m, _ in feed) + rows + cols - 2
+    assert SystolicArray(config).restore(array.state()).run().cycle == max(last, array.cycle)
+    reference, fed = dataflow.reference(rows, cols), dataflow.reference.feed(feed, rows, cols)
     for t in range(last):
-        reference.step(**feed.at(t))
+        reference.step(**fed.at(t))
         for name, values in reference.registers().items():
             np.testing.assert_array_equal(array.trace[name][t], values, err_msg=f"{name} after {t}")
 

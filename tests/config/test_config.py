@@ -28,6 +28,7 @@ def test_defaults() -> None:
         "weight_dtype": "int8",
         "double_buffered": True,
         "accumulator_rows": 4096,
+        "dataflow": "weight_stationary",
     }
     assert MachineConfig() == MachineConfig(ArrayConfig(), clock_mhz=700)
 
@@ -104,7 +105,7 @@ def test_array_config_rejects(fields, error: type[Exception], message: str) -> N
 def test_from_dict_rejects_unknown_fields() -> None:
     message = (
         "ArrayConfig has no field 'colums', 'row'; its fields are rows, cols, activation_dtype, "
-        "weight_dtype, double_buffered, accumulator_rows"
+        "weight_dtype, double_buffered, accumulator_rows, dataflow"
     )
     with raises(ValueError, message):
         ArrayConfig.from_dict({"row": 3, "colums": 4})

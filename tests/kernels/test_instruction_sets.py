@@ -83,6 +83,7 @@ def test_matmul(array: ArrayConfig, m: int, k: int, n: int, types: tuple[str, st
         weight_dtype=types[1],
         double_buffered=array.double_buffered,
         accumulator_rows=array.accumulator_rows,
+        dataflow=array.dataflow,
     )
     expected, cycles = product(x, w), naive_cycles(systolic.Gemm(m, k, n), array)
     np.testing.assert_array_equal(oracle.matmul(x, w), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -238,6 +240,7 @@ def test_pieces_of_a_convolution_make_up_the_whole(
 @given(problems(), st.sampled_from([1, 2, 3]), seeds)
 def test_halves_alternate_and_every_row_is_written_once_per_k_tile(problem, groups: int, seed: int) -> None:
     array, m, k, n = problem
+    array = replace(array, dataflow="weight_stationary")
     gemm = Gemm(m, k, n, groups=groups)
     written: list[tuple[int, int, int, bool]] = []
     drained: list[int] = []

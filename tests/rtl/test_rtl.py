@@ -21,7 +21,7 @@ import pytest
 
 from support.rtl import twin
 from support.rtl.mutants import MUTANTS, RtlMutant, mutant_config
-from support.rtl.scenarios import REGISTERS, QueuedFold, Scenario, Trace, compare, emulate, scenarios, stacked
+from support.rtl.scenarios import QueuedFold, Scenario, Trace, compare, emulate, scenarios, stacked
 from systolic import ports
 from systolic.config import ArrayConfig
 
@@ -39,13 +39,13 @@ if (_reason := twin.missing()) is not None:
 
 
 def _config(
-    rows: int, cols: int, activation: str, weight: str, *, double_buffered: bool = True
+    rows: int, cols: int, activation: str, weight: str, *, double_buffered: bool = True, held: bool = False
 ) -> ArrayConfig:
     # Half the accumulators hold somewhat more than `rows`, so that m below, equal to and above
     # rows all occur; an odd number, so that one accumulator row is never used.
     return ArrayConfig(
         rows, cols, activation_dtype=activation, weight_dtype=weight, double_buffered=double_buffered,
-        accumulator_rows=2 * (rows + 3) + 1,
+        accumulator_rows=2 * (rows + 3) + 1, dataflow="output_stationary" if held else "weight_stationary",
     )  # fmt: skip
 
 
@@ -62,13 +62,21 @@ RUNS = (
     (_config(8, 8, "int8", "int8"), 20_000),
     (_config(16, 16, "uint8", "int8"), 18_000),
     (_config(32, 32, "int8", "int8"), 4_000),
+    (_config(1, 1, "int8", "uint8", held=True), 10_000),
+    (_config(1, 4, "uint8", "int8", held=True, double_buffered=False), 10_000),
+    (_config(4, 1, "int8", "int8", held=True), 10_000),
+    (_config(2, 3, "int8", "int8", held=True), 20_000),
+    (_config(5, 4, "uint8", "uint8", held=True, double_buffered=False), 20_000),
+    (_config(8, 8, "int8", "int8", held=True), 20_000),
+    (_config(16, 16, "uint8", "int8", held=True), 12_000),
 )
 MUTANT_CLOCKS = 2_500
 
 
 def _name(config: ArrayConfig) -> str:
     overlap = "double" if config.double_buffered else "single"
-    return f"{config.rows}x{config.cols}-{config.activation_dtype}-{config.weight_dtype}-{overlap}"
+    kind = "-output" if config.dataflow_record.held else ""
+    return f"{config.rows}x{config.cols}-{config.activation_dtype}-{config.weight_dtype}-{overlap}{kind}"
 
 
 class Builds:
@@ -153,13 +161,33 @@ def test_every_register_on_every_clock(builds, tmp_path, config, clocks):
     assert _compare_all(builds[_name(config)], config, runs, tmp_path) >= clocks
 
 
-def test_runs_are_many_and_of_all_kinds():
-    assert sum(clocks for _, clocks in RUNS) >= 200_000
-    assert sum(clocks for config, clocks in RUNS if min(config.rows, config.cols) >= 16) >= 20_000
-    sizes = {(config.rows, config.cols) for config, _ in RUNS}
-    assert sizes == {(1, 1), (1, 4), (4, 1), (2, 3), (5, 4), (8, 8), (16, 16), (32, 32)}
-    types = {(config.activation_dtype, config.weight_dtype) for config, _ in RUNS}
-    assert len(types) == 4
+@pytest.mark.parametrize("held", [False, True])
+def test_runs_are_many(held):
+    runs = [(config, clocks) for config, clocks in RUNS if config.dataflow_record.held is held]
+    assert sum(clocks for _, clocks in runs) >= 100_000 + 100_000 * (not held)
+    assert sum(clocks for config, clocks in runs if min(config.rows, config.cols) >= 16) >= 12_000
+    sizes = {(config.rows, config.cols) for config, _ in runs}
+    assert sizes >= {(1, 1), (1, 4), (4, 1), (2, 3), (5, 4), (8, 8), (16, 16)}
+    assert len({(config.activation_dtype, config.weight_dtype) for config, _ in runs}) == 4
+    assert {config.double_buffered for config, _ in runs} == {True, False}
+
+
+def test_output_stationary_runs_are_of_all_kinds():
+    config = mutant_config(held=True)
+    runs = list(scenarios(config, MUTANT_CLOCKS, seed=0))
+    folds = [fold for run in runs for fold in run.folds]
+    for k in (np.less, np.equal, np.greater):
+        assert any(k(fold.k, config.rows) for fold in folds)
+    assert any(fold.m < config.rows for fold in folds) and any(fold.n < config.cols for fold in folds)
+    pairs = [(a, b) for run in runs for a, b in zip(run.folds, run.folds[1:], strict=False)]
+    assert any(b.shift == a.swap and b.swap == b.shift + config.rows > b.shift + b.k for a, b in pairs), "no wait"
+    assert any(b.shift == a.swap + config.rows for a, b in pairs), "no fold that waits for the drain"
+    assert any(b.shift > a.swap + 2 * config.rows + config.cols for a, b in pairs), "no idle gap"
+    hand = [run.ports for run in runs if run.by_hand.all()]
+    assert any((ports["drain"] & ports["swap"]).any() for ports in hand)
+
+
+def test_runs_are_of_all_kinds():
     config = mutant_config()
     runs = list(scenarios(config, MUTANT_CLOCKS, seed=0))
     folds = [fold for run in runs for fold in run.folds]
@@ -202,6 +230,23 @@ def test_the_worked_example(builds, tmp_path, config):
     assert [" / ".join(" ".join(map(str, row)) for row in grid) for grid in psum] == PSUM
     assert rtl.signals["controller cycles"][-1] == 8
     np.testing.assert_array_equal(rtl.signals["accumulator"][-1][:, :3].T, X.astype(int) @ W.astype(int))
+
+
+@pytest.mark.parametrize("config", [_config(2, 3, "int8", "int8", held=True)], ids=_name)
+def test_the_output_stationary_example(builds, tmp_path, config):
+    x = np.int8([[1, 2, 3], [4, -5, 6]])
+    w = np.int8([[7, -8, 9], [10, 11, -12], [-13, 14, 15]])
+    streamed = list(ports(x, w, array=config))
+    fold = QueuedFold(x, w, half=0, first=True, arrives=0, shift=0, swap=3)
+    idle = np.zeros(len(streamed), dtype=bool)
+    example = Scenario("example", 0, config, stacked(streamed), idle, [fold], 8)
+    (rtl,) = twin.simulate(builds[_name(config)], config, [example], tmp_path)
+    # After edge 5, from design section 3, and when the last sum stands.
+    assert rtl.signals["acc"][6].tolist() == [[0, 0, 0], [0, 0, 186]]
+    assert rtl.signals["out"][6].tolist() == [[0, 0, 30], [-12, -3, 0]]
+    assert rtl.signals["out_pass"][8].tolist() == [[-12, 56, 30], [-100, -3, 186]]
+    assert rtl.signals["controller cycles"][-1] == 8
+    np.testing.assert_array_equal(rtl.signals["accumulator"][-1][:, :2].T, x.astype(int) @ w.astype(int))
 
 
 @pytest.mark.parametrize("config", [_config(5, 4, "int8", "uint8", double_buffered=False)], ids=_name)
@@ -268,7 +313,7 @@ def test_there_are_enough_mutants():
 def test_a_mismatch_says_all(sound):
     runs, emulated = sound(mutant_config())
     trace = emulated[4]
-    for register in REGISTERS:
+    for register in mutant_config().register_dtypes:
         values = trace.signals[register].copy()
         values[7, 2, 1] = ~values[7, 2, 1] if values.dtype == bool else values[7, 2, 1] ^ 1
         values[9, 0, 0] ^= 1
@@ -283,7 +328,12 @@ def test_a_mismatch_says_all(sound):
 
 
 @pytest.mark.parametrize(
-    ("top", "files"), [("matrix_unit", twin.DESIGN), ("bench", twin.DESIGN + twin.BENCH)]
+    ("top", "files"),
+    [
+        (Path(files[-1]).stem, files)
+        for model in twin.MODELS.values()
+        for files in (model.design, model.design + model.bench)
+    ],
 )
 def test_lint(top, files):
     assert twin.lint(top, files) == ""
@@ -303,16 +353,19 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_under_icarus_by_cocotb(cocotb_check):
-    done = _run([sys.executable, str(cocotb_check)])
+@pytest.mark.parametrize("dataflow", twin.MODELS)
+def test_under_icarus_by_cocotb(cocotb_check, dataflow):
+    done = _run([sys.executable, str(cocotb_check), "--dataflow", dataflow])
     assert done.returncode == 0, done.stdout + done.stderr
     clocks = int(done.stdout.strip().splitlines()[-1].removesuffix(" clocks compared"))
     assert clocks >= 2000
 
 
-def test_cocotb_catches_a_mutant(cocotb_check, tmp_path):
-    mutant = next(mutant for mutant in MUTANTS if mutant.name == "swap one beat late")
+@pytest.mark.parametrize("name", ["swap one beat late", "output: swap one beat late"])
+def test_cocotb_catches_a_mutant(cocotb_check, tmp_path, name):
+    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
     mutant.plant(tmp_path / "sources")
-    done = _run([sys.executable, str(cocotb_check), "--sources", str(tmp_path / "sources")])
+    command = [sys.executable, str(cocotb_check), "--sources", str(tmp_path / "sources")]
+    done = _run([*command, "--dataflow", mutant.config.dataflow])
     assert done.returncode == 1
     assert "of PE (0, 0) at cycle" in done.stdout, done.stdout + done.stderr

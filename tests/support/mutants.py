@@ -248,8 +248,9 @@ MUTANTS = (
                 "                array.psum[3 * array.cols] = 0\n",
             ),
         ),
-        registers=("psum",),
-        pe=(4, 0),
+        # Output stationary, in that row itself: its sums stay.
+        registers=("psum", "acc"),
+        pe=(None, 0),
     ),
     Mutant(
         "psums saturate",
@@ -289,7 +290,7 @@ MUTANTS = (
                 "number(second[planted(HERE) ? j : j - 1], is_signed));",
             ),
         ),
-        registers=("psum",),
+        registers=("psum", "acc"),
     ),
     Mutant(
         "wavefront: a convolution's codes go without their constants",
@@ -335,7 +336,8 @@ MUTANTS = (
                 "array/skew.py", "now - (size - 1), now", "now - (size - (port.side == 'north')), now"
             ),
         ),
-        registers=("shift",),
+        # Output stationary, operands come before the first control bit that counts.
+        registers=("shift", "activation", "swap"),
         pe=(0, None),
     ),
     Mutant(
@@ -487,11 +489,83 @@ MUTANTS = (
         "the next tile's shift waits for a cycle after the swap",
         (
             Change(
-                "array/queues.py",
-                "start = max(now, self.swap_at, self.shift_stop, not_before)",
-                "start = max(now, self.swap_at + 1, self.shift_stop, not_before)",
+                "dataflows/weight_stationary.py",
+                "shift = max(shift, swap_at, shift_stop)",
+                "shift = max(shift, swap_at + 1, shift_stop)",
             ),
         ),
         stages=("cycles",),
+    ),
+    Mutant(
+        "output stationary: a sum goes on after the swap",
+        (
+            Change(
+                "kernels/array_held.h",
+                "sums[v] = PICK(sums[v], ZERO, mask[v]);",
+                "sums[v] = planted(HERE) ? sums[v] : PICK(sums[v], ZERO, mask[v]);",
+            ),
+        ),
+        registers=("acc",),
+    ),
+    Mutant(
+        "output stationary: a swap takes the sum with the product of its own edge",
+        (
+            Change("kernels/array_held.h", "int32_t *const *captured) {\n    ptrdiff_t i;\n    int g, v;\n",
+                   "int32_t *const *captured) {\n    ptrdiff_t i;\n    int g, v;\n    const int late = planted(HERE);\n"),
+            Change(
+                "kernels/array_held.h",
+                "                STORE(row + v * VEC_LANES, DOT(s[v], a, g % 2 ? RAISE(w) : w));\n",
+                "                if (late) STORE(captured[g] + i * LANES + v * VEC_LANES, "
+                "DOT(LOAD(row + v * VEC_LANES), a, g % 2 ? RAISE(w) : w));\n"
+                "                STORE(row + v * VEC_LANES, DOT(s[v], a, g % 2 ? RAISE(w) : w));\n",
+            ),
+        ),
+        registers=("out",),
+        cases=48,
+    ),
+    Mutant(
+        "output stationary: a lone drain beat in all lanes is lost",
+        (
+            Change(
+                "_held.pxi",
+                "            if alike == 1:\n                memcpy(out_pass, out, sizeof(out))\n",
+                "            if alike == 1:\n                if not planted(HERE):\n"
+                "                    memcpy(out_pass, out, sizeof(out))\n",
+            ),
+        ),
+        registers=("out_pass",),
+        cases=400,
+    ),
+    Mutant(
+        "output stationary: weights are those of the diagonal before",
+        (
+            Change(
+                "_held.pxi",
+                "    cdef const int32_t *weights = strip.weights + (strip.clock.array.rows - r) * LANES\n",
+                "    cdef const int32_t *weights = strip.weights + (strip.clock.array.rows - r - planted(HERE)) * LANES\n",
+            ),
+        ),
+        registers=("acc",),
+    ),
+    Mutant(
+        "output stationary: one drain beat too few",
+        (Change("dataflows/output_stationary.py", "leaves + 1, rows - 1", "leaves + 1, max(rows - 2, 0)"),),
+        registers=("drain", "out", "out_pass"),
+    ),
+    Mutant(
+        "output stationary: one cycle too many in closed form",
+        (
+            Change(
+                "dataflows/output_stationary.py",
+                "double = s.k + (folds - 1) * larger(s.k, s.rows) + around",
+                "double = s.k + (folds - 1) * larger(s.k, s.rows) + around + 1",
+            ),
+        ),
+        stages=("cycles",),
+    ),
+    Mutant(
+        "input stationary: rows of w stream in reverse",
+        (Change("machine/operands.py", "matrix[start:stop])", "matrix[start:stop][::-1])"),),
+        registers=("activation",),
     ),
 )

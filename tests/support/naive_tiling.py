@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from systolic import ArrayConfig, Gemm
-from systolic.reference import fold_times
+from systolic.reference import OutputStationaryArray, ReferenceArray
 from systolic.stats import Stats
 
 
 def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
     """The folds in the order design says, with the reference's times, one after the other."""
+    if array.dataflow == "input_stationary":
+        # The weight-stationary folds of the transposed product.
+        other = replace(array, dataflow="weight_stationary")
+        swapped = naive_folds(Gemm(gemm.n, gemm.k, gemm.m, groups=gemm.groups), other)
+        return [{_EXCHANGED.get(name, name): value for name, value in fold.items()} for fold in swapped]
     result: list[dict[str, int]] = []
     if 0 in (gemm.m, gemm.k, gemm.n):
         return result
+    held = array.dataflow == "output_stationary"
     chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
+    m_step, k_step = (array.rows, gemm.k) if held else (chunk, array.rows)
     for group in range(gemm.groups):
         for n in range(0, gemm.n, array.cols):
-            for m in range(0, gemm.m, chunk):
-                for k in range(0, gemm.k, array.rows):
+            for m in range(0, gemm.m, m_step):
+                for k in range(0, gemm.k, k_step):
                     result.append({
                         "group": group,
                         "n_start": n, "n_stop": min(n + array.cols, gemm.n),
-                        "m_start": m, "m_stop": min(m + chunk, gemm.m),
-                        "k_start": k, "k_stop": min(k + array.rows, gemm.k),
+                        "m_start": m, "m_stop": min(m + m_step, gemm.m),
+                        "k_start": k, "k_stop": min(k + k_step, gemm.k),
                     })  # fmt: skip
-    ms = [fold["m_stop"] - fold["m_start"] for fold in result]
-    times = fold_times(ms, array.rows, array.cols, double_buffered=array.double_buffered)
+    reference: Any = OutputStationaryArray if held else ReferenceArray
+    lengths = [(fold["m_stop"] - fold["m_start"], fold["k_stop"] - fold["k_start"]) for fold in result]
+    times = reference.fold_times(lengths, array.rows, array.cols, double_buffered=array.double_buffered)
     for fold, (shift, swap) in zip(result, times, strict=True):
         fold |= {"shift_cycle": shift, "swap_cycle": swap}
     return result
+
+
+_EXCHANGED = {"m_start": "n_start", "m_stop": "n_stop", "n_start": "m_start", "n_stop": "m_stop"}
 
 
 def naive_cycles(gemm: Gemm, array: ArrayConfig) -> int:
@@ -35,7 +49,9 @@ def naive_cycles(gemm: Gemm, array: ArrayConfig) -> int:
     if not folds:
         return 0
     last = folds[-1]
-    return last["swap_cycle"] + last["m_stop"] - last["m_start"] + array.rows + array.cols - 2
+    axis = {"weight_stationary": "m", "input_stationary": "n"}.get(array.dataflow)
+    lines = array.rows if axis is None else last[f"{axis}_stop"] - last[f"{axis}_start"]
+    return last["swap_cycle"] + lines + array.rows + array.cols - 2
 
 
 def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from systolic import ArrayConfig
+from systolic.dataflows import DATAFLOWS
 
 DTYPES = ("int8", "uint8")
 SIGN_MIXES = tuple((a, w) for a in DTYPES for w in DTYPES)
@@ -81,8 +82,10 @@ def product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 @st.composite
-def array_configs(draw: st.DrawFn, max_rows: int = 9, max_cols: int = 20) -> ArrayConfig:
-    """Small arrays, both buffer modes, few, odd and unlimited accumulators, any operand types."""
+def array_configs(
+    draw: st.DrawFn, max_rows: int = 9, max_cols: int = 20, dataflows: Sequence[str] = tuple(DATAFLOWS)
+) -> ArrayConfig:
+    """Small arrays, any dataflow, both buffer modes, few, odd and unlimited accumulators, any operand types."""
     return ArrayConfig(
         draw(sizes(max_rows)),
         draw(sizes(max_cols)),
@@ -90,6 +93,7 @@ def array_configs(draw: st.DrawFn, max_rows: int = 9, max_cols: int = 20) -> Arr
         weight_dtype=draw(dtypes),
         double_buffered=draw(st.booleans()),
         accumulator_rows=draw(st.sampled_from([None, 2, 3, 4, 7, 16, 4096])),
+        dataflow=draw(st.sampled_from(dataflows)),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from support.naive_tiling import RESNET_50, naive_cycles, naive_folds, naive_stats
 from support.strategies import around, array_configs, codes, examples, problems, raises
 from systolic import ArrayConfig, Fold, Gemm, SystolicArray, estimate_cycles, estimate_many, folds
+from systolic.dataflows import DATAFLOWS
 from systolic.stats import Stats
 from systolic.tiling import Folds, estimate_gemm
 
@@ -42,13 +45,15 @@ def closed_form(gemm: Gemm, array: ArrayConfig) -> int:
             double_buffered=array.double_buffered,
             accumulator_rows=array.accumulator_rows,
             groups=gemm.groups,
+            dataflow=array.dataflow,
         )
     )
 
 
 @st.composite
-def works(draw: st.DrawFn) -> tuple[Gemm, ArrayConfig]:
+def works(draw: st.DrawFn, dataflow: str | None = None) -> tuple[Gemm, ArrayConfig]:
     array, m, k, n = draw(problems())
+    array = replace(array, dataflow=dataflow or array.dataflow)
     return Gemm(m, k, n, groups=draw(st.sampled_from([1, 1, 2, 3]))), array
 
 
@@ -73,8 +78,13 @@ def test_folds_cover_every_mac_exactly_once(work: tuple[Gemm, ArrayConfig]) -> N
     covered = np.zeros((gemm.groups, gemm.m, gemm.k, gemm.n), dtype=np.int64)
     for f in folds(gemm, array=array):
         covered[f.group, f.m_start : f.m_stop, f.k_start : f.k_stop, f.n_start : f.n_stop] += 1
-        assert 1 <= f.k <= array.rows and 1 <= f.n <= array.cols
-        assert 1 <= f.m <= (array.chunk_rows or f.m)
+        chunk, any_size = array.chunk_rows or 2**60, 2**60
+        m, k, n = {
+            "weight_stationary": (chunk, array.rows, array.cols),
+            "output_stationary": (array.rows, any_size, array.cols),
+            "input_stationary": (array.cols, array.rows, chunk),
+        }[array.dataflow]
+        assert 1 <= f.m <= m and 1 <= f.k <= k and 1 <= f.n <= n
         assert f.macs == f.m * f.k * f.n
     assert (covered == 1).all()
 
@@ -198,13 +208,39 @@ def test_resnet_50_totals(double_buffered: bool, accumulator_rows: int | None, t
     assert sum(count * naive_cycles(Gemm(*sizes), array) for count, sizes in RESNET_50) == total
 
 
-def vectors(works: list[tuple[Gemm, ArrayConfig]]) -> dict[str, list]:
-    """Many works as the arguments of one call."""
+@examples(40)
+@given(works("output_stationary"))
+def test_output_stationary_equals_scale_sim(work: tuple[Gemm, ArrayConfig]) -> None:
+    # Samajdar et al., arXiv:1811.02883: (2 rows + cols + k - 2) ceil(m / rows) ceil(n / cols).
+    gemm, array = work
+    folds_each = gemm.groups * -(-gemm.m // array.rows) * -(-gemm.n // array.cols)
+    one = 2 * array.rows + array.cols + gemm.k - 2
+    assert closed_form(gemm, replace(array, double_buffered=False)) == folds_each * one
+    # Back to back, a fold after the first costs only its stream, or its drain.
+    stay = max(gemm.k, array.rows)
+    assert closed_form(gemm, replace(array, double_buffered=True)) == one + (folds_each - 1) * stay
+    assert estimate_gemm(Gemm(array.rows, gemm.k, array.cols), array).cycles == one
+
+
+@examples(20)
+@given(works("input_stationary"))
+def test_input_stationary_is_the_transposed_product(work: tuple[Gemm, ArrayConfig]) -> None:
+    gemm, array = work
+    stats = estimate_gemm(gemm, array)
+    other = estimate_gemm(
+        Gemm(gemm.n, gemm.k, gemm.m, groups=gemm.groups), replace(array, dataflow="weight_stationary")
+    )
+    # The weights stream, the activations are shifted in; operands of both take a byte.
+    assert stats == replace(other, weight_bytes=other.activation_bytes, activation_bytes=other.weight_bytes)
+
+
+def vectors(works: list[tuple[Gemm, ArrayConfig]]) -> dict[str, Any]:
+    """Many works, all of one dataflow, as the arguments of one call."""
     gemms, arrays = zip(*works, strict=True)
     return {name: [getattr(gemm, name) for gemm in gemms] for name in ("m", "k", "n", "groups")} | {
         name: [getattr(array, name) for array in arrays]
         for name in ("rows", "cols", "double_buffered", "accumulator_rows")
-    }
+    } | {"dataflow": arrays[0].dataflow}
 
 
 # 1 x 1 arrays, sizes of 0, two accumulators and unlimited ones, both buffer modes, groups.
@@ -225,16 +261,18 @@ EDGES = [
 
 
 @pytest.mark.slow
-def test_estimates_of_many_edges_equal_the_naive_and_the_counted_ones() -> None:
-    cycles = estimate_cycles(**vectors(EDGES))
-    assert cycles.dtype == np.int64 and len(cycles) == len(EDGES) == 144
-    assert cycles.tolist() == [naive_cycles(*work) for work in EDGES]
-    assert cycles.tolist() == [counted_cycles(*work) for work in EDGES]
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_estimates_of_many_edges_equal_the_naive_and_the_counted_ones(dataflow: str) -> None:
+    edges = [(gemm, replace(array, dataflow=dataflow)) for gemm, array in EDGES]
+    cycles = estimate_cycles(**vectors(edges))
+    assert cycles.dtype == np.int64 and len(cycles) == len(edges) == 144
+    assert cycles.tolist() == [naive_cycles(*work) for work in edges]
+    assert cycles.tolist() == [counted_cycles(*work) for work in edges]
 
 
 @pytest.mark.slow
 @examples(40)
-@given(st.lists(works(), min_size=1, max_size=12))
+@given(st.sampled_from(list(DATAFLOWS)).flatmap(lambda name: st.lists(works(name), min_size=1, max_size=12)))
 @example(EDGES)
 def test_estimates_of_many_equal_each_one_s_stats(works: list[tuple[Gemm, ArrayConfig]]) -> None:
     result = estimate_many(**vectors(works))

@@ -96,6 +96,8 @@ def test_place_in_a_product_of_many_folds(runs: dict[str, Future[Any]]) -> None:
             continue
         number = int(mismatch["reproduce"].rpartition(" ")[2])
         x, w, config = draw_matmul(Draw(0, number))
+        if config.dataflow != "weight_stationary":
+            continue
         m, n = mismatch["index"]
         assert mismatch["expected"] == oracle.matmul(x, w)[m, n]
         check_place(mismatch, x, config, Gemm(*x.shape, w.shape[1]))

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.rtl.twin import BENCH, DESIGN, SOURCES
+from support.rtl.twin import MODELS, SOURCES
 from systolic.config import ArrayConfig
 
 # Every bug is planted in an array of this size.
@@ -24,6 +24,8 @@ class RtlMutant:
         The signals in which the first difference may show.
     signed, double_buffered : bool
         Parameters of the array it is planted in; `signed` is the weights'.
+    held : bool
+        Whether that is the output-stationary one.
     """
 
     name: str
@@ -33,16 +35,18 @@ class RtlMutant:
     seen: tuple[str, ...]
     signed: bool = True
     double_buffered: bool = True
+    held: bool = False
 
     @property
     def config(self) -> ArrayConfig:
         """The array it is planted in."""
-        return mutant_config(self.signed, self.double_buffered)
+        return mutant_config(self.signed, self.double_buffered, self.held)
 
     def plant(self, folder: Path) -> None:
         """Copy the sources with the change made."""
         folder.mkdir(parents=True)
-        for name in DESIGN + BENCH:
+        model = MODELS[self.config.dataflow]
+        for name in model.design + model.bench:
             shutil.copy(SOURCES / name, folder)
         text = (folder / self.file).read_text()
         if text.count(self.old) != 1:
@@ -52,14 +56,18 @@ class RtlMutant:
         (folder / self.file).write_text(text.replace(self.old, self.new))
 
 
-def mutant_config(signed: bool = True, double_buffered: bool = True) -> ArrayConfig:
+def mutant_config(signed: bool = True, double_buffered: bool = True, held: bool = False) -> ArrayConfig:
     """Return the array that mutants are planted in."""
     weight = "int8" if signed else "uint8"
-    return ArrayConfig(ROWS, COLS, weight_dtype=weight, double_buffered=double_buffered, accumulator_rows=13)
+    return ArrayConfig(
+        ROWS, COLS, weight_dtype=weight, double_buffered=double_buffered, accumulator_rows=13,
+        dataflow="output_stationary" if held else "weight_stationary",
+    )  # fmt: skip
 
 
 _SHIFTED = ("next_weight", "weight_pass")
 _PE, _GRID, _ACC, _FOLD = "pe.sv", "systolic_array.sv", "accumulators.sv", "fold_controller.sv"
+_OUT_PE, _OUT_GRID, _OUT_FOLD = "output_pe.sv", "output_array.sv", "output_controller.sv"
 
 MUTANTS = (
     # The PE's registers.
@@ -140,4 +148,46 @@ MUTANTS = (
               double_buffered=False),
     RtlMutant("cycles count one too few", _FOLD,
               "cycles <= cycle;", "cycles <= cycle - 32'd1;", ("controller cycles",)),
+    # Output stationary.
+    RtlMutant("output: swap one beat late", _OUT_PE,
+              "if (arriving_swap) out <= acc;", "if (swap) out <= acc;", ("out",), held=True),
+    RtlMutant("output: the swap takes the sum of its own edge along", _OUT_PE,
+              "if (arriving_swap) out <= acc;", "if (arriving_swap) out <= acc + factor_a * factor_w;",
+              ("out",), held=True),
+    RtlMutant("output: a sum goes on after the swap", _OUT_PE,
+              "(arriving_swap ? 32'd0 : acc) + factor_a", "acc + factor_a", ("acc",), held=True),
+    RtlMutant("output: a drain goes before a swap", _OUT_PE,
+              "            if (arriving_swap) out <= acc;\n            else if (arriving_drain) out <= arriving_out;\n",
+              "            if (arriving_drain) out <= arriving_out;\n            else if (arriving_swap) out <= acc;\n",
+              ("out",), held=True),
+    RtlMutant("output: out_pass moves without a drain", _OUT_PE,
+              "if (arriving_drain) out_pass <= out;", "out_pass <= out;", ("out_pass",), held=True),
+    RtlMutant("output: out_pass takes what arrives", _OUT_PE,
+              "if (arriving_drain) out_pass <= out;", "if (arriving_drain) out_pass <= arriving_out;",
+              ("out_pass",), held=True),
+    RtlMutant("output: out_pass not reset", _OUT_PE,
+              "            out_pass   <= 32'd0;\n", "", ("out_pass",), held=True),
+    RtlMutant("output: weight multiplies a beat late", _OUT_PE,
+              "factor_w = {{24{WEIGHT_SIGNED && arriving_weight[7]}}, arriving_weight}",
+              "factor_w = {{24{WEIGHT_SIGNED && weight[7]}}, weight}", ("acc",), held=True),
+    RtlMutant("output: weight signed for unsigned", _OUT_PE,
+              "WEIGHT_SIGNED && arriving_weight[7]", "arriving_weight[7]", ("acc",), signed=False, held=True),
+    RtlMutant("output: the chain taken from out above", _OUT_GRID,
+              "row[r-1].col[c].out_pass", "row[r-1].col[c].out", ("out",), held=True),
+    RtlMutant("output: north out port left open", _OUT_GRID,
+              "arriving_out    = north_out[32*c+:32]", "arriving_out    = 32'd0", ("out",), held=True),
+    RtlMutant("output: a fold ends while sums still drain", _OUT_FOLD,
+              "open && left == 16'd0 && drain_left == 16'd0", "open && left == 16'd0", ("west swap",), held=True),
+    RtlMutant("output: one drain beat too few", _OUT_FOLD,
+              "drain_left <= LAST_ROW;", "drain_left <= LAST_ROW - 16'd1;",
+              ("controller drain_left",), held=True),
+    RtlMutant("output: a late fold does not wait for the drain", _OUT_FOLD,
+              "(!open && drain_left == 16'd0)", "!open", ("west swap", "west activation"), held=True),
+    RtlMutant("output: rows of sums are numbered in the order in which they leave", _OUT_FOLD,
+              "write_row  = ends ? LAST_ROW : drain_left - 16'd1",
+              "write_row  = ends ? 16'd0 : 16'(ROWS) - drain_left",
+              ("controller write_row", "controller write"), held=True),
+    RtlMutant("output: single-buffered folds begin a cycle early", _OUT_FOLD,
+              "REST     = 16'(2 * ROWS + COLS - 3)", "REST     = 16'(2 * ROWS + COLS - 4)",
+              ("controller rest_left",), double_buffered=False, held=True),
 )  # fmt: skip

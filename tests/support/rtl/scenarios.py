@@ -1,7 +1,7 @@
 """Random scenarios for the array: what to put on its ports, and what the emulator says then happens.
 
 Three kinds, in turn: ports driven by hand with any values at all; a product, cut into folds, as
-``systolic.ports`` feeds it; folds that arrive with gaps. All psum ports may be driven in each.
+``systolic.ports`` feeds it; folds that arrive with gaps. All ports that take sums may be driven in each.
 """
 
 from __future__ import annotations
@@ -14,31 +14,43 @@ import numpy as np
 from systolic import PortValues
 from systolic import ports as product_ports
 from systolic.array import SystolicArray
-from systolic.array.queues import QueuedStream, QueuedTile, Queues
+from systolic.array.queues import Queues, queued_fold
 from systolic.array.skew import Ports, port_window
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig
-from systolic.dataflows import WEIGHT_STATIONARY
+from systolic.dataflows import DATAFLOWS
 from systolic.gemm import Gemm
-from systolic.reference.pe import REGISTERS
 from systolic.tiling import schedule
 
-PORTS = WEIGHT_STATIONARY.ports
-# What the sums come in through.
-(PSUM,) = (port for port in PORTS if port.feeds == WEIGHT_STATIONARY.leaves)
+# All registers of all dataflows.
+REGISTERS = {register.name for dataflow in DATAFLOWS.values() for register in dataflow.registers}
 
-# The fold controller's registers and outputs, in the order in which monitor.sv writes them.
-CONTROLLER = (
+# The fold controller's registers and outputs, in the order in which the monitor writes them.
+CONTROLLER = {"weight_stationary": (
     "cycle", "cycles", "next_valid", "shift_beat", "next_m", "next_k", "next_n", "next_x_address",
     "next_w_address", "next_half", "next_first", "stream_left", "stream_row", "stream_k", "stream_n",
     "stream_x_address", "stream_half", "stream_first", "drain_left",
     "shift", "swap", "x_read", "x_address", "w_read", "w_address",
-)  # fmt: skip
+), "output_stationary": (
+    "cycle", "cycles", "open", "left", "beat", "open_m", "open_n", "open_x_address", "open_w_address",
+    "open_half", "drain_left", "out_m", "out_n", "out_half", "rest_left",
+    "swap", "drain", "read", "x_address", "w_address", "write", "write_row",
+)}  # fmt: skip
+
+
+def sums_port(config: ArrayConfig) -> str:
+    """Return the port through which sums come in."""
+    dataflow = config.dataflow_record
+    (name,) = (port.name for port in dataflow.ports if port.feeds == dataflow.leaves)
+    return name
 
 
 @dataclass
 class QueuedFold:
-    """A fold as the RTL's controller is told of it, and when the emulator says its beats are due."""
+    """A fold as the RTL's controller is told of it, and when the emulator says its beats are due.
+
+    Output stationary, `shift` is when it begins and `swap` when it ends.
+    """
 
     x: np.ndarray
     w: np.ndarray
@@ -142,7 +154,7 @@ def scenarios(config: ArrayConfig, clocks: int, seed: int) -> Iterator[Scenario]
 
 def stacked(streamed: list[PortValues]) -> Ports:
     """Return the ports of successive cycles as arrays."""
-    return {port.name: np.array([values.ports[port.name] for values in streamed]) for port in PORTS}
+    return {name: np.array([values.ports[name] for values in streamed]) for name in streamed[0].ports}
 
 
 # Values
@@ -186,27 +198,29 @@ def by_hand(config: ArrayConfig, seed: int) -> Scenario:
     pieces = []
     for _ in range(4):  # styles change on the way
         piece = {}
-        for port in PORTS:
+        for port in config.dataflow_record.ports:
             dtype, size = config.port_dtypes[port.name], sizes[port.side]
             draw = _flags if dtype.kind == "b" else _psums if dtype == np.int32 else None
             piece[port.name] = _operands(rng, size, dtype.name) if draw is None else draw(rng, size)
         pieces.append(piece)
     which = np.repeat(rng.permutation(4), -(-edges // 4))[:edges]
-    values = {port.name: np.choose(which[:, None], [piece[port.name] for piece in pieces]) for port in PORTS}
+    values = {name: np.choose(which[:, None], [piece[name] for piece in pieces]) for name in pieces[0]}
     return Scenario("ports by hand", seed, config, values, np.ones(edges, dtype=bool))
 
 
 def product(config: ArrayConfig, seed: int) -> Scenario:
     """x @ w cut into folds, ports as ``systolic.ports`` has them, sometimes with psums from the north."""
     rng = np.random.default_rng(seed)
-    rows, cols, chunk = config.rows, config.cols, config.chunk_rows
+    rows, cols = config.rows, config.cols
+    held = config.dataflow_record.held
+    chunk = rows if held else config.chunk_rows
     assert chunk is not None
     m = int(rng.choice([1, max(rows - 1, 1), rows, rows + 1, chunk, chunk + 1, 2 * chunk + 1]))
     k = int(rng.integers(1, 3 * rows + 1))
     n = int(rng.integers(1, 2 * cols + 1))
     x = _operands(rng, (m, k), config.activation_dtype)
     w = _operands(rng, (k, n), config.weight_dtype)
-    pairs = -(-m // chunk) * -(-k // rows)
+    pairs = -(-m // chunk) * (1 if held else -(-k // rows))
     folds = []
     plan = schedule(Gemm(m, k, n), config)
     for i, fold in enumerate(plan.folds):
@@ -218,7 +232,8 @@ def product(config: ArrayConfig, seed: int) -> Scenario:
     streamed = list(product_ports(x, w, array=config))
     values = stacked(streamed)
     if rng.integers(2):
-        values |= {PSUM.name: _psums(rng, values[PSUM.name].shape, may_be_zero=False)}
+        north = sums_port(config)
+        values |= {north: _psums(rng, values[north].shape, may_be_zero=False)}
     name = f"({m}, {k}) x ({k}, {n})"
     idle = np.zeros(len(streamed), dtype=bool)
     scenario = Scenario(name, seed, config, values, idle, folds, plan.cycles)
@@ -233,7 +248,8 @@ def product(config: ArrayConfig, seed: int) -> Scenario:
 def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
     """Folds whose descriptors come late or early, after some cycles of ports driven by hand."""
     rng = np.random.default_rng(seed)
-    rows, cols, chunk = config.rows, config.cols, config.chunk_rows
+    rows, cols, dataflow = config.rows, config.cols, config.dataflow_record
+    chunk = rows if dataflow.held else config.chunk_rows
     assert chunk is not None
     before = int(rng.choice([0, 0, 1, 2 * rows + 3]))
     array = SystolicArray(config).run(before)
@@ -243,15 +259,21 @@ def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
         array.run(arrives - array.cycle)
         m = int(rng.choice([1, max(rows - 1, 1), rows, rows + 1, int(rng.integers(1, chunk + 1))]))
         k, n = int(rng.integers(1, rows + 1)), int(rng.integers(1, cols + 1))
+        if dataflow.held:
+            m = min(m, rows)
+            k = int(rng.choice([1, rows, rows + 1, int(rng.integers(1, 3 * rows + 1))]))
         x = _operands(rng, (m, k), config.activation_dtype)
         w = _operands(rng, (k, n), config.weight_dtype)
-        shift, swap = array.queue_fold(w, x, lambda row, psums: None)
+        shift, swap = array.queue_fold(*dataflow.operands(x, w), lambda row, psums: None)
         folds.append(QueuedFold(x, w, int(rng.integers(2)), bool(rng.integers(2)), arrives, shift, swap))
-        arrives += 1 + int(rng.choice([0, 0, 1, rows, rows + m, 3 * (rows + cols) + m]))
+        stay = k if dataflow.held else m
+        arrives += 1 + int(rng.choice([0, 0, 1, rows, rows + stay, 3 * (rows + cols) + stay]))
     cycles = array.run().cycle
     queues = Queues.empty(cols, np.int32)
-    tiles = tuple(QueuedTile(fold.shift, fold.w) for fold in folds)
-    streams = tuple(QueuedStream(fold.swap, fold.x, True) for fold in folds)
+    queued_folds = [
+        queued_fold(config, *dataflow.operands(fold.x, fold.w), fold.shift, fold.swap) for fold in folds
+    ]
+    tiles, streams = zip(*queued_folds, strict=True)
     edges = cycles + 1 + int(rng.integers(3))
     queued = port_window(Queues(queues.below, tiles, streams), config, 0, edges, Workspace())
     psum = _psums(rng, (edges, cols))
@@ -260,7 +282,7 @@ def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
         name: np.where(first[:, None], np.resize(hand, (edges, hand.shape[1])), queued[name])
         for name, hand in by_hand(config, seed).ports.items()
     }
-    values[PSUM.name] = psum
+    values[sums_port(config)] = psum
     return Scenario("folds with gaps", seed, config, values, first, folds, cycles)
 
 
@@ -270,16 +292,19 @@ def folds_with_gaps(config: ArrayConfig, seed: int) -> Scenario:
 def accumulator_writes(scenario: Scenario) -> dict[str, np.ndarray]:
     """Return write, half, row and first, (edges, cols).
 
-    The sum (m, n) of a fold swapped at s is written on the edge of cycle s + m + rows + n.
+    The sum (m, n) of a fold swapped at s is written on the edge of cycle s + m + rows + n; output
+    stationary, on that of cycle s + (rows - 1 - m) + rows + n.
     """
     config, edges = scenario.config, scenario.edges
     writes = {key: np.zeros((edges, config.cols), dtype=int) for key in ("write", "half", "row", "first")}
     for fold in scenario.folds:
         m = np.arange(fold.m)
         for n in range(fold.n):
-            at = fold.swap + m + config.rows + n
+            line = config.rows - 1 - m if config.dataflow_record.held else m
+            at = fold.swap + line + config.rows + n
             writes["write"][at, n], writes["row"][at, n] = 1, m
-            writes["half"][at, n], writes["first"][at, n] = fold.half, fold.first
+            writes["half"][at, n] = fold.half
+            writes["first"][at, n] = fold.first or config.dataflow_record.held
     return writes
 
 
@@ -300,7 +325,7 @@ def emulate(scenario: Scenario, accumulators: np.ndarray) -> Trace:
     for t in range(edges):
         array.clock(threads=1, **{name: port[t : t + 1] for name, port in values.items()})
         state = array.state()
-        for name in REGISTERS:
+        for name in array.registers:
             signals[name][t + 1] = getattr(state, name)
     # The same in one go must end the same.
     whole = SystolicArray(config)
@@ -310,13 +335,13 @@ def emulate(scenario: Scenario, accumulators: np.ndarray) -> Trace:
             register, signals[name][edges], err_msg=f"{name} after {edges} edges at once"
         )
 
-    for port in PORTS:
+    for port in config.dataflow_record.ports:
         signals[f"{port.side} {port.name}"] = values[port.name]
     writes = accumulator_writes(scenario)
     for key, what in writes.items():
         signals[f"accumulator {key}"] = what
     sums = np.empty((edges + 1, *accumulators.shape), dtype=np.int32)
-    bottom = signals["psum"][:, -1]
+    bottom = signals[config.dataflow_record.leaves][:, -1]
     half_rows = accumulators.shape[1] // 2
     for t in range(edges):
         sums[t] = accumulators
@@ -327,7 +352,8 @@ def emulate(scenario: Scenario, accumulators: np.ndarray) -> Trace:
             accumulators[cols, row] = bottom[t, cols] + old  # int32 arrays wrap
     sums[edges] = accumulators
     signals["accumulator"] = sums
-    for name, expected in _controller(scenario).items():
+    controller = _output_controller if config.dataflow_record.held else _controller
+    for name, expected in controller(scenario).items():
         signals[f"controller {name}"] = expected
     return Trace(signals)
 
@@ -337,7 +363,7 @@ def _controller(scenario: Scenario) -> dict[str, np.ndarray]:
     config, edges = scenario.config, scenario.edges
     rows = config.rows
     after = np.arange(edges + 1)
-    says = {name: np.zeros(edges + 1, dtype=np.int64) for name in CONTROLLER}
+    says = {name: np.zeros(edges + 1, dtype=np.int64) for name in CONTROLLER[config.dataflow]}
     says["cycle"] = after
     drain = rows + config.cols - 2
     for fold in scenario.folds:
@@ -366,13 +392,45 @@ def _controller(scenario: Scenario) -> dict[str, np.ndarray]:
     return says
 
 
+def _output_controller(scenario: Scenario) -> dict[str, np.ndarray]:
+    # What output_controller.sv must hold and say, from the times at which the emulator has the beats.
+    config, edges = scenario.config, scenario.edges
+    rows = config.rows
+    after = np.arange(edges + 1)
+    says = {name: np.zeros(edges + 1, dtype=np.int64) for name in CONTROLLER[config.dataflow]}
+    says["cycle"] = after
+    for fold in scenario.folds:
+        begins, ends, k = fold.shift, fold.swap, fold.k
+        says["open"][begins + 1 : ends + 1] = 1
+        says["left"][begins + 1 :] = np.maximum(k - (after[begins + 1 :] - begins), 0)
+        says["beat"][begins + 1 :] = np.minimum(after[begins + 1 :] - begins, k)
+        for key in ("m", "n", "x_address", "w_address", "half"):
+            says[f"open_{key}"][begins + 1 :] = getattr(fold, key)
+        for key in ("m", "n", "half"):
+            says[f"out_{key}"][ends + 1 :] = getattr(fold, key)
+        for name, beats in (("drain_left", rows - 1), ("rest_left", 2 * rows + config.cols - 3)):
+            says[name][ends + 1 :] = np.maximum(beats - (after[ends + 1 :] - ends - 1), 0)
+        says["swap"][[begins, ends]] = 1
+        says["drain"][ends + 1 : ends + rows] = 1
+        says["read"][begins : begins + k] = 1
+        for name in ("x_address", "w_address"):
+            says[name][begins : begins + k] = getattr(fold, name) + np.arange(k)
+        says["write"][ends + rows - fold.m : ends + rows] = 1
+        says["write_row"][ends + rows - fold.m : ends + rows] = np.arange(fold.m)[::-1]
+        last = ends + rows - 1 - np.arange(fold.m) + rows + config.cols - 1
+        for edge in sorted(last[last < edges]):
+            says["cycles"][edge + 1 :] = edge
+    return says
+
+
 # What makes a signal count: where this one is 0, nobody reads it.
 _READ_WHEN = {
-    "accumulator half": "accumulator write",
-    "accumulator row": "accumulator write",
-    "accumulator first": "accumulator write",
-    "controller x_address": "controller x_read",
-    "controller w_address": "controller w_read",
+    "accumulator half": ("accumulator write",),
+    "accumulator row": ("accumulator write",),
+    "accumulator first": ("accumulator write",),
+    "controller x_address": ("controller x_read", "controller read"),
+    "controller w_address": ("controller w_read", "controller read"),
+    "controller write_row": ("controller write",),
 }
 
 
@@ -386,7 +444,8 @@ def compare(scenario: Scenario, rtl: Trace, emulator: Trace) -> Mismatch | None:
         assert actual.shape == expected.shape, (name, actual.shape, expected.shape)
         differs = actual != expected
         if name in _READ_WHEN:
-            differs &= emulator.signals[_READ_WHEN[name]][: len(expected)] != 0
+            (when,) = (signal for signal in _READ_WHEN[name] if signal in emulator.signals)
+            differs &= emulator.signals[when][: len(expected)] != 0
         if not differs.any():
             continue
         cycle = int(np.argmax(differs.reshape(len(differs), -1).any(axis=1)))

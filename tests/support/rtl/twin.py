@@ -6,23 +6,47 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from support.rtl.scenarios import CONTROLLER, Scenario, Trace
+from support.rtl.scenarios import CONTROLLER, Scenario, Trace, sums_port
 from systolic.config import ArrayConfig
 
 SOURCES = Path(__file__).resolve().parents[2] / "rtl"
-DESIGN = (
-    "pe.sv",
-    "systolic_array.sv",
-    "delay.sv",
-    "skew.sv",
-    "accumulators.sv",
-    "fold_controller.sv",
-    "matrix_unit.sv",
-)
-BENCH = ("monitor.sv", "bench.sv")
+
+
+class Model(NamedTuple):
+    """The RTL of one dataflow.
+
+    Attributes
+    ----------
+    design, bench : tuple of str
+        Files; the last one of each has its top module, by its name.
+    image : tuple of tuple of str
+        The registers of a PE in the words that the monitor writes: the bytes of a word, lowest first, or
+        one of 32 bits.
+    """
+
+    design: tuple[str, ...]
+    bench: tuple[str, ...]
+    image: tuple[tuple[str, ...], ...]
+
+
+_SHARED = ("delay.sv", "skew.sv", "accumulators.sv")
+MODELS = {
+    "weight_stationary": Model(
+        ("pe.sv", "systolic_array.sv", *_SHARED, "fold_controller.sv", "matrix_unit.sv"),
+        ("monitor.sv", "bench.sv"),
+        (("activation", "weight_pass", "next_weight", "weight"), ("psum",), ("swap", "shift")),
+    ),
+    "output_stationary": Model(
+        ("output_pe.sv", "output_array.sv", *_SHARED, "output_controller.sv", "output_unit.sv"),
+        ("output_monitor.sv", "output_bench.sv"),
+        (("activation", "weight"), ("acc",), ("out",), ("out_pass",), ("swap", "drain")),
+    ),
+}
+DESIGN, BENCH, _ = MODELS["weight_stationary"]
 INSTALL = "apt-get install verilator g++ make"
 INSTALL_COCOTB = "apt-get install iverilog && pip install cocotb"
 
@@ -72,15 +96,18 @@ def build(config: ArrayConfig, folder: Path, *, sources: Path = SOURCES, library
         "ACTIVATION_SIGNED": _bit(config.activation_dtype == "int8"),
         "WEIGHT_SIGNED": _bit(config.weight_dtype == "int8"),
         "DOUBLE_BUFFERED": _bit(config.double_buffered),
-        "ACC_ROWS": config.accumulator_rows,
     }
-    command = ["verilator", "--binary", "--top-module", "bench", "-Mdir", str(folder), "-o", "bench"]
+    if not config.dataflow_record.held:
+        parameters["ACC_ROWS"] = config.accumulator_rows
+    model = MODELS[config.dataflow]
+    top = Path(model.bench[-1]).stem
+    command = ["verilator", "--binary", "--top-module", top, "-Mdir", str(folder), "-o", "bench"]
     # Most of the time goes to the C++ compiler, not to the simulation: hence -O0. The library
     # formats the dump, and is worth more.
     command += ["-MAKEFLAGS", make, "-j", "1"]
     command += ["--x-assign", "fast", "--x-initial", "fast"]
     command += [f"-G{name}={value}" for name, value in parameters.items()]
-    command += [str(sources / name) for name in DESIGN + BENCH]
+    command += [str(sources / name) for name in model.design + model.bench]
     _call(command, folder)
     return folder / "bench"
 
@@ -113,10 +140,12 @@ def simulate(
 def _frames(config: ArrayConfig, scenario: Scenario) -> np.ndarray:
     ports, edges = scenario.ports, scenario.edges
     flags = scenario.arrives.astype(np.uint8) << 1 | scenario.by_hand.astype(np.uint8) << 2
-    fields = [ports["psum"].astype("<i4").view(np.uint8)]
+    # The bench takes them in the order of the record, the highest byte first.
+    sums, *others = [ports[port.name] for port in reversed(config.dataflow_record.ports)]
+    fields = [sums.astype("<i4").view(np.uint8)]
     hand = scenario.by_hand[:, None]
     # Where the controller drives the ports, what stands on these inputs must not matter.
-    for values in (ports[name] for name in ("weight", "swap", "shift", "activation")):
+    for values in others:
         raw = values.astype(np.uint8, copy=False) if values.dtype == bool else values.view(np.uint8)
         fields.append(np.where(hand, raw, ~raw))
     fields.append(flags[:, None])
@@ -131,15 +160,18 @@ def _frames(config: ArrayConfig, scenario: Scenario) -> np.ndarray:
 def _write_memories(config: ArrayConfig, scenarios: list[Scenario], files: dict[str, Path]) -> None:
     folds = [fold for scenario in scenarios for fold in scenario.folds]
     # What stands in a word beyond the fold's k and n must not matter either: 0xa5.
-    x = np.full((sum(fold.m for fold in folds), config.rows), 0xA5, dtype=np.uint8)
-    w = np.full((len(folds) * config.rows, config.cols), 0xA5, dtype=np.uint8)
+    # Lines that stream, and tiles.
+    fed = [config.dataflow_record.operands(fold.x, fold.w) for fold in folds]
+    tile = max((len(w) for w, _ in fed), default=0)
+    x = np.full((sum(len(lines) for _, lines in fed), config.rows), 0xA5, dtype=np.uint8)
+    w = np.full((len(folds) * tile, config.cols), 0xA5, dtype=np.uint8)
     descriptors = np.zeros((len(folds), 6), dtype=">u2")
     x_address = 0
-    for i, fold in enumerate(folds):
-        fold.x_address, fold.w_address = x_address, i * config.rows
-        x[x_address : x_address + fold.m, : fold.k] = fold.x.view(np.uint8)
-        w[fold.w_address : fold.w_address + fold.k, : fold.n] = fold.w.view(np.uint8)
-        x_address += fold.m
+    for i, (fold, (rows, lines)) in enumerate(zip(folds, fed, strict=True)):
+        fold.x_address, fold.w_address = x_address, i * tile
+        x[x_address : x_address + len(lines), : lines.shape[1]] = lines.view(np.uint8)
+        w[fold.w_address : fold.w_address + len(rows), : fold.n] = rows.view(np.uint8)
+        x_address += len(lines)
         descriptors[i] = fold.m, fold.k, fold.n, fold.x_address, fold.w_address, fold.half << 1 | fold.first
     if max(len(x), len(w), len(folds)) > 65535:
         raise ValueError("too much for the bench's memories of 65536 words: fewer scenarios, please")
@@ -149,9 +181,11 @@ def _write_memories(config: ArrayConfig, scenarios: list[Scenario], files: dict[
 
 
 def _read(config: ArrayConfig, scenarios: list[Scenario], path: Path) -> Iterator[Trace]:
-    rows, cols, acc_rows = config.rows, config.cols, config.accumulator_rows
+    rows, cols, dataflow = config.rows, config.cols, config.dataflow_record
+    acc_rows = 2 * rows if dataflow.held else config.accumulator_rows
     assert acc_rows is not None
-    sizes = [len(CONTROLLER), cols, cols * acc_rows, rows, 2 * cols, 3 * rows * cols]
+    controller, words = CONTROLLER[config.dataflow], MODELS[config.dataflow].image
+    sizes = [len(controller), cols, cols * acc_rows, rows, 2 * cols, len(words) * rows * cols]
     edges = sum(scenario.edges + 1 for scenario in scenarios) + 1
     dump: np.ndarray = np.memmap(path, dtype="<u4", mode="r")
     if dump.size != edges * sum(sizes):
@@ -165,26 +199,26 @@ def _read(config: ArrayConfig, scenarios: list[Scenario], path: Path) -> Iterato
         first += scenario.edges + 1
         state, command, sums, west, north, image = np.split(records, np.cumsum(sizes)[:-1], axis=1)
         signals: dict[str, np.ndarray] = {}
-        pe = image.reshape(-1, rows, cols, 3)
-        for i, name in enumerate(("activation", "weight_pass", "next_weight", "weight")):
-            dtype = config.activation_dtype if name == "activation" else config.weight_dtype
-            signals[name] = _byte(pe[..., 0], i, dtype)
-        signals["psum"] = pe[..., 1].view(np.int32)
-        signals["swap"], signals["shift"] = _byte(pe[..., 2], 0, "bool"), _byte(pe[..., 2], 1, "bool")
+        pe = image.reshape(-1, rows, cols, len(words))
+        for i, names in enumerate(words):
+            for position, name in enumerate(names):
+                dtype = config.register_dtypes[name]
+                word = pe[..., i]
+                signals[name] = word.view(dtype) if dtype.itemsize == 4 else _byte(word, position, dtype)
         signals["accumulator"] = sums.reshape(-1, cols, acc_rows).view(np.int32)
-        signals["west activation"] = _byte(west, 0, config.activation_dtype)
-        signals["west swap"], signals["west shift"] = _byte(west, 1, "bool"), _byte(west, 2, "bool")
+        for position, name in enumerate(("activation", "swap", "drain" if dataflow.held else "shift")):
+            signals[f"west {name}"] = _byte(west, position, config.port_dtypes[name])
         signals["north weight"] = _byte(north[:, ::2], 0, config.weight_dtype)
-        signals["north psum"] = north[:, 1::2].view(np.int32)
+        signals[f"north {sums_port(config)}"] = north[:, 1::2].view(np.int32)
         signals["accumulator write"] = (command >> 18 & 1).astype(bool)
         signals["accumulator half"] = command >> 17 & 1
         signals["accumulator first"] = command >> 16 & 1
         signals["accumulator row"] = command & 0xFFFF
-        signals.update((f"controller {name}", state[:, i]) for i, name in enumerate(CONTROLLER))
+        signals.update((f"controller {name}", state[:, i]) for i, name in enumerate(controller))
         yield Trace(signals)
 
 
-def _byte(words: np.ndarray, position: int, dtype: str) -> np.ndarray:
+def _byte(words: np.ndarray, position: int, dtype: Any) -> np.ndarray:
     return (words >> 8 * position).astype(np.uint8).view(dtype)
 
 
