@@ -59,14 +59,15 @@ def gemm_command(options: argparse.Namespace) -> int:
         verdict = "sums equal numpy's, cycles the closed form" if passed else "FAILED: sums or cycles differ"
         pairs = [
             ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
+            ("dataflow", machine.array.dataflow.replace("_", " ")),
             ("cycles", f"{stats.cycles:,}"),
             ("time", seconds(time_seconds)),
             ("folds", f"{stats.folds:,}"),
             ("MACs", f"{stats.macs:,}"),
             ("utilization", percent(stats.utilization)),
             ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
-            ("weights in", f"{stats.weight_bytes:,} bytes, a tile each time it is loaded"),
-            ("activations in", f"{stats.activation_bytes:,} bytes, a row each time it is streamed"),
+            ("weights in", f"{stats.weight_bytes:,} bytes, each time they enter the array"),
+            ("activations in", f"{stats.activation_bytes:,} bytes, each time they enter the array"),
             ("accumulators out", f"{stats.output_bytes:,} bytes"),
             ("verdict", "estimated in closed form, nothing run" if passed is None else verdict),
         ]
@@ -81,7 +82,11 @@ def vectors_command(options: argparse.Namespace) -> int:
         if not isinstance(values, np.ndarray):
             raise ValueError(f"{path} holds several arrays; vectors takes two .npy files of one matrix each")
     default = presets.TPU_V1.array
-    array = ArrayConfig(options.rows or default.rows, options.cols or default.cols)
+    array = ArrayConfig(
+        options.rows or default.rows,
+        options.cols or default.cols,
+        dataflow=options.dataflow or default.dataflow,
+    )
     manifest = write_vectors(x, w, options.out, array=array)
     if options.json:
         # The manifest has a schema number of its own, for the files.

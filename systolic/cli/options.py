@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from systolic import presets
 from systolic._files import check_plain
@@ -12,13 +13,16 @@ from systolic.config import ArrayConfig, MachineConfig
 
 
 def machine_of(options: argparse.Namespace) -> MachineConfig:
-    """Return the machine that --array, --preset or --machine names."""
-    if getattr(options, "machine", None) is not None:
-        return options.machine
-    preset = presets.get(options.preset or "tpu-v1")
-    if getattr(options, "array", None) is None:
-        return preset
-    return MachineConfig(options.array, clock_mhz=preset.clock_mhz)
+    """Return the machine that --array, --preset or --machine names, with the --dataflow."""
+    given = getattr(options, "machine", None)
+    machine = given or presets.get(options.preset or "tpu-v1")
+    if getattr(options, "array", None) is not None:
+        machine = MachineConfig(options.array, clock_mhz=machine.clock_mhz)
+    dataflow = getattr(options, "dataflow", None)
+    if dataflow in (None, machine.array.dataflow):
+        return machine
+    # Without the memories of a preset; a machine of the user's that has some is refused.
+    return replace(machine, array=replace(machine.array, dataflow=dataflow), memory=given and given.memory)
 
 
 def machine_file(value: str) -> MachineConfig:

@@ -20,6 +20,7 @@ from systolic.cli.model_commands import run_command, summary_command, verify_com
 from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
 from systolic.cli.program_commands import compile_command
 from systolic.compiler.lowering import MAPPINGS
+from systolic.dataflows import DATAFLOWS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `call` to the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="systolic",
-        description="A cycle-exact, bit-exact emulator of a TPU's weight-stationary systolic array.",
+        description="A cycle-exact, bit-exact emulator of a TPU's systolic array.",
         epilog="Exit status: 0 all right, 1 a check failed, 2 bad usage or input, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"systolic {__version__}")
@@ -52,6 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
                 help="a machine as json.dumps(machine.to_dict()) writes it",
             )  # fmt: skip
         group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
+        if array:
+            dataflow(sub)
+
+    def dataflow(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--dataflow", choices=tuple(DATAFLOWS),
+            help="the operand that stays in the PEs, on a machine without memories (default: the weights)",
+        )  # fmt: skip
 
     def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
         sub.add_argument(
@@ -186,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
+    dataflow(sub)
 
     sub = command(
         "validate",

@@ -19,6 +19,7 @@ import systolic
 from systolic import ArrayConfig, Gemm, Model, QuantParams, cli, engine, presets
 from systolic.accelerators import Check, Validation
 from systolic.cli import array_commands
+from systolic.dataflows import DATAFLOWS
 from systolic.example import DATA
 from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
 from systolic.reference import oracle
@@ -468,6 +469,44 @@ def test_gemm(sizes: tuple[int, int, int], mode: str, capsys: Capture) -> None:
     assert values["machine_seconds"] == stats.cycles / 700e6 and values["utilization"] == stats.utilization
     text = output(capsys, "gemm", *map(str, sizes), "--array", "8x7", "--mode", mode, "--quiet")
     assert f"{stats.cycles:,}" in text and "sums equal numpy's, cycles the closed form" in text
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_gemm_on_each_dataflow(dataflow: str, capsys: Capture) -> None:
+    given = ("gemm", "9", "20", "11", "--dataflow", dataflow, "--quiet")
+    for mode in ("cycle", "wavefront"):
+        values = as_json(capsys, *given, "--array", "8x7", "--mode", mode)
+        array = ArrayConfig(8, 7, dataflow=dataflow)
+        assert values["machine"]["array"] == array.to_dict() and values["passed"] is True
+        assert values["stats"] == systolic.estimate(Gemm(9, 20, 11), machine=array).to_dict()
+    assert dataflow.replace("_", " ") in output(capsys, *given, "--array", "8x7")
+    # A preset's memories are left out.
+    machine = as_json(capsys, *given, "--estimate")["machine"]
+    assert machine["array"]["dataflow"] == dataflow
+    assert dataflow == "weight_stationary" or "memory" not in machine
+
+
+def test_dataflow_of_a_machine_with_memories(tmp_path: Path, capsys: Capture) -> None:
+    memory = systolic.MemoryConfig(
+        weight_bytes=2**20, weight_bytes_per_second=10**9, unified_buffer_rows=64, host_rows=64,
+        host_bytes_per_second=10**9,
+    )  # fmt: skip
+    machine = systolic.MachineConfig(ArrayConfig(8, 8), memory=memory)
+    (tmp_path / "machine.json").write_text(json.dumps(machine.to_dict()))
+    given = ("run", "--machine", str(tmp_path / "machine.json"), "--quiet")
+    message = refused(capsys, *given, "--dataflow", "output_stationary")
+    assert "a machine with memories is weight stationary, but its array is output_stationary" in message
+
+
+def test_vectors_on_another_dataflow(tmp_path: Path, capsys: Capture) -> None:
+    x, w = np.ones((3, 4), np.int8), np.ones((4, 2), np.int8)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "w.npy", w)
+    files = str(tmp_path / "x.npy"), str(tmp_path / "w.npy"), "--out", str(tmp_path / "out")
+    given = ("vectors", *files, "--rows", "2", "--cols", "2", "--dataflow", "output_stationary")
+    manifest = as_json(capsys, *given)["manifest"]
+    assert {"west_drain.mem", "north_out.mem", "bottom_out.mem"} <= set(manifest["files"])
+    assert manifest["cycles"] == 4 + 4 + 2 * 2 + 2 - 2
 
 
 def test_gemm_that_differs(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
