@@ -40,6 +40,49 @@ def stepping(rng, size):
     return "numpy stepping", numpy.run, size * size * m
 
 
+class OutputStepping:
+    """The yardstick of an output-stationary array: preallocated numpy slides operands, multiplies and adds.
+
+    Nothing is swapped or drained, so it does less than the kernel does.
+    """
+
+    def __init__(self, x, w):
+        self.west, self.north = np.ascontiguousarray(x.T.astype(np.int16)), w.astype(np.int16)
+        self.a16, self.w16, self.t16 = np.zeros((3, len(x), w.shape[1]), dtype=np.int16)
+        self.acc = np.zeros((len(x), w.shape[1]), dtype=np.int32)
+
+    def run(self):
+        """Step through all of k, fed without skew."""
+        a16, w16, t16, acc = self.a16, self.w16, self.t16, self.acc
+        for west, north in zip(self.west, self.north, strict=True):
+            a16[:, 1:] = a16[:, :-1]
+            a16[:, 0] = west
+            w16[1:] = w16[:-1]
+            w16[0] = north
+            np.multiply(a16, w16, out=t16)
+            np.add(acc, t16, out=acc)
+
+
+@pytest.mark.parametrize(("k", "folds"), [(2048, 1), (2048, 4), (256, 8), (64, 8)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_output_stationary(measure, rng, isa, k, folds, threads):
+    """Folds of k on 256 x 256: up to k = 256 sums drain on every cycle."""
+    size = 256
+    config = ArrayConfig(size, size, dataflow="output_stationary")
+    work_list = [(codes(rng, k, size), codes(rng, size, k)) for _ in range(folds)]
+
+    def work():
+        array = SystolicArray(config)
+        for w, x in work_list:
+            array.fold(w, x)
+        return array.run(threads=threads)
+
+    numpy = OutputStepping(codes(rng, size, 512), codes(rng, 512, size))
+    beside = "numpy stepping", numpy.run, size * size * 512
+    name = f"output stationary, {folds} folds, k = {k}, {size} x {size}, {isa}, {threads} threads"
+    measure(name, work, size * size * work().cycle, UNIT, beside)
+
+
 @pytest.mark.parametrize("size", [64, 128, 512])
 def test_quiet_fold(measure, rng, size):
     """One long fold: after its shift, weights and control bits stand still."""
