@@ -53,12 +53,12 @@ class Fold:
 
     @property
     def k(self) -> int:
-        """Rows of w; weight stationary, rows of the array in use."""
+        """Columns of x, rows of w."""
         return self.k_stop - self.k_start
 
     @property
     def n(self) -> int:
-        """Columns of the array in use."""
+        """Columns of w."""
         return self.n_stop - self.n_start
 
     @property
@@ -135,7 +135,12 @@ class Folds(Sequence[Fold]):
 
     def table(self) -> Table:
         """Return a row per fold: its slices, its times, how full it keeps the array."""
-        size = self.array.rows * self.array.cols
+        size, dataflow = self.array.rows * self.array.cols, self.array.dataflow_record
+
+        def stays(f: Fold) -> int:
+            # PEs that hold something: sums, activations or weights.
+            return f.m * f.n if dataflow.held else f.k * f.m if dataflow.exchanged else f.k * f.n
+
         columns: list[str | Column] = ["fold", "n", "m", "k", "shift", "swap", "macs"]
         columns.append(Column("mapping", format=percent))
         rows: list[tuple[Any, ...]] = [
@@ -147,7 +152,7 @@ class Folds(Sequence[Fold]):
                 f.shift_cycle,
                 f.swap_cycle,
                 f.macs,
-                f.k * f.n / size,
+                stays(f) / size,
             )
             for i, f in enumerate(self)
         ]

@@ -208,6 +208,15 @@ def test_resnet_50_totals(double_buffered: bool, accumulator_rows: int | None, t
     assert sum(count * naive_cycles(Gemm(*sizes), array) for count, sizes in RESNET_50) == total
 
 
+@pytest.mark.parametrize(
+    ("dataflow", "mapped"), [("weight_stationary", 2 * 3), ("output_stationary", 4 * 3), ("input_stationary", 2 * 4)]
+)
+def test_mapping_is_the_share_of_pes_that_hold_something(dataflow: str, mapped: int) -> None:
+    result = folds(Gemm(4, 2, 3), array=ArrayConfig(4, 5, dataflow=dataflow))
+    assert len(result) == 1
+    assert result.to_frame().shape[0] == 1 and f"{mapped / 20:.1%}" in str(result.table())
+
+
 @examples(40)
 @given(works("output_stationary"))
 def test_output_stationary_equals_scale_sim(work: tuple[Gemm, ArrayConfig]) -> None:
