@@ -59,7 +59,7 @@ cycle. Threads first share the rows, to make the streams of a block, then the st
 """
 
 from libc.stdint cimport int32_t, uint8_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memchr, memcpy, memmove, memset
 
 from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines

@@ -130,6 +130,7 @@ cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
     cdef const uint8_t *swaps[ROW_GROUP]
     cdef const uint8_t *later[ROW_GROUP]
     cdef int32_t *captured[ROW_GROUP]
+    cdef const void *found
     cdef bint any_swap = False
     for g in range(ROW_GROUP):
         swaps[g] = _held_swaps(strip, r + g)
@@ -147,9 +148,8 @@ cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
     for g in range(1, ROW_GROUP):
         _hold_row(strip, r + g, g, 0, g)
     while t < last:
-        end = t + 1
-        while end < last and strip.busy[end] == strip.busy[t]:
-            end += 1
+        found = memchr(strip.busy + t, 0 if strip.busy[t] else 0xFF, last - t)
+        end = last if found == NULL else <const uint8_t *>found - strip.busy
         for g in range(ROW_PAIRS):
             pairs[g] = first[g] - t
         if strip.busy[t]:
@@ -169,16 +169,20 @@ cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
 
 cdef void _note_swaps(Held *strip, Py_ssize_t r, const uint8_t *swaps, Py_ssize_t g) noexcept nogil:
     # Note the diagonals on which a swap arrives in row r: its element i arrives in lane c on cycle cycles - 1 - i + c.
-    cdef Py_ssize_t cycles = strip.clock.block.cycles, last = cycles - (ROW_GROUP - 1), start, stop
-    cdef Py_ssize_t i = min(strip.clock.block.swap_range[2 * r + 1] - strip.col, cycles + LANES - 2) + 1
-    cdef Py_ssize_t end = max(strip.clock.block.swap_range[2 * r] - strip.col, 0)
-    while True:
-        i = end + find_last(swaps + end, i - end) if i > end else -1
-        if i < end:
-            return
+    cdef const Block *block = &strip.clock.block
+    cdef Py_ssize_t cycles = block.cycles, last = cycles - (ROW_GROUP - 1), start, stop
+    cdef Py_ssize_t i = min(block.swap_range[2 * r + 1] - strip.col, cycles + LANES - 2)
+    cdef Py_ssize_t end = max(block.swap_range[2 * r] - strip.col, 0)
+    cdef const int32_t *same_since = block.same_since + r * block.width + strip.col     # counts from column 0
+    while i >= end:
+        if not swaps[i]:
+            # To the end of the stretch before.
+            i = same_since[i] - strip.col - 1 if block.control[r] == FEW_CHANGES else i - 1
+            continue
         start, stop = max(cycles - 1 - i - g, 0), min(cycles - 1 - i - g + LANES, last)
         if start < stop:
             memset(strip.busy + start, 0xFF, stop - start)
+        i -= 1
 
 
 # The chain of finished sums
@@ -246,7 +250,7 @@ cdef void _clock_out(Held *strip, Py_ssize_t r, const int32_t *captured) noexcep
                 memcpy(out_pass, above + (t + alike - 2) * LANES, sizeof(out_pass))
             memcpy(out, above + (t + alike - 1) * LANES, sizeof(out))
         else:
-            _repeat(above - 2 * LANES, max(t, read), min(t + alike, read_end), out_pass)
+            _repeat_where_read(strip, r + 1, above - 2 * LANES, max(t, read), min(t + alike, read_end), out_pass)
             if outs != NULL:
                 _repeat(outs, t, t + alike, out)
         t += alike
@@ -259,6 +263,28 @@ cdef inline void _repeat(int32_t *lines, Py_ssize_t first, Py_ssize_t stop, cons
     cdef Py_ssize_t t
     for t in range(first, stop):
         memcpy(lines + t * LANES, value, LANES * sizeof(int32_t))
+
+
+cdef void _repeat_where_read(
+    const Held *strip, Py_ssize_t r, int32_t *lines, Py_ssize_t t, Py_ssize_t stop, const int32_t *value
+) noexcept nogil:
+    # Write one value to the lines from t to stop that row r reads: those of cycles on which a drain arrives in some
+    # lane, and perhaps more.
+    cdef const Block *block = &strip.clock.block
+    cdef const uint8_t *drains = block.shifts + r * block.width + strip.col
+    cdef const int32_t *same_since = block.same_since + r * block.width + strip.col     # counts from column 0
+    cdef Py_ssize_t here, alike
+    while t < stop:
+        here, alike = block.cycles - 1 - t, stop - t
+        if block.control[r] == FEW_CHANGES:
+            # Cycles with the same bits in all lanes; else until they may be the same.
+            alike = here + strip.col - same_since[here + LANES - 1] + 1
+            if alike >= 1 and not drains[here]:
+                t += alike
+                continue
+            alike = min(alike if alike >= 1 else alike + LANES - 1, stop - t)
+        _repeat(lines, t, t + alike, value)
+        t += alike
 
 
 cdef void _fill_out_chain(Held *strip, Py_ssize_t r) noexcept nogil:
@@ -274,7 +300,7 @@ cdef void _fill_out_chain(Held *strip, Py_ssize_t r) noexcept nogil:
     strip.above = strip.chain + (2 * array.rows + 1) * LANES
     if strip.chain_state == CONSTANT or not (cycle or port or north[0]):
         # Folds pass a single 0 for all ports and cycles.
-        _repeat(strip.above, first, stop, strip.chain_value)
+        _repeat_where_read(strip, r, strip.above, first, stop, strip.chain_value)
     else:
         for t in range(first, stop):
             memset(strip.above + t * LANES, 0, LANES * sizeof(int32_t))
