@@ -204,7 +204,8 @@ class MemoryConfig:
                 value = _rational(value, f.name)
             elif value is not None or f.default is not None:
                 least = 0 if f.name.endswith("latency_cycles") else 1
-                value = _check.integer(value, f.name, minimum=least)
+                most = _MAX_ROW_BYTES if f.name == "row_bytes" else None
+                value = _check.integer(value, f.name, minimum=least, maximum=most)
             object.__setattr__(self, f.name, value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,6 +235,9 @@ def _rational(value: Any, name: str) -> int | Fraction:
         raise ValueError(f"{name} must be above zero, not {value}")
     return int(exact) if exact.denominator == 1 else exact
 
+
+# Far beyond any machine; functions have an entry for each byte of a row.
+_MAX_ROW_BYTES = 1 << 20
 
 # Far beyond any machine. The psums in flight below the array take cols * cols * 4 bytes.
 _MAX_SIZE = 16384

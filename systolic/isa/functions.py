@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic import _check
 
+_MOST_ROWS = 2**32 - 1  # as the rows of an instruction
 KINDS = ("identity", "epilogue", "lanes", "pair", "max_pool", "sum_pool", "host")
 
 
@@ -79,7 +80,8 @@ class Function:
             raise TypeError(f"a function's name must be a str, not {_check.kind(self.name)}")
         for name in ("pool", "parts", "outputs"):
             if name != "outputs" or self.outputs is not None:
-                object.__setattr__(self, name, _check.integer(getattr(self, name), name, minimum=1))
+                value = _check.integer(getattr(self, name), name, minimum=1, maximum=_MOST_ROWS)
+                object.__setattr__(self, name, value)
         _check.choice(self.kind, "kind", KINDS)
         for name in ("attributes", "arrays"):
             if not isinstance(getattr(self, name), Mapping):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic import _timeline
+from systolic import _check, _timeline
 from systolic._show.table import Table, percent
 from systolic.config import MachineConfig, MemoryConfig
 from systolic.isa import Program, ReadWeights
@@ -67,6 +67,14 @@ class Timeline:
     fetch_start: np.ndarray
     fetch_arrival: np.ndarray
     spans: Spans
+
+    def __eq__(self, other: object) -> bool:
+        # All else follows from these two.
+        if not isinstance(other, Timeline):
+            return NotImplemented
+        return self.machine == other.machine and self.program == other.program
+
+    __hash__ = None  # type: ignore[assignment]
 
     @cached_property
     def causes(self) -> dict[str, int]:
@@ -196,6 +204,8 @@ class Timeline:
         """
         from systolic._show.timelines import plot_units
 
+        first = _check.integer(first, "first")
+        last = None if last is None else _check.integer(last, "last")
         bars = {lane.unit: (lane.start, lane.end) for lane in self.units if lane.unit != "matrix"}
         causes = {cause: (self.spans.start[here], self.spans.end[here]) for code, cause in enumerate(CAUSES)
                   for here in [self.spans.cause == code]}  # fmt: skip
@@ -245,7 +255,8 @@ def time_program(program: Program, machine: MachineConfig) -> Timeline:
     ------
     ValueError
         If the machine has no memories, an address lies beyond one, or a multiply has no tile: the message
-        names the instruction, the address and the limit.
+        names the instruction, the address and the limit. If weight tiles are of another array, or the program
+        could take more than 2**62 cycles.
 
     Examples
     --------
@@ -274,13 +285,12 @@ def time_program(program: Program, machine: MachineConfig) -> Timeline:
     times = np.zeros((4, len(program)), np.int64)
     numbers = np.zeros((7, len(work.multiplies)), np.int64)
     fetches = np.full((3, len(work.dispatchers)), -1, np.int64)
-    tile_bytes = array.rows * array.cols * array.format.weight_bytes
     cycles = _timeline.run(
         arrays.opcode, work.busy, arrays.new_weights, work.dispatchers, arrays.first_range,
         arrays.memory, arrays.is_write, arrays.low, arrays.high,
         np.zeros((3, 3, max(arrays.segments, 1)), np.int64), array.rows, array.cols, array.double_buffered,
-        transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine), memory.weight_latency_cycles,
-        memory.fifo_tiles, memory.host_latency_cycles, memory.activation_latency_cycles, memory.issue_cycles,
+        work.tile_transfer, memory.weight_latency_cycles, min(memory.fifo_tiles, len(work.dispatchers) + 1),
+        memory.host_latency_cycles, memory.activation_latency_cycles, memory.issue_cycles,
         times, numbers, fetches,
     )  # fmt: skip
     multiplies = work.multiplies

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from systolic import _check
 from systolic.config import MachineConfig, MemoryConfig
 from systolic.isa import (
     Activate,
@@ -33,6 +34,8 @@ from systolic.isa.text import line_of
 _UB, _ACC, _HOST = range(3)
 _NAMES = {"ub": "the unified buffer", "acc": "the accumulators", "host": "host memory"}
 _MEMORIES = tuple(_NAMES)
+_MOST = 2**62
+"""Of cycles and addresses, which are int64."""
 
 
 def transfer_cycles(size: int, bytes_per_second: int | Fraction, machine: MachineConfig) -> int:
@@ -224,6 +227,8 @@ class Work:
         The instruction that asks for each tile.
     multiplies : ndarray of int64, (multiplies,)
         Their numbers.
+    tile_transfer : int
+        Cycles that a weight tile takes from the weight memory.
 
     Raises
     ------
@@ -232,15 +237,21 @@ class Work:
     """
 
     def __init__(self, program: Program, machine: MachineConfig, memory: MemoryConfig) -> None:
+        array, weights = machine.array, program.weights
+        if weights is not None and weights.shape[1:] != (array.rows, array.cols):
+            raise ValueError(
+                f"the weight tiles of the program are {_check.shape(weights.shape[1:])}, but the machine's "
+                f"array is {array.rows} x {array.cols}; compile the program for this machine"
+            )
         self.arrays = a = arrays_of(program)
-        array = machine.array
         tile_bytes = array.rows * array.cols * array.format.weight_bytes
-        self._limits = {
+        limits = {
             "ub": memory.unified_buffer_rows,
-            "acc": array.accumulator_rows or 2**62,
+            "acc": array.accumulator_rows or _MOST,
             "host": memory.host_rows,
             "weights": memory.weight_bytes // tile_bytes,
         }
+        self._limits = {name: min(limit, _MOST) for name, limit in limits.items()}
         multiplies = (a.opcode == MatrixMultiply.opcode) | (a.opcode == Convolve.opcode)
         self.multiplies = np.flatnonzero(multiplies)
         self._check(program, multiplies)
@@ -251,10 +262,21 @@ class Work:
         sizes, where = np.unique(a.rows[transfers], return_inverse=True)
         size, rate = row_bytes(machine, memory), memory.host_bytes_per_second
         cycles = [transfer_cycles(rows * size, rate, machine) for rows in sizes.tolist()]
+        self.tile_transfer = transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine)
+        passes = -(-array.cols // (memory.lanes or array.cols))
+        # No instruction takes longer than this behind all before it.
+        longest = max((*cycles, int(a.rows.max(initial=0)) * max(*memory.width_factors, passes)))
+        longest += memory.issue_cycles + memory.host_latency_cycles + memory.activation_latency_cycles
+        fetches = len(self.dispatchers) * (self.tile_transfer + memory.weight_latency_cycles)
+        if len(program) * (longest + 3 * (array.rows + array.cols)) + fetches > _MOST:
+            raise ValueError(
+                "the program could take more than 2**62 cycles on this machine, and no more are counted; "
+                "give it higher bandwidths, lower latencies or a lower clock_mhz"
+            )
         self.busy[transfers] = np.array(cycles, np.int64)[where]
         factors = np.array(memory.width_factors, np.int64)[a.wide]
         self.busy[multiplies] = (a.rows * factors)[multiplies]
-        self.busy[vector] = a.rows[vector] * -(-array.cols // (memory.lanes or array.cols))
+        self.busy[vector] = a.rows[vector] * passes
 
     def _check(self, program: Program, multiplies: np.ndarray) -> None:
         """Raise ValueError for the first instruction that is wrong."""

@@ -178,6 +178,7 @@ def test_bandwidths_are_exact(value: Any, stored: int | Fraction) -> None:
         ("host_rows", None, TypeError, "host_rows must be an integer, not None"),
         ("width_factors", (1, 2), TypeError, "width_factors must hold three integers, not tuple (1, 2)"),
         ("lanes", 0, ValueError, "lanes must be a positive integer, not 0"),
+        ("row_bytes", 2**20 + 1, ValueError, "row_bytes must be an integer of at most 1048576, not 1048577"),
     ],
 )
 def test_wrong_memories(name: str, value: Any, error: type[Exception], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,42 @@ def test_the_first_wrong_instruction_is_named() -> None:
         text = "nop\n" + "\n".join(wrong[first:] + wrong[:first])
         with pytest.raises(ValueError, match="^instruction 1, "):
             time_program(Program(text), MACHINE)
+
+
+def changed(field: str, value: Any) -> MachineConfig:
+    """The machine with another value of a field, its own or its memories'."""
+    if field == "clock_mhz":
+        return replace(MACHINE, clock_mhz=value)
+    return replace(MACHINE, memory=replace(MEMORY, **{field: value}))
+
+
+def test_weight_tiles_of_another_array() -> None:
+    program = Program("nop", weights=np.zeros((1, 2, 3), np.int8))
+    with raises(
+        ValueError,
+        "the weight tiles of the program are (2, 3), but the machine's array is 256 x 256; compile the program for this machine",
+    ):
+        time_program(program, MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("weight_bytes_per_second", Fraction(1, 10**12)), ("host_bytes_per_second", Fraction(1, 10**12)),
+        ("weight_latency_cycles", 2**62), ("host_latency_cycles", 2**62), ("activation_latency_cycles", 2**62),
+        ("issue_cycles", 2**62), ("width_factors", (2**62, 1, 1)), ("clock_mhz", 1e300),
+    ],
+)  # fmt: skip
+def test_more_cycles_than_are_counted(field: str, value: Any) -> None:
+    """They would wrap."""
+    with pytest.raises(ValueError, match=r"^the program could take more than 2\*\*62 cycles on this machine"):
+        time_program(Program(ONE), changed(field, value))
+
+
+@pytest.mark.parametrize("field", ["fifo_tiles", "unified_buffer_rows", "host_rows", "weight_bytes", "lanes"])
+def test_sizes_beyond_64_bits(field: str) -> None:
+    few, many = (time_program(Program(ONE), changed(field, 2**bits)) for bits in (32, 80))
+    assert few.cycles == many.cycles
 
 
 def test_machines_without_memories_are_refused() -> None:

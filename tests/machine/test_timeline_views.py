@@ -343,6 +343,10 @@ def test_pictures_refuse_what_cannot_be_drawn(monkeypatch: pytest.MonkeyPatch) -
         TIMELINE.plot(first=5, last=5)
     with raises(ValueError, "there are no cycles to draw from 0 to 0; the program has 0"):
         time_program(Program(()), MACHINE).plot()
+    with raises(TypeError, "first must be an integer, not str 'a'"):
+        TIMELINE.plot(first="a")  # type: ignore[arg-type]
+    with raises(TypeError, "last must be an integer, not float 1.5"):
+        TIMELINE.plot(last=1.5)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with raises(ImportError, 'drawing needs matplotlib: pip install "systolic[plot]"'):
         TIMELINE.plot()

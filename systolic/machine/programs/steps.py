@@ -240,7 +240,6 @@ class Steps:
         self._types = np.dtype(array.activation_dtype), np.dtype(array.weight_dtype)
         self._taken = 0
         self._on_sums: dict[int, OnSums] = {}
-        self._check_weights()
         for number, item in enumerate(program):
             try:
                 step = self._step(number, item)
@@ -257,14 +256,6 @@ class Steps:
             for name, tensor in tensors.items():
                 self._check_tensor(f"{what} {name!r}", tensor, machine.memory.host_rows)
                 self.rows["host"] = max(self.rows["host"], tensor.first + tensor.rows(self.row_bytes))
-
-    def _check_weights(self) -> None:
-        weights, array = self.program.weights, self.machine.array
-        if weights is not None and weights.shape[1:] != (array.rows, array.cols):
-            raise ValueError(
-                f"the weight tiles of the program are {_check.shape(weights.shape[1:])}, but the machine's "
-                f"array is {array.rows} x {array.cols}; compile the program for this machine"
-            )
 
     def _check_tensor(self, name: str, tensor: HostTensor, limit: int) -> None:
         if tensor.width is not None and tensor.width > self.row_bytes:
