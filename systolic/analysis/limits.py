@@ -41,7 +41,7 @@ class Effect:
     change: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What a program's time consists of, and what it depends on: the result of :func:`explain`.
 

@@ -61,7 +61,7 @@ class RooflinePoint:
         return self.ops_per_second / self.roof
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class Roofline:
     """Layers under the roof of a machine, as in Figure 5 of the TPU paper: the result of :func:`roofline`.
 

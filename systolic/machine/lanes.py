@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from systolic import _check
 from systolic._show.table import Table
 from systolic.isa import Activate, HostCall, MatrixMultiply, Program, ReadHost, Vector, WriteHost, row_ranges
 from systolic.isa.instructions import Convolve
@@ -74,7 +76,8 @@ def unit_lanes(
     return tuple(lanes)
 
 
-class Occupancy(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Occupancy:
     """How much of a memory is in use over time.
 
     Attributes
@@ -97,6 +100,13 @@ class Occupancy(NamedTuple):
     used: np.ndarray
     limit: int | None
     cycles: int
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Occupancy):
+            return NotImplemented
+        return all(_check.same_values(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def peak(self) -> int:

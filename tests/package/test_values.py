@@ -84,6 +84,15 @@ def test_copies_and_pickles(value, twin):
     assert plain(other) == plain(copy.deepcopy(value))
 
 
+def test_results_of_programs_compare() -> None:
+    """By values, those that hold arrays too."""
+    other = time_program(Program("read_weights w#0, 1\nread_host u#0, 3\nmatmul a#0, u#0, 2"), MACHINE)
+    for of in (lambda t: t, lambda t: t.occupancy()["acc"], lambda t: explain(t.program, MACHINE), lambda t: roofline(t.program, MACHINE)):
+        value = of(TIMELINE)
+        assert value == copy.deepcopy(value) == pickle.loads(pickle.dumps(value)) == of(time_program(PROGRAM, MACHINE))
+        assert value != of(other) and value != 1 and not bool(value == of(other))
+
+
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
 def test_has_a_repr_of_its_own(value):
     assert " object at 0x" not in repr(value)
