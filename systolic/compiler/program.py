@@ -107,11 +107,16 @@ def compile(
         )
     known = _static(model, model.input_shapes(batch, shapes=shapes))
     for name in (*model.inputs, *model.outputs):
-        # First, since the number of instructions grows with these sizes.
+        # First, as those of the host's layers: the number of instructions grows with these sizes.
         shape, dtype = known[name]
         rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
         _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
     lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
+    for each in lowering.operations:
+        if isinstance(each, HostOperation):
+            held = {view.storage for view in (*each.reads, *each.writes)}
+            rows = sum(storage.rows(size) for storage in held)
+            _check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
     views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
     kept = {views[name].storage for name in model.outputs}
     tile_bytes = array.rows * array.cols * array.format.weight_bytes

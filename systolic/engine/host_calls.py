@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from systolic.isa import Function, HostTensor, Program
 from systolic.layers import ArrayLayer, Layer
-from systolic.layers.base import Shape
 from systolic.lowered import Patches
 from systolic.machine import operands
 from systolic.machine.epilogue import apply_epilogue
@@ -24,6 +23,8 @@ Rows = list[np.ndarray]
 
 RunLayer = Callable[[Layer, list[np.ndarray]], Any]
 """Returns a layer's output, or a tuple of them."""
+
+Source = np.ndarray | HostTensor | Mapping[str, Any]
 
 
 def host_calls(program: Program, row_bytes: int, run: RunLayer) -> dict[int, HostCallable]:
@@ -65,13 +66,21 @@ class HostCallable:
     def __init__(self, function: Function, row_bytes: int, run: RunLayer) -> None:
         self.function, self.row_bytes, self.run = function, row_bytes, run
         attributes = function.attributes
-        if attributes.get("call") not in _CALLS:
+        if attributes.get("call") not in list(_CALLS):  # which need not be hashable
             raise ValueError(
                 f"the function {function.name!r} of kind 'host' must have a call, {', '.join(_CALLS)}, not "
                 f"{attributes.get('call')!r}; pass calls= to machine.run_program for functions of your own"
             )
         self.call = _CALLS[attributes["call"]]
-        self.inputs, self.outputs = attributes["inputs"], attributes["outputs"]
+        try:
+            self.inputs = [self._source(source) for source in attributes["inputs"]]
+            outputs = attributes["outputs"]
+            self.outputs = [None if each is None else HostTensor.from_dict(each) for each in outputs]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the function {function.name!r} of kind 'host' does not say where its inputs and outputs "
+                f"lie ({type(error).__name__}: {error}); compile the program again"
+            ) from error
 
     @cached_property
     def layer(self) -> Layer:
@@ -90,32 +99,35 @@ class HostCallable:
     def __call__(self, reads: Rows) -> Rows:
         """Return the rows to write."""
         rows = iter(reads)
-        given = [self._input(source, rows) for source in self.inputs]
         try:
-            results = self.call(self, given)
+            results = self.call(self, [self._input(source, rows) for source in self.inputs])
+            return [
+                target.pack(result, self.row_bytes)
+                for target, result in zip(self.outputs, results, strict=True)
+                if target is not None and 0 not in target.shape
+            ]
         except Exception as error:
             named = named_error(error, self.function.name, str(self.function.attributes.get("kind")))
             if named is None:
                 raise
             raise named from error
-        written = []
-        for target, result in zip(self.outputs, results, strict=True):
-            if target is None or not math.prod(target["shape"]):
-                continue
-            written.append(HostTensor.from_dict(target).pack(result, self.row_bytes))
-        return written
 
-    def _input(self, source: Mapping[str, Any], rows: Any) -> np.ndarray:
+    def _source(self, source: Mapping[str, Any]) -> Source:
+        """Return where an input comes from: an array, a tensor in memory, or how to make it."""
         if "array" in source:
             return self.function.arrays[source["array"]]
-        if "zeros" in source:
-            return np.zeros(source["zeros"], source["dtype"])
-        if "words" in source:
+        return source if "zeros" in source or "words" in source else HostTensor.from_dict(dict(source))
+
+    def _input(self, source: Source, rows: Iterator[np.ndarray]) -> np.ndarray:
+        if isinstance(source, np.ndarray):
+            return source
+        if not isinstance(source, HostTensor):
+            if "zeros" in source:
+                return np.zeros(source["zeros"], source["dtype"])
             return unpack_words(source, next(rows))
-        tensor = HostTensor.from_dict(dict(source))
-        if not math.prod(tensor.shape):
-            return np.zeros(tensor.shape, tensor.dtype)
-        return tensor.unpack(next(rows))
+        if 0 in source.shape:
+            return np.zeros(source.shape, source.dtype)
+        return source.unpack(next(rows))
 
     def _layer(self, given: list[np.ndarray]) -> Sequence[Any]:
         results = self.run(self.layer, given)
@@ -140,9 +152,10 @@ class HostCallable:
             x = Patches(images, **pairs)
         k = x.images.shape[1] // x.groups * math.prod(x.kernel)
         m = x.images.shape[0] * math.prod(x.out)
-        shape: Shape = tuple(self.outputs[0]["shape"])
+        (target,) = self.outputs
+        assert target is not None
         parts = [operands.rows(x, group, 0, m, 0, k) for group in range(x.groups)]
-        return (np.concatenate(parts, axis=1).reshape(shape),)
+        return (np.concatenate(parts, axis=1).reshape(target.shape),)
 
 
 # Not bound to an instance: with_run makes copies.

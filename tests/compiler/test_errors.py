@@ -83,6 +83,14 @@ def test_memories_that_are_too_small() -> None:
     ):
         two = Model([Node(DENSE, "x", "y"), Node(DENSE, "x", "z")], inputs=MODEL.inputs, outputs=["y", "z"])
         systolic.compile(two, machine=machine(host_rows=7), batch=2)
+    # At once, though cutting the batch would take long: by the tensors of one layer of the host.
+    model = Model([Node(Reshape((0, -1)), "x", "y", "flat")], inputs={"x": ((None, 2, 8), "float32")})
+    with raises(
+        ValueError,
+        "the tensors of layer 'flat' take 1,600,000 rows of host memory, and there are 1,500,000; use a machine with "
+        "more host_rows, or a smaller batch",
+    ):
+        systolic.compile(model, machine=machine(host_rows=1_500_000), batch=10**5)
     for batch in (4, 2**40):  # at once, whatever the size
         with raises(
             ValueError,
@@ -175,6 +183,39 @@ def test_host_functions_of_others() -> None:
         "machine.run_program for functions of your own",
     ):
         systolic.run(program, {}, machine=machine())
+
+
+def test_host_functions_of_edited_files() -> None:
+    """Each error names the function, whatever is missing or wrong in what a file says."""
+    model = Model([Node(Reshape((0, -1)), "x", "y", "flat")], inputs={"x": ((2, 3, 4), "float32")})
+    program = systolic.compile(model, machine=machine())
+    x = np.zeros((2, 3, 4), np.float32)
+    systolic.run(program, x, machine=machine())
+    (number,) = (n for n, function in enumerate(program.functions) if function.kind == "host")
+    function = program.functions[number]
+    (place,) = function.attributes["inputs"]
+    says = "the function 'flat' of kind 'host' does not say where its inputs and outputs lie "
+    node = "node 'flat' (Reshape): "
+    for changes, error, message in (
+        ({"call": []}, ValueError, "the function 'flat' of kind 'host' must have a call, "),
+        ({"inputs": None}, ValueError, says),
+        ({"inputs": [None]}, ValueError, says),
+        ({"inputs": [{"array": "none"}]}, ValueError, says),
+        ({"inputs": [{**place, "first": -1}]}, ValueError, says + "(ValueError: first must be a non-negative integer, not -1)"),
+        ({"outputs": [{"shape": [2]}]}, ValueError, says),
+        ({"outputs": [{}]}, ValueError, says),
+        ({"inputs": [{**place, "shape": [2, 3, 5]}]}, ValueError, node),
+        ({"inputs": [place, place]}, RuntimeError, node + "StopIteration: "),
+        ({"outputs": []}, ValueError, node),
+        ({"layer": 3}, TypeError, node),
+        ({"layer": {}}, RuntimeError, node + "KeyError: "),
+    ):
+        attributes = {**function.attributes, **changes}
+        functions = list(program.functions)
+        functions[number] = Function("flat", kind="host", attributes=attributes, arrays=function.arrays)
+        edited = Program(program.instructions, functions, inputs=program.inputs, outputs=program.outputs)
+        with pytest.raises(error, match="^" + re.escape(message)):
+            systolic.run(edited, x, machine=machine())
 
 
 def test_errors_of_host_layers_name_them() -> None:
