@@ -106,8 +106,8 @@ def summary(
     Returns
     -------
     Summary
-        Cycles equal those of a run. Values that depend on runtime data or an unbound dimension are
-        None, shown as ``?`` in the table and left out of the totals.
+        Cycles are those of a run on the array alone, without the machine's memories. Values that depend on
+        runtime data or an unbound dimension are None, shown as ``?`` in the table and left out of the totals.
 
     Raises
     ------
