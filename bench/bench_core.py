@@ -79,7 +79,8 @@ def test_output_stationary(measure, rng, isa, k, folds, threads):
 
     numpy = OutputStepping(codes(rng, size, 512), codes(rng, 512, size))
     beside = "numpy stepping", numpy.run, size * size * 512
-    name = f"output stationary, {folds} folds, k = {k}, {size} x {size}, {isa}, {threads} threads"
+    name = f"output stationary, k = {k}{f', {folds} folds' * (folds > 1)}, {size} x {size}, {isa}"
+    name += ", 2 threads" * (threads == 2)
     measure(name, work, size * size * work().cycle, UNIT, beside)
 
 

@@ -22,12 +22,11 @@ class Stats:
     pe_cycles : int
         rows * cols * cycles: the MACs the array had room for.
     folds : int
-        Weight tiles loaded.
+        Tiles of weights loaded; of whatever else stays in the PEs, if that is not the weights.
     weight_bytes : int
-        Weights shifted in, a tile counted each time it is loaded, without the zeros that
-        pad a short tile.
+        Weights that enter the array, each time they do, without the zeros that pad a short tile.
     activation_bytes : int
-        Rows of x streamed, each time they are, without padding to the array's rows.
+        Activations that enter the array, each time they do, without padding.
     output_bytes : int
         int32 sums drained from the accumulators, 4 bytes each, once per output.
     active_cycles, weight_stall_cycles, weight_shift_cycles, non_matrix_cycles : int

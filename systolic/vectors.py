@@ -31,6 +31,14 @@ added to it, modulo 2^32. There is one line more than cycles counted: the last w
 counted edge. acc.mem holds the product, a line per row of x. All registers are 0 before cycle 0.
 """
 
+_HELD = """\
+Sums stay in the PEs until their fold ends, and leave with the last row first; each half takes one fold's.
+"""
+
+_EXCHANGED = """\
+x stays in the PEs and w streams: accumulator_row counts columns of the product.
+"""
+
 
 def write_vectors(
     x: Any, w: Any, out: str | os.PathLike[str], *, array: ArrayConfig | None = None
@@ -123,7 +131,9 @@ def write_vectors(
             }
             for file, width in widths.items()
         },
-        "convention": _CONVENTION.format(leaves=dataflow.leaves),
+        "convention": _CONVENTION.format(leaves=dataflow.leaves)
+        + _HELD * dataflow.held
+        + _EXCHANGED * dataflow.exchanged,
     }
     import json
 

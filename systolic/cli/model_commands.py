@@ -219,7 +219,7 @@ def verify_command(options: argparse.Namespace) -> int:
         cases=options.cases if options.case is None else [options.case],
         seed=options.seed,
         against=options.against,
-        machine=None if options.array is None and options.preset is None else machine_of(options),
+        machine=None if options.array is options.preset is options.dataflow is None else machine_of(options),
         mode=options.mode,
         threads=options.threads,
         progress=not options.quiet,

@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
         return sub
 
-    def machine(sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False) -> None:
+    def machine(
+        sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False, flow: bool = True
+    ) -> None:
         group = sub.add_mutually_exclusive_group()
         if array:
             group.add_argument(
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
                 help="a machine as json.dumps(machine.to_dict()) writes it",
             )  # fmt: skip
         group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
-        if array:
+        if array and flow:
             dataflow(sub)
 
     def dataflow(sub: argparse.ArgumentParser) -> None:
@@ -222,7 +224,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--markdown", action="store_true", help="print Markdown tables")
     sub.add_argument("--quiet", action="store_true", help="show no progress")
     sub.add_argument("--m", type=count(1), help="rows of x for --array (default: 2048)")
-    machine(sub)  # with another array than 256 x 256, only the rows for that array are measured
+    # With another array than 256 x 256, only the rows for that array are measured.
+    machine(sub, flow=False)
 
     command("info", info_command, "Show versions, the kernel's instruction set, threads and presets.")
     return parser

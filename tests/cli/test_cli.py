@@ -498,6 +498,17 @@ def test_dataflow_of_a_machine_with_memories(tmp_path: Path, capsys: Capture) ->
     assert "a machine with memories is weight stationary, but its array is output_stationary" in message
 
 
+@pytest.mark.slow
+def test_models_on_another_dataflow(capsys: Capture) -> None:
+    given = "--array", "64x64", "--mode", "wavefront", "--quiet"
+    reports = [as_json(capsys, "run", *given, "--dataflow", name) for name in DATAFLOWS]
+    assert len({report["stats"]["cycles"] for report in reports}) == 3
+    # --dataflow alone names a machine, too.
+    network = str(DATA / "digits.onnx")
+    report = as_json(capsys, "verify", network, "--mode", "wavefront", "--quiet", "--dataflow", "output_stationary")
+    assert report["passed"]
+
+
 def test_vectors_on_another_dataflow(tmp_path: Path, capsys: Capture) -> None:
     x, w = np.ones((3, 4), np.int8), np.ones((4, 2), np.int8)
     np.save(tmp_path / "x.npy", x)

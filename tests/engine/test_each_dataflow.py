@@ -70,6 +70,8 @@ def test_vectors_and_scoreboards(dataflow: str, tmp_path: Path) -> None:
     config = ArrayConfig(3, 2, dataflow=dataflow, accumulator_rows=8)
     manifest = write_vectors(x, w, tmp_path / "vectors", array=config)
     assert manifest["cycles"] == systolic.estimate(Gemm(7, 6, 5), machine=config).cycles
+    assert ("the last row first" in manifest["convention"]) is (dataflow == "output_stationary")
+    assert ("columns of the product" in manifest["convention"]) is (dataflow == "input_stationary")
     config = replace(config, weight_dtype="uint8")
 
     def lines(name: str, bits: int, count: int) -> np.ndarray:
