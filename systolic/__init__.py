@@ -61,6 +61,7 @@ from systolic.tiling import Fold, estimate_cycles, estimate_many, folds
 from systolic.engine import LayerRun, Result, Run, compile, conv2d, estimate, matmul, run, summary
 from systolic.isa import Program
 from systolic.stats import Stats
+from systolic.sweeps import sweep
 from systolic.threads import set_threads
 from systolic.trace import Change, Probe, Trace
 
@@ -117,6 +118,7 @@ __all__ = [
     "set_threads",
     "show_config",
     "summary",
+    "sweep",
     "verify",
     "write_vectors",
 ]

@@ -69,10 +69,18 @@ def estimate(
             return time_program(program, machine).stats
         except RuntimeShape as error:
             warn_of(error, work, stacklevel=3)
-    known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
-    gemms = products(work, known)
-    writers = {tensor: node for node in work.nodes for tensor in node.outputs}
-    for node in work.nodes:
+    gemms = known_products(work, batch, shapes)
+    return sum((estimate_gemm(gemm, config) for gemm in gemms), Stats())
+
+
+def known_products(
+    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
+) -> list[Gemm]:
+    """Return the products of a model; ValueError, naming the node, if one depends on runtime values."""
+    known = model.infer_shapes(model.input_shapes(batch, shapes=shapes))
+    gemms = products(model, known)
+    writers = {tensor: node for node in model.nodes for tensor in node.outputs}
+    for node in model.nodes:
         if node.output in gemms and gemms[node.output] is None:
             source = node
             while unknown := [tensor for tensor in source.inputs if known[tensor][0] is None]:
@@ -81,7 +89,7 @@ def estimate(
                 f"cannot estimate node {node.name!r} without data: the output shape of {source.name!r} "
                 f"({type(source.layer).__name__}) depends on runtime values; use run()"
             )
-    return total_stats(gemms, config)
+    return [gemm for found in gemms.values() if found is not None for gemm in found]
 
 
 def summary(

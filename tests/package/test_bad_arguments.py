@@ -110,6 +110,14 @@ CALLS: dict[str, Call] = {
     "run of a program": (systolic.run, dict(model=systolic.compile(MODEL, machine=WHOLE), x=X[:1], machine=WHOLE)),
     "Program": (systolic.Program, dict(instructions="halt", functions=(), weights=None, symbols=None)),
     "estimate of a shape": (lambda x: systolic.estimate(MODEL, shapes={"x": x}), dict(x=(1, 2))),
+    "sweep": (
+        systolic.sweep,
+        dict(
+            models=MODEL, machines=ARRAY, batch=1, mapping=None, executor=None, out="rows.csv", limit=10, progress=None
+        ),
+    ),
+    "sweep of products": (lambda models: systolic.sweep({"m": models}, ARRAY), dict(models=[Gemm(1, 2, 3)])),
+    "sweep of programs": (systolic.sweep, dict(models=MODEL, machines=WHOLE, batch=[1], mapping=["taps"])),
     "summary": (systolic.summary, dict(model=MODEL, machine=ARRAY, batch=1, shapes=None)),
     "estimate_cycles": (systolic.estimate_cycles, SIZES),
     "estimate_many": (systolic.estimate_many, SIZES),

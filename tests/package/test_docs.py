@@ -179,8 +179,10 @@ def examples_run(name: str) -> str:
     return text
 
 
-def test_the_page_of_the_compiler():
-    examples_run("compiler")
+@pytest.mark.parametrize("name", ["compiler", "sweeps"])
+def test_pages_of_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    examples_run(name)
 
 
 @pytest.mark.parametrize(("name", "writer"), [("onnx", "write_differences"), ("programs", "write_instructions")])

@@ -22,7 +22,8 @@ WORKLOAD = """Gemm Model Node QuantParams TensorSpec UnsupportedOperator dequant
 HARDWARE = """ArrayConfig Fold MachineConfig MemoryConfig PortValues State SystolicArray estimate_cycles estimate_many folds
     ports presets"""
 WHERE_THEY_MEET = (
-    """Change LayerRun Probe Program Result Run Stats Trace compile conv2d estimate matmul run set_threads summary"""
+    """Change LayerRun Probe Program Result Run Stats Trace compile conv2d estimate matmul run set_threads summary
+    sweep"""
 )
 PROOF = "Scoreboard ScoreboardError VerificationError show_config verify write_vectors"
 NAMES = set(f"{WORKLOAD} {HARDWARE} {WHERE_THEY_MEET} {PROOF}".split())

@@ -1,0 +1,16 @@
+"""Sweeps: what models cost on thousands of machines.
+
+>>> from systolic import ArrayConfig, Gemm, sweep
+>>> from systolic.sweeps import Grid
+>>> sweep(Gemm(128, 768, 768), Grid(ArrayConfig(), rows=range(8, 264, 8), cols=range(8, 264, 8)))
+<Sweep of 1,024 rows: 1 model, 1,024 machines>
+"""
+
+from systolic.sweeps.grids import Grid
+from systolic.sweeps.results import Sweep
+from systolic.sweeps.rows import SweepRow
+from systolic.sweeps.running import Executor, sweep
+from systolic.sweeps.topologies import read_topology
+from systolic.sweeps.workloads import Workload, WorkloadLayer
+
+__all__ = ["Executor", "Grid", "Sweep", "SweepRow", "Workload", "WorkloadLayer", "read_topology", "sweep"]

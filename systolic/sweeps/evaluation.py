@@ -1,0 +1,135 @@
+"""What configurations cost: many ideal machines at once in closed form, one program at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from systolic.compiler import compile
+from systolic.config import ArrayConfig, MachineConfig
+from systolic.dataflows import WEIGHT_STATIONARY
+from systolic.gemm import Gemm
+from systolic.machine import time_program
+from systolic.model import Model
+from systolic.stats import COUNTS, Stats
+from systolic.tiling import estimate_gemm, estimate_many
+
+_DEFAULT = ArrayConfig().format
+
+# Sums of counts beyond this are made in Python's integers; the margin is for rounding in float64.
+_LARGEST = 2.0**62
+
+
+def ideal_stats(
+    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]
+) -> list[Stats]:
+    """Return the counts of products on each array, in closed form.
+
+    Parameters
+    ----------
+    products : sequence of (Gemm, int)
+        Sizes, and how often each runs.
+    arrays : sequence of ArrayConfig
+
+    Returns
+    -------
+    list of Stats
+        Equal to the sum of ``estimate(gemm, machine=array)`` over all products.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig, Gemm
+    >>> arrays = [ArrayConfig(256, 256), ArrayConfig(64, 64)]
+    >>> [stats.cycles for stats in ideal_stats([(Gemm(1, 256, 256), 2)], arrays)]
+    [1534, 2302]
+    """
+    vectors = [number for number, array in enumerate(arrays) if _is_default(array)]
+    found: list[Stats | None] = [None] * len(arrays)
+    if vectors:
+        totals = _totals(products, [arrays[number] for number in vectors])
+        if totals is not None:
+            for number, stats in zip(vectors, totals, strict=True):
+                found[number] = stats
+    return [
+        _sum(products, array) if stats is None else stats
+        for array, stats in zip(arrays, found, strict=True)
+    ]
+
+
+def _is_default(array: ArrayConfig) -> bool:
+    """Whether estimate_many counts what this array does: it knows one dataflow and operands of 8 bits."""
+    numbers = array.format
+    return array.dataflow_record is WEIGHT_STATIONARY and (
+        (numbers.activation_bytes, numbers.weight_bytes, numbers.sum_bytes)
+        == (_DEFAULT.activation_bytes, _DEFAULT.weight_bytes, _DEFAULT.sum_bytes)
+    )
+
+
+def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
+    """Return the total in Python's integers."""
+    total = dict.fromkeys(COUNTS, 0)
+    for gemm, count in products:
+        for name, value in estimate_gemm(gemm, array).to_dict().items():
+            total[name] += count * value
+    return Stats(**total)
+
+
+def _totals(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]) -> list[Stats] | None:
+    """Return the totals, or None if some may not fit int64."""
+    largest = max(gemm.m for gemm, _ in products)
+    if largest >= 2**40 or max(count for _, count in products) >= 2**40:
+        return None
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(gemm, name) for gemm, _ in products], dtype=object)[:, None]
+
+    # Accumulators for all rows of the longest product are as good as unlimited ones.
+    unlimited = 2 * max(largest, 1)
+    try:
+        many = estimate_many(
+            *(column(name).astype(np.int64) for name in "mkn"),
+            groups=column("groups").astype(np.int64),
+            rows=np.array([array.rows for array in arrays]),
+            cols=np.array([array.cols for array in arrays]),
+            double_buffered=np.array([array.double_buffered for array in arrays]),
+            accumulator_rows=np.array(
+                [min(array.accumulator_rows or unlimited, max(unlimited, 2)) for array in arrays]
+            ),
+        )
+    except (ValueError, OverflowError):
+        return None
+    counts = np.array([count for _, count in products])
+    columns = {}
+    for name, values in many.items():
+        if name == "utilization":
+            continue
+        if values.shape[0] * float(counts.max()) * float(values.max(initial=0)) > _LARGEST:
+            return None
+        columns[name] = (counts @ values).tolist()
+    return [
+        Stats(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def program_stats(
+    model: Model, machine: MachineConfig, batch: int, mapping: str | None
+) -> Stats | str:
+    """Return the counts of a model compiled for a machine, or why the machine cannot run it."""
+    try:
+        program = compile(model, machine=machine, batch=batch, mapping=mapping, weights=False)
+        return time_program(program, machine).stats
+    except ValueError as error:
+        return str(error)
+
+
+def ideal_task(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]) -> list[Stats | str]:
+    """Return the results of a task of ideal machines; a function by name, for other processes."""
+    return list(ideal_stats(products, arrays))
+
+
+def program_task(
+    model: Model, machine: MachineConfig, batch: int, mapping: str | None
+) -> list[Stats | str]:
+    """Return the result of a task of one program; a function by name, for other processes."""
+    return [program_stats(model, machine, batch, mapping)]

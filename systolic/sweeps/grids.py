@@ -1,0 +1,145 @@
+"""``Grid``: machines that differ in a few fields, made as they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Any, overload
+
+from systolic import _check
+from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, as_machine_config
+
+ARRAY_FIELDS = tuple(f.name for f in fields(ArrayConfig))
+MEMORY_FIELDS = tuple(f.name for f in fields(MemoryConfig))
+AXES = ("side", *ARRAY_FIELDS, "clock_mhz", *MEMORY_FIELDS)
+
+
+def nearest(name: object, known: Sequence[str]) -> str:
+    """Return which known name is meant, or all of them, as the end of a message."""
+    close = get_close_matches(str(name), known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+class Grid(Sequence[MachineConfig]):
+    """Machines that differ in some fields: every combination of the values given, as a sequence.
+
+    Parameters
+    ----------
+    base : MachineConfig or ArrayConfig
+        Every other field.
+    **axes : value or sequence of values
+        Fields of :class:`~systolic.ArrayConfig`, ``clock_mhz``, fields of
+        :class:`~systolic.MemoryConfig` if `base` has memories, and ``side``, which is rows and cols. The
+        last axis varies fastest.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such field, with the nearest name, or a value does not fit it.
+
+    Examples
+    --------
+    >>> from systolic import ArrayConfig
+    >>> from systolic.sweeps import Grid
+    >>> grid = Grid(ArrayConfig(), side=[64, 128], clock_mhz=[700, 940])
+    >>> grid
+    <Grid of 4 machines: 2 side x 2 clock_mhz>
+    >>> grid[1]
+    MachineConfig(array=ArrayConfig(rows=64, cols=64), clock_mhz=940, memory=None)
+    """
+
+    def __init__(self, base: MachineConfig | ArrayConfig, **axes: Any) -> None:
+        self.base = as_machine_config(base, "base")
+        self.axes: dict[str, tuple[Any, ...]] = {}
+        for name, values in axes.items():
+            self._check_axis(name, axes)
+            listed = tuple(values) if _check.is_listed(values, arrays=True) else (values,)
+            if name == "width_factors" and listed and not _check.is_listed(listed[0]):
+                listed = (listed,)
+            if not listed:
+                raise ValueError(f"axis {name!r} of the grid has no values")
+            for value in listed:
+                try:
+                    _changed(self.base, {name: value})
+                except (TypeError, ValueError) as error:
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    raise kind(f"axis {name!r} of the grid: {error}") from error
+            self.axes[name] = tuple(dict.fromkeys(map(_plain, listed)))
+
+    def _check_axis(self, name: str, axes: Mapping[str, Any]) -> None:
+        if name not in AXES:
+            raise ValueError(f"a machine has no field {name!r}; {nearest(name, AXES)}")
+        if name in MEMORY_FIELDS and self.base.memory is None:
+            raise ValueError(f"axis {name!r} of the grid is a field of the memories, and base has none")
+        if "side" in axes and name in ("rows", "cols"):
+            raise ValueError(f"the grid has axes 'side' and {name!r}: side is rows and cols")
+
+    def __len__(self) -> int:
+        return self.total
+
+    @property
+    def total(self) -> int:
+        """How many machines; unlike ``len``, of any size."""
+        return math.prod(map(len, self.axes.values()))
+
+    @overload
+    def __getitem__(self, index: int) -> MachineConfig: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[MachineConfig, ...]: ...
+    def __getitem__(self, index: int | slice) -> MachineConfig | tuple[MachineConfig, ...]:
+        """Return a machine by its number, or a tuple of machines by a slice."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(self.total)))
+        index = _check.integer(index, "a machine's number")
+        if not -self.total <= index < self.total:
+            raise IndexError(f"machine {index} of {self.total}")
+        index %= self.total
+        values = {}
+        for name, axis in reversed(self.axes.items()):
+            index, place = divmod(index, len(axis))
+            values[name] = axis[place]
+        return _changed(self.base, values)
+
+    def __iter__(self) -> Iterator[MachineConfig]:
+        return map(self.__getitem__, range(self.total))
+
+    def __repr__(self) -> str:
+        axes = " x ".join(f"{len(values):,} {name}" for name, values in self.axes.items())
+        machines = "machine" if self.total == 1 else "machines"
+        return f"<Grid of {self.total:,} {machines}{f': {axes}' if axes else ''}>"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that can be hashed: numpy's numbers as Python's, lists as tuples."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value.item() if hasattr(value, "item") else value
+
+
+def _changed(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
+    """Return a machine with other fields, each checked."""
+    array: dict[str, Any] = {name: values[name] for name in ARRAY_FIELDS if name in values}
+    if "side" in values:
+        array |= {"rows": values["side"], "cols": values["side"]}
+    memory: dict[str, Any] = {name: values[name] for name in MEMORY_FIELDS if name in values}
+    changes: dict[str, Any] = {}
+    if array:
+        changes["array"] = replace(base.array, **array)
+    if memory and base.memory is not None:
+        changes["memory"] = replace(base.memory, **memory)
+    if "clock_mhz" in values:
+        changes["clock_mhz"] = values["clock_mhz"]
+    return replace(base, **changes)
+
+
+def as_machines(machines: Any) -> Sequence[MachineConfig]:
+    """Return the machines of a sweep, each once."""
+    if isinstance(machines, Grid):
+        return machines
+    listed = machines if _check.is_listed(machines) else (machines,)
+    found = dict.fromkeys(as_machine_config(each, "a machine of a sweep") for each in listed)
+    if not found:
+        raise ValueError("machines must hold at least one machine")
+    return tuple(found)
