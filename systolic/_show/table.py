@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from systolic._text import printable
 _GAP = "  "
 _RULE = "─"
 _NARROWEST = 8  # a clipped text column keeps at least this many characters
+
+_MOST_DISPLAYED = 400  # rows in a notebook
 
 # Translucent gray and inherited colors are legible on light and dark notebook themes.
 _LINE = "1px solid rgba(128,128,128,.45)"
@@ -242,7 +244,14 @@ class Table:
         return self.text()
 
     def _repr_html_(self) -> str:
-        return self.html()
+        """Return :meth:`html`, of a long table its first and last rows: a page of all stops a browser."""
+        left_out = len(self.rows) - _MOST_DISPLAYED
+        if left_out <= 0:
+            return self.html()
+        first, last = self.rows[: _MOST_DISPLAYED // 2], self.rows[-(_MOST_DISPLAYED // 2) :]
+        columns = [replace(c, align=align) for c, align in zip(self.columns, self._aligns(), strict=True)]
+        title = f"{self.title or 'Table'}; {left_out:,} of {len(self.rows):,} rows are not displayed"
+        return Table(columns, [*first, ["…"] * len(columns), *last], title=title, footer=self.footer).html()
 
 
 def card(title: str, pairs: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:

@@ -607,3 +607,16 @@ def test_figures_show_in_notebooks_and_pickle_and_are_not_kept_open(pyplot):
         for shown in (figure, pickle.loads(pickle.dumps(figure))):
             assert shown._repr_png_().startswith(b"\x89PNG")
         assert figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_long_tables_are_displayed_in_part() -> None:
+    """In a notebook: html and text have all rows."""
+    table = Table(("number", "name"), [(i, f"row {i}") for i in range(1000)], title="Many", footer=(None, "end"))
+    shown = table._repr_html_()
+    assert shown.count("<tr") == 1 + 200 + 1 + 200 + 1 and len(shown) < len(table.html()) / 2
+    assert "Many; 600 of 1,000 rows are not displayed" in shown
+    assert ">row 199<" in shown and ">row 200<" not in shown and ">row 799<" not in shown and ">row 800<" in shown
+    assert shown.count("text-align:right") == 1 + 401 + 1 and ">end<" in shown  # numbers stay on the right
+    few = Table(("number",), [(i,) for i in range(400)])
+    assert few._repr_html_() == few.html()
+    assert Table(("number",), [(i,) for i in range(401)])._repr_html_().count("<tr") == 402
