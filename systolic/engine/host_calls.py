@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from systolic import _check
 from systolic.isa import Function, HostTensor, Program
 from systolic.layers import ArrayLayer, Layer
 from systolic.lowered import Patches
@@ -101,11 +102,19 @@ class HostCallable:
         rows = iter(reads)
         try:
             results = self.call(self, [self._input(source, rows) for source in self.inputs])
-            return [
-                target.pack(result, self.row_bytes)
-                for target, result in zip(self.outputs, results, strict=True)
-                if target is not None and 0 not in target.shape
-            ]
+            written = []
+            for target, result in zip(self.outputs, results, strict=True):
+                if target is None:
+                    continue
+                if (result.shape, result.dtype.name) != (target.shape, target.dtype):
+                    raise ValueError(
+                        f"an output is {result.dtype} {_check.shape(result.shape)}, but the program was made "
+                        f"for {target.dtype} {_check.shape(target.shape)}; run the model on the array alone, "
+                        "machine=machine.array, if other sizes are meant"
+                    )
+                if 0 not in target.shape:
+                    written.append(target.pack(result, self.row_bytes))
+            return written
         except Exception as error:
             named = named_error(error, self.function.name, str(self.function.attributes.get("kind")))
             if named is None:

@@ -452,7 +452,7 @@ def test_whole_networks_are_timed(resnet50: Any, tmp_path: Path, capsys: pytest.
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "residual_int8_32.onnx", "residual_uint8_32.onnx",
     ]  # fmt: skip
-    assert len(values["measurements"]) == 3
+    assert len(values["measurements"]) == 4
     for taken in values["stages"].values():
         total = taken.pop("total")
         assert {

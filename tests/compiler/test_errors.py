@@ -148,6 +148,13 @@ def test_each_run_computes_host_layers_its_own_way() -> None:
         (rows,) = call([x])
         assert np.array_equal(rows.reshape(-1), x.reshape(-1))
     assert ran == ["second", "first", "second"]
+    for wrong in (np.zeros((2, 12)), np.zeros((12, 2), np.float32), np.zeros((0, 12), np.float32)):
+        message = (
+            f"node 'flat' (Reshape): an output is {wrong.dtype} {wrong.shape}, but the program was made for float32 "
+            "(2, 12); run the model on the array alone, machine=machine.array, if other sizes are meant"
+        )
+        with raises(ValueError, message):
+            first.with_run(lambda layer, given, wrong=wrong: wrong)([x])
 
 
 def test_layers_of_a_users_class() -> None:

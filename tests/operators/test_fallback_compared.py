@@ -459,7 +459,7 @@ def test_models_of_one_node(key: tuple[str, str], tmp_path: Any) -> None:
             graph = helper.make_graph([case.node], "node", inputs, outputs)
             path = tmp_path / "model.onnx"
             path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString())
-            run = systolic.run(systolic.load_onnx(path), case.feeds)
+            run = systolic.run(systolic.load_onnx(path), case.feeds, machine=systolic.ArrayConfig(256, 256))
             for name, want in zip(names, theirs, strict=True):
                 np.testing.assert_array_equal(run.outputs[name], want, strict=True)
     assert tries, "ONNX Runtime took none of the nodes"

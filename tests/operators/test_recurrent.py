@@ -15,6 +15,7 @@ from systolic import ArrayConfig, Gemm, Model, Node
 from systolic.layers import DynamicQuantizeLSTM
 from systolic.layers.recurrent import DIRECTIONS
 
+ARRAY = systolic.ArrayConfig(256, 256)
 F = np.float32
 # Activations whose every bit is known; the others use exp.
 EXACT = ("Sigmoid", "Tanh", "Relu", "Affine", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Softsign")
@@ -92,11 +93,11 @@ def test_equals_onnxruntime(seed: int, tmp_path: Path) -> None:
     graph, feeds = lstm(*drawn(seed))
     path = om.save(om.typed(graph), tmp_path)
     model = systolic.load_onnx(path)
-    run = systolic.run(model, feeds, mode="wavefront")
+    run = systolic.run(model, feeds, machine=ARRAY, mode="wavefront")
     for output, expected in zip(run.outputs.values(), theirs(path, feeds), strict=True):
         np.testing.assert_array_equal(output, expected)
     shapes = {name: value.shape for name, value in feeds.items()}
-    assert systolic.estimate(model, shapes=shapes) == run.stats
+    assert systolic.estimate(model, machine=ARRAY, shapes=shapes) == run.stats
     (layer,), (node,) = run.layers, model.nodes
     time, directions = feeds["x"].shape[0], 2 if node.layer.direction == "bidirectional" else 1
     assert layer.products == directions * (1 + time) and layer.stats.macs > 0

@@ -14,6 +14,7 @@ from support import onnx_models as om
 from systolic import Model
 from systolic.layers import Op, QAttention
 
+ARRAY = systolic.ArrayConfig(256, 256)
 F = np.float32
 Rng = np.random.Generator
 Drawn = tuple[list[Any], dict[str, Any], int]
@@ -171,7 +172,7 @@ def test_equals_onnxruntime(name: str, seed: int, tmp_path: Path) -> None:
     graph, feeds = case(name, seed)
     path = om.save(graph, tmp_path)
     model = systolic.load_onnx(path)
-    run = systolic.run(model, feeds, mode="wavefront")
+    run = systolic.run(model, feeds, machine=ARRAY, mode="wavefront")
     expected = theirs(path, feeds)
     for output, want in zip(run.outputs.values(), expected, strict=True):
         assert_near(output, want)
@@ -179,7 +180,7 @@ def test_equals_onnxruntime(name: str, seed: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(run.outputs["y1"], expected[1])
     (layer,) = run.layers
     assert (layer.layer, bool(layer.stats.macs)) == (name, name == "QAttention")
-    assert systolic.estimate(model, shapes={k: v.shape for k, v in feeds.items()}) == run.stats
+    assert systolic.estimate(model, machine=ARRAY, shapes={k: v.shape for k, v in feeds.items()}) == run.stats
 
 
 @pytest.mark.parametrize("seed", range(4))
