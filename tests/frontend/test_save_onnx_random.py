@@ -27,6 +27,7 @@ from systolic.layers.host.evaluator import OnnxNode
 
 pytest.importorskip("onnxruntime")
 
+ARRAY = systolic.ArrayConfig(256, 256)
 ROUNDED = {
     "AveragePool", "FloatConv", "FloatConvTranspose", "FloatMatMul", "GlobalAveragePool", "LayerNormalization",
     "MatMulIntegerToFloat", "QLinearSigmoid", "QLinearSoftmax", "Reduce", "Softmax", "Unary",
@@ -73,7 +74,7 @@ def check_runtime(model: Model, feeds: dict[str, np.ndarray], path: Path) -> Non
     assert not integer(types(onnx.load(optimized).graph.node)) - integer(types(onnx.load(path).graph.node))
     if ROUNDED & {type(node.layer).__name__ for node in model.nodes}:
         return
-    ours = systolic.run(model, feeds, mode="wavefront").outputs
+    ours = systolic.run(model, feeds, machine=ARRAY, mode="wavefront").outputs
     for level in ("ALL", "NONE"):
         for (name, array), theirs in zip(
             ours.items(), session(path, level=level).run(None, feeds), strict=True
@@ -220,7 +221,7 @@ def test_floats_stay_floats(path: Path, factor: float) -> None:
     assert [node.op_type for node in proto.graph.node].count("Max") == 3
     assert load_onnx(path, qdq="float") == model
     feeds = {"x": om.codes(np.random.default_rng(0), (1, 1, 4, 4))}
-    (ours,) = systolic.run(model, feeds, mode="wavefront").outputs.values()
+    (ours,) = systolic.run(model, feeds, machine=ARRAY, mode="wavefront").outputs.values()
     for level in ("ALL", "NONE"):
         np.testing.assert_array_equal(session(path, level=level).run(None, feeds)[0], ours)
 
@@ -289,7 +290,7 @@ def test_outputs_left_out(path: Path) -> None:
     assert [len(node.output) for node in proto.graph.node] == [3, 3, 2, 1]
     feeds = {"x": F([[1, 2, 3], [4, 5, 6]]), "image": F([[[[1, 2, 3]]]])}
     theirs = session(path).run(None, feeds)
-    for mine, their in zip(systolic.run(model, feeds, mode="wavefront").outputs.values(), theirs, strict=True):
+    for mine, their in zip(systolic.run(model, feeds, machine=ARRAY, mode="wavefront").outputs.values(), theirs, strict=True):
         np.testing.assert_allclose(mine, their, rtol=1e-5)
 
 

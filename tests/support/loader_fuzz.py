@@ -27,6 +27,7 @@ from support import qdq_models
 from systolic.frontend import UnsupportedOperator
 
 Rng = Any
+ARRAY = systolic.ArrayConfig(256, 256)
 CLEAN = (ValueError, TypeError, UnsupportedOperator, FileNotFoundError, MemoryError)
 SECONDS = 20
 MEGABYTES = 768
@@ -410,7 +411,7 @@ def compared(path: Path, model: systolic.Model, shapes: dict[str, tuple[int, ...
         theirs = om.onnxruntime_outputs(path, feeds)
     except Exception:  # it has a class of its own for each kind of error
         return "right"
-    ours = systolic.run(model, feeds, mode="wavefront").outputs
+    ours = systolic.run(model, feeds, machine=ARRAY, mode="wavefront").outputs
     for (name, array), other in zip(ours.items(), theirs, strict=True):
         np.testing.assert_array_equal(array, other, err_msg=name)
     return "right, says ONNX Runtime"
