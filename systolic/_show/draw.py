@@ -120,7 +120,7 @@ def plot_registers(
         if role in slots
     }
     colours = _colours()
-    marks = [part.name for part in parts if part.role == "control"]
+    marks = _marks(parts)
     for r, c in np.ndindex(rows, cols):
         here: dict[str, Any] = {name: _number(value[r, c]) for name, value in values.items()}
         here |= {name: bool(values[name][r, c]) for name in marks}
@@ -351,6 +351,11 @@ def _slots(parts: Sequence[Any]) -> dict[str, str]:
     return {part.role: part.name for part in parts if part.role != "control"}
 
 
+def _marks(parts: Sequence[Any]) -> list[str]:
+    """Return the control bits in the order of their marks: a swap is the second, whatever the first is."""
+    return sorted((part.name for part in parts if part.role == "control"), key=lambda name: name == "swap")
+
+
 def _checked(registers: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, np.ndarray], int, int]:
     missing = [name for name in names if name not in registers]
     if missing:
@@ -481,7 +486,7 @@ def _draw_arrows(ax: Any, values: Mapping[str, np.ndarray], parts: Sequence[Any]
 
 def _draw_key(ax: Any, x: float, point: float, parts: Sequence[Any], slots: Mapping[str, str]) -> None:
     """Draw the legend: a PE of letters around (x, 0.5), and below it what they stand for."""
-    marks = [part.name for part in parts if part.role == "control"]
+    marks = _marks(parts)
     order = ("west operand", "north operand", "shadow", "pass", "sum", "control")
     letters = {name: _LETTERS[role] for role, name in slots.items()}
     sizes = dict.fromkeys(slots, 0.13 * point) | {"shadow": 0.095 * point}
