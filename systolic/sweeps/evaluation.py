@@ -8,7 +8,6 @@ import numpy as np
 
 from systolic.compiler import compile
 from systolic.config import ArrayConfig, MachineConfig
-from systolic.dataflows import WEIGHT_STATIONARY
 from systolic.gemm import Gemm
 from systolic.machine import time_program
 from systolic.model import Model
@@ -44,12 +43,15 @@ def ideal_stats(
     >>> [stats.cycles for stats in ideal_stats([(Gemm(1, 256, 256), 2)], arrays)]
     [1534, 2302]
     """
-    vectors = [number for number, array in enumerate(arrays) if _is_default(array)]
+    vectors: dict[str, list[int]] = {}
+    for number, array in enumerate(arrays):
+        if _is_default(array):
+            vectors.setdefault(array.dataflow, []).append(number)
     found: list[Stats | None] = [None] * len(arrays)
-    if vectors:
-        totals = _totals(products, [arrays[number] for number in vectors])
+    for dataflow, numbers in vectors.items():
+        totals = _totals(products, [arrays[number] for number in numbers], dataflow)
         if totals is not None:
-            for number, stats in zip(vectors, totals, strict=True):
+            for number, stats in zip(numbers, totals, strict=True):
                 found[number] = stats
     return [
         _sum(products, array) if stats is None else stats
@@ -58,12 +60,11 @@ def ideal_stats(
 
 
 def _is_default(array: ArrayConfig) -> bool:
-    """Whether estimate_many counts what this array does: it knows one dataflow and operands of 8 bits."""
+    """Whether estimate_many counts this array's bytes: it knows operands of 8 bits."""
     numbers = array.format
-    return array.dataflow_record is WEIGHT_STATIONARY and (
-        (numbers.activation_bytes, numbers.weight_bytes, numbers.sum_bytes)
-        == (_DEFAULT.activation_bytes, _DEFAULT.weight_bytes, _DEFAULT.sum_bytes)
-    )
+    return (numbers.activation_bytes, numbers.weight_bytes, numbers.sum_bytes) == (
+        _DEFAULT.activation_bytes, _DEFAULT.weight_bytes, _DEFAULT.sum_bytes,
+    )  # fmt: skip
 
 
 def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
@@ -75,16 +76,20 @@ def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
     return Stats(**total)
 
 
-def _totals(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]) -> list[Stats] | None:
-    """Return the totals, or None if some may not fit int64."""
-    largest = max(gemm.m for gemm, _ in products)
+def _totals(
+    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig], dataflow: str
+) -> list[Stats] | None:
+    """Return the totals on arrays of one dataflow, or None if some may not fit int64."""
+    # Whichever of the two is cut into chunks.
+    largest = max(max(gemm.m, gemm.n) for gemm, _ in products)
     if largest >= 2**40 or max(count for _, count in products) >= 2**40:
         return None
 
     def column(name: str) -> np.ndarray:
         return np.array([getattr(gemm, name) for gemm, _ in products], dtype=object)[:, None]
 
-    # Accumulators for all rows of the longest product are as good as unlimited ones.
+    # Accumulators for all rows of the longest product are as good as unlimited ones, which None among
+    # integers would also say, slowly.
     unlimited = 2 * max(largest, 1)
     try:
         many = estimate_many(
@@ -94,8 +99,9 @@ def _totals(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig])
             cols=np.array([array.cols for array in arrays]),
             double_buffered=np.array([array.double_buffered for array in arrays]),
             accumulator_rows=np.array(
-                [min(array.accumulator_rows or unlimited, max(unlimited, 2)) for array in arrays]
+                [min(array.accumulator_rows or unlimited, unlimited) for array in arrays]
             ),
+            dataflow=dataflow,
         )
     except (ValueError, OverflowError):
         return None

@@ -60,13 +60,14 @@ class Grid(Sequence[MachineConfig]):
                 listed = (listed,)
             if not listed:
                 raise ValueError(f"axis {name!r} of the grid has no values")
+            plain: list[Any] = []
             for value in listed:
                 try:
-                    _changed(self.base, {name: value})
+                    plain.append(_value(_changed(self.base, {name: value}), name))
                 except (TypeError, ValueError) as error:
                     kind = TypeError if isinstance(error, TypeError) else ValueError
                     raise kind(f"axis {name!r} of the grid: {error}") from error
-            self.axes[name] = tuple(dict.fromkeys(map(_plain, listed)))
+            self.axes[name] = tuple(dict.fromkeys(plain))
 
     def _check_axis(self, name: str, axes: Mapping[str, Any]) -> None:
         if name not in AXES:
@@ -100,7 +101,7 @@ class Grid(Sequence[MachineConfig]):
         for name, axis in reversed(self.axes.items()):
             index, place = divmod(index, len(axis))
             values[name] = axis[place]
-        return _changed(self.base, values)
+        return _combined(self.base, values)
 
     def __iter__(self) -> Iterator[MachineConfig]:
         return map(self.__getitem__, range(self.total))
@@ -111,11 +112,13 @@ class Grid(Sequence[MachineConfig]):
         return f"<Grid of {self.total:,} {machines}{f': {axes}' if axes else ''}>"
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that can be hashed: numpy's numbers as Python's, lists as tuples."""
-    if isinstance(value, list):
-        return tuple(value)
-    return value.item() if hasattr(value, "item") else value
+def _value(machine: MachineConfig, name: str) -> Any:
+    """Return a field of a machine by the name of its axis."""
+    if name == "clock_mhz":
+        return machine.clock_mhz
+    if name in MEMORY_FIELDS:
+        return getattr(machine.memory, name)
+    return getattr(machine.array, "rows" if name == "side" else name)
 
 
 def _changed(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
@@ -132,6 +135,22 @@ def _changed(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
     if "clock_mhz" in values:
         changes["clock_mhz"] = values["clock_mhz"]
     return replace(base, **changes)
+
+
+def _combined(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
+    """Return :func:`_changed` of values that were checked one by one."""
+    if base.memory is not None:
+        return _changed(base, values)
+    # No check of an array looks at two of its fields, and checking takes most of the time of a row.
+    array = ArrayConfig.__new__(ArrayConfig)
+    fields_of = array.__dict__
+    fields_of.update(base.array.__dict__)
+    for name, value in values.items():
+        if name == "side":
+            fields_of["rows"] = fields_of["cols"] = value
+        elif name != "clock_mhz":
+            fields_of[name] = value
+    return MachineConfig(array, clock_mhz=values.get("clock_mhz", base.clock_mhz))
 
 
 def as_machines(machines: Any) -> Sequence[MachineConfig]:

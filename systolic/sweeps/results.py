@@ -10,7 +10,7 @@ from systolic import _check
 from systolic._show.table import Column, Table, percent, seconds
 from systolic._text import printable
 from systolic.sweeps.files import read_rows, write_rows
-from systolic.sweeps.grids import AXES, nearest
+from systolic.sweeps.grids import ARRAY_FIELDS, MEMORY_FIELDS, nearest
 from systolic.sweeps.rows import SweepRow
 
 
@@ -216,7 +216,7 @@ class Sweep(Sequence[SweepRow]):
         return self.table().html()
 
 
-_VARIED = ("batch", "mapping", *(name for name in AXES if name != "side"))
+_VARIED = ("batch", "mapping", *ARRAY_FIELDS, "clock_mhz", *(f"memory_{name}" for name in MEMORY_FIELDS))
 
 
 def _key(value: Any) -> Any:

@@ -116,8 +116,12 @@ class SweepRow:
         return self if other == 0 else NotImplemented
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as one flat dict that JSON can hold: configuration, counts, time."""
+        """Return the row as one flat dict that JSON can hold: configuration, counts, time.
+
+        The fields of the memories have ``memory_`` before their names: ``weight_bytes`` is a count.
+        """
         machine = self.machine.to_dict()
+        memory = {f"memory_{name}": value for name, value in machine.get("memory", {}).items()}
         counts = dict.fromkeys(COUNTS) if self.stats is None else self.stats.to_dict()
         array = self.machine.array
         return {
@@ -126,7 +130,7 @@ class SweepRow:
             "mapping": self.mapping,
             **machine["array"],
             "clock_mhz": self.machine.clock_mhz,
-            **machine.get("memory", {}),
+            **memory,
             "pes": array.rows * array.cols,
             **counts,
             "utilization": None if self.stats is None else self.stats.utilization,

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import array_configs, examples, raises, sizes
 from systolic import ArrayConfig, Gemm, MachineConfig, MemoryConfig, Model, Stats, estimate, sweep
+from systolic.dataflows import DATAFLOWS
 from systolic.sweeps import Grid, Sweep, SweepRow, Workload, WorkloadLayer, evaluation, files
 from systolic.sweeps.evaluation import ideal_stats
 from systolic.sweeps.results import _front
@@ -124,7 +125,8 @@ def test_the_closed_form_of_many_is_used(monkeypatch: pytest.MonkeyPatch) -> Non
         raise AssertionError("one by one")
 
     monkeypatch.setattr(evaluation, "estimate_gemm", refuse)
-    assert len(sweep(BLOCK, Grid(ArrayConfig(), side=range(1, 200), accumulator_rows=[None, 4, 4096]))) == 597
+    grid = Grid(ArrayConfig(), side=range(1, 20), accumulator_rows=[None, 4, 4096], dataflow=list(DATAFLOWS))
+    assert len(sweep(BLOCK, grid)) == 19 * 3 * len(DATAFLOWS)
 
 
 # Rows as records
@@ -565,6 +567,13 @@ def test_grids_are_sequences_of_every_combination() -> None:
         for clock in (1, 2)
     ]  # fmt: skip
     assert list(grid) == wanted == [grid[i] for i in range(8)] and len(grid) == 8 and grid[2:4] == tuple(wanted[2:4])
+    ideal = Grid(MachineConfig(ArrayConfig(), clock_mhz=5), side=np.int64([4, 8]), accumulator_rows=[None, 9], dataflow="input_stationary")
+    assert list(ideal) == [
+        MachineConfig(ArrayConfig(side, side, accumulator_rows=rows, dataflow="input_stationary"), clock_mhz=5)
+        for side in (4, 8)
+        for rows in (None, 9)
+    ]  # fmt: skip
+    assert {type(machine.array.rows) for machine in ideal} == {int}
     assert Grid(MACHINE, width_factors=(1, 2, 4))[0].memory.width_factors == (1, 2, 4)
     assert list(Grid(ArrayConfig(4, 4))) == [MachineConfig(ArrayConfig(4, 4))]
     with pytest.raises(IndexError):
@@ -611,15 +620,17 @@ def test_frames_have_a_column_for_everything() -> None:
     found = sweep(DIGITS, Grid(MACHINE, unified_buffer_rows=[20, 4096]))
     frame = found.to_frame()
     assert isinstance(frame, pandas.DataFrame) and len(frame) == 2
-    assert frame["unified_buffer_rows"].tolist() == [20, 4096] and frame["id"].tolist() == [row.id for row in found]
+    assert frame["memory_unified_buffer_rows"].tolist() == [20, 4096] and frame["id"].tolist() == [row.id for row in found]
     assert frame["cycles"].isna().tolist() == [True, False] and frame["cycles"][1] == found[1].stats.cycles
     ideal = (found + sweep(DIGITS, GRID)).to_frame()
-    assert ideal["fifo_tiles"].isna().tolist() == [False] * 2 + [True] * 6
+    assert ideal["memory_fifo_tiles"].isna().tolist() == [False] * 2 + [True] * 6
 
 
 def test_tables_show_what_differs() -> None:
     text = str(sweep(DIGITS, GRID).table(2))
     assert "clock_mhz" not in text and "4 slower rows are left out" in text and "double_buffered" not in text
+    sized = str(sweep(DIGITS, Grid(MACHINE, weight_bytes=[2**20, 2**21]))).split("\n")
+    assert sized[1].split()[:2] == ["model", "memory_weight_bytes"] and sized[4].split()[1] == "2,097,152"
     head = str(sweep(DIGITS, GRID)).split("\n")[1].split()
     assert head == ["model", "rows", "cols", "clock_mhz", "cycles", "time", "utilization"]
     assert sweep(DIGITS, GRID)._repr_html_().startswith("<table")
