@@ -19,8 +19,10 @@ from systolic.cli.array_commands import (
 from systolic.cli.model_commands import run_command, summary_command, verify_command
 from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
 from systolic.cli.program_commands import compile_command
+from systolic.cli.sweep_command import sweep_command
 from systolic.compiler.lowering import MAPPINGS
 from systolic.dataflows import DATAFLOWS
+from systolic.sweeps import MOST_ROWS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
@@ -206,6 +208,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     known = ", ".join(VALIDATIONS)
     sub.add_argument("machine", choices=VALIDATIONS, metavar="PRESET", help=f"one of {known}")
+
+    sub = command(
+        "sweep",
+        sweep_command,
+        "Cost models on a grid of machines, as a file of YAML or JSON describes them.",
+    )
+    sub.add_argument("file", metavar="FILE", help="a .yaml or .json file; docs/sweeps.md has the fields")
+    sub.add_argument(
+        "--out", metavar="ROWS.csv", help="append each row as it is computed; rows that are there are kept"
+    )
+    sub.add_argument("--workers", type=count(1), default=1, help="processes to use (default: 1)")
+    sub.add_argument(
+        "--limit", type=count(1), default=MOST_ROWS,
+        help=f"the most rows to compute (default: {MOST_ROWS:,})",
+    )  # fmt: skip
+    sub.add_argument("--quiet", action="store_true", help="show no progress")
 
     sub = command(
         "bench",

@@ -6,11 +6,23 @@
 <Sweep of 1,024 rows: 1 model, 1,024 machines>
 """
 
+from systolic.sweeps.description import read_sweep
 from systolic.sweeps.grids import Grid
 from systolic.sweeps.results import Sweep
 from systolic.sweeps.rows import SweepRow
-from systolic.sweeps.running import Executor, sweep
+from systolic.sweeps.running import MOST_ROWS, Executor, sweep
 from systolic.sweeps.topologies import read_topology
 from systolic.sweeps.workloads import Workload, WorkloadLayer
 
-__all__ = ["Executor", "Grid", "Sweep", "SweepRow", "Workload", "WorkloadLayer", "read_topology", "sweep"]
+__all__ = [
+    "MOST_ROWS",
+    "Executor",
+    "Grid",
+    "Sweep",
+    "SweepRow",
+    "Workload",
+    "WorkloadLayer",
+    "read_sweep",
+    "read_topology",
+    "sweep",
+]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, overload
 
 from systolic import _check
@@ -18,6 +17,8 @@ AXES = ("side", *ARRAY_FIELDS, "clock_mhz", *MEMORY_FIELDS)
 
 def nearest(name: object, known: Sequence[str]) -> str:
     """Return which known name is meant, or all of them, as the end of a message."""
+    from difflib import get_close_matches
+
     close = get_close_matches(str(name), known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 

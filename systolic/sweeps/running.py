@@ -26,6 +26,7 @@ from systolic.sweeps.rows import SweepRow, canonical, identify
 from systolic.sweeps.workloads import Work, as_works
 
 MOST_ROWS = 1_000_000
+"""The most rows of a sweep, unless more are asked for."""
 
 # (product, machine) pairs of a task in closed form: its arrays stay in cache.
 _PAIRS = 1 << 16

@@ -22,6 +22,7 @@ OPTIONAL = {
     "torch",
     "vcd",
     "IPython",
+    "yaml",
 }
 # Modules of Python and of the package that are imported where they are used.
 HEAVY = {
