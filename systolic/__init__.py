@@ -8,6 +8,7 @@
 26
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 try:
@@ -128,7 +129,12 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-if not TYPE_CHECKING:  # to type checkers an old or misspelled name is an error
+if TYPE_CHECKING:
+    from systolic import accelerators as accelerators
+    from systolic import analysis as analysis
+else:  # to type checkers an old or misspelled name is an error
 
     def __getattr__(name: str) -> object:
+        if name in ("accelerators", "analysis"):  # imported when used
+            return _import_module(f"{__name__}.{name}")
         return _find(__name__, name)

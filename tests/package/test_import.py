@@ -30,6 +30,8 @@ HEAVY = {
     "tempfile", "zipfile",
 }  # fmt: skip
 LATER = {
+    "systolic.accelerators",
+    "systolic.analysis",
     "systolic.cli",
     "systolic.benchmark",
     "systolic._show.draw",
@@ -123,3 +125,9 @@ print(mapped())
     assert done.stdout.split() == ["1", "1"], done.stderr
     package = Path(systolic.__file__).parent
     assert not [path.name for path in package.glob("_*.so") if b"mallopt" in path.read_bytes()]
+
+
+def test_rooms_are_imported_when_used() -> None:
+    code = "import systolic; print(systolic.analysis.explain.__module__, systolic.accelerators.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["systolic.analysis.limits", "systolic.accelerators"]
