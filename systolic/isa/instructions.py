@@ -376,6 +376,8 @@ def decode(code: bytes, patterns: tuple[Pattern, ...] = ()) -> tuple[Instruction
 
     Raises
     ------
+    TypeError
+        If `code` is not bytes.
     ValueError
         For an unknown opcode, a flag or value that is out of range, or bytes that end too early: the message
         names the instruction's number and the byte at which it begins.
@@ -386,6 +388,9 @@ def decode(code: bytes, patterns: tuple[Pattern, ...] = ()) -> tuple[Instruction
     >>> decode(bytes.fromhex("04 03 00 03 02 01 05 04 07 00 00 00"))
     (MatrixMultiply(ub=66051, acc=1029, rows=7, new_weights=True, accumulate=True),)
     """
+    if not isinstance(code, bytes | bytearray | memoryview):
+        raise TypeError(f"code must be bytes, not {_check.kind(code)}; assemble takes text")
+    code = bytes(code)
     found: list[Instruction] = []
     place = 0
     while place < len(code):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _archive, _check
-from systolic._files import check_plain
+from systolic._files import check_plain, path_text
 from systolic._show.table import Table
 from systolic.isa.functions import IDENTITY, Function
 from systolic.isa.instructions import Halt, Instruction, Pattern, Patterns, decode, encode
@@ -285,7 +285,7 @@ class Program:
         ValueError
             If the file is no program, damaged, or of a newer version.
         """
-        check_plain(path, "Program.save writes the files that Program.load reads")
+        check_plain(path_text(path), "Program.save writes the files that Program.load reads")
         with open(path, "rb") as file:
             try:
                 with _archive.Reader(file, os.fspath(path), "Program.save") as reader:

@@ -302,6 +302,16 @@ def test_damaged_files_are_refused(tmp_path_factory: pytest.TempPathFactory, dat
         assert loaded == PROGRAM  # a byte that zip does not read, such as a date
 
 
+def test_what_is_no_code_and_no_path() -> None:
+    for wrong in ("halt", 5, None):
+        with raises(TypeError, f"code must be bytes, not {type(wrong).__name__} {wrong!r}; assemble takes text"):
+            Program.decode(wrong)  # type: ignore[arg-type]
+    halt = Program("halt")
+    assert Program.decode(bytearray(halt.encode())) == Program.decode(memoryview(halt.encode())) == halt
+    with raises(TypeError, "path must be a str or a pathlib.Path, not int 3"):
+        Program.load(3)  # type: ignore[arg-type]  # and not the open file of that number
+
+
 def test_files_that_are_no_programs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Program.load(tmp_path / "absent")
