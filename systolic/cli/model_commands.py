@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,15 @@ def run_command(options: argparse.Namespace) -> int:
             model, x, machine=machine, mode=options.mode, observe=None if options.no_check else check, **how
         )
     else:
-        run = engine.run(model, x, machine=machine, mode=options.mode, **how)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", engine.RuntimeShapeWarning)
+            run = engine.run(model, x, machine=machine, mode=options.mode, **how)
+        notes += [str(warning.message) for warning in caught]
         if not options.no_check:
             # Layer by layer, as a program has no layers to look at.
             layers = engine.run(model, x, machine=machine, mode="wavefront", observe=check, **how)
-            verdicts["program"] = {"passed": same_outputs(run.outputs, layers.outputs)}
+            if run.timeline is not None:
+                verdicts["program"] = {"passed": same_outputs(run.outputs, layers.outputs)}
     accuracy = None
     if labels is not None:
         (scores,) = run.outputs.values()
@@ -93,7 +98,8 @@ def run_command(options: argparse.Namespace) -> int:
         notes += why
     off = None
     if not run.stats.macs:
-        off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)))
+        hosted = [row.name for row in run.layers if row.products] if run.timeline is not None else []
+        off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)), hosted)
     if options.output is not None:
         save_outputs(options.output, run.outputs)
     if options.report is not None:

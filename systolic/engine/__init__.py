@@ -9,6 +9,7 @@ from systolic.engine.products import MODES as MODES
 from systolic.engine.products import Result as Result
 from systolic.engine.products import conv2d as conv2d
 from systolic.engine.products import matmul as matmul
+from systolic.engine.program_runs import RuntimeShapeWarning as RuntimeShapeWarning
 from systolic.engine.results import LayerRun as LayerRun
 from systolic.engine.results import Run as Run
 from systolic.engine.results import RunReport as RunReport

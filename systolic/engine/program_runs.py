@@ -76,13 +76,18 @@ def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) 
     return program
 
 
+class RuntimeShapeWarning(UserWarning):
+    """A model runs layer by layer on a machine with memories, as a shape depends on runtime values."""
+
+
 def warn_of(error: RuntimeShape, model: Model, stacklevel: int) -> None:
     """Warn that a model is no program, and that its layers run one by one, if some use the array."""
     if not any(isinstance(node.layer, ArrayLayer) for node in model.nodes):
         return
     warnings.warn(
         f"{error}. Its layers now use the array alone, one after the other: operands are always on time, and "
-        "there is no timeline. Pass machine=machine.array for the same without this warning.",
+        "there is no timeline; machine=machine.array, or --ideal in the shell, says so without this warning.",
+        RuntimeShapeWarning,
         stacklevel=stacklevel,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,19 +54,25 @@ class OffArray:
         return {"node": self.node, "layer": self.layer, "reason": self.reason}
 
 
-def off_array(nodes: Sequence[Node], known: Mapping[str, Tensor]) -> tuple[OffArray, ...]:
+def off_array(
+    nodes: Sequence[Node], known: Mapping[str, Tensor], hosted: Collection[str] = ()
+) -> tuple[OffArray, ...]:
     """Return the nodes that multiply matrices off the array, and why.
 
     Call it only for a model of which no MAC runs on the array: nodes on the array then count as empty
-    products. `known` is the result of ``Model.infer_shapes``.
+    products. `known` is the result of ``Model.infer_shapes``, `hosted` are the names of nodes with products
+    that a program leaves to the host.
     """
     writers = {tensor: node for node in nodes for tensor in node.outputs}
     found = []
     for node in nodes:
-        reason = _reason(node, known, writers)
+        reason = _HOSTED if node.name in hosted else _reason(node, known, writers)
         if reason is not None:
             found.append(OffArray(node.name, node.layer.kind, reason))
     return tuple(found)
+
+
+_HOSTED = "on a machine with memories the host computes it (docs/compiler.md); --ideal runs it on the array"
 
 
 def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]) -> str | None:

@@ -399,6 +399,17 @@ def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path:
         }  # fmt: skip
     output(capsys, "summary", path, "--report", str(tmp_path / "s.html"))
     assert "no MAC runs on the array" in (tmp_path / "s.html").read_text()
+    # A program has the host multiply two tensors.
+    two = Model([systolic.Node(systolic.layers.MatMulInteger(), ("x", "w"), "y", "both")], inputs={
+        "x": ((2, 3), "int8"), "w": ((3, 4), "int8"),
+    })  # fmt: skip
+    two.save(tmp_path / "two.zip")
+    ran = output(capsys, "run", str(tmp_path / "two.zip"), "--quiet")
+    assert ran.splitlines()[0] == (
+        "no MAC runs on the array: 1 MatMulInteger ('both'): on a machine with memories the host computes it "
+        "(docs/compiler.md); --ideal runs it on the array"
+    )
+    assert "no MAC" not in output(capsys, "run", str(tmp_path / "two.zip"), "--quiet", "--ideal")
     # Nothing of it where MACs run.
     values = as_json(capsys, "run", "--mode", "wavefront", "--quiet", "--no-check")
     assert values["off_array"] is None

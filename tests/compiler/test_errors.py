@@ -13,6 +13,7 @@ from support.compiled import machine
 from support.strategies import raises
 from support.toy_layers import Halves
 from systolic import ArrayConfig, MachineConfig, Model, Node, QuantParams, Trace
+from systolic.engine import RuntimeShapeWarning
 from systolic.engine.host_calls import host_calls
 from systolic.isa import Function, Program
 from systolic.layers import Conv2d, Dense, Reshape
@@ -120,12 +121,12 @@ def test_shapes_that_depend_on_values() -> None:
     )
     warning = re.escape(message) + ".*Its layers now use the array alone"
     feeds["z"] = np.ones((1, 4), np.int8)
-    with pytest.warns(UserWarning, match=warning) as warned:
+    with pytest.warns(RuntimeShapeWarning, match=warning) as warned:
         run = systolic.run(sized, feeds, machine=machine())
     assert warned[0].filename == __file__
     alone = systolic.run(sized, feeds, machine=machine().array)
     assert run.outputs["y"].shape == (2, 2) and run.stats == alone.stats
-    with pytest.warns(UserWarning, match=warning) as warned:
+    with pytest.warns(RuntimeShapeWarning, match=warning) as warned:
         assert systolic.estimate(sized, machine=machine()) == alone.stats
     assert warned[0].filename == __file__
 
