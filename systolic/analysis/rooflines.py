@@ -69,7 +69,7 @@ class Roofline:
     ----------
     machine : MachineConfig
     points : tuple of RooflinePoint
-        The layers that multiply on the array, in their order.
+        The layers that load weights and multiply on the array, in their order.
     total : RooflinePoint or None
         All of them together, over the whole time; None if nothing multiplies.
     timed : bool
@@ -259,11 +259,13 @@ def roofline(
 def _roofline(
     machine: MachineConfig, layers: Iterable[tuple[str, int, int, int]], cycles: int, *, timed: bool
 ) -> Roofline:
-    kept = [layer for layer in layers if layer[1] and layer[2] and layer[3]]
-    points = tuple(_point(*layer, machine) for layer in kept)
+    layers = list(layers)
+    # A layer whose weights an earlier one has loaded has no intensity of its own, but counts in the total.
+    points = tuple(_point(*layer, machine) for layer in layers if all(layer[1:]))
     total = None
-    if kept:
-        total = _point("total", sum(m for _, m, *_ in kept), sum(b for _, _, b, _ in kept), cycles, machine)
+    if points:
+        macs, weight_bytes = sum(m for _, m, *_ in layers), sum(b for _, _, b, _ in layers)
+        total = _point("total", macs, weight_bytes, cycles, machine)
     return Roofline(machine, points, total, timed)
 
 

@@ -182,3 +182,13 @@ def test_sizes_that_only_a_run_knows() -> None:
     model = systolic.Model([Nonzero(), dense], inputs={"x": ((None, 4), "int8")})
     with pytest.raises(ValueError, match=r"^cannot estimate node '\w+' without data: the size of its product depends on"):
         roofline(model, TPU, batch=3)
+
+
+def test_layers_that_keep_the_weights_count_in_the_total() -> None:
+    program = Program(
+        "read_weights w#0, 1\nread_host u#0, 16\nmatmul a#0, u#0, 16\nmatmul a#16, u#0, 16, same_weights",
+        sections=[Section("first", "Dense", 0, 3), Section("second", "Dense", 3, 4)],
+    )
+    found = roofline(program, presets.TPU_V1)
+    (first,), total = found.points, found.total
+    assert total is not None and total.macs == 2 * first.macs and total.weight_bytes == first.weight_bytes == 256 * 256
