@@ -149,9 +149,10 @@ def sweep(
     total = len(works) * len(batches) * many * len(mappings)
     if total > most:
         raise ValueError(
-            f"the sweep has {total:,} rows ({len(works):,} models x {len(batches):,} batch sizes x {many:,} "
-            f"machines x {len(mappings):,} mappings), more than limit={most:,}; pass "
-            f"limit={total} to compute them"
+            f"the sweep has {total:,} rows ({_counted(len(works), 'model')} x "
+            f"{_counted(len(batches), 'batch size')} x {_counted(many, 'machine')} x "
+            f"{_counted(len(mappings), 'mapping')}), more than limit={most:,}; pass limit={total} to compute "
+            "them"
         )
     _check_machines(works, listed, mappings)
     products = {(work.name, size): work.products(size) for work in works for size in batches}
@@ -193,6 +194,10 @@ def sweep(
             if file is not None:
                 file.close()
     return Sweep._of(found[number] for number in range(total))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _several(value: Any, name: str, check: Any) -> tuple[Any, ...]:

@@ -478,7 +478,7 @@ def test_grids_that_explode_are_refused_before_work(tmp_path: Path) -> None:
     assert grid[10**9 - 1] == grid[-1] == MachineConfig(ArrayConfig(1_000, 1_000), clock_mhz=1_000)
     with raises(
         ValueError,
-        "the sweep has 4,000,000,000 rows (2 models x 2 batch sizes x 1,000,000,000 machines x 1 mappings), "
+        "the sweep has 4,000,000,000 rows (2 models x 2 batch sizes x 1,000,000,000 machines x 1 mapping), "
         "more than limit=1,000,000; pass limit=4000000000 to compute them",
     ):
         sweep([BLOCK, DIGITS], grid, batch=[1, 2], out=tmp_path / "rows.csv")
