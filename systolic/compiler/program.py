@@ -202,9 +202,10 @@ def _host_rows(
     for name in model.inputs:
         used(views[name].storage, -1)
     for number, step in enumerate(steps):
-        held = {*step.reads, *step.writes} if step.kind in ("load", "store") else ()
+        # Not sets, whose order differs from process to process.
+        held = [*step.reads, *step.writes] if step.kind in ("load", "store") else []
         if isinstance(step.operation, HostOperation):
-            held = {view.storage for view in (*step.operation.reads, *step.operation.writes)}
+            held = [view.storage for view in (*step.operation.reads, *step.operation.writes)]
         for storage in held:
             used(storage, number)
     for name in model.outputs:

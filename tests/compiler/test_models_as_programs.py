@@ -14,6 +14,7 @@ import systolic
 from support.compiled import check, conv, count, flat, loaded, machine, residual
 from support.random_models import random_model
 from support.strategies import codes, dtypes, examples, raises, seeds
+from support.toy_layers import Halves
 from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, Program, QuantParams
 from systolic.compiler import emission
@@ -245,3 +246,13 @@ def test_products_of_flattened_images(layout: str, on: Any) -> None:
     assert sum(s.stop - s.first for s in program.sections if s.name == "y") > folds
     both = check(flat(np.random.default_rng(7), layout, outputs=("a", "b", "c", "y")), x, on)
     assert count(both, "HostCall") == 1
+
+
+def test_programs_are_the_same_each_time() -> None:
+    """Wherever the tensors of a call of the host lie among the objects of this process."""
+    nodes = [Node(Halves(), f"x{n}", (f"left{n}", f"right{n}")) for n in range(6)]
+    names = [name for node in nodes for name in node.outputs]
+    model = Model(nodes, inputs={f"x{n}": ((n + 1, 4), "int8") for n in range(6)}, outputs=names)
+    programs = [systolic.compile(model, machine=machine()) for _ in range(8)]
+    assert all(program == programs[0] for program in programs)
+    assert len({tuple(program.symbols.items()) for program in programs}) == 1
