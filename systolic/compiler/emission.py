@@ -80,7 +80,7 @@ class Emission:
 
     def _section(self, step: Step) -> None:
         """Open a section for a step, unless it belongs to the one that is open."""
-        name, kind = step.operation.name, step.operation.kind
+        name, kind = step.operation.name, f"{step.operation.kind} {step.operation.cut}".rstrip()
         if step.spilled:
             name, kind = next(iter((*step.reads, *step.writes))).name, "Spill"
         if (name, kind) != self._names:

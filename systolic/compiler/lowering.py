@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from systolic.compiler import vectors
-from systolic.compiler.operations import HostOperation, Operation, Product, Source, VectorOperation, Zeros
+from systolic.compiler.operations import (
+    BY_HOST,
+    BY_ROWS,
+    HostOperation,
+    Operation,
+    Product,
+    Source,
+    VectorOperation,
+    Zeros,
+)
 from systolic.compiler.products import (
     POINT,
     Weights,
@@ -19,7 +28,7 @@ from systolic.compiler.products import (
     epilogue_functions,
     window_of,
 )
-from systolic.compiler.tensors import CODES, Border, Storage, View, same_rows, whole
+from systolic.compiler.tensors import CODES, Border, Storage, View, by_rows, same_rows, whole
 from systolic.layers import (
     ArrayLayer,
     Flatten,
@@ -67,24 +76,32 @@ class Lowering:
         Shape and dtype of each tensor.
     sizes : Sizes
     mapping : {"taps", "im2col"} or None
+    cut : mapping of int to {"by rows", "by host"}
+        How nodes run, by their numbers, that do not fit into the unified buffer otherwise.
 
     Attributes
     ----------
     operations : list of Operation
+    nodes : dict of Operation to int
+        The number of the node that each is for.
     views : dict of str to View or ndarray
         Each tensor by its name in the model; constants as they are.
     """
 
     def __init__(
-        self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None
-    ) -> None:
-        self.known, self.sizes, self.mapping = known, sizes, mapping
+        self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None,
+        cut: Mapping[int, str],
+    ) -> None:  # fmt: skip
+        self.known, self.sizes, self.mapping, self.cut = known, sizes, mapping, cut
         self.operations: list[Operation] = []
+        self.nodes: dict[Operation, int] = {}
         self.views: dict[str, View | np.ndarray] = dict(model.constants)
         self._flat: dict[Storage, tuple[View, HostOperation]] = {}
         for name in model.inputs:
             self.views[name] = self._plain(name, *known[name])
-        for node in model.nodes:
+        for number, node in enumerate(model.nodes):
+            first = len(self.operations)
+            self._cut = cut.get(number, "")
             try:
                 self._node(node)
             except Exception as error:  # of a layer that is lowered, or computes its table
@@ -92,8 +109,27 @@ class Lowering:
                 if named is None:
                     raise
                 raise named from error
+            own = self.operations[first:]
+            self.nodes |= dict.fromkeys(own, number)
+            if self._cut and all(isinstance(operation, HostOperation) for operation in own):
+                self._cut = BY_HOST
+            for operation in own:
+                if (operation.name, operation.kind) == (node.name, node.layer.kind):
+                    operation.cut = self._cut
         for name in model.outputs:
             self._written(name)
+
+    def cut_further(self, operations: Sequence[Operation]) -> dict[int, str]:
+        """Return how the nodes of operations that do not fit run instead; products by rows are left out."""
+        found = {}
+        for operation in operations:
+            number = self.nodes[operation]
+            is_pool = isinstance(operation, VectorOperation) and operation.window is not None
+            if number not in self.cut and not is_pool:
+                found[number] = BY_ROWS
+            elif isinstance(operation, VectorOperation):
+                found[number] = BY_HOST
+        return found
 
     def _written(self, name: str) -> None:
         """Have the host write a constant, or images as rows, that the model returns."""
@@ -112,6 +148,7 @@ class Lowering:
         sources: list[Source] = [self.views[tensor] for tensor in node.inputs]
         runtime = [source for source in sources if isinstance(source, View)]
         sized = bool(runtime and all(view.elements for view in runtime) and math.prod(shape))
+        sized = sized and self._cut != BY_HOST
         placed = False
         if sized and isinstance(node.layer, ArrayLayer):
             placed = self._product(node, node.layer, sources)
@@ -158,18 +195,40 @@ class Lowering:
                 axis = 1 if rank > 3 else -1
             storage.form, storage.axis, storage.width = "blocks", axis, self.sizes.width
         elif axis is not None and axis % rank != source.axis % rank:
-            copy = self._plain(f"{name} input", source.shape, source.dtype)
-            self.operations.append(HostOperation(name, "Copy", "copy", [source], [copy]))
-            return self._blocks(name, copy, axis, window, fill)
+            return self._blocks(name, self._copy(name, source), axis, window, fill)
         if window is not None and not storage.take_border(window.sides, fill):
+            if storage.border.found().by_rows:
+                return self._blocks(name, self._copy(name, source), source.axis, window, fill)
             return None
         return source
+
+    def _copy(self, name: str, source: View) -> View:
+        """Have the host lay out a tensor once more, in another form."""
+        copy = self._plain(f"{name} input", source.shape, source.dtype)
+        self.operations.append(HostOperation(name, "Copy", "copy", [source], [copy]))
+        return copy
+
+    def _rows(self, name: str, source: View) -> View:
+        """Return a tensor in blocks as rows that are cut anywhere, laid out anew if it has a border."""
+        if not source.storage.border.refuse(by_rows=True):
+            copy = self._blocks(name, self._copy(name, source), source.axis)
+            assert copy is not None
+            return self._rows(name, copy)
+        return by_rows(source)
 
     def _output(self, name: str, axis: int, shape: Shape, dtype: str) -> View:
         storage = Storage(
             name, dtype, shape, "blocks", axis, width=self.sizes.width, by_host=False
         )  # fmt: skip
         return whole(storage)
+
+    def _output_rows(self, name: str, axis: int, shape: Shape, dtype: str) -> View:
+        """Return an output as rows that are cut anywhere; the model reads it in its own shape."""
+        channels = shape[axis]
+        view = self._output(name, -1, (math.prod(shape) // channels, channels), dtype)
+        view.storage.border.refuse(by_rows=True)
+        self.views[name] = View(view.storage, shape, axis)
+        return view
 
     def _words(self, name: str, axis: int, shape: Shape, dtype: str) -> View:
         sizes = self.sizes
@@ -231,11 +290,14 @@ class Lowering:
             axis = view.axis
             inputs.append(view)
         assert axis is not None
-        output = self._output(node.output, axis, shape, dtype)
-        borders = [view.storage.border for view in (*inputs, output)]
-        if found.window is None and not Border.join(borders):
+        if self._cut:
+            inputs = [self._rows(node.name, view) for view in inputs]
+            output = self._output_rows(node.output, axis, shape, dtype)
+        else:
+            output = self._output(node.output, axis, shape, dtype)
+            self.views[node.output] = output
+        if found.window is None and not self._one_border(node.name, inputs, output):
             return False
-        self.views[node.output] = output
         self.operations.append(
             VectorOperation(
                 node.name, layer.kind, inputs, output, found.form, found.tables, found.window,
@@ -243,6 +305,18 @@ class Lowering:
             )
         )
         return True
+
+    def _one_border(self, name: str, inputs: list[View], output: View) -> bool:
+        """Have all tensors of an element-wise layer share a border; False if they cannot."""
+        borders = [view.storage.border for view in (*inputs, output)]
+        if Border.join(borders):
+            return True
+        for place, view in enumerate(inputs):
+            if view.storage.border.found().by_rows:
+                copy = self._blocks(name, self._copy(name, view), view.axis)
+                assert copy is not None
+                inputs[place] = copy
+        return Border.join([view.storage.border for view in (*inputs, output)])
 
     # The array
 
@@ -256,7 +330,7 @@ class Lowering:
         w = lowered.w[np.newaxis] if lowered.w.ndim == 2 else lowered.w
         if isinstance(lowered.x, Patches):
             axis, found = lowered.channel_axis, self._patches(node, layer, lowered, sources, place)
-        elif source.storage in self._flat and lowered.w.ndim == 2:
+        elif source.storage in self._flat and lowered.w.ndim == 2 and not self._cut:
             axis, found = -1, self._pixels(node, lowered, source)
             w = self._weights_of_pixels(w, source)
         else:
@@ -265,6 +339,7 @@ class Lowering:
         if found is None:
             return False
         x, window, taps = found
+        assert not self._cut or x.leading == gemm.m
         others = [
             each for number, each in enumerate(sources) if isinstance(each, View) and number != place
         ]
@@ -280,13 +355,16 @@ class Lowering:
         codes = known and dtype in CODES
         columns = sizes.width if codes else sizes.cols
         acc_shape = shape
-        if codes:
+        if codes and self._cut:
+            y = self._output_rows(node.output, axis, shape, dtype)
+        elif codes:
             y = self._output(node.output, axis, shape, dtype)
             self.views[node.output] = y
         else:
             if not known:
                 acc_shape = _accumulators(lowered)
-            y = self._words(f"{node.output} results", axis, acc_shape, dtype)
+            name = f"{node.output} results"
+            y = self._words(name, *((-1, (gemm.m, channels)) if self._cut else (axis, acc_shape)), dtype)
         weights = Weights(w, taps, sizes.width, columns)
         functions = tuple(
             epilogue_functions(node.name, e, terms or {}, columns, sizes.cols, 1 if codes else sizes.parts)
@@ -299,13 +377,16 @@ class Lowering:
             )
         )
         if not codes:
-            self._results(node, layer, sources, place, y, lowered, known)
+            results = View(y.storage, acc_shape, axis)
+            self._results(node, layer, sources, place, results, lowered, known)
         return True
 
     def _matrix(self, node: Node, lowered: Lowered, source: View) -> tuple[View, Window, int] | None:
         if lowered.w.ndim != 2 or source.shape[-1] != lowered.gemm.k:
             return None
         x = self._blocks(node.name, source, -1)
+        if x is not None and self._cut:
+            return self._rows(node.name, x), POINT, 1
         # Rows that are multiplied one by one have no border between them.
         return (x, POINT, 1) if x is not None and x.storage.border.refuse() else None
 
@@ -343,7 +424,12 @@ class Lowering:
             direct &= with_ones(layer, sources, place).x.pad_value == patches.pad_value  # type: ignore[union-attr]
         few = source.storage.by_host and patches.images.shape[1] * 4 < self.sizes.rows
         wanted = self.mapping or ("im2col" if few else "taps")
-        if direct and (wanted == "taps" or window.plain):
+        if self._cut:
+            if direct and window.plain:
+                x = self._blocks(node.name, source, axis)
+                if x is not None:
+                    return self._rows(node.name, x), POINT, 1
+        elif direct and (wanted == "taps" or window.plain):
             x = self._blocks(node.name, source, axis, window, patches.pad_value)
             if x is not None:
                 return x, window, taps
@@ -365,7 +451,9 @@ class Lowering:
             )
         )
         x = self._blocks(node.name, laid, -1)
-        return None if x is None else (x, POINT, 1)
+        if x is None:
+            return None
+        return (self._rows(node.name, x) if self._cut else x), POINT, 1
 
     def _results(
         self, node: Node, layer: ArrayLayer, sources: list[Source], place: int, y: View, lowered: Lowered,

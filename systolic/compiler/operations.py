@@ -21,6 +21,9 @@ class Zeros(NamedTuple):
     dtype: str
 
 
+BY_ROWS, BY_HOST = "by rows", "by host"
+"""How a layer runs whose tensors do not fit into the unified buffer, even of one image."""
+
 Source = View | np.ndarray | Zeros
 """A tensor, a constant, or zeros."""
 
@@ -40,6 +43,8 @@ class HostOperation:
     layer : Layer or None
     options : mapping
         Of the call, as JSON can hold them.
+    cut : {"", "by rows", "by host"}
+        Why it is there: the layer did not fit into the unified buffer.
     """
 
     name: str
@@ -49,6 +54,7 @@ class HostOperation:
     outputs: list[View | None]
     layer: Layer | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    cut: str = ""
 
     @property
     def reads(self) -> list[View]:
@@ -83,6 +89,8 @@ class Product:
         Whether the rows of `x` are multiplied one by one, and `window` means nothing.
     first_tile : int
         In weight memory, -1 until the tiles are there.
+    cut : {"", "by rows"}
+        Whether `x` and `y` are rows without images, which are cut anywhere.
     """
 
     name: str
@@ -96,6 +104,7 @@ class Product:
     macs: int
     is_matrix: bool
     first_tile: int = -1
+    cut: str = ""
 
     @property
     def reads(self) -> list[View]:
@@ -123,6 +132,8 @@ class VectorOperation:
         Of a pool.
     attributes : dict
         Of a "pair": which operator it is, see :class:`~systolic.isa.Function`.
+    cut : {"", "by rows"}
+        Whether all tensors are rows without images, which are cut anywhere.
     """
 
     name: str
@@ -133,6 +144,7 @@ class VectorOperation:
     tables: tuple[np.ndarray, ...] = ()
     window: Window | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    cut: str = ""
 
     @property
     def reads(self) -> list[View]:

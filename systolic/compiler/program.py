@@ -11,9 +11,9 @@ from systolic import _check
 from systolic.compiler.allocation import Lifetime, plan
 from systolic.compiler.emission import Emission
 from systolic.compiler.lowering import MAPPINGS, Lowering, Sizes
-from systolic.compiler.operations import HostOperation, Operation, Product
+from systolic.compiler.operations import BY_HOST, HostOperation, Product
 from systolic.compiler.orders import Costs
-from systolic.compiler.schedule import Step, fit, regions_of
+from systolic.compiler.schedule import Region, Step, fit, regions_of, too_large
 from systolic.compiler.tensors import Storage, View
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
 from systolic.isa import HostTensor, Program, Symbol
@@ -65,7 +65,8 @@ def compile(
     Returns
     -------
     Program
-        Its sections name the layers, and what did not fit into the unified buffer.
+        Its sections name the layers, and what did not fit into the unified buffer: layers "by rows" and "by
+        host", and tensors of kind "Spill".
 
     Raises
     ------
@@ -111,7 +112,12 @@ def compile(
         shape, dtype = known[name]
         rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
         _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
-    lowering = Lowering(model, known, Sizes(array.rows, array.cols, size), mapping)
+    tile_bytes = array.rows * array.cols * array.format.weight_bytes
+    load = transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine)
+    seen = 0 if reuse is False else load if reuse is True else _check.integer(reuse, "reuse", minimum=1)
+    limit = min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
+    sizes = Sizes(array.rows, array.cols, size)
+    lowering, parts = _lowered(model, known, sizes, mapping, seen, limit)
     for each in lowering.operations:
         if isinstance(each, HostOperation):
             held = {view.storage for view in (*each.reads, *each.writes)}
@@ -119,15 +125,7 @@ def compile(
             _check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
     views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
     kept = {views[name].storage for name in model.outputs}
-    tile_bytes = array.rows * array.cols * array.format.weight_bytes
-    load = transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine)
-    wanted: dict[Operation, int] = {}
-    if reuse is not False:
-        rows = load if reuse is True else _check.integer(reuse, "reuse", minimum=1)
-        wanted = {each: rows for each in lowering.operations if isinstance(each, Product)}
-    steps = fit(
-        regions_of(lowering.operations, wanted), kept, min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
-    )
+    steps = fit(parts, kept, limit)
     host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
     half = min(array.accumulator_rows or _MOST_ADDRESSED["acc"], _MOST_ADDRESSED["acc"]) // 2
     lanes = memory.lanes or array.cols
@@ -182,6 +180,29 @@ def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape,
             )
         found[name] = shape, dtype
     return found
+
+
+def _lowered(
+    model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None, reuse: int,
+    limit: int,
+) -> tuple[Lowering, list[Region | HostOperation]]:  # fmt: skip
+    """Return operations and regions, with layers by rows, or by the host, that do not fit for one image.
+
+    What does not fit by rows either is left to `fit`, which says so.
+    """
+    cut: dict[int, str] = {}
+    while True:
+        lowering = Lowering(model, known, sizes, mapping, cut)
+        products = [each for each in lowering.operations if reuse and isinstance(each, Product)]
+        parts = regions_of(lowering.operations, dict.fromkeys(products, reuse))
+        more = lowering.cut_further(too_large(parts, limit, borders=False))
+        if not more:
+            # One at a time, the host last: without the border that it reads others may fit.
+            some = lowering.cut_further(too_large(parts, limit))
+            more = dict(sorted(some.items(), key=lambda pair: pair[1] == BY_HOST)[:1])
+        if not more:
+            return lowering, parts
+        cut |= more
 
 
 def _view(lowering: Lowering, name: str) -> View:

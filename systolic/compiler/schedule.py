@@ -116,30 +116,64 @@ class Region:
 def regions_of(operations: Sequence[Operation], wanted: dict[Operation, int]) -> list[Region | HostOperation]:
     """Return the operations of the host, and the regions between them.
 
-    `wanted` holds rows of a product that a tile should see, where the batch follows from them.
+    `wanted` holds rows of a product that a tile should see, where the batch follows from them. Layers that
+    are cut by rows have regions of their own, whose units are rows, as many at once as fit.
     """
     found: list[Region | HostOperation] = []
     run: list[Operation] = []
     for operation in (*operations, None):
-        if operation is not None and not isinstance(operation, HostOperation):
+        on_machine = operation is not None and not isinstance(operation, HostOperation)
+        if operation is not None and on_machine and (not run or _cut_alike(run[-1], operation)):
             run.append(operation)
             continue
         if run:
-            units = math.gcd(
-                *(view.leading for each in run for view in (*each.reads, *each.writes))
-            )  # fmt: skip
+            units = _units(*run)
             groups: list[int] = []
             for each in run:
                 group = units
-                if wanted:
+                if wanted and not each.cut:
                     rows = wanted.get(each)
                     group = 1 if rows is None else min(units, -(-rows * units // max(_rows(each), 1)))
                 groups.append(max([group, *groups[-1:]]))
             found.append(Region(run, units, groups))
             run = []
-        if operation is not None:
+        if isinstance(operation, HostOperation):
             found.append(operation)
+        elif operation is not None:
+            run = [operation]
     return found
+
+
+def _units(*run: Operation) -> int:
+    """Return how many parts all tensors of some operations can be cut into."""
+    return math.gcd(*(view.leading for each in run for view in (*each.reads, *each.writes)))
+
+
+def _cut_alike(one: Operation, other: Operation) -> bool:
+    """Whether two operations can be in one region."""
+    if not one.cut and not other.cut:
+        return True
+    return one.cut == other.cut and _units(one) == _units(other)
+
+
+def too_large(
+    parts: Sequence[Region | HostOperation], limit: int, *, borders: bool = True
+) -> list[Operation]:
+    """Return the operations whose tensors take more than `limit` rows, even of one unit: the largest first.
+
+    `borders` is whether those of images count.
+    """
+    found: dict[Operation, int] = {}
+    for part in parts:
+        if isinstance(part, Region):
+            for each in part.operations:
+                rows = 0
+                for storage in storages(each):
+                    block = storage.block_rows if borders else math.prod(storage.others) * storage.parts
+                    rows += storage.blocks * block // part.units
+                if rows > limit:
+                    found[each] = rows
+    return sorted(found, key=lambda each: -found[each])
 
 
 def _rows(operation: Operation) -> int:

@@ -25,6 +25,7 @@ class Border:
     def __init__(self) -> None:
         self.sides: Sides = NONE
         self.refused = False
+        self.by_rows = False  # refused, since rows are cut anywhere
         self._joined: Border | None = None
 
     def found(self) -> Border:
@@ -34,12 +35,13 @@ class Border:
             border = border._joined
         return border
 
-    def refuse(self) -> bool:
-        """Have no border ever; return False if there is one already."""
+    def refuse(self, by_rows: bool = False) -> bool:
+        """Have no border ever, perhaps since rows are cut anywhere; return False if there is one already."""
         border = self.found()
         if any(border.sides):
             return False
         border.refused = True
+        border.by_rows |= by_rows
         return True
 
     @staticmethod
@@ -51,6 +53,7 @@ class Border:
         for border in found[1:]:
             found[0].sides = _widest(found[0].sides, border.sides)
             found[0].refused |= border.refused
+            found[0].by_rows |= border.by_rows
             border._joined = found[0]
         return True
 
@@ -200,6 +203,12 @@ class View:
             "words": storage.dtype, "first": first, "shape": list(self.shape), "axis": self.axis,
             "width": storage.width, "parts": storage.parts,
         }  # fmt: skip
+
+
+def by_rows(view: View) -> View:
+    """Return a tensor in blocks as a matrix, a row for each position of the axes but the channels'."""
+    channels = view.shape[view.axis]
+    return View(view.storage, (view.elements // channels, channels), -1)
 
 
 def whole(storage: Storage) -> View:

@@ -15,6 +15,7 @@ import numpy as np
 
 from systolic import _check
 from systolic.compiler import RuntimeShape, compile
+from systolic.compiler.operations import BY_HOST, BY_ROWS
 from systolic.config import MachineConfig
 from systolic.engine.host_calls import HostCallable, RunLayer, host_calls
 from systolic.engine.results import LayerRun, Run
@@ -185,13 +186,15 @@ def _rows_of(
         sections.setdefault((layer.name, layer.kind), []).append(layer)
     rows = []
     for node in model.nodes:
-        own = sections.pop((node.name, node.layer.kind), [])
+        kinds = [f"{node.layer.kind} {cut}".rstrip() for cut in ("", BY_ROWS, BY_HOST)]
+        kind = next((kind for kind in kinds if (node.name, kind) in sections), node.layer.kind)
+        own = sections.pop((node.name, kind), [])
         gemms = products_of(node, known) or ()
         shape, dtype = known[node.output]
         assert shape is not None
         rows.append(
             LayerRun(
-                node.name, node.layer.kind, shape, dtype, gemms[0] if gemms else None, _total(own), 0.0,
+                node.name, kind, shape, dtype, gemms[0] if gemms else None, _total(own), 0.0,
                 *parameters(node, model.constants),
                 sum(_bytes(known[name]) for name in {*node.inputs} - model.constants.keys()),
                 sum(_bytes(known[name]) for name in filter(None, node.outputs)),

@@ -36,7 +36,8 @@ class LayerRun:
     Attributes
     ----------
     name, layer : str
-        The node's name and the kind of layer.
+        The node's name and the kind of layer; "by rows" or "by host" behind it if the layer does not fit
+        into the unified buffer, see :func:`systolic.compile`.
     shape, dtype : tuple of int, str
         Of the output, the first in use if there are several.
     gemm : Gemm or None

@@ -7,11 +7,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from support.compiled import check, conv, flat, machine, residual
+from support.compiled import bordered, check, conv, flat, integers, integers_inputs, machine, residual
 from support.planted import planted
 from support.strategies import codes
 from systolic import Model, Node, QuantParams
-from systolic.compiler import allocation, emission, products, schedule, vectors
+from systolic.compiler import allocation, emission, lowering, products, schedule, tensors, vectors
 from systolic.layers import MatMulInteger, MaxPool, QLinearGlobalAveragePool
 
 MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
@@ -34,6 +34,9 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "rows are given away one step early": (schedule, "Lifetime(instance.rows, start, number)", "Lifetime(instance.rows, start, max(number - 1, start))"),
     "a window is moved by one": (vectors, "_pair_of(win.before, 0)", "_pair_of(win.before, 0)[::-1]"),
     "means are of one code more": (vectors, "np.divmod(sums, taps)", "np.divmod(sums + 1, taps)"),
+    "channels of rows are taken to be last": (lowering, "self.views[name] = View(view.storage, shape, axis)", "self.views[name] = View(view.storage, shape, -1)"),
+    "rows get a border later": (tensors, "border.refused = True", "pass"),
+    "results of rows keep their shape": (lowering, "results = View(y.storage, acc_shape, axis)", "results = whole(y.storage)"),
     "plans overlap, and the check sees it": (allocation, "here = max(here, int(addresses[other] + rows[other]))", "here = max(here, int(addresses[other]))"),
 }  # fmt: skip
 
@@ -47,6 +50,7 @@ def compare() -> None:
     for on in (machine(8, 8), machine(8, 8, 300), machine(4, 6, accumulator_rows=20)):
         check(shortcuts, x, on, modes=("wavefront",))
     check(shortcuts, one, machine(8, 8, 255), modes=("wavefront",))
+    check(shortcuts, x, machine(8, 8, 45), modes=("wavefront",))
     check(flat(rng, "NCHW"), {"x": codes(rng, (2, 4, 5, 3), "int8")}, machine(8, 8, 300), modes=("wavefront",))
     pools = Model(
         [MaxPool((3, 2), padding=((1, 1), (0, 1))), QLinearGlobalAveragePool(QuantParams(1.0), QuantParams(1.0))],
@@ -55,18 +59,23 @@ def compare() -> None:
     below = rng.integers(-128, 40, (3, 2, 6, 6)).astype(np.int8)
     check(pools, {"x": below}, machine(8, 8), modes=("wavefront",))
     w, zero = codes(rng, (9, 5), "int8"), np.array(7, np.uint8)
-    integers = Model(
+    product = Model(
         [Node(MatMulInteger(), ("a", "w", "zero"), "y")],
         inputs={"a": ((None, 9), "uint8")},
         constants={"w": w, "zero": zero},
     )
-    check(integers, {"a": codes(rng, (3, 9), "uint8")}, machine(8, 8), modes=("wavefront",))
+    check(product, {"a": codes(rng, (3, 9), "uint8")}, machine(8, 8), modes=("wavefront",))
     layer = conv(rng, 8, 12, (3, 3), "uint8", groups=4, dilation=2, padding=((2, 1), (1, 3)))
     grouped = Model(
         [conv(rng, 8, 8, (1, 1), "uint8"), layer], inputs={"x": ((None, 8, 6, 6), "uint8")}
     )
     feeds = {"x": codes(rng, (2, 8, 6, 6), "uint8")}
     check(grouped, feeds, machine(8, 8, accumulator_rows=30), modes=("wavefront",), reuse=1)
+    by_rows = bordered(rng)
+    feeds = {name: codes(rng, (2, 4, 6, 6), "int8") for name in ("x", "u", "z")}
+    for ub in (90, 150):
+        check(by_rows, feeds, machine(8, 8, ub), modes=("wavefront",), mapping="taps")
+    check(integers(rng), integers_inputs(rng), machine(8, 8, 20), modes=("wavefront",))
 
 
 def test_without_mutants_all_agree() -> None:

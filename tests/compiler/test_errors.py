@@ -241,12 +241,17 @@ def test_errors_of_host_layers_name_them() -> None:
     assert found[0] == found[1]
 
 
-def test_a_convolution_of_images_that_do_not_fit() -> None:
+def test_a_convolution_of_which_not_even_one_row_fits() -> None:
     layer = Conv2d(np.ones((8, 8, 3, 3), np.int8), x=Q, w=Q, y=Q, padding=1)
     model = Model([layer], inputs={"x": ((None, 8, 6, 6), "int8")})
-    with pytest.raises(ValueError, match=r"layer 't0' \(QLinearConv\) needs 100 rows .*\('x' 64, 't0' 36\)"):
-        systolic.compile(model, machine=machine(ub=99), batch=4)
-    program = systolic.compile(model, machine=machine(ub=100), batch=4)
-    assert max(s.first + s.rows for s in program.symbols.values() if s.memory == "ub") == 100
+    with raises(
+        ValueError,
+        "layer 't0' (QLinearConv) needs 10 rows of the unified buffer at once ('t0 patches' 9, 't0' 1), and there are 9; "
+        "use a machine with a larger unified buffer, smaller inputs, or the array alone: machine.array",
+    ):
+        systolic.compile(model, machine=machine(ub=9), batch=4)
+    for ub in (10, 100):
+        program = systolic.compile(model, machine=machine(ub=ub), batch=4)
+        assert max(s.first + s.rows for s in program.symbols.values() if s.memory == "ub") == ub
 
 

@@ -27,6 +27,7 @@ MACHINES = {
     "wide": machine(4, 6, 1500, accumulator_rows=64),
     "single-buffered": machine(6, 4, 1024, double_buffered=False, fifo_tiles=1, accumulator_rows=37),
     "long rows, uint8 at first": machine(8, 8, 1024, row_bytes=20, activation_dtype="uint8"),
+    "few rows": machine(8, 8, 20),
 }
 _MOST_MACS = 300_000
 """More take the reference's Python too long."""

@@ -11,7 +11,17 @@ import numpy as np
 import systolic
 from support.strategies import codes
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, Node, Program, QuantParams
-from systolic.layers import Conv2d, Dense, Flatten, MaxPool, QLinearAdd, QLinearConcat, QLinearSigmoid
+from systolic.layers import (
+    Conv2d,
+    ConvInteger,
+    Dense,
+    Flatten,
+    MatMulInteger,
+    MaxPool,
+    QLinearAdd,
+    QLinearConcat,
+    QLinearSigmoid,
+)
 from systolic.machine import Timeline, time_program
 from systolic.machine.timeline import row_bytes
 from systolic.reference import machine as reference
@@ -119,6 +129,42 @@ def residual(rng: np.random.Generator, channels: int = 6, blocks: int = 2) -> Mo
         Node(conv(rng, 2 * channels, 4, (1, 1), "int8"), ("both",), "y"),
     ]
     return Model(nodes, inputs={"x": ((None, 2, 6, 6), "int8")})
+
+
+def bordered(rng: np.random.Generator) -> Model:
+    """Additions of images that convolutions read with a border, before them and behind them."""
+    q = QuantParams(0.5, 3)
+    return Model(
+        [
+            Node(conv(rng, 4, 4, (1, 1), "int8"), ("x",), "a"),
+            Node(conv(rng, 4, 1, (3, 3), "int8", padding=1, stride=3), ("a",), "small"),
+            Node(conv(rng, 4, 4, (9, 9), "int8", padding=4), ("u",), "rows"),
+            Node(QLinearAdd(q, q, q), ("a", "rows"), "sum"),
+            Node(QLinearAdd(q, q, q), ("a", "z"), "y"),
+        ],
+        inputs=dict.fromkeys(("x", "u", "z"), ((None, 4, 6, 6), "int8")),
+        outputs=["small", "sum", "y"],
+    )
+
+
+def integers(rng: np.random.Generator) -> Model:
+    """A product and a convolution whose zero points only the host knows."""
+    return Model(
+        [
+            Node(MatMulInteger(), ("a", "w", "zero"), "y"),
+            Node(ConvInteger(padding=1), ("x", "kernel", "zero"), "z"),
+        ],
+        inputs={"a": ((None, 20), "uint8"), "x": ((None, 3, 6, 5), "uint8"), "zero": ((), "uint8")},
+        constants={"w": codes(rng, (20, 12), "int8"), "kernel": codes(rng, (10, 3, 3, 3), "int8")},
+        outputs=["y", "z"],
+    )
+
+
+def integers_inputs(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What :func:`integers` takes."""
+    return {
+        "a": codes(rng, (30, 20), "uint8"), "x": codes(rng, (2, 3, 6, 5), "uint8"), "zero": np.array(9, np.uint8),
+    }  # fmt: skip
 
 
 def flat(rng: np.random.Generator, layout: str, *, outputs: tuple[str, ...] = ("y",)) -> Model:

@@ -209,7 +209,7 @@ def test_the_command_refuses_what_it_cannot_do(folder: Path, capsys: pytest.Capt
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_the_command_with_two_processes(folder: Path) -> None:
-    content = SMALL | {"models": ["digits.zip"], "machine": {"memory": MEMORY}, "grid": {"unified_buffer_rows": [20, 4096]}}
+    content = SMALL | {"models": ["digits.zip"], "machine": {"memory": MEMORY}, "grid": {"unified_buffer_rows": [1, 4096]}}
     file, out = str(written(folder, content)), folder / "rows.csv"
     done = subprocess.run(
         [sys.executable, "-m", "systolic", "sweep", file, "--out", str(out), "--workers", "2", "--quiet"],

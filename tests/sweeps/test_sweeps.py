@@ -77,7 +77,7 @@ def test_rows_of_programs_are_those_of_compiled_models() -> None:
 
 
 def test_machines_that_cannot_run_a_model_have_rows_that_say_why() -> None:
-    grid = Grid(MACHINE, unified_buffer_rows=[20, 4096])
+    grid = Grid(MACHINE, unified_buffer_rows=[1, 4096])
     small, large = sweep(DIGITS, grid)
     assert large.error is None and small.stats is None and small.seconds is None
     with pytest.raises(ValueError) as failed:
@@ -239,7 +239,7 @@ def test_two_runs_merge(tmp_path: Path) -> None:
 def test_files_hold_what_was_computed_programs_and_errors_too(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     odd = {'d,"é\n': DIGITS}
-    grid = Grid(MACHINE, unified_buffer_rows=[20, 4096], weight_bytes_per_second=["100/3", 10**9])
+    grid = Grid(MACHINE, unified_buffer_rows=[1, 4096], weight_bytes_per_second=["100/3", 10**9])
     found = sweep(odd, grid, mapping=["taps", None], out=out)
     assert len(found.errors) == 4 and found[0].model == 'd,"é\\n'
     assert Sweep.read(out) == found
@@ -386,7 +386,7 @@ def test_executors_return_the_serial_rows(make: Any, tmp_path: Path) -> None:
 def test_processes_return_the_serial_rows(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         assert sweep([BLOCK, DIGITS], MIXED, executor=executor) == sweep([BLOCK, DIGITS], MIXED)
-        grid = Grid(MACHINE, side=[8, 16], unified_buffer_rows=[20, 4096])
+        grid = Grid(MACHINE, side=[8, 16], unified_buffer_rows=[1, 4096])
         found = sweep(DIGITS, grid, mapping=["taps", "im2col"], executor=executor, out=tmp_path / "a.csv")
         assert found == sweep(DIGITS, grid, mapping=["taps", "im2col"])
 
@@ -617,10 +617,10 @@ def test_pareto_is_within_a_model_and_batch() -> None:
 
 def test_frames_have_a_column_for_everything() -> None:
     pandas = pytest.importorskip("pandas")
-    found = sweep(DIGITS, Grid(MACHINE, unified_buffer_rows=[20, 4096]))
+    found = sweep(DIGITS, Grid(MACHINE, unified_buffer_rows=[1, 4096]))
     frame = found.to_frame()
     assert isinstance(frame, pandas.DataFrame) and len(frame) == 2
-    assert frame["memory_unified_buffer_rows"].tolist() == [20, 4096] and frame["id"].tolist() == [row.id for row in found]
+    assert frame["memory_unified_buffer_rows"].tolist() == [1, 4096] and frame["id"].tolist() == [row.id for row in found]
     assert frame["cycles"].isna().tolist() == [True, False] and frame["cycles"][1] == found[1].stats.cycles
     ideal = (found + sweep(DIGITS, GRID)).to_frame()
     assert ideal["memory_fifo_tiles"].isna().tolist() == [False] * 2 + [True] * 6
