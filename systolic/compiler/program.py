@@ -241,7 +241,7 @@ def _check_host(what: str, rows: int, limit: int) -> None:
     if rows > limit:
         raise ValueError(
             f"{what} {rows:,} rows of host memory, and there are {limit:,}; use a machine with more "
-            "host_rows, or a smaller batch"
+            "host_rows, a smaller batch, or the array alone (machine=machine.array, or --ideal in the shell)"
         )
 
 

@@ -905,7 +905,7 @@ def test_closed_output() -> None:
         ["gemm", "60000", "4096", "4096", "--mode", "wavefront"],
         ["verify", "--cases", "1000000"],
         ["bench", "--rounds", "1000000"],
-        ["run", "dense.zip", "--input", "x.npy", "--output", "y.npz"],
+        ["run", "dense.zip", "--input", "x.npy", "--output", "y.npz", "--ideal"],
     ),
     ids=("cycle mode", "wavefront mode", "verify", "bench", "run"),
 )

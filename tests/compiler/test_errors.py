@@ -79,8 +79,8 @@ def test_memories_that_are_too_small() -> None:
         systolic.compile(MODEL, machine=machine(weight_bytes=5 * 64 + 63))
     with raises(
         ValueError,
-        "the model's tensors take 8 rows of host memory, and there are 7; use a machine with more host_rows, or a "
-        "smaller batch",
+        "the model's tensors take 8 rows of host memory, and there are 7; use a machine with more host_rows, "
+        "a smaller batch, or the array alone (machine=machine.array, or --ideal in the shell)",
     ):
         two = Model([Node(DENSE, "x", "y"), Node(DENSE, "x", "z")], inputs=MODEL.inputs, outputs=["y", "z"])
         systolic.compile(two, machine=machine(host_rows=7), batch=2)
@@ -89,14 +89,14 @@ def test_memories_that_are_too_small() -> None:
     with raises(
         ValueError,
         "the tensors of layer 'flat' take 1,600,000 rows of host memory, and there are 1,500,000; use a machine with "
-        "more host_rows, or a smaller batch",
+        "more host_rows, a smaller batch, or the array alone (machine=machine.array, or --ideal in the shell)",
     ):
         systolic.compile(model, machine=machine(host_rows=1_500_000), batch=10**5)
     for batch in (4, 2**40):  # at once, whatever the size
         with raises(
             ValueError,
             f"the tensor 'x' takes at least {20 * batch // 8:,} rows of host memory, and there are 8; use a machine with more "
-            "host_rows, or a smaller batch",
+            "host_rows, a smaller batch, or the array alone (machine=machine.array, or --ideal in the shell)",
         ):
             systolic.compile(MODEL, machine=machine(host_rows=8), batch=batch)
 

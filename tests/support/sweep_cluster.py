@@ -21,7 +21,7 @@ MEMORY = MemoryConfig(
 )  # fmt: skip
 GRID = Grid(
     MachineConfig(ArrayConfig(), memory=MEMORY),
-    side=[8, 16, 32], clock_mhz=[700, 940], unified_buffer_rows=[20, 4096], fifo_tiles=[2, 4, 8],
+    side=[8, 16, 32], clock_mhz=[700, 940], unified_buffer_rows=[1, 4096], fifo_tiles=[2, 4, 8],
 )  # fmt: skip
 
 
