@@ -179,9 +179,11 @@ class SystolicArray:
             a swap still waits for its row: stream that first; or if the array is output stationary.
         """
         self._moves_sums("shift")
-        tile = self._tile(w, *self._type_of("north operand"))
+        config = self._config
+        n = "m" if config.dataflow_record.exchanged else "n"
+        tile = self._tile(w, self._type_of("north operand"), {"k": config.rows, n: config.cols})
         first = _check.integer(not_before, "not_before", minimum=0)
-        return self._enqueue(self._queues.shifted(self._config, self.cycle, tile, first))
+        return self._enqueue(self._queues.shifted(config, self.cycle, tile, first))
 
     def swap(self, *, not_before: int = 0) -> SystolicArray:
         """Queue a swap: the next streamed row multiplies with the tile shifted in last.
@@ -219,7 +221,9 @@ class SystolicArray:
             is no cycle; or if the array is output stationary.
         """
         self._moves_sums("stream")
-        rows = self._rows(x, *self._type_of("west operand"))
+        m = "n" if self._config.dataflow_record.exchanged else "m"
+        most = {m: _ANY_SIZE, "k": self._config.rows}
+        rows = self._rows(x, self._type_of("west operand"), most)
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.streamed(self.cycle, rows, first))
 
@@ -259,8 +263,9 @@ class SystolicArray:
         12
         """
         config = self._config
-        tile = self._tile(w, config.weight_dtype, "weight_dtype")
-        rows = self._rows(x, config.activation_dtype, "activation_dtype")
+        m, k, n = self._most()
+        tile = self._tile(w, (config.weight_dtype, "weight_dtype"), {"k": k, "n": n})
+        rows = self._rows(x, (config.activation_dtype, "activation_dtype"), {"m": m, "k": k})
         if tile.shape[0] != rows.shape[1]:
             raise ValueError(
                 f"x and w must share k, but x is {_check.shape(rows.shape)} "
@@ -320,23 +325,24 @@ class SystolicArray:
         self._state = self._state.with_queues(queues)
         return self
 
-    def _tile(self, w: Any, dtype: str, field: str) -> np.ndarray:
-        tile = _check.operand(w, "w", ndim=2, axes="(k, n)")
-        self._check_type(tile, "w", dtype, field)
-        _, k, n = self._most()
-        self._check_size(tile, "w", ("k", k), ("n", n))
+    def _tile(self, w: Any, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
+        tile = self._operand(w, "w", numbers, most)
         if 0 in tile.shape:
-            raise ValueError(f"w must hold at least one weight, but is {_check.shape(tile.shape)}")
-        return tile.copy()
+            raise ValueError(f"w must hold at least one value, but is {_check.shape(tile.shape)}")
+        return tile
 
-    def _rows(self, x: Any, dtype: str, field: str) -> np.ndarray:
-        rows = _check.operand(x, "x", ndim=2, axes="(m, k)")
-        self._check_type(rows, "x", dtype, field)
-        m, k, _ = self._most()
-        self._check_size(rows, "x", ("m", m), ("k", k))
+    def _rows(self, x: Any, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
+        rows = self._operand(x, "x", numbers, most)
         if rows.shape[0] == 0:
             raise ValueError(f"x must have at least one row, but is {_check.shape(rows.shape)}")
-        return rows.copy()
+        return rows
+
+    def _operand(self, value: Any, name: str, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
+        # A copy of a matrix whose axes have these names, and are at most so long.
+        matrix = _check.operand(value, name, ndim=2, axes=f"({', '.join(most)})")
+        self._check_type(matrix, name, *numbers)
+        self._check_size(matrix, name, *most.items())
+        return matrix.copy()
 
     def _most(self) -> tuple[int, int, int]:
         # How large m, k and n of a fold may be: beyond any array where nothing limits them.

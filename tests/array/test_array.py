@@ -768,8 +768,8 @@ def test_every_sign_mix_is_exact(a: str, b: str, seed: int) -> None:
             "a larger product into folds",
         ),
         (W, X[:, :1], ValueError, "x and w must share k, but x is (3, 1) and w is (2, 3)"),
-        (W[:, :0], X, ValueError, "w must hold at least one weight, but is (2, 0)"),
-        (W[:0], X[:, :0], ValueError, "w must hold at least one weight, but is (0, 3)"),
+        (W[:, :0], X, ValueError, "w must hold at least one value, but is (2, 0)"),
+        (W[:0], X[:, :0], ValueError, "w must hold at least one value, but is (0, 3)"),
         (W, X[:0], ValueError, "x must have at least one row, but is (0, 2)"),
     ],
 )

@@ -246,6 +246,37 @@ def test_input_stationary_folds_are_limited_on_the_other_sides() -> None:
     assert array.fold(np.ones((2, 9), np.int8), np.ones((3, 2), np.int8)).run().outputs[0].shape == (9, 3)
 
 
+def test_input_stationary_verbs_take_the_exchanged_operands() -> None:
+    # x (m, k) stays, transposed: k takes rows, m columns. w (k, n) streams, transposed: n has no limit.
+    config = ArrayConfig(2, 4, dataflow="input_stationary", activation_dtype="uint8")
+    x, w = np.arange(8, dtype=np.uint8).reshape(4, 2), np.arange(-9, 9, dtype=np.int8).reshape(2, 9)
+    array = SystolicArray(config).shift(x.T).swap().stream(w.T).run()
+    np.testing.assert_array_equal(array.outputs[0], product(x, w).T)
+    assert array.state() == SystolicArray(config).fold(w, x).run().state()
+    before, cut = array.state(), "systolic.matmul cuts a larger product into folds"
+    for tile in (np.ones((2, 5), np.uint8), np.ones((3, 4), np.uint8), np.ones((4, 2), np.uint8)):
+        with raises(ValueError, f"w is {tile.shape}, larger than the array's 2 x 4; {cut}"):
+            array.shift(tile)
+    for rows in (np.ones((9, 3), np.int8), np.ones((3, 4), np.int8)):
+        with raises(ValueError, f"x is {rows.shape}: k is larger than the array's 2 rows; {cut}"):
+            array.stream(rows)
+    for call, value, message in (
+        (array.shift, np.ones((0, 4), np.uint8), "w must hold at least one value, but is (0, 4)"),
+        (array.shift, np.ones(4, np.uint8), "w must have 2 axes (k, m), not 1 (4,)"),
+        (array.stream, np.ones((0, 2), np.int8), "x must have at least one row, but is (0, 2)"),
+        (array.stream, np.ones(2, np.int8), "x must have 2 axes (n, k), not 1 (2,)"),
+    ):
+        with raises(ValueError, message):
+            call(value)
+    with raises(TypeError, "w must hold uint8, as the array's config says, not int8; make the array with "
+                "ArrayConfig(activation_dtype='int8')"):  # fmt: skip
+        array.shift(x.T.view(np.int8))
+    with raises(TypeError, "x must hold int8, as the array's config says, not uint8; make the array with "
+                "ArrayConfig(weight_dtype='uint8')"):  # fmt: skip
+        array.stream(w.T.view(np.uint8))
+    assert array.state() == before
+
+
 def test_a_state_of_another_dataflow_is_refused() -> None:
     with raises(
         TypeError,
