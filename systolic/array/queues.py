@@ -191,16 +191,35 @@ class Queues:
         north, west = (types[dataflow.register_of(role).name] for role in OPERANDS)
         fits = fits and all(w.dtype == north for w in tiles)
         fits = fits and all(x.dtype == west for x in streams if isinstance(x, np.ndarray))
-        if not fits:
-            raise ValueError("the queues of this state belong to an array of another size or of other types")
+        if not (fits and self._times_fit(config)):
+            raise ValueError(
+                "the queues of this state belong to an array of another size, dataflow or types; restore it "
+                "into an array of the configuration that it comes from, or drop the queues with "
+                "replace(queues=None)"
+            )
         first = now - (rows - 1) - (cols - 1)
         for stream in self.streams:
             left = min(max(first - stream.leaves, 0), stream.lines)
             if stream.sink is None and sum(map(len, stream.done)) != left:
                 raise ValueError(
-                    f"the queues of this state belong to another cycle than {now}: a stream is in flight; "
-                    "leave cycle as it was, or drop the queues with replace(queues=None)"
+                    f"the queues of this state belong to another cycle than {now}, or to another number of "
+                    "rows: a stream is in flight; leave them as they were, or drop the queues with "
+                    "replace(queues=None)"
                 )
+
+    def _times_fit(self, config: ArrayConfig) -> bool:
+        """Return whether every tile and stream takes the beats that this array gives it."""
+        if not config.dataflow_record.held:
+            return all(tile.beats == config.rows for tile in self.tiles) and all(
+                (s.leaves, s.lines) == (s.start, s.x.shape[0]) for s in self.streams
+            )
+        # A tile and a stream are queued together, and the tile is dropped first.
+        lengths = {s.start: s.x.shape[0] for s in self.streams}
+        return (
+            not (self.loaded or self.swap_waiting)
+            and all(tile.beats == len(tile.w) == lengths.get(tile.start) for tile in self.tiles)
+            and all(s.lines == config.rows and s.leaves >= s.start + s.x.shape[0] for s in self.streams)
+        )
 
     def collected(self, config: ArrayConfig, now: int, below: np.ndarray, cycles: int) -> Queues:
         """Return these queues after so many edges from `now`.

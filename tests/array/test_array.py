@@ -16,6 +16,7 @@ from support.strategies import array_configs, codes, dtypes, examples, product, 
 from systolic import ArrayConfig, MachineConfig, State, SystolicArray
 from systolic.array import systolic_array as module
 from systolic.array.workspace import Workspace
+from systolic.dataflows import DATAFLOWS
 from systolic.reference import ReferenceArray
 
 REGISTERS = tuple(ArrayConfig().register_dtypes)
@@ -488,21 +489,72 @@ def test_restore_rejects_what_does_not_fit() -> None:
     np.testing.assert_array_equal(array.run().outputs[0], Y)
 
 
+OTHER_QUEUES = (
+    "the queues of this state belong to an array of another size, dataflow or types; restore it into an array "
+    "of the configuration that it comes from, or drop the queues with replace(queues=None)"
+)
+
+
 def test_restore_rejects_queues_of_another_array_or_cycle() -> None:
     array, queued = small(), small().fold(W, X)
     for other in (ArrayConfig(4, 4), ArrayConfig(2, 3, activation_dtype="uint8")):
         x = X.view(other.activation_dtype)
         queues = SystolicArray(other).fold(W, x).state().queues
-        with raises(ValueError, "the queues of this state belong to an array of another size or of other types"):
+        with raises(ValueError, OTHER_QUEUES):
             array.restore(array.state().replace(queues=queues))
     for state, cycle in ((queued.state(), 9), (queued.run(6).state(), 7)):
         with raises(
             ValueError,
-            f"the queues of this state belong to another cycle than {cycle}: a stream is in flight; "
-            "leave cycle as it was, or drop the queues with replace(queues=None)",
+            f"the queues of this state belong to another cycle than {cycle}, or to another number of rows: a "
+            "stream is in flight; leave them as they were, or drop the queues with replace(queues=None)",
         ):
             array.restore(state.replace(cycle=cycle))
     assert array.state() == small().state()
+
+
+def in_flight(dataflow: str, rows: int) -> list[Any]:
+    """The queues of an array at every cycle at which something is queued or in flight."""
+    array = SystolicArray(ArrayConfig(rows, 3, dataflow=dataflow))
+    x = np.ones((2, 2), np.int8)
+    if dataflow == "output_stationary":
+        array.fold(W, x).fold(W, x)
+    else:
+        array.shift(x).shift(x).swap().stream(np.ones((9, 2), np.int8)).fold(x, x)
+    states = [array.state()]
+    while array.state().queues.drained_at(array.config, array.cycle) > array.cycle:
+        states.append(array.run(1).state())
+    return states[:-1]
+
+
+@pytest.mark.parametrize("mine", DATAFLOWS)
+@pytest.mark.parametrize("theirs", DATAFLOWS)
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_restore_rejects_queues_of_another_dataflow_or_of_other_rows(
+    mine: str, theirs: str, rows: int
+) -> None:
+    array = SystolicArray(ArrayConfig(3, 3, dataflow=mine))
+    idle = array.state()
+    # Input stationary is the weight-stationary hardware.
+    alike = DATAFLOWS[mine].held == DATAFLOWS[theirs].held
+    for state in in_flight(theirs, rows):
+        other = idle.replace(queues=state.queues, cycle=state.cycle)
+        if alike and rows == 3:
+            array.restore(other).reset()
+            continue
+        if alike and not state.queues.tiles and not any(stream.done for stream in state.queues.streams):
+            continue  # a stream whose tile has passed and whose sums are all to come: of any number of rows
+        with pytest.raises(ValueError, match=r"^the queues of this state belong to "):
+            array.restore(other)
+        assert array.state() == idle
+
+
+def test_restore_rejects_a_swap_that_waits_where_sums_stay() -> None:
+    queues = small().shift(W).swap().state().queues
+    assert queues is not None
+    array = SystolicArray(ArrayConfig(2, 3, dataflow="output_stationary"))
+    for waiting in (queues, dataclasses.replace(queues, tiles=())):
+        with raises(ValueError, OTHER_QUEUES):
+            array.restore(array.state().replace(queues=waiting))
 
 
 def test_states_take_registers_alone() -> None:
