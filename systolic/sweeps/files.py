@@ -71,6 +71,15 @@ def _row(cells: list[str]) -> SweepRow:
     )  # fmt: skip
     if values["id"] != identify(row.model_id, text, row.batch, row.mapping, row.version):
         raise ValueError("its id is not that of its configuration")
+    array, stats = machine.array, row.stats
+    derived = {
+        "rows": array.rows, "cols": array.cols, "clock_mhz": machine.clock_mhz, "seconds": row.seconds,
+        "utilization": None if stats is None else stats.utilization,
+        "pe_cycles": None if stats is None else array.rows * array.cols * stats.cycles,
+    }  # fmt: skip
+    for name, value in derived.items():
+        if values[name] != ("" if value is None else str(value)):
+            raise ValueError(f"its {name} is {values[name]!r}, but follows from its other values: {value}")
     return row
 
 

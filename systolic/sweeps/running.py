@@ -159,7 +159,7 @@ def sweep(
     with shown(progress, f"sweep of {total:,} rows") as report:
         file = None if out is None else RowFile(out)
         try:
-            held = {} if file is None else {row.id: row for row in file.rows}
+            held = {} if file is None else _held(file, works)
             found: dict[int, SweepRow] = {}
             if report is not None:
                 report(0, total)
@@ -229,6 +229,25 @@ def _check_machines(
                         "the array alone. Pass machines without memories, machine.array for example, or a "
                         "Model"
                     )
+
+
+def _held(file: RowFile, works: Sequence[Work]) -> dict[str, SweepRow]:
+    """Return the rows of a file by their identifiers; raise if one contradicts another, or the sweep."""
+    names = {work.id: printable(work.name) for work in works}
+    found: dict[str, SweepRow] = {}
+    for row in file.rows:
+        name = names.get(row.model_id, row.model)
+        if row.model != name:
+            raise ValueError(
+                f"{file.path} holds a row of {name!r} under the name {row.model!r}; delete its line, and the "
+                "sweep computes it again, or name another file"
+            )
+        if found.setdefault(row.id, row) != row:
+            raise ValueError(
+                f"{file.path} holds two rows with the id {row.id} and other values; delete both lines, and "
+                "the sweep computes the row again, or name another file"
+            )
+    return found
 
 
 def _points(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import os
@@ -343,6 +344,34 @@ def test_files_of_another_version_or_damaged_are_refused(tmp_path: Path) -> None
         out.write_text("\n".join([*lines[:2], mutant, *lines[3:]]))
         with pytest.raises(ValueError, match=r"rows.csv, line 3 is damaged \(.+\); delete the line"):
             sweep(BLOCK, GRID, out=out)
+
+
+def test_files_that_contradict_the_sweep_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "rows.csv"
+    whole = sweep(BLOCK, GRID, out=out)
+    head, *lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join([head, *lines, lines[0]]))  # merged from two files
+    assert sweep(BLOCK, GRID, out=out) == whole
+    # Nothing is computed before a contradiction is found.
+    monkeypatch.setattr("systolic.sweeps.running.ideal_task", None)
+
+    def changed(**columns: str) -> str:
+        cells = dict(zip(files.COLUMNS, next(csv.reader([lines[-1]])), strict=True))
+        assert all(cells[name] != value for name, value in columns.items())
+        return files._line((cells | columns).values())
+
+    for name, value in (("rows", "3"), ("cols", ""), ("clock_mhz", "7"), ("seconds", "0"), ("utilization", "1"), ("pe_cycles", "5"), ("macs", "5")):
+        out.write_text("".join([head, *lines[1:-1], changed(**{name: value})]))
+        with pytest.raises(ValueError, match=rf"line {len(lines)} is damaged \(its .* is .*, but follows from its other values: "):
+            sweep(BLOCK, GRID, out=out)
+    out.write_text("".join([head, *lines[1:], changed(weight_bytes="5")]))
+    message = f"{out} holds two rows with the id {whole[-1].id} and other values; delete both lines, and the sweep computes the row again, or name another file"
+    with raises(ValueError, message):
+        sweep(BLOCK, GRID, out=out)
+    out.write_text("".join([head, *lines[1:-1], changed(model="other")]))
+    message = f"{out} holds a row of '{whole[0].model}' under the name 'other'; delete its line, and the sweep computes it again, or name another file"
+    with raises(ValueError, message):
+        sweep(BLOCK, GRID, out=out)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="locks")
