@@ -9,6 +9,7 @@ from typing import Any
 
 from systolic.cli.data import print_json
 from systolic.sweeps import read_sweep, sweep
+from systolic.sweeps.running import end_with_parent
 
 _ROWS = 20  # of the table
 
@@ -38,4 +39,4 @@ def _processes(count: int) -> Any:
     from multiprocessing import get_context
 
     # Not by fork: threads of the kernels may run.
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=end_with_parent)

@@ -196,6 +196,24 @@ def sweep(
     return Sweep._of(found[number] for number in range(total))
 
 
+def end_with_parent() -> None:
+    """End this worker process when the process that started it ends; an ``initializer`` for pools.
+
+    A pool tells its workers to end when it is closed. A parent that is killed closes nothing.
+    """
+    from multiprocessing import parent_process
+    from threading import Thread
+
+    parent = parent_process()
+    assert parent is not None  # of a pool
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 

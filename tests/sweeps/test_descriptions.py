@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +220,48 @@ def test_the_command_with_two_processes(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert set(Sweep.read(out)) == set(sweep(**read_sweep(file)))
     assert "note: <SweepRow digits" in done.stderr
+
+
+KILLED = """
+import os, time
+from systolic.cli.sweep_command import _processes
+if __name__ == "__main__":
+    with _processes(2) as executor:
+        busy = executor.submit(time.sleep, 60)
+        print(executor.submit(os.getpid).result(), *executor._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+def runs(process: int) -> bool:
+    """Whether a process exists and has not ended; Linux only."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_processes_end_when_the_command_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    root = str(Path(systolic.__file__).parents[1])
+    command = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root}
+    )
+    assert command.stdout is not None
+    idle, *workers = map(int, command.stdout.readline().split())
+    try:
+        assert len(workers) == 2 and idle in workers and all(map(runs, workers))
+        command.kill()
+        command.wait()
+        deadline = time.monotonic() + 30
+        while any(map(runs, workers)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(map(runs, workers))
+    finally:
+        command.stdout.close()
+        for worker in filter(runs, workers):
+            os.kill(worker, signal.SIGKILL)
