@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +65,7 @@ class HostCallable:
 
     def __init__(self, function: Function, row_bytes: int, run: RunLayer) -> None:
         self.function, self.row_bytes, self.run = function, row_bytes, run
+        self._decoded: list[Layer] = []  # none or one; shared by copies
         attributes = function.attributes
         if attributes.get("call") not in list(_CALLS):  # which need not be hashable
             raise ValueError(
@@ -83,18 +83,22 @@ class HostCallable:
                 f"lie ({type(error).__name__}: {error}); compile the program again"
             ) from error
 
-    @cached_property
+    @property
     def layer(self) -> Layer:
-        """The layer that the function describes."""
-        arrays = self.function.arrays
-        count = sum(name.startswith("layer") for name in arrays)
-        held = [arrays[f"layer{number}"] for number in range(count)]
-        return decode_layer(self.function.attributes["layer"], held)
+        """The layer that the function describes; decoded once, also for copies by :meth:`with_run`."""
+        if not self._decoded:
+            arrays = self.function.arrays
+            count = sum(name.startswith("layer") for name in arrays)
+            held = [arrays[f"layer{number}"] for number in range(count)]
+            self._decoded.append(decode_layer(self.function.attributes["layer"], held))
+        return self._decoded[0]
 
     def with_run(self, run: RunLayer, layer: Layer | None = None) -> HostCallable:
         """Return the same with another way to run layers, and perhaps with the layer that it describes."""
         other = copy.copy(self)
-        other.__dict__.update(run=run, **({} if layer is None else {"layer": layer}))
+        other.run = run
+        if layer is not None:
+            other._decoded = [layer]
         return other
 
     def __call__(self, reads: Rows) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, Program, QuantParams, Stats, Trace
 from systolic.engine import program_runs
 from systolic.layers import Dense, Relu
+from systolic.model.archive import decode_layer
 
 MACHINE = machine(8, 8, 2048)
 MODES = ("cycle", "wavefront")
@@ -67,6 +69,23 @@ def test_a_program_runs_from_its_file(tmp_path: Path) -> None:
     names = [section.name for section in program.sections]
     assert [layer.name for layer in run.layers] == list(dict.fromkeys(names))
     assert all(layer.gemm is None and layer.array_cycles is None for layer in run.layers)
+
+
+def test_host_layers_of_a_program_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systolic.compile(zoo(), machine=MACHINE, batch=2).save(tmp_path / "zoo.program")
+    program, decoded = Program.load(tmp_path / "zoo.program"), []
+
+    def decode(description: Any, arrays: Any) -> Any:
+        decoded.append(description)
+        return decode_layer(description, arrays)
+
+    monkeypatch.setattr("systolic.engine.host_calls.decode_layer", decode)
+    counts = []
+    for mode in (*MODES, "wavefront"):
+        systolic.run(program, zoo_inputs(2), machine=MACHINE, mode=mode)
+        counts.append(len(decoded))
+    described = [f for f in program.functions if f.attributes.get("layer") is not None]
+    assert counts[0] == counts[1] == counts[2] and 0 < counts[0] <= len(described)
 
 
 def test_one_input_may_be_an_array() -> None:
