@@ -1,15 +1,20 @@
-"""Sweeps of ideal machines: pairs of a layer and a configuration per second, on one thread.
+"""Sweeps on one thread: pairs of a layer and an ideal machine per second; whole networks with memories.
 
-Beside them stands ``estimate`` of one ``Gemm`` on one array in Python's integers, called in a loop.
+Beside ideal machines stands ``estimate`` of one ``Gemm`` on one array in Python's integers, called in a loop;
+beside machines with memories ``compile`` and ``time_program`` for each of them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import resnet50
 
+import systolic
 from systolic import ArrayConfig, Gemm, estimate, sweep
-from systolic.sweeps import Grid, Workload
+from systolic.machine import time_program
+from systolic.presets import TPU_V1
+from systolic.sweeps import Grid, Workload, evaluation
 from systolic.sweeps.evaluation import ideal_stats
 
 UNIT = "pairs/s"
@@ -68,3 +73,44 @@ def test_rows_in_a_file(measure, grid, tmp_path):
         return sweep(workload(), grid, out=out)
 
     measure("54 layers x 4,096 machines, rows in a file", work, LAYERS * len(grid), UNIT, one_by_one(grid))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return systolic.load_onnx(resnet50.write(tmp_path_factory.mktemp("network"), 224)["int8"])
+
+
+RATES = [4_000_000_000 * k for k in range(1, 21)]
+GRIDS = {
+    "200 bandwidths and latencies": {
+        "weight_bytes_per_second": RATES, "weight_latency_cycles": range(0, 200, 20),
+    },
+    "200 clocks and host links": {"clock_mhz": range(400, 1400, 50), "host_bytes_per_second": RATES[:10]},
+    "20 bandwidths, 64 x 64": {"side": [64], "weight_bytes_per_second": RATES},
+    "32 unified buffers": {"unified_buffer_rows": range(36_000, 100_000, 2_000)},
+    "16 FIFOs": {"fifo_tiles": range(1, 17)},
+    "16 accumulators": {"accumulator_rows": range(1024, 8192, 448)},
+    "16 arrays, 64 to 256": {"rows": range(64, 257, 64), "cols": range(64, 257, 64)},
+    "16 arrays x 20 bandwidths": {
+        "rows": range(64, 257, 64), "cols": range(64, 257, 64), "weight_bytes_per_second": RATES,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_networks(measure, network, name):
+    """ResNet-50 compiled and timed, from nothing: programs are kept within one sweep alone."""
+    machines = Grid(TPU_V1, **GRIDS[name])
+
+    def work():
+        vars(evaluation._kept).clear()
+        return sweep(network, machines)
+
+    def one_by_one():
+        some = machines[:: max(len(machines) // 4, 1)]
+        programs = [systolic.compile(network, machine=each, weights=False) for each in some]
+        return [time_program(*pair).stats for pair in zip(programs, some, strict=True)]
+
+    assert one_by_one() == [row.stats for row in work()][:: max(len(machines) // 4, 1)]
+    beside = "compile and time_program", one_by_one, len(machines[:: max(len(machines) // 4, 1)])
+    measure(f"ResNet-50, {name}", work, len(machines), "networks/s", beside, rounds=3)

@@ -107,6 +107,8 @@ def dtype_name(dtype: np.dtype) -> str:
 
 def is_listed(value: Any, *, arrays: bool = False) -> bool:
     """Whether a value is a sequence, or an array if `arrays`, but not text, bytes or a masked array."""
+    if isinstance(value, tuple | list):
+        return True
     if arrays and isinstance(value, np.ndarray):
         return not _is_masked(value)
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)

@@ -71,7 +71,7 @@ def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[
     least = most_in_use(lifetimes)[1]
     makers: list[Callable[[Sequence[Lifetime]], list[int]]] = [greedy_by_size, in_order, *_SHUFFLED]
     for number, make in enumerate(makers):
-        enough = least if len(lifetimes) <= _FEW else max(least, height if limit is None else limit)
+        enough = least if len(lifetimes) <= FEW else max(least, height if limit is None else limit)
         if (number and height == least) or (number > 1 and height <= enough):
             break
         found = make(lifetimes)
@@ -88,7 +88,9 @@ def _shuffled(lifetimes: Sequence[Lifetime], seed: int) -> list[int]:
     return _first_fit(lifetimes, np.argsort(-changed, kind="stable").tolist())
 
 
-_FEW = 200
+FEW = 200
+"""Lifetimes whose plan does not depend on a limit."""
+
 _SHUFFLED = tuple(partial(_shuffled, seed=seed) for seed in range(30))
 
 

@@ -30,7 +30,11 @@ from systolic.isa import (
     WriteHost,
 )  # fmt: skip
 from systolic.isa import Window as PoolWindow
+from systolic.isa.instructions import unchecked
 from systolic.model.archive import encode_layer
+
+Choices = dict[tuple[tuple[int, ...], int, int], int]
+"""Arguments of :func:`~systolic.compiler.orders.shares` without the costs, and what it answered."""
 
 
 class Emission:
@@ -43,6 +47,11 @@ class Emission:
     costs : Costs
     host : dict of Storage to int
         The first row of each tensor in host memory.
+
+    Attributes
+    ----------
+    shares : Choices
+        All that the instructions owe to `costs`, but for its ``half``.
     """
 
     def __init__(
@@ -53,8 +62,9 @@ class Emission:
         self.functions: list[Function] = [Function()]
         self.sections: list[Section] = []
         self.taken: list[tuple[int, int]] = []  # of each multiply with new weights: its place and its tile
-        self.products: list[Product] = []
+        self.first_tiles: dict[Product, int] = {}  # in weight memory
         self.tile_count = 0
+        self.shares: Choices = {}
         self._numbers: dict[Any, int] = {}
         self._operands = (self.array.activation_dtype, self.array.weight_dtype)
         self._half = 0
@@ -172,10 +182,9 @@ class Emission:
     # The array
 
     def _product(self, step: Step, op: Product) -> None:
-        if op.first_tile < 0:
-            op.first_tile = self.tile_count
+        if op not in self.first_tiles:
+            self.first_tiles[op] = self.tile_count
             self.tile_count += sum(len(op.weights.tiles(block)) for block in range(op.weights.blocks))
-            self.products.append(op)
         if op.operands != self._operands:
             self._operands = op.operands
             self.instructions.append(SetConfiguration(*op.operands))
@@ -184,18 +193,19 @@ class Emission:
         images = op.x.leading * (step.stop - step.start) // step.units
         pieces = chunks(collapsed(product_axes(op, images)), self.costs.half)
         self._macs += op.macs * (step.stop - step.start) // step.units
-        first_tile = op.first_tile
+        first_tile = self.first_tiles[op]
         starts = tap_offsets(op)
         x_first, y_first = x.address + _offset(step, x), y.address + _offset(step, y)
         if any(op.y.storage.sides):
             top, left, _, _ = op.y.storage.sides
             y_first += top * op.y.storage.stored[1] + left
+        x_rows, y_rows = x.block_rows, y.block_rows
         for block, function in enumerate(op.functions):
             tiles = op.weights.tiles(block)
-            sources = [x_first + source * x.block_rows + starts[tap] for tap, source in tiles]
+            sources = [x_first + source * x_rows + starts[tap] for tap, source in tiles]
             number = self._function(function)
-            target = y_first + block * y.block_rows
-            share = shares([piece.rows for piece in pieces], len(tiles), len(op.functions), self.costs)
+            target = y_first + block * y_rows
+            share = self._share(tuple(piece.rows for piece in pieces), len(tiles), len(op.functions))
             together = [pieces[i : i + share] for i in range(0, len(pieces), share)]
             self._weight_bytes += len(together) * op.weights.block_bytes(block)
             for some in together:
@@ -207,18 +217,29 @@ class Emission:
                 self._half = (self._half + len(some)) % 2
             first_tile += len(tiles)
 
+    def _share(self, rows: tuple[int, ...], tiles: int, blocks: int) -> int:
+        """Return how many chunks see a tile during one stay of it, and remember the choice."""
+        question = rows, tiles, blocks
+        if question not in self.shares:
+            self.shares[question] = shares(*question, costs=self.costs)
+        return self.shares[question]
+
     def _folds(self, some: list[Chunk], sources: list[int], first_tile: int) -> None:
         instructions, half = self.instructions, self.costs.half
+        multiplies: list[MatrixMultiply | Convolve] = []
+        for place, piece in enumerate(some):
+            acc, axes = (self._half + place) % 2 * half, piece.axes
+            if len(axes) == 1 and axes[0].read == 1:
+                multiplies.append(MatrixMultiply(sources[0] + piece.read, acc, axes[0].size, not place))
+            else:
+                multiplies.append(Convolve(sources[0] + piece.read, acc, piece.reads, not place))
         for k, source in enumerate(sources):
-            for place, piece in enumerate(some):
-                acc, ub = (self._half + place) % 2 * half, source + piece.read
-                if not place:
-                    self.taken.append((len(instructions), first_tile + k))
-                axes = piece.axes
-                if len(axes) == 1 and axes[0].read == 1:
-                    instructions.append(MatrixMultiply(ub, acc, axes[0].size, not place, k > 0))
-                else:
-                    instructions.append(Convolve(ub, acc, piece.reads, not place, k > 0))
+            self.taken.append((len(instructions), first_tile + k))
+            if not k:
+                instructions += multiplies
+                continue
+            for multiply, piece in zip(multiplies, some, strict=True):
+                instructions.append(unchecked(multiply, ub=source + piece.read, accumulate=True))
 
     # The vector unit
 
@@ -370,13 +391,13 @@ class Emission:
 
     def tiles(self) -> np.ndarray | None:
         """Return the weight image, (tiles, rows, cols); bytes, if the products' types differ."""
-        if not self.products:
+        if not self.first_tiles:
             return None
-        types = {product.operands[1] for product in self.products}
+        types = {product.operands[1] for product in self.first_tiles}
         dtype = types.pop() if len(types) == 1 else "uint8"
         image = np.zeros((self.tile_count, self.array.rows, self.array.cols), dtype)
-        for product in self.products:
-            number, own = product.first_tile, image.view(product.operands[1])
+        for product, number in self.first_tiles.items():
+            own = image.view(product.operands[1])
             for block in range(product.weights.blocks):
                 for tap, source in product.weights.tiles(block):
                     product.weights.fill(own[number], block, tap, source)

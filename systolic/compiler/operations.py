@@ -87,8 +87,6 @@ class Product:
         Useful multiply-accumulates.
     is_matrix : bool
         Whether the rows of `x` are multiplied one by one, and `window` means nothing.
-    first_tile : int
-        In weight memory, -1 until the tiles are there.
     cut : {"", "by rows"}
         Whether `x` and `y` are rows without images, which are cut anywhere.
     """
@@ -103,7 +101,6 @@ class Product:
     functions: tuple[Function, ...]
     macs: int
     is_matrix: bool
-    first_tile: int = -1
     cut: str = ""
 
     @property

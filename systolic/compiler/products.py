@@ -235,7 +235,8 @@ def epilogue_functions(
         arrays = {}
         for key, values in terms.items():
             part = values[first : first + columns]
-            arrays[key] = np.pad(part, (0, cols - len(part)), mode="edge")
+            arrays[key] = held = np.full(cols, part[-1], part.dtype)
+            held[: len(part)] = part
         if e.table is not None:
             arrays["table"] = e.table
         yield Function(

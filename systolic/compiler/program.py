@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from systolic import _check
-from systolic.compiler.allocation import Lifetime, plan
-from systolic.compiler.emission import Emission
+from systolic.compiler.allocation import FEW, Lifetime, plan
+from systolic.compiler.emission import Choices, Emission
 from systolic.compiler.lowering import MAPPINGS, Lowering, Sizes
 from systolic.compiler.operations import BY_HOST, HostOperation, Product
-from systolic.compiler.orders import Costs
-from systolic.compiler.schedule import Region, Step, fit, regions_of, too_large
+from systolic.compiler.orders import Costs, shares
+from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of, too_large
 from systolic.compiler.tensors import Storage, View
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
 from systolic.isa import HostTensor, Program, Symbol
@@ -93,64 +96,217 @@ def compile(
     ([('pixels_QuantizeLinear', 'QuantizeLinear'), ('stem_quant', 'QLinearConv')], ['logits'])
     """
     memory = _memory(machine)
-    if not isinstance(model, Model):
-        raise TypeError(
-            f"model must be a Model, not {_check.kind(model)}; load_onnx and Model.load read one from a file"
-        )
-    if mapping is not None:
-        _check.choice(mapping, "mapping", MAPPINGS)
+    programs = Programs(model, batch=batch, mapping=mapping, shapes=shapes, reuse=reuse)
     _check.flag(weights, "weights")
-    array, size = machine.array, row_bytes(machine, memory)
-    if size < max(array.rows, array.cols):
-        raise ValueError(
-            f"programs of models need rows of at least {max(array.rows, array.cols)} bytes, those of the "
-            f"larger side of the array, not row_bytes={size}"
-        )
-    known = _static(model, model.input_shapes(batch, shapes=shapes))
-    for name in (*model.inputs, *model.outputs):
-        # First, as those of the host's layers: the number of instructions grows with these sizes.
-        shape, dtype = known[name]
-        rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
-        _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
-    tile_bytes = array.rows * array.cols * array.format.weight_bytes
-    load = transfer_cycles(tile_bytes, memory.weight_bytes_per_second, machine)
-    seen = 0 if reuse is False else load if reuse is True else _check.integer(reuse, "reuse", minimum=1)
-    limit = min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
-    sizes = Sizes(array.rows, array.cols, size)
-    lowering, parts = _lowered(model, known, sizes, mapping, seen, limit)
-    for each in lowering.operations:
-        if isinstance(each, HostOperation):
-            held = {view.storage for view in (*each.reads, *each.writes)}
-            rows = sum(storage.rows(size) for storage in held)
-            _check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
-    views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
-    kept = {views[name].storage for name in model.outputs}
-    steps = fit(parts, kept, limit)
-    host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
-    half = min(array.accumulator_rows or _MOST_ADDRESSED["acc"], _MOST_ADDRESSED["acc"]) // 2
-    lanes = memory.lanes or array.cols
-    costs = Costs(
-        rows=array.rows, cols=array.cols, double_buffered=array.double_buffered, half=half, load=load,
-        latency=memory.weight_latency_cycles, fifo=memory.fifo_tiles, passes=-(-array.cols // lanes),
-        after=memory.activation_latency_cycles,
+    return programs.made(machine, memory, weights=weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What programs of equal sizes share.
+
+    Attributes
+    ----------
+    steps : list of Step
+    views : dict of str to View
+        The model's inputs and outputs.
+    host : dict of Storage to int
+        The first row of each tensor in host memory.
+    least, most : int
+        Rows of unified buffers for which the plan is the same.
+    """
+
+    steps: list[Step]
+    views: dict[str, View]
+    host: dict[Storage, int]
+    least: int
+    most: int
+
+
+_MOST_KEPT = 32
+"""Plans, and programs, that are kept."""
+
+_MOST_REFUSED = 1024
+
+
+class Programs:
+    """Programs of one model for many machines, without weights: what machines share is made once.
+
+    A program depends on sizes and, where a product's rows are cut, on which order of its tiles is cheaper.
+    Machines that agree on these run the same program, whatever their bandwidths, latencies and clocks.
+
+    Parameters
+    ----------
+    model, batch, mapping, shapes, reuse
+        As for :func:`compile`.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import systolic
+    >>> from systolic.compiler import Programs
+    >>> from systolic.presets import TPU_V1
+    >>> programs = Programs(systolic.load_example().model)
+    >>> faster = replace(TPU_V1, memory=replace(TPU_V1.memory, host_bytes_per_second=10**12))
+    >>> programs.of(faster) is programs.of(TPU_V1)
+    True
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        batch: int = 1,
+        mapping: str | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        reuse: bool | int = False,
+    ) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(
+                f"model must be a Model, not {_check.kind(model)}; load_onnx and Model.load read one from a "
+                "file"
+            )
+        if mapping is not None:
+            _check.choice(mapping, "mapping", MAPPINGS)
+        self.model, self.mapping = model, mapping
+        self.reuse = reuse if isinstance(reuse, bool) else _check.integer(reuse, "reuse", minimum=1)
+        self._shapes = batch, shapes
+        self._plans: dict[Any, list[_Plan]] = {}
+        self._made: dict[Any, list[tuple[Choices, Program]]] = {}
+        self._refused: dict[Any, tuple[type[ValueError], str]] = {}
+
+    def of(self, machine: MachineConfig) -> Program:
+        """Return the program of a machine, equal to ``compile(..., weights=False)``; errors as there."""
+        memory = _memory(machine)
+        everything = _sizes(machine, memory)
+        if everything in self._refused:
+            kind, message = self._refused[everything]
+            raise kind(message)
+        try:
+            plan = self._plan(machine, memory)
+            costs, key = _costs(machine, memory), (plan, *everything[:-1])
+            for choices, program in self._made.get(key, ()):
+                if all(shares(*question, costs=costs) == answer for question, answer in choices.items()):
+                    return program
+            choices, program = self._emitted(machine, memory, plan, weights=False)
+        except ValueError as error:
+            if len(self._refused) >= _MOST_REFUSED:
+                self._refused.clear()
+            self._refused[everything] = type(error), str(error)
+            raise
+        _forget(self._made)
+        self._made.setdefault(key, []).append((choices, program))
+        return program
+
+    def made(self, machine: MachineConfig, memory: MemoryConfig, *, weights: bool) -> Program:
+        """Return the program of a machine, which is not kept."""
+        return self._emitted(machine, memory, self._plan(machine, memory), weights=weights)[1]
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[Shape, str]]:
+        batch, shapes = self._shapes
+        return _static(self.model, self.model.input_shapes(batch, shapes=shapes))
+
+    def _plan(self, machine: MachineConfig, memory: MemoryConfig) -> _Plan:
+        array, size = machine.array, row_bytes(machine, memory)
+        seen = _tile_load(machine, memory) if self.reuse is True else int(self.reuse)
+        key = array.rows, array.cols, size, memory.host_rows, seen
+        limit = min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
+        for known in self._plans.get(key, ()):
+            if known.least <= limit <= known.most:
+                return known
+        made = self._planned(machine, memory, seen, limit)
+        _forget(self._plans)
+        self._plans.setdefault(key, []).append(made)
+        return made
+
+    def _planned(self, machine: MachineConfig, memory: MemoryConfig, seen: int, limit: int) -> _Plan:
+        model, array, size = self.model, machine.array, row_bytes(machine, memory)
+        if size < max(array.rows, array.cols):
+            raise ValueError(
+                f"programs of models need rows of at least {max(array.rows, array.cols)} bytes, those of the "
+                f"larger side of the array, not row_bytes={size}"
+            )
+        for name in (*model.inputs, *model.outputs):
+            # First, as those of the host's layers: the number of instructions grows with these sizes.
+            shape, dtype = self._known[name]
+            rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
+            _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
+        sizes = Sizes(array.rows, array.cols, size)
+        lowering, parts = _lowered(model, self._known, sizes, self.mapping, seen, limit)
+        for each in lowering.operations:
+            if isinstance(each, HostOperation):
+                held = {view.storage for view in (*each.reads, *each.writes)}
+                rows = sum(storage.rows(size) for storage in held)
+                _check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
+        views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
+        kept = {views[name].storage for name in model.outputs}
+        groups = [list(part.groups) for part in parts if isinstance(part, Region)]
+        steps = fit(parts, kept, limit)
+        host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
+        is_cut = bool(lowering.cut) or groups != [part.groups for part in parts if isinstance(part, Region)]
+        if is_cut or any(step.spilled for step in steps):
+            return _Plan(steps, views, host, limit, limit)
+        # All fits at once: into fewer rows too, as far as they are taken.
+        instances = lifetimes(steps)
+        least = max((instance.address + instance.rows for instance in instances), default=0)
+        return _Plan(steps, views, host, least, _MOST_ADDRESSED["ub"] if len(instances) <= FEW else limit)
+
+    def _emitted(
+        self, machine: MachineConfig, memory: MemoryConfig, plan: _Plan, *, weights: bool
+    ) -> tuple[Choices, Program]:
+        """Return a program, and the choices that its instructions owe to the machine's costs."""
+        size, model = row_bytes(machine, memory), self.model
+        emission = Emission(machine, size, _costs(machine, memory), plan.host)
+        emission.run(plan.steps)
+        if emission.tile_count > (most := memory.weight_bytes // _tile_bytes(machine)):
+            raise ValueError(
+                f"the model has {emission.tile_count:,} weight tiles, and the weight memory holds {most:,}; "
+                "use a machine with a larger weight memory"
+            )
+        instructions, sections = emission.with_weight_reads(memory.fifo_tiles + 2)
+        image = emission.tiles() if weights else None
+
+        def described(names: Sequence[str]) -> dict[str, HostTensor]:
+            return {name: plan.views[name].described(plan.host[plan.views[name].storage]) for name in names}
+
+        return emission.shares, Program(
+            tuple(instructions), tuple(emission.functions), image, _symbols(plan.steps, plan.host, size),
+            inputs=described(tuple(model.inputs)), outputs=described(model.outputs), sections=tuple(sections),
+        )  # fmt: skip
+
+
+def _tile_bytes(machine: MachineConfig) -> int:
+    return machine.array.rows * machine.array.cols * machine.array.format.weight_bytes
+
+
+def _tile_load(machine: MachineConfig, memory: MemoryConfig) -> int:
+    return transfer_cycles(_tile_bytes(machine), memory.weight_bytes_per_second, machine)
+
+
+def _sizes(machine: MachineConfig, memory: MemoryConfig) -> tuple[Any, ...]:
+    """Return everything that a program depends on but costs; the unified buffer's rows last."""
+    array = machine.array
+    return (
+        array.rows, array.cols, array.activation_dtype, array.weight_dtype, array.accumulator_rows,
+        row_bytes(machine, memory), memory.host_rows, memory.weight_bytes, memory.fifo_tiles,
+        memory.unified_buffer_rows,
     )  # fmt: skip
-    emission = Emission(machine, size, costs, host)
-    emission.run(steps)
-    if emission.tile_count > (most := memory.weight_bytes // tile_bytes):
-        raise ValueError(
-            f"the model has {emission.tile_count:,} weight tiles, and the weight memory holds {most:,}; use "
-            "a machine with a larger weight memory"
-        )
-    instructions, sections = emission.with_weight_reads(memory.fifo_tiles + 2)
 
-    image = emission.tiles() if weights else None
 
-    def described(names: Sequence[str]) -> dict[str, HostTensor]:
-        return {name: views[name].described(host[views[name].storage]) for name in names}
+def _forget(kept: dict[Any, list[Any]]) -> None:
+    """Make room for one more in lists."""
+    while sum(map(len, kept.values())) >= _MOST_KEPT:
+        del kept[next(iter(kept))]
 
-    return Program(
-        tuple(instructions), tuple(emission.functions), image, _symbols(steps, host, size),
-        inputs=described(tuple(model.inputs)), outputs=described(model.outputs), sections=tuple(sections),
+
+def _costs(machine: MachineConfig, memory: MemoryConfig) -> Costs:
+    array, most = machine.array, _MOST_ADDRESSED["acc"]
+    return Costs(
+        rows=array.rows, cols=array.cols, double_buffered=array.double_buffered,
+        half=min(array.accumulator_rows or most, most) // 2, load=_tile_load(machine, memory),
+        latency=memory.weight_latency_cycles, fifo=memory.fifo_tiles,
+        passes=-(-array.cols // (memory.lanes or array.cols)), after=memory.activation_latency_cycles,
     )  # fmt: skip
 
 

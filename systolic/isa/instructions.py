@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from systolic import _check
 
@@ -71,6 +71,24 @@ class Instruction:
         """Return the instruction's name and fields as a dict that JSON can hold."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {"instruction": type(self).__name__, **values}
+
+
+_Kind = TypeVar("_Kind", bound=Instruction)
+
+
+def unchecked(instruction: _Kind, **values: Any) -> _Kind:
+    """Return a copy with other values of some fields, which are known to be right: checking them takes long.
+
+    Examples
+    --------
+    >>> from systolic.isa import MatrixMultiply
+    >>> unchecked(MatrixMultiply(0, 0, 16), ub=16)
+    MatrixMultiply(ub=16, acc=0, rows=16, new_weights=True, accumulate=False)
+    """
+    made = object.__new__(type(instruction))
+    made.__dict__.update(instruction.__dict__)
+    made.__dict__.update(values)
+    return made
 
 
 def _number(value: Any, name: str, field: Field) -> int:

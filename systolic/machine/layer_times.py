@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from systolic._show.table import Column, Table, percent, seconds
-from systolic.config import MachineConfig
-from systolic.isa import Activate, Program, ReadWeights, Section
+from systolic.config import ArrayConfig, MachineConfig
+from systolic.isa import Activate, Convolve, MatrixMultiply, Program, ReadWeights, Section
 from systolic.machine.spans import LIMITS, Spans
+from systolic.machine.work import arrays_of
 from systolic.stats import Stats
 
 
@@ -49,33 +51,71 @@ def layer_times(
     program: Program,
     machine: MachineConfig,
     complete: np.ndarray,
-    multiplies: np.ndarray,
-    shift_start: np.ndarray,
     spans: Spans,
 ) -> tuple[LayerTime, ...]:
     """Return time and counts of each layer, see ``Timeline.layers``."""
-    array = machine.array
-    sections = program.sections or (Section("program", "Program", 0, len(program)),)
-    stops = np.array([section.stop for section in sections], np.int64)
-    stops[-1] = len(program)
+    sections, stops = _sections(program)
     # When everything up to the end of each section has completed.
-    frontier = np.maximum.accumulate(np.concatenate(([0], complete)))[stops]
-    edges = np.concatenate(([0], frontier))
+    edges = np.maximum.accumulate(np.concatenate(([0], complete)))[[0, *stops]]
     causes = spans.within(edges.tolist())
-    rows, drained = np.zeros(len(program), np.int64), np.zeros(len(program), np.int64)
-    for number, item in enumerate(program):
-        if isinstance(item, Activate):
-            drained[number] = item.rows
-    items: list[Any] = [program[number] for number in multiplies.tolist()]
-    streamed = np.array([item.rows for item in items], np.int64)
-    rows[multiplies] = streamed
-    firsts = np.concatenate(([0], stops[:-1]))
-    new = shift_start >= 0
+    found: dict[tuple[str, str], LayerTime] = {}
+    for i, (section, counts) in enumerate(zip(sections, section_counts(program, machine.array), strict=True)):
+        stats = counts + time_stats(int(edges[i + 1] - edges[i]), causes[i], machine.array)
+        layer = (section.name, section.kind)
+        if layer in found:
+            before = found[layer]
+            found[layer] = LayerTime(*layer, before.stats + stats, before.sections + 1)
+        else:
+            found[layer] = LayerTime(*layer, stats)
+    return tuple(found.values())
+
+
+def time_stats(cycles: int, causes: Mapping[str, int], array: ArrayConfig) -> Stats:
+    """Return what of Stats depends on time: cycles, and those of each cause."""
+    by_cause = {f"{cause}_cycles": count for cause, count in causes.items()}
+    matrix = sum(causes[name] for name in ("active", "weight_stall", "weight_shift"))
+    pe_cycles = array.rows * array.cols * cycles
+    return Stats(cycles=cycles, pe_cycles=pe_cycles, non_matrix_cycles=cycles - matrix, **by_cause)
+
+
+def total_counts(program: Program, array: ArrayConfig) -> Stats:
+    """Return the sum of :func:`section_counts`, which the program keeps."""
+    return _counts(program, array)[1]
+
+
+def section_counts(program: Program, array: ArrayConfig) -> tuple[Stats, ...]:
+    """Return what of each section's Stats does not depend on time, which the program keeps."""
+    return _counts(program, array)[0]
+
+
+def _counts(program: Program, array: ArrayConfig) -> tuple[tuple[Stats, ...], Stats]:
+    kept: dict[Any, Any] = vars(program).setdefault("_counts", {})
+    key = array.rows, array.cols, array.format
+    if key not in kept:
+        sections = tuple(_section_counts(program, array))
+        kept[key] = sections, sum(sections, Stats())
+    found: tuple[tuple[Stats, ...], Stats] = kept[key]
+    return found
+
+
+def _sections(program: Program) -> tuple[tuple[Section, ...], list[int]]:
+    """Return the sections, and where each ends: instructions behind the last belong to it."""
+    sections = program.sections or (Section("program", "Program", 0, len(program)),)
+    return sections, [*(section.stop for section in sections[:-1]), len(program)]
+
+
+def _section_counts(program: Program, array: ArrayConfig) -> Iterator[Stats]:
+    sections, stops = _sections(program)
+    arrays, opcode = arrays_of(program), arrays_of(program).opcode
+    is_multiply = (opcode == MatrixMultiply.opcode) | (opcode == Convolve.opcode)
+    multiplies = np.flatnonzero(is_multiply)
+    rows = np.where(is_multiply, arrays.rows, 0)
+    drained = np.where(opcode == Activate.opcode, arrays.rows, 0)
+    streamed, new = arrays.rows[multiplies], arrays.new_weights[multiplies] != 0
     depth = width = np.zeros(len(multiplies), np.int64)
     if any(section.macs is None or section.weight_bytes is None for section in sections):
         depth, width = _extents(program, array.rows, array.cols, new)
-    found: dict[tuple[str, str], LayerTime] = {}
-    for i, (section, first, stop) in enumerate(zip(sections, firsts.tolist(), stops.tolist(), strict=True)):
+    for section, first, stop in zip(sections, [0, *stops[:-1]], stops, strict=True):
         low, high = np.searchsorted(multiplies, (first, stop))
         macs, weight_bytes = section.macs, section.weight_bytes
         here = slice(int(low), int(high))
@@ -84,27 +124,13 @@ def layer_times(
         if weight_bytes is None:
             sizes = (depth[here] * width[here])[new[here]]
             weight_bytes = int(sizes.sum()) * array.format.weight_bytes
-        total = int(edges[i + 1] - edges[i])
-        by_cause = {f"{cause}_cycles": count for cause, count in causes[i].items()}
-        matrix = sum(by_cause[f"{name}_cycles"] for name in ("active", "weight_stall", "weight_shift"))
-        stats = Stats(
-            cycles=total,
+        yield Stats(
             macs=macs,
-            pe_cycles=array.rows * array.cols * total,
             folds=int(new[here].sum()),
             weight_bytes=weight_bytes,
             activation_bytes=int(rows[first:stop].sum()) * array.rows * array.format.activation_bytes,
             output_bytes=int(drained[first:stop].sum()) * array.cols * array.format.sum_bytes,
-            non_matrix_cycles=total - matrix,
-            **by_cause,
         )
-        layer = (section.name, section.kind)
-        if layer in found:
-            before = found[layer]
-            found[layer] = LayerTime(*layer, before.stats + stats, before.sections + 1)
-        else:
-            found[layer] = LayerTime(*layer, stats)
-    return tuple(found.values())
 
 
 def _extents(program: Program, rows: int, cols: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from systolic.config import MachineConfig, MemoryConfig
 from systolic.isa import Program, ReadWeights
 from systolic.isa.text import line_of
 from systolic.machine.lanes import Lane, Occupancy, row_occupancies, steps, unit_lanes
-from systolic.machine.layer_times import LayerTime, layer_times, layers_table
+from systolic.machine.layer_times import LayerTime, layer_times, layers_table, time_stats, total_counts
 from systolic.machine.spans import CAUSES as CAUSES
 from systolic.machine.spans import Spans, spans_of
 from systolic.machine.trace_file import write_trace
@@ -84,7 +84,8 @@ class Timeline:
     @property
     def stats(self) -> Stats:
         """The counts of the whole program, cycles by cause: the sum of those of :meth:`layers`."""
-        return sum((layer.stats for layer in self.layers()), Stats())
+        array = self.machine.array
+        return total_counts(self.program, array) + time_stats(self.cycles, self.causes, array)
 
     def layers(self) -> tuple[LayerTime, ...]:
         """Return the time and counts of each layer of the program; the cycles add up to the total.
@@ -119,9 +120,7 @@ class Timeline:
 
     @cached_property
     def _layers(self) -> tuple[LayerTime, ...]:
-        return layer_times(
-            self.program, self.machine, self.complete, self.multiplies, self.shift_start, self.spans
-        )
+        return layer_times(self.program, self.machine, self.complete, self.spans)
 
     def layers_table(self) -> Table:
         """Return a row per layer: cycles, what the array did in them, and what limits the layer."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import local
+from typing import Any
 
 import numpy as np
 
-from systolic.compiler import compile
+from systolic.compiler import Programs
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.gemm import Gemm
 from systolic.machine import time_program
@@ -118,13 +120,10 @@ def _totals(
     ]
 
 
-def program_stats(
-    model: Model, machine: MachineConfig, batch: int, mapping: str | None
-) -> Stats | str:
+def program_stats(programs: Programs, machine: MachineConfig) -> Stats | str:
     """Return the counts of a model compiled for a machine, or why the machine cannot run it."""
     try:
-        program = compile(model, machine=machine, batch=batch, mapping=mapping, weights=False)
-        return time_program(program, machine).stats
+        return time_program(programs.of(machine), machine).stats
     except ValueError as error:
         return str(error)
 
@@ -134,8 +133,29 @@ def ideal_task(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfi
     return list(ideal_stats(products, arrays))
 
 
+_kept = local()  # of each thread: programs of the last models
+_MOST_KEPT = 4
+
+
 def program_task(
-    model: Model, machine: MachineConfig, batch: int, mapping: str | None
+    work: str, model: Model, batch: int, configurations: Sequence[tuple[MachineConfig, str | None]]
 ) -> list[Stats | str]:
-    """Return the result of a task of one program; a function by name, for other processes."""
-    return [program_stats(model, machine, batch, mapping)]
+    """Return the results of a task of programs of one model; a function by name, for other processes.
+
+    `work` identifies the model, whose programs are kept from task to task. A configuration is a machine and a
+    mapping.
+    """
+    return [
+        program_stats(_programs_of(work, model, batch, mapping), machine)
+        for machine, mapping in configurations
+    ]
+
+
+def _programs_of(work: str, model: Model, batch: int, mapping: str | None) -> Programs:
+    kept: dict[Any, Programs] = vars(_kept)
+    key = f"{work} {batch} {mapping}"
+    if key not in kept:
+        while len(kept) >= _MOST_KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = Programs(model, batch=batch, mapping=mapping)
+    return kept[key]

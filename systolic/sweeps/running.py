@@ -33,6 +33,9 @@ _PAIRS = 1 << 16
 _MOST_MACHINES = 2048
 _MOST_SPLIT = 256  # if several workers share them
 
+# Programs of a task for a worker: what the model takes to send is shared by all.
+_MOST_PROGRAMS = 16
+
 # Tasks handed to an executor and not finished.
 _IN_FLIGHT = 1024
 
@@ -281,30 +284,31 @@ def _points(
 
 
 def _tasks(points: Iterable[_Point], products: Any, split: bool) -> Iterator[_Task]:
-    """Yield the points as tasks: many ideal machines of one model and batch, or one program."""
+    """Yield the points as tasks: machines of one model and batch, all ideal or all with memories."""
     group: list[_Point] = []
+    most = 1
 
     def closed() -> _Task:
-        first = group[0]
-        sizes = products[first.work.name, first.batch]
-        return _Task(tuple(group), ideal_task, (sizes, tuple(point.machine.array for point in group)))
+        first, work = group[0], group[0].work
+        if first.machine.memory is None:
+            sizes = products[work.name, first.batch]
+            return _Task(tuple(group), ideal_task, (sizes, tuple(point.machine.array for point in group)))
+        configurations = tuple((point.machine, point.mapping) for point in group)
+        return _Task(tuple(group), program_task, (work.id, work.model, first.batch, configurations))
+
+    def kind(point: _Point) -> Any:
+        return point.work, point.batch, point.machine.memory is None
 
     for point in points:
-        if group:
-            first = group[0]
-            different = len(products[first.work.name, first.batch])
+        if group and (kind(point) != kind(group[0]) or len(group) >= most):
+            yield closed()
+            group = []
+        if not group:
+            different = len(products[point.work.name, point.batch])
             most = min(max(_PAIRS // different, 16), _MOST_SPLIT if split else _MOST_MACHINES)
-            if (point.work, point.batch) != (first.work, first.batch) or len(group) >= most:
-                yield closed()
-                group = []
-        if point.machine.memory is None:
-            group.append(point)
-        else:
-            if group:
-                yield closed()
-                group = []
-            arguments = (point.work.model, point.machine, point.batch, point.mapping)
-            yield _Task((point,), program_task, arguments)
+            if point.machine.memory is not None:
+                most = _MOST_PROGRAMS if split else 1
+        group.append(point)
     if group:
         yield closed()
 
