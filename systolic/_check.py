@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,10 @@ from systolic import _hints
 OPERAND_DTYPES = ("int8", "uint8")
 
 _OPERAND_HINT = "quantize it first (systolic.quantize), or convert with .astype if the values fit"
+_FLOAT_HINT = (
+    "round it to a float format of the array, such as .astype(ml_dtypes.bfloat16), or quantize it "
+    "(systolic.quantize)"
+)
 
 
 def integer(value: Any, name: str, *, minimum: int | None = None, maximum: int | None = None) -> int:
@@ -90,13 +94,21 @@ def dtype_or_none(value: Any) -> np.dtype | None:
 
 def operand_dtype(value: Any, name: str, known: Sequence[str] = OPERAND_DTYPES) -> str:
     """Return the name of an operand type, one of `known`."""
+    if isinstance(value, str) and value in known:
+        return value
     dtype = dtype_or_none(value)
-    expected = " or ".join(map(repr, known))
+    expected = alternatives(map(repr, known))
     if dtype is None:
         raise TypeError(f"{name} must be {expected}, not {value!r}")
     if dtype.name not in known:
         raise ValueError(f"{name} must be {expected}, not {dtype.name!r}")
     return dtype.name
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """Return names as a text: "a, b or c"."""
+    *rest, last = names
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 @cache
@@ -142,8 +154,10 @@ def as_array(array: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array with rows of one length ({error})") from error
 
 
-def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -> np.ndarray:
-    """Return `array` as an int8 or uint8 ndarray of `ndim` axes, without copying where possible.
+def operand(
+    array: Any, name: str, *, ndim: int | None = None, axes: str = "", known: Sequence[str] = OPERAND_DTYPES
+) -> np.ndarray:
+    """Return `array` as an ndarray of a `known` type and of `ndim` axes, without copying where possible.
 
     Any layout is taken: non-contiguous, read-only. `axes` names the axes in messages,
     such as ``"(M, K)"``.
@@ -151,22 +165,26 @@ def operand(array: Any, name: str, *, ndim: int | None = None, axes: str = "") -
     if type(array) is np.ndarray and array.dtype.char in "bB" and array.ndim == ndim:
         return array  # the usual case
     result = as_array(array, name)
-    if result.dtype.char not in "bB":  # int8, uint8; dtype.name takes microseconds
+    if result.dtype.char not in "bB" and dtype_name(result.dtype) not in known:
+        expected = alternatives(known)
         if result.dtype.kind in "OUS":
-            raise TypeError(f"{name} must be an array of int8 or uint8, not {kind(array)}")
-        raise TypeError(f"{name} must hold int8 or uint8, not {result.dtype}; {_OPERAND_HINT}")
+            raise TypeError(f"{name} must be an array of {expected}, not {kind(array)}")
+        hint = _FLOAT_HINT if result.dtype.kind == "f" and "bfloat16" in known else _OPERAND_HINT
+        raise TypeError(f"{name} must hold {expected}, not {result.dtype}; {hint}")
+    if not result.dtype.isnative:
+        result = result.astype(result.dtype.newbyteorder("="))
     if ndim is not None and result.ndim != ndim:
         of = f" {axes}" if axes else ""
         raise ValueError(f"{name} must have {ndim} axes{of}, not {result.ndim} {shape(result.shape)}")
     return result
 
 
-def matrices(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
+def matrices(x: Any, w: Any, known: Sequence[str] = OPERAND_DTYPES) -> tuple[np.ndarray, np.ndarray]:
     """Return the operands of a product, x (M, K) and w (K, N), as :func:`operand` does."""
     usual = type(x) is type(w) is np.ndarray and x.ndim == w.ndim == 2
     if not (usual and x.dtype.char in "bB" and w.dtype.char in "bB"):
-        x = operand(x, "x", ndim=2, axes="(M, K)")
-        w = operand(w, "w", ndim=2, axes="(K, N)")
+        x = operand(x, "x", ndim=2, axes="(M, K)", known=known)
+        w = operand(w, "w", ndim=2, axes="(K, N)", known=known)
     if x.shape[1] != w.shape[0]:
         raise ValueError(
             f"x and w must share K, but x is {shape(x.shape)} and w is {shape(w.shape)}"
@@ -175,29 +193,50 @@ def matrices(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, w
 
 
-def integers(array: Any, name: str, dtype: str) -> np.ndarray:
-    """Return `array` as an ndarray of `dtype` if it holds integers (or bools) that fit in it.
+def numbers(array: Any, name: str, dtype: np.dtype, limits: tuple[int, int] | None = None) -> np.ndarray:
+    """Return `array` as an ndarray of a type that holds all of it exactly; see :func:`integers`."""
+    if dtype.kind in "iub":
+        return integers(array, name, dtype.name, limits)
+    result = as_array(array, name)
+    if result.dtype == dtype:
+        return result
+    if result.dtype.kind not in "iubfV" or result.dtype.names is not None:
+        raise TypeError(f"{name} must hold {dtype.name}, not {result.dtype}")
+    with np.errstate(all="ignore"):
+        converted = result.astype(dtype)
+        wide, exact = converted.astype(np.float64), result.astype(np.float64)
+    wrong = (wide != exact) & ~(np.isnan(wide) & np.isnan(exact))
+    if wrong.any():
+        raise ValueError(
+            f"{name} must be exact in {dtype.name}, but holds {exact[wrong].flat[0]}; round it with .astype"
+        )
+    return converted
+
+
+def integers(array: Any, name: str, dtype: str, limits: tuple[int, int] | None = None) -> np.ndarray:
+    """Return `array` as an ndarray of `dtype` if it holds integers (or bools) that fit in it, or in `limits`.
 
     Python integers, other integer types and other byte orders are converted; a value out of
     range is an error, never wrapped.
     """
     target = np.dtype(dtype)
     result = as_array(array, name)
-    if result.dtype == target:
+    if result.dtype == target and limits is None:
         return result
     if not result.size and result.dtype.kind == "f":
         return result.astype(target)  # an empty list is no list of floats
+    low, high = limits or ((0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max))
     if result.dtype.kind == "O" and all(isinstance(value, int) for value in result.flat):
-        low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
         if all(low <= value <= high for value in result.flat):
             return result.astype(target)
-        raise ValueError(f"{name} must fit {target.name}, but holds {max(result.flat, key=abs)}")
+        fit = f"be {low} to {high}" if limits else f"fit {target.name}"
+        raise ValueError(f"{name} must {fit}, but holds {max(result.flat, key=abs)}")
     if result.dtype.kind not in "iub":
         raise TypeError(f"{name} must hold integers, not {result.dtype}")
-    low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
     if result.size and (int(result.min()) < low or int(result.max()) > high):
         worst = int(result.min()) if int(result.min()) < low else int(result.max())
-        raise ValueError(f"{name} must fit {target.name} ({low}..{high}), but holds {worst}")
+        fit = f"be {low} to {high}" if limits else f"fit {target.name} ({low}..{high})"
+        raise ValueError(f"{name} must {fit}, but holds {worst}")
     return result.astype(target)
 
 

@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 lanes: int
+ARITHMETICS: dict[tuple[str, str], int]
 
 def run(
     weight: NDArray[np.uint8],
@@ -40,4 +43,14 @@ def run_output_stationary(
     activation_signed: bool,
     weight_signed: bool,
     threads: int = 1,
+) -> None: ...
+def run_numbers(
+    registers: dict[str, NDArray[Any]],
+    ports: dict[str, NDArray[Any]],
+    bottom: NDArray[Any],
+    *,
+    held: bool,
+    arithmetic: int,
+    low: int = 0,
+    high: int = 0,
 ) -> None: ...

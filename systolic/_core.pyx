@@ -58,7 +58,7 @@ At the end of a block the diagonals hold the psum register of each row, and what
 cycle. Threads first share the rows, to make the streams of a block, then the strips.
 """
 
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memchr, memcpy, memmove, memset
 
 from systolic._kernels cimport in_use
@@ -69,6 +69,9 @@ from systolic.kernels.array cimport (
 from systolic.kernels.control cimport (
     any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_set, find_stretches,
     shift_all, shift_none, shift_some,
+)
+from systolic.kernels.numbers cimport (
+    FLOAT_32, SATURATE_32, SATURATE_64, WRAP_32, WRAP_64, Arithmetic, NumberPorts, NumbersKernels, NumbersRun,
 )
 from systolic.kernels.pool cimport PoolTask
 
@@ -148,6 +151,71 @@ def run_output_stationary(
             kernels.clock_held(&array)
     else:
         _clock_blocks(&array, kernels, threads, _clock_held_strip, _held_bytes(array.rows))
+
+
+def run_numbers(
+    dict registers, dict ports, bottom, *, bint held, int arithmetic, int64_t low=0, int64_t high=0,
+):
+    """Clock an array of another number format than 8-bit integers, in place.
+
+    The caller has checked everything. Registers and ports have the names of a weight-stationary array, in an
+    output-stationary one too: see ``kernels/numbers.h``.
+
+    Parameters
+    ----------
+    registers : dict of str to ndarray, (rows, cols)
+        Operands as int32 or float32, sums as int32, int64 or float32, control as uint8; C-contiguous.
+    ports : dict of str to ndarray, (cycles, rows) or (cycles, cols)
+        Of the same types; any strides.
+    bottom : ndarray, (cycles, cols)
+        Receives what leaves the bottom row after each edge; any strides.
+    held : bool
+        Whether it is output stationary.
+    arithmetic : int
+        A value of `ARITHMETICS`.
+    low, high : int
+        Limits of sums that saturate.
+    """
+    cdef NumbersRun array
+    cdef const NumbersKernels *kernels = in_use().numbers
+    array.rows, array.cols = registers["activation"].shape
+    array.cycles = len(bottom)
+    if array.cycles == 0:
+        return
+    array.weight, array.activation = _values(registers, "weight"), _values(registers, "activation")
+    array.next_weight, array.weight_pass = _values(registers, "next_weight"), _values(registers, "weight_pass")
+    array.shift, array.swap = <uint8_t *>_values(registers, "shift"), <uint8_t *>_values(registers, "swap")
+    array.psum, array.out = _values(registers, "psum"), _values(registers, "out")
+    array.out_pass = _values(registers, "out_pass")
+    array.west_activation = _number_ports(ports["activation"])
+    array.west_shift, array.west_swap = _number_ports(ports["shift"]), _number_ports(ports["swap"])
+    array.north_weight, array.north_psum = _number_ports(ports["weight"]), _number_ports(ports["psum"])
+    cdef NumberPorts leaving = _number_ports(bottom)
+    array.bottom, array.bottom_cycle, array.bottom_col = <void *>leaving.values, leaving.cycle, leaving.port
+    array.arithmetic, array.low, array.high = <Arithmetic>arithmetic, low, high
+    with nogil:
+        if held:
+            kernels.clock_held(&array)
+        else:
+            kernels.clock(&array)
+
+
+ARITHMETICS = {
+    ("int32", "wrap"): WRAP_32, ("int64", "wrap"): WRAP_64, ("int32", "saturate"): SATURATE_32,
+    ("int64", "saturate"): SATURATE_64, ("float32", "wrap"): FLOAT_32,
+}
+
+
+cdef void *_values(dict arrays, str name):
+    return <void *><size_t>arrays[name].ctypes.data if name in arrays else NULL
+
+
+cdef NumberPorts _number_ports(values):
+    cdef NumberPorts ports
+    cdef Py_ssize_t size = values.itemsize
+    ports.values = <void *><size_t>values.ctypes.data
+    ports.cycle, ports.port = values.strides[0] // size, values.strides[1] // size
+    return ports
 
 
 cdef _moving_right(

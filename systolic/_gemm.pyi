@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 Codes = NDArray[np.int8] | NDArray[np.uint8] | NDArray[Any]
 
 def multiply(a: Codes, b: Codes, acc: NDArray[np.int32], *, threads: int = 1) -> None: ...
+def multiply_numbers(
+    a: NDArray[Any], b: NDArray[Any], acc: NDArray[Any], *, arithmetic: int, low: int = 0, high: int = 0
+) -> None: ...
 def im2col_transposed(
     x: Codes,
     out: Codes,

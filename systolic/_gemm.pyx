@@ -6,13 +6,14 @@ requantization. Callers check arguments for users; here only what would read or 
 """
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
 from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
 from systolic.kernels.gemm cimport GemmKernels
 from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
+from systolic.kernels.numbers cimport Arithmetic, NumbersProduct
 from systolic.kernels.spin cimport spin_clock
 
 import numpy as np
@@ -211,6 +212,38 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
                 p.acc += p.acc_group
         give_back(memory, size)
     return 0
+
+
+def multiply_numbers(a, b, acc, *, int arithmetic, int64_t low=0, int64_t high=0) -> None:
+    """Compute acc = a @ b in another number format than 8-bit integers, adding along K from row 0 of b on.
+
+    Parameters
+    ----------
+    a : ndarray of int32 or float32, (M, K)
+        Contiguous along K.
+    b : ndarray of a's type, (K, N)
+        Contiguous along N.
+    acc : ndarray of int32, int64 or float32, (M, N)
+        Receives the sums; contiguous along N.
+    arithmetic : int
+        A value of ``systolic._core.ARITHMETICS``.
+    low, high : int
+        Limits of sums that saturate.
+    """
+    cdef NumbersProduct p
+    p.m, p.k = a.shape
+    p.n = b.shape[1]
+    if b.shape[0] != p.k or acc.shape != (p.m, p.n) or a.dtype != b.dtype or a.itemsize != 4:
+        raise ValueError(f"a {a.shape}, b {b.shape} and acc {acc.shape} must make a product of one type")
+    for values in (a, b, acc):
+        if values.shape[1] > 1 and values.strides[1] != values.itemsize:
+            raise ValueError("rows of a, b and acc must be contiguous")
+    p.a, p.b = <const void *><size_t>a.ctypes.data, <const void *><size_t>b.ctypes.data
+    p.acc = <void *><size_t>acc.ctypes.data
+    p.a_row, p.b_row, p.acc_row = a.strides[0] // 4, b.strides[0] // 4, acc.strides[0] // acc.itemsize
+    p.arithmetic, p.low, p.high = <Arithmetic>arithmetic, low, high
+    with nogil:
+        in_use().numbers.multiply(&p)
 
 
 def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:

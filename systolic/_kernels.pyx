@@ -35,9 +35,9 @@ def _use(str name=None) -> None:
     used = _set_at(<int>_names.index(name))
 
 
-def _tables() -> tuple[str, str, str]:
-    """Return the names of the tables in use, of the array, the products and the host operators; for tests."""
-    return used.array_name.decode(), used.gemm_name.decode(), used.host_name.decode()
+def _tables() -> tuple[str, str, str, str]:
+    """Return the names of the tables in use: of array, products, host operators and number formats; for tests."""
+    return used.array_name.decode(), used.gemm_name.decode(), used.host_name.decode(), used.numbers_name.decode()
 
 
 _names = _all_names()

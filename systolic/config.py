@@ -10,8 +10,8 @@ import numpy as np
 
 from systolic import _check
 from systolic._show.table import card
-from systolic.dataflows import DATAFLOWS, Dataflow, port_dtypes, register_dtypes
-from systolic.formats import ACTIVATIONS, FORMATS, WEIGHTS, Format
+from systolic.dataflows import DATAFLOWS, Dataflow, port_dtypes, register_dtypes, register_limits
+from systolic.formats import OPERANDS, OVERFLOWS, Format, format_of
 
 
 def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -37,9 +37,14 @@ class ArrayConfig:
         Number of processing elements (PEs). Weight stationary, rows take the contraction and columns the
         columns of w; output stationary, rows of x and columns of w; input stationary, the contraction and
         rows of x.
-    activation_dtype, weight_dtype : {"int8", "uint8"}
-        Operand types of a :class:`~systolic.SystolicArray`. ``matmul`` and ``conv2d`` take
-        these types from their operands, and everything else from here.
+    activation_dtype, weight_dtype : str
+        Operand types of a :class:`~systolic.SystolicArray`: int8, uint8, int4, uint4, int16, uint16,
+        bfloat16, float16, float8_e4m3fn or float8_e5m2. ``matmul`` and ``conv2d`` take these types from
+        their operands, and everything else from here. See ``docs/formats.md``.
+    psum_bits : int
+        Bits of an integer psum and accumulator: 16 to 32, or 64. Sums of floats are float32.
+    overflow : {"wrap", "saturate"}
+        What becomes of an integer sum that does not fit, at every addition.
     double_buffered : bool
         Whether the next weight tile is shifted in behind the current one; output stationary, whether the
         next fold begins while sums drain.
@@ -70,6 +75,8 @@ class ArrayConfig:
     double_buffered: bool = field(default=True, kw_only=True)
     accumulator_rows: int | None = field(default=4096, kw_only=True)
     dataflow: str = field(default="weight_stationary", kw_only=True)
+    psum_bits: int = field(default=32, kw_only=True)
+    overflow: str = field(default="wrap", kw_only=True)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -77,8 +84,11 @@ class ArrayConfig:
 
         put("rows", _check.integer(self.rows, "rows", minimum=1, maximum=_MAX_SIZE))
         put("cols", _check.integer(self.cols, "cols", minimum=1, maximum=_MAX_SIZE))
-        for name, known in (("activation_dtype", ACTIVATIONS), ("weight_dtype", WEIGHTS)):
-            put(name, _check.operand_dtype(getattr(self, name), name, known))
+        for name in ("activation_dtype", "weight_dtype"):
+            put(name, _check.operand_dtype(getattr(self, name), name, tuple(OPERANDS)))
+        put("psum_bits", _check.integer(self.psum_bits, "psum_bits", minimum=1))
+        put("overflow", _check.choice(self.overflow, "overflow", OVERFLOWS))
+        format_of(self.activation_dtype, self.weight_dtype, self.psum_bits, self.overflow)
         put("double_buffered", _check.flag(self.double_buffered, "double_buffered"))
         put("dataflow", _check.choice(self.dataflow, "dataflow", tuple(DATAFLOWS)))
         if self.accumulator_rows is not None:
@@ -98,7 +108,7 @@ class ArrayConfig:
     @property
     def format(self) -> Format:
         """Types of operands, products and sums."""
-        return FORMATS[self.activation_dtype, self.weight_dtype]
+        return format_of(self.activation_dtype, self.weight_dtype, self.psum_bits, self.overflow)
 
     @property
     def dataflow_record(self) -> Dataflow:
@@ -116,6 +126,11 @@ class ArrayConfig:
     def port_dtypes(self) -> dict[str, np.dtype]:
         """The type of each port, by name."""
         return port_dtypes(self.dataflow_record, self.format)
+
+    @property
+    def register_limits(self) -> dict[str, tuple[int, int]]:
+        """The lowest and the highest value of each register that does not use all of its type, by name."""
+        return register_limits(self.dataflow_record, self.format)
 
     def for_operands(self, x: np.dtype, w: np.dtype) -> ArrayConfig:
         """Return this configuration with the types of two operands."""
@@ -279,6 +294,11 @@ class MachineConfig:
             raise ValueError(
                 f"a machine with memories is weight stationary, but its array is {self.array.dataflow}; "
                 "leave memory out for the ideal machine"
+            )
+        if self.memory is not None and not self.array.format.is_plain:
+            raise ValueError(
+                "a machine with memories has int8 or uint8 operands and sums of 32 bits that wrap, but its "
+                f"array has {self.array.format.text}; leave memory out for the ideal machine"
             )
 
     def _repr_html_(self) -> str:

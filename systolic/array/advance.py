@@ -65,7 +65,7 @@ def advanced(
         copy(below[: cols - 1], queues.below)
         below[max(cycles, cols - 1) :] = 0  # not yet due
         leaving = skewed(below, cycles, cols)
-        dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads)
+        dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads, config.format)
         for values in arrays.values():
             values.flags.writeable = False
         assignments, error = _at_stop(probes, old.cycle + cycles, arrays)

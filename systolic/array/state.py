@@ -192,6 +192,8 @@ class State(_Named):
                 )
             if value.dtype.newbyteorder("=") != dtype:
                 raise TypeError(f"register {name} must be {dtype}, not {value.dtype}")
+            if name in config.register_limits:
+                _check.integers(value, f"register {name}", dtype.name, config.register_limits[name])
             arrays[name] = np.array(value, dtype=dtype, order="C")
             arrays[name].flags.writeable = False
         cycle = _check.integer(self.cycle, "cycle", minimum=0)

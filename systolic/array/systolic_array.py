@@ -16,7 +16,7 @@ from systolic.array.skew import Ports, idle_ports
 from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
 from systolic.dataflows import Role
-from systolic.formats import operand_name
+from systolic.formats import OPERANDS, operand_name, stored
 from systolic.threads import thread_count
 from systolic.trace.probe import Change, Probe, changed, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
@@ -339,8 +339,9 @@ class SystolicArray:
 
     def _operand(self, value: Any, name: str, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
         # A copy of a matrix whose axes have these names, and are at most so long.
-        matrix = _check.operand(value, name, ndim=2, axes=f"({', '.join(most)})")
-        self._check_type(matrix, name, *numbers)
+        axes = f"({', '.join(most)})"
+        matrix = _check.operand(value, name, ndim=2, axes=axes, known=tuple(OPERANDS))
+        matrix = self._as_stored(matrix, name, *numbers)
         self._check_size(matrix, name, *most.items())
         return matrix.copy()
 
@@ -368,7 +369,8 @@ class SystolicArray:
     def _type_of(self, role: Role) -> tuple[str, str]:
         # The type of the register of a role, and the field of the configuration that gives it.
         register = self._config.dataflow_record.register_of(role)
-        return self._config.register_dtypes[register.name].name, f"{register.holds}_dtype"
+        field = f"{register.holds}_dtype"
+        return getattr(self._config, field), field
 
     def _moves_sums(self, caller: str) -> None:
         if self._config.dataflow_record.held:
@@ -378,12 +380,17 @@ class SystolicArray:
             )
 
     @staticmethod
-    def _check_type(values: np.ndarray, name: str, dtype: str, field: str) -> None:
-        if operand_name(values) != dtype:
-            raise TypeError(
-                f"{name} must hold {dtype}, as the array's config says, not {values.dtype}; "
-                f"make the array with ArrayConfig({field}={values.dtype.name!r})"
-            )
+    def _as_stored(values: np.ndarray, name: str, dtype: str, field: str) -> np.ndarray:
+        # An operand of this type, as registers hold it.
+        operand, found = OPERANDS[dtype], operand_name(values)
+        if found == dtype:
+            return stored(values)
+        if found == operand.storage:  # 4 bits in lanes of 8
+            return _check.integers(values, name, found, operand.limits)
+        raise TypeError(
+            f"{name} must hold {dtype}, as the array's config says, not {values.dtype}; "
+            f"make the array with ArrayConfig({field}={found!r})"
+        )
 
     # Clocking
 
@@ -406,8 +413,8 @@ class SystolicArray:
         """
         given = {}
         for name, value in ports.items():
-            size, dtype = self._port(name, "step")
-            values = _check.integers(value, name, dtype)
+            size, dtype, limits = self._port(name, "step")
+            values = _check.numbers(value, name, dtype, limits)
             if values.ndim > 1 or (values.ndim == 1 and values.shape != (size,)):
                 raise ValueError(
                     f"{name} must be a scalar or have shape ({size},), not {_check.shape(values.shape)}"
@@ -459,8 +466,8 @@ class SystolicArray:
         """
         given = {}
         for name, value in ports.items():
-            size, dtype = self._port(name, "clock")
-            values = _check.integers(value, name, dtype)
+            size, dtype, limits = self._port(name, "clock")
+            values = _check.numbers(value, name, dtype, limits)
             if values.ndim != 2 or values.shape[1] != size:
                 raise ValueError(
                     f"{name} must have shape (cycles, {size}), a line for each edge, not "
@@ -480,11 +487,11 @@ class SystolicArray:
             )
         return self._drive(given, next(iter(lengths.values())), thread_count(threads), "clock")
 
-    def _port(self, name: str, caller: str) -> tuple[int, str]:
+    def _port(self, name: str, caller: str) -> tuple[int, np.dtype, tuple[int, int] | None]:
         for port in self._config.dataflow_record.ports:
             if port.name == name:
                 size = self._config.rows if port.side == "west" else self._config.cols
-                return size, self._config.port_dtypes[name].name
+                return size, self._config.port_dtypes[name], self._config.register_limits.get(port.feeds)
         known = ", ".join(self._config.port_dtypes)
         raise TypeError(f"{caller}() has no port {name!r}; the ports are {known}")
 

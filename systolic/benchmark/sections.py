@@ -119,7 +119,7 @@ class Fold:
         first = cols - 1 + 2 * rows - 1
 
         def work() -> np.ndarray:
-            clock(arrays, window, skewed(below, self.cycles, cols), threads)
+            clock(arrays, window, skewed(below, self.cycles, cols), threads, self.config.format)
             return below[first : first + len(self.x)]
 
         return work

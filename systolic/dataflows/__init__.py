@@ -16,6 +16,7 @@ from systolic.dataflows.record import Role as Role
 from systolic.dataflows.record import Sizes as Sizes
 from systolic.dataflows.record import port_dtypes as port_dtypes
 from systolic.dataflows.record import register_dtypes as register_dtypes
+from systolic.dataflows.record import register_limits as register_limits
 from systolic.dataflows.weight_stationary import INPUT_STATIONARY as INPUT_STATIONARY
 from systolic.dataflows.weight_stationary import WEIGHT_STATIONARY as WEIGHT_STATIONARY
 

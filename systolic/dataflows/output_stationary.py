@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from systolic import _core
+from systolic.dataflows.numbers import clock_numbers, narrow_sums
 from systolic.dataflows.record import Beat, Dataflow, Line, Port, Register, Sizes, as_bytes, larger
+from systolic.formats import Format
 from systolic.reference.output_stationary import OutputStationaryArray
 
 _REGISTERS = (
@@ -83,7 +85,11 @@ def _stream_beats(start: int, leaves: int, x: Any, swap: bool, rows: int) -> Ite
 
 
 def _clock(
-    registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, threads: int
+    registers: Mapping[str, np.ndarray],
+    ports: Mapping[str, np.ndarray],
+    bottom: np.ndarray,
+    threads: int,
+    numbers: Format,
 ) -> None:
     # The kernel takes registers and ports in the order of the record.
     values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
@@ -94,6 +100,24 @@ def _clock(
         weight_signed=registers["weight"].dtype.char == "b",
         threads=threads,
     )
+    narrow_sums(registers, bottom, _REGISTERS, numbers)
+
+
+# In the kernels of other formats these have the names of their counterparts.
+_COUNTERPARTS = {"acc": "psum", "drain": "shift"}
+
+
+def _clock_numbers(
+    registers: Mapping[str, np.ndarray],
+    ports: Mapping[str, np.ndarray],
+    bottom: np.ndarray,
+    threads: int,
+    numbers: Format,
+) -> None:
+    named = {_COUNTERPARTS.get(name, name): values for name, values in registers.items()}
+    fed = {"psum" if name == "out" else _COUNTERPARTS.get(name, name): v for name, v in ports.items()}
+    clock_numbers(named, fed, bottom, numbers, held=True)
+    narrow_sums(registers, bottom, _REGISTERS, numbers)
 
 
 OUTPUT_STATIONARY = Dataflow(
@@ -110,6 +134,6 @@ OUTPUT_STATIONARY = Dataflow(
     starts=_starts,
     shift_beats=_shift_beats,
     stream_beats=_stream_beats,
-    kernels={"8-bit integers": _clock},
+    kernels={"8-bit integers": _clock, "numbers": _clock_numbers},
     reference=OutputStationaryArray,
 )

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from systolic.formats import OPERANDS as OPERAND_TYPES
 from systolic.formats import Format
 
 Holds = Literal["activation", "weight", "sum", "control"]
@@ -102,8 +103,8 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
     return values if values.itemsize > 1 else values.view(np.uint8)
 
 
-Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int], None]
-"""Clocks registers in place: (registers, port values, leaving values to fill in, threads)."""
+Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int, Format], None]
+"""Clocks registers in place: (registers, port values, leaving values to fill in, threads, format)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,12 +218,25 @@ class Dataflow:
 def register_dtypes(dataflow: Dataflow, numbers: Format) -> dict[str, np.dtype]:
     """Return the type of each register, by name."""
     types = {
-        "activation": numbers.activation,
-        "weight": numbers.weight,
-        "sum": numbers.sum,
-        "control": "bool",
+        "activation": OPERAND_TYPES[numbers.activation].dtype,
+        "weight": OPERAND_TYPES[numbers.weight].dtype,
+        "sum": np.dtype(numbers.sum),
+        "control": np.dtype(bool),
     }
-    return {register.name: np.dtype(types[register.holds]) for register in dataflow.registers}
+    return {register.name: types[register.holds] for register in dataflow.registers}
+
+
+@cache
+def register_limits(dataflow: Dataflow, numbers: Format) -> dict[str, tuple[int, int]]:
+    """Return the lowest and the highest value of each register that does not use all of its type, by name."""
+    limits = {
+        "activation": OPERAND_TYPES[numbers.activation].limits if numbers.activation_bits == 4 else None,
+        "weight": OPERAND_TYPES[numbers.weight].limits if numbers.weight_bits == 4 else None,
+        "sum": numbers.sum_limits if numbers.psum_bits < 32 else None,
+        "control": None,
+    }
+    found = ((register.name, limits[register.holds]) for register in dataflow.registers)
+    return {name: each for name, each in found if each is not None}
 
 
 @cache

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from systolic import _core
+from systolic.dataflows.numbers import clock_numbers, narrow_sums
 from systolic.dataflows.record import Beat, Dataflow, Holds, Line, Port, Register, Sizes, as_bytes, larger
+from systolic.formats import Format
 from systolic.reference.pe import ReferenceArray
 
 _REGISTERS = (
@@ -99,7 +101,11 @@ def _stream_beats(start: int, leaves: int, x: Any, swap: bool, rows: int) -> Ite
 
 
 def _clock(
-    registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, threads: int
+    registers: Mapping[str, np.ndarray],
+    ports: Mapping[str, np.ndarray],
+    bottom: np.ndarray,
+    threads: int,
+    numbers: Format,
 ) -> None:
     # The kernel takes registers and ports in the order of the record.
     values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
@@ -110,6 +116,18 @@ def _clock(
         weight_signed=registers["weight"].dtype.char == "b",
         threads=threads,
     )
+    narrow_sums(registers, bottom, _REGISTERS, numbers)
+
+
+def _clock_numbers(
+    registers: Mapping[str, np.ndarray],
+    ports: Mapping[str, np.ndarray],
+    bottom: np.ndarray,
+    threads: int,
+    numbers: Format,
+) -> None:
+    clock_numbers(registers, ports, bottom, numbers, held=False)
+    narrow_sums(registers, bottom, _REGISTERS, numbers)
 
 
 WEIGHT_STATIONARY = Dataflow(
@@ -126,7 +144,7 @@ WEIGHT_STATIONARY = Dataflow(
     starts=_starts,
     shift_beats=_shift_beats,
     stream_beats=_stream_beats,
-    kernels={"8-bit integers": _clock},
+    kernels={"8-bit integers": _clock, "numbers": _clock_numbers},
     reference=ReferenceArray,
 )
 

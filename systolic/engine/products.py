@@ -12,6 +12,7 @@ from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.formats import OPERANDS
 from systolic.gemm import Gemm, Progress
 from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
@@ -106,14 +107,14 @@ class Result:
     def __repr__(self) -> str:
         folds = f"{self.stats.folds:,} fold{'' if self.stats.folds == 1 else 's'}"
         return (
-            f"<Result {_check.shape(self.acc.shape)} int32 on {self.array.rows} x {self.array.cols}: "
-            f"{self.cycles:,} cycles, {folds}, utilization {percent(self.utilization)}>"
+            f"<Result {_check.shape(self.acc.shape)} {self.acc.dtype} on {self.array.rows} x "
+            f"{self.array.cols}: {self.cycles:,} cycles, {folds}, utilization {percent(self.utilization)}>"
         )
 
     def _repr_html_(self) -> str:
         rows = [
             ("product", repr(self.gemm)),
-            ("accumulators", f"{_check.shape(self.acc.shape)} int32"),
+            ("accumulators", f"{_check.shape(self.acc.shape)} {self.acc.dtype}"),
             ("array", f"{self.array.rows} x {self.array.cols}, {self.mode} mode"),
             ("cycles", f"{self.cycles:,}"),
             ("folds", f"{self.stats.folds:,}"),
@@ -134,13 +135,13 @@ def matmul(
     trace: bool | Trace | None = None,
     probe: Probe | Iterable[Probe] | None = None,
 ) -> Result:
-    """Multiply two 8-bit matrices on the array.
+    """Multiply two matrices on the array.
 
     Parameters
     ----------
-    x : array_like of int8 or uint8, (M, K)
+    x : array_like of int8, uint8 or another type of ``ArrayConfig``, (M, K)
         Activations, the moving operand.
-    w : array_like of int8 or uint8, (K, N)
+    w : array_like of a type that goes with x's, (K, N)
         Weights, the stationary operand unless the array has another dataflow.
     array : ArrayConfig or MachineConfig, optional
         Default 256 x 256. The operand types are those of x and w; only the array of a machine is used.
@@ -159,14 +160,15 @@ def matmul(
     Returns
     -------
     Result
-        ``.acc`` holds the exact product modulo 2^32, (M, N) int32.
+        ``.acc`` holds the sums, (M, N): of 8-bit integers the exact product modulo 2^32, int32; of floats
+        float32, added in the order of the array.
 
     Raises
     ------
     TypeError
-        If an operand is not int8 or uint8.
+        If an operand has no type of the array's.
     ValueError
-        If an operand is not a matrix or the two differ in K.
+        If an operand is not a matrix, the two differ in K, or their types do not go together.
 
     Notes
     -----
@@ -186,7 +188,7 @@ def matmul(
     >>> result.cycles
     8
     """
-    x, w = _check.matrices(x, w)
+    x, w = _check.matrices(x, w, tuple(OPERANDS))
     probes = probes_for(trace, probe, mode)
     return _result(lower_matmul(x, w), array, mode, threads, progress, probes)
 

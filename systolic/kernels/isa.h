@@ -5,13 +5,15 @@
 #include "array.h"
 #include "gemm.h"
 #include "host.h"
+#include "numbers.h"
 
 typedef struct {
     const char *name;
     const ArrayKernels *array;
     const GemmKernels *gemm;
     const HostKernels *host;
-    const char *array_name, *gemm_name, *host_name; /* of the tables, for tests */
+    const NumbersKernels *numbers;
+    const char *array_name, *gemm_name, *host_name, *numbers_name; /* of the tables, for tests */
 } InstructionSet;
 
 /* Number i, in the order of isa_list.h, of the sets that were compiled in and that the processor,

@@ -1,6 +1,7 @@
 from systolic.kernels.array cimport ArrayKernels
 from systolic.kernels.gemm cimport GemmKernels
 from systolic.kernels.host cimport HostKernels
+from systolic.kernels.numbers cimport NumbersKernels
 
 cdef extern from "kernels/isa.h" nogil:
     ctypedef struct InstructionSet:
@@ -8,8 +9,10 @@ cdef extern from "kernels/isa.h" nogil:
         const ArrayKernels *array
         const GemmKernels *gemm
         const HostKernels *host
+        const NumbersKernels *numbers
         const char *array_name
         const char *gemm_name
         const char *host_name
+        const char *numbers_name
 
     const InstructionSet *instruction_set(int i)

@@ -18,6 +18,7 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic._memory import require_array
+from systolic.formats import OPERANDS, operand_name
 from systolic.gemm import Gemm
 from systolic.layers import parameters
 from systolic.layers.base import ArrayLayer, Layer, Shape, at_least
@@ -39,15 +40,17 @@ def lower_conv2d(
 ) -> Lowered:
     """Check the arguments of a convolution and lower it; see :func:`systolic.conv2d`."""
     layout = _check.choice(layout, "layout", LAYOUTS)
-    x = _check.operand(x, "x", ndim=4, axes=axes_of(2, layout == "NHWC"))
-    w = _check.operand(w, "w", ndim=4, axes="(oc, ic // groups, kh, kw)")
-    if type(pad_value) is not int or not 0 <= pad_value <= 127:  # what fits both types is the usual case
-        zero_point = _check.integers(pad_value, "x_zero_point", x.dtype.name)
+    x = _check.operand(x, "x", ndim=4, axes=axes_of(2, layout == "NHWC"), known=tuple(OPERANDS))
+    w = _check.operand(w, "w", ndim=4, axes="(oc, ic // groups, kh, kw)", known=tuple(OPERANDS))
+    if type(pad_value) is not int or pad_value:  # 0 fits all types
+        operand = OPERANDS[operand_name(x)]
+        limits = operand.limits if operand.bits == 4 else None
+        zero_point = _check.numbers(pad_value, "x_zero_point", operand.dtype, limits)
         if zero_point.ndim:
             raise ValueError(
                 f"x_zero_point must be one number, not the shape {_check.shape(zero_point.shape)}"
             )
-        pad_value = int(zero_point)
+        pad_value = zero_point.item()
     groups = _check.integer(groups, "groups", minimum=1)
     last = layout == "NHWC"
     stride, dilation = sizes(stride, "stride", 2), sizes(dilation, "dilation", 2)

@@ -59,7 +59,7 @@ def run_cycles(
     """
     started = perf_counter()
     config, stats = planned(lowered.gemm, config, lowered.x.dtype, lowered.w.dtype)
-    acc = operands.result_array(lowered)
+    acc = operands.result_array(lowered, config.format.sum)
     store: Store = partial(operands.store, lowered, acc)
     if drained is not None:
         store = partial(_each_in_turn, (drained, store))
@@ -74,7 +74,7 @@ def run_cycles(
         half = sizes_of(lowered.gemm, config).chunk
         # Memory that is new to the process costs a third of a fold's time.
         with workspace() as memory:
-            accumulators = Accumulators(half, config.cols, memory, config.format.sum)
+            accumulators = Accumulators(half, config.cols, memory, config.format)
             cycles = _run_folds(lowered, config, plan, workers, report, probes, accumulators, store)
     seconds = perf_counter() - started
     if cycles != stats.cycles:

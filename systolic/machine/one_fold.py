@@ -30,6 +30,7 @@ def is_small(gemm: Gemm, config: ArrayConfig, cycles: int) -> bool:
     """Whether a product is one weight-stationary fold, of few enough cycles."""
     return (
         config.dataflow_record is WEIGHT_STATIONARY
+        and config.format.is_plain
         and gemm.groups == 1
         and gemm.k <= config.rows
         and gemm.n <= config.cols

@@ -11,6 +11,7 @@ import numpy as np
 
 from systolic import _gemm
 from systolic.dataflows import Dataflow
+from systolic.formats import stored
 from systolic.lowered import Lowered, Operand, Patches, taps
 from systolic.tiling import Fold
 
@@ -18,7 +19,9 @@ from systolic.tiling import Fold
 def rows(x: Operand, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
     """Return x[m_start:m_stop, k_start:k_stop] of a group."""
     if not isinstance(x, Patches):
-        return _matrix(x, group)[m_start:m_stop, k_start:k_stop]
+        return stored(_matrix(x, group)[m_start:m_stop, k_start:k_stop])
+    if x.dtype.char not in "bB":
+        return stored(_patches(x, group, m_start, m_stop, k_start, k_stop))
     k = x.images.shape[1] // x.groups * x.kernel[0] * x.kernel[1]
     matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=x.dtype)
     _gemm.im2col(
@@ -28,9 +31,24 @@ def rows(x: Operand, group: int, m_start: int, m_stop: int, k_start: int, k_stop
     return matrix
 
 
+def _patches(x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+    """Return rows of patches of any type."""
+    channels, (height, width) = x.images.shape[1] // x.groups, x.images.shape[2:]
+    image, *out = np.unravel_index(np.arange(m_start, m_stop)[:, None], (len(x.images), *x.out))
+    channel, *tap = np.unravel_index(np.arange(k_start, k_stop), (channels, *x.kernel))
+    row, col = (
+        o * step + t * dilation - before
+        for o, t, step, dilation, before in zip(out, tap, x.stride, x.dilation, x.before, strict=True)
+    )
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    values = x.images[image, group * channels + channel, np.where(inside, row, 0), np.where(inside, col, 0)]
+    values[~inside] = x.pad_value
+    return values
+
+
 def tile(w: np.ndarray, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
     """Return w[k_start:k_stop, n_start:n_stop] of a group."""
-    return _matrix(w, group)[k_start:k_stop, n_start:n_stop]
+    return stored(_matrix(w, group)[k_start:k_stop, n_start:n_stop])
 
 
 def _matrix(values: np.ndarray, group: int) -> np.ndarray:

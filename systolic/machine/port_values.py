@@ -13,6 +13,7 @@ from systolic.array.queues import Queues, queued_fold
 from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
+from systolic.formats import OPERANDS, stored
 from systolic.gemm import Gemm
 from systolic.tiling import Schedule, schedule
 
@@ -102,10 +103,10 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     7 [0 0] [0 0 0] [0 1 1]
     8 [0 0] [0 0 0] [0 0 1]
     """
-    x, w = _check.matrices(x, w)
+    x, w = _check.matrices(x, w, tuple(OPERANDS))
     gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
     config = (ArrayConfig() if array is None else as_array_config(array)).for_operands(x.dtype, w.dtype)
-    return _ports(x, w, schedule(gemm, config), config)
+    return _ports(stored(x), stored(w), schedule(gemm, config), config)
 
 
 def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) -> Iterator[PortValues]:

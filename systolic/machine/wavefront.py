@@ -15,6 +15,7 @@ from systolic.gemm import Progress
 from systolic.lowered import Lowered, Patches
 from systolic.machine.epilogue import after_scale, apply_epilogue, fused
 from systolic.machine.execution import Execution, planned
+from systolic.machine.in_order import in_order
 from systolic.machine.operands import result_array
 
 # Work between two looks at progress and Ctrl-C, in MACs: a tenth of a second or less.
@@ -32,7 +33,8 @@ def run_wavefront(
 ) -> Execution:
     """Run lowered work as plain products: the outputs and cycles of cycle mode.
 
-    K may be added up in any order: sums wrap, so that no bit depends on it.
+    8-bit integers may be added up in any order along K: sums wrap, so that no bit depends on it. For other
+    formats see :mod:`systolic.machine.in_order`.
 
     Parameters
     ----------
@@ -46,7 +48,12 @@ def run_wavefront(
     """
     started = perf_counter()
     gemm, x = lowered.gemm, lowered.x
-    _, stats = planned(gemm, config, x.dtype, lowered.w.dtype)
+    config, stats = planned(gemm, config, x.dtype, lowered.w.dtype)
+    numbers = config.format
+    if not numbers.is_plain:
+        sums = in_order(lowered, config, report)
+        seconds = perf_counter() - started
+        return Execution(apply_epilogue(lowered, sums), stats, seconds)
     codes = None
     work = stats.macs
     if isinstance(x, Patches):

@@ -1,4 +1,4 @@
-"""The output-stationary array PE by PE, in Python integers: slow, and shared with nothing it checks."""
+"""The output-stationary array PE by PE, in Python numbers: slow, and shared with nothing it checks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from systolic.reference.numbers import INT32, Numbers
+
 REGISTERS = ("activation", "weight", "acc", "out", "out_pass", "swap", "drain")
 
-Grid = list[list[int]]
+Grid = list[list[Any]]
 
 
 class OutputStationaryArray:
-    """A `rows` x `cols` output-stationary array of PEs, each register a Python integer.
+    """A `rows` x `cols` output-stationary array of PEs, each register a Python number.
 
     Parameters
     ----------
@@ -21,10 +23,12 @@ class OutputStationaryArray:
         Size of the array.
     registers : mapping of str to array_like, (rows, cols), optional
         Values of the seven registers to start from; 0 where absent.
+    numbers : Numbers, optional
+        How products are added; default int32 sums that wrap.
 
     Attributes
     ----------
-    activation, weight, acc, out, out_pass, swap, drain : list of list of int
+    activation, weight, acc, out, out_pass, swap, drain : list of list of int or float
         The registers, indexed [row][col].
     cycle : int
         Clock edges done.
@@ -41,8 +45,14 @@ class OutputStationaryArray:
     ([[4]], [[115]])
     """
 
-    def __init__(self, rows: int, cols: int, registers: Mapping[str, Sequence] | None = None) -> None:
-        self.rows, self.cols, self.cycle = rows, cols, 0
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        registers: Mapping[str, Sequence] | None = None,
+        numbers: Numbers = INT32,
+    ) -> None:
+        self.rows, self.cols, self.cycle, self.numbers = rows, cols, 0, numbers
         given = registers or {}
         self.activation = self._grid(given, "activation")
         self.weight = self._grid(given, "weight")
@@ -55,7 +65,7 @@ class OutputStationaryArray:
     def _grid(self, registers: Mapping[str, Sequence], name: str) -> Grid:
         if name not in registers:
             return [[0] * self.cols for _ in range(self.rows)]
-        return [[int(value) for value in row] for row in registers[name]]
+        return [[self.numbers.number(value) for value in row] for row in registers[name]]
 
     def step(
         self,
@@ -82,11 +92,11 @@ class OutputStationaryArray:
         for r in range(self.rows):
             for c in range(self.cols):
                 # 1. What arrives: from the left, and from above.
-                arriving_activation = self.activation[r][c - 1] if c else int(activation[r])
+                arriving_activation = self.activation[r][c - 1] if c else self.numbers.number(activation[r])
                 arriving_swap = self.swap[r][c - 1] if c else int(swap[r])
                 arriving_drain = self.drain[r][c - 1] if c else int(drain[r])
-                arriving_weight = self.weight[r - 1][c] if r else int(weight[c])
-                arriving_out = self.out_pass[r - 1][c] if r else int(out[c])
+                arriving_weight = self.weight[r - 1][c] if r else self.numbers.number(weight[c])
+                arriving_out = self.out_pass[r - 1][c] if r else self.numbers.number(out[c])
                 # 2. The delay of the drain chain.
                 after["out_pass"][r][c] = self.out[r][c] if arriving_drain else self.out_pass[r][c]
                 # 3. A swap takes the sum out and begins another; else the chain moves on.
@@ -96,9 +106,8 @@ class OutputStationaryArray:
                 else:
                     after["out"][r][c] = arriving_out if arriving_drain else self.out[r][c]
                     begun = self.acc[r][c]
-                # 4. The sum, modulo 2^32 as a signed number.
-                total = begun + arriving_activation * arriving_weight
-                after["acc"][r][c] = (total + 2**31) % 2**32 - 2**31
+                # 4. The sum.
+                after["acc"][r][c] = self.numbers.add(begun, arriving_activation, arriving_weight)
                 # 5. What travels on.
                 after["activation"][r][c] = arriving_activation
                 after["weight"][r][c] = arriving_weight
@@ -109,9 +118,9 @@ class OutputStationaryArray:
         self.cycle += 1
 
     def registers(self) -> dict[str, np.ndarray]:
-        """Return the registers as int64 arrays, (rows, cols)."""
+        """Return the registers as arrays of int64, or of float64 if operands are floats, (rows, cols)."""
         return {
-            name: np.array(getattr(self, name), dtype=np.int64).reshape(self.rows, self.cols)
+            name: np.array(getattr(self, name), dtype=self.numbers.held).reshape(self.rows, self.cols)
             for name in REGISTERS
         }
 
@@ -125,7 +134,7 @@ class OutputStationaryArray:
 
         Returns
         -------
-        y : ndarray of int64, (m, n)
+        y : ndarray of int64 or float64, (m, n)
             The sums read at the bottom row, each on the cycle it stands there.
         cycles : int
             Edges from reset to the last sum.
@@ -133,7 +142,7 @@ class OutputStationaryArray:
         m, k, n = len(x), len(w), len(w[0])
         ((begins, ends),) = self.fold_times([(m, k)], self.rows, self.cols)
         feed = self.feed([(begins, ends, m, lambda: (x, w))], self.rows, self.cols)
-        y = np.zeros((m, n), dtype=np.int64)
+        y: np.ndarray = np.zeros((m, n), dtype=self.numbers.held)
         last = ends + self.rows - 1 + self.rows - 1 + self.cols - 1
         for t in range(last + 1):
             self.step(**feed.at(t))
@@ -222,7 +231,7 @@ class OutputFeed:
             if t - r in self._streams:
                 operands, i = self._streams[t - r]
                 x = operands()[0]
-                value = int(x[r][i]) if r < len(x) else 0
+                value = x[r][i] if r < len(x) else 0
             values["activation"].append(value)
             values["swap"].append(int(t - r in self._swaps))
             values["drain"].append(int(t - r in self._drains))
@@ -232,6 +241,6 @@ class OutputFeed:
             if t - c in self._streams:
                 operands, i = self._streams[t - c]
                 line = operands()[1][i]
-                value = int(line[c]) if c < len(line) else 0
+                value = line[c] if c < len(line) else 0
             values["weight"].append(value)
         return values

@@ -1,4 +1,4 @@
-"""The slow, obvious array that defines the fast one: PE by PE, in Python integers.
+"""The slow, obvious array that defines the fast one: PE by PE, in Python numbers.
 
 Nothing here is clever, and nothing here is shared with the kernel, the port scheduling or the
 tiling that it checks.
@@ -12,18 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from systolic.reference.numbers import INT32, Numbers
+
 REGISTERS = ("weight", "next_weight", "weight_pass", "activation", "psum", "shift", "swap")
 
-Grid = list[list[int]]
-
-
-def wrap32(value: int) -> int:
-    """Return `value` modulo 2^32 as a signed 32-bit integer."""
-    return (value + 2**31) % 2**32 - 2**31
+Grid = list[list[Any]]
 
 
 class ReferenceArray:
-    """A `rows` x `cols` weight-stationary array of PEs, each register a Python integer.
+    """A `rows` x `cols` weight-stationary array of PEs, each register a Python number.
 
     Parameters
     ----------
@@ -31,10 +28,12 @@ class ReferenceArray:
         Size of the array.
     registers : mapping of str to array_like, (rows, cols), optional
         Values of the seven registers to start from; 0 where absent.
+    numbers : Numbers, optional
+        How products are added; default int32 sums that wrap.
 
     Attributes
     ----------
-    weight, next_weight, weight_pass, activation, psum, shift, swap : list of list of int
+    weight, next_weight, weight_pass, activation, psum, shift, swap : list of list of int or float
         The registers, indexed [row][col].
     cycle : int
         Clock edges done.
@@ -48,8 +47,14 @@ class ReferenceArray:
     [[115]]
     """
 
-    def __init__(self, rows: int, cols: int, registers: Mapping[str, Sequence] | None = None) -> None:
-        self.rows, self.cols, self.cycle = rows, cols, 0
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        registers: Mapping[str, Sequence] | None = None,
+        numbers: Numbers = INT32,
+    ) -> None:
+        self.rows, self.cols, self.cycle, self.numbers = rows, cols, 0, numbers
         self.weight = self._grid(registers, "weight")
         self.next_weight = self._grid(registers, "next_weight")
         self.weight_pass = self._grid(registers, "weight_pass")
@@ -61,7 +66,7 @@ class ReferenceArray:
     def _grid(self, registers: Mapping[str, Sequence] | None, name: str) -> Grid:
         if registers is None or name not in registers:
             return [[0] * self.cols for _ in range(self.rows)]
-        return [[int(value) for value in row] for row in registers[name]]
+        return [[self.numbers.number(value) for value in row] for row in registers[name]]
 
     def step(
         self,
@@ -88,11 +93,11 @@ class ReferenceArray:
         for r in range(self.rows):
             for c in range(self.cols):
                 # 1. What arrives: from the left, and from above.
-                arriving_activation = self.activation[r][c - 1] if c else int(activation[r])
+                arriving_activation = self.activation[r][c - 1] if c else self.numbers.number(activation[r])
                 arriving_shift = self.shift[r][c - 1] if c else int(shift[r])
                 arriving_swap = self.swap[r][c - 1] if c else int(swap[r])
-                arriving_weight = self.weight_pass[r - 1][c] if r else int(weight[c])
-                arriving_psum = self.psum[r - 1][c] if r else int(psum[c])
+                arriving_weight = self.weight_pass[r - 1][c] if r else self.numbers.number(weight[c])
+                arriving_psum = self.psum[r - 1][c] if r else self.numbers.number(psum[c])
                 # 2. The weight in use.
                 used = self.next_weight[r][c] if arriving_swap else self.weight[r][c]
                 after["weight"][r][c] = used
@@ -104,7 +109,7 @@ class ReferenceArray:
                     after["weight_pass"][r][c] = self.weight_pass[r][c]
                     after["next_weight"][r][c] = self.next_weight[r][c]
                 # 4. The sum.
-                after["psum"][r][c] = wrap32(arriving_psum + used * arriving_activation)
+                after["psum"][r][c] = self.numbers.add(arriving_psum, used, arriving_activation)
                 # 5. What travels on.
                 after["activation"][r][c] = arriving_activation
                 after["shift"][r][c] = arriving_shift
@@ -114,9 +119,9 @@ class ReferenceArray:
         self.cycle += 1
 
     def registers(self) -> dict[str, np.ndarray]:
-        """Return the registers as int64 arrays, (rows, cols)."""
+        """Return the registers as arrays of int64, or of float64 if operands are floats, (rows, cols)."""
         return {
-            name: np.array(getattr(self, name), dtype=np.int64).reshape(self.rows, self.cols)
+            name: np.array(getattr(self, name), dtype=self.numbers.held).reshape(self.rows, self.cols)
             for name in REGISTERS
         }
 
@@ -130,7 +135,7 @@ class ReferenceArray:
 
         Returns
         -------
-        y : ndarray of int64, (m, n)
+        y : ndarray of int64 or float64, (m, n)
             The sums read at the bottom row, each on the cycle it stands there.
         cycles : int
             Edges from reset to the last sum.
@@ -138,7 +143,7 @@ class ReferenceArray:
         m, n = len(x), len(w[0])
         ((shift, swap),) = fold_times([m], self.rows, self.cols)
         feed = self.feed([(shift, swap, m, lambda: (x, w))], self.rows, self.cols)
-        y = np.zeros((m, n), dtype=np.int64)
+        y: np.ndarray = np.zeros((m, n), dtype=self.numbers.held)
         last = swap + m - 1 + self.rows - 1 + self.cols - 1
         for t in range(last + 1):
             self.step(**feed.at(t))
@@ -233,7 +238,7 @@ class Feed:
             if t - r in self._streams:
                 operands, i = self._streams[t - r]
                 line = operands()[0][i]
-            values["activation"].append(int(line[r]) if r < len(line) else 0)
+            values["activation"].append(line[r] if r < len(line) else 0)
             values["shift"].append(int(t - r in self._shifts))
             values["swap"].append(int(t - r in self._streams and i == 0))
         for c in range(self.cols):
@@ -243,5 +248,5 @@ class Feed:
                 operands, row = self._shifts[t - c]
                 w = operands()[1]
                 line = w[row] if row < len(w) else ()
-            values["weight"].append(int(line[c]) if c < len(line) else 0)
+            values["weight"].append(line[c] if c < len(line) else 0)
         return values

@@ -64,8 +64,8 @@ def ideal_stats(
 def _is_default(array: ArrayConfig) -> bool:
     """Whether estimate_many counts this array's bytes: it knows operands of 8 bits."""
     numbers = array.format
-    return (numbers.activation_bytes, numbers.weight_bytes, numbers.sum_bytes) == (
-        _DEFAULT.activation_bytes, _DEFAULT.weight_bytes, _DEFAULT.sum_bytes,
+    return (numbers.activation_bits, numbers.weight_bits, numbers.psum_bits) == (
+        _DEFAULT.activation_bits, _DEFAULT.weight_bits, _DEFAULT.psum_bits,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic.config import ArrayConfig
 from systolic.dataflows import DATAFLOWS, Dataflow, Sizes
-from systolic.formats import Format
+from systolic.formats import Format, packed_bytes
 from systolic.gemm import Gemm
 from systolic.stats import Stats
 from systolic.tiling.fold import sizes_of
@@ -203,8 +203,8 @@ def _counts(s: Sizes, dataflow: Dataflow, numbers: Format) -> dict[str, Any]:
         "macs": outputs * s.k,
         "pe_cycles": s.rows * s.cols * cycles,
         "folds": s.groups * s.chunks * s.k_tiles * s.n_tiles,
-        "weight_bytes": weights * numbers.weight_bytes,
-        "activation_bytes": activations * numbers.activation_bytes,
+        "weight_bytes": packed_bytes(weights, numbers.weight_bits),
+        "activation_bytes": packed_bytes(activations, numbers.activation_bits),
         "output_bytes": outputs * numbers.sum_bytes,
     }
 

@@ -22,7 +22,7 @@ from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
 from systolic.reference import Operands
-from systolic.reference.pe import wrap32
+from systolic.reference.numbers import INT32
 from systolic.tiling import Fold, Folds
 
 
@@ -61,7 +61,7 @@ def locate(
         tile = read.tile(lowered.w, group, fold.k_start, fold.k_stop, n, n + 1)
         if not np.array_equal(tile, column):
             return {"stage": "weights", "fold": fold}
-        psums.append(wrap32(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
+        psums.append(INT32.fit(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
     config = config.for_operands(lowered.x.dtype, lowered.w.dtype)
     if mode == "cycle":
         found = _locate_in_array(lowered, operands, folds, here, psums, config, (m, n))
@@ -78,7 +78,7 @@ def locate(
             drained.append(int(sums[m - m_start, n - n_start]))
 
     run_cycles(lowered, config, drained=watch)
-    if drained == [wrap32(sum(psums))]:
+    if drained == [INT32.fit(sum(psums))]:
         return {"stage": "store", "fold": folds[here[-1]]}
     return {"stage": "accumulators", "fold": folds[here[0]]}
 

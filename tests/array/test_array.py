@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.number_formats import OPERAND_NAMES, ROUND
 from support.strategies import array_configs, codes, dtypes, examples, product, raises, seeds
 from systolic import ArrayConfig, MachineConfig, State, SystolicArray
 from systolic.array import systolic_array as module
@@ -774,15 +775,14 @@ def test_every_sign_mix_is_exact(a: str, b: str, seed: int) -> None:
             W.astype(np.int16),
             X,
             TypeError,
-            "w must hold int8 or uint8, not int16; quantize it first (systolic.quantize), "
-            "or convert with .astype if the values fit",
+            "w must hold int8, as the array's config says, not int16; make the array with "
+            "ArrayConfig(weight_dtype='int16')",
         ),
         (
             W,
             X.astype(float),
             TypeError,
-            "x must hold int8 or uint8, not float64; quantize it first (systolic.quantize), "
-            "or convert with .astype if the values fit",
+            f"x must hold {OPERAND_NAMES}, not float64; {ROUND}",
         ),
         (
             W.astype(np.uint8),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.number_formats import QUOTED_NAMES
 from support.strategies import array_configs, examples, raises
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, presets
 from systolic.config import as_array_config, as_machine_config
@@ -29,6 +30,8 @@ def test_defaults() -> None:
         "double_buffered": True,
         "accumulator_rows": 4096,
         "dataflow": "weight_stationary",
+        "psum_bits": 32,
+        "overflow": "wrap",
     }
     assert MachineConfig() == MachineConfig(ArrayConfig(), clock_mhz=700)
 
@@ -80,11 +83,11 @@ def test_configs_are_frozen() -> None:
         ({"cols": 2.0}, TypeError, "cols must be an integer, not float 2.0"),
         ({"rows": True}, TypeError, "rows must be an integer, not True"),
         (
-            {"activation_dtype": "int16"},
+            {"activation_dtype": "int32"},
             ValueError,
-            "activation_dtype must be 'int8' or 'uint8', not 'int16'",
+            f"activation_dtype must be {QUOTED_NAMES}, not 'int32'",
         ),
-        ({"weight_dtype": "byte8"}, TypeError, "weight_dtype must be 'int8' or 'uint8', not 'byte8'"),
+        ({"weight_dtype": "byte8"}, TypeError, f"weight_dtype must be {QUOTED_NAMES}, not 'byte8'"),
         ({"double_buffered": 1}, TypeError, "double_buffered must be True or False, not int 1"),
         (
             {"accumulator_rows": 1},
@@ -105,7 +108,7 @@ def test_array_config_rejects(fields, error: type[Exception], message: str) -> N
 def test_from_dict_rejects_unknown_fields() -> None:
     message = (
         "ArrayConfig has no field 'colums', 'row'; its fields are rows, cols, activation_dtype, "
-        "weight_dtype, double_buffered, accumulator_rows, dataflow"
+        "weight_dtype, double_buffered, accumulator_rows, dataflow, psum_bits, overflow"
     )
     with raises(ValueError, message):
         ArrayConfig.from_dict({"row": 3, "colums": 4})

@@ -23,12 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("numbers", FORMATS.values(), ids=lambda f: f"{f.activation} x {f.weight}")
 def test_formats(numbers) -> None:
-    ends = [np.iinfo(numbers.activation), np.iinfo(numbers.weight)]
-    products = [a * w for a in (ends[0].min, ends[0].max) for w in (ends[1].min, ends[1].max)]
-    held = np.iinfo(numbers.product)
-    assert held.min <= min(products) and max(products) <= held.max
-    assert (numbers.sum, numbers.sum_bytes, numbers.ordered) == ("int32", 4, False)
-    assert numbers.activation_bytes == numbers.weight_bytes == 1
+    assert (numbers.sum, numbers.sum_bytes, numbers.ordered) == (
+        ("float32", 4, True) if numbers.is_float else ("int32", 4, False)
+    )
     assert all(numbers.kernel in dataflow.kernels for dataflow in DATAFLOWS.values())
     assert pickle.loads(pickle.dumps(numbers)) == numbers
     config = ArrayConfig(2, 2, activation_dtype=numbers.activation, weight_dtype=numbers.weight)
@@ -90,13 +87,14 @@ _REGISTERS = {"weight": "w", "next_weight": "behind", "weight_pass": "chain", "a
               "shift": "load", "swap": "take"}  # fmt: skip
 
 
-def _clock(registers: Any, port_values: Any, bottom: np.ndarray, threads: int) -> None:
-    (clock,) = WEIGHT_STATIONARY.kernels.values()
+def _clock(registers: Any, port_values: Any, bottom: np.ndarray, threads: int, numbers: Any) -> None:
+    clock = WEIGHT_STATIONARY.kernels[numbers.kernel]
     clock(
         {name: registers[new] for name, new in _REGISTERS.items()},
         {name: port_values[new] for name, new in _NAMES.items()},
         bottom,
         threads,
+        numbers,
     )
     for tag in port_values["tag"]:
         registers["tag"][:, 1:] = registers["tag"][:, :-1].copy()

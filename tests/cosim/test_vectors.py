@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from support.number_formats import OPERAND_NAMES
 from systolic import ArrayConfig, SystolicArray, cli, ports, write_vectors
 
 RNG = np.random.default_rng(5)
@@ -83,7 +84,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
         write_vectors(X, W, tmp_path / "no" / "where", array=CONFIG)
     with pytest.raises(ValueError, match="empty product"):
         write_vectors(X[:0], W, tmp_path / "v")
-    with pytest.raises(TypeError, match="x must hold int8 or uint8"):
+    with pytest.raises(TypeError, match=f"x must hold {OPERAND_NAMES}"):
         write_vectors(X.astype(float), W, tmp_path / "v")
     monkeypatch.setattr("os.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -103,4 +104,4 @@ def test_command(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
     np.save(tmp_path / "x.npy", X.astype(np.float32))
     assert cli.main([*words[:-1], str(tmp_path / "other")]) == 2
-    assert "x must hold int8 or uint8, not float32" in capsys.readouterr().err
+    assert f"x must hold {OPERAND_NAMES}, not float32" in capsys.readouterr().err

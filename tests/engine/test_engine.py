@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import weakref
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from scipy.signal import correlate
 
 import systolic
 from support.naive_tiling import naive_cycles, naive_stats
+from support.number_formats import OPERAND_NAMES, QUANTIZE, ROUND
 from support.strategies import (
     SIGN_MIXES,
     codes,
@@ -419,24 +421,22 @@ KERNELS = np.zeros((6, 4, 3, 3), np.int8)
             EIGHT.T,
             {},
             TypeError,
-            "x must hold int8 or uint8, not float32; quantize it first "
-            "(systolic.quantize), or convert with .astype if the values fit",
+            f"x must hold {OPERAND_NAMES}, not float32; {ROUND}",
         ),
         (
             EIGHT,
-            EIGHT.T.astype(np.int16),
+            EIGHT.T.astype(ml_dtypes.bfloat16),
             {},
-            TypeError,
-            "w must hold int8 or uint8, not int16; quantize it first "
-            "(systolic.quantize), or convert with .astype if the values fit",
+            ValueError,
+            "activations of int8 cannot be multiplied with weights of bfloat16: with int8 go weights of int8, uint8, "
+            "int4, uint4, int16, uint16",
         ),
         (
             [[1, 2]],
             EIGHT,
             {},
             TypeError,
-            "x must hold int8 or uint8, not int64; quantize it first (systolic.quantize), or "
-            "convert with .astype if the values fit",
+            f"x must hold {OPERAND_NAMES}, not int64; {QUANTIZE}",
         ),
         (
             EIGHT,
@@ -480,14 +480,12 @@ def test_matmul_rejects_arguments(x, w, options, error: type[Exception], message
         (
             {"x": IMAGE.astype(np.float64)},
             TypeError,
-            "x must hold int8 or uint8, not float64; quantize it first "
-            "(systolic.quantize), or convert with .astype if the values fit",
+            f"x must hold {OPERAND_NAMES}, not float64; {ROUND}",
         ),
         (
             {"w": KERNELS.astype(np.int32)},
             TypeError,
-            "w must hold int8 or uint8, not int32; quantize it first "
-            "(systolic.quantize), or convert with .astype if the values fit",
+            f"w must hold {OPERAND_NAMES}, not int32; {QUANTIZE}",
         ),
         (
             {"groups": 2},
@@ -558,8 +556,8 @@ def test_arrays_that_are_none() -> None:
     for x, error, words in (
         (np.ma.masked_array(w, w > 0), TypeError, r"x must be a plain array, but is a masked one; fill it: "),
         ([[1, 2], [3]], ValueError, "x must be an array with rows of one length"),
-        (None, TypeError, "x must be an array of int8 or uint8, not NoneType None"),
-        ("abc", TypeError, "x must be an array of int8 or uint8, not str 'abc'"),
+        (None, TypeError, f"x must be an array of {OPERAND_NAMES}, not NoneType None"),
+        ("abc", TypeError, f"x must be an array of {OPERAND_NAMES}, not str 'abc'"),
     ):
         with pytest.raises(error, match=words):
             matmul(x, w)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.number_formats import OPERAND_NAMES
 from systolic import ArrayConfig, Gemm, SystolicArray, estimate, folds, ports
 from systolic.dataflows import DATAFLOWS
 from systolic.reference import ReferenceArray
@@ -109,7 +110,7 @@ def test_values_are_the_callers():
 def test_bad_operands_are_refused_on_the_call():
     with pytest.raises(ValueError, match=r"^x and w must share K, but x is \(2, 3\) and w is \(2, 2\); x.T fits$"):
         ports(np.zeros((2, 3), np.int8), np.zeros((2, 2), np.int8))
-    with pytest.raises(TypeError, match="x must hold int8 or uint8, not float64"):
+    with pytest.raises(TypeError, match=f"x must hold {OPERAND_NAMES}, not float64"):
         ports(np.zeros((2, 2)), np.zeros((2, 2), np.int8))
     with pytest.raises(TypeError, match="array must be an ArrayConfig"):
         ports(np.zeros((2, 2), np.int8), np.zeros((2, 2), np.int8), array=4)
