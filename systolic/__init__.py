@@ -59,7 +59,7 @@ from systolic.tiling import Fold, estimate_cycles, estimate_many, folds
 
 # isort: split
 # Where they meet
-from systolic.engine import LayerRun, Result, Run, compile, conv2d, estimate, matmul, run, summary
+from systolic.engine import LayerRun, Result, Run, compare, compile, conv2d, estimate, matmul, run, summary
 from systolic.isa import Program
 from systolic.stats import Stats
 from systolic.sweeps import sweep
@@ -98,6 +98,7 @@ __all__ = [
     "Trace",
     "UnsupportedOperator",
     "VerificationError",
+    "compare",
     "compile",
     "conv2d",
     "dequantize",

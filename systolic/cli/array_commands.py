@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from systolic.accelerators import validate_tpu_v1
 from systolic.cli.data import load_input, print_json
 from systolic.cli.options import machine_of
 from systolic.config import ArrayConfig
+from systolic.engine import Result
 from systolic.gemm import Gemm
 from systolic.info import info, text
 from systolic.reference import oracle
@@ -24,23 +26,15 @@ VALIDATIONS = {"tpu-v1": validate_tpu_v1}
 
 def gemm_command(options: argparse.Namespace) -> int:
     """Multiply random matrices and print the cost."""
-    machine = machine_of(options)
     gemm = Gemm(options.m, options.k, options.n)
+    if options.dataflow == "all":
+        return _on_all_dataflows(gemm, options)
+    machine = machine_of(options)
     stats = engine.estimate(gemm, machine=machine)
     passed = None
     if not options.estimate:
-        rng = np.random.default_rng(options.seed)
-        try:
-            x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
-            w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
-        except (MemoryError, ValueError) as error:
-            raise MemoryError(
-                f"the operands do not fit this machine ({error}); --estimate needs none"
-            ) from error
-        result = engine.matmul(
-            x, w, array=machine.array, mode=options.mode, threads=options.threads, progress=not options.quiet
-        )
-        passed = bool(np.array_equal(result.acc, oracle.matmul(x, w))) and result.stats == stats
+        result, right = _multiplied(gemm, machine.array, options)
+        passed = right and result.stats == stats
         stats = result.stats
     time_seconds = machine.seconds(stats.cycles)
     if options.json:
@@ -56,7 +50,6 @@ def gemm_command(options: argparse.Namespace) -> int:
             }
         )
     else:
-        verdict = "sums equal numpy's, cycles the closed form" if passed else "FAILED: sums or cycles differ"
         pairs = [
             ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
             ("dataflow", machine.array.dataflow.replace("_", " ")),
@@ -69,10 +62,49 @@ def gemm_command(options: argparse.Namespace) -> int:
             ("weights in", f"{stats.weight_bytes:,} bytes, each time they enter the array"),
             ("activations in", f"{stats.activation_bytes:,} bytes, each time they enter the array"),
             ("accumulators out", f"{stats.output_bytes:,} bytes"),
-            ("verdict", "estimated in closed form, nothing run" if passed is None else verdict),
+            ("verdict", _verdict(passed)),
         ]
         print(card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs))
     return 1 if passed is False else 0
+
+
+def _on_all_dataflows(gemm: Gemm, options: argparse.Namespace) -> int:
+    """Multiply random matrices on each dataflow and print the costs side by side."""
+    machine = machine_of(options)
+    found = engine.compare(gemm, machine=machine)
+    passed = None
+    if not options.estimate:
+        passed = True
+        for name, cost in found.items():
+            result, right = _multiplied(gemm, replace(machine.array, dataflow=name), options)
+            passed = passed and right and result.stats == cost.stats
+    if options.json:
+        mode = "estimate" if options.estimate else options.mode
+        print_json({"gemm": gemm.to_dict(), "mode": mode, **found.to_dict(), "passed": passed})
+    else:
+        print(found)
+        print(f"verdict: {_verdict(passed)}")
+    return 1 if passed is False else 0
+
+
+def _multiplied(gemm: Gemm, array: ArrayConfig, options: argparse.Namespace) -> tuple[Result, bool]:
+    """Multiply random matrices; return the result, and whether its sums are numpy's."""
+    rng = np.random.default_rng(options.seed)
+    try:
+        x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
+        w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
+    except (MemoryError, ValueError) as error:
+        raise MemoryError(f"the operands do not fit this machine ({error}); --estimate needs none") from error
+    result = engine.matmul(
+        x, w, array=array, mode=options.mode, threads=options.threads, progress=not options.quiet
+    )
+    return result, bool(np.array_equal(result.acc, oracle.matmul(x, w)))
+
+
+def _verdict(passed: bool | None) -> str:
+    if passed is None:
+        return "estimated in closed form, nothing run"
+    return "sums equal numpy's, cycles the closed form" if passed else "FAILED: sums or cycles differ"
 
 
 def vectors_command(options: argparse.Namespace) -> int:

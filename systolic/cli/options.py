@@ -19,7 +19,7 @@ def machine_of(options: argparse.Namespace) -> MachineConfig:
     if getattr(options, "array", None) is not None:
         machine = MachineConfig(options.array, clock_mhz=machine.clock_mhz)
     dataflow = getattr(options, "dataflow", None)
-    if dataflow in (None, machine.array.dataflow):
+    if dataflow in (None, "all", machine.array.dataflow):
         return machine
     # Without the memories of a preset; a machine of the user's that has some is refused.
     return replace(machine, array=replace(machine.array, dataflow=dataflow), memory=given and given.memory)

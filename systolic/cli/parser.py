@@ -44,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     def machine(
-        sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False, flow: bool = True
-    ) -> None:
+        sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False, flow: bool = True,
+        every: bool = False,
+    ) -> None:  # fmt: skip
         group = sub.add_mutually_exclusive_group()
         if array:
             group.add_argument(
@@ -58,12 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
         if array and flow:
-            dataflow(sub)
+            dataflow(sub, every)
 
-    def dataflow(sub: argparse.ArgumentParser) -> None:
+    def dataflow(sub: argparse.ArgumentParser, every: bool = False) -> None:
         sub.add_argument(
-            "--dataflow", choices=tuple(DATAFLOWS),
-            help="the operand that stays in the PEs, on a machine without memories (default: the weights)",
+            "--dataflow", choices=(*DATAFLOWS, "all") if every else tuple(DATAFLOWS),
+            help="the operand that stays in the PEs, on a machine without memories (default: the weights)"
+            + every * "; all: compare them",
         )  # fmt: skip
 
     def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
@@ -188,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(name, type=count(0), metavar=name.upper())
     sub.add_argument("--estimate", action="store_true", help="closed form only, without running")
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the operands (default: 0)")
-    machine(sub)
+    machine(sub, every=True)
     running(sub)
 
     sub = command(

@@ -1,6 +1,9 @@
-"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``compile``, ``estimate``, ``summary``."""
+"""Where a model meets a machine: ``matmul``, ``conv2d``, ``run``, ``compile``, and costs without data."""
 
 from systolic.compiler import compile as compile
+from systolic.engine.comparisons import Comparison as Comparison
+from systolic.engine.comparisons import DataflowCost as DataflowCost
+from systolic.engine.comparisons import compare as compare
 from systolic.engine.costs import estimate as estimate
 from systolic.engine.costs import summary as summary
 from systolic.engine.networks import Observer as Observer

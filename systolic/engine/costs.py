@@ -11,7 +11,7 @@ from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
 from systolic.machine import time_program
-from systolic.model import Model, Summary
+from systolic.model import Model, Node, Summary
 from systolic.model.inference import Tensor, products_of
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
@@ -77,11 +77,22 @@ def known_products(
     model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> list[Gemm]:
     """Return the products of a model; ValueError, naming the node, if one depends on runtime values."""
+    return [gemm for _, gemms in products_by_node(model, batch, shapes) for gemm in gemms]
+
+
+def products_by_node(
+    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
+) -> list[tuple[Node, tuple[Gemm, ...]]]:
+    """Return the nodes that use the array, each with its products; errors as of `known_products`."""
     known = model.infer_shapes(model.input_shapes(batch, shapes=shapes))
     gemms = products(model, known)
     writers = {tensor: node for node in model.nodes for tensor in node.outputs}
+    found = []
     for node in model.nodes:
-        if node.output in gemms and gemms[node.output] is None:
+        if node.output not in gemms:
+            continue
+        of_node = gemms[node.output]
+        if of_node is None:
             source = node
             while unknown := [tensor for tensor in source.inputs if known[tensor][0] is None]:
                 source = writers[unknown[0]]
@@ -89,7 +100,8 @@ def known_products(
                 f"cannot estimate node {node.name!r} without data: the output shape of {source.name!r} "
                 f"({type(source.layer).__name__}) depends on runtime values; use run()"
             )
-    return [gemm for found in gemms.values() if found is not None for gemm in found]
+        found.append((node, of_node))
+    return found
 
 
 def summary(

@@ -35,3 +35,5 @@ from systolic.tiling.fold import Schedule as Schedule
 from systolic.tiling.fold import folds as folds
 from systolic.tiling.fold import schedule as schedule
 from systolic.tiling.fold import sizes_of as sizes_of
+from systolic.tiling.traffic import PortBytes as PortBytes
+from systolic.tiling.traffic import port_bytes as port_bytes

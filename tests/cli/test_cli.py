@@ -497,6 +497,37 @@ def test_gemm_on_each_dataflow(dataflow: str, capsys: Capture) -> None:
     assert dataflow == "weight_stationary" or "memory" not in machine
 
 
+def test_gemm_on_all_dataflows(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    given = ("gemm", "9", "20", "11", "--dataflow", "all", "--array", "8x7", "--quiet")
+    found = systolic.compare(Gemm(9, 20, 11), machine=systolic.MachineConfig(ArrayConfig(8, 7), clock_mhz=700))
+    for mode in ("cycle", "wavefront"):
+        values = as_json(capsys, *given, "--mode", mode)
+        assert values == {"schema": 1, "gemm": Gemm(9, 20, 11).to_dict(), "mode": mode, **found.to_dict(), "passed": True}
+    text = output(capsys, *given)
+    assert str(found) in text and "verdict: sums equal numpy's, cycles the closed form" in text
+    monkeypatch.setattr(engine, "matmul", lambda *arguments, **options: pytest.fail("ran"))
+    values = as_json(capsys, *given, "--estimate")
+    assert values["passed"] is None and values["mode"] == "estimate" and values["fastest"] == found.fastest
+    # A preset's memories are left out.
+    assert "memory" not in as_json(capsys, *given[:6], "--estimate")["machine"]
+    assert "'all'" in refused(capsys, "run", "--dataflow", "all")
+
+
+def test_gemm_that_differs_on_one_dataflow(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    multiply = engine.matmul
+
+    def wrong(*arguments: Any, **options: Any) -> Any:
+        result = multiply(*arguments, **options)
+        if options["array"].dataflow == "output_stationary":
+            result.acc[0, 0] += 1
+        return result
+
+    monkeypatch.setattr(engine, "matmul", wrong)
+    given = ("gemm", "5", "9", "3", "--array", "8x8", "--dataflow", "all", "--quiet")
+    assert as_json(capsys, *given, status=1)["passed"] is False
+    assert "verdict: FAILED" in output(capsys, *given, status=1)
+
+
 def test_dataflow_of_a_machine_with_memories(tmp_path: Path, capsys: Capture) -> None:
     memory = systolic.MemoryConfig(
         weight_bytes=2**20, weight_bytes_per_second=10**9, unified_buffer_rows=64, host_rows=64,

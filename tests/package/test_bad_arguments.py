@@ -104,6 +104,8 @@ CALLS: dict[str, Call] = {
     ),
     "verify of cases": (systolic.verify, dict(cases=1, seed=0, mode="wavefront")),
     "estimate": (systolic.estimate, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)})),
+    "compare": (systolic.compare, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)})),
+    "compare of products": (systolic.compare, dict(work=[Gemm(1, 2, 3)])),
     "compile": (
         systolic.compile, dict(model=MODEL, machine=WHOLE, batch=1, mapping="taps", shapes={"x": (1, 2)}, reuse=4)
     ),
