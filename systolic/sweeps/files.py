@@ -1,10 +1,13 @@
-"""Rows in a CSV file: appended one line at a time, so that a killed process loses at most one."""
+"""Rows in a CSV file: appended one line at a time, so that a killed process loses at most one.
+
+A Parquet file is written at once: until then its new rows are in a CSV file beside it, the journal.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +16,7 @@ from systolic._text import printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
 from systolic.stats import COUNTS, Stats
+from systolic.sweeps import parquet
 from systolic.sweeps.rows import SweepRow, canonical, identify
 
 COLUMNS = (
@@ -20,6 +24,15 @@ COLUMNS = (
     "error", "version", "model_id", "machine",
 )  # fmt: skip
 """Columns of a file. rows, cols, clock_mhz, seconds and utilization follow from the others."""
+
+_TEXT = ("id", "model", "mapping", "error", "version", "model_id", "machine")
+
+_CLOCK = COLUMNS.index("clock_mhz")
+
+SUFFIXES = (".csv", ".parquet")
+
+JOURNAL = ".journal"
+"""Ends the name of the CSV file that holds a Parquet file's new rows until all are there."""
 
 
 def _line(values: Iterable[Any]) -> str:
@@ -35,18 +48,21 @@ def _text_of(rows: Iterable[SweepRow]) -> str:
     import csv
 
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        machine = canonical(row.machine.to_dict())
-        array, stats = row.machine.array, row.stats
-        counts = [None] * len(COUNTS) if stats is None else [getattr(stats, name) for name in COUNTS]
-        writer.writerow((
-            identify(row.model_id, machine, row.batch, row.mapping, row.version), printable(row.model),
-            row.batch, row.mapping, array.rows, array.cols, row.machine.clock_mhz, row.seconds,
-            None if stats is None else stats.utilization, *counts,
-            None if row.error is None else printable(row.error), row.version, row.model_id, machine,
-        ))  # fmt: skip
+    csv.writer(text, lineterminator="\n").writerows(map(_cells, rows))
     return text.getvalue()
+
+
+def _cells(row: SweepRow) -> tuple[Any, ...]:
+    """Return the values of a row's columns."""
+    machine = canonical(row.machine.to_dict())
+    array, stats = row.machine.array, row.stats
+    counts = [None] * len(COUNTS) if stats is None else [getattr(stats, name) for name in COUNTS]
+    return (
+        identify(row.model_id, machine, row.batch, row.mapping, row.version), printable(row.model),
+        row.batch, row.mapping, array.rows, array.cols, row.machine.clock_mhz, row.seconds,
+        None if stats is None else stats.utilization, *counts,
+        None if row.error is None else printable(row.error), row.version, row.model_id, machine,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -111,17 +127,58 @@ def _parsed(path: str, data: bytes) -> Iterator[SweepRow]:
             ) from error
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[SweepRow]:
-    """Return the rows of a file; a last line that is not complete is left out."""
+def suffix_of(path: str | os.PathLike[str], name: str = "path") -> str:
+    """Return which kind of file a name means; ValueError if none."""
     text = path_text(path)
-    check_plain(text, "a sweep is a CSV file")
-    with open(text, "rb") as file:
+    suffix = os.path.splitext(text)[1].lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{name} must be the name of a .csv or .parquet file, not {text!r}")
+    if suffix == ".parquet":
+        parquet.load()
+    return suffix
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[SweepRow]:
+    """Return the rows of a file, and of its journal; a last line that is not complete is left out."""
+    text = path_text(path)
+    if suffix_of(text) == ".parquet":
+        journal = text + JOURNAL
+        if not os.path.lexists(journal):
+            return _parquet_rows(text)
+        rows = _parquet_rows(text) if os.path.lexists(text) else []
+        # A process that ended between writing the one and removing the other has its rows in both.
+        return list({row.id: row for row in (*rows, *_csv_rows(journal))}.values())
+    return _csv_rows(text)
+
+
+def _csv_rows(path: str) -> list[SweepRow]:
+    check_plain(path, "a sweep is a CSV file")
+    with open(path, "rb") as file:
         data = file.read()
-    return list(_parsed(text, data[: data.rfind(b"\n") + 1]))
+    return list(_parsed(path, data[: data.rfind(b"\n") + 1]))
+
+
+def _parquet_rows(path: str) -> list[SweepRow]:
+    names, lines = parquet.read_table(path)
+    if tuple(names) != COLUMNS:
+        raise _head_error(path, _line(names).strip())
+    found = []
+    for number, cells in enumerate(lines):
+        try:
+            # A machine's clock is an integer if it can be, a column holds floats.
+            clock = float(cells[_CLOCK])
+            cells[_CLOCK] = str(int(clock) if clock.is_integer() else clock)
+            found.append(_row(cells))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path}, row {number} is damaged ({error}); name another file") from error
+    return found
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[SweepRow]) -> None:
     """Write a file of rows, completely or not at all."""
+    if suffix_of(path) == ".parquet":
+        parquet.write_table(path_text(path), COLUMNS, _TEXT, list(map(_cells, rows)))
+        return
     text = _line(COLUMNS) + _text_of(rows)
     write_file(path, lambda file: file.write(text.encode()))
 
@@ -132,33 +189,41 @@ class RowFile:
     Parameters
     ----------
     path : path
-        A .csv file. One that exists is continued: a last line that is not complete is cut off.
+        A .csv or .parquet file. One that exists is continued. Rows of a Parquet file go to a journal beside
+        it, a CSV file. A last line that is not complete is cut off.
 
     Attributes
     ----------
     rows : list of SweepRow
-        What the file held before.
+        What the files held before.
 
     Raises
     ------
     ValueError
-        If the file is of another kind, of another version of the package, damaged, or in use. It is left
-        as it is.
+        If a file is of another kind, of another version of the package, damaged, or in use. It is left as it
+        is.
+    ImportError
+        If it is a Parquet file and pyarrow is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path_text(path)
-        if os.path.splitext(self.path)[1].lower() != ".csv":
-            raise ValueError(f"out must be the name of a .csv file, not {self.path!r}")
+        self.whole = path_text(path)  # what is there in the end
+        self.path = self.whole + JOURNAL if suffix_of(path, "out") == ".parquet" else self.whole
+        self._appended: list[SweepRow] = []
         folder_of(self.path)
-        if os.path.lexists(self.path):
-            check_plain(self.path, "rows go to a .csv file")
+        for each in (self.whole, self.path):
+            if os.path.lexists(each):
+                check_plain(each, "rows go to a plain file")
         self._file = os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
         )
         try:
             self._lock()
             self.rows = self._begin()
+            if self.path != self.whole and os.path.lexists(self.whole):
+                before = _parquet_rows(self.whole)
+                self._check_versions(self.whole, before)
+                self.rows = before + self.rows
         except BaseException:
             self.close()
             raise
@@ -175,6 +240,8 @@ class RowFile:
             raise ValueError(
                 f"{self.path} is in use by another sweep; wait for it, or name another file"
             ) from error
+        if not os.path.exists(self.path) or not os.path.samestat(os.stat(self.path), os.fstat(self._file)):
+            raise ValueError(f"{self.path} was in use by another sweep, which has ended; run again")
 
     def _begin(self) -> list[SweepRow]:
         parts = []
@@ -191,19 +258,35 @@ class RowFile:
             self._write(head)
             return []
         rows = list(_parsed(self.path, data[:complete]))
-        for row in rows:
-            if row.version != __version__:
-                raise ValueError(
-                    f"{self.path} holds rows of systolic {row.version}, and this is {__version__}: costs may "
-                    "differ, and the rows would not be found again; name another file"
-                )
+        self._check_versions(self.path, rows)
         if complete < len(data):
             os.ftruncate(self._file, complete)
         return rows
 
-    def append(self, rows: Iterable[SweepRow]) -> None:
+    def _check_versions(self, path: str, rows: Iterable[SweepRow]) -> None:
+        for row in rows:
+            if row.version != __version__:
+                raise ValueError(
+                    f"{path} holds rows of systolic {row.version}, and this is {__version__}: costs may "
+                    "differ, and the rows would not be found again; name another file"
+                )
+
+    def append(self, rows: Sequence[SweepRow]) -> None:
         """Write rows; they are with the operating system when this returns."""
         self._write(_text_of(rows).encode())
+        if self.path != self.whole:
+            self._appended += rows
+
+    def finish(self) -> None:
+        """Close the file; a journal's rows go to the Parquet file, and the journal is removed."""
+        if self.path != self.whole:
+            # A journal may hold rows that the file has already.
+            rows = {row.id: row for row in (*self.rows, *self._appended)}
+            write_rows(self.whole, rows.values())
+            if os.name == "nt":
+                self.close()  # an open file cannot be removed there
+            os.unlink(self.path)
+        self.close()
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

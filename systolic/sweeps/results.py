@@ -62,7 +62,7 @@ class Sweep(Sequence[SweepRow]):
         return cls(read_rows(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows to a CSV file, completely or not at all."""
+        """Write the rows to a .csv or .parquet file, completely or not at all."""
         write_rows(path, self.rows)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from systolic.config import MachineConfig
 from systolic.model import Model
 from systolic.stats import Stats
 from systolic.sweeps.evaluation import ideal_task, program_task
-from systolic.sweeps.files import RowFile
+from systolic.sweeps.files import JOURNAL, RowFile, suffix_of
 from systolic.sweeps.grids import Grid, as_machines
 from systolic.sweeps.results import Sweep
 from systolic.sweeps.rows import SweepRow, canonical, identify
@@ -33,8 +33,9 @@ _PAIRS = 1 << 16
 _MOST_MACHINES = 2048
 _MOST_SPLIT = 256  # if several workers share them
 
-# Programs of a task for a worker: what the model takes to send is shared by all.
+# Programs of a task for a worker, which share what the model takes to send; tasks are at least so many.
 _MOST_PROGRAMS = 16
+_TASKS = 64
 
 # Tasks handed to an executor and not finished.
 _IN_FLIGHT = 1024
@@ -109,7 +110,8 @@ def sweep(
         ``concurrent.futures.ProcessPoolExecutor`` for example. Default: this process, one after the other.
     out : path, optional
         A .csv file that each row is appended to as soon as it is computed. Rows that it already holds are
-        not computed again, so that an interrupted sweep resumes.
+        not computed again, so that an interrupted sweep resumes. A .parquet file is written in the end, and
+        rows go to the file with ``.journal`` behind its name until then.
     limit : int
         The most rows that a sweep may have; known before any of them is computed.
     progress : bool or callable, optional
@@ -140,6 +142,8 @@ def sweep(
     >>> found[4]
     <SweepRow digits: batch 1, 32 x 32 at 700 MHz: 2,789 cycles>
     """
+    if out is not None:
+        suffix_of(out, "out")
     works, listed = as_works(models), as_machines(machines)
     batches = _several(batch, "batch", lambda value: _check.integer(value, "batch", minimum=1))
     mappings = _several(mapping, "mapping", _mapping)
@@ -182,7 +186,7 @@ def sweep(
                     else:
                         yield point
 
-            tasks = _tasks(points(), products, split=executor is not None)
+            tasks = _tasks(points(), products, 0 if executor is None else total)
             if executor is None:
                 for task in tasks:
                     keep(task, task.function(*task.arguments))
@@ -193,6 +197,8 @@ def sweep(
                     raise _failed(error.__cause__, len(found), total, out) from error.__cause__
             if report is not None and held:
                 report(total, total)
+            if file is not None:
+                file.finish()
         finally:
             if file is not None:
                 file.close()
@@ -283,9 +289,13 @@ def _points(
                     number += 1
 
 
-def _tasks(points: Iterable[_Point], products: Any, split: bool) -> Iterator[_Task]:
-    """Yield the points as tasks: machines of one model and batch, all ideal or all with memories."""
+def _tasks(points: Iterable[_Point], products: Any, shared: int) -> Iterator[_Task]:
+    """Yield the points as tasks: machines of one model and batch, all ideal or all with memories.
+
+    `shared` is how many points several workers share, 0 if there is one.
+    """
     group: list[_Point] = []
+    programs = min(max(shared // _TASKS, 1), _MOST_PROGRAMS)
     most = 1
 
     def closed() -> _Task:
@@ -305,9 +315,9 @@ def _tasks(points: Iterable[_Point], products: Any, split: bool) -> Iterator[_Ta
             group = []
         if not group:
             different = len(products[point.work.name, point.batch])
-            most = min(max(_PAIRS // different, 16), _MOST_SPLIT if split else _MOST_MACHINES)
+            most = min(max(_PAIRS // different, 16), _MOST_SPLIT if shared else _MOST_MACHINES)
             if point.machine.memory is not None:
-                most = _MOST_PROGRAMS if split else 1
+                most = programs
         group.append(point)
     if group:
         yield closed()
@@ -364,7 +374,8 @@ def _run_elsewhere(executor: Executor, tasks: Iterator[_Task], keep: Callable[..
 def _failed(error: BaseException | None, done: int, total: int, out: Any) -> RuntimeError:
     kept = "pass out= to keep them"
     if out is not None:
-        kept = f"they are in {os.fspath(out)}: run again for the others"
+        path = os.fspath(out) + (JOURNAL if suffix_of(out) == ".parquet" else "")
+        kept = f"they are in {path}: run again for the others"
     return RuntimeError(
         f"a worker of the executor failed after {done:,} of {total:,} rows "
         f"({type(error).__name__}: {error}); {kept}"

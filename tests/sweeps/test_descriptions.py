@@ -200,7 +200,7 @@ def test_the_command_refuses_what_it_cannot_do(folder: Path, capsys: pytest.Capt
     file = str(written(folder, SMALL))
     for arguments, message in (
         ([file, "--limit", "2"], "the sweep has 3 rows"),
-        ([file, "--out", "rows.parquet"], "out must be the name of a .csv file"),
+        ([file, "--out", "rows.txt"], "out must be the name of a .csv or .parquet file, not 'rows.txt'"),
         ([str(folder / "nowhere.yaml")], "nowhere.yaml"),
         ([str(written(folder, {"model": 1}, "bad.json"))], "did you mean 'models'?"),
     ):

@@ -550,7 +550,7 @@ FLOAT = Model([systolic.layers.FloatMatMul(np.ones((4, 4), np.float32))], inputs
         (BLOCK, GRID, {"batch": []}, "batch must hold at least one value"),
         (BLOCK, GRID, {"limit": 0}, "limit must be a positive integer, not 0"),
         (BLOCK, GRID, {"executor": 5}, "executor must have submit, as concurrent.futures has it, not int 5"),
-        (BLOCK, GRID, {"out": "rows.parquet"}, "out must be the name of a .csv file, not 'rows.parquet'"),
+        (BLOCK, GRID, {"out": "rows.txt"}, "out must be the name of a .csv or .parquet file, not 'rows.txt'"),
         (BLOCK, GRID, {"out": "no/where/rows.csv"}, "there is no folder"),
         (BLOCK, GRID, {"progress": 5}, "progress must be True, False, None or a function"),
     ],
