@@ -7,6 +7,7 @@
 """
 
 from systolic.sweeps.description import read_sweep
+from systolic.sweeps.executors import RayExecutor
 from systolic.sweeps.grids import Grid
 from systolic.sweeps.results import Sweep
 from systolic.sweeps.rows import SweepRow
@@ -18,6 +19,7 @@ __all__ = [
     "MOST_ROWS",
     "Executor",
     "Grid",
+    "RayExecutor",
     "Sweep",
     "SweepRow",
     "Workload",

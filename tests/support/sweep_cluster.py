@@ -1,6 +1,6 @@
 """A sweep of programs on a cluster, run as a program: equal to the serial rows, in the file too.
 
-``python sweep_cluster.py dask ROWS.csv`` kills a worker in the middle; ``mpiexec -n 3 python -m mpi4py.futures
+``python sweep_cluster.py dask ROWS.csv`` kills a worker in the middle, so does ``ray``; ``mpiexec -n 3 python -m mpi4py.futures
 sweep_cluster.py mpi ROWS.csv`` has two workers.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import systolic
@@ -56,6 +57,39 @@ def by_dask(out: str) -> None:
     print("dask: equal, with a worker killed")
 
 
+def by_ray(out: str) -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    from systolic.sweeps import RayExecutor
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        executor = RayExecutor()
+        # Both at once, so that there are two.
+        pids = [executor.submit(slow_pid) for _ in range(2)]
+        workers = {pid.result() for pid in pids}
+        assert len(workers) == 2
+        calls = []
+
+        def kill_one(done: int, total: int) -> None:
+            calls.append(done)
+            if len(calls) == 6:
+                os.kill(min(workers), signal.SIGKILL)
+
+        check(executor, out, kill_one)
+        assert len(calls) > 6
+        assert min(workers) not in {executor.submit(slow_pid).result() for _ in range(4)}
+    finally:
+        ray.shutdown()
+    print("ray: equal, with a worker killed")
+
+
+def slow_pid() -> int:
+    time.sleep(0.5)
+    return os.getpid()
+
+
 def by_mpi(out: str) -> None:
     from mpi4py.futures import MPIPoolExecutor
 
@@ -65,4 +99,4 @@ def by_mpi(out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"dask": by_dask, "mpi": by_mpi}[sys.argv[1]](sys.argv[2])
+    {"dask": by_dask, "ray": by_ray, "mpi": by_mpi}[sys.argv[1]](sys.argv[2])

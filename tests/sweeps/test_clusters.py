@@ -1,4 +1,4 @@
-"""Sweeps on real clusters of two workers, where their packages are installed: Dask and MPI."""
+"""Sweeps on real clusters of two workers, where their packages are installed: Dask, Ray and MPI."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import systolic
+from support.strategies import raises
+from systolic.sweeps import RayExecutor
 
 SCRIPT = Path(__file__).parents[1] / "support" / "sweep_cluster.py"
 
@@ -31,6 +33,23 @@ def test_dask_with_a_worker_killed(tmp_path: Path) -> None:
     if importlib.util.find_spec("distributed") is None:
         pytest.skip("needs distributed")
     assert ran([sys.executable, str(SCRIPT), "dask", str(tmp_path / "rows.csv")]) == "dask: equal, with a worker killed\n"
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_ray_with_a_worker_killed(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("needs ray")
+    printed = ran([sys.executable, str(SCRIPT), "ray", str(tmp_path / "rows.csv")])
+    # Ray says before that a worker died.
+    assert printed.splitlines()[-1] == "ray: equal, with a worker killed"
+
+
+def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with raises(ImportError, 'RayExecutor needs Ray: pip install "systolic[ray]"'):
+        RayExecutor()
 
 
 @pytest.mark.slow
