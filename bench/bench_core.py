@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from systolic import ArrayConfig, SystolicArray, _kernels
-from systolic.benchmark import NumpyStepping
+from systolic.benchmark import NumpyStepping, OutputStepping
 from systolic.benchmark.sections import add_int32, random_control
 from systolic.benchmark.timing import using
 
@@ -38,29 +38,6 @@ def stepping(rng, size):
     m = 512
     numpy = NumpyStepping(codes(rng, m, size), codes(rng, size, size))
     return "numpy stepping", numpy.run, size * size * m
-
-
-class OutputStepping:
-    """The yardstick of an output-stationary array: preallocated numpy slides operands, multiplies and adds.
-
-    Nothing is swapped or drained, so it does less than the kernel does.
-    """
-
-    def __init__(self, x, w):
-        self.west, self.north = np.ascontiguousarray(x.T.astype(np.int16)), w.astype(np.int16)
-        self.a16, self.w16, self.t16 = np.zeros((3, len(x), w.shape[1]), dtype=np.int16)
-        self.acc = np.zeros((len(x), w.shape[1]), dtype=np.int32)
-
-    def run(self):
-        """Step through all of k, fed without skew."""
-        a16, w16, t16, acc = self.a16, self.w16, self.t16, self.acc
-        for west, north in zip(self.west, self.north, strict=True):
-            a16[:, 1:] = a16[:, :-1]
-            a16[:, 0] = west
-            w16[1:] = w16[:-1]
-            w16[0] = north
-            np.multiply(a16, w16, out=t16)
-            np.add(acc, t16, out=acc)
 
 
 @pytest.mark.parametrize(("k", "folds"), [(2048, 1), (2048, 4), (256, 8), (64, 8)])

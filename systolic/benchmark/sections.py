@@ -19,6 +19,7 @@ from systolic import _check, _core, _gemm, _kernels, engine, tiling
 from systolic.array import SystolicArray
 from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
+from systolic.benchmark.stepping import NumpyStepping, OutputStepping
 from systolic.benchmark.timing import (
     SHORT_ROUNDS,
     Measurement,
@@ -59,31 +60,6 @@ _SHORT, _LONG = 1e-3, 2e-2
 
 
 # Cycle mode
-
-
-class NumpyStepping:
-    """The yardstick of cycle mode: psums of a rows x cols array stepped by preallocated numpy.
-
-    Each cycle slides the activations, multiplies and adds; weights stand still and nothing is
-    shifted or swapped, so it does less than the kernel does.
-    """
-
-    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
-        self.west, self.w16 = x.astype(np.int16), w.astype(np.int16)
-        self.a16, self.t16 = np.zeros((2, *w.shape), dtype=np.int16)
-        self.p, self.q = np.zeros((2, *w.shape), dtype=np.int32)
-
-    def run(self) -> None:
-        """Step through all rows of x, fed without skew."""
-        a16, w16, t16, p, q = self.a16, self.w16, self.t16, self.p, self.q
-        for west in self.west:
-            a16[:, 1:] = a16[:, :-1]
-            a16[:, 0] = west
-            np.multiply(a16, w16, out=t16)
-            np.add(p[:-1], t16[1:], out=q[1:])
-            q[0] = t16[0]
-            p, q = q, p
-        self.p, self.q = p, q
 
 
 class Fold:
@@ -138,6 +114,21 @@ class Fold:
         ]
 
 
+def output_fold(rows: int, cols: int, k: int, threads: int = 1) -> tuple[Task, Task]:
+    """Return one fold of an output-stationary array, over k, and its yardstick."""
+    rng = np.random.default_rng(0)
+    config = ArrayConfig(rows, cols, dataflow="output_stationary")
+    x = rng.integers(-128, 128, (rows, k), dtype=np.int8)
+    w = rng.integers(-128, 128, (k, cols), dtype=np.int8)
+
+    def work() -> SystolicArray:
+        return SystolicArray(config).fold(w, x).run(threads=threads)
+
+    pes = rows * cols
+    name = f"one fold, k = {k}, {rows} x {cols}, output stationary"
+    return (name, work, pes * work().cycle), ("numpy stepping", OutputStepping(x, w).run, pes * k)
+
+
 def random_control(config: ArrayConfig, cycles: int) -> Work:
     """Return what clocks an array with random values on every port, half of all control bits set."""
     rng = np.random.default_rng(0)
@@ -164,14 +155,20 @@ def add_int32(rows: int, cols: int) -> Task:
 
 
 def cycle_section(rounds: int, every: bool, *, size: int = 256, m: int = 2048) -> Section:
-    """Measure one fold, and random control bits, on each instruction set beside numpy stepping."""
-    fold = Fold(size, size, m)
+    """Measure one fold, random control bits and an output-stationary fold on each instruction set.
+
+    All are beside numpy stepping of such an array.
+    """
+    fold, (held, yardstick) = Fold(size, size, m), output_fold(size, size, m)
+    name, work, amount = held
     measured = [compare(*fold.stepping, *add_int32(size, size), PE_CYCLES, rounds)]
-    for name in instruction_sets(every):
-        with using(name):
-            measured += fold.rows(rounds, 1, f", {name}")
+    for isa in instruction_sets(every):
+        with using(isa):
+            measured += fold.rows(rounds, 1, f", {isa}")
+            measured.append(compare(f"{name}, {isa}", work, amount, *yardstick, PE_CYCLES, rounds))
     note = (
-        "numpy stepping slides activations, multiplies and adds; nothing is shifted or swapped. "
+        "numpy stepping slides activations, of an output-stationary array weights too, multiplies and adds; "
+        "nothing is shifted, swapped or drained. "
         f"{_kernels.instruction_set} is in use."
     )
     return Section("Cycle mode, one thread", tuple(measured), (note,))
@@ -187,7 +184,7 @@ def bench(
     rows, cols : int
         Size of the array.
     m : int
-        Rows of x.
+        Rows of x; k of the output-stationary fold.
     rounds : int
         Pairs of runs; medians are returned.
     threads : int
@@ -197,7 +194,9 @@ def bench(
         _check.integer(value, name, minimum=1)
     fold = Fold(rows, cols, m)
     first, second = fold.rows(rounds, threads, "")
+    held, yardstick = output_fold(rows, cols, m, threads)
     measured = [replace(first, name=f"{first.name}, cycle mode"), second]
+    measured.append(compare(*held, *yardstick, PE_CYCLES, rounds))
     macs = m * rows * cols
     beside = "numpy float64 matmul", lambda: fold.x.astype(np.float64) @ fold.w.astype(np.float64), macs
     for mode in ("cycle", "wavefront"):

@@ -19,7 +19,7 @@ from support.oracle_cases import exact_u8s8
 from systolic import ArrayConfig, QuantParams, SystolicArray, _gemm, _kernels, benchmark, cli, matmul
 from systolic.benchmark import sections as parts
 from systolic.benchmark import timing
-from systolic.reference import ReferenceArray
+from systolic.reference import OutputStationaryArray, ReferenceArray
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE = QuantParams(1.0)
@@ -49,6 +49,25 @@ def test_numpy_stepping_steps_the_array(rows: int, cols: int, m: int) -> None:
     for row in x:
         reference.step(activation=row.tolist())
     np.testing.assert_array_equal(stepping.p, reference.psum)
+
+
+@pytest.mark.parametrize("rows, cols, k", ((1, 1, 1), (2, 3, 1), (3, 2, 4), (5, 7, 12)))
+def test_output_stepping_steps_the_array(rows: int, cols: int, k: int) -> None:
+    """It computes the sums that the array has, by its own ports' values as they are, without a swap."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (rows, k), dtype=np.int8)
+    w = rng.integers(-128, 128, (k, cols), dtype=np.int8)
+    stepping = benchmark.OutputStepping(x, w)
+    reference, array = OutputStationaryArray(rows, cols), SystolicArray(ArrayConfig(rows, cols, dataflow="output_stationary"))
+    for _ in range(2):  # a second run goes on from there
+        stepping.run()
+        for west, north in zip(x.T, w, strict=True):
+            reference.step(activation=west.tolist(), weight=north.tolist())
+            array.step(activation=west, weight=north)
+        for ours in (reference.registers(), array.registers):
+            np.testing.assert_array_equal(stepping.acc, ours["acc"])
+            np.testing.assert_array_equal(stepping.a16, ours["activation"])
+            np.testing.assert_array_equal(stepping.w16, ours["weight"])
 
 
 class Clock:
@@ -130,14 +149,15 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_bench_measures_what_it_says() -> None:
     measured = benchmark.bench(rows=4, cols=5, m=6, rounds=2)
-    assert [m.unit for m in measured] == ["PE-cycles/s", "PE-cycles/s", "MAC/s", "MAC/s"]
+    assert [m.unit for m in measured] == ["PE-cycles/s"] * 3 + ["MAC/s"] * 2
     for m in measured:
         for value in (m.rate, m.baseline_rate, m.ratio):
             assert math.isfinite(value) and value > 0
     text = str(benchmark.table(measured))
     for m in measured:
         assert m.name in text and m.baseline in text
-    assert "m = 6" in measured[0].name and "4 x 5" in measured[0].name and "6 x 4 x 5" in measured[2].name
+    assert "m = 6" in measured[0].name and "4 x 5" in measured[0].name and "6 x 4 x 5" in measured[3].name
+    assert measured[2].name == "one fold, k = 6, 4 x 5, output stationary"
 
 
 def test_bench_counts_the_kernels_cycles(untimed: list[dict[str, Any]]) -> None:
@@ -146,7 +166,8 @@ def test_bench_counts_the_kernels_cycles(untimed: list[dict[str, Any]]) -> None:
     fold = 2 * 4 + 5 + 6 - 2
     assert amounts[0] == (4 * 5 * fold, 4 * 5 * 6)
     assert amounts[1] == (4 * 5 * 256, 4 * 5 * 6)
-    assert amounts[2] == amounts[3] == (6 * 4 * 5, 6 * 4 * 5)
+    assert amounts[2] == (4 * 5 * (2 * 4 + 5 + 6 - 2), 4 * 5 * 6)
+    assert amounts[3] == amounts[4] == (6 * 4 * 5, 6 * 4 * 5)
 
 
 @pytest.mark.parametrize("name", ("rows", "cols", "m", "rounds", "threads"))
@@ -184,13 +205,14 @@ def test_cycle_section_goes_through_the_instruction_sets(
     assert names[0] == _kernels.instruction_set and sorted(names) == sorted(_kernels.instruction_sets)
     assert [name for name in used if name] == list(names) and used[-1] is None
     assert [m.name.rpartition(", ")[2] for m in section.measurements[1:]] == [
-        n for n in names for _ in range(2)
+        n for n in names for _ in range(3)
     ]
     assert "numpy.add of int32" in section.measurements[0].baseline
     fold = 4 * 4 * (3 * 4 + 6 - 2)
-    assert [row["amounts"][0] for row in untimed[1:3]] == [fold, 4 * 4 * 256]
+    assert [row["amounts"] for row in untimed[1:4]] == [(fold, 96), (4 * 4 * 256, 96), (fold, 96)]
+    assert section.measurements[3].name.startswith("one fold, k = 6, 4 x 4, output stationary, ")
     quick = parts.cycle_section(2, False, size=4, m=6)
-    assert len(quick.measurements) == 3
+    assert len(quick.measurements) == 4
 
 
 def fake_torch() -> SimpleNamespace:
