@@ -48,7 +48,64 @@ TPU_V1 = MachineConfig(
 )
 """Google's TPU v1, with its memories, vector unit and host link."""
 
-_PRESETS = {"tpu-v1": TPU_V1}
+
+
+def _tpu(clock_mhz: int) -> MachineConfig:
+    # One matrix unit of a later TPU. Norrie et al., IEEE Micro 41(2), 2021, and Jouppi et al., ISCA 2021 and
+    # 2023: 128 x 128, bfloat16 products, float32 sums; 8 rows by 128 x 128 every 8 cycles, so a row a cycle.
+    array = ArrayConfig(
+        rows=128,
+        cols=128,
+        activation_dtype="bfloat16",
+        weight_dtype="bfloat16",
+        double_buffered=True,
+        # Open: where sums of k tiles are kept, and how many. Unlimited leaves a lower bound.
+        accumulator_rows=None,
+    )
+    # Memories are not described in enough detail to time programs.
+    return MachineConfig(array, clock_mhz=clock_mhz)
+
+
+TPU_V2 = _tpu(700)  # Norrie et al. 2021
+"""A matrix unit of Google's TPU v2, which has two: one in each core."""
+
+TPU_V3 = _tpu(940)  # Norrie et al. 2021
+"""A matrix unit of Google's TPU v3, which has four: two in each core."""
+
+TPU_V4I = _tpu(1050)  # Jouppi et al., ISCA 2021
+"""A matrix unit of Google's TPU v4i, which has four.
+
+Sums are those of this package: one rounding for each product, in order. The chip adds products in groups of
+four, without rounding between them, and then chains the groups, so that its last bits differ.
+"""
+
+TPU_V4 = _tpu(1050)  # Jouppi et al., ISCA 2023
+"""A matrix unit of Google's TPU v4, which has eight: four in each core. For its sums see :data:`TPU_V4I`."""
+
+# AWS Neuron SDK documentation, NKI architecture guides for Trainium and Inferentia2.
+NEURONCORE_V2 = MachineConfig(
+    ArrayConfig(
+        rows=128,
+        cols=128,
+        activation_dtype="bfloat16",
+        weight_dtype="bfloat16",
+        double_buffered=True,
+        # A bank of PSUM holds 512 sums for each column, the most rows that one instruction moves. The core
+        # has eight banks; two halves here are two of them.
+        accumulator_rows=2 * 512,
+    ),
+    clock_mhz=2800,
+)
+"""The tensor engine of a NeuronCore-v2, without its memories."""
+
+_PRESETS = {
+    "tpu-v1": TPU_V1,
+    "tpu-v2": TPU_V2,
+    "tpu-v3": TPU_V3,
+    "tpu-v4i": TPU_V4I,
+    "tpu-v4": TPU_V4,
+    "neuroncore-v2": NEURONCORE_V2,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -58,7 +115,7 @@ def names() -> tuple[str, ...]:
     --------
     >>> from systolic import presets
     >>> presets.names()
-    ('tpu-v1',)
+    ('tpu-v1', 'tpu-v2', 'tpu-v3', 'tpu-v4i', 'tpu-v4', 'neuroncore-v2')
     """
     return tuple(_PRESETS)
 

@@ -6,10 +6,12 @@
 """
 
 from systolic.accelerators import tpu_v1
+from systolic.accelerators.chips import CHIPS, Chip, neuroncore_cycles
 from systolic.accelerators.counters import Counters, count
 from systolic.accelerators.stand_ins import StandIn, Step, stand_in
 from systolic.accelerators.validation import Check, Validation, validate_tpu_v1
 
 __all__ = [
-    "Check", "Counters", "StandIn", "Step", "Validation", "count", "stand_in", "tpu_v1", "validate_tpu_v1",
+    "CHIPS", "Check", "Chip", "Counters", "StandIn", "Step", "Validation", "count", "neuroncore_cycles",
+    "stand_in", "tpu_v1", "validate_tpu_v1",
 ]  # fmt: skip
