@@ -263,7 +263,7 @@ def same_values(a: Any, b: Any) -> bool:
             isinstance(a, np.ndarray)
             and isinstance(b, np.ndarray)
             and a.dtype == b.dtype
-            and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            and np.array_equal(a, b, equal_nan=a.dtype.kind in "fV")  # ml_dtypes' types are of kind V
         )
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(same_values, a, b))

@@ -9,6 +9,7 @@ import numpy as np
 from systolic import _check
 from systolic.array import Registers, SystolicArray
 from systolic.config import ArrayConfig, as_array_config
+from systolic.formats import as_numbers, differ
 from systolic.formats import bits as bits_of
 
 # Largest number of rows or columns of an array that is simulated as RTL.
@@ -23,7 +24,7 @@ class ScoreboardError(AssertionError):
     register : str
     row, col, cycle : int
         The PE, and after which edge, counted from 0.
-    got, expected : int
+    got, expected : int or float
         The RTL's value and the emulator's.
 
     Examples
@@ -34,7 +35,7 @@ class ScoreboardError(AssertionError):
     """
 
     def __init__(
-        self, register: str, row: int, col: int, cycle: int, got: int, expected: int, count: int
+        self, register: str, row: int, col: int, cycle: int, got: float, expected: float, count: int
     ) -> None:
         more = f" ({count} PEs differ in it)" if count > 1 else ""
         super().__init__(
@@ -114,16 +115,16 @@ class Scoreboard:
             dtype = self.config.register_dtypes[_check.choice(name, "register", tuple(self.expected))]
             if isinstance(values, int):
                 values = unpack(values, rows, cols, dtype=dtype)
-            got = _check.integers(values, name, dtype.name)
+            got = _check.numbers(values, name, dtype)
             if got.shape != (rows, cols):
                 raise ValueError(
                     f"{name} must be {_check.shape((rows, cols))}, not {_check.shape(got.shape)}"
                 )
             expected = self.expected[name]
-            wrong = np.argwhere(got != expected)
+            wrong = np.argwhere(differ(got, expected))
             if len(wrong):
                 row, col = wrong[0].tolist()
-                values = int(got[row, col]), int(expected[row, col])
+                values = as_numbers(got)[row, col].item(), as_numbers(expected)[row, col].item()
                 raise ScoreboardError(name, row, col, self.array.cycle - 1, *values, len(wrong))
             compared += got.size
         self.compared += compared
@@ -147,8 +148,8 @@ def unpack(word: int, rows: int, cols: int, *, dtype: Any) -> np.ndarray:
            [ 3,  4]], dtype=int8)
     """
     kind = _check.dtype_or_none(dtype)
-    if kind is None or kind.kind not in "biu":
-        raise TypeError(f"dtype must be a type of integers or bool, not {_check.kind(dtype)}")
+    if kind is None or kind.hasobject or kind.names is not None:
+        raise TypeError(f"dtype must be a type of numbers or bool, not {_check.kind(dtype)}")
     rows = _check.integer(rows, "rows", minimum=1, maximum=_MOST)
     cols = _check.integer(cols, "cols", minimum=1, maximum=_MOST)
     bits = bits_of(kind)

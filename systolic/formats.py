@@ -291,6 +291,32 @@ def stored(values: np.ndarray) -> np.ndarray:
     return values if operand.storage == operand.name else values.astype(operand.dtype)
 
 
+def as_numbers(values: np.ndarray) -> np.ndarray:
+    """Return values of a register or port as int64, or as float64, which holds floats exactly."""
+    with np.errstate(invalid="ignore"):  # signaling NaN
+        return values.astype(np.int64 if values.dtype.kind in "iub" else np.float64)
+
+
+def differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return where values differ; NaN equals NaN."""
+    return (a != b) & ~((a != a) & (b != b))
+
+
+def as_bits(values: np.ndarray) -> np.ndarray:
+    """Return values of a register or port as integers of the same bits: floats by their encoding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.formats import as_bits
+    >>> as_bits(np.float16([1, -2])).tolist(), as_bits(np.int8([-1])).tolist()
+    ([15360, 49152], [-1])
+    """
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    return values.view(f"u{values.dtype.itemsize}").astype(np.int64)
+
+
 def packed_bytes(count: Any, bits: int) -> Any:
     """Return the bytes of so many operands, two of 4 bits in a byte; integers or arrays of them.
 

@@ -14,7 +14,7 @@ from systolic._version import __version__
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig, as_array_config
 from systolic.engine import matmul
-from systolic.formats import bits
+from systolic.formats import Format, as_bits, bits
 from systolic.machine import ports
 
 SCHEMA = 1
@@ -24,11 +24,12 @@ Line t of a port file holds that port's values of cycle t, counted from 0: those
 consumes. Ports are already skewed: row r's west port runs r cycles late, column c's north port c
 cycles late. Line t of bottom_{leaves}.mem is the {leaves} of the bottom row after the edge of cycle t.
 A line is one hexadecimal word for $readmemh: element i (row r, or column c) is in bits
-[i*bits + bits - 1 : i*bits], numbers in two's complement. The accumulator files say what the edge of
-cycle t writes: where accumulator_write is 1, the {leaves} that was at the bottom before the edge goes
-to row accumulator_row of half accumulator_half, replacing the sum there if accumulator_first is 1, else
-added to it, modulo 2^32. There is one line more than cycles counted: the last write follows the last
-counted edge. acc.mem holds the product, a line per row of x. All registers are 0 before cycle 0.
+[i*bits + bits - 1 : i*bits], integers in two's complement, floats in their encoding. The
+accumulator files say what the edge of cycle t writes: where accumulator_write is 1, the {leaves} that was
+at the bottom before the edge goes to row accumulator_row of half accumulator_half, replacing the sum
+there if accumulator_first is 1, else added to it: {sums}. There is one line more than cycles
+counted: the last write follows the last counted edge. acc.mem holds the product, a line per row of x. All
+registers are 0 before cycle 0.
 """
 
 _HELD = """\
@@ -131,7 +132,7 @@ def write_vectors(
             }
             for file, width in widths.items()
         },
-        "convention": _CONVENTION.format(leaves=dataflow.leaves)
+        "convention": _CONVENTION.format(leaves=dataflow.leaves, sums=_sums(config.format))
         + _HELD * dataflow.held
         + _EXCHANGED * dataflow.exchanged,
     }
@@ -146,6 +147,14 @@ def write_vectors(
     return manifest
 
 
+def _sums(numbers: Format) -> str:
+    if numbers.is_float:
+        return "float32, rounded to nearest, ties to even"
+    if numbers.saturates:
+        return f"saturated to {numbers.psum_bits} bits"
+    return f"modulo 2^{numbers.psum_bits}"
+
+
 def _elements(file: str, config: ArrayConfig) -> int:
     return config.rows if file.startswith("west") else config.cols
 
@@ -153,6 +162,6 @@ def _elements(file: str, config: ArrayConfig) -> int:
 def _word(values: np.ndarray, bits: int) -> str:
     """Return numbers as one hexadecimal word, the first in its lowest bits."""
     word = 0
-    for value in reversed(values.tolist()):
-        word = word << bits | int(value) & ((1 << bits) - 1)
+    for value in reversed(as_bits(values).tolist()):
+        word = word << bits | value & ((1 << bits) - 1)
     return f"{word:0{-(-bits * len(values) // 4)}x}"

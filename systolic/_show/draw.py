@@ -106,7 +106,7 @@ def plot_registers(
         ax.text(c + 0.5, -0.12, f"col {c + origin[1]}", **label)
 
     moving = values[slots["west operand"]]
-    full = max(1.0, float(np.abs(moving.astype(float)).max())) if limit is None else float(limit)
+    full = _largest(moving) if limit is None else float(limit)
     # One size for all PEs, such that the longest number fits.
     room = {
         "sum": (0.12, (_BOX - 0.12) / _EM),
@@ -179,7 +179,7 @@ def plot_wave(
     count = len(chosen)
     across = min(count, 8 if rows > cols else 6)
     down = -(-count // across)
-    full = max(1.0, *(float(np.abs(value.astype(float)).max()) for _, value in chosen))
+    full = max(_largest(value) for _, value in chosen)
     norm, colours = Normalize(-full, full), _colours()
     longest = max(_longest(value) for _, value in chosen)
 
@@ -402,10 +402,16 @@ def _ink_on(colour: Sequence[float]) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else _INK
 
 
+def _largest(values: np.ndarray) -> float:
+    # The end of a color scale; infinities and NaN lie beyond it.
+    sizes = np.abs(values.astype(float))
+    return max(1.0, float(sizes[np.isfinite(sizes)].max(initial=0)))
+
+
 def _number(value: Any) -> str:
-    text = (
-        f"{value:.3g}" if isinstance(value, float | np.floating) and value != int(value) else str(int(value))
-    )
+    number: Any = int(value) if isinstance(value, int | np.integer | np.bool_) else float(value)
+    short = isinstance(number, float) and not (number.is_integer() and abs(number) < 1e6)
+    text = f"{number:.3g}" if short else str(int(number))
     return text.replace("-", "−")
 
 

@@ -42,9 +42,11 @@ def plot_waves(signals: Sequence[tuple[str, np.ndarray]], *, cycles: np.ndarray,
     for line, (_, values) in enumerate(signals):
         base = len(signals) - 1 - line
         numbers = np.asarray(values)
+        if numbers.dtype.kind not in "iub":
+            numbers = numbers.astype(float)
         for start, stop in _runs(numbers, cycles):
             left, right = int(cycles[start]), int(cycles[stop - 1]) + 1
-            value = int(numbers[start])
+            value = numbers[start].item()
             if numbers.dtype == bool:
                 _draw_bit(axes, base, left, right, bool(value))
             else:
@@ -83,7 +85,7 @@ def _draw_bit(axes: Any, base: int, left: int, right: int, high: bool) -> None:
         axes.plot([right, right], [base - 0.3, base + 0.3], color=_HIGH, linewidth=1.0)
 
 
-def _draw_number(axes: Any, base: int, left: int, right: int, value: int) -> None:
+def _draw_number(axes: Any, base: int, left: int, right: int, value: float) -> None:
     if value == 0:
         axes.plot([left, right], [base, base], color="0.7", linewidth=1.0)
         return
@@ -91,6 +93,6 @@ def _draw_number(axes: Any, base: int, left: int, right: int, value: int) -> Non
     x = [left, left + slant, right - slant, right, right - slant, left + slant, left]
     y = [base, base + 0.3, base + 0.3, base, base - 0.3, base - 0.3, base]
     axes.fill(x, y, facecolor=_BUSY, edgecolor=_LINE, linewidth=0.9)
-    text = str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     size = 7.5 if len(text) <= 3 + 5 * (right - left - 1) else 5.5
     axes.text((left + right) / 2, base, text, ha="center", va="center", fontsize=size, color="0.15")

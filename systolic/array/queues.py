@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from systolic import _check
 from systolic.config import ArrayConfig
 from systolic.dataflows import OPERANDS
 
@@ -291,7 +292,7 @@ def no_psums(cols: int, sum_dtype: Any) -> np.ndarray:
 def _same(a: Any, b: Any) -> bool:
     """Whether two queues, or two things in them, are equal, arrays by their values."""
     if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+        return _check.same_values(a, b)
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, QueuedStream) and isinstance(b, QueuedStream):

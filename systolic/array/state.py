@@ -13,6 +13,7 @@ from systolic import _check
 from systolic._show.table import card
 from systolic.array.queues import Queues
 from systolic.config import ArrayConfig
+from systolic.formats import as_numbers
 
 
 class _Named:
@@ -78,13 +79,13 @@ class Registers(_Named, Mapping[str, np.ndarray]):
         rows, cols = next(iter(self.values())).shape
         if rows * cols > 256:
             return card("Registers", [(name, f"{rows} x {cols} {v.dtype}") for name, v in self.items()])
-        lines = {n: [" ".join(map(str, row)) for row in v.astype(np.int64).tolist()] for n, v in self.items()}
+        lines = {n: [" ".join(map(str, row)) for row in as_numbers(v).tolist()] for n, v in self.items()}
         return card("Registers", [(name, " / ".join(rows)) for name, rows in lines.items()])
 
     def __repr__(self) -> str:
         lines = []
         for name, values in self.items():
-            text = np.array2string(values.astype(np.int64), separator=" ", threshold=200, prefix=" " * 14)
+            text = np.array2string(as_numbers(values), separator=" ", threshold=200, prefix=" " * 14)
             lines.append(f"{name:>12}: {text}")
         return "\n".join(lines)
 
@@ -163,7 +164,7 @@ class State(_Named):
         return (
             self.cycle == other.cycle
             and mine.keys() == theirs.keys()
-            and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+            and all(_check.same_values(mine[name], theirs[name]) for name in mine)
             and self._filled_queues() == other._filled_queues()
         )
 

@@ -16,7 +16,7 @@ from systolic.array.skew import Ports, idle_ports
 from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
 from systolic.dataflows import Role
-from systolic.formats import OPERANDS, operand_name, stored
+from systolic.formats import OPERANDS, as_numbers, differ, operand_name, stored
 from systolic.threads import thread_count
 from systolic.trace.probe import Change, Probe, changed, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
@@ -39,8 +39,8 @@ class Difference(NamedTuple):
     register: str
     row: int
     col: int
-    here: int
-    other: int
+    here: int | float
+    other: int | float
 
 
 class SystolicArray:
@@ -625,8 +625,10 @@ class SystolicArray:
         found = []
         theirs = state.checked(self._config).registers
         for name, here in self.registers.items():
-            for row, col in np.argwhere(here != theirs[name]).tolist():
-                found.append(Difference(name, row, col, int(here[row, col]), int(theirs[name][row, col])))
+            mine, other_values = as_numbers(here), as_numbers(theirs[name])
+            for row, col in np.argwhere(differ(mine, other_values)).tolist():
+                values = mine[row, col].item(), other_values[row, col].item()
+                found.append(Difference(name, row, col, *values))
         return found
 
     def plot(self, **options: Any) -> Any:

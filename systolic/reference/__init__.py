@@ -12,6 +12,7 @@ from systolic.reference.operands import Operands as Operands
 from systolic.reference.operands import conv_sums as conv_sums
 from systolic.reference.operands import expected_sums as expected_sums
 from systolic.reference.operands import matmul_sums as matmul_sums
+from systolic.reference.operands import ordered_sums as ordered_sums
 from systolic.reference.oracle import expected_output as expected_output
 from systolic.reference.oracle import has_oracle as has_oracle
 from systolic.reference.oracle import summation_bound as summation_bound

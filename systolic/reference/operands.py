@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from systolic.reference.numbers import Numbers
 from systolic.reference.oracle import products
 from systolic.reference.oracle._numbers import one
 from systolic.reference.oracle._windows import as_layer, channels_first, channels_last, windows
@@ -50,6 +51,19 @@ def expected_sums(layer: Any, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray,
         return matmul_sums(np.atleast_2d(x), w[:, np.newaxis] if w.ndim == 1 else w)
     zero = layer.x.zero_point if held else inputs[2] if len(inputs) > 2 else 0
     return conv_sums(layer, inputs[0], w, int(one(zero)))
+
+
+def ordered_sums(x: np.ndarray, w: np.ndarray, numbers: Numbers, tile: int) -> tuple[np.ndarray, Operands]:
+    """Return the sums of a product of matrices, added as :meth:`Numbers.product` does, and its operands."""
+
+    def part(values: np.ndarray) -> Callable[..., np.ndarray]:
+        return lambda group, rows, cols: values[np.ix_(rows, cols)]
+
+    sums: np.ndarray = np.zeros((len(x), w.shape[1]), numbers.held)
+    if len(w):
+        with np.errstate(invalid="ignore"):  # signaling NaN
+            sums = numbers.product(x.astype(numbers.held).tolist(), w.astype(numbers.held).tolist(), tile)
+    return sums, Operands(part(x), part(w), lambda index: (0, index[0], index[1]))
 
 
 def matmul_sums(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Operands]:

@@ -12,7 +12,7 @@ from systolic import _check
 from systolic._show.table import Table
 from systolic.config import ArrayConfig
 from systolic.dataflows import DATAFLOWS
-from systolic.formats import bits
+from systolic.formats import as_numbers, bits
 from systolic.trace.probe import Change, Probe, as_probes
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Trace(Probe):
         for cycle, registers in self._edges.whole():
             parts = []
             for name, values in zip(self.registers, registers, strict=True):
-                values = values.astype(np.int64)
+                values = as_numbers(values)
                 rows = values if values.ndim == 2 else values[None, :]
                 parts.append(f"{name} " + " / ".join(" ".join(map(str, row)) for row in rows))
             lines.append(f"cycle {cycle} | " + " | ".join(parts))

@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from systolic._files import write_file
+from systolic.formats import as_bits
 
 # Time units per clock: the edge of cycle t is in the middle of t's period.
 PERIOD = 10
@@ -36,10 +37,10 @@ def write_vcd(signals: Sequence[Signal], cycles: np.ndarray, path: str | os.Path
 
     Notes
     -----
-    The hierarchy is ``array.row[r].pe[c].register``; numbers are written as their two's complement
-    bits, 8 for operands and 32 for psums. One unit of time is a nanosecond, a clock takes 10:
-    ``clk`` rises at ``10 t + 5``, the edge of cycle t, and registers change there to the values
-    they hold after that edge. ``cycle`` is t. Before the first recorded edge signals are ``x``.
+    The hierarchy is ``array.row[r].pe[c].register``; integers are written as their two's complement
+    bits, 8 for 8-bit operands and 32 for psums, floats as their encoding. One unit of time is a nanosecond,
+    a clock takes 10: ``clk`` rises at ``10 t + 5``, the edge of cycle t, and registers change there to the
+    values they hold after that edge. ``cycle`` is t. Before the first recorded edge signals are ``x``.
     VCD: IEEE Std 1364-2005, section 18.
     """
     try:
@@ -56,7 +57,7 @@ def write_vcd(signals: Sequence[Signal], cycles: np.ndarray, path: str | os.Path
             scope = ("array", f"row[{signal.row}]", f"pe[{signal.col}]")
             kind = "wire" if signal.bits == 1 else "reg"
             variable = writer.register_var(scope, signal.register, kind, size=signal.bits, init="x")
-            variables.append((variable, signal.bits, signal.values.astype("int64").tolist()))
+            variables.append((variable, signal.bits, as_bits(signal.values).tolist()))
         before: list[int | None] = [None] * len(variables)
         for edge, cycle in enumerate(cycles.tolist()):
             rise = PERIOD * cycle + PERIOD // 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from systolic import layers
 from systolic.config import ArrayConfig
 from systolic.dataflows import DATAFLOWS
+from systolic.formats import FORMATS, OPERANDS, OVERFLOWS, Format, dtype_of
 from systolic.layers import Layer
 from systolic.layers.host._inputs import ANY
 from systolic.layers.record import OperatorRecord
@@ -21,6 +23,12 @@ from systolic.quant import QuantParams
 # Sizes at which things go wrong: one, and one beside the multiples of array and kernel strip.
 _EDGES = (1, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33)
 _TYPES = ("int8", "uint8")
+
+_HAS_ML_DTYPES = find_spec("ml_dtypes") is not None
+
+
+def _of_numpy(*names: str) -> bool:
+    return all(hasattr(np, name) for name in names)
 
 
 class Draw:
@@ -55,6 +63,38 @@ class Draw:
         if style < 0.9:
             return np.full(shape, self.one_of(low, high), dtype=dtype)
         return self.rng.choice(np.array([low, -1 if low else 255, 0, 1, high], dtype=dtype), shape)
+
+    def format(self) -> dict[str, Any]:
+        """Return fields of an array of any number format that is installed."""
+        activation, weight = self.one_of(*(pair for pair in FORMATS if _HAS_ML_DTYPES or _of_numpy(*pair)))
+        fields: dict[str, Any] = {"activation_dtype": activation, "weight_dtype": weight}
+        if not FORMATS[activation, weight].is_float:
+            fields |= {"psum_bits": self.one_of(16, 21, 32, 32, 64), "overflow": self.one_of(*OVERFLOWS)}
+        return fields
+
+    def operand(self, shape: tuple[int, ...], name: str) -> np.ndarray:
+        """Return operands of a type."""
+        kind, dtype = OPERANDS[name], dtype_of(name)
+        if kind.kind == "integer":
+            low, high = kind.limits
+            values = self.rng.integers(low, high, shape, endpoint=True)
+            ends = self.rng.choice(np.array([low, 0, high]), shape)
+            values = np.where(self.rng.random(shape) < self.one_of(0.0, 0.3, 1.0), ends, values)
+            return values.astype(dtype)
+        if self.rng.random() < 0.3:  # any bits
+            bits = self.rng.integers(0, 2**kind.bits, shape)
+            return bits.astype(f"u{dtype.itemsize}").view(dtype)
+        spread = self.one_of(0, 3, 6)
+        scale = 2.0 ** self.rng.integers(-spread, spread + 1, shape)
+        return (self.rng.normal(size=shape) * scale).astype(dtype)
+
+    def sums(self, shape: tuple[int, ...], numbers: Format) -> np.ndarray:
+        """Return sums of a format: any of them, or those at its ends."""
+        if numbers.is_float:
+            values = self.rng.normal(size=shape) * 2.0 ** self.rng.integers(-150, 127, shape)
+            return values.astype(np.float32)
+        low, high = numbers.sum_limits
+        return self.rng.integers(low, high, shape, dtype=numbers.sum, endpoint=True)
 
     def numbers(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return values of any type: small integers, floats of several magnitudes, all of 8 bits."""

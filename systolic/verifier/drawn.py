@@ -17,15 +17,17 @@ from systolic.array.state import State
 from systolic.config import ArrayConfig
 from systolic.engine import MODES
 from systolic.engine.networks import run_layer
+from systolic.formats import as_numbers, differ, stored
 from systolic.gemm import Progress
 from systolic.layers import ArrayLayer
 from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.model import Node
-from systolic.reference import Operands, conv_sums, expected_output, matmul_sums
+from systolic.reference import Operands, conv_sums, expected_output, matmul_sums, ordered_sums
+from systolic.tiling import sizes_of
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
 from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
-from systolic.verifier.locate import causes
+from systolic.verifier.locate import arithmetic, causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
 
 
@@ -55,38 +57,40 @@ def verify_cases(numbers: Iterable[int], seed: int, report: Progress | None) -> 
 def _registers(draw: Draw) -> list[Mismatch]:
     """From any state, under any ports, many cycles in one call: every register."""
     config = draw.config()
+    if draw.number % 3 == 0:
+        config = replace(config, **draw.format())
     dataflow, rows, cols = config.dataflow_record, config.rows, config.cols
     cycles = draw.one_of(1, 2, 3, 5, draw.size(30), draw.size(30))
-    high = 2**31 - 1
+    numbers, holds = config.format, {register.name: register.holds for register in dataflow.registers}
 
-    def values(size: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-        if dtype.kind == "b":
+    def values(size: tuple[int, int], register: str) -> np.ndarray:
+        if holds[register] == "control":
             return draw.bits(size)
-        if dtype == np.int32:
-            return draw.rng.integers(-high - 1, high, size, dtype=np.int32, endpoint=True)
-        return draw.codes(size, dtype.name)
+        if holds[register] == "sum":
+            return draw.sums(size, numbers)
+        return stored(draw.operand(size, getattr(numbers, holds[register])))
 
-    registers: dict[str, Any] = {
-        name: values((rows, cols), dtype) for name, dtype in config.register_dtypes.items()
-    }
+    registers: dict[str, Any] = {name: values((rows, cols), name) for name in holds}
     state = State(**registers)
     ports: dict[str, Any] = {}
     for port in dataflow.ports:
-        size, dtype = (cycles, rows if port.side == "west" else cols), config.port_dtypes[port.name]
-        ports[port.name] = values(size, dtype)
-        if dtype == np.int32:  # none, or such that they wrap
-            near = draw.rng.integers(high - 20_000, high, size, np.int32)
-            ports[port.name] = draw.one_of(np.zeros(size, np.int32), near)
-    reference = dataflow.reference(rows, cols, state.registers)
+        size = cycles, rows if port.side == "west" else cols
+        ports[port.name] = values(size, port.feeds)
+        if holds[port.feeds] == "sum" and not numbers.is_float:  # none, or such that they wrap
+            _, high = numbers.sum_limits
+            near = draw.rng.integers(high - 20_000, high, size, numbers.sum)
+            ports[port.name] = draw.one_of(np.zeros(size, numbers.sum), near)
+    reference = dataflow.reference(rows, cols, state.registers, arithmetic(config))
     order = causes(config)
     for t in range(cycles):
-        reference.step(**{name: each[t].tolist() for name, each in ports.items()})
+        reference.step(**{name: each[t] for name, each in ports.items()})
         # Each prefix in one call: the first cycle at which a register differs is the error's.
         array = SystolicArray(config).restore(state)
         array.clock(threads=1, **{name: each[: t + 1] for name, each in ports.items()})
         expected = reference.registers()
         different = {
-            name: np.argwhere(got.astype(np.int64) != expected[name]) for name, got in array.registers.items()
+            name: np.argwhere(differ(as_numbers(got), expected[name]))
+            for name, got in array.registers.items()
         }
         places = [(*d[0].tolist(), order.index(name)) for name, d in different.items() if len(d)]
         if places:
@@ -99,8 +103,8 @@ def _registers(draw: Draw) -> list[Mismatch]:
                     register=name,
                     pe=(row, col),
                     cycle=t,
-                    register_got=int(array.registers[name][row, col]),
-                    register_expected=int(expected[name][row, col]),
+                    register_got=as_numbers(array.registers[name])[row, col].item(),
+                    register_expected=expected[name][row, col].item(),
                     count=sum(map(len, different.values())),
                 )
             ]
@@ -108,11 +112,26 @@ def _registers(draw: Draw) -> list[Mismatch]:
 
 
 def _matmul(draw: Draw) -> list[Mismatch]:
+    if draw.number % 3 == 0:
+        return _product_of_a_format(draw)
     x, w, config = draw_matmul(draw)
     case = f"matmul {shape_text(x.shape)} {x.dtype} x {shape_text(w.shape)} {w.dtype} on {config!r}"
     expected, operands = matmul_sums(x, w)
     run, lowered = partial(engine.matmul, x, w), lower_matmul(x, w)
     return _in_modes(case, run, lowered, operands, expected, config)
+
+
+def _product_of_a_format(draw: Draw) -> list[Mismatch]:
+    config = replace(draw.config(12), **draw.format())
+    numbers = config.format
+    shape = draw.size(17), draw.size(12), draw.size(9)
+    x = draw.operand(shape[:2], numbers.activation)
+    w = draw.operand(shape[1:], numbers.weight)
+    lowered = lower_matmul(x, w)
+    case = f"matmul {shape_text(x.shape)} x {shape_text(w.shape)} on {config!r}"
+    sums, operands = ordered_sums(x, w, arithmetic(config), sizes_of(lowered.gemm, config).k_step)
+    expected = sums.astype(numbers.sum)
+    return _in_modes(case, partial(engine.matmul, x, w), lowered, operands, expected, config)
 
 
 def _in_modes(

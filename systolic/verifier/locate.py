@@ -18,11 +18,11 @@ import numpy as np
 from systolic.array import SystolicArray
 from systolic.config import ArrayConfig
 from systolic.dataflows import Register
+from systolic.formats import as_numbers, differ
 from systolic.lowered import Lowered
 from systolic.machine import operands as read
 from systolic.machine import run_cycles
-from systolic.reference import Operands
-from systolic.reference.numbers import INT32
+from systolic.reference import Numbers, Operands
 from systolic.tiling import Fold, Folds
 
 
@@ -35,6 +35,12 @@ def causes(config: ArrayConfig) -> list[str]:
     return [register.name for register in sorted(config.dataflow_record.registers, key=stage)]
 
 
+def arithmetic(config: ArrayConfig) -> Numbers:
+    """Return the reference's arithmetic of an array."""
+    numbers = config.format
+    return Numbers(numbers.is_float, numbers.psum_bits, numbers.saturates)
+
+
 def locate(
     lowered: Lowered, operands: Operands, index: tuple[int, ...], config: ArrayConfig, mode: str
 ) -> dict[str, Any]:
@@ -44,6 +50,8 @@ def locate(
     operands are those of the lowered product, derived independently.
     """
     group, m, n = operands.place(index)
+    config = config.for_operands(lowered.x.dtype, lowered.w.dtype)
+    numbers = arithmetic(config)
     folds = Folds(lowered.gemm, config)
     here = [
         i for i, f in enumerate(folds)
@@ -55,14 +63,13 @@ def locate(
         ks = np.arange(fold.k_start, fold.k_stop)
         row = operands.rows(group, np.array([m]), ks)
         fed = read.rows(lowered.x, group, m, m + 1, fold.k_start, fold.k_stop)
-        if not np.array_equal(fed, row):
+        if differ(as_numbers(fed), as_numbers(row)).any():
             return {"stage": "im2col", "fold": fold}
         column = operands.weights(group, ks, np.array([n]))
         tile = read.tile(lowered.w, group, fold.k_start, fold.k_stop, n, n + 1)
-        if not np.array_equal(tile, column):
+        if differ(as_numbers(tile), as_numbers(column)).any():
             return {"stage": "weights", "fold": fold}
-        psums.append(INT32.fit(int((row.astype(np.int64) @ column.astype(np.int64)).item())))
-    config = config.for_operands(lowered.x.dtype, lowered.w.dtype)
+        psums.append(numbers.product(row.tolist(), column.tolist(), len(ks)).item())
     if mode == "cycle":
         found = _locate_in_array(lowered, operands, folds, here, psums, config, (m, n))
         if found is not None:
@@ -71,16 +78,23 @@ def locate(
         # Its products write into the result by themselves: nothing lies between.
         return {"stage": "wavefront product", "fold": folds[here[0]]}
     # Every fold's psum is right: the sum goes wrong on its way, or when it is put into the result.
-    drained: list[int] = []
+    drained: list[float] = []
 
     def watch(its_group: int, m_start: int, n_start: int, sums: np.ndarray) -> None:
         if its_group == group and 0 <= m - m_start < sums.shape[0] and 0 <= n - n_start < sums.shape[1]:
-            drained.append(int(sums[m - m_start, n - n_start]))
+            drained.append(sums[m - m_start, n - n_start].item())
 
     run_cycles(lowered, config, drained=watch)
-    if drained == [INT32.fit(sum(psums))]:
+    total = psums[0]
+    for psum in psums[1:]:
+        total = numbers.accumulate(total, psum)
+    if len(drained) == 1 and _same(drained[0], total):
         return {"stage": "store", "fold": folds[here[-1]]}
     return {"stage": "accumulators", "fold": folds[here[0]]}
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or (a != a and b != b)
 
 
 def _locate_in_array(
@@ -88,20 +102,20 @@ def _locate_in_array(
     operands: Operands,
     folds: Folds,
     here: list[int],
-    psums: list[int],
+    psums: list[float],
     config: ArrayConfig,
     place: tuple[int, int],
 ) -> dict[str, Any] | None:
     line, col = _on_array(config, folds[here[0]], *place)
     whole = _Replay(lowered, operands, folds, 0, here[-1], config, col)
     sums = whole.sums(here, line)
-    wrong = [i for i, got, expected in zip(here, sums, psums, strict=True) if got != expected]
+    wrong = [i for i, got, expected in zip(here, sums, psums, strict=True) if not _same(got, expected)]
     if not wrong:
         return None
     number = wrong[0]
     # The fold before and this one may show it; else it takes the whole sequence.
     near = _Replay(lowered, operands, folds, max(number - 1, 0), number, config, whole.col)
-    replay = near if near.sums([number], line) != [psums[here.index(number)]] else whole
+    replay = whole if _same(near.sums([number], line)[0], psums[here.index(number)]) else near
     found = replay.first_difference(number, line)
     if found is None:
         return {"stage": "array", "fold": folds[number]}
@@ -146,7 +160,7 @@ class _Replay:
         reference: Any = config.dataflow_record.reference
         lengths = [(self._rows_of(f), f.k) for f in self.folds]
         self.times = list(reference.fold_times(lengths, *sizes, double_buffered=config.double_buffered))
-        self._reference = reference(config.rows, 1)
+        self._reference = reference(config.rows, 1, numbers=arithmetic(config))
         self._history: list[dict[str, np.ndarray]] = []
         timed = [
             (*time, self._rows_of(fold), cache(partial(self._fed, i)))
@@ -158,14 +172,14 @@ class _Replay:
         # How many rows of sums a fold has.
         return fold.n if self.config.dataflow_record.exchanged else fold.m
 
-    def sums(self, numbers: list[int], line: int) -> list[int]:
+    def sums(self, numbers: list[int], line: int) -> list[float]:
         """Return the sums that leave the column in these folds in row `line`."""
-        got: dict[int, int] = {}
+        got: dict[int, float] = {}
 
         def sink(number: int) -> Any:
             def take(row: int, psums: np.ndarray) -> None:
                 if 0 <= line - row < len(psums):
-                    got[number] = int(psums[line - row, self.col])
+                    got[number] = psums[line - row, self.col].item()
 
             return take
 
@@ -181,7 +195,7 @@ class _Replay:
         due: int = reference.sums_due(self.times[fold][1], line, self.config.rows)
         return due + self.col
 
-    def first_difference(self, number: int, line: int) -> tuple[int, int, str, int, int] | None:
+    def first_difference(self, number: int, line: int) -> tuple[int, int, str, float, float] | None:
         """Return (cycle, row, register, got, expected) of the first difference up to the edge after
         which the sum of row `line` stands at the bottom, if the registers differ then."""
         cycle = self._due(number - self.first, line)
@@ -204,14 +218,14 @@ class _Replay:
             array.queue_fold(*fed, sink, not_before=self.times[i])
         return array
 
-    def _difference(self, cycle: int) -> tuple[int, str, int, int] | None:
+    def _difference(self, cycle: int) -> tuple[int, str, float, float] | None:
         registers = self._array({}).run(cycle + 1).registers
         found = []
         for name, values in registers.items():
-            got = values[:, self.col].astype(np.int64)
+            got = as_numbers(values[:, self.col])
             expected = self._history[cycle][name]
-            for row in np.flatnonzero(got != expected):
-                found.append((int(row), name, int(got[row]), int(expected[row])))
+            for row in np.flatnonzero(differ(got, expected)).tolist():
+                found.append((row, name, got[row].item(), expected[row].item()))
         order = causes(self.config)
         return min(found, key=lambda f: (f[0], order.index(f[1]))) if found else None
 

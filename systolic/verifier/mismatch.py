@@ -103,8 +103,8 @@ class Mismatch(_Record):
     register: str | None = None
     pe: tuple[int, int] | None = None
     cycle: int | None = None
-    register_got: int | None = None
-    register_expected: int | None = None
+    register_got: float | None = None
+    register_expected: float | None = None
     note: str = ""
     reproduce: str = ""
 

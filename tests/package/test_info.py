@@ -49,7 +49,7 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == f"systolic {systolic.__version__}"
     shown = dict(line.split(maxsplit=1) for line in lines[1:])
     assert shown["kernel"] == f"{_kernels.instruction_set} in use, of {', '.join(_kernels.instruction_sets)}"
-    assert shown["presets"] == "tpu-v1" and shown["python"]
+    assert shown["presets"] == ", ".join(systolic.presets.names()) and shown["python"]
 
 
 def test_cpu_name_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
