@@ -37,6 +37,16 @@ def test_examples_run():
     assert not runner.failures, "\n" + "".join(report)
 
 
+WITH_EXAMPLES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
+def test_examples_of_every_page_run(page: Path) -> None:
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried and not failed
+
+
 def test_every_python_block_is_an_example():
     for language, block in FENCE.findall(TEXT):
         assert language in ("python", "sh")
