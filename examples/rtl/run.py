@@ -4,6 +4,8 @@ Exits with 1 if the design is wrong, with 2 if nothing could be run.
 
 python run.py scoreboard             testbench.py, by cocotb
 python run.py vectors [FOLDER]       replay.sv, on a folder that `systolic vectors` wrote
+
+Both take --dataflow output_stationary or input_stationary; a FOLDER's manifest says which it is.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +25,13 @@ import numpy as np
 from systolic import ArrayConfig, write_vectors
 
 HERE = Path(__file__).resolve().parent
-# The SystemVerilog array that the project's own tests compare with the emulator.
+# The SystemVerilog arrays that the project's own tests compare with the emulator.
 DESIGN = HERE.parents[1] / "tests" / "rtl"
-FILES = ("pe.sv", "systolic_array.sv")
+FILES = {
+    "weight_stationary": ("pe.sv", "systolic_array.sv"),
+    "output_stationary": ("output_pe.sv", "output_array.sv"),
+    "input_stationary": ("pe.sv", "systolic_array.sv"),
+}
 
 
 def main() -> int:
@@ -34,13 +41,22 @@ def main() -> int:
     )
     parser.add_argument("bench", choices=["scoreboard", "vectors"])
     parser.add_argument("folder", nargs="?", type=Path, help="vectors; default: some are made for a product")
-    parser.add_argument("--design", type=Path, default=DESIGN, help=f"folder of {' and '.join(FILES)}")
+    parser.add_argument("--design", type=Path, default=DESIGN, help="folder of the sources of PE and array")
+    parser.add_argument("--dataflow", choices=FILES, help="default: weight_stationary")
     parser.add_argument("--vcd", type=Path, help="with vectors: write all signals to this file")
     arguments = parser.parse_args()
     if arguments.bench == "scoreboard" and (arguments.folder or arguments.vcd):
         parser.error("FOLDER and --vcd go with vectors")
-    sources = [arguments.design.resolve() / name for name in FILES]
-    for path in [*sources, *([arguments.folder / "manifest.json"] if arguments.folder else [])]:
+    dataflow = arguments.dataflow or "weight_stationary"
+    if arguments.folder:
+        manifest = arguments.folder / "manifest.json"
+        if not manifest.is_file():
+            parser.error(f"there is no {manifest}")
+        dataflow = json.loads(manifest.read_text())["array"]["dataflow"]
+        if arguments.dataflow not in (None, dataflow):
+            parser.error(f"the vectors are {dataflow}; leave out --dataflow")
+    sources = [arguments.design.resolve() / name for name in FILES[dataflow]]
+    for path in sources:
         if not path.is_file():
             parser.error(f"there is no {path}")
     if (needed := missing(arguments.bench)) is not None:
@@ -49,9 +65,9 @@ def main() -> int:
         work = Path(name)
         try:
             if arguments.bench == "scoreboard":
-                right = scoreboard(sources, work)
+                right = scoreboard(sources, work, dataflow)
             else:
-                vectors = arguments.folder or made(work / "vectors")
+                vectors = arguments.folder or made(work / "vectors", dataflow)
                 right = replay(sources, vectors.resolve(), work, arguments.vcd and arguments.vcd.resolve())
         except (subprocess.CalledProcessError, RuntimeError) as error:  # it cannot be built
             parser.error(str(error))
@@ -67,16 +83,18 @@ def missing(bench: str) -> str | None:
     return None
 
 
-def scoreboard(sources: list[Path], work: Path) -> bool:
+def scoreboard(sources: list[Path], work: Path, dataflow: str) -> bool:
     """Build the array and run testbench.py on it; return whether its tests passed."""
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
+
+    os.environ["DATAFLOW"] = dataflow
     from testbench import CONFIG
 
     runner = get_runner("icarus")
     runner.build(
         sources=sources,
-        hdl_toplevel="systolic_array",
+        hdl_toplevel=sources[-1].stem,
         parameters=parameters(CONFIG),
         build_args=["-g2012"],
         build_dir=work,
@@ -84,7 +102,7 @@ def scoreboard(sources: list[Path], work: Path) -> bool:
     )
     results = work / "results.xml"
     runner.test(
-        hdl_toplevel="systolic_array",
+        hdl_toplevel=sources[-1].stem,
         test_module="testbench",
         build_dir=work,
         test_dir=work,
@@ -94,21 +112,26 @@ def scoreboard(sources: list[Path], work: Path) -> bool:
     return tests > 0 and failed == 0
 
 
-def made(folder: Path) -> Path:
+def made(folder: Path, dataflow: str) -> Path:
     """Write vectors of a product of several folds."""
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (9, 6), np.uint8), rng.integers(-128, 128, (6, 5), np.int8)
-    write_vectors(x, w, folder, array=ArrayConfig(4, 3))
+    write_vectors(x, w, folder, array=ArrayConfig(4, 3, dataflow=dataflow))
     return folder
 
 
 def replay(sources: list[Path], vectors: Path, work: Path, vcd: Path | None = None) -> bool:
-    """Build replay.sv for the array in the manifest and run it; return whether all psums were equal."""
+    """Build replay.sv for the array in the manifest and run it; return whether all sums were equal."""
     manifest = json.loads((vectors / "manifest.json").read_text())
-    given = parameters(ArrayConfig.from_dict(manifest["array"])) | {"LINES": manifest["lines"]}
+    config = ArrayConfig.from_dict(manifest["array"])
+    if not config.format.is_plain:
+        raise RuntimeError(f"the RTL multiplies int8 and uint8, but the vectors are {config.format.text}")
+    given = parameters(config) | {"LINES": manifest["lines"]}
     simulation = work / "replay.vvp"
     build = ["iverilog", "-g2012", "-s", "replay", "-o", str(simulation)]
     build += [f"-Preplay.{name}={value}" for name, value in given.items()]
+    if config.dataflow == "output_stationary":
+        build.append("-DOUTPUT_STATIONARY")
     subprocess.run([*build, str(HERE / "replay.sv"), *map(str, sources)], check=True)
     run = ["vvp", "-n", str(simulation), f"+vectors={vectors}"]
     if vcd is not None:
@@ -121,8 +144,9 @@ def parameters(config: ArrayConfig) -> dict[str, int]:
     return {
         "ROWS": config.rows,
         "COLS": config.cols,
-        "ACTIVATION_SIGNED": int(config.activation_dtype == "int8"),
-        "WEIGHT_SIGNED": int(config.weight_dtype == "int8"),
+        # Of the ports: input stationary, `weight` carries activations.
+        "ACTIVATION_SIGNED": int(config.port_dtypes["activation"] == "int8"),
+        "WEIGHT_SIGNED": int(config.port_dtypes["weight"] == "int8"),
     }
 
 

@@ -1,7 +1,9 @@
 """A cocotb test bench of an array in RTL: the same product in RTL and emulator, every register compared.
 
-``python run.py scoreboard`` runs it under Icarus Verilog.
+``python run.py scoreboard`` runs it under Icarus Verilog, ``--dataflow`` on another array.
 """
+
+import os
 
 import cocotb
 import numpy as np
@@ -10,7 +12,13 @@ from cocotb.triggers import FallingEdge
 
 from systolic import ArrayConfig, Scoreboard, ports
 
-CONFIG = ArrayConfig(4, 3, activation_dtype="uint8", weight_dtype="int8")
+CONFIG = ArrayConfig(
+    4,
+    3,
+    activation_dtype="uint8",
+    weight_dtype="int8",
+    dataflow=os.environ.get("DATAFLOW", "weight_stationary"),
+)
 
 
 @cocotb.test()
@@ -36,11 +44,11 @@ async def product(dut):
 
 def drive(dut, on):
     """Put a cycle's values on the ports, the first row or column in the lowest bits."""
-    dut.west_activation.value = packed(on.activation)
-    dut.west_shift.value = packed(np.packbits(on.shift, bitorder="little"))
-    dut.west_swap.value = packed(np.packbits(on.swap, bitorder="little"))
-    dut.north_weight.value = packed(on.weight)
-    dut.north_psum.value = packed(on.psum)
+    for port in CONFIG.dataflow_record.ports:
+        values = on.ports[port.name]
+        if values.dtype == bool:
+            values = np.packbits(values, bitorder="little")
+        getattr(dut, f"{port.side}_{port.name}").value = packed(values)
 
 
 def register(dut, name, like):

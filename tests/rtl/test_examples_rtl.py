@@ -12,6 +12,7 @@ import pytest
 from support.rtl import icarus, twin
 from support.rtl.mutants import MUTANTS
 from systolic import ArrayConfig, cli, ports, write_vectors
+from systolic.dataflows import DATAFLOWS
 
 icarus.need_icarus()
 
@@ -24,22 +25,26 @@ def cocotb() -> None:
     icarus.need("cocotb", 'pip install "systolic[rtl]"')
 
 
-@pytest.fixture
-def wrong_design(tmp_path_factory) -> Path:
-    """The twin with one line of pe.sv changed."""
-    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "swap one beat late")
-    assert mutant.file == "pe.sv"
-    folder = tmp_path_factory.mktemp("wrong") / "design"
+def planted(name: str, folder: Path) -> Path:
+    """Make a copy of the RTL with a bug."""
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == name)
     mutant.plant(folder)
     return folder
 
 
-def test_scoreboard(cocotb, tmp_path):
-    done = icarus.run_example("scoreboard", cwd=tmp_path)
+@pytest.fixture
+def wrong_design(tmp_path_factory) -> Path:
+    """The twin with one line of pe.sv changed."""
+    return planted("swap one beat late", tmp_path_factory.mktemp("wrong") / "design")
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_scoreboard(cocotb, tmp_path, dataflow):
+    done = icarus.run_example("scoreboard", "--dataflow", dataflow, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TESTS=1 PASS=1 FAIL=0" in done.stdout
     (compared,) = re.findall(r"(\d+) register values compared", done.stdout)
-    config = ArrayConfig(4, 3)
+    config = ArrayConfig(4, 3, dataflow=dataflow)
     edges = sum(1 for _ in ports(np.zeros((9, 6), np.uint8), np.zeros((6, 5), np.int8), array=config))
     assert int(compared) == 7 * config.rows * config.cols * edges
     assert list(tmp_path.iterdir()) == []
@@ -54,28 +59,47 @@ def test_scoreboard_names_a_bug(cocotb, tmp_path, wrong_design):
     assert f"\n{said}\n" in README
 
 
-def test_vectors_of_its_own(tmp_path):
-    done = icarus.run_example("vectors", cwd=tmp_path)
+def test_scoreboard_names_a_bug_of_an_output_stationary_array(cocotb, tmp_path):
+    design = planted("output: swap one beat late", tmp_path / "design")
+    done = icarus.run_example("scoreboard", "--dataflow", "output_stationary", "--design", design, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "TESTS=1 PASS=0 FAIL=1" in done.stdout
+    (said,) = re.findall(r"ScoreboardError: .*", done.stdout)
+    # The first swap finds zeros; the one that ends the first fold comes with the seventh operand.
+    assert re.match(r"ScoreboardError: (acc|out) of PE \(0, 0\) after the edge of cycle \d is ", said), said
+
+
+@pytest.mark.parametrize(("dataflow", "compared"), [*zip(DATAFLOWS, (138, 138, 120), strict=True)])
+def test_vectors_of_its_own(tmp_path, dataflow, compared):
+    done = icarus.run_example("vectors", "--dataflow", dataflow, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-2:] == ["138 psums compared", "PASS"]
+    assert done.stdout.splitlines()[-2:] == [f"{compared} sums compared", "PASS"]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("x_dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("w_dtype", ["int8", "uint8"])
-@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (1, 4), (5, 2)])
-def test_vectors_of_the_command(tmp_path, capsys, x_dtype, w_dtype, rows, cols):
+@pytest.mark.parametrize(
+    ("dataflow", "rows", "cols"),
+    [
+        *(("weight_stationary", *size) for size in ((1, 1), (1, 4), (5, 2))),
+        *(("output_stationary", *size) for size in ((1, 4), (5, 2))),
+        ("input_stationary", 5, 2),
+    ],
+)
+def test_vectors_of_the_command(tmp_path, capsys, x_dtype, w_dtype, dataflow, rows, cols):
     for name, shape, dtype in (("x", (4, 7), x_dtype), ("w", (7, 3), w_dtype)):
         info = np.iinfo(dtype)
         np.save(tmp_path / f"{name}.npy", RNG.integers(info.min, info.max, shape, dtype=dtype, endpoint=True))
     files = [str(tmp_path / name) for name in ("x.npy", "w.npy")]
-    sizes = ["--rows", str(rows), "--cols", str(cols)]
+    sizes = ["--rows", str(rows), "--cols", str(cols), "--dataflow", dataflow]
     assert cli.main(["vectors", *files, "--out", str(tmp_path / "some vectors"), *sizes]) == 0
     capsys.readouterr()
     done = icarus.run_example("vectors", "some vectors", "--vcd", "rtl.vcd", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = len((tmp_path / "some vectors" / "bottom_psum.mem").read_text().split())
-    assert done.stdout.splitlines()[-2:] == [f"{lines * cols} psums compared", "PASS"]
+    (bottom,) = (tmp_path / "some vectors").glob("bottom_*.mem")
+    lines = len(bottom.read_text().split())
+    assert done.stdout.splitlines()[-2:] == [f"{lines * cols} sums compared", "PASS"]
     assert (tmp_path / "rtl.vcd").read_text().startswith("$date")
 
 
@@ -87,6 +111,14 @@ def test_vectors_see_a_bug(tmp_path, wrong_design):
     end = lines.index("FAIL")
     assert "\n".join([lines[0], "...", *lines[end - 1 : end + 1]]) in README
     assert "PASS" not in done.stdout
+
+
+def test_vectors_see_a_bug_of_an_output_stationary_array(tmp_path):
+    design = planted("output: swap one beat late", tmp_path / "design")
+    done = icarus.run_example("vectors", "--dataflow", "output_stationary", "--design", design, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.match(r"column 0 after the edge of cycle \d+: out -?\d+, expected ", done.stdout)
+    assert "\nFAIL\n" in done.stdout and "PASS" not in done.stdout
 
 
 FILES = ("west_activation", "west_shift", "west_swap", "north_weight", "north_psum", "bottom_psum")
@@ -123,10 +155,16 @@ def test_what_cannot_run_is_no_verdict(tmp_path, cocotb):
     for name in ("pe.sv", "systolic_array.sv"):
         shutil.copy(twin.SOURCES / name, tmp_path / "bad")
     (tmp_path / "bad" / "pe.sv").write_text("module pe(;\n")
+    held = ArrayConfig(1, 1, dataflow="output_stationary")
+    write_vectors(np.int8([[1]]), np.int8([[7]]), tmp_path / "held", array=held)
+    write_vectors(np.int16([[1]]), np.int8([[7]]), tmp_path / "wide", array=ArrayConfig(1, 1))
     for arguments, message in [
         (("scoreboard", "--design", "nowhere"), "there is no "),
         (("vectors", "nowhere"), f"there is no {Path('nowhere', 'manifest.json')}"),
         (("scoreboard", "--vcd", "a.vcd"), "FOLDER and --vcd go with vectors"),
+        (("vectors", "--dataflow", "output_stationary", "--design", "bad"), "there is no "),
+        (("vectors", "held", "--dataflow", "weight_stationary"), "the vectors are output_stationary; leave out"),
+        (("vectors", "wide"), "the RTL multiplies int8 and uint8, but the vectors are int16 x int8"),
         (("vectors", "--design", "bad"), "syntax error"),
         (("scoreboard", "--design", "bad"), "syntax error"),
     ]:
@@ -141,7 +179,10 @@ def test_replay_is_lint_clean():
         if icarus.REQUIRED:
             raise RuntimeError(f"SYSTOLIC_REQUIRE_RTL=1, but {reason}: {twin.INSTALL}")
         pytest.skip(f"{reason}; to lint the RTL: {twin.INSTALL}")
-    assert twin.lint("replay", [str(icarus.EXAMPLE / "replay.sv"), "pe.sv", "systolic_array.sv"]) == ""
+    replay = str(icarus.EXAMPLE / "replay.sv")
+    assert twin.lint("replay", [replay, "pe.sv", "systolic_array.sv"]) == ""
+    held = [replay, "output_pe.sv", "output_array.sv"]
+    assert twin.lint("replay", held, "+define+OUTPUT_STATIONARY") == ""
 
 
 def test_readme_names_what_is_there():

@@ -112,9 +112,9 @@ def build(config: ArrayConfig, folder: Path, *, sources: Path = SOURCES, library
     return folder / "bench"
 
 
-def lint(top: str, files: Sequence[str]) -> str:
+def lint(top: str, files: Sequence[str], *options: str) -> str:
     """Return what ``verilator --lint-only -Wall`` says of these files: nothing, if all is well."""
-    command = ["verilator", "--lint-only", "-Wall", "--timing", "--top-module", top]
+    command = ["verilator", "--lint-only", "-Wall", "--timing", "--top-module", top, *options]
     command += [str(SOURCES / name) for name in files]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
