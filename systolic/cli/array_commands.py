@@ -15,10 +15,13 @@ from systolic.cli.data import load_input, print_json
 from systolic.cli.options import machine_of
 from systolic.config import ArrayConfig
 from systolic.engine import Result
+from systolic.formats import OPERANDS, dtype_of
 from systolic.gemm import Gemm
 from systolic.info import info, text
 from systolic.reference import oracle
+from systolic.tiling import sizes_of
 from systolic.vectors import write_vectors
+from systolic.verifier.locate import arithmetic
 
 VALIDATIONS = {"tpu-v1": validate_tpu_v1}
 """What ``systolic validate`` can compare, by preset."""
@@ -53,6 +56,7 @@ def gemm_command(options: argparse.Namespace) -> int:
         pairs = [
             ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
             ("dataflow", machine.array.dataflow.replace("_", " ")),
+            ("numbers", machine.array.format.text),
             ("cycles", f"{stats.cycles:,}"),
             ("time", seconds(time_seconds)),
             ("folds", f"{stats.folds:,}"),
@@ -89,16 +93,30 @@ def _on_all_dataflows(gemm: Gemm, options: argparse.Namespace) -> int:
 
 def _multiplied(gemm: Gemm, array: ArrayConfig, options: argparse.Namespace) -> tuple[Result, bool]:
     """Multiply random matrices; return the result, and whether its sums are numpy's."""
-    rng = np.random.default_rng(options.seed)
+    rng, numbers = np.random.default_rng(options.seed), array.format
     try:
-        x = rng.integers(-128, 128, (gemm.m, gemm.k), dtype=np.int8)
-        w = rng.integers(-128, 128, (gemm.k, gemm.n), dtype=np.int8)
+        x = _random(rng, (gemm.m, gemm.k), numbers.activation)
+        w = _random(rng, (gemm.k, gemm.n), numbers.weight)
     except (MemoryError, ValueError) as error:
         raise MemoryError(f"the operands do not fit this machine ({error}); --estimate needs none") from error
     result = engine.matmul(
         x, w, array=array, mode=options.mode, threads=options.threads, progress=not options.quiet
     )
-    return result, bool(np.array_equal(result.acc, oracle.matmul(x, w)))
+    if numbers.is_plain:
+        expected = oracle.matmul(x, w)
+    else:
+        expected = arithmetic(array).matmul(x, w, sizes_of(gemm, array).k_step)
+    return result, bool(np.array_equal(result.acc, expected))
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Return operands of a type: any integers, or floats about 0."""
+    operand = OPERANDS[name]
+    if operand.kind == "float":
+        return rng.standard_normal(shape, dtype=np.float32).astype(operand.dtype)
+    low, high = operand.limits
+    values = rng.integers(low, high, shape, dtype=operand.storage, endpoint=True)
+    return values.astype(dtype_of(name), copy=False)
 
 
 def _verdict(passed: bool | None) -> str:

@@ -184,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(
         "gemm",
         gemm_command,
-        "Multiply random (M, K) x (K, N) int8 matrices on the array and show the cost.",
+        "Multiply random matrices, (M, K) x (K, N), on the array and show the cost.",
     )
     for name in ("m", "k", "n"):
         sub.add_argument(name, type=count(0), metavar=name.upper())

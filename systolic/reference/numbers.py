@@ -89,6 +89,37 @@ class Numbers:
                     sums[i, j] = self.accumulate(sums[i, j].item(), part) if start else part
         return sums
 
+    def matmul(self, x: np.ndarray, w: np.ndarray, tile: int) -> np.ndarray:
+        """Return :meth:`product` by numpy, if float32 holds all products of floats exactly.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic.reference.numbers import Numbers
+        >>> x, w = np.int8([[100, 100, 100, 100, -100]]), np.int8([[100]] * 5)
+        >>> Numbers(psum_bits=16, saturate=True).matmul(x, w, tile=5)
+        array([[22767]])
+        """
+        held = np.float32 if self.floats else np.int64
+        x, w = x.astype(held), w.astype(held)
+        if not self.floats and not self.saturate:
+            return self._fit(x @ w)  # int64 wraps
+        sums = np.zeros((len(x), w.shape[1]), held)
+        for start in range(0, len(w), tile):
+            part = np.zeros_like(sums)
+            for k in range(start, min(start + tile, len(w))):
+                part = self._fit(part + x[:, k : k + 1] * w[k])
+            sums = self._fit(sums + part)
+        return sums
+
+    def _fit(self, sums: np.ndarray) -> np.ndarray:
+        if self.floats:
+            return sums
+        if self.saturate:
+            half = 2 ** (self.psum_bits - 1)
+            return np.clip(sums, -half, half - 1)
+        return sums << 64 - self.psum_bits >> 64 - self.psum_bits
+
 
 INT32 = Numbers()
 """int32 sums that wrap modulo 2^32."""

@@ -513,6 +513,35 @@ def test_gemm_on_all_dataflows(monkeypatch: pytest.MonkeyPatch, capsys: Capture)
     assert "'all'" in refused(capsys, "run", "--dataflow", "all")
 
 
+@pytest.mark.parametrize("dataflow", [*DATAFLOWS, "all"])
+@pytest.mark.parametrize("mode", ("cycle", "wavefront"))
+def test_gemm_in_the_format_of_a_preset(dataflow: str, mode: str, capsys: Capture) -> None:
+    pytest.importorskip("ml_dtypes")
+    given = ("gemm", "5", "140", "3", "--preset", "tpu-v3", "--dataflow", dataflow, "--mode", mode, "--quiet")
+    values = as_json(capsys, *given)
+    assert values["passed"] is True and values["machine"]["array"]["activation_dtype"] == "bfloat16"
+    assert "sums equal numpy's" in output(capsys, *given)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weight_dtype": "int4"},
+        {"activation_dtype": "uint16", "psum_bits": 64},
+        {"psum_bits": 18, "overflow": "saturate"},
+        {"activation_dtype": "float8_e5m2", "weight_dtype": "float8_e4m3fn"},
+        {"activation_dtype": "uint8", "weight_dtype": "int8"},
+    ],
+)
+def test_gemm_in_other_formats(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    pytest.importorskip("ml_dtypes")
+    machine = systolic.MachineConfig(ArrayConfig(8, 7, **fields))
+    monkeypatch.setattr("systolic.cli.array_commands.machine_of", lambda options: machine)
+    values = as_json(capsys, "gemm", "5", "19", "9", "--quiet")
+    assert values["passed"] is True and values["machine"] == machine.to_dict()
+    assert machine.array.format.text in output(capsys, "gemm", "5", "19", "9", "--quiet")
+
+
 def test_gemm_that_differs_on_one_dataflow(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     multiply = engine.matmul
 
