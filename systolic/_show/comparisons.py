@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from systolic._show.draw import _FAINT, _INK, _MUTED, _SHIFT, _STREAM, _SWAP, new_figure
+from systolic._show.draw import _DRAIN, _FAINT, _INK, _MARK, _MUTED, _SHIFT, _STREAM, _SWAP, new_figure
 from systolic._show.table import percent, si
 
-_COLORS, _MARKERS = (_STREAM, _SWAP, _SHIFT), "osD"
+_COLORS, _MARKERS = (_STREAM, _SWAP, _SHIFT, _MARK, _DRAIN), "osD^v"
 _TEXT = 8  # points
 _NAMED = 60  # up to this many layers are labeled by name, more by number
 _CLIP = 22  # characters of a layer's name
@@ -27,7 +27,7 @@ def plot_comparison(
     Parameters
     ----------
     names : sequence of str
-        Of up to three alternatives.
+        Of up to five alternatives.
     cycles : sequence of (int, float)
         Cycles and utilization of each.
     parts : mapping of str to sequence of int
@@ -96,7 +96,7 @@ def _draw_layers(ax: Any, names: Sequence[str], layers: Sequence[tuple[str, Sequ
     for number, name in enumerate(names):
         ax.plot(
             [place for place, _ in worked], [counts[number] / min(counts) for _, counts in worked],
-            color=_COLORS[number], marker=_MARKERS[number], markersize=8.5 - 2 * number,
+            color=_COLORS[number], marker=_MARKERS[number], markersize=9 - 6 * number / len(names),
             markeredgecolor="white", markeredgewidth=0.5, linewidth=0, label=name, zorder=4 + number,
         )  # fmt: skip
     ax.set_title("cycles of each layer, relative to its fastest", loc="left", size=9, color=_MUTED)
@@ -105,8 +105,8 @@ def _draw_layers(ax: Any, names: Sequence[str], layers: Sequence[tuple[str, Sequ
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g} ×"))
     _plain(ax)
     ax.grid(axis="y", color=_FAINT, linewidth=0.6, zorder=0)
-    labels = [n if len(n) <= _CLIP else f"{n[: _CLIP // 2]}…{n[-_CLIP // 2 + 1 :]}" for n, _ in layers]
     if len(layers) <= _NAMED:
+        labels = [n if len(n) <= _CLIP else f"{n[: _CLIP // 2]}…{n[-_CLIP // 2 + 1 :]}" for n, _ in layers]
         size = 8 if len(layers) <= 30 else 5.5
         ax.set_xticks(range(len(layers)), labels, rotation=40, ha="right", rotation_mode="anchor", size=size)
     ax.legend(loc="upper right", bbox_to_anchor=(1, 1.14), ncols=len(names), frameon=False, fontsize=_TEXT,

@@ -40,7 +40,7 @@ class DataflowCost:
 
     @property
     def cycles(self) -> int:
-        """Clock edges from reset to the last sum, of each product."""
+        """Clock edges from reset to the last sum; of several products, of one after the other."""
         return self.stats.cycles
 
     @property
@@ -212,7 +212,8 @@ def compare(
     work : Gemm, Model, or Gemms in a sequence or by name
         Products run one after the other.
     machine : MachineConfig or ArrayConfig
-        Its array, with each dataflow in turn, and its clock; its memories are left out.
+        Its array, with each dataflow in turn, and its clock; its memories are left out. Bytes are those of
+        the array's operand types.
     batch : int
         Size of the first axis where a model takes any.
     shapes : mapping of str to tuple of int, optional
@@ -222,8 +223,8 @@ def compare(
     -------
     Comparison
         A mapping from the names of the dataflows to their costs, with ``table()``, ``layer_table()``,
-        ``to_frame()``, ``to_dict()`` and ``plot()``. Counts are exact: a run has the same cycles, and moves
-        the same bytes through the ports.
+        ``to_frame()``, ``to_dict()`` and ``plot()``. Counts are exact: a run on such an array takes the same
+        cycles, and moves the same bytes through the ports.
 
     Raises
     ------
