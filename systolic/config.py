@@ -134,7 +134,11 @@ class ArrayConfig:
 
     def for_operands(self, x: np.dtype, w: np.dtype) -> ArrayConfig:
         """Return this configuration with the types of two operands."""
-        return replace(self, activation_dtype=x.name, weight_dtype=w.name)
+        return self.with_types(x.name, w.name)
+
+    def with_types(self, activation: str, weight: str) -> ArrayConfig:
+        """Return this configuration with the named types of operands."""
+        return replace(self, activation_dtype=activation, weight_dtype=weight)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""

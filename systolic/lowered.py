@@ -107,6 +107,8 @@ class Epilogue(NamedTuple):
         y = requantize(total, scale, zero_point, dtype=dtype, rounding=rounding)  # 8-bit codes
         y = table[min(max(y, clamp[0]), clamp[1])]                            # codes only
 
+    Sums of floats are float32, and take only a scale and a bias: ``y = f32(f32(acc * scale) + float_bias)``.
+
     Where the x of a product has the zero point zx and w has zw, the sum of ``(x - zx)(w - zw)`` is::
 
         acc - zw * row_sums - zx * column_sums + K * zx * zw
@@ -129,7 +131,7 @@ class Epilogue(NamedTuple):
     late_scale : ndarray of float32, or None
         A second factor, rounded by itself; shaped as `scale`.
     float_bias : ndarray of float32, or None
-        Added to real numbers, (channels,).
+        Added to real numbers: (channels,), or for matrices an array that broadcasts against them.
     dtype : {"int32", "float32", "int8", "uint8"}
         Of the output.
     zero_point : int

@@ -15,7 +15,7 @@ from systolic.layers import ArrayLayer
 from systolic.machine import time_program
 from systolic.machine.timeline import transfer_cycles
 from systolic.model import Model
-from systolic.model.inference import products_of
+from systolic.model.inference import array_of, products_of
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
 
@@ -278,11 +278,12 @@ def _timed(program: Program, machine: MachineConfig) -> Roofline:
     return _roofline(machine, layers, timeline.cycles, timed=True)
 
 
-def _estimated(gemm: Any, machine: MachineConfig) -> Stats:
+def _estimated(gemm: Any, machine: MachineConfig, array: ArrayConfig | None = None) -> Stats:
     """Return the ideal machine's counts, with the cycles of the transfers where these are longer."""
     if not isinstance(gemm, Gemm):
         raise TypeError(f"roofline takes Gemms, as Gemm(m, k, n), not {_check.kind(gemm)}")
-    array, stats = machine.array, estimate_gemm(gemm, machine.array)
+    array = machine.array if array is None else array
+    stats = estimate_gemm(gemm, array)
     if machine.memory is None:
         return stats
     tile = array.rows * array.cols * array.format.weight_bytes
@@ -304,5 +305,6 @@ def _of_model(
                 f"cannot estimate node {node.name!r} without data: the size of its product depends on "
                 "runtime values, or on a size that shapes= can state"
             )
-        layers.append((node.name, sum((_estimated(gemm, machine) for gemm in gemms), Stats())))
+        typed = array_of(node, known, machine.array)
+        layers.append((node.name, sum((_estimated(gemm, machine, typed) for gemm in gemms), Stats())))
     return layers

@@ -22,6 +22,7 @@ from systolic.cli.program_commands import compile_command
 from systolic.cli.sweep_command import sweep_command
 from systolic.compiler.lowering import MAPPINGS
 from systolic.dataflows import DATAFLOWS
+from systolic.layers.float_products import COMPUTE
 from systolic.sweeps import MOST_ROWS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
@@ -80,6 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--qdq", choices=("integer", "float"), default="integer",
             help="how to run operators between DequantizeLinear and QuantizeLinear (default: integer)",
+        )  # fmt: skip
+        sub.add_argument(
+            "--compute", choices=COMPUTE, metavar="FORMAT",
+            help="run Conv, Gemm and MatMul of float32 on the array in this format: "
+            f"{', '.join(COMPUTE)} (default: on the host, in float32)",
         )  # fmt: skip
 
     def sizes(sub: argparse.ArgumentParser, batch: int | None, what: str) -> None:

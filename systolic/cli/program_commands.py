@@ -30,7 +30,7 @@ def compile_command(options: argparse.Namespace) -> int:
             folder_of(path)
     machine = machine_of(options)
     program = engine.compile(
-        load_model(options.model, options.qdq), machine=machine, batch=options.batch,
+        load_model(options.model, options.qdq, options.compute), machine=machine, batch=options.batch,
         mapping=options.mapping, shapes=shapes_of(options), reuse=options.reuse,
     )  # fmt: skip
     timeline = time_program(program, machine)

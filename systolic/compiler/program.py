@@ -20,14 +20,23 @@ from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of,
 from systolic.compiler.tensors import Storage, View
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
 from systolic.isa import HostTensor, Program, Symbol
+from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
 from systolic.machine.timeline import row_bytes, transfer_cycles
 from systolic.model import Model
 from systolic.presets import TPU_V1
 
 
-class RuntimeShape(ValueError):
+class NoProgram(ValueError):
+    """A model cannot be compiled for any machine with memories; its layers run one by one."""
+
+
+class RuntimeShape(NoProgram):
     """A model cannot be compiled, since the shape of a tensor depends on runtime values."""
+
+
+class OtherOperands(NoProgram):
+    """A model cannot be compiled, since a product has operands that programs do not take."""
 
 
 _MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
@@ -326,6 +335,15 @@ def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape,
     """Return shape and type of each tensor; raise if one depends on runtime values."""
     found: dict[str, tuple[Shape, str]] = {}
     known = model.infer_shapes(shapes)
+    for node in model.nodes:
+        if isinstance(node.layer, ArrayLayer):
+            types = node.layer.operand_types(*(known[name][1] for name in node.inputs))
+            if not set(types) <= set(_check.OPERAND_DTYPES):
+                raise OtherOperands(
+                    f"cannot compile node {node.name!r} ({node.layer.kind}): its product is of "
+                    f"{' x '.join(types)}, and programs take int8 and uint8; run the model on a machine "
+                    "without memories"
+                )
     for name, (shape, dtype) in known.items():
         if shape is None:
             writer = next(node for node in model.nodes if name in node.outputs)

@@ -12,6 +12,7 @@ from systolic.engine.products import MODES as MODES
 from systolic.engine.products import Result as Result
 from systolic.engine.products import conv2d as conv2d
 from systolic.engine.products import matmul as matmul
+from systolic.engine.program_runs import LayerByLayerWarning as LayerByLayerWarning
 from systolic.engine.program_runs import RuntimeShapeWarning as RuntimeShapeWarning
 from systolic.engine.results import LayerRun as LayerRun
 from systolic.engine.results import Run as Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from systolic.compiler import RuntimeShape, compile
+from systolic.compiler import NoProgram, compile
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.program_runs import warn_of
 from systolic.gemm import Gemm
@@ -12,7 +12,7 @@ from systolic.isa import Program
 from systolic.layers import ArrayLayer
 from systolic.machine import time_program
 from systolic.model import Model, Node, Summary
-from systolic.model.inference import Tensor, products_of
+from systolic.model.inference import Tensor, products_of, stats_of
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
@@ -67,10 +67,11 @@ def estimate(
         try:
             program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
             return time_program(program, machine).stats
-        except RuntimeShape as error:
+        except NoProgram as error:
             warn_of(error, work, stacklevel=3)
-    gemms = known_products(work, batch, shapes)
-    return sum((estimate_gemm(gemm, config) for gemm in gemms), Stats())
+    known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
+    _by_node(work, known)  # raises if the size of a product is not known
+    return total_stats(work, known, config)
 
 
 def known_products(
@@ -84,7 +85,10 @@ def products_by_node(
     model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> list[tuple[Node, tuple[Gemm, ...]]]:
     """Return the nodes that use the array, each with its products; errors as of `known_products`."""
-    known = model.infer_shapes(model.input_shapes(batch, shapes=shapes))
+    return _by_node(model, model.infer_shapes(model.input_shapes(batch, shapes=shapes)))
+
+
+def _by_node(model: Model, known: Mapping[str, Tensor]) -> list[tuple[Node, tuple[Gemm, ...]]]:
     gemms = products(model, known)
     writers = {tensor: node for node in model.nodes for tensor in node.outputs}
     found = []
@@ -166,7 +170,6 @@ def products(model: Model, known: Mapping[str, Tensor]) -> dict[str, tuple[Gemm,
     }
 
 
-def total_stats(gemms: Mapping[str, tuple[Gemm, ...] | None], config: ArrayConfig) -> Stats:
-    """Return the sum of the estimates of those products that are known."""
-    known = (gemm for found in gemms.values() if found is not None for gemm in found)
-    return sum((estimate_gemm(gemm, config) for gemm in known), Stats())
+def total_stats(model: Model, known: Mapping[str, Tensor], config: ArrayConfig) -> Stats:
+    """Return the sum of the estimates of those products of a model that are known."""
+    return sum((stats for node in model.nodes for stats in stats_of(node, known, config) or ()), Stats())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from systolic.gemm import Gemm, Progress
 from systolic.isa import Program
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
 from systolic.layers.base import UnknownShape
+from systolic.layers.float_products import RoundedProduct
 from systolic.lowered import Lowered
 from systolic.model import Model, Node
 from systolic.model.inference import Tensor
@@ -134,7 +136,7 @@ def run(
         if report is not None:
             # A product whose size depends on runtime values adds to the total once it has run.
             expected = products(model, known)
-            total = total_stats(expected, machine.array).cycles
+            total = total_stats(model, known, machine.array).cycles
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
@@ -176,6 +178,8 @@ def run(
                     len(gemms),
                 )
             )
+            if isinstance(node.layer, RoundedProduct):
+                rows[-1] = replace(rows[-1], **_from_float32(node.layer, read, first))
             tensors |= {name: array for name, array in written.items() if readers.get(name)}
             # Nothing may outlive its last reader: neither in the dict nor under a name of this loop.
             del first, written, output, read
@@ -261,6 +265,19 @@ def run_layer(
         gemms.append(lowered.gemm)
         stats = stats + done.stats if gemms[1:] else done.stats
         seconds, output = seconds + done.array_seconds, done.output
+
+
+def _from_float32(
+    layer: RoundedProduct, read: Sequence[np.ndarray], output: np.ndarray
+) -> dict[str, Any]:
+    """Return how far a product in a narrower format is from float32."""
+    exact = layer.float32.apply(*read)
+    with np.errstate(all="ignore"):
+        gap = np.abs(exact.astype(np.float64) - output)
+    gap[(exact == output) | (np.isnan(exact) & np.isnan(output))] = 0
+    gap[np.isnan(gap)] = np.inf
+    largest, mean = (gap.max(), gap.mean()) if gap.size else (0.0, 0.0)
+    return {"largest_difference": float(largest), "mean_difference": float(mean)}
 
 
 def _expect_lowered(value: Any) -> Lowered:

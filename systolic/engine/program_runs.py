@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic.compiler import RuntimeShape, compile
+from systolic.compiler import NoProgram, RuntimeShape, compile
 from systolic.compiler.operations import BY_HOST, BY_ROWS
 from systolic.config import MachineConfig
 from systolic.engine.host_calls import HostCallable, RunLayer, host_calls
@@ -56,7 +56,8 @@ _lock = threading.Lock()
 def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) -> Program | None:
     """Return a model's program for inputs of these shapes; the last few are kept.
 
-    None if a shape depends on runtime values; with a warning if some layer uses the array.
+    None if a shape depends on runtime values, or a product has operands of other types than programs take;
+    with a warning if some layer uses the array.
     """
     key = id(model), tuple(sorted(shapes.items())), machine
     parts = (model.nodes, model.outputs, *model.constants.values(), *model.inputs.values())
@@ -67,7 +68,7 @@ def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) 
             return found.program
     try:
         program = compile(model, machine=machine, shapes=shapes)
-    except RuntimeShape as error:
+    except NoProgram as error:
         warn_of(error, model, stacklevel=5)
         return None
     with _lock:
@@ -77,18 +78,22 @@ def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) 
     return program
 
 
-class RuntimeShapeWarning(UserWarning):
-    """A model runs layer by layer on a machine with memories, as a shape depends on runtime values."""
+class LayerByLayerWarning(UserWarning):
+    """A model runs layer by layer on a machine with memories, as it cannot be compiled."""
 
 
-def warn_of(error: RuntimeShape, model: Model, stacklevel: int) -> None:
+class RuntimeShapeWarning(LayerByLayerWarning):
+    """It cannot be compiled, as a shape depends on runtime values."""
+
+
+def warn_of(error: NoProgram, model: Model, stacklevel: int) -> None:
     """Warn that a model is no program, and that its layers run one by one, if some use the array."""
     if not any(isinstance(node.layer, ArrayLayer) for node in model.nodes):
         return
     warnings.warn(
         f"{error}. Its layers now use the array alone, one after the other: operands are always on time, and "
         "there is no timeline; machine=machine.array, or --ideal in the shell, says so without this warning.",
-        RuntimeShapeWarning,
+        RuntimeShapeWarning if isinstance(error, RuntimeShape) else LayerByLayerWarning,
         stacklevel=stacklevel,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +62,9 @@ class LayerRun:
         it, and of a program whose model is not known.
     limit : str
         What limits the layer on a machine with memories, such as "weight memory"; "-" if it costs no cycles.
+    largest_difference, mean_difference : float or None
+        Of a product of float32 in a narrower format: how far its output is from that of the same product in
+        float32 on the same inputs, in ONNX Runtime if it is installed, else exact; None of other layers.
 
     Notes
     -----
@@ -90,6 +95,8 @@ class LayerRun:
     products: int = 0
     array_cycles: int | None = None
     limit: str = ""
+    largest_difference: float | None = field(default=None, compare=False)
+    mean_difference: float | None = field(default=None, compare=False)
 
     @property
     def host_wall_seconds(self) -> float:
@@ -109,7 +116,26 @@ class LayerRun:
             "utilization": self.stats.utilization,
             **values_of(self, *_SUMMED[:-1]),
             **({"array_cycles": self.array_cycles, "limit": self.limit} if self.limit else {}),
+            **_differences(self),
         }
+
+
+_DIFFERENCES = {"largest_difference": "largest difference", "mean_difference": "mean difference"}
+
+
+def _difference_columns(layers: Sequence[LayerRun]) -> dict[str, str | Column]:
+    """Return the columns of differences from float32, if some layer has one."""
+    if all(layer.largest_difference is None for layer in layers):
+        return {}
+    return {name: Column(head, ">", ".2g") for name, head in _DIFFERENCES.items()}
+
+
+def _differences(layer: LayerRun) -> dict[str, Any]:
+    """Return how far a layer's output is from float32, if it is known, as JSON can hold it."""
+    if layer.largest_difference is None:
+        return {}
+    values = {name: getattr(layer, name) for name in _DIFFERENCES}
+    return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,6 +200,7 @@ class Run:
             "utilization": Column("utilization", format=percent),
             "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
             **({"limit": "limited by"} if timed else {}),
+            **_difference_columns(self.layers),
         }  # fmt: skip
         rows = [
             {
@@ -251,7 +278,9 @@ class RunReport(Report):
         (im2col included) and ``host_wall_seconds`` for the host (whole layers, requantization). On a
         machine with memories also cycles by cause, the ``array_cycles`` of the products alone and the
         ``limit``; `on` is where the program runs the layer: "array", "vector", "host", or "none" if
-        it moves no data; and no time of the emulation, which does not tell layers apart.
+        it moves no data; and no time of the emulation, which does not tell layers apart. Of a model whose
+        products of float32 run in a narrower format (``load_onnx(..., compute=)``) also the
+        ``largest_difference`` and the ``mean_difference`` of each from float32.
     totals : dict
         Sums over all nodes, and the numbers of ``array_nodes`` and ``host_nodes``.
 
@@ -274,6 +303,7 @@ class RunReport(Report):
         # Not the run itself: a report does not keep its outputs alive.
         self.layers = run.layers
         self._units = None if run.timeline is None else units_of(run.timeline.program)
+        self._rounded = bool(_difference_columns(run.layers))
         self.machine, self.mode, self.stats, self.seconds = run.machine, run.mode, run.stats, run.seconds
 
     @property
@@ -307,6 +337,8 @@ class RunReport(Report):
             **by_program,
             **values_of(stats if on == "array" else None, "weight_bytes", "activation_bytes", "output_bytes"),
             **values_of(layer, *(_SUMMED if self._units is None else _HELD)),
+            **(dict.fromkeys(_DIFFERENCES) if self._rounded else {}),
+            **_differences(layer),
         }
 
     def _on(self, layer: LayerRun) -> str:
@@ -357,6 +389,7 @@ class RunReport(Report):
             columns["host_wall_seconds"] = Column("host wall", format=seconds)
         else:
             columns |= {"array_cycles": "array cycles", "limit": "limited by"}
+        columns |= _difference_columns(self.layers)
         rows = [
             {
                 **row,

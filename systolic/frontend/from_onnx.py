@@ -15,6 +15,7 @@ import numpy as np
 from systolic import _check
 from systolic._memory import available_bytes
 from systolic._text import printable_errors
+from systolic.formats import dtype_of
 from systolic.frontend.operators import (
     OPERATORS,
     Converter,
@@ -26,8 +27,9 @@ from systolic.frontend.operators import (
 from systolic.frontend.operators.delegated import evaluated
 from systolic.frontend.qdq import to_integers
 from systolic.frontend.read import read
-from systolic.layers import HostLayer, Layer
+from systolic.layers import ArrayLayer, HostLayer, Layer
 from systolic.layers.base import UnknownShape
+from systolic.layers.float_products import COMPUTE, RoundedProduct, on_array
 from systolic.layers.host.subgraphs import subgraphs
 from systolic.layers.record import DELEGATE
 from systolic.model import Model, Node, TensorSpec
@@ -41,7 +43,11 @@ _GROWTH = 4
 
 @printable_errors
 def load_onnx(
-    path: str | os.PathLike[str], qdq: str = "integer", *, float_products: str = "runtime"
+    path: str | os.PathLike[str],
+    qdq: str = "integer",
+    *,
+    float_products: str = "runtime",
+    compute: str | None = None,
 ) -> Model:
     """Read a quantized ONNX model.
 
@@ -58,6 +64,10 @@ def load_onnx(
         Who computes Conv, Gemm and MatMul of float32, which run on the host. "runtime": ONNX Runtime where
         it is installed, with the bits of a deployed model, which depend on the processor. "exact": this
         package, in float64 and rounded once, with the same bits on every machine.
+    compute : {"bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"}, optional
+        Run Conv, Gemm and MatMul of float32 on the array instead, with operands rounded to this format
+        (:class:`~systolic.layers.ArrayMatMul`, :class:`~systolic.layers.ArrayConv`). Needs
+        ``pip install "systolic[formats]"``. None: on the host, or as a file of ``save_onnx`` says.
 
     Returns
     -------
@@ -72,13 +82,13 @@ def load_onnx(
         what is supported, before anything runs.
     ValueError
         If the file is not an ONNX model or is damaged, or a node does not take what reaches it, or
-        `qdq` or `float_products` is neither.
+        `qdq` or `float_products` is neither; if `compute` is no format, or the model has no product for it.
     MemoryError
         If it needs more memory than is available.
     FileNotFoundError
         If there is no such file.
     ImportError
-        If the onnx package is missing.
+        If the onnx package is missing, or ml_dtypes with `compute`.
 
     Notes
     -----
@@ -110,6 +120,9 @@ def load_onnx(
     packed when a node first runs, and held twice from then on. Weights computed from others that are too
     large to be kept are computed and packed in every run.
 
+    With `compute`, everything but the products stays in float32 on the host. So do products of constants
+    alone, and ONNX Runtime's FusedConv and FusedGemm with an activation or a second sum.
+
     Examples
     --------
     >>> import systolic
@@ -119,13 +132,32 @@ def load_onnx(
     """
     _check.choice(qdq, "qdq", ("integer", "float"))
     _check.choice(float_products, "float_products", ("runtime", "exact"))
+    if compute is not None:
+        dtype_of(_check.choice(compute, "compute", COMPUTE))  # before the file is read
     graph = read(path)
     graph.optimized = qdq == "integer"
+    if compute is not None:
+        graph.compute, graph.computed_in = compute, {}
     if float_products == "exact":
         graph.runtime = None
     if graph.optimized and not graph.noted:
         to_integers(graph)
-    return model_of(graph, os.fspath(path))
+    model = model_of(graph, os.fspath(path))
+    if compute is not None:
+        _expect_rounded(model, compute)
+    return model
+
+
+def _expect_rounded(model: Model, compute: str) -> None:
+    """Raise ValueError if no product of a model runs in the format that was asked for."""
+    if any(isinstance(node.layer, RoundedProduct) for node in model.nodes):
+        return
+    kinds = list(dict.fromkeys(n.layer.kind for n in model.nodes if isinstance(n.layer, ArrayLayer)))
+    others = f"; on the array are {', '.join(kinds)}, of integers" if kinds else ""
+    raise ValueError(
+        f"compute={compute!r} is for Conv, Gemm and MatMul of float32, and the model has none{others}; "
+        "leave compute out"
+    )
 
 
 def model_of(graph: Graph, path: str) -> Model:
@@ -177,10 +209,8 @@ def _convert(graph: Graph, converters: list[Converter]) -> Model:
     budget = None if graph.noted else _Budget(_ROOM + _GROWTH * size)
     for operator, converter in zip(graph.operators, converters, strict=True):
         nodes += _convert_operator(operator, converter, budget)
-    if graph.noted:
-        kept = graph.constants.keys() - graph.parameters.keys()
-    else:
-        kept = {tensor for node in nodes for tensor in node.inputs} | set(graph.outputs)
+    kept = graph.constants.keys() - graph.parameters.keys() if graph.noted else set(graph.outputs)
+    kept |= {tensor for node in nodes for tensor in node.inputs}
     model = Model(
         nodes,
         inputs=graph.inputs,
@@ -230,6 +260,7 @@ def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | 
         # A subgraph may run for ever.
         if operator.proto is not None and any(subgraphs(operator.proto)):
             budget = None
+        converted = [_placed(operator, node) for node in converted]
         return [node for node in converted if not _becomes_constant(operator.graph, node, budget)]
     except (UnsupportedOperator, ImportError):
         raise
@@ -239,6 +270,17 @@ def _convert_operator(operator: Operator, convert: Converter, budget: _Budget | 
         kind = next(kinds, ValueError)
         text = str(error) if isinstance(error, (kind, LookupError)) else f"{type(error).__name__}: {error}"
         raise kind(f"node {operator.label!r} ({operator.op_type}): {text}") from error
+
+
+def _placed(operator: Operator, node: Node) -> Node:
+    """Return a node, or the product of float32 that it is on the array, if it is to run there."""
+    graph = operator.graph
+    if operator.compute is None or any(graph.dtypes[tensor] != "float32" for tensor in node.inputs):
+        return node
+    if not graph.noted and graph.constants.keys() >= set(node.inputs):
+        return node
+    layer = on_array(node.layer, operator.compute)
+    return node if layer is None else Node(layer, node.inputs, node.outputs, node.name)
 
 
 def _folds(operator: Operator) -> bool:

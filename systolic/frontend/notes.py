@@ -16,6 +16,7 @@ from typing import Any
 
 from systolic.frontend.check import captured, renamed
 from systolic.frontend.operators import fresh
+from systolic.layers.float_products import COMPUTE
 
 _KEY = "systolic"
 
@@ -45,6 +46,8 @@ class Notes:
         Whether the model has no name.
     runtime : dict of str to list of int
         `runtime_constants` by the output of the layers that have some.
+    compute : dict of str to str
+        Formats of products of float32 on the array, by their output.
     """
 
     constants: tuple[str, ...] = ()
@@ -52,6 +55,7 @@ class Notes:
     unused: tuple[str, ...] = ()
     unnamed: bool = False
     runtime: dict[str, list[int]] = field(default_factory=dict)
+    compute: dict[str, str] = field(default_factory=dict)
 
 
 def write_notes(model: Any, notes: Notes) -> None:
@@ -86,7 +90,10 @@ def read_notes(model: Any) -> Notes | None:
         for numbers in runtime.values()
     ):
         return None
-    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True, runtime)
+    compute = content.get("compute", {})
+    if not isinstance(compute, dict) or not all(name in COMPUTE for name in compute.values()):
+        return None
+    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True, runtime, compute)
 
 
 def _is_name(value: Any) -> bool:

@@ -61,6 +61,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         declared={value.name: declared(value) for value in (*source.value_info, *source.output)},
         initializers=set(constants),
         runtime={} if notes is None else notes.runtime,
+        computed_in={} if notes is None else notes.compute,
     )
     graph.operators += [_operator(node, graph) for node in nodes]
     graph.names |= {*constants, *graph.inputs, *graph.outputs, *graph.declared}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from systolic import _check
+from systolic.formats import OPERANDS
 from systolic.gemm import Gemm
 from systolic.lowered import Lowered
 
@@ -366,6 +367,17 @@ class ArrayLayer(Layer):
     def products(self, *shapes: Shape) -> Gemm | tuple[Gemm, ...]:
         """Return the sizes of the product, or of all in a tuple, for inputs of these shapes, without data."""
         raise TypeError(f"{type(self).__name__} does not define products")
+
+    def operand_types(self, *dtypes: str) -> tuple[str, str]:
+        """Return the types of activations and weights of the products, for inputs of these types.
+
+        By default the first two that are types of integer operands, a weight that is held behind the inputs.
+        """
+        held = getattr(self, "weight", None)
+        types = [*dtypes, *([] if held is None else [held.dtype.name])]
+        codes = [name for name in types if name in OPERANDS and OPERANDS[name].kind == "integer"]
+        x, w = [*codes, "int8", "int8"][:2]
+        return x, w
 
     def steps(self, *inputs: np.ndarray) -> Steps:
         """Yield the work of each product in turn, receive its output, and return the layer's output.

@@ -88,7 +88,7 @@ def lower_tensors(x: np.ndarray, w: np.ndarray, shape: Shape, epilogue: Epilogue
     return lowered._replace(epilogue=epilogue._replace(**changed))
 
 
-_TERMS = ("constant", "x_zero", "w_zero", "scale", "late_scale")
+_TERMS = ("constant", "x_zero", "w_zero", "scale", "late_scale", "float_bias")
 
 
 def _in_rows(values: np.ndarray, batch: Shape) -> np.ndarray:

@@ -39,6 +39,8 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
         return acc
     _check_floats(e)
     axis = lowered.channel_axis
+    if acc.dtype.kind == "f":
+        return after_scale(e, _of_floats(e, acc, axis))
     constant = _constant(lowered)
     row_sums = None if e.w_zero is None else operands.row_sums(lowered.x)
     if e.scale is None:
@@ -55,6 +57,16 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
         _correct(acc, axis, constant, row_sums, e.w_zero)
         y = requantize(acc, e.scale, e.zero_point, dtype=e.dtype, rounding=e.rounding, axis=axis)
     return after_scale(e, y)
+
+
+def _of_floats(e: Epilogue, sums: np.ndarray, axis: int) -> np.ndarray:
+    """Scale sums of floats and add the bias, in place and each rounded by itself."""
+    with np.errstate(all="ignore"):
+        if e.scale is not None:
+            sums *= e.scale
+        if e.float_bias is not None:
+            sums += _spread(e.float_bias, axis)
+    return sums
 
 
 def _check_floats(e: Epilogue) -> None:

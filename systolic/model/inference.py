@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer, HostLayer
 from systolic.layers.base import Shape, UnknownShape
 from systolic.model.node import Node
 from systolic.model.spec import TensorSpec
+from systolic.stats import Stats
+from systolic.tiling import estimate_gemm
 
 Tensor = tuple[Shape | None, str]
 """Shape and dtype; the shape is None if it depends on runtime values."""
@@ -87,6 +90,21 @@ def products_of(node: Node, known: Mapping[str, Tensor]) -> tuple[Gemm, ...] | N
         return None
     found = node.layer.products(*shapes)
     return (found,) if isinstance(found, Gemm) else found
+
+
+def stats_of(node: Node, known: Mapping[str, Tensor], array: ArrayConfig) -> tuple[Stats, ...] | None:
+    """Return what each product of a node costs on an array; None if an input's shape is unknown."""
+    gemms = products_of(node, known)
+    if not gemms:
+        return gemms  # type: ignore[return-value]
+    typed = array_of(node, known, array)
+    return tuple(estimate_gemm(gemm, typed) for gemm in gemms)
+
+
+def array_of(node: Node, known: Mapping[str, Tensor], array: ArrayConfig) -> ArrayConfig:
+    """Return an array's configuration with the operand types of a node on it."""
+    assert isinstance(node.layer, ArrayLayer)
+    return array.with_types(*node.layer.operand_types(*(known[tensor][1] for tensor in node.inputs)))
 
 
 def check_shapes(inputs: Inputs, shapes: Any, *, unknown: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from systolic import layers
 from systolic.layers import ArrayLayer
+from systolic.layers.float_products import on_array
 from systolic.layers.host.subgraphs import inner_nodes
 from systolic.model.inference import Tensor
 from systolic.model.node import Node
@@ -87,7 +88,9 @@ def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]
         if codes is not None and codes not in ("int8", "uint8"):
             return f"its operands are {codes} codes, the array takes int8 and uint8"
     dtype = known[node.inputs[0]][1]
-    return f"its operands are {dtype}: quantize the model first"
+    may_load = dtype == "float32" and on_array(layer, "bfloat16") is not None
+    other = ", or load it with compute='bfloat16'" if may_load else ""
+    return f"its operands are {dtype}: quantize the model first{other}"
 
 
 def _multiplies(layer: Any) -> bool:

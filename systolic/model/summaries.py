@@ -16,11 +16,10 @@ from systolic.config import ArrayConfig, MachineConfig
 from systolic.gemm import Gemm, products_text
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
-from systolic.model.inference import Tensor, products_of
+from systolic.model.inference import Tensor, products_of, stats_of
 from systolic.model.node import Node, parameters
 from systolic.model.placement import OffArray, off_array, off_array_lines
 from systolic.stats import Stats
-from systolic.tiling import estimate_gemm
 
 
 def summarize(
@@ -73,6 +72,7 @@ def _node_summary(
     node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig
 ) -> NodeSummary:
     gemms = products_of(node, known) or ()
+    stats = stats_of(node, known, array) or ()
     return NodeSummary(
         node.name,
         node.layer.kind,
@@ -80,7 +80,7 @@ def _node_summary(
         tuple(known[tensor] for tensor in dict.fromkeys(node.inputs) if tensor not in constants),
         tuple(known[tensor] for tensor in filter(None, node.outputs)),
         gemms[0] if gemms else None,
-        sum((estimate_gemm(gemm, array) for gemm in gemms), Stats()) if gemms else None,
+        sum(stats, Stats()) if stats else None,
         *parameters(node, constants),
         len(gemms),
     )

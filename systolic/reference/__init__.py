@@ -8,6 +8,7 @@ a product.
 from systolic.reference import oracle as oracle
 from systolic.reference.cycles import expected_cycles as expected_cycles
 from systolic.reference.numbers import Numbers as Numbers
+from systolic.reference.numbers import tile_length as tile_length
 from systolic.reference.operands import Operands as Operands
 from systolic.reference.operands import conv_sums as conv_sums
 from systolic.reference.operands import expected_sums as expected_sums

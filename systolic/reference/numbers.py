@@ -152,3 +152,8 @@ def float32(value: Fraction) -> float:
     rounded = round(size / unit) * unit
     result = float(rounded) if rounded < Fraction(2) ** 128 else math.inf
     return math.copysign(result, value) if result else 0.0
+
+
+def tile_length(array: Any) -> int | None:
+    """Return how many products an array adds along k before a sum goes to the accumulators; None for all."""
+    return None if array.dataflow == "output_stationary" else int(array.rows)

@@ -18,11 +18,12 @@ from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.frontend import load_onnx
 from systolic.gemm import Progress
+from systolic.layers.float_products import RoundedProduct
 from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.model import Model, Node
 from systolic.model.placement import off_array
 from systolic.presets import TPU_V1
-from systolic.reference import expected_output, has_oracle
+from systolic.reference import expected_output, has_oracle, tile_length
 from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
 from systolic.verifier.drawn import verify_cases
@@ -60,6 +61,7 @@ def verify(
     node_by_node: bool = False,
     tolerance: float | None = None,
     qdq: str = "integer",
+    compute: str | None = None,
     batch: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     x_file: str | None = None,
@@ -104,6 +106,9 @@ def verify(
     qdq : {"integer", "float"}
         What the groups between DequantizeLinear and QuantizeLinear in an ``.onnx`` file mean, as for
         ``load_onnx``; ONNX Runtime is asked for the same meaning.
+    compute : str, optional
+        The format in which products of float32 in an ``.onnx`` file run on the array, as for ``load_onnx``.
+        Against "onnxruntime" what depends on them is not compared; notes say how far it is from float32.
     batch : int, optional
         Size of the first axis of a random input, where the model accepts any; default 2.
     shapes : mapping of str to tuple of int, optional
@@ -150,7 +155,7 @@ def verify(
         nodes = node_by_node or None
         _refuse(
             machine=machine, mode=mode, threads=threads, node_by_node=nodes, tolerance=tolerance,
-            batch=batch, shapes=shapes,
+            batch=batch, shapes=shapes, compute=compute,
         )  # fmt: skip
     elif x is not None and (batch is not None or shapes is not None):
         raise ValueError("batch and shapes are of random inputs: leave them out where x is given")
@@ -165,7 +170,7 @@ def verify(
         else:
             mode = "cycle" if mode is None else mode
             options = _Options(
-                machine, mode, threads, seed, against, node_by_node, tolerance, qdq, batch, shapes,
+                machine, mode, threads, seed, against, node_by_node, tolerance, qdq, compute, batch, shapes,
                 x_file,
             )  # fmt: skip
             found = _verify_model(model, x, options, report)
@@ -232,7 +237,7 @@ class ModelCheck:
         case = f"layer {node.name!r} ({layer.kind})"
         config = self.machine.array
         try:
-            expected = node.named(expected_output(layer, inputs))
+            expected = node.named(expected_output(layer, inputs, tile_length(config)))
             mismatch, within = compare_layer(case, node, inputs, output, expected, config, self.mode)
         except Exception as error:  # a fault of the check must not hide what the run gave
             reason = f"the check failed: {type(error).__name__}: {error}"
@@ -282,6 +287,7 @@ class _Options(NamedTuple):
     node_by_node: bool
     tolerance: float
     qdq: str
+    compute: str | None
     batch: int | None
     shapes: Mapping[str, Sequence[int]] | None
     x_file: str | None
@@ -301,7 +307,9 @@ def _verify_model(
     if against == "onnxruntime":
         runtime_version()  # before anything runs, not after it
     if not isinstance(model, Model):
-        model = load_model(model, options.qdq)
+        model = load_model(model, options.qdq, options.compute)
+    elif options.compute is not None:
+        raise ValueError("compute says how an .onnx file is read: pass its path instead of a Model")
     drawn = x is None
     if x is None:
         x = random_inputs(
@@ -312,7 +320,7 @@ def _verify_model(
         given = None if drawn else options.x_file or "X.npy"
         line = reproduce_line(
             "verify", os.fspath(path), given, machine, mode, options.seed, options.qdq, options.batch,
-            options.shapes,
+            options.shapes, options.compute,
         )  # fmt: skip
         line += f" --against {against}" if against != "reference" else ""
         line += " --node-by-node" if options.node_by_node else ""
@@ -393,6 +401,7 @@ def reproduce_line(
     qdq: str = "integer",
     batch: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    compute: str | None = None,
 ) -> str:
     """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
     import shlex
@@ -406,13 +415,16 @@ def reproduce_line(
         for name, shape in (shapes or {}).items():
             words += ["--shape", shlex.quote(f"{name}={','.join(map(str, shape))}")]
     words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
-    return " ".join(words + (["--qdq", qdq] if qdq != "integer" else []))
+    words += ["--qdq", qdq] if qdq != "integer" else []
+    return " ".join(words + (["--compute", compute] if compute is not None else []))
 
 
-def load_model(path: str | os.PathLike[str], qdq: str = "integer") -> Model:
+def load_model(path: str | os.PathLike[str], qdq: str = "integer", compute: str | None = None) -> Model:
     """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
     if Path(path_text(path)).suffix.lower() == ".onnx":
-        return load_onnx(path, qdq=qdq)
+        return load_onnx(path, qdq=qdq, compute=compute)
+    if compute is not None:
+        raise ValueError(f"compute says how an .onnx file is read; {os.fspath(path)} holds a model's layers")
     return Model.load(path)
 
 
@@ -433,6 +445,8 @@ class OutputCheck(NamedTuple):
     """Outputs that our own code computed, or whose inputs it computed."""
     rounding: Rounding | None
     """The float rounding that explains why outputs differ."""
+    rounded: dict[str, str]
+    """Outputs that depend on products of float32 in a narrower format, not compared, and that format."""
 
 
 def compare_outputs(
@@ -454,8 +468,13 @@ def compare_outputs(
     results = runtime_outputs(path, feeds_for(model, x), qdq)
     mismatches, notes, within = [], [], 0.0
     largest: dict[str, int | float] = {}
+    rounded = _rounded(model)
     for name in model.outputs:
         wrong = first_difference(run.outputs[name], results[name])
+        if name in rounded:
+            far = _far(run.outputs[name], results[name])
+            notes.append(f"output {name!r} depends on products in {rounded[name]}, not in float32{far}")
+            continue
         if wrong is None:
             continue
         found = None if "note" in wrong else difference(run.outputs[name], results[name])
@@ -487,7 +506,29 @@ def compare_outputs(
         rounding = nodes.explanation(largest) if mismatches or nodes.rounded else None
         mismatches = [] if rounding else [*([nodes.first] if nodes.first else []), *mismatches]
     notes += [*doubts(model), *why]
-    return OutputCheck(mismatches, tuple(notes), within, _own_outputs(model, run), rounding)
+    own = tuple(name for name in _own_outputs(model, run) if name not in rounded)
+    narrow = {name: rounded[name] for name in model.outputs if name in rounded}
+    return OutputCheck(mismatches, tuple(notes), within, own, rounding, narrow)
+
+
+def _rounded(model: Model) -> dict[str, str]:
+    """Return the tensors that depend on products of float32 in a narrower format, and that format."""
+    found: dict[str, str] = {}
+    for node in model.nodes:
+        formats = [found[name] for name in node.inputs if name in found]
+        if isinstance(node.layer, RoundedProduct):
+            formats = [node.layer.compute]
+        found |= {name: formats[0] for name in node.outputs if formats}
+    return found
+
+
+def _far(got: np.ndarray, exact: np.ndarray) -> str:
+    """Return how far an output is from that of ONNX Runtime, in words."""
+    if got.shape != exact.shape or got.dtype.kind not in "iuf" or not got.size:
+        return ""
+    with np.errstate(all="ignore"):
+        gap = np.abs(got.astype(np.float64) - exact)
+    return f": it is up to {gap.max():.2g} from ONNX Runtime's, {gap.mean():.2g} on average"
 
 
 def _own_outputs(model: Model, run: engine.Run) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from systolic.config import ArrayConfig
-from systolic.engine.products import execute
+from systolic.engine.products import MODES, execute
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer, Layer
+from systolic.layers.float_products import RoundedProduct
 from systolic.lowered import RAW, Lowered
 from systolic.model import Node
 from systolic.reference import (
@@ -89,8 +90,10 @@ def compare_layer(
         if type(node.layer).steps is not ArrayLayer.steps:
             product = _wrong_product(case, node.layer, inputs, config, mode)
             return product or Mismatch(case=case, stage="finish", **wrong), within
-        sums, operands = expected_sums(node.layer, inputs)
         lowered = node.layer.lower(*inputs)
+        if isinstance(node.layer, RoundedProduct):
+            return _wrong_floats(case, lowered, wrong, config, mode), within
+        sums, operands = expected_sums(node.layer, inputs)
         end = lowered.epilogue
         lowered = lowered._replace(epilogue=RAW._replace(shape=end.shape, planes=end.planes))
         wrong_sum = first_difference(execute(lowered, config, mode).output.reshape(sums.shape), sums)
@@ -99,6 +102,20 @@ def compare_layer(
         where = locate(lowered, operands, wrong_sum["index"], config, mode)
         return Mismatch(case=case, **wrong_sum, **where), within
     return None, within
+
+
+def _wrong_floats(
+    case: str, lowered: Lowered, wrong: dict[str, Any], config: ArrayConfig, mode: str
+) -> Mismatch:
+    """Return whether the sums of a product of floats are wrong, by the other mode, or its epilogue."""
+    end = lowered.epilogue
+    bare = lowered._replace(epilogue=RAW._replace(shape=end.shape, planes=end.planes))
+    got, other = (execute(bare, config, each).output for each in (mode, *({*MODES} - {mode})))
+    differs = first_difference(got, other)
+    if differs is None:
+        return Mismatch(case=case, stage="finish", **wrong)
+    stage = "array" if mode == "cycle" else "wavefront product"
+    return Mismatch(case=case, stage=stage, note="its sums differ from those of the other mode", **differs)
 
 
 def _wrong_product(

@@ -249,8 +249,9 @@ class NodeVerdict(_Record):
         "equal" in every bit; "float, within" the tolerance; "differs". If the node's inputs
         differ already, it is applied to the other side's: "equal on equal inputs", or "rounding" for the
         first node whose integers differ because a float before it does. "delegated, not checked" if ONNX
-        Runtime computed it here, too; "not compared" if the other side has no tensor of this name, because
-        it fuses the node with others or has no such operator, or if the check failed.
+        Runtime computed it here, too; "in bfloat16", and so on, for products of float32 in that format,
+        whose difference from float32 is no mismatch; "not compared" if the other side has no tensor of this
+        name, because it fuses the node with others or has no such operator, or if the check failed.
     difference : Difference or None
         Where first, in how many elements, by how much; for "equal on equal inputs" and "rounding" of the
         run's own tensor.

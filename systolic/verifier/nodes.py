@@ -9,6 +9,7 @@ import numpy as np
 
 from systolic.config import ArrayConfig
 from systolic.engine.networks import run_layer
+from systolic.layers.float_products import RoundedProduct
 from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.model import Node
 from systolic.reference import tolerance_of
@@ -68,6 +69,8 @@ class NodeCheck:
         # from its own, because floats before them may.
         self._flow: dict[str, np.ndarray] = {}
         self._soft: set[str] = set()
+        # Those that depend on products of float32 in a narrower format, and that format.
+        self._narrow: dict[str, str] = {}
         self._by_node: list[list[NodeVerdict]] = []
         self._rounded: tuple[NodeVerdict, Difference] | None = None
 
@@ -131,17 +134,26 @@ class NodeCheck:
         read = [theirs[name] if name in theirs else self._flow[name] for name in node.inputs]
         same = all(_equal(ours, other) for ours, other in zip(inputs, read, strict=True))
         soft = any(name in self._soft for name in node.inputs)
+        narrow = next((self._narrow[name] for name in node.inputs if name in self._narrow), None)
+        if isinstance(node.layer, RoundedProduct):
+            narrow = node.layer.compute
         results = written if same else node.named(apply(node, read, self.config))
         verdicts = []
         for tensor, got in written.items():
             want = theirs.get(tensor)
             if want is None:
                 self._flow[tensor] = results[tensor]
+                if narrow is not None:
+                    self._narrow[tensor] = narrow
                 # An integer operator on equal integers has one result; a float may be rounded differently.
                 if soft or got.dtype.kind == "f":
                     self._soft.add(tensor)
             if node.layer.delegate == ONNX_RUNTIME:
                 verdicts.append(_verdict(node, tensor, got, "delegated, not checked"))
+                continue
+            if narrow is not None and want is not None:
+                found = None if mismatch_of_kind(got, want) else difference(results[tensor], want)
+                verdicts.append(_verdict(node, tensor, got, f"in {narrow}", difference=found))
                 continue
             cause = self._cause(node, same)
             verdict = self._judge(node, tensor, results[tensor], want, soft=soft, cause=cause)

@@ -384,6 +384,24 @@ def test_the_reproduce_line_names_the_file_and_the_sizes(
             assert again == mismatch
 
 
+def test_float_models_on_the_array(capsys: Capture, tmp_path: Path) -> None:
+    product = systolic.layers.FloatMatMul(runtime_constants=())
+    weight = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    inputs: Any = {"x": ((None, 4), "float32")}
+    model = Model([systolic.Node(product, ("x", "w"), "y")], inputs=inputs, constants={"w": weight})
+    path = str(tmp_path / "m.onnx")
+    systolic.save_onnx(model, path)
+    text = output(capsys, "run", path, "--compute", "bfloat16", "--quiet", "--array", "8x8")
+    assert "ArrayMatMul" in text and "largest difference" in text
+    assert "every layer's output equals numpy's, bit for bit (1 layer)" in text
+    assert "outputs depend on products in bfloat16: not compared bit for bit with its float32" in text
+    found = json.loads(output(capsys, "run", path, "--compute", "float16", "--quiet", "--json"))
+    assert found["verdict"]["onnxruntime"]["in_formats"] == {"y": "float16"}
+    assert any("cannot compile node 'y' (ArrayMatMul)" in note for note in found["notes"])
+    assert "passed" in output(capsys, "verify", path, "--compute", "float8_e5m2", "--quiet", "--array", "8x8")
+    assert "ArrayMatMul" in output(capsys, "summary", path, "--compute", "bfloat16")
+
+
 def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path: Path) -> None:
     weight = np.ones((4, 3), np.float32)
     inputs: Any = {"x": ((None, 4), "float32")}

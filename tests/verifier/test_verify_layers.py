@@ -67,6 +67,8 @@ READS: dict[type[Layer], list[Any]] = {
     layers.Fill: [ints(2, 3)],
     layers.Flatten: [((2, 3, 4), X)],
     layers.FloatConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
+    layers.ArrayConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
+    layers.ArrayMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
     layers.FloatConvTranspose: [((2, 4, 2, 2), X), ((4, 3, 2, 3), X), ((6,), X)],
     layers.MatMulNBits: [((3, 20), X), ((5, 2, 8), "uint8"), ((10,), X), ((5, 1), "uint8"), ((5,), X)],
     layers.FloatMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
@@ -153,6 +155,11 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
     yield layers.FloatMatMul(np.ones((4, 5)), transpose_a=True, alpha=0.5, runtime_constants=(1,)), [((4, 3), X)]
     yield layers.FloatMatMul(activation="Relu", runtime_constants=()), [((3, 4), X), ((4, 5), X)]
     yield layers.FloatMatMul(transpose_b=True, alpha=0.5, runtime_constants=()), [((2, 3, 4), X), ((2, 5, 4), X)]
+    yield layers.ArrayMatMul("float16", beta=0.0), [((3, 4), X), ((4, 5), X), ((5,), X)]
+    yield layers.ArrayMatMul("float8_e4m3fn"), [((2, 3, 4), X), ((2, 4, 5), X)]
+    yield layers.ArrayMatMul("bfloat16"), [((2, 3, 4), X), ((4,), X)]
+    yield layers.ArrayConv("bfloat16", padding=1), [((1, 2, 3, 4, 5), X), ((2, 2, 3, 2, 1), X), ((2,), X)]
+    yield layers.ArrayConv("float16", stride=2, padding="same"), [((2, 3, 8), X), ((4, 3, 3), X)]
     yield layers.FloatMatMul(beta=0.0), [((3, 4), X), ((4, 5), X), ((5,), X)]
     yield layers.Binary("Pow"), [((3, 4), X), np.array(3)]
     yield layers.Softmax(-2), None

@@ -72,6 +72,10 @@ class Graph:
     runtime : dict of str to list of int, or None
         `runtime_constants` of the layers that a noted file says to have some, by their output. None: where
         products of floats are computed exactly.
+    compute : str or None
+        The format of the array that products of float32 run in; None: on the host.
+    computed_in : dict of str to str
+        The formats of single products, by their output.
     """
 
     name: str
@@ -90,6 +94,8 @@ class Graph:
     initializers: set[str] = field(default_factory=set)
     narrow: dict[str, str] = field(default_factory=dict)
     runtime: dict[str, list[int]] | None = field(default_factory=dict)
+    compute: str | None = None
+    computed_in: dict[str, str] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
         """Return a name that no tensor has, and take it."""
@@ -218,6 +224,11 @@ class Operator:
             numbers = graph.runtime.get(self.outputs[0])
             return None if numbers is None else tuple(numbers)
         return tuple(i for i, name in enumerate(read) if name in graph.initializers)
+
+    @property
+    def compute(self) -> str | None:
+        """The format in which a product of float32 runs on the array; None if it runs on the host."""
+        return self.graph.computed_in.get(self.outputs[0], self.graph.compute)
 
     def listed(self, name: str, index: int = -1) -> tuple[int, ...] | None:
         """Return a list of integers that an attribute or, in later operator sets, a constant input holds."""

@@ -17,6 +17,7 @@ from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import MOST_BYTES, check_standard, graph_of
 from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers import OnnxNode
+from systolic.layers.float_products import RoundedProduct
 from systolic.layers.host.delegated import FloatProduct
 from systolic.layers.host.subgraphs import inner_names, subgraphs
 from systolic.layers.table import record_of
@@ -59,7 +60,8 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
 
     The file's metadata holds, under "systolic", what a graph cannot: which initializers are the model's
     constants, so that no others come back as constants and nothing is computed from them at load; names
-    that several nodes share, since they must differ in a file; outputs that are not used. It is valid for
+    that several nodes share, since they must differ in a file; outputs that are not used; the formats of
+    products of float32 on the array, which other programs compute in float32. It is valid for
     the nodes that it was written for: if another program changed them, ``load_onnx`` reads the file like
     any other.
 
@@ -142,7 +144,11 @@ def _proto(model: Model) -> Any:
         for node in model.nodes
         if isinstance(node.layer, FloatProduct) and node.layer.runtime_constants is not None
     }
-    write_notes(proto, Notes(tuple(model.constants), names, tuple(writer.unused), not model.name, runtime))
+    compute = {
+        node.output: node.layer.compute for node in model.nodes if isinstance(node.layer, RoundedProduct)
+    }
+    notes = Notes(tuple(model.constants), names, tuple(writer.unused), not model.name, runtime, compute)
+    write_notes(proto, notes)
     return proto
 
 
@@ -257,6 +263,8 @@ def _write(writer: Writer, node: Node) -> None:
     if isinstance(layer, OnnxNode):
         _write_onnx_node(writer, node, layer)
         return
+    if isinstance(layer, RoundedProduct):  # the notes have its format
+        layer = layer.float32
     record = record_of(layer)
     if record is None:
         raise writer.refuse(node, "it has no form in ONNX that load_onnx reads; use Model.save")

@@ -406,7 +406,7 @@ def _read_conv(op: Any) -> Any:
         return DELEGATE
     given |= {"runtime_constants": op.runtime_constants(), **read_window(op, 1)}
     # Where a file notes which constants are the model's, others are the layer's.
-    if op.graph.noted and not op.computed(1, 2):
+    if op.graph.noted and op.compute is None and not op.computed(1, 2):
         return FloatConv(op.value(1), op.value(2), **given), op.inputs[:1]
     return FloatConv(**given), op.given
 

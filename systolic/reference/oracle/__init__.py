@@ -33,12 +33,15 @@ from systolic.reference.oracle import (
     products,
     quantized,
     recurrent,
+    rounded,
     shapes,
 )
 from systolic.reference.oracle.products import matmul as matmul
 
 ORACLES: dict[str, Callable[..., Any]] = {
     "ArgMax": normalizations.arg_max,
+    "ArrayConv": rounded.array_conv,
+    "ArrayMatMul": rounded.array_matmul,
     "AveragePool": pools.average_pool,
     "BatchNormalization": normalizations.batch_normalization,
     "Binary": elementwise.binary,
@@ -104,6 +107,9 @@ ROUNDED: frozenset[str] = frozenset(
 )  # fmt: skip
 """Operators whose float results no standard fixes in every bit."""
 
+IN_ORDER: frozenset[str] = frozenset({"ArrayConv", "ArrayMatMul"})
+"""Operators whose float sums depend on the array's order of additions: their oracles take its `tile`."""
+
 _TOLERANCES = {"float16": 2.0**-9, "float32": 1e-5, "float64": 1e-9}
 
 
@@ -112,10 +118,15 @@ def has_oracle(layer: Any) -> bool:
     return type(layer).__name__ in ORACLES
 
 
-def expected_output(layer: Any, inputs: Sequence[np.ndarray]) -> Any:
-    """Return the output of a layer on these inputs, a tuple if it has several: see ``tolerance_of``."""
+def expected_output(layer: Any, inputs: Sequence[np.ndarray], tile: int | None = None) -> Any:
+    """Return the output of a layer on these inputs, a tuple if it has several: see ``tolerance_of``.
+
+    `tile` is the length along k after which the array passes float sums on: see ``tile_length``.
+    """
+    name = type(layer).__name__
+    order = {"tile": tile} if name in IN_ORDER else {}
     with np.errstate(all="ignore"):  # infinity and NaN are results like any other
-        return ORACLES[type(layer).__name__](layer, *inputs)
+        return ORACLES[name](layer, *inputs, **order)
 
 
 def tolerance_of(layer: Any, dtype: np.dtype) -> float:
