@@ -1,4 +1,4 @@
-"""Suffixes for error messages: what to do if an argument fits with permuted axes; empty if it does not."""
+"""Suffixes for error messages: what to do if an argument fits with permuted axes; which name is meant."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ Sizes = Sequence[int | None]
 # From other layouts of a convolution's weight: TensorFlow and JAX (kh, kw, ic, oc), TensorFlow Lite
 # (oc, kh, kw, ic), transposed convolutions (ic, oc, kh, kw).
 _CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
+
+
+def nearest(name: object, known: Sequence[str]) -> str:
+    """Return which known name is meant, or all of them, as the end of a message."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(name).lower(), known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 def other_axis(shape: Sizes, count: int) -> str:

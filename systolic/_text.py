@@ -1,10 +1,10 @@
-"""Escape invisible characters in text from model files: names may hold terminal commands."""
+"""Escape invisible characters in text from files: names may hold terminal commands. JSON in one form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -22,6 +22,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def canonical(value: Any) -> str:
+    """Return JSON without spaces and with sorted keys: equal values have equal text."""
+    import json
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # Packages whose exceptions may quote a file.

@@ -19,6 +19,7 @@ from systolic.cli.options import machine_of, shapes_of
 from systolic.cli.program_commands import is_program, run_program_command, same_outputs
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
+from systolic.frontend import read_model
 from systolic.model import Model, Summary
 from systolic.model.placement import off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
@@ -263,16 +264,19 @@ def summary_command(options: argparse.Namespace) -> int:
     """Print shapes and estimated cost of a model."""
     if options.report is not None:
         check_path(options.report)
-    found = load_model(options.model, options.qdq, options.compute).summary(
-        machine=machine_of(options), batch=options.batch, shapes=shapes_of(options)
+    # A file of floats that is to be read in another way is meant to stay one.
+    as_it_is = options.qdq == "float" or options.compute is not None
+    model = load_model(options.model, options.qdq, options.compute) if as_it_is else read_model(options.model)
+    found = engine.summary(
+        model, machine=machine_of(options), batch=options.batch, shapes=shapes_of(options)
     )
     if options.report is not None:
         found.save(options.report)
     if options.json:
         print_json(found.to_dict())
     else:
-        if found.off_array is not None:
-            print("\n".join(off_array_lines(found.off_array)))
+        for line in (*filter(None, [found.note]), *found.reasons):
+            print(line)
         terminal = shutil.get_terminal_size() if sys.stdout.isatty() else None
         print(_fitted(found, options.top, options.all, terminal))
     return 0

@@ -154,7 +154,11 @@ def build_parser() -> argparse.ArgumentParser:
         summary_command,
         "Show shapes, MACs, estimated cycles and parameters of a model, without running it.",
     )
-    sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
+    sub.add_argument(
+        "model", metavar="MODEL",
+        help="an .onnx file, of floats or without its weights too, a .zip that Model.save wrote, a .csv "
+        "topology of SCALE-Sim, or products in .yaml or .json (docs/sweeps.md)",
+    )  # fmt: skip
     qdq(sub)
     sizes(sub, 1, "")
     rows = sub.add_mutually_exclusive_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +20,15 @@ from systolic.compiler.orders import Costs, shares
 from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of, too_large
 from systolic.compiler.tensors import Storage, View
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
+from systolic.frontend import as_model, costed
+from systolic.gemm import Gemm
 from systolic.isa import HostTensor, Program, Symbol
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
 from systolic.machine.timeline import row_bytes, transfer_cycles
 from systolic.model import Model
 from systolic.presets import TPU_V1
+from systolic.workloads import Workload
 
 
 class NoProgram(ValueError):
@@ -44,7 +48,7 @@ _MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
 
 
 def compile(
-    model: Model,
+    model: Model | Workload | Mapping[str, Gemm] | Sequence[Gemm] | str | os.PathLike[str],
     *,
     machine: MachineConfig = TPU_V1,
     batch: int = 1,
@@ -57,7 +61,11 @@ def compile(
 
     Parameters
     ----------
-    model : Model
+    model : Model, Workload, Gemms in a list or by name, or path
+        A path, and what has no values, as :func:`~systolic.estimate` takes it. Without values the program
+        has no weights, and is timed and not run: products read their rows from the host and write the results
+        there, a file of floats counts as if quantized. A Model of floats is computed by the host, unless
+        `weights` is false: then it counts as if quantized too.
     machine : MachineConfig
         With a :class:`MemoryConfig`.
     batch : int
@@ -105,9 +113,11 @@ def compile(
     ([('pixels_QuantizeLinear', 'QuantizeLinear'), ('stem_quant', 'QLinearConv')], ['logits'])
     """
     memory = _memory(machine)
-    programs = Programs(model, batch=batch, mapping=mapping, shapes=shapes, reuse=reuse)
-    _check.flag(weights, "weights")
-    return programs.made(machine, memory, weights=weights)
+    given: Any = costed(model, floats=_check.flag(weights, "weights"))
+    if isinstance(given, Workload):
+        given, batch = as_model(given, batch), 1
+    programs = Programs(given, batch=batch, mapping=mapping, shapes=shapes, reuse=reuse)
+    return programs.made(machine, memory, weights=weights and not programs.model.note)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
+from systolic import _check
 from systolic.compiler import NoProgram, compile
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.program_runs import warn_of
+from systolic.frontend import as_model, costed
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
@@ -14,12 +17,15 @@ from systolic.machine import time_program
 from systolic.model import Model, Node, Summary
 from systolic.model.inference import Tensor, products_of, stats_of
 from systolic.presets import TPU_V1
-from systolic.stats import Stats
+from systolic.stats import COUNTS, Stats
 from systolic.tiling import estimate_gemm
+from systolic.workloads import Workload
+
+Products = Mapping[str, Gemm] | Sequence[Gemm]
 
 
 def estimate(
-    work: Gemm | Model | Program,
+    work: Gemm | Model | Program | Workload | Products | str | os.PathLike[str],
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
     batch: int = 1,
@@ -29,12 +35,14 @@ def estimate(
 
     Parameters
     ----------
-    work : Gemm, Model or Program
+    work : Gemm, Model, Program, Workload, Gemms in a list or by name, or path
         Products take the array alone, in closed form, and so do models on a machine without memories. With
-        memories a model is compiled; a program is timed, and its cycles are counted by cause.
+        memories a model is compiled; a program is timed, and its cycles are counted by cause. A path is an
+        .onnx file, whose weights may be missing, a topology of SCALE-Sim (.csv), products in .yaml or .json,
+        or what ``Model.save`` wrote. A model whose products are all of floats is costed as if quantized.
     machine : MachineConfig or ArrayConfig
     batch : int
-        Size of the first axis where a model takes any.
+        Size of the first axis where a model takes any; of products, a factor of their rows.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
 
@@ -57,12 +65,20 @@ def estimate(
     """
     machine = as_machine_config(machine)
     config = machine.array
+    work = costed(work)
+    if isinstance(work, Workload):
+        if machine.memory is None:
+            return _of_products(work.products(batch), config)
+        work, batch = as_model(work, batch), 1
     if isinstance(work, Gemm):
         return estimate_gemm(work, config)
     if isinstance(work, Program):
         return time_program(work, machine).stats
     if not isinstance(work, Model):
-        raise TypeError(f"estimate takes a Gemm, a Model or a Program, not {type(work).__name__}")
+        raise TypeError(
+            "estimate takes a Gemm, several in a list or by name, a Workload, a Model, a Program or the path "
+            f"of one, not {_check.kind(work)}"
+        )
     if machine.memory is not None:
         try:
             program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
@@ -72,6 +88,15 @@ def estimate(
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
     _by_node(work, known)  # raises if the size of a product is not known
     return total_stats(work, known, config)
+
+
+def _of_products(products: Iterable[tuple[Gemm, int]], config: ArrayConfig) -> Stats:
+    """Return the sum of products, each of which runs a number of times."""
+    total = dict.fromkeys(COUNTS, 0)
+    for gemm, count in products:
+        for name, value in estimate_gemm(gemm, config).to_dict().items():
+            total[name] += count * value
+    return Stats(**total)
 
 
 def known_products(
@@ -109,7 +134,7 @@ def _by_node(model: Model, known: Mapping[str, Tensor]) -> list[tuple[Node, tupl
 
 
 def summary(
-    model: Model,
+    model: Model | Workload | Products | str | os.PathLike[str],
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
     batch: int = 1,
@@ -119,7 +144,9 @@ def summary(
 
     Parameters
     ----------
-    model : Model
+    model : Model, Workload, Gemms in a list or by name, or path
+        As for :func:`estimate`. The ``note`` of the result says if it is costed as if quantized, or without
+        values.
     machine : MachineConfig or ArrayConfig
         Machine to run on; default the TPU v1 preset.
     batch : int
@@ -155,6 +182,9 @@ def summary(
     >>> [(row["node"], row["on"], row["reads"], row["writes"], row["macs"]) for row in found.rows]
     [('t0', 'array', '8x4', '8x3', 96), ('t1', 'host', '8x3', '8x3', None)]
     """
+    model = costed(model)
+    if isinstance(model, Workload):
+        model, batch = as_model(model, batch), 1
     if not isinstance(model, Model):
         raise TypeError(
             f"model must be a Model, not {type(model).__name__}; "

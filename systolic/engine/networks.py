@@ -109,6 +109,8 @@ def run(
         raise TypeError(
             f"observe must be a function of (node, inputs, output), or None, not {_check.kind(observe)}"
         )
+    if isinstance(model, Model):
+        model.check_values()
     machine = as_machine_config(machine)
     probes = probes_for(trace, probe, mode)
     workers = thread_count(threads)

@@ -17,11 +17,33 @@ from systolic.model import DTYPES
 _SHARED = 2
 
 
-def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+# Where the data of tensors would be that a file leaves out.
+_NOWHERE = "(missing)"
+
+_DATA = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
+def set_apart(model: Any) -> None:
+    """Let initializers without data, which some programs strip, be external data that is missing."""
+    from onnx import TensorProto
+
+    for tensor in model.graph.initializer:
+        held = any(len(getattr(tensor, name)) for name in _DATA)
+        if not held and tensor.data_location != TensorProto.EXTERNAL and tensor.dims and all(tensor.dims):
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=_NOWHERE)
+
+
+def read_external(
+    model: Any, folder: str | os.PathLike[str], missing: list[str] | None = None
+) -> dict[str, np.ndarray]:
     """Return the initializers of a ModelProto that are in other files; load other tensors' data in place.
 
     They are not put into the ModelProto, since they may exceed what a message can hold, except for types that
     numpy lacks. Sizes and types are checked already; nothing outside the model's folder is opened.
+
+    With a list `missing`, initializers of which the file is not there are zeros, and their names are added.
 
     Raises
     ------
@@ -35,6 +57,12 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
     from onnx import TensorProto, external_data_helper, helper
 
     found = [(holder, t) for holder, t in tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
+    initializers = {id(tensor) for tensor in model.graph.initializer}
+    arrays = {}
+    if missing is not None:
+        arrays = _zeros([t for _, t in found if id(t) in initializers], Path(folder))
+        missing += arrays
+        found = [(holder, t) for holder, t in found if id(t) not in initializers or t.name not in arrays]
     sizes: dict[Path, int] = {}
     places = [_checked(holder, tensor, Path(folder), sizes) for holder, tensor in found]
     total = sum(place.length for place in places)
@@ -44,8 +72,6 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
             f"at most {_SHARED} tensors may share data"
         )
     require(total, "its external data")
-    initializers = {id(tensor) for tensor in model.graph.initializer}
-    arrays = {}
     for (holder, tensor), place in zip(found, places, strict=True):
         try:
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
@@ -58,6 +84,20 @@ def read_external(model: Any, folder: str | os.PathLike[str]) -> dict[str, np.nd
         # Whether older versions of the package do this depends on the caller.
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+    return arrays
+
+
+def _zeros(found: list[Any], folder: Path) -> dict[str, np.ndarray]:
+    """Return zeros, which take no memory, for tensors of which the file is missing."""
+    from onnx import helper
+
+    arrays = {}
+    for tensor in found:
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        if location and "\0" not in location and not os.path.lexists(folder / location):
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+            if dtype.name in DTYPES:
+                arrays[tensor.name] = np.broadcast_to(np.zeros((), dtype), tuple(tensor.dims))
     return arrays
 
 

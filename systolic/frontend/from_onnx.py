@@ -26,6 +26,7 @@ from systolic.frontend.operators import (
 )
 from systolic.frontend.operators.delegated import evaluated
 from systolic.frontend.qdq import to_integers
+from systolic.frontend.qdq.as_if import AS_IF, has_float_products, quantize_as_if
 from systolic.frontend.read import read
 from systolic.layers import ArrayLayer, HostLayer, Layer
 from systolic.layers.base import UnknownShape
@@ -48,6 +49,7 @@ def load_onnx(
     *,
     float_products: str = "runtime",
     compute: str | None = None,
+    costs_only: bool = False,
 ) -> Model:
     """Read a quantized ONNX model.
 
@@ -68,6 +70,11 @@ def load_onnx(
         Run Conv, Gemm and MatMul of float32 on the array instead, with operands rounded to this format
         (:class:`~systolic.layers.ArrayMatMul`, :class:`~systolic.layers.ArrayConv`). Needs
         ``pip install "systolic[formats]"``. None: on the host, or as a file of ``save_onnx`` says.
+    costs_only : bool
+        Read a model that is only costed, and refuses to run. Where the data of its weights is missing, they
+        are zeros. A model of floats is read as if it had been quantized to int8, with made-up scales, as ONNX
+        Runtime's tool does it in the QDQ form; batch normalizations are folded first. Its ``note`` says so.
+        One that needs none of this is read as always.
 
     Returns
     -------
@@ -134,15 +141,25 @@ def load_onnx(
     _check.choice(float_products, "float_products", ("runtime", "exact"))
     if compute is not None:
         dtype_of(_check.choice(compute, "compute", COMPUTE))  # before the file is read
-    graph = read(path)
+    _check.flag(costs_only, "costs_only")
+    missing: list[str] | None = [] if costs_only else None
+    graph = read(path, missing)
     graph.optimized = qdq == "integer"
     if compute is not None:
         graph.compute, graph.computed_in = compute, {}
     if float_products == "exact":
         graph.runtime = None
+    notes = []
+    if costs_only and graph.optimized and compute is None and has_float_products(graph):
+        quantize_as_if(graph)
+        notes.append(AS_IF)
+    if missing:
+        plural = "" if len(missing) == 1 else "s"
+        notes.append(f"costed without the data of {len(missing):,} tensor{plural}, which is missing")
     if graph.optimized and not graph.noted:
         to_integers(graph)
     model = model_of(graph, os.fspath(path))
+    model.note = "; ".join(notes)
     if compute is not None:
         _expect_rounded(model, compute)
     return model

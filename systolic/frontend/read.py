@@ -12,7 +12,7 @@ import numpy as np
 
 from systolic._files import check_plain, path_text
 from systolic.frontend.check import captured, check_model, domain_of, label, sort_nodes, tensors, where
-from systolic.frontend.external import read_external
+from systolic.frontend.external import read_external, set_apart
 from systolic.frontend.functions import inline
 from systolic.frontend.notes import read_notes, restored
 from systolic.frontend.operators import Graph, Operator, Sizes, UnsupportedOperator
@@ -23,9 +23,12 @@ from systolic.model import DTYPES, TensorSpec
 MOST_BYTES = 2**31 - 1
 
 
-def read(path: str | os.PathLike[str]) -> Graph:
-    """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``."""
-    model, external = _load(path)
+def read(path: str | os.PathLike[str], missing: list[str] | None = None) -> Graph:
+    """Return the graph of an ONNX file, with nothing interpreted; errors as for ``load_onnx``.
+
+    Initializers whose data is missing are zeros if there is a list for their names, and an error otherwise.
+    """
+    model, external = _load(path, missing)
     try:
         return graph_of(model, Path(path).stem, external)
     except UnsupportedOperator as error:
@@ -70,7 +73,9 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
     return graph
 
 
-def _load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+def _load(
+    path: str | os.PathLike[str], missing: list[str] | None
+) -> tuple[Any, dict[str, np.ndarray]]:
     """Return the model of a file, and its initializers that are in other files."""
     try:
         import onnx
@@ -89,8 +94,10 @@ def _load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     try:
         model = inline(model)
         sort_nodes(model.graph)
+        if missing is not None:
+            set_apart(model)
         check_model(model)
-        external = read_external(model, os.path.dirname(name))
+        external = read_external(model, os.path.dirname(name), missing)
         check_standard(model)
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}") from error

@@ -41,6 +41,11 @@ class Model:
     name : str
         Display name.
 
+    Attributes
+    ----------
+    note : str
+        Why only costs can be asked of the model, as of ``load_onnx(..., costs_only=True)``; "" if it runs.
+
     Raises
     ------
     TypeError, ValueError
@@ -80,6 +85,7 @@ class Model:
         if not isinstance(name, str):
             raise TypeError(f"a model's name must be a str, not {_check.kind(name)}")
         self.name = name
+        self.note = ""
         self.inputs = {name: as_spec(name, spec) for name, spec in inputs.items()}
         self.constants = {n: _constant(n, a) for n, a in (constants or {}).items()}
         for constant, array in self.constants.items():
@@ -109,6 +115,14 @@ class Model:
         for tensor in self.outputs:
             if tensor not in known:
                 raise ValueError(f"output {tensor!r} is not a tensor of the model")
+
+    def check_values(self) -> None:
+        """Raise ValueError if only costs can be asked of the model."""
+        if self.note:
+            raise ValueError(
+                f"model {self.name!r} has no values to run with: it was {self.note}; estimate, summary and "
+                "sweeps take it"
+            )
 
     def infer_shapes(self, shapes: Mapping[str, Shape | None]) -> dict[str, Tensor]:
         """Infer shape and dtype of every tensor from the inputs' shapes, without data.
@@ -182,6 +196,7 @@ class Model:
 
         The file is complete or absent: it is written under another name and renamed.
         """
+        self.check_values()
         archive.write(path, self.name, self.nodes, self.inputs, self.outputs, self.constants)
 
     @classmethod
@@ -239,7 +254,7 @@ class Model:
         """Return shapes, MACs, estimated cycles and bytes of every node: :func:`systolic.summary`."""
         known = self.infer_shapes(inference.bind_shapes(self.inputs, batch, shapes))
         title = f"{self.name}: {self._flow()}"
-        return summarize(title, self.nodes, known, self.constants, as_machine_config(machine))
+        return summarize(title, self.nodes, known, self.constants, as_machine_config(machine), self.note)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model):

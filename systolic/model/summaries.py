@@ -28,12 +28,13 @@ def summarize(
     known: Mapping[str, Tensor],
     constants: Mapping[str, np.ndarray],
     machine: MachineConfig,
+    note: str = "",
 ) -> Summary:
     """Return the Summary of nodes whose tensors have `known` shapes and dtypes."""
     rows = tuple(_node_summary(node, known, constants, machine.array) for node in nodes)
     # Nodes with an unknown product may still run on the array.
     on_array = any(row.on == "array" and (row.stats is None or row.stats.macs) for row in rows)
-    return Summary(title, rows, machine, None if on_array else off_array(nodes, known))
+    return Summary(title, rows, machine, None if on_array else off_array(nodes, known), note)
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class Summary(Report):
     machine : MachineConfig
     off_array : tuple of OffArray or None
         Nodes that multiply and do not run on the array, if no MAC runs there; otherwise None.
+    note : str
+        What the costs rest on, if not on the model as it runs: that it is costed as if quantized, say.
     rows : list of dict
         For each node where it runs, shapes and types, ``m k n groups``, ``macs``, ``folds``, ``cycles``,
         ``utilization``, ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
@@ -116,6 +119,7 @@ class Summary(Report):
     nodes: tuple[NodeSummary, ...]
     machine: MachineConfig
     off_array: tuple[OffArray, ...] | None = None
+    note: str = ""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -137,6 +141,17 @@ class Summary(Report):
             "complete": all(node.stats is not None for node in self.nodes if node.on == "array")
             and all(row["read_bytes"] is not None and row["written_bytes"] is not None for row in rows),
         }
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each zero is one: a line for the model if no MAC runs on the array, else for each such node."""
+        if self.off_array is not None:
+            return off_array_lines(self.off_array)
+        return [
+            f"node {printable(node.name)!r} ({node.layer}) has 0 MACs: its product is empty"
+            for node in self.nodes
+            if node.on == "array" and node.stats is not None and not node.stats.macs
+        ]
 
     def table(self, top: int | None = None) -> Table:
         """Return a row per node: ``?`` where a value depends on runtime data.
@@ -178,6 +193,8 @@ class Summary(Report):
             "model": self.title,
             "machine": self.machine.to_dict(),
             "totals": self.totals,
+            "note": self.note or None,
+            "reasons": self.reasons,
             "off_array": None if self.off_array is None else [node.to_dict() for node in self.off_array],
             "nodes": self.rows,
         }
@@ -194,8 +211,10 @@ class Summary(Report):
             ("utilization", percent(total["utilization"])),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
         ]
-        if self.off_array is not None:
-            pairs.insert(3, ("array", "; ".join(map(str.strip, off_array_lines(self.off_array)))))
+        if self.reasons:
+            pairs.insert(3, ("array", "; ".join(map(str.strip, self.reasons))))
+        if self.note:
+            pairs.insert(3, ("note", self.note))
         charts = [
             self._chart("MACs", {"macs": "macs"}, lambda v: si(v, "MACs")),
             self._chart("Estimated cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
@@ -208,8 +227,7 @@ class Summary(Report):
         return f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"
 
     def __str__(self) -> str:
-        first = [] if self.off_array is None else off_array_lines(self.off_array)
-        return "\n".join([*first, str(self.table())])
+        return "\n".join([*filter(None, [self.note]), *self.reasons, str(self.table())])
 
     def __repr__(self) -> str:
         total = self.totals

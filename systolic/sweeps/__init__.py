@@ -12,8 +12,7 @@ from systolic.sweeps.grids import Grid
 from systolic.sweeps.results import Sweep
 from systolic.sweeps.rows import SweepRow
 from systolic.sweeps.running import MOST_ROWS, Executor, sweep
-from systolic.sweeps.topologies import read_topology
-from systolic.sweeps.workloads import Workload, WorkloadLayer
+from systolic.workloads import Workload, WorkloadLayer, read_topology
 
 __all__ = [
     "MOST_ROWS",

@@ -11,14 +11,14 @@ from systolic import _check, presets
 from systolic._files import check_plain, path_text
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
-from systolic.gemm import Gemm
-from systolic.sweeps.grids import ARRAY_FIELDS, AXES, MEMORY_FIELDS, Grid, nearest
-from systolic.sweeps.topologies import FORMS, read_topology
-from systolic.sweeps.workloads import Workload, read_model
+from systolic.frontend import read_model
+from systolic.sweeps.grids import ARRAY_FIELDS, AXES, MEMORY_FIELDS, Grid
+from systolic.workloads import Workload, read_topology
+from systolic.workloads.files import fields_of, layer_of, listed, load
+from systolic.workloads.topologies import FORMS
 
 FIELDS = ("models", "machine", "grid", "batch", "mapping")
 MODEL_FIELDS = ("name", "file", "form", "layers")
-LAYER_FIELDS = ("name", "m", "k", "n", "groups", "count")
 MACHINE_FIELDS = ("preset", *ARRAY_FIELDS, "clock_mhz", "memory")
 RANGE_FIELDS = ("from", "to", "step", "times")
 
@@ -63,12 +63,12 @@ def read_sweep(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     text = path_text(path)
     check_plain(text, "a sweep is a file of YAML or JSON")
-    found = _fields(text, _load(text), FIELDS, "a sweep")
+    found = fields_of(text, load(text, "a sweep"), FIELDS, "a sweep")
     if "models" not in found:
         raise ValueError(f"{text}: a sweep needs models, a list of files or of products")
     folder = Path(text).parent
     models: dict[str, Any] = {}
-    for number, model in enumerate(_listed(found["models"])):
+    for number, model in enumerate(listed(found["models"])):
         name, value = _model(f"{text}: models[{number}]", model, folder)
         if name in models:
             raise ValueError(f"{text}: models[{number}]: two models are named {name!r}; give one a name")
@@ -76,7 +76,7 @@ def read_sweep(path: str | os.PathLike[str]) -> dict[str, Any]:
     base = _machine(f"{text}: machine", found.get("machine", {}))
     axes = {
         name: _values(f"{text}: grid: {name}", values)
-        for name, values in _fields(f"{text}: grid", found.get("grid", {}), AXES, "a grid").items()
+        for name, values in fields_of(f"{text}: grid", found.get("grid", {}), AXES, "a grid").items()
     }
     try:
         machines = Grid(base, **axes)
@@ -91,87 +91,18 @@ def read_sweep(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _load(path: str) -> Any:
-    """Return what a file of JSON or YAML holds."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".yaml", ".yml"):
-        raise ValueError(f"{path}: a sweep is a .json, .yaml or .yml file")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        if suffix != ".json":
-            return _yaml(text)
-        import json
-
-        return json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict; JSON and YAML would take the last of equal names."""
-    found: dict[Any, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the field {name!r} is there twice")
-        found[name] = value
-    return found
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(
-            'a sweep in YAML needs PyYAML: pip install "systolic[sweep]"; one in JSON needs nothing'
-        ) from error
-
-    class Loader(yaml.SafeLoader):
-        """Without aliases, which make a small file large, and without repeated names."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.events.AliasEvent):
-                raise ValueError(f"line {self.peek_event().start_mark.line + 1}: aliases are not taken")
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise ValueError(f"line {key.start_mark.line + 1}: a field's name must be text")
-            _once([(key.value, None) for key, _ in node.value])
-            return super().construct_mapping(node, deep=deep)
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
-def _fields(where: str, value: Any, known: tuple[str, ...], what: str) -> dict[str, Any]:
-    """Return a mapping whose names are all known."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{where}: {what} must be fields with values, not {_check.kind(value)}")
-    for name in value:
-        if name not in known:
-            raise ValueError(f"{where}: {what} has no field {name!r}; {nearest(name, known)}")
-    return dict(value)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _model(where: str, value: Any, folder: Path) -> tuple[str, Any]:
     """Return a model's name, and the model."""
     if isinstance(value, str):
         value = {"file": value}
-    given = _fields(where, value, MODEL_FIELDS, "a model")
+    given = fields_of(where, value, MODEL_FIELDS, "a model")
     if ("file" in given) == ("layers" in given):
         raise ValueError(f"{where}: a model has either a file or layers")
     name = given.get("name")
     if "layers" in given:
         if name is None:
             raise ValueError(f"{where}: a model of layers needs a name")
-        layers = [_layer(f"{where}: layers[{i}]", each) for i, each in enumerate(_listed(given["layers"]))]
+        layers = [layer_of(f"{where}: layers[{i}]", each) for i, each in enumerate(listed(given["layers"]))]
         return name, Workload(name, layers)
     if not isinstance(given["file"], str):
         raise TypeError(f"{where}: file must be the name of a file, not {_check.kind(given['file'])}")
@@ -183,23 +114,9 @@ def _model(where: str, value: Any, folder: Path) -> tuple[str, Any]:
     return name, read_model(file)
 
 
-def _layer(where: str, value: Any) -> tuple[str, Gemm, int]:
-    given = _fields(where, value, LAYER_FIELDS, "a layer")
-    missing = [name for name in ("m", "k", "n") if name not in given]
-    if missing:
-        raise ValueError(f"{where}: a layer needs m, k and n; {', '.join(missing)} missing")
-    name, count = given.pop("name", None), given.pop("count", 1)
-    try:
-        gemm = Gemm(given["m"], given["k"], given["n"], groups=given.get("groups", 1))
-        return name or gemm.text, gemm, _check.integer(count, "count", minimum=1)
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{where}: {error}") from error
-
-
 def _machine(where: str, value: Any) -> MachineConfig:
     """Return the machine that others of the grid differ from; default: ideal, 256 x 256 at 700 MHz."""
-    given = _fields(where, value, MACHINE_FIELDS, "a machine")
+    given = fields_of(where, value, MACHINE_FIELDS, "a machine")
     try:
         base = presets.get(given["preset"]) if "preset" in given else MachineConfig()
         array = base.array.to_dict() | {name: given[name] for name in ARRAY_FIELDS if name in given}
@@ -207,7 +124,7 @@ def _machine(where: str, value: Any) -> MachineConfig:
         if "memory" in given:
             memory = None
             if given["memory"] is not None:
-                fields = _fields(f"{where}: memory", given["memory"], MEMORY_FIELDS, "a memory")
+                fields = fields_of(f"{where}: memory", given["memory"], MEMORY_FIELDS, "a memory")
                 memory = MemoryConfig(**fields)
         clock = given.get("clock_mhz", base.clock_mhz)
         return MachineConfig(ArrayConfig.from_dict(array), clock_mhz=clock, memory=memory)
@@ -221,7 +138,7 @@ def _values(where: str, value: Any) -> Any:
     """Return a value, a list of them, or the list that a range stands for."""
     if not isinstance(value, Mapping):
         return value
-    given = _fields(where, value, RANGE_FIELDS, "a range")
+    given = fields_of(where, value, RANGE_FIELDS, "a range")
     if not {"from", "to"} <= given.keys() or ("step" in given) == ("times" in given):
         raise ValueError(f"{where}: a range has from, to, and either step or times")
     numbers = {name: _check.integer(number, f"{where}: {name}") for name, number in given.items()}

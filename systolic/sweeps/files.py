@@ -12,20 +12,20 @@ from functools import lru_cache
 from typing import Any
 
 from systolic._files import check_plain, folder_of, path_text, write_file
-from systolic._text import printable
+from systolic._text import canonical, printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
 from systolic.stats import COUNTS, Stats
 from systolic.sweeps import parquet
-from systolic.sweeps.rows import SweepRow, canonical, identify
+from systolic.sweeps.rows import SweepRow, identify
 
 COLUMNS = (
     "id", "model", "batch", "mapping", "rows", "cols", "clock_mhz", "seconds", "utilization", *COUNTS,
-    "error", "version", "model_id", "machine",
+    "note", "error", "version", "model_id", "machine",
 )  # fmt: skip
 """Columns of a file. rows, cols, clock_mhz, seconds and utilization follow from the others."""
 
-_TEXT = ("id", "model", "mapping", "error", "version", "model_id", "machine")
+_TEXT = ("id", "model", "mapping", "note", "error", "version", "model_id", "machine")
 
 _CLOCK = COLUMNS.index("clock_mhz")
 
@@ -61,7 +61,7 @@ def _cells(row: SweepRow) -> tuple[Any, ...]:
         identify(row.model_id, machine, row.batch, row.mapping, row.version), printable(row.model),
         row.batch, row.mapping, array.rows, array.cols, row.machine.clock_mhz, row.seconds,
         None if stats is None else stats.utilization, *counts,
-        None if row.error is None else printable(row.error), row.version, row.model_id, machine,
+        row.note, None if row.error is None else printable(row.error), row.version, row.model_id, machine,
     )  # fmt: skip
 
 
@@ -82,7 +82,8 @@ def _row(cells: list[str]) -> SweepRow:
     error = values["error"] or None
     row = SweepRow(
         model=values["model"], model_id=values["model_id"], machine=machine, batch=int(values["batch"]),
-        mapping=values["mapping"] or None, version=values["version"], error=error,
+        mapping=values["mapping"] or None, note=values["note"] or None, version=values["version"],
+        error=error,
         stats=None if error is not None else Stats(**{name: int(values[name]) for name in COUNTS}),
     )  # fmt: skip
     if values["id"] != identify(row.model_id, text, row.batch, row.mapping, row.version):

@@ -8,19 +8,12 @@ from dataclasses import fields, replace
 from typing import Any, overload
 
 from systolic import _check
+from systolic._hints import nearest
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, as_machine_config
 
 ARRAY_FIELDS = tuple(f.name for f in fields(ArrayConfig))
 MEMORY_FIELDS = tuple(f.name for f in fields(MemoryConfig))
 AXES = ("side", *ARRAY_FIELDS, "clock_mhz", *MEMORY_FIELDS)
-
-
-def nearest(name: object, known: Sequence[str]) -> str:
-    """Return which known name is meant, or all of them, as the end of a message."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(str(name), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 class Grid(Sequence[MachineConfig]):

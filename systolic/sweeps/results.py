@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from systolic import _check
+from systolic._hints import nearest
 from systolic._show.table import Column, Table, percent, seconds
 from systolic._text import printable
 from systolic.sweeps.files import read_rows, write_rows
-from systolic.sweeps.grids import ARRAY_FIELDS, MEMORY_FIELDS, nearest
+from systolic.sweeps.grids import ARRAY_FIELDS, MEMORY_FIELDS
 from systolic.sweeps.rows import SweepRow
 
 

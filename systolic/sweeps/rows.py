@@ -6,24 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from systolic import _check
-from systolic._text import printable
+from systolic._text import canonical, digest, printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
 from systolic.stats import COUNTS, Stats
-
-
-def canonical(value: Any) -> str:
-    """Return JSON without spaces and with sorted keys: equal values have equal text."""
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text, in hexadecimal."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identify(model_id: str, machine: str, batch: int, mapping: str | None, version: str) -> str:
@@ -48,6 +34,8 @@ class SweepRow:
         Size of the first axis of the model's inputs; of a list of products, a factor of their rows.
     mapping : str or None
         How convolutions were mapped, as ``compile`` takes it; None is its default.
+    note : str or None
+        What the costs rest on, if not on a model as it runs: that it was costed as if quantized, for example.
     version : str
         Version of the package that computed the row.
     stats : Stats or None
@@ -71,6 +59,7 @@ class SweepRow:
     machine: MachineConfig
     batch: int = 1
     mapping: str | None = None
+    note: str | None = None
     version: str = __version__
     stats: Stats | None = None
     error: str | None = None
@@ -108,7 +97,8 @@ class SweepRow:
             # Sorted parts, not a digest of digests: sums do not depend on the order of addition.
             model_id="+".join(sorted(f"{self.model_id}+{other.model_id}".split("+"))),
             machine=self.machine, batch=self.batch, mapping=self.mapping, version=self.version,
-            stats=stats, error=error,
+            note="; ".join(dict.fromkeys(filter(None, (self.note, other.note)))) or None, stats=stats,
+            error=error,
         )  # fmt: skip
 
     def __radd__(self, other: object) -> SweepRow:
@@ -135,6 +125,7 @@ class SweepRow:
             **counts,
             "utilization": None if self.stats is None else self.stats.utilization,
             "seconds": self.seconds,
+            "note": self.note,
             "error": self.error,
             "version": self.version,
             "model_id": self.model_id,

@@ -6,23 +6,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from systolic import _check
 from systolic._show.progress import shown
-from systolic._text import printable
+from systolic._text import canonical, printable
 from systolic._version import __version__
 from systolic.compiler.lowering import MAPPINGS
 from systolic.config import MachineConfig
-from systolic.model import Model
 from systolic.stats import Stats
 from systolic.sweeps.evaluation import ideal_task, program_task
 from systolic.sweeps.files import JOURNAL, RowFile, suffix_of
 from systolic.sweeps.grids import Grid, as_machines
 from systolic.sweeps.results import Sweep
-from systolic.sweeps.rows import SweepRow, canonical, identify
+from systolic.sweeps.rows import SweepRow, identify
 from systolic.sweeps.workloads import Work, as_works
 
 MOST_ROWS = 1_000_000
@@ -71,7 +71,7 @@ class _Point:
         stats, error = (None, printable(found)) if isinstance(found, str) else (found, None)
         return SweepRow(
             model=self.work.name, model_id=self.work.id, machine=self.machine, batch=self.batch,
-            mapping=self.mapping, stats=stats, error=error,
+            mapping=self.mapping, note=self.work.note or None, stats=stats, error=error,
         )  # fmt: skip
 
 
@@ -248,14 +248,6 @@ def _check_machines(
                 "mapping is of programs, and a machine here has no memories to run programs; leave mapping "
                 "out"
             )
-        if machine.memory is not None:
-            for work in works:
-                if not isinstance(work.model, Model):
-                    raise ValueError(
-                        f"{work.name!r} is a list of products, which has no program: its costs are those of "
-                        "the array alone. Pass machines without memories, machine.array for example, or a "
-                        "Model"
-                    )
 
 
 def _held(file: RowFile, works: Sequence[Work]) -> dict[str, SweepRow]:
@@ -295,6 +287,7 @@ def _tasks(points: Iterable[_Point], products: Any, shared: int) -> Iterator[_Ta
     `shared` is how many points several workers share, 0 if there is one.
     """
     group: list[_Point] = []
+    compiled = lru_cache(1)(Work.program_of)
     programs = min(max(shared // _TASKS, 1), _MOST_PROGRAMS)
     most = 1
 
@@ -304,7 +297,7 @@ def _tasks(points: Iterable[_Point], products: Any, shared: int) -> Iterator[_Ta
             sizes = products[work.name, first.batch]
             return _Task(tuple(group), ideal_task, (sizes, tuple(point.machine.array for point in group)))
         configurations = tuple((point.machine, point.mapping) for point in group)
-        return _Task(tuple(group), program_task, (work.id, work.model, first.batch, configurations))
+        return _Task(tuple(group), program_task, (work.id, *compiled(work, first.batch), configurations))
 
     def kind(point: _Point) -> Any:
         return point.work, point.batch, point.machine.memory is None

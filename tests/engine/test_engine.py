@@ -648,7 +648,9 @@ def test_estimate_of_a_model_on_the_default_machine() -> None:
     assert estimate(network()) == run(network(), np.zeros((1, 1, 6, 6), np.uint8), mode="wavefront").stats
     assert estimate(network(), batch=3) != estimate(network())
     assert estimate(Gemm(3, 4, 5)) == estimate(Gemm(3, 4, 5), machine=presets.TPU_V1)
-    with raises(TypeError, "estimate takes a Gemm, a Model or a Program, not tuple"):
+    with pytest.raises(TypeError, match="estimate takes a Gemm, several in a list or by name, .*, not int 3"):
+        estimate(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a layer of workload 'products' must be a Gemm, \(name, Gemm\)"):
         estimate((1, 2, 3))  # type: ignore[arg-type]
     with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not str"):
         estimate(Gemm(1, 1, 1), machine="tpu-v1")  # type: ignore[arg-type]

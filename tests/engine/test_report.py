@@ -168,8 +168,10 @@ def test_unknown_shapes_are_shown_as_such() -> None:
 
 
 def test_bad_arguments_of_a_summary() -> None:
-    with pytest.raises(TypeError, match="model must be a Model, not str; load_onnx"):
-        summary("model.onnx")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be a Model, not int; load_onnx"):
+        summary(3)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        summary("nowhere.onnx")
     with pytest.raises(ValueError, match="batch must be a non-negative integer, not -1"):
         small_model().summary(batch=-1)
     with pytest.raises(TypeError, match="machine must be a MachineConfig or an ArrayConfig, not int"):

@@ -17,6 +17,7 @@ import systolic
 from support.strategies import raises
 from systolic import ArrayConfig, Gemm, MachineConfig, MemoryConfig, cli, presets, sweep
 from systolic.sweeps import Grid, Sweep, Workload, description, read_sweep
+from systolic.workloads.files import LAYER_FIELDS
 
 YAML = """
 models:
@@ -174,7 +175,7 @@ def test_every_field_of_the_page_is_known() -> None:
     if not page.exists():
         pytest.skip("reads the sources")
     text = page.read_text(encoding="utf-8")
-    for name in (*description.FIELDS, *description.MODEL_FIELDS, *description.LAYER_FIELDS, *description.RANGE_FIELDS, "preset"):
+    for name in (*description.FIELDS, *description.MODEL_FIELDS, *LAYER_FIELDS, *description.RANGE_FIELDS, "preset"):
         assert f"`{name}`" in text, name
 
 

@@ -530,7 +530,7 @@ FLOAT = Model([systolic.layers.FloatMatMul(np.ones((4, 4), np.float32))], inputs
 @pytest.mark.parametrize(
     ("models", "machines", "options", "message"),
     [
-        (5, GRID, {}, "a model of a sweep must be a Model, a Workload, a Gemm, or a path of an .onnx, .zip or .csv file, not int 5"),
+        (5, GRID, {}, "a model of a sweep must be a Model, a Workload, a Gemm, or a path of an .onnx, .zip, .csv, .yaml or .json file, not int 5"),
         ([], GRID, {}, "models must hold at least one model"),
         ([BLOCK, BLOCK], GRID, {}, "two models are named 'block'"),
         ([[Gemm(1, 1, 1)]], GRID, {}, "products with names are a Workload, or a mapping from names"),
@@ -542,8 +542,6 @@ FLOAT = Model([systolic.layers.FloatMatMul(np.ones((4, 4), np.float32))], inputs
         (FLOAT, GRID, {}, "model 'model' cannot be swept: no MAC runs on the array"),
         (BLOCK, [], {}, "machines must hold at least one machine"),
         (BLOCK, "tpu", {}, "a machine of a sweep must be a MachineConfig or an ArrayConfig, not str"),
-        (BLOCK, MACHINE, {}, "'block' is a list of products, which has no program"),
-        (BLOCK, [ArrayConfig(), MACHINE], {}, "'block' is a list of products, which has no program"),
         (BLOCK, GRID, {"mapping": "taps"}, "mapping is of programs, and a machine here has no memories"),
         (DIGITS, MACHINE, {"mapping": "tap"}, "mapping must be one of "),
         (BLOCK, GRID, {"batch": 0}, "batch must be a positive integer, not 0"),

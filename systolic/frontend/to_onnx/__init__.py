@@ -94,6 +94,7 @@ def save_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Model):
         raise TypeError(f"save_onnx writes a Model, not {type(model).__name__}")
+    model.check_values()
     try:
         import onnx  # noqa: F401
     except ImportError as error:

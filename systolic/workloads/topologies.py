@@ -48,7 +48,7 @@ def read_topology(
     Examples
     --------
     >>> import tempfile, pathlib
-    >>> from systolic.sweeps import read_topology
+    >>> from systolic.workloads import read_topology
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "net.csv"
     >>> _ = file.write_text("Layer, M, N, K,\\nfc, 1, 1000, 2048,\\n")
     >>> read_topology(file)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from systolic import ArrayConfig, Gemm, estimate, sweep
-from systolic.sweeps import read_topology
+from systolic.workloads import read_topology
 
 CONV = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
 GEMM = "Layer,        M,       N,        K,\n"
