@@ -13,7 +13,7 @@ from systolic._show.table import percent
 _BUSY = "#7fa8c9"
 
 # From the palette of Okabe and Ito (2008); what is left over is grey.
-_CAUSES = {
+CAUSE_COLORS = {
     "active": _STREAM,
     "weight_stall": "#d55e00",
     "weight_shift": _SHIFT,
@@ -94,13 +94,13 @@ def plot_units(
             shown[cause] = int((end - start).sum())
             spans = np.stack((start, end - start), axis=1)
             ax.broken_barh(
-                spans, (len(lanes) - 0.32, 0.64), color=_CAUSES.get(cause, _MUTED), linewidth=0, zorder=3
+                spans, (len(lanes) - 0.32, 0.64), color=CAUSE_COLORS.get(cause, _MUTED), linewidth=0, zorder=3
             )
     ax.set(xlim=(first, last), ylim=(len(names) - 0.45, -0.55))
     ax.set_yticks(range(len(names)), names)
     ax.set_title(title, loc="left", size=11, weight="bold", color=_INK, pad=28)
     shares = {cause: f"{cause.replace('_', ' ')} {percent(n / (last - first))}" for cause, n in shown.items()}
-    handles = [Patch(color=_CAUSES.get(cause, _MUTED), label=label) for cause, label in shares.items()]
+    handles = [Patch(color=CAUSE_COLORS.get(cause, _MUTED), label=label) for cause, label in shares.items()]
     ax.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles) or 1, frameon=False,
         fontsize=7.5, borderaxespad=0.2, borderpad=0, handlelength=1.0, handletextpad=0.4, columnspacing=1.0,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from systolic import _check
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.frontend import costed
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
-from systolic.machine import time_program
+from systolic.machine import Timeline, time_program
 from systolic.machine.timeline import transfer_cycles
 from systolic.model import Model
 from systolic.model.inference import array_of, products_of
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
+from systolic.workloads import Workload
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,18 @@ def _point(name: str, macs: int, weight_bytes: int, cycles: int, machine: Machin
 Work = Program | Model | Gemm | Mapping[str, Gemm] | Sequence[Gemm]
 
 
+class Result(Protocol):
+    """What a run is: layers with names and counts, on a machine."""
+
+    @property
+    def machine(self) -> MachineConfig: ...
+    @property
+    def layers(self) -> Any: ...
+
+
 def roofline(
-    work: Work,
-    machine: MachineConfig | ArrayConfig,
+    work: Work | Workload | Stats | Timeline | Result | str | os.PathLike[str],
+    machine: MachineConfig | ArrayConfig | None = None,
     *,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -197,10 +209,12 @@ def roofline(
 
     Parameters
     ----------
-    work : Program, Model, Gemm, or Gemms in a sequence or by name
-        A program is timed, and each of its sections is a layer. Everything else is estimated.
+    work : Program, Model, Gemm, Workload, Gemms in a sequence or by name, or path; Run, Timeline or Stats
+        A program is timed, and each of its sections is a layer. Runs and timelines are taken as they are,
+        Stats are one point. Everything else is estimated, as :func:`systolic.estimate` takes it.
     machine : MachineConfig or ArrayConfig
-        A program needs one with memories. Without a weight memory the roof is flat.
+        A program needs one with memories. Without a weight memory the roof is flat. Leave it out for runs and
+        timelines, which have one.
     batch, shapes
         Of a model's inputs, as for :func:`systolic.estimate`.
 
@@ -237,20 +251,36 @@ def roofline(
     >>> round(found.peak_ops_per_second / 1e12, 2), round(found.ridge)
     (91.75, 1349)
     """
+    if isinstance(work, Timeline) or (hasattr(work, "layers") and hasattr(work, "machine")):
+        return _of_result(work, machine)
     machine = as_machine_config(machine)
+    if isinstance(work, Stats):
+        total = "total", work.macs, work.weight_bytes, work.cycles
+        return _roofline(machine, [total], work.cycles, timed=True)
     if isinstance(work, Program):
-        return _timed(work, machine)
+        return _of_result(time_program(work, machine), None)
     if isinstance(work, Gemm):
         work = [work]
+    elif isinstance(work, Model | Workload | str | os.PathLike):
+        work = costed(work)
+    layers: list[tuple[str, Stats]]
+    given: Any = work
     if isinstance(work, Model):
         layers = _of_model(work, machine, batch, shapes)
+    elif isinstance(work, Workload):
+        layers = []
+        for layer, (gemm, count) in zip(work.layers, work.products(batch), strict=True):
+            each = _estimated(gemm, machine)
+            counts = {name: count * getattr(each, name) for name in ("macs", "weight_bytes", "cycles")}
+            layers.append((layer.name, Stats(**counts)))
     elif isinstance(work, Mapping):
         layers = [(str(name), _estimated(gemm, machine)) for name, gemm in work.items()]
     elif _check.is_listed(work):
-        layers = [(gemm.text if isinstance(gemm, Gemm) else "", _estimated(gemm, machine)) for gemm in work]
+        layers = [(gemm.text if isinstance(gemm, Gemm) else "", _estimated(gemm, machine)) for gemm in given]
     else:
         raise TypeError(
-            f"roofline takes a Program, a Model, a Gemm or several Gemms, not {_check.kind(work)}"
+            "roofline takes a Program, a Model, a Gemm, several Gemms, a Run or Stats, not "
+            f"{_check.kind(work)}"
         )
     counted = [(name, stats.macs, stats.weight_bytes, stats.cycles) for name, stats in layers]
     return _roofline(machine, counted, sum(cycles for *_, cycles in counted), timed=False)
@@ -269,13 +299,15 @@ def _roofline(
     return Roofline(machine, points, total, timed)
 
 
-def _timed(program: Program, machine: MachineConfig) -> Roofline:
-    timeline = time_program(program, machine)
-    layers = [
-        (layer.name, layer.stats.macs, layer.stats.weight_bytes, layer.stats.cycles)
-        for layer in timeline.layers()
+def _of_result(result: Any, machine: MachineConfig | ArrayConfig | None) -> Roofline:
+    """Return the roofline of a run or a timeline; a run's layers are an attribute."""
+    if machine is not None and as_machine_config(machine) != result.machine:
+        raise ValueError(f"{_check.kind(result)} has a machine, which is another one; leave machine out")
+    layers = result.layers() if isinstance(result, Timeline) else result.layers
+    counted = [
+        (layer.name, layer.stats.macs, layer.stats.weight_bytes, layer.stats.cycles) for layer in layers
     ]
-    return _roofline(machine, layers, timeline.cycles, timed=True)
+    return _roofline(result.machine, counted, sum(cycles for *_, cycles in counted), timed=True)
 
 
 def _estimated(gemm: Any, machine: MachineConfig, array: ArrayConfig | None = None) -> Stats:

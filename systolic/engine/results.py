@@ -185,6 +185,26 @@ class Run:
         """Time on the machine at its clock, in seconds: of the array alone if the machine has no memories."""
         return self.machine.seconds(self.stats.cycles)
 
+    def plot_layers(self, *, top: int | None = None) -> Any:
+        """Draw the cycles of each layer as bars, by cause on a machine with memories; a matplotlib Figure.
+
+        Parameters
+        ----------
+        top : int, optional
+            Only so many layers: those with the most cycles, in their order.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        if self.timeline is not None:
+            return self.timeline.plot_layers(top=top)
+        from systolic._show.causes import plot_layers
+
+        cycles = [(layer.name, {"cycles": layer.stats.cycles}) for layer in self.layers]
+        return plot_layers(cycles, top=top, title=f"Cycles of the array, {self.stats.cycles:,} in all")
+
     def table(self) -> Table:
         """Return a row per layer: shape, folds, cycles, utilization, time and share of time.
 

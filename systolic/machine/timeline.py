@@ -213,6 +213,24 @@ class Timeline:
             bars, causes, curves, cycles=self.cycles, first=first, last=last, title=repr(self)[1:-1]
         )
 
+    def plot_layers(self, *, top: int | None = None) -> Any:
+        """Draw the cycles of each layer by cause as stacked bars; returns a matplotlib Figure.
+
+        Parameters
+        ----------
+        top : int, optional
+            Only so many layers: those with the most cycles, in their order.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        from systolic._show.causes import plot_layers
+
+        layers = [(layer.name, layer.causes) for layer in self.layers()]
+        return plot_layers(layers, top=top, title=f"Cycles by cause, {self.cycles:,} in all")
+
     def table(self) -> Table:
         """Return a row per instruction: its text and times."""
         rows = [

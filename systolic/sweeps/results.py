@@ -197,6 +197,79 @@ class Sweep(Sequence[SweepRow]):
         axes = [_axis(name) for name in names]
         return plot_fronts(drawn, x=axes[0], y=axes[1], title=repr(self)[1:-1])
 
+    def where(self, **fields: Any) -> Sweep:
+        """Return the rows in which fields of :meth:`SweepRow.to_dict` have these values.
+
+        Raises
+        ------
+        ValueError
+            If rows have no such field, with the nearest name.
+
+        Examples
+        --------
+        >>> from systolic import ArrayConfig, Gemm, sweep
+        >>> from systolic.sweeps import Grid
+        >>> found = sweep([Gemm(1, 64, 64), Gemm(9, 64, 64)], Grid(ArrayConfig(), side=[8, 16]))
+        >>> found.where(model="9 x 64 x 64", rows=16)
+        <Sweep of 1 row: 1 model, 1 machine>
+        """
+        kept = []
+        for row in self.rows:
+            values = row.to_dict()
+            for name in fields:
+                if name not in values:
+                    raise ValueError(f"rows have no field {printable(name)!r}; {nearest(name, [*values])}")
+            if all(_key(values[name]) == _key(value) for name, value in fields.items()):
+                kept.append(row)
+        return Sweep._of(kept)
+
+    def heatmap(self, value: str = "utilization", *, x: str = "cols", y: str = "rows") -> Any:
+        """Draw a number of the rows as the color of cells over two fields.
+
+        Parameters
+        ----------
+        value : str
+            A number of :meth:`SweepRow.to_dict`.
+        x, y : str
+            Fields whose values are columns and rows of cells, in ascending order.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ValueError
+            If there is no such field, or several rows are one cell: the message names what they differ in.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from systolic._show.heatmaps import plot_heatmap
+
+        there = [row for row in self.rows if row.stats is not None]
+        if not there:
+            raise ValueError("there are no rows with costs to draw")
+        across, up, numbers = (_values(there, name) for name in (x, y, value))
+        cells: dict[tuple[float, float], tuple[SweepRow, float]] = {}
+        for row, *place, number in zip(there, across, up, numbers, strict=True):
+            other = cells.setdefault((place[0], place[1]), (row, number))[0]
+            if other is not row:
+                mine, theirs = row.to_dict(), other.to_dict()
+                names = [n for n in ("model", *_VARIED) if _key(mine.get(n)) != _key(theirs.get(n))]
+                names = names or ["model_id"]
+                raise ValueError(
+                    f"two rows are the cell of {x}={place[0]:,} and {y}={place[1]:,}: they differ in "
+                    f"{', '.join(names)}; choose some with where({names[0]}=...)"
+                )
+        columns, lines = sorted(set(across)), sorted(set(up))
+        grid = [[cells[c, r][1] if (c, r) in cells else None for c in columns] for r in lines]
+        names = list(dict.fromkeys(row.model for row in there))
+        (x_label, x_text), (y_label, y_text), shown = _axis(x), _axis(y), _axis(value)
+        return plot_heatmap(
+            grid, x=(x_label, list(map(x_text, columns))), y=(y_label, list(map(y_text, lines))), value=shown,
+            title=f"{shown[0]} of {', '.join(names)}",
+        )  # fmt: skip
+
     def __repr__(self) -> str:
         models, machines = len({row.model for row in self.rows}), len({row.machine for row in self.rows})
         failed = sum(row.error is not None for row in self.rows)
@@ -224,11 +297,16 @@ def _key(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+_SHORT = {"time": "seconds", "energy": "energy_pj"}
+"""Names of numbers without their unit."""
+
+
 def _values(rows: Sequence[SweepRow], cost: str) -> list[float]:
     """Return a number of each row, negated if its name has a minus."""
     if not isinstance(cost, str):
         raise TypeError(f"a cost must be the name of a number, such as 'seconds', not {_check.kind(cost)}")
     name, found = cost.removeprefix("-"), []
+    name = _SHORT.get(name, name)
     for row in rows:
         values = row.to_dict()
         value: Any = values.get(name)
@@ -271,7 +349,7 @@ def _front(points: Sequence[tuple[float, ...]]) -> list[int]:
 
 def _axis(name: str) -> tuple[str, Callable[[float], str]]:
     """Return the label of an axis, and how its numbers are written."""
-    if name == "seconds":
+    if name in ("seconds", "time"):
         return "time", seconds
     label = "PEs" if name == "pes" else name.replace("_", " ")
     return label, percent if name == "utilization" else "{:,.10g}".format

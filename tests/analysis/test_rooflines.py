@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from systolic import ArrayConfig, Gemm, MachineConfig, estimate, presets
 from systolic.analysis import roofline
 from systolic.isa import Program, Section
 from systolic.machine import time_program
+from systolic.workloads import Workload
 
 TPU = presets.TPU_V1
 
@@ -159,7 +161,7 @@ def test_pictures_need_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("work", "machine", "message"),
     [
-        (5, TPU, "roofline takes a Program, a Model, a Gemm or several Gemms, not int 5"),
+        (5, TPU, "roofline takes a Program, a Model, a Gemm, several Gemms, a Run or Stats, not int 5"),
         ([Gemm(1, 1, 1), 5], TPU, "roofline takes Gemms, as Gemm(m, k, n), not int 5"),
         (Gemm(1, 1, 1), None, "machine must be a MachineConfig or an ArrayConfig, not NoneType"),
     ],
@@ -192,3 +194,31 @@ def test_layers_that_keep_the_weights_count_in_the_total() -> None:
     found = roofline(program, presets.TPU_V1)
     (first,), total = found.points, found.total
     assert total is not None and total.macs == 2 * first.macs and total.weight_bytes == first.weight_bytes == 256 * 256
+
+
+def test_every_result_has_a_roofline() -> None:
+    example = systolic.load_example()
+    run = systolic.run(example.model, example.images[:1], machine=TPU, mode="wavefront")
+    program, timeline = run.program, run.timeline
+    of_run, of_timeline = roofline(run), roofline(timeline)
+    assert of_run == of_timeline == roofline(program, TPU) == roofline(run, TPU) and of_run.timed
+    (point,) = roofline(run.stats, TPU).points
+    assert (point.name, point.macs, point.cycles, point.intensity) == ("total", run.stats.macs, run.stats.cycles, of_run.total.intensity)
+    alone = systolic.run(example.model, example.images[:1], machine=TPU.array, mode="wavefront")
+    flat = roofline(alone)
+    assert flat.ridge is None and [p.name for p in flat.points] == [each.name for each in alone.layers if each.stats.macs]
+    assert flat.total.cycles == alone.stats.cycles
+    with pytest.raises(ValueError, match="Run .* has a machine, which is another one; leave machine out"):
+        roofline(run, TPU.array)
+    with pytest.raises(TypeError, match="machine must be a MachineConfig or an ArrayConfig, not NoneType"):
+        roofline(Gemm(1, 1, 1))
+
+
+def test_workloads_and_files(tmp_path: Path) -> None:
+    block = Workload("block", [("a", Gemm(200, 2048, 2048), 3), ("b", Gemm(7, 64, 64))])
+    found = roofline(block, TPU)
+    (one,) = roofline(Gemm(200, 2048, 2048), TPU).points
+    assert [p.name for p in found.points] == ["a", "b"]
+    assert (found.points[0].cycles, found.points[0].macs) == (3 * one.cycles, 3 * one.macs)
+    (tmp_path / "block.csv").write_text("Layer, M, N, K,\na, 200, 2048, 2048, 3,\nb, 7, 64, 64,\n")
+    assert roofline(tmp_path / "block.csv", TPU) == found

@@ -350,3 +350,29 @@ def test_pictures_refuse_what_cannot_be_drawn(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with raises(ImportError, 'drawing needs matplotlib: pip install "systolic[plot]"'):
         TIMELINE.plot()
+
+
+def test_cycles_of_layers_as_stacked_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    (ax,) = TIMELINE.plot_layers().axes
+    layers = TIMELINE.layers()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [layer.name for layer in layers]
+    ends = dict.fromkeys(range(len(layers)), 0)
+    for bar in ax.patches:
+        place = round(bar.get_y() + bar.get_height() / 2)
+        assert bar.get_x() == ends[place]
+        ends[place] += bar.get_width()
+    assert list(ends.values()) == [layer.stats.cycles for layer in layers]
+    shown = {text.get_text().rsplit(" ", 1)[0] for text in ax.get_legend().get_texts()}
+    assert shown == {cause.replace("_", " ") for cause, count in TIMELINE.causes.items() if count}
+    (first,) = TIMELINE.plot_layers(top=1).axes
+    longest = max(layers, key=lambda layer: layer.stats.cycles)
+    assert [label.get_text() for label in first.get_yticklabels()] == [longest.name[:31] + "..." if len(longest.name) > 34 else longest.name]
+    with raises(ValueError, "top must be a positive integer, not 0"):
+        TIMELINE.plot_layers(top=0)
+    (nothing,) = time_program(Program(()), MACHINE).plot_layers().axes
+    assert not any(bar.get_width() for bar in nothing.patches)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with raises(ImportError, 'drawing needs matplotlib: pip install "systolic[plot]"'):
+        TIMELINE.plot_layers()

@@ -636,7 +636,7 @@ def test_pareto_is_within_a_model_and_batch() -> None:
         assert row.stats.utilization == max(r.stats.utilization for r in found if (r.model, r.batch) == (row.model, row.batch))
     with raises(ValueError, "rows have no number 'cycle'; did you mean 'cycles'?"):
         found.pareto("cycle", "pes")
-    with pytest.raises(ValueError, match="^rows have no number 'energy'; "):
+    with pytest.raises(ValueError, match="^rows have no number 'energy_pj'; "):
         found.pareto("cycles", "energy")
     with pytest.raises(ValueError, match="^pareto needs the names of costs"):
         found.pareto()
@@ -677,6 +677,35 @@ def test_plots_mark_the_front() -> None:
     (batched,) = sweep(BLOCK, GRID, batch=[1, 2]).plot("cycles", "-utilization").axes
     assert [line.get_label() for line in batched.lines] == ["block, batch 1", "block, batch 2"]
     assert Sweep([]).plot().axes
+
+
+def test_heatmaps() -> None:
+    pytest.importorskip("matplotlib")
+    grid = Grid(ArrayConfig(), rows=[16, 8], cols=[4, 32, 2], clock_mhz=[700, 940])
+    found = sweep([BLOCK, Gemm(3, 3, 3)], grid)
+    one = found.where(model="block", clock_mhz=940)
+    assert len(one) == 6
+    ax, bar = one.heatmap().axes
+    values = {(row.machine.array.rows, row.machine.array.cols): row.stats.utilization for row in one}
+    assert ax.images[0].get_array().tolist() == [[values[r, c] for c in (2, 4, 32)] for r in (8, 16)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "4", "32"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["8", "16"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), bar.get_ylabel()) == ("cols", "rows", "utilization")
+    assert {text.get_text() for text in ax.texts} == {f"{100 * value:.1f}%" for value in values.values()}
+    ax, bar = one[:4].heatmap("cycles", x="rows", y="cols").axes
+    assert ax.images[0].get_array().mask.sum() == 2 and bar.get_ylabel() == "cycles"
+    message = "two rows are the cell of cols=4 and rows=16: they differ in clock_mhz; choose some with where(clock_mhz=...)"
+    with raises(ValueError, message):
+        found.where(model="block").heatmap()
+    with raises(ValueError, "two rows are the cell of cols=4 and rows=16: they differ in model; choose some with where(model=...)"):
+        found.where(clock_mhz=700).heatmap()
+    with raises(ValueError, "rows have no field 'clock'; did you mean 'clock_mhz'?"):
+        found.where(clock=700)
+    with pytest.raises(ValueError, match="rows have no number 'cycle'; did you mean 'cycles'"):
+        one.heatmap("cycle")
+    with raises(ValueError, "there are no rows with costs to draw"):
+        Sweep(()).heatmap()
+    assert one.pareto("time", "pes") == one.pareto("seconds", "pes")
 
 
 def test_plots_need_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
