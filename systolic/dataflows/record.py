@@ -65,7 +65,8 @@ class Port:
 class Sizes(NamedTuple):
     """A product, an array and how one cuts the other: Python integers, or numpy arrays that broadcast.
 
-    Here x is what streams and w what enters from the north: see :attr:`Dataflow.exchanged`.
+    Here x is what streams and w what enters from the north: see :attr:`Dataflow.exchanged`. Groups that share
+    tiles are one group, of all their columns of x and columns of w.
     """
 
     m: Any
@@ -82,6 +83,8 @@ class Sizes(NamedTuple):
     last: Any  # rows of x in the last chunk
     k_tiles: Any
     n_tiles: Any
+    taps: Any  # parts of k, each cut by itself
+    pack: Any  # groups of the product in each group here
 
 
 def larger(a: Any, b: Any) -> Any:
@@ -197,21 +200,26 @@ class Dataflow:
         return sums.T if self.exchanged else sums
 
     def cut(
-        self, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, half: Any
-    ) -> Sizes:
+        self, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any, half: Any,
+        taps: Any = 1, pack: Any = 1,
+    ) -> Sizes:  # fmt: skip
         """Return how products are cut for arrays, in integers or in arrays that broadcast.
 
         Where x and w change places, m and n of the result have changed places too.
         """
+        k, n, groups = k * pack, n * pack, groups // pack
         if self.exchanged:
             m, n = n, m
+        if self.held:  # k is never cut
+            taps = 1
         chunk, k_step, n_step = self.steps(m, k, n, rows, cols, half)
         chunks = -(-m // chunk)
         last = m - larger(chunks - 1, 0) * chunk
-        tiles = -(-k // k_step), -(-n // n_step)
+        tiles = taps * -(-(k // taps) // k_step), -(-n // n_step)
         return Sizes(
-            m, k, n, rows, cols, groups, double_buffered, chunk, k_step, n_step, chunks, last, *tiles
-        )
+            m, k, n, rows, cols, groups, double_buffered, chunk, k_step, n_step, chunks, last, *tiles, taps,
+            pack,
+        )  # fmt: skip
 
 
 @cache

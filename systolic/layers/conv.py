@@ -220,6 +220,10 @@ class ArrayConvolution(Convolution, ArrayLayer):
         w, m = self._weight_shape(shapes), math.prod(self._window(shapes).out, start=shapes[0][0])
         return Gemm(m, math.prod(w[1:]), w[0] // self.groups, groups=self.groups)
 
+    def kernel_taps(self, *shapes: Shape) -> int:
+        """Return the taps of the kernel along its last two axes: planes of a volume are channels."""
+        return math.prod(self._weight_shape(shapes)[2:][-2:])
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConvInteger(ArrayConvolution):

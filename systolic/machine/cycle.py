@@ -117,7 +117,7 @@ def _queue(
     array: SystolicArray, dataflow: Dataflow, lowered: Lowered, fold: Fold, half: int,
     accumulators: Accumulators, store: Store,
 ) -> None:  # fmt: skip
-    first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k
+    first, last = fold.k_start == 0, fold.k_stop == lowered.gemm.k * lowered.gemm.pack
     # Where x and w change places, columns of the product leave as rows; held sums leave last row first.
     held = dataflow.held
     rows, cols = (fold.n, fold.m) if dataflow.exchanged else (fold.m, fold.n)

@@ -7,6 +7,7 @@ additions for each sum gives the same bits.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +38,8 @@ def in_order(lowered: Lowered, config: ArrayConfig, report: Progress | None = No
     -------
     ndarray of ``config.format.sum``
     """
+    # Sums that depend on the order of additions have no other layout; others are the same in all.
+    lowered = lowered._replace(gemm=replace(lowered.gemm, taps=1, pack=1))
     gemm = lowered.gemm
     acc = operands.result_array(lowered, config.format.sum)
     step = sizes_of(gemm, config).k_step

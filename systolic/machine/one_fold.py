@@ -31,7 +31,7 @@ def is_small(gemm: Gemm, config: ArrayConfig, cycles: int) -> bool:
     return (
         config.dataflow_record is WEIGHT_STATIONARY
         and config.format.is_plain
-        and gemm.groups == 1
+        and gemm.groups == gemm.taps == 1
         and gemm.k <= config.rows
         and gemm.n <= config.cols
         and (config.chunk_rows is None or gemm.m <= config.chunk_rows)

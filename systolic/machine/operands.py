@@ -12,30 +12,63 @@ import numpy as np
 from systolic import _gemm
 from systolic.dataflows import Dataflow
 from systolic.formats import stored
-from systolic.lowered import Lowered, Operand, Patches, taps
+from systolic.lowered import Lowered, Operand, Pair, Patches
+from systolic.lowered import taps as taps_inside
 from systolic.tiling import Fold
 
+Layout = tuple[int, int]
+"""Taps of k and groups that share tiles: see :class:`~systolic.Gemm`."""
 
-def rows(x: Operand, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
-    """Return x[m_start:m_stop, k_start:k_stop] of a group."""
+PLAIN = (1, 1)
+
+
+def layout_of(lowered: Lowered) -> Layout:
+    """Return the layout of a product."""
+    return lowered.gemm.taps, lowered.gemm.pack
+
+
+def rows(
+    x: Operand, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int, layout: Layout = PLAIN
+) -> np.ndarray:
+    """Return x[m_start:m_stop, k_start:k_stop] of a group, or of groups that share tiles."""
     if not isinstance(x, Patches):
         return stored(_matrix(x, group)[m_start:m_stop, k_start:k_stop])
     if x.dtype.char not in "bB":
-        return stored(_patches(x, group, m_start, m_stop, k_start, k_stop))
-    k = x.images.shape[1] // x.groups * x.kernel[0] * x.kernel[1]
+        return stored(_patches(x, group, m_start, m_stop, k_start, k_stop, layout))
+    taps, pack = layout
+    channels = x.images.shape[1] // x.groups * pack
     matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=x.dtype)
-    _gemm.im2col(
-        x.images, matrix, x.kernel, x.stride, x.dilation, x.before, x.out, x.pad_value, group * k + k_start,
-        m_start,
-    )  # fmt: skip
+    if taps == 1:
+        first = group * channels * x.kernel[0] * x.kernel[1]
+        _fill(x, matrix, x.kernel, x.before, first + k_start, m_start)
+        return matrix
+    # Each tap is a kernel of one pixel.
+    for tap in range(k_start // channels, -(-k_stop // channels)):
+        start, stop = max(k_start, tap * channels), min(k_stop, (tap + 1) * channels)
+        place = divmod(tap, x.kernel[1])
+        top, left = (pad - at * gap for pad, at, gap in zip(x.before, place, x.dilation, strict=True))
+        part = matrix[:, start - k_start : stop - k_start]
+        _fill(x, part, (1, 1), (top, left), group * channels + start - tap * channels, m_start)
     return matrix
 
 
-def _patches(x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int) -> np.ndarray:
+def _fill(x: Patches, matrix: np.ndarray, kernel: Pair, before: Pair, k_start: int, m_start: int) -> None:
+    _gemm.im2col(
+        x.images, matrix, kernel, x.stride, x.dilation, before, x.out, x.pad_value, k_start, m_start
+    )
+
+
+def _patches(
+    x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int, layout: Layout
+) -> np.ndarray:
     """Return rows of patches of any type."""
-    channels, (height, width) = x.images.shape[1] // x.groups, x.images.shape[2:]
+    taps, pack = layout
+    channels, (height, width) = x.images.shape[1] // x.groups * pack, x.images.shape[2:]
     image, *out = np.unravel_index(np.arange(m_start, m_stop)[:, None], (len(x.images), *x.out))
-    channel, *tap = np.unravel_index(np.arange(k_start, k_stop), (channels, *x.kernel))
+    if taps == 1:
+        channel, *tap = np.unravel_index(np.arange(k_start, k_stop), (channels, *x.kernel))
+    else:
+        *tap, channel = np.unravel_index(np.arange(k_start, k_stop), (*x.kernel, channels))
     row, col = (
         o * step + t * dilation - before
         for o, t, step, dilation, before in zip(out, tap, x.stride, x.dilation, x.before, strict=True)
@@ -46,9 +79,19 @@ def _patches(x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_
     return values
 
 
-def tile(w: np.ndarray, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int) -> np.ndarray:
-    """Return w[k_start:k_stop, n_start:n_stop] of a group."""
-    return stored(_matrix(w, group)[k_start:k_stop, n_start:n_stop])
+def tile(
+    w: np.ndarray, group: int, k_start: int, k_stop: int, n_start: int, n_stop: int, layout: Layout = PLAIN
+) -> np.ndarray:
+    """Return w[k_start:k_stop, n_start:n_stop] of a group, or of groups that share tiles."""
+    if layout == PLAIN:
+        return stored(_matrix(w, group)[k_start:k_stop, n_start:n_stop])
+    (taps, pack), (_, k, n) = layout, w.shape
+    # Of each row and column: its tap, its group among those that share the tile, its place there.
+    tap, rest = np.divmod(np.arange(k_start, k_stop)[:, None], k // taps * pack)
+    of_row, channel = np.divmod(rest, k // taps)
+    of_column, column = np.divmod(np.arange(n_start, n_stop), n)
+    values = stored(w[group * pack + of_row, channel * taps + tap, column])
+    return np.where(of_row == of_column, values, values.dtype.type(0))
 
 
 def _matrix(values: np.ndarray, group: int) -> np.ndarray:
@@ -57,19 +100,18 @@ def _matrix(values: np.ndarray, group: int) -> np.ndarray:
 
 def fold_operands(dataflow: Dataflow, lowered: Lowered, fold: Fold) -> tuple[np.ndarray, Lines]:
     """Return the tile that enters from the north in a fold, and the lines that stream from the west."""
-    x, w, f = lowered.x, lowered.w, fold
+    x, f, layout = lowered.x, fold, layout_of(lowered)
+    weights = tile(lowered.w, f.group, f.k_start, f.k_stop, f.n_start, f.n_stop, layout)
     if dataflow.exchanged:
-        stays = rows(x, f.group, f.m_start, f.m_stop, f.k_start, f.k_stop).T
-        matrix = tile(w, f.group, f.k_start, f.k_stop, f.n_start, f.n_stop).T
-        return stays, Lines((f.n, f.k), lambda start, stop: matrix[start:stop])
-    weights = tile(w, f.group, f.k_start, f.k_stop, f.n_start, f.n_stop)
+        stays = rows(x, f.group, f.m_start, f.m_stop, f.k_start, f.k_stop, layout).T
+        return stays, Lines((f.n, f.k), lambda start, stop: weights.T[start:stop])
     k, m = f.k_start, f.m_start
     if dataflow.held:
         return weights, Lines(
-            (f.k, f.m), lambda start, stop: rows(x, f.group, m, f.m_stop, k + start, k + stop).T
+            (f.k, f.m), lambda start, stop: rows(x, f.group, m, f.m_stop, k + start, k + stop, layout).T
         )
     return weights, Lines(
-        (f.m, f.k), lambda start, stop: rows(x, f.group, m + start, m + stop, k, f.k_stop)
+        (f.m, f.k), lambda start, stop: rows(x, f.group, m + start, m + stop, k, f.k_stop, layout)
     )
 
 
@@ -95,7 +137,7 @@ def row_sums(x: Operand) -> np.ndarray:
     above = pixels.sum(axis=2, dtype=np.int32) - padding
     total = np.full((batch, x.groups, *x.out), x.kernel[0] * x.kernel[1] * padding, dtype=np.int32)
     lines, columns = (
-        taps(size, *along).values()
+        taps_inside(size, *along).values()
         for size, *along in zip((height, width), x.kernel, x.stride, x.dilation, x.before, x.out, strict=True)
     )
     for (to_rows, from_rows), (to_cols, from_cols) in product(lines, columns):
@@ -141,7 +183,7 @@ def store(
         view = acc.reshape(-1, pixels, channels)
     else:
         view = acc.reshape(-1, channels, pixels).transpose(0, 2, 1)
-    channel = group * lowered.gemm.n + n_start
+    channel = group * lowered.gemm.pack * lowered.gemm.n + n_start
     done = 0
     for some, within in _per_image(m_start, m_start + m, pixels):
         target = view[some, within, channel : channel + n]

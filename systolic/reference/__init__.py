@@ -1,12 +1,15 @@
 """The code that defines the results: slow, obvious, and shared with nothing that it checks.
 
 ``pe`` and ``output_stationary`` step an array PE by PE in Python integers, ``cycles`` counts what a product
-must take, ``oracle`` computes what each layer should give, and ``operands`` what the array should be fed for
-a product.
+must take, ``oracle`` computes what each layer should give, ``operands`` what the array should be fed for
+a product, and ``mappings`` how that of a convolution is laid out.
 """
 
 from systolic.reference import oracle as oracle
+from systolic.reference.cycles import Layout as Layout
 from systolic.reference.cycles import expected_cycles as expected_cycles
+from systolic.reference.mappings import expected_layout as expected_layout
+from systolic.reference.mappings import laid_out as laid_out
 from systolic.reference.numbers import Numbers as Numbers
 from systolic.reference.numbers import tile_length as tile_length
 from systolic.reference.operands import Operands as Operands

@@ -186,8 +186,8 @@ class OutputStationaryArray:
         return OutputFeed(folds, rows, cols)
 
     @classmethod
-    def expected_cycles(cls, m: int, k: int, n: int, groups: int, array: Any) -> int:
-        """Return the cycles of equal products on an array, fold by fold."""
+    def expected_cycles(cls, m: int, k: int, n: int, groups: int, array: Any, parts: int = 1) -> int:
+        """Return the cycles of equal products on an array, fold by fold; k is never cut, not into parts."""
         if 0 in (m, k, n):
             return 0
         folds = groups * -(-n // array.cols) * -(-m // array.rows)

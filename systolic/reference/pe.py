@@ -173,13 +173,13 @@ class ReferenceArray:
         return Feed(folds, rows, cols)
 
     @staticmethod
-    def expected_cycles(m: int, k: int, n: int, groups: int, array: Any) -> int:
-        """Return the cycles of equal products on an array, fold by fold."""
+    def expected_cycles(m: int, k: int, n: int, groups: int, array: Any, parts: int = 1) -> int:
+        """Return the cycles of equal products on an array, fold by fold; k has parts, each cut by itself."""
         if 0 in (m, k, n):
             return 0
         chunk = m if array.accumulator_rows is None else array.accumulator_rows // 2
         rows, cols = array.rows, array.cols
-        tiles = range(groups * -(-n // cols)), range(0, m, chunk), range(-(-k // rows))
+        tiles = range(groups * -(-n // cols)), range(0, m, chunk), range(parts * -(-k // parts // rows))
         ms = (min(chunk, m - start) for _, start, _ in itertools.product(*tiles))
         *_, (_, swap) = fold_times(ms, rows, cols, double_buffered=array.double_buffered)
         return swap + (m - tiles[1][-1]) + rows + cols - 2

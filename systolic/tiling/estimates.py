@@ -30,6 +30,8 @@ def estimate_cycles(
     double_buffered: ArrayLike = True,
     accumulator_rows: ArrayLike | None = 4096,
     groups: ArrayLike = 1,
+    taps: ArrayLike = 1,
+    pack: ArrayLike = 1,
     dataflow: str = "weight_stationary",
 ) -> np.ndarray:
     """Return the cycles of products (m, k) x (k, n) in closed form, without data.
@@ -49,6 +51,8 @@ def estimate_cycles(
         integers in a list, means unlimited.
     groups : array_like of int
         Equal products run as one sequence.
+    taps, pack : array_like of int
+        Their layout: see :class:`~systolic.Gemm`.
     dataflow : {"weight_stationary", "output_stationary", "input_stationary"}
         Of all arrays.
 
@@ -98,7 +102,9 @@ def estimate_cycles(
            [28414, 16062, 10174]])
     """
     record = DATAFLOWS[_check.choice(dataflow, "dataflow", tuple(DATAFLOWS))]
-    sizes, _ = _sizes(record, m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    sizes, _ = _sizes(
+        record, m, k, n, rows, cols, groups, taps, pack, double_buffered, accumulator_rows
+    )  # fmt: skip
     return np.asarray(_fitting(sizes, lambda s: {"cycles": record.cycles(s)})["cycles"])
 
 
@@ -112,6 +118,8 @@ def estimate_many(
     double_buffered: ArrayLike = True,
     accumulator_rows: ArrayLike | None = 4096,
     groups: ArrayLike = 1,
+    taps: ArrayLike = 1,
+    pack: ArrayLike = 1,
     dataflow: str = "weight_stationary",
 ) -> dict[str, np.ndarray]:
     """Return the counts of ``Stats`` for many products and arrays at once, for sweeps.
@@ -136,7 +144,9 @@ def estimate_many(
     array([0.993, 0.439, 0.173])
     """
     record = DATAFLOWS[_check.choice(dataflow, "dataflow", tuple(DATAFLOWS))]
-    sizes, shape = _sizes(record, m, k, n, rows, cols, groups, double_buffered, accumulator_rows)
+    sizes, shape = _sizes(
+        record, m, k, n, rows, cols, groups, taps, pack, double_buffered, accumulator_rows
+    )  # fmt: skip
     counts = _fitting(sizes, lambda s: _counts(s, record, _DEFAULT_FORMAT))
     # Those that do not depend on the array have fewer axes than the others.
     result = {name: np.broadcast_to(count, shape).copy() for name, count in counts.items()}
@@ -145,11 +155,13 @@ def estimate_many(
 
 
 def _sizes(
-    dataflow: Dataflow, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, double_buffered: Any,
-    accumulator_rows: Any,
+    dataflow: Dataflow, m: Any, k: Any, n: Any, rows: Any, cols: Any, groups: Any, taps: Any, pack: Any,
+    double_buffered: Any, accumulator_rows: Any,
 ) -> tuple[Sizes, tuple[int, ...]]:  # fmt: skip
     """Return checked arguments and how they cut x and w, and the shape they broadcast to."""
-    given = {"m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups}
+    given = {
+        "m": m, "k": k, "n": n, "rows": rows, "cols": cols, "groups": groups, "taps": taps, "pack": pack,
+    }  # fmt: skip
     sizes = {name: _check.as_array(value, name) for name, value in given.items()}
     for name, size in sizes.items():
         if size.dtype.kind == "b":
@@ -169,9 +181,15 @@ def _sizes(
     except ValueError:
         shapes = ", ".join(f"{name} {_check.shape(value.shape)}" for name, value in arguments.items())
         raise ValueError(f"the arguments must broadcast together, but are {shapes}") from None
-    m, k, n, rows, cols, groups = sizes.values()
-    half = np.where(half == 0, np.maximum(n if dataflow.exchanged else m, 1), half)
-    return dataflow.cut(m, k, n, rows, cols, groups, double, half), shape
+    m, k, n, rows, cols, groups, taps, pack = sizes.values()
+    for part, whole in (("taps", "k"), ("pack", "groups")):
+        if np.any(sizes[whole] % sizes[part]):
+            raise ValueError(f"{part} must divide {whole}")
+    for name in "kn" if np.any(pack > 1) else "":
+        if np.any(sizes[name] * pack.astype(float) > _LARGEST):
+            raise ValueError(f"{name} * pack must fit int64")
+    half = np.where(half == 0, np.maximum(n * pack if dataflow.exchanged else m, 1), half)
+    return dataflow.cut(m, k, n, rows, cols, groups, double, half, taps, pack), shape
 
 
 def _half(accumulator_rows: Any) -> np.ndarray:
@@ -195,16 +213,17 @@ def _counts(s: Sizes, dataflow: Dataflow, numbers: Format) -> dict[str, Any]:
     """Return the fields of ``Stats`` on the ideal machine, of integers or of arrays."""
     cycles = dataflow.cycles(s)
     outputs = s.groups * s.m * s.n
-    enters = s.groups * s.chunks * s.k * s.n
-    streams = s.groups * s.n_tiles * s.m * s.k
+    enters = s.groups * s.chunks * s.n
+    streams = s.groups * s.n_tiles * s.m
     weights, activations = (streams, enters) if dataflow.exchanged else (enters, streams)
+    own = s.k // s.pack  # elements that are no zeros between groups
     return {
         "cycles": cycles,
-        "macs": outputs * s.k,
+        "macs": outputs * own,
         "pe_cycles": s.rows * s.cols * cycles,
         "folds": s.groups * s.chunks * s.k_tiles * s.n_tiles,
-        "weight_bytes": packed_bytes(weights, numbers.weight_bits),
-        "activation_bytes": packed_bytes(activations, numbers.activation_bits),
+        "weight_bytes": packed_bytes(weights * own, numbers.weight_bits),
+        "activation_bytes": packed_bytes(activations * s.k, numbers.activation_bits),
         "output_bytes": outputs * numbers.sum_bytes,
     }
 

@@ -27,7 +27,9 @@ class Fold:
         the swap that begins the stream; output stationary, the swap that ends the fold, from which its sums
         leave. Input stationary, the first activations, for they stay.
     group : int
-        Which of a Gemm's groups it belongs to.
+        Which of a Gemm's groups it belongs to; where several share tiles, their number in sequence.
+    zeros : int
+        Elements of its part of w that are zeros between groups that share a tile.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class Fold:
     shift_cycle: int
     swap_cycle: int
     group: int = 0
+    zeros: int = 0
 
     @property
     def m(self) -> int:
@@ -64,7 +67,7 @@ class Fold:
     @property
     def macs(self) -> int:
         """Useful multiply-accumulates."""
-        return self.m * self.k * self.n
+        return self.m * (self.k * self.n - self.zeros)
 
     def to_dict(self) -> dict[str, int]:
         """Return the fields as a dict that JSON can hold."""
@@ -115,13 +118,28 @@ class Folds(Sequence[Fold]):
         rest, k_tile = divmod(index, s.k_tiles)
         rest, chunk = divmod(rest, s.chunks)
         group, n_tile = divmod(rest, s.n_tiles)
-        m_start, k_start, n_start = chunk * s.chunk, k_tile * s.k_step, n_tile * s.n_step
-        m_stop, k_stop = min(m_start + s.chunk, s.m), min(k_start + s.k_step, s.k)
-        n_stop = min(n_start + s.n_step, s.n)
+        m_start, n_start = chunk * s.chunk, n_tile * s.n_step
+        m_stop, n_stop = min(m_start + s.chunk, s.m), min(n_start + s.n_step, s.n)
+        tap, k_tile = divmod(k_tile, s.k_tiles // s.taps)
+        k_start = tap * (s.k // s.taps) + k_tile * s.k_step
+        k_stop = min(k_start + s.k_step, (tap + 1) * (s.k // s.taps))
         if self._dataflow.exchanged:
             m_start, m_stop, n_start, n_stop = n_start, n_stop, m_start, m_stop
         times = self._dataflow.fold_times(s, index)
-        return Fold(n_start, n_stop, m_start, m_stop, k_start, k_stop, *times, group)
+        zeros = self._zeros(k_start, k_stop, n_start, n_stop) if s.pack > 1 else 0
+        return Fold(n_start, n_stop, m_start, m_stop, k_start, k_stop, *times, group, zeros)
+
+    def _zeros(self, k_start: int, k_stop: int, n_start: int, n_stop: int) -> int:
+        """Return how many elements of a part of w belong to the rows of one group and columns of another."""
+        gemm, held = self.gemm, 0
+        channels = gemm.k // gemm.taps
+        taps = range(k_start // (gemm.pack * channels), -(-k_stop // (gemm.pack * channels)))
+        for group in range(n_start // gemm.n, -(-n_stop // gemm.n)):
+            columns = min(n_stop, (group + 1) * gemm.n) - max(n_start, group * gemm.n)
+            for tap in taps:
+                first = (tap * gemm.pack + group) * channels
+                held += columns * max(min(k_stop, first + channels) - max(k_start, first), 0)
+        return (k_stop - k_start) * (n_stop - n_start) - held
 
     def __iter__(self) -> Iterator[Fold]:
         return (self[i] for i in range(self.total))
@@ -139,7 +157,7 @@ class Folds(Sequence[Fold]):
 
         def stays(f: Fold) -> int:
             # PEs that hold something: sums, activations or weights.
-            return f.m * f.n if dataflow.held else f.k * f.m if dataflow.exchanged else f.k * f.n
+            return f.m * f.n if dataflow.held else f.k * f.m if dataflow.exchanged else f.k * f.n - f.zeros
 
         columns: list[str | Column] = ["fold", "n", "m", "k", "shift", "swap", "macs"]
         columns.append(Column("mapping", format=percent))
@@ -180,10 +198,11 @@ def sizes_of(gemm: Gemm, array: ArrayConfig) -> Sizes:
     dataflow = array.dataflow_record
     half = array.chunk_rows
     if half is None:
-        half = max(gemm.n if dataflow.exchanged else gemm.m, 1)
+        half = max(gemm.n * gemm.pack if dataflow.exchanged else gemm.m, 1)
     return dataflow.cut(
-        gemm.m, gemm.k, gemm.n, array.rows, array.cols, gemm.groups, array.double_buffered, half
-    )
+        gemm.m, gemm.k, gemm.n, array.rows, array.cols, gemm.groups, array.double_buffered, half,
+        gemm.taps, gemm.pack,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

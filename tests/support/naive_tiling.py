@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from systolic import ArrayConfig, Gemm
 from systolic.reference import OutputStationaryArray, ReferenceArray
 from systolic.stats import Stats
@@ -12,27 +14,40 @@ from systolic.stats import Stats
 
 def naive_folds(gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
     """The folds in the order design says, with the reference's times, one after the other."""
+    # Groups that share tiles have all their rows and columns side by side.
+    sizes = gemm.m, gemm.k * gemm.pack, gemm.n * gemm.pack
     if array.dataflow == "input_stationary":
         # The weight-stationary folds of the transposed product.
-        other = replace(array, dataflow="weight_stationary")
-        swapped = naive_folds(Gemm(gemm.n, gemm.k, gemm.m, groups=gemm.groups), other)
-        return [{_EXCHANGED.get(name, name): value for name, value in fold.items()} for fold in swapped]
+        swapped = _folds(*sizes[::-1], gemm, replace(array, dataflow="weight_stationary"))
+        result = [{_EXCHANGED.get(name, name): value for name, value in fold.items()} for fold in swapped]
+    else:
+        result = _folds(*sizes, gemm, array)
+    for fold in result:
+        k, n = (np.arange(fold[f"{axis}_start"], fold[f"{axis}_stop"]) for axis in "kn")
+        of_row = k % (sizes[1] // gemm.taps) // (gemm.k // gemm.taps)
+        fold["zeros"] = int((of_row[:, None] != n // gemm.n).sum())
+    return result
+
+
+def _folds(m_size: int, k_size: int, n_size: int, gemm: Gemm, array: ArrayConfig) -> list[dict[str, int]]:
     result: list[dict[str, int]] = []
-    if 0 in (gemm.m, gemm.k, gemm.n):
+    if 0 in (m_size, k_size, n_size):
         return result
     held = array.dataflow == "output_stationary"
-    chunk = gemm.m if array.accumulator_rows is None else array.accumulator_rows // 2
-    m_step, k_step = (array.rows, gemm.k) if held else (chunk, array.rows)
-    for group in range(gemm.groups):
-        for n in range(0, gemm.n, array.cols):
-            for m in range(0, gemm.m, m_step):
-                for k in range(0, gemm.k, k_step):
-                    result.append({
-                        "group": group,
-                        "n_start": n, "n_stop": min(n + array.cols, gemm.n),
-                        "m_start": m, "m_stop": min(m + m_step, gemm.m),
-                        "k_start": k, "k_stop": min(k + k_step, gemm.k),
-                    })  # fmt: skip
+    chunk = m_size if array.accumulator_rows is None else array.accumulator_rows // 2
+    m_step, k_step = (array.rows, k_size) if held else (chunk, array.rows)
+    part = k_size if held else k_size // gemm.taps
+    for group in range(gemm.groups // gemm.pack):
+        for n in range(0, n_size, array.cols):
+            for m in range(0, m_size, m_step):
+                for tap in range(0, k_size, part):
+                    for k in range(tap, tap + part, k_step):
+                        result.append({
+                            "group": group,
+                            "n_start": n, "n_stop": min(n + array.cols, n_size),
+                            "m_start": m, "m_stop": min(m + m_step, m_size),
+                            "k_start": k, "k_stop": min(k + k_step, tap + part),
+                        })  # fmt: skip
     reference: Any = OutputStationaryArray if held else ReferenceArray
     lengths = [(fold["m_stop"] - fold["m_start"], fold["k_stop"] - fold["k_start"]) for fold in result]
     times = reference.fold_times(lengths, array.rows, array.cols, double_buffered=array.double_buffered)
@@ -58,14 +73,14 @@ def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
     """Every count, fold by fold."""
     folds = naive_folds(gemm, array)
     cycles = naive_cycles(gemm, array)
-    sizes = [tuple(f[f"{a}_stop"] - f[f"{a}_start"] for a in "mkn") for f in folds]
+    sizes = [(*(f[f"{a}_stop"] - f[f"{a}_start"] for a in "mkn"), f["zeros"]) for f in folds]
     return Stats(
         cycles=cycles,
-        macs=sum(m * k * n for m, k, n in sizes),
+        macs=sum(m * (k * n - zeros) for m, k, n, zeros in sizes),
         pe_cycles=cycles * array.rows * array.cols,
         folds=len(folds),
-        weight_bytes=sum(k * n for _, k, n in sizes),
-        activation_bytes=sum(m * k for m, k, _ in sizes),
+        weight_bytes=sum(k * n - zeros for _, k, n, zeros in sizes),
+        activation_bytes=sum(m * k for m, k, _, _ in sizes),
         output_bytes=4 * gemm.groups * gemm.m * gemm.n,
     )
 

@@ -45,6 +45,8 @@ def closed_form(gemm: Gemm, array: ArrayConfig) -> int:
             double_buffered=array.double_buffered,
             accumulator_rows=array.accumulator_rows,
             groups=gemm.groups,
+            taps=gemm.taps,
+            pack=gemm.pack,
             dataflow=array.dataflow,
         )
     )
@@ -54,7 +56,9 @@ def closed_form(gemm: Gemm, array: ArrayConfig) -> int:
 def works(draw: st.DrawFn, dataflow: str | None = None) -> tuple[Gemm, ArrayConfig]:
     array, m, k, n = draw(problems())
     array = replace(array, dataflow=dataflow or array.dataflow)
-    return Gemm(m, k, n, groups=draw(st.sampled_from([1, 1, 2, 3]))), array
+    groups, taps = draw(st.sampled_from([1, 1, 2, 3, 6])), draw(st.sampled_from([1, 1, 2, 6]))
+    pack = draw(st.sampled_from([each for each in (1, 2, 3, 6) if groups % each == 0]))
+    return Gemm(m, k, n, groups=groups, taps=taps if k % taps == 0 else 1, pack=pack), array
 
 
 # Folds
@@ -75,7 +79,8 @@ def test_folds_equal_the_naive_ones(work: tuple[Gemm, ArrayConfig]) -> None:
 @given(works())
 def test_folds_cover_every_mac_exactly_once(work: tuple[Gemm, ArrayConfig]) -> None:
     gemm, array = work
-    covered = np.zeros((gemm.groups, gemm.m, gemm.k, gemm.n), dtype=np.int64)
+    macs, pack = 0, gemm.pack
+    covered = np.zeros((gemm.groups // pack, gemm.m, gemm.k * pack, gemm.n * pack), dtype=np.int64)
     for f in folds(gemm, array=array):
         covered[f.group, f.m_start : f.m_stop, f.k_start : f.k_stop, f.n_start : f.n_stop] += 1
         chunk, any_size = array.chunk_rows or 2**60, 2**60
@@ -85,8 +90,10 @@ def test_folds_cover_every_mac_exactly_once(work: tuple[Gemm, ArrayConfig]) -> N
             "input_stationary": (array.cols, array.rows, chunk),
         }[array.dataflow]
         assert 1 <= f.m <= m and 1 <= f.k <= k and 1 <= f.n <= n
-        assert f.macs == f.m * f.k * f.n
+        assert f.macs == f.m * (f.k * f.n - f.zeros)
+        macs += f.macs
     assert (covered == 1).all()
+    assert macs == gemm.macs == estimate_gemm(gemm, array).macs
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 3), (3, 0, 3), (3, 3, 0), (0, 0, 0)])
@@ -222,6 +229,7 @@ def test_mapping_is_the_share_of_pes_that_hold_something(dataflow: str, mapped: 
 def test_output_stationary_equals_scale_sim(work: tuple[Gemm, ArrayConfig]) -> None:
     # Samajdar et al., arXiv:1811.02883: (2 rows + cols + k - 2) ceil(m / rows) ceil(n / cols).
     gemm, array = work
+    gemm = replace(gemm, pack=1)
     folds_each = gemm.groups * -(-gemm.m // array.rows) * -(-gemm.n // array.cols)
     one = 2 * array.rows + array.cols + gemm.k - 2
     assert closed_form(gemm, replace(array, double_buffered=False)) == folds_each * one
@@ -235,18 +243,22 @@ def test_output_stationary_equals_scale_sim(work: tuple[Gemm, ArrayConfig]) -> N
 @given(works("input_stationary"))
 def test_input_stationary_is_the_transposed_product(work: tuple[Gemm, ArrayConfig]) -> None:
     gemm, array = work
+    gemm = replace(gemm, pack=1)
     stats = estimate_gemm(gemm, array)
     other = estimate_gemm(
-        Gemm(gemm.n, gemm.k, gemm.m, groups=gemm.groups), replace(array, dataflow="weight_stationary")
+        replace(gemm, m=gemm.n, n=gemm.m), replace(array, dataflow="weight_stationary")
     )
     # The weights stream, the activations are shifted in; operands of both take a byte.
     assert stats == replace(other, weight_bytes=other.activation_bytes, activation_bytes=other.weight_bytes)
 
 
+SIZES = ("m", "k", "n", "groups", "taps", "pack")
+
+
 def vectors(works: list[tuple[Gemm, ArrayConfig]]) -> dict[str, Any]:
     """Many works, all of one dataflow, as the arguments of one call."""
     gemms, arrays = zip(*works, strict=True)
-    return {name: [getattr(gemm, name) for gemm in gemms] for name in ("m", "k", "n", "groups")} | {
+    return {name: [getattr(gemm, name) for gemm in gemms] for name in SIZES} | {
         name: [getattr(array, name) for array in arrays]
         for name in ("rows", "cols", "double_buffered", "accumulator_rows")
     } | {"dataflow": arrays[0].dataflow}
@@ -323,6 +335,9 @@ def test_estimates_broadcast() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"taps": 3}, ValueError, "taps must divide k"),
+        ({"pack": 2, "groups": [4, 3]}, ValueError, "pack must divide groups"),
+        ({"k": 2**40, "pack": 2**40, "groups": 2**40}, ValueError, "k * pack must fit int64"),
         ({"m": -1}, ValueError, "m must be at least 0, not -1"),
         ({"n": [3, -2]}, ValueError, "n must be at least 0, not -2"),
         ({"rows": 0}, ValueError, "rows must be at least 1, not 0"),
@@ -334,7 +349,7 @@ def test_estimates_broadcast() -> None:
             {"m": [1, 2], "n": [1, 2, 3]},
             ValueError,
             "the arguments must broadcast together, but are m (2,), k (), n (3,), rows (), cols (), groups (), "
-            "double_buffered (), accumulator_rows ()",
+            "taps (), pack (), double_buffered (), accumulator_rows ()",
         ),
         (
             {"accumulator_rows": 1},
