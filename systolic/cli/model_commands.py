@@ -21,6 +21,7 @@ from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
 from systolic.frontend import read_model
 from systolic.model import Model, Summary
+from systolic.model.mappings import mappings_of
 from systolic.model.placement import off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
 from systolic.verifier.check import compare_outputs, load_model, reproduce_line
@@ -67,11 +68,14 @@ def run_command(options: argparse.Namespace) -> int:
         options.mode,
         reproduce_line(
             "run", options.model, options.input, machine, options.mode, options.seed, options.qdq,
-            options.batch, shapes_of(options), options.compute,
+            options.batch, shapes_of(options), options.compute, options.mapping,
         ),
+        mappings_of(model.nodes, options.mapping),
     )  # fmt: skip
     verdicts: dict[str, Any] = {}
-    how: dict[str, Any] = {"threads": options.threads, "progress": not options.quiet}
+    how: dict[str, Any] = {
+        "mapping": options.mapping, "threads": options.threads, "progress": not options.quiet,
+    }  # fmt: skip
     if machine.memory is None:
         run = engine.run(
             model, x, machine=machine, mode=options.mode, observe=None if options.no_check else check, **how
@@ -268,7 +272,8 @@ def summary_command(options: argparse.Namespace) -> int:
     as_it_is = options.qdq == "float" or options.compute is not None
     model = load_model(options.model, options.qdq, options.compute) if as_it_is else read_model(options.model)
     found = engine.summary(
-        model, machine=machine_of(options), batch=options.batch, shapes=shapes_of(options)
+        model, machine=machine_of(options), batch=options.batch, shapes=shapes_of(options),
+        mapping=options.mapping,
     )
     if options.report is not None:
         found.save(options.report)

@@ -20,10 +20,11 @@ from systolic.cli.model_commands import run_command, summary_command, verify_com
 from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
 from systolic.cli.program_commands import compile_command
 from systolic.cli.sweep_command import sweep_command
-from systolic.compiler.lowering import MAPPINGS
+from systolic.compiler.lowering import MAPPINGS as PROGRAM_MAPPINGS
 from systolic.dataflows import DATAFLOWS
 from systolic.layers.float_products import COMPUTE
 from systolic.sweeps import MOST_ROWS
+from systolic.tiling.mappings import MAPPINGS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
@@ -88,6 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
             f"{', '.join(COMPUTE)} (default: on the host, in float32)",
         )  # fmt: skip
 
+    def mapped(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--mapping", choices=MAPPINGS,
+            help="how convolutions run: by patches (default), tap by tap, several groups in a tile, or "
+            "in the fewest cycles",
+        )  # fmt: skip
+
     def sizes(sub: argparse.ArgumentParser, batch: int | None, what: str) -> None:
         default = 2 if batch is None else batch
         sub.add_argument(
@@ -117,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     qdq(sub)
     sub.add_argument("--no-check", action="store_true", help="do not compare with numpy and ONNX Runtime")
+    mapped(sub)
     sub.add_argument(
         "--ideal", action="store_true",
         help="the machine's array alone, layer by layer, with operands always on time",
@@ -167,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
     sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
+    mapped(sub)
     machine(sub)
 
     sub = command(
@@ -179,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     qdq(sub)
     sizes(sub, 1, "")
     sub.add_argument(
-        "--mapping", choices=MAPPINGS,
+        "--mapping", choices=PROGRAM_MAPPINGS,
         help="convolutions tap by tap from images in the unified buffer, or as products with patches that "
         "the host lays out (default: im2col for images of few channels, else taps)",
     )  # fmt: skip

@@ -68,6 +68,8 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
     """Run a program and print the cost."""
     if options.batch is not None or options.shape:
         raise ValueError("--batch and --shape are of a model's random input: a program has its sizes")
+    if options.mapping is not None:
+        raise ValueError("--mapping is of a model: a program's were chosen when it was compiled")
     if options.output is not None:
         check_output(options.output)
     if options.report is not None:

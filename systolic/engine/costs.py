@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from systolic import _check
 from systolic.compiler import NoProgram, compile
@@ -16,12 +17,17 @@ from systolic.layers import ArrayLayer
 from systolic.machine import time_program
 from systolic.model import Model, Node, Summary
 from systolic.model.inference import Tensor, products_of, stats_of
+from systolic.model.mappings import MappingArgument, laid_out_on, mappings_of
 from systolic.presets import TPU_V1
 from systolic.stats import COUNTS, Stats
 from systolic.tiling import estimate_gemm
+from systolic.tiling.mappings import MAPPINGS, check_mapping, laid_out
 from systolic.workloads import Workload
 
 Products = Mapping[str, Gemm] | Sequence[Gemm]
+
+ProductsOf = Callable[..., tuple[Any, ...] | None]
+"""Returns the products of a node, None if a shape is unknown: (node, shape and type of each tensor)."""
 
 
 def estimate(
@@ -30,6 +36,7 @@ def estimate(
     machine: MachineConfig | ArrayConfig = TPU_V1,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    mapping: MappingArgument = None,
 ) -> Stats:
     """Return what a product, a model or a program costs, without data.
 
@@ -45,6 +52,8 @@ def estimate(
         Size of the first axis where a model takes any; of products, a factor of their rows.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
+    mapping : {"im2col", "taps", "pack", "best"} or mapping of str to them, optional
+        How a model's convolutions run, as for :func:`run`; "pack" and "best" also for the groups of a Gemm.
 
     Returns
     -------
@@ -62,17 +71,27 @@ def estimate(
     >>> from systolic import Gemm, estimate
     >>> estimate(Gemm(1, 2048, 1000)).cycles
     8703
+    >>> estimate(Gemm(196, 9, 1, groups=16), mapping="pack").cycles
+    962
     """
     machine = as_machine_config(machine)
     config = machine.array
     work = costed(work)
     if isinstance(work, Workload):
         if machine.memory is None:
-            return _of_products(work.products(batch), config)
+            found = work.products(batch)
+            if mapping is not None:
+                found = [(_mapped(gemm, mapping, config), count) for gemm, count in found]
+            return _of_products(found, config)
         work, batch = as_model(work, batch), 1
     if isinstance(work, Gemm):
+        if mapping is not None:
+            check_mapping(mapping, work.groups)
+            work = _mapped(work, mapping, config)
         return estimate_gemm(work, config)
     if isinstance(work, Program):
+        if mapping is not None:
+            raise ValueError("the mappings of a program were chosen when it was compiled; pass its Model")
         return time_program(work, machine).stats
     if not isinstance(work, Model):
         raise TypeError(
@@ -81,13 +100,17 @@ def estimate(
         )
     if machine.memory is not None:
         try:
-            program = compile(work, machine=machine, batch=batch, shapes=shapes, weights=False)
+            program = compile(
+                work, machine=machine, batch=batch, mapping=cast("str | None", mapping), shapes=shapes,
+                weights=False,
+            )  # fmt: skip
             return time_program(program, machine).stats
         except NoProgram as error:
             warn_of(error, work, stacklevel=3)
+    of = laid_out_on(config, mappings_of(work.nodes, mapping))
     known = work.infer_shapes(work.input_shapes(batch, shapes=shapes))
-    _by_node(work, known)  # raises if the size of a product is not known
-    return total_stats(work, known, config)
+    _by_node(work, known, of)  # raises if the size of a product is not known
+    return total_stats(work, known, config, of)
 
 
 def _of_products(products: Iterable[tuple[Gemm, int]], config: ArrayConfig) -> Stats:
@@ -99,22 +122,38 @@ def _of_products(products: Iterable[tuple[Gemm, int]], config: ArrayConfig) -> S
     return Stats(**total)
 
 
+def _mapped(gemm: Gemm, mapping: MappingArgument, config: ArrayConfig) -> Gemm:
+    """Return a product in the layout of a mapping, which is about its groups."""
+    name = _check.choice(mapping, "mapping", MAPPINGS)
+    if name == "taps":
+        raise ValueError(
+            "mapping 'taps' is of a convolution's kernel, which a Gemm does not have; pass a Model, or "
+            "Gemm(..., taps=9) for a kernel of 9 taps"
+        )
+    return laid_out(gemm, gemm.taps, name, config)
+
+
 def known_products(
-    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
-) -> list[Gemm]:
-    """Return the products of a model; ValueError, naming the node, if one depends on runtime values."""
-    return [gemm for _, gemms in products_by_node(model, batch, shapes) for gemm in gemms]
+    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None, of: ProductsOf = products_of
+) -> list[Any]:
+    """Return the products of a model; ValueError, naming the node, if one depends on runtime values.
+
+    `of` returns what is listed for a node.
+    """
+    return [gemm for _, gemms in products_by_node(model, batch, shapes, of) for gemm in gemms]
 
 
 def products_by_node(
-    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None
-) -> list[tuple[Node, tuple[Gemm, ...]]]:
-    """Return the nodes that use the array, each with its products; errors as of `known_products`."""
-    return _by_node(model, model.infer_shapes(model.input_shapes(batch, shapes=shapes)))
+    model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None, of: ProductsOf = products_of
+) -> list[tuple[Node, tuple[Any, ...]]]:
+    """Return the nodes that use the array, each with its products; see `known_products`."""
+    return _by_node(model, model.infer_shapes(model.input_shapes(batch, shapes=shapes)), of)
 
 
-def _by_node(model: Model, known: Mapping[str, Tensor]) -> list[tuple[Node, tuple[Gemm, ...]]]:
-    gemms = products(model, known)
+def _by_node(
+    model: Model, known: Mapping[str, Tensor], of: ProductsOf
+) -> list[tuple[Node, tuple[Any, ...]]]:
+    gemms = products(model, known, of)
     writers = {tensor: node for node in model.nodes for tensor in node.outputs}
     found = []
     for node in model.nodes:
@@ -139,6 +178,7 @@ def summary(
     machine: MachineConfig | ArrayConfig = TPU_V1,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    mapping: MappingArgument = None,
 ) -> Summary:
     """Return shapes, MACs, estimated cycles, parameters and bytes of every node, without data.
 
@@ -153,6 +193,8 @@ def summary(
         Size of the first axis where the model takes any.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of inputs by name, where other sizes are symbolic.
+    mapping : {"im2col", "taps", "pack", "best"} or mapping of str to them, optional
+        How convolutions run, as for :func:`run` on the array alone.
 
     Returns
     -------
@@ -190,16 +232,18 @@ def summary(
             f"model must be a Model, not {type(model).__name__}; "
             "load_onnx and Model.load read one from a file"
         )
-    return model.summary(machine=machine, batch=batch, shapes=shapes)
+    return model.summary(machine=machine, batch=batch, shapes=shapes, mapping=mapping)
 
 
-def products(model: Model, known: Mapping[str, Tensor]) -> dict[str, tuple[Gemm, ...] | None]:
+def products(
+    model: Model, known: Mapping[str, Tensor], of: ProductsOf = products_of
+) -> dict[str, tuple[Any, ...] | None]:
     """Return the products of the array layers by their node's output; None if a shape is unknown."""
-    return {
-        node.output: products_of(node, known) for node in model.nodes if isinstance(node.layer, ArrayLayer)
-    }
+    return {node.output: of(node, known) for node in model.nodes if isinstance(node.layer, ArrayLayer)}
 
 
-def total_stats(model: Model, known: Mapping[str, Tensor], config: ArrayConfig) -> Stats:
+def total_stats(
+    model: Model, known: Mapping[str, Tensor], config: ArrayConfig, of: ProductsOf = products_of
+) -> Stats:
     """Return the sum of the estimates of those products of a model that are known."""
-    return sum((stats for node in model.nodes for stats in stats_of(node, known, config) or ()), Stats())
+    return sum((stats for node in model.nodes for stats in stats_of(node, known, config, of) or ()), Stats())

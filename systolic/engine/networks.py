@@ -16,7 +16,7 @@ from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.engine.costs import products, total_stats
-from systolic.engine.products import ProgressArgument, execute, probes_for
+from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
 from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
 from systolic.gemm import Gemm, Progress
@@ -27,6 +27,7 @@ from systolic.layers.float_products import RoundedProduct
 from systolic.lowered import Lowered
 from systolic.model import Model, Node
 from systolic.model.inference import Tensor
+from systolic.model.mappings import MappingArgument, laid_out_on, mappings_of
 from systolic.model.node import named_error, parameters
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
@@ -48,6 +49,7 @@ def run(
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
     mode: str = "cycle",
+    mapping: MappingArgument = None,
     threads: int | None = None,
     progress: ProgressArgument = None,
     trace: bool | Trace | None = None,
@@ -67,6 +69,9 @@ def run(
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
         Machine to run on; default the TPU v1 preset.
+    mapping : {"im2col", "taps", "pack", "best"} or mapping of str to them, optional
+        How convolutions run, as for :func:`conv2d`: one name, where "pack" holds for grouped convolutions,
+        or a name for each of some nodes. On a machine with memories, as for :func:`compile`.
     mode, threads, progress, trace, probe
         As for :func:`matmul`; a trace or probe belongs to one layer: the one it names, or the first on
         the array.
@@ -117,16 +122,24 @@ def run(
     if isinstance(model, Program):
         if probes or observe is not None:
             raise ValueError("a program has no layers to trace, probe or observe; run its Model")
+        if mapping is not None:
+            raise ValueError("the mappings of a program were chosen when it was compiled; run its Model")
         return _run_program(model, x, machine, mode, workers, progress)
+    laid = mappings_of(model.nodes, mapping)
     probed = _probed_layers(model, probes)
     tensors = _inputs(model, x)
     known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
     if machine.memory is not None and not probes and observe is None:
-        program = compiled(model, {name: value.shape for name, value in tensors.items()}, machine)
+        program = compiled(
+            model, {name: value.shape for name, value in tensors.items()}, machine, mapping
+        )  # fmt: skip
         if program is not None:
             return _run_program(program, tensors, machine, mode, workers, progress, (model, known))
+    of = laid_out_on(machine.array, laid)
+    if laid:
+        products(model, known, of)  # raises if a mapping does not fit the array
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0
@@ -137,8 +150,8 @@ def run(
         report = None if shows is None else _recording_errors(shows, raised)
         if report is not None:
             # A product whose size depends on runtime values adds to the total once it has run.
-            expected = products(model, known)
-            total = total_stats(model, known, machine.array).cycles
+            expected = products(model, known, of)
+            total = total_stats(model, known, machine.array, of).cycles
         for node in model.nodes:
             started = time.perf_counter()
             read = [tensors[tensor] for tensor in node.inputs]
@@ -147,8 +160,9 @@ def run(
                 if known[node.output][0] is None:
                     _require_room(node, _runtime_outputs(node, read))
                 output, gemms, stats, on_array = run_layer(
-                    node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ())
-                )
+                    node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ()),
+                    laid.get(node.output),
+                )  # fmt: skip
             except Exception as error:
                 named = None if error in raised else named_error(error, node.name, node.layer.kind)
                 if named is None:
@@ -241,16 +255,19 @@ def run_layer(
     workers: int = 1,
     report: Progress | None = None,
     probes: Sequence[Probe] = (),
+    mapping: str | None = None,
 ) -> tuple[Output, tuple[Gemm, ...], Stats, float]:
     """Return a layer's output, its products and what they cost, and the seconds on the array.
 
-    Of a layer with several products, probes see the first.
+    Of a layer with several products, probes see the first. A mapping is of a convolution.
     """
     if isinstance(layer, HostLayer):
         return with_threads(workers, layer.apply, *inputs), (), _NO_STATS, 0.0
     assert isinstance(layer, ArrayLayer)
     if type(layer).steps is ArrayLayer.steps:  # one product: a generator would cost microseconds
         lowered = _expect_lowered(layer.lower(*inputs))
+        if mapping is not None:
+            lowered = with_mapping(lowered, mapping, config)
         done = execute(lowered, config, mode, workers, report, probes)
         return done.output, (lowered.gemm,), done.stats, done.array_seconds
     steps = layer.steps(*inputs)

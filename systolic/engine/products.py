@@ -15,11 +15,12 @@ from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.formats import OPERANDS
 from systolic.gemm import Gemm, Progress
 from systolic.layers.conv import lower_conv2d
-from systolic.lowered import Lowered, lower_matmul
+from systolic.lowered import Lowered, Patches, lower_matmul
 from systolic.machine import Execution, run_cycles, run_wavefront
 from systolic.stats import Stats
 from systolic.threads import thread_count
 from systolic.tiling import Folds
+from systolic.tiling.mappings import check_mapping, laid_out
 from systolic.trace import Probe, Trace
 from systolic.trace.recording import probes_of, trace_among
 
@@ -37,7 +38,7 @@ class Result:
     acc : ndarray of int32
         The accumulators: (M, N) from :func:`matmul`, an image from :func:`conv2d`.
     gemm : Gemm
-        Sizes of the product, or of the products a convolution was lowered to.
+        Sizes of the product, or of the products a convolution was lowered to, in the layout of its mapping.
     array : ArrayConfig
         As given; the operand types were those of x and w.
     stats : Stats
@@ -203,6 +204,7 @@ def conv2d(
     groups: int = 1,
     layout: str = "NCHW",
     x_zero_point: int = 0,
+    mapping: str | None = None,
     array: ArrayConfig | MachineConfig | None = None,
     mode: str = "cycle",
     threads: int | None = None,
@@ -210,7 +212,7 @@ def conv2d(
     trace: bool | Trace | None = None,
     probe: Probe | Iterable[Probe] | None = None,
 ) -> Result:
-    """Convolve 8-bit images with 8-bit weights on the array, by im2col.
+    """Convolve 8-bit images with 8-bit weights on the array.
 
     Parameters
     ----------
@@ -226,6 +228,10 @@ def conv2d(
         Of x and of the result.
     x_zero_point : int
         The value of padded pixels. It is not subtracted: accumulators are sums of raw products.
+    mapping : {"im2col", "taps", "pack", "best"}, optional
+        How the product is laid out, which changes cycles and no result. "im2col" (default): K over (ic, kh,
+        kw). "taps": one tap of the kernel at a time, K over (kh, kw, ic). "pack": several groups share a
+        tile, with zeros between them. "best": what takes the fewest cycles. See ``docs/mappings.md``.
     array, mode, threads, progress, trace, probe
         As for :func:`matmul`.
 
@@ -237,12 +243,12 @@ def conv2d(
     Raises
     ------
     TypeError, ValueError
-        If types, shapes, groups or geometry do not fit together.
+        If types, shapes, groups or geometry do not fit together, or the mapping does not fit the groups.
 
     Notes
     -----
-    The product has M over (batch, oh, ow) and K over (ic, kh, kw), first index outermost, for
-    every layout. The im2col matrix is lowered in pieces and never held whole.
+    The product has M over (batch, oh, ow) and, unless mapped otherwise, K over (ic, kh, kw), first index
+    outermost, for every layout of the images. The im2col matrix is lowered in pieces and never held whole.
 
     Examples
     --------
@@ -253,6 +259,13 @@ def conv2d(
     >>> systolic.conv2d(x, w, array=systolic.ArrayConfig(16, 16)).acc
     array([[[[45, 54],
              [81, 90]]]], dtype=int32)
+
+    Depthwise, with two mappings:
+
+    >>> x = np.ones((1, 16, 8, 8), dtype=np.int8)
+    >>> w = np.ones((16, 1, 3, 3), dtype=np.int8)
+    >>> [systolic.conv2d(x, w, groups=16, mapping=name).cycles for name in ("im2col", "pack")]
+    [4606, 802]
     """
     lowered = lower_conv2d(
         x,
@@ -264,6 +277,9 @@ def conv2d(
         layout=layout,
         pad_value=x_zero_point,
     )
+    if mapping is not None:
+        check_mapping(mapping, lowered.gemm.groups)
+        lowered = with_mapping(lowered, mapping, _USUAL if array is None else as_array_config(array))
     return _result(lowered, array, mode, threads, progress, probes_for(trace, probe, mode))
 
 
@@ -287,6 +303,14 @@ def _result(
             done = execute(lowered, config, mode, workers, report, probes)
     trace = trace_among(probes) if probes else None
     return Result(done.output, lowered.gemm, config, done.stats, mode, trace)
+
+
+def with_mapping(lowered: Lowered, mapping: str, config: ArrayConfig) -> Lowered:
+    """Return a convolution in the layout that a mapping chooses on an array."""
+    x = lowered.x
+    assert isinstance(x, Patches)
+    typed = config.for_operands(x.dtype, lowered.w.dtype)
+    return lowered._replace(gemm=laid_out(lowered.gemm, x.kernel[0] * x.kernel[1], mapping, typed))
 
 
 def probes_for(trace: Any, probe: Any, mode: str) -> tuple[Probe, ...]:

@@ -9,7 +9,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from systolic.machine.layer_times import LayerTime
 from systolic.machine.timeline import row_bytes
 from systolic.model import Model
 from systolic.model.inference import Tensor, products_of
+from systolic.model.mappings import MappingArgument
 from systolic.model.node import parameters
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
@@ -49,17 +50,20 @@ class _Compiled:
         return len(self.parts) == len(parts) and all(map(operator.is_, self.parts, parts))
 
 
-_compiled: OrderedDict[tuple[int, tuple[tuple[str, Shape], ...], MachineConfig], _Compiled] = OrderedDict()
+_compiled: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
 _lock = threading.Lock()
 
 
-def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) -> Program | None:
+def compiled(
+    model: Model, shapes: Mapping[str, Shape], machine: MachineConfig, mapping: MappingArgument = None
+) -> Program | None:
     """Return a model's program for inputs of these shapes; the last few are kept.
 
     None if a shape depends on runtime values, or a product has operands of other types than programs take;
     with a warning if some layer uses the array.
     """
-    key = id(model), tuple(sorted(shapes.items())), machine
+    names = tuple(sorted(mapping.items())) if isinstance(mapping, Mapping) else mapping
+    key = id(model), tuple(sorted(shapes.items())), machine, names
     parts = (model.nodes, model.outputs, *model.constants.values(), *model.inputs.values())
     with _lock:
         found = _compiled.get(key)
@@ -67,7 +71,7 @@ def compiled(model: Model, shapes: Mapping[str, Shape], machine: MachineConfig) 
             _compiled.move_to_end(key)
             return found.program
     try:
-        program = compile(model, machine=machine, shapes=shapes)
+        program = compile(model, machine=machine, mapping=cast("str | None", mapping), shapes=shapes)
     except NoProgram as error:
         warn_of(error, model, stacklevel=5)
         return None

@@ -14,7 +14,7 @@ from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, v
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import MachineConfig
-from systolic.gemm import Gemm, products_text
+from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.isa import Activate, Convolve, HostCall, Instruction, MatrixMultiply, Program, Vector
 from systolic.machine import Timeline
 from systolic.stats import COUNTS, Stats
@@ -214,7 +214,8 @@ class Run:
         report = self.report()
         timed = self.timeline is not None
         columns: dict[str, str | Column] = {
-            "node": "layer", "layer": "kind", "shape": "output", "product": "product", "folds": "folds",
+            "node": "layer", "layer": "kind", "shape": "output", "product": "product",
+            **mapping_column(report.rows), "folds": "folds",
             **({"on": "on", "array_cycles": "array cycles"} if timed else {}),
             "cycles": "machine cycles" if timed else "cycles",
             "utilization": Column("utilization", format=percent),
@@ -289,7 +290,8 @@ class RunReport(Report):
     Attributes
     ----------
     rows : list of dict
-        For each node: ``m k n groups`` of its product, ``folds``, ``cycles``, ``utilization``, ``macs``,
+        For each node: ``m k n groups`` of its product, its ``mapping`` if some product has another than the
+        default, ``folds``, ``cycles``, ``utilization``, ``macs``,
         ``machine_seconds`` at the machine's clock and their ``share`` of the run's; bytes across the
         array's edges, as :class:`~systolic.Stats` counts them: ``weight_bytes`` (a tile each time it is
         loaded), ``activation_bytes`` (a row each time it is streamed), ``output_bytes`` (int32
@@ -329,7 +331,8 @@ class RunReport(Report):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, as the class describes."""
-        return [self._row(layer) for layer in self.layers]
+        rows = [self._row(layer) for layer in self.layers]
+        return with_mappings(rows, [layer.gemm for layer in self.layers])
 
     def _row(self, layer: LayerRun) -> dict[str, Any]:
         gemm, cycles, on = layer.gemm, layer.stats.cycles, self._on(layer)
@@ -398,7 +401,8 @@ class RunReport(Report):
         """Return a row per node with the main columns; :meth:`to_frame` and :meth:`to_csv` have all."""
         columns: dict[str, str | Column] = {
             "#": "#", "node": "node", "layer": "layer", "on": "on", "output": "output", "product": "product",
-            "folds": "folds", "cycles": "cycles", "utilization": Column("utilization", format=percent),
+            **mapping_column(self.rows), "folds": "folds", "cycles": "cycles",
+            "utilization": Column("utilization", format=percent),
             "macs": "MACs", "machine_seconds": Column("time", format=seconds),
             "weight_bytes": Column("weights in", format=bytes_text),
             "activation_bytes": Column("activations in", format=bytes_text),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,9 +92,17 @@ def products_of(node: Node, known: Mapping[str, Tensor]) -> tuple[Gemm, ...] | N
     return (found,) if isinstance(found, Gemm) else found
 
 
-def stats_of(node: Node, known: Mapping[str, Tensor], array: ArrayConfig) -> tuple[Stats, ...] | None:
-    """Return what each product of a node costs on an array; None if an input's shape is unknown."""
-    gemms = products_of(node, known)
+def stats_of(
+    node: Node,
+    known: Mapping[str, Tensor],
+    array: ArrayConfig,
+    of: Callable[..., tuple[Gemm, ...] | None] = products_of,
+) -> tuple[Stats, ...] | None:
+    """Return what each product of a node costs on an array; None if an input's shape is unknown.
+
+    `of` returns the products.
+    """
+    gemms = of(node, known)
     if not gemms:
         return gemms  # type: ignore[return-value]
     typed = array_of(node, known, array)

@@ -19,6 +19,7 @@ from systolic.layers import Layer
 from systolic.layers.base import Shape
 from systolic.model import archive, inference
 from systolic.model.inference import Tensor, products_of
+from systolic.model.mappings import MappingArgument, laid_out_on, mappings_of
 from systolic.model.node import Node, as_names
 from systolic.model.spec import DTYPES, TensorSpec, as_spec
 from systolic.model.summaries import Summary, summarize
@@ -250,11 +251,14 @@ class Model:
         machine: MachineConfig | ArrayConfig = TPU_V1,
         batch: int = 1,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        mapping: MappingArgument = None,
     ) -> Summary:
         """Return shapes, MACs, estimated cycles and bytes of every node: :func:`systolic.summary`."""
         known = self.infer_shapes(inference.bind_shapes(self.inputs, batch, shapes))
         title = f"{self.name}: {self._flow()}"
-        return summarize(title, self.nodes, known, self.constants, as_machine_config(machine), self.note)
+        machine = as_machine_config(machine)
+        of = laid_out_on(machine.array, mappings_of(self.nodes, mapping))
+        return summarize(title, self.nodes, known, self.constants, machine, self.note, of)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model):

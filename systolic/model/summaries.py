@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, v
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig
-from systolic.gemm import Gemm, products_text
+from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
 from systolic.model.inference import Tensor, products_of, stats_of
@@ -29,9 +29,13 @@ def summarize(
     constants: Mapping[str, np.ndarray],
     machine: MachineConfig,
     note: str = "",
+    of: Callable[..., tuple[Gemm, ...] | None] = products_of,
 ) -> Summary:
-    """Return the Summary of nodes whose tensors have `known` shapes and dtypes."""
-    rows = tuple(_node_summary(node, known, constants, machine.array) for node in nodes)
+    """Return the Summary of nodes whose tensors have `known` shapes and dtypes.
+
+    `of` returns the products of a node, as `products_of` does.
+    """
+    rows = tuple(_node_summary(node, known, constants, machine.array, of) for node in nodes)
     # Nodes with an unknown product may still run on the array.
     on_array = any(row.on == "array" and (row.stats is None or row.stats.macs) for row in rows)
     return Summary(title, rows, machine, None if on_array else off_array(nodes, known), note)
@@ -70,10 +74,11 @@ class NodeSummary:
 
 
 def _node_summary(
-    node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig
-) -> NodeSummary:
-    gemms = products_of(node, known) or ()
-    stats = stats_of(node, known, array) or ()
+    node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig,
+    of: Callable[..., tuple[Gemm, ...] | None],
+) -> NodeSummary:  # fmt: skip
+    gemms = of(node, known) or ()
+    stats = stats_of(node, known, array, of) or ()
     return NodeSummary(
         node.name,
         node.layer.kind,
@@ -102,7 +107,8 @@ class Summary(Report):
     note : str
         What the costs rest on, if not on the model as it runs: that it is costed as if quantized, say.
     rows : list of dict
-        For each node where it runs, shapes and types, ``m k n groups``, ``macs``, ``folds``, ``cycles``,
+        For each node where it runs, shapes and types, ``m k n groups``, ``mapping`` if some product has
+        another than the default, ``macs``, ``folds``, ``cycles``,
         ``utilization``, ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
     totals : dict
         Sums of what is known; ``complete`` says whether that is everything.
@@ -124,7 +130,7 @@ class Summary(Report):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, as the class describes."""
-        return [_row(node) for node in self.nodes]
+        return with_mappings([_row(node) for node in self.nodes], [node.gemm for node in self.nodes])
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -163,7 +169,8 @@ class Summary(Report):
         """
         columns: dict[str, str | Column] = {
             "#": "#", "node": "node", "layer": "layer", "on": "on", "reads": "reads", "writes": "writes",
-            "dtype": "dtype", "product": "product", "macs": Column("MACs", ">"),
+            "dtype": "dtype", "product": "product", **mapping_column(self.rows),
+            "macs": Column("MACs", ">"),
             "cycles": Column("cycles", ">"), "utilization": Column("utilization", ">", percent),
             "parameters": "parameters",
             "parameter_bytes": Column("parameter bytes", format=bytes_text),

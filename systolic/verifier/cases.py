@@ -193,7 +193,9 @@ def draw_conv2d(draw: Draw) -> tuple[np.ndarray, np.ndarray, dict[str, Any], Arr
     limits = np.iinfo(x.dtype)
     zero = draw.one_of(0, limits.min, limits.max, int(draw.rng.integers(limits.min, limits.max + 1)))
     options = {"groups": groups, "layout": layout, "x_zero_point": zero, **draw.geometry(kernel, image)}
-    return x, w, options, draw.config()
+    config = draw.config()
+    options["mapping"] = draw.one_of("im2col", "taps", "best", "pack" if groups > 1 else "best")
+    return x, w, options, config
 
 
 def draw_layer(draw: Draw) -> tuple[Layer, list[np.ndarray], ArrayConfig]:
@@ -247,7 +249,7 @@ def _conv(draw: Draw, depthwise: bool = False) -> tuple[Layer, list[np.ndarray]]
         channels = images.shape[3 if last else 1]
         shape = (channels * draw.one_of(1, 1, 2, 3), 1, *shape[2:])
         options["groups"] = channels
-    del options["x_zero_point"]
+    del options["x_zero_point"], options["mapping"]
     weight, parameters = _parameters(draw, images.dtype.name, shape, 0, int(np.prod(shape[1:])))
     return layers.QLinearConv(weight, channels_last=last, **parameters, **options), [images]
 

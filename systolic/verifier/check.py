@@ -203,7 +203,8 @@ def _tolerance(value: Any) -> float:
 class ModelCheck:
     """Checks each layer of a run as it ends: pass it to ``run`` as `observe`.
 
-    An error in a check does not stop the run: the node is then listed in `not_checked`.
+    `mapping` has the mappings of convolutions by output. An error in a check does not stop the run: the node
+    is then listed in `not_checked`.
 
     Attributes
     ----------
@@ -218,8 +219,10 @@ class ModelCheck:
         Expected outputs of the last node; empty if there is no second derivation.
     """
 
-    def __init__(self, machine: MachineConfig, mode: str, reproduce: str = "") -> None:
-        self.machine, self.mode, self.reproduce = machine, mode, reproduce
+    def __init__(
+        self, machine: MachineConfig, mode: str, reproduce: str = "", mapping: Mapping[str, str] | None = None
+    ) -> None:
+        self.machine, self.mode, self.reproduce, self.mapping = machine, mode, reproduce, mapping or {}
         self.mismatches: list[Mismatch] = []
         self.checked = self.elements = 0
         self.within = 0.0
@@ -238,7 +241,9 @@ class ModelCheck:
         config = self.machine.array
         try:
             expected = node.named(expected_output(layer, inputs, tile_length(config)))
-            mismatch, within = compare_layer(case, node, inputs, output, expected, config, self.mode)
+            mismatch, within = compare_layer(
+                case, node, inputs, output, expected, config, self.mode, self.mapping.get(node.output)
+            )
         except Exception as error:  # a fault of the check must not hide what the run gave
             reason = f"the check failed: {type(error).__name__}: {error}"
             self.not_checked.append(NotChecked(node.name, layer.kind, reason))
@@ -402,6 +407,7 @@ def reproduce_line(
     batch: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     compute: str | None = None,
+    mapping: str | None = None,
 ) -> str:
     """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
     import shlex
@@ -416,7 +422,8 @@ def reproduce_line(
             words += ["--shape", shlex.quote(f"{name}={','.join(map(str, shape))}")]
     words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
     words += ["--qdq", qdq] if qdq != "integer" else []
-    return " ".join(words + (["--compute", compute] if compute is not None else []))
+    words += ["--compute", compute] if compute is not None else []
+    return " ".join(words + (["--mapping", mapping] if mapping is not None else []))
 
 
 def load_model(path: str | os.PathLike[str], qdq: str = "integer", compute: str | None = None) -> Model:

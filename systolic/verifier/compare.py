@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from systolic.config import ArrayConfig
-from systolic.engine.products import MODES, execute
+from systolic.engine.products import MODES, execute, with_mapping
 from systolic.gemm import Gemm
 from systolic.layers import ArrayLayer, Layer
 from systolic.layers.float_products import RoundedProduct
-from systolic.lowered import RAW, Lowered
+from systolic.lowered import RAW, Lowered, Patches
 from systolic.model import Node
 from systolic.reference import (
+    Layout,
     Operands,
     expected_cycles,
+    expected_layout,
     expected_sums,
+    laid_out,
     matmul_sums,
     summation_bound,
     tolerance_of,
@@ -25,6 +28,8 @@ from systolic.reference import (
 from systolic.verifier.difference import difference, first_difference
 from systolic.verifier.locate import locate
 from systolic.verifier.mismatch import Mismatch
+
+PLAIN = Layout()
 
 
 def compare_product(
@@ -46,9 +51,11 @@ def compare_product(
     return [Mismatch(case=case, **wrong, **where)]
 
 
-def compare_cycles(case: str, cycles: int, gemm: Gemm, config: ArrayConfig) -> list[Mismatch]:
+def compare_cycles(
+    case: str, cycles: int, gemm: Gemm, config: ArrayConfig, layout: Layout = PLAIN
+) -> list[Mismatch]:
     """Return a mismatch if a product's cycles are not those of the clock convention."""
-    expected = expected_cycles(gemm, config)
+    expected = expected_cycles(gemm, config, layout)
     if cycles == expected:
         return []
     return [Mismatch(case=case, stage="cycles", got=cycles, expected=expected)]
@@ -62,6 +69,7 @@ def compare_layer(
     expected: Mapping[str, np.ndarray],
     config: ArrayConfig,
     mode: str,
+    mapping: str | None = None,
 ) -> tuple[Mismatch | None, float]:
     """Return what differs first in a layer's outputs, and whether its sums or its epilogue is wrong.
 
@@ -96,6 +104,9 @@ def compare_layer(
         sums, operands = expected_sums(node.layer, inputs)
         end = lowered.epilogue
         lowered = lowered._replace(epilogue=RAW._replace(shape=end.shape, planes=end.planes))
+        if mapping is not None:
+            lowered = with_mapping(lowered, mapping, config)
+            operands = mapped_operands(operands, lowered, mapping, config)[0]
         wrong_sum = first_difference(execute(lowered, config, mode).output.reshape(sums.shape), sums)
         if wrong_sum is None:
             return Mismatch(case=case, stage="finish", **wrong), within
@@ -116,6 +127,16 @@ def _wrong_floats(
         return Mismatch(case=case, stage="finish", **wrong)
     stage = "array" if mode == "cycle" else "wavefront product"
     return Mismatch(case=case, stage=stage, note="its sums differ from those of the other mode", **differs)
+
+
+def mapped_operands(
+    operands: Operands, lowered: Lowered, mapping: str, config: ArrayConfig
+) -> tuple[Operands, Layout]:
+    """Return a convolution's operands as a mapping lays them out, and the layout, derived independently."""
+    assert isinstance(lowered.x, Patches)
+    taps = lowered.x.kernel[0] * lowered.x.kernel[1]
+    layout = expected_layout(lowered.gemm, config, mapping, taps)
+    return laid_out(operands, lowered.gemm, layout, taps), layout
 
 
 def _wrong_product(

@@ -17,16 +17,24 @@ from systolic.array.state import State
 from systolic.config import ArrayConfig
 from systolic.engine import MODES
 from systolic.engine.networks import run_layer
+from systolic.engine.products import with_mapping
 from systolic.formats import as_numbers, differ, stored
 from systolic.gemm import Progress
 from systolic.layers import ArrayLayer
-from systolic.layers.conv import lower_conv2d
+from systolic.layers.conv import ArrayConvolution, lower_conv2d
 from systolic.lowered import Lowered, lower_matmul
 from systolic.model import Node
-from systolic.reference import Operands, conv_sums, expected_output, matmul_sums, ordered_sums
+from systolic.reference import Layout, Operands, conv_sums, expected_output, matmul_sums, ordered_sums
 from systolic.tiling import sizes_of
+from systolic.tiling.mappings import MAPPINGS
 from systolic.verifier.cases import Draw, draw_conv2d, draw_layer, draw_matmul
-from systolic.verifier.compare import compare_cycles, compare_layer, compare_product
+from systolic.verifier.compare import (
+    PLAIN,
+    compare_cycles,
+    compare_layer,
+    compare_product,
+    mapped_operands,
+)
 from systolic.verifier.locate import arithmetic, causes
 from systolic.verifier.mismatch import Mismatch, VerificationReport
 
@@ -141,12 +149,13 @@ def _in_modes(
     operands: Operands,
     expected: np.ndarray,
     config: ArrayConfig,
+    layout: Layout = PLAIN,
 ) -> list[Mismatch]:
     """Compare cycles and sums of a product that runs in every mode."""
     found: list[Mismatch] = []
     for mode in MODES:
         result, here = run(array=config, mode=mode), f"{case}, {mode}"
-        found += compare_cycles(here, result.cycles, lowered.gemm, config) or compare_product(
+        found += compare_cycles(here, result.cycles, lowered.gemm, config, layout) or compare_product(
             here, lowered, operands, result.acc, expected, config, mode
         )
     return found
@@ -159,23 +168,26 @@ def _conv2d(draw: Draw) -> list[Mismatch]:
     )
 
     geometry = dict(options)
-    zero = geometry.pop("x_zero_point")
+    zero, mapping = geometry.pop("x_zero_point"), geometry.pop("mapping")
     expected, operands = conv_sums(SimpleNamespace(**geometry), x, w, zero)
-    run, lowered = partial(engine.conv2d, x, w, **options), lower_conv2d(x, w, pad_value=zero, **geometry)
-    return _in_modes(case, run, lowered, operands, expected, config)
+    lowered = with_mapping(lower_conv2d(x, w, pad_value=zero, **geometry), mapping, config)
+    operands, layout = mapped_operands(operands, lowered, mapping, config)
+    run = partial(engine.conv2d, x, w, **options)
+    return _in_modes(case, run, lowered, operands, expected, config, layout)
 
 
 def _layer(draw: Draw) -> list[Mismatch]:
     layer, inputs, config = draw_layer(draw)
+    mapping = draw.one_of(*MAPPINGS) if isinstance(layer, ArrayConvolution) else None
     found: list[Mismatch] = []
     for mode in MODES if isinstance(layer, ArrayLayer) else MODES[:1]:
         read = ", ".join(f"{shape_text(i.shape)} {i.dtype}" for i in inputs)
-        case = f"layer {layer!r} of {read} on {config!r}, {mode}"
-        output: Any = run_layer(layer, inputs, config, mode)[0]
+        case = f"layer {layer!r} of {read} on {config!r}, {mode}{f', {mapping}' if mapping else ''}"
+        output: Any = run_layer(layer, inputs, config, mode, mapping=mapping)[0]
         names = "y" if layer.outputs == 1 else tuple(f"y{i}" for i in range(len(output)))
         node = Node(layer, ("x",) * len(inputs), names)
         expected = node.named(expected_output(layer, inputs))
-        mismatch, _ = compare_layer(case, node, inputs, output, expected, config, mode)
+        mismatch, _ = compare_layer(case, node, inputs, output, expected, config, mode, mapping)
         if mismatch is not None:
             found.append(mismatch)
     return found

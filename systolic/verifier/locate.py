@@ -52,7 +52,7 @@ def locate(
     group, m, n = operands.place(index)
     config = config.for_operands(lowered.x.dtype, lowered.w.dtype)
     numbers = arithmetic(config)
-    folds = Folds(lowered.gemm, config)
+    folds, layout = Folds(lowered.gemm, config), read.layout_of(lowered)
     here = [
         i for i, f in enumerate(folds)
         if f.group == group and f.m_start <= m < f.m_stop and f.n_start <= n < f.n_stop
@@ -62,11 +62,11 @@ def locate(
         fold = folds[i]
         ks = np.arange(fold.k_start, fold.k_stop)
         row = operands.rows(group, np.array([m]), ks)
-        fed = read.rows(lowered.x, group, m, m + 1, fold.k_start, fold.k_stop)
+        fed = read.rows(lowered.x, group, m, m + 1, fold.k_start, fold.k_stop, layout)
         if differ(as_numbers(fed), as_numbers(row)).any():
             return {"stage": "im2col", "fold": fold}
         column = operands.weights(group, ks, np.array([n]))
-        tile = read.tile(lowered.w, group, fold.k_start, fold.k_stop, n, n + 1)
+        tile = read.tile(lowered.w, group, fold.k_start, fold.k_stop, n, n + 1, layout)
         if differ(as_numbers(tile), as_numbers(column)).any():
             return {"stage": "weights", "fold": fold}
         psums.append(numbers.product(row.tolist(), column.tolist(), len(ks)).item())
