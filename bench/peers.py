@@ -1,7 +1,8 @@
 """Cycles, time and memory of other simulators on the same products: the tables of docs/comparison.md.
 
-Run with a Python that has this package and the peers: ``pip install scalesim==3.0.0 zigzag-dse==3.9.1 six "numpy<2.3"``
-(SCALE-Sim 3.0.0 fails with newer numpy), then ``python bench/peers.py``. A peer that is not installed is left out.
+Run with a Python that has this package and the peers, ``pip install scalesim==3.0.0 zigzag-dse==3.9.1 six
+"numpy<2.3"`` (SCALE-Sim 3.0.0 fails with newer numpy): ``python bench/peers.py``. A peer that is not installed is
+left out.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ Work = Callable[[Gemm, str], int | tuple[int, int]]
 
 
 def measured(work: Work, gemm: Gemm, dataflow: str) -> tuple[Any, float, float]:
-    """Return cycles, seconds and the growth of memory in MB, in a process of its own; imports are not timed."""
+    """Return cycles, seconds and the growth of memory in MB, in a process of its own, without imports."""
     results: Any = multiprocessing.get_context("fork").Queue()
 
     def run() -> None:
