@@ -1,8 +1,8 @@
 """Cycles, time and memory of other simulators on the same products: the tables of docs/comparison.md.
 
 Run with a Python that has this package and the peers, ``pip install scalesim==3.0.0 zigzag-dse==3.9.1 six
-"numpy<2.3"`` (SCALE-Sim 3.0.0 fails with newer numpy): ``python bench/peers.py``. A peer that is not installed is
-left out.
+"numpy<2.3"`` (SCALE-Sim 3.0.0 fails with newer numpy): ``python bench/peers.py``. A peer that is not
+installed is left out.
 """
 
 from __future__ import annotations

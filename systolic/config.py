@@ -33,10 +33,11 @@ class ArrayConfig:
 
     Parameters
     ----------
-    rows, cols : int
-        Number of processing elements (PEs). Weight stationary, rows take the contraction and columns the
-        columns of w; output stationary, rows of x and columns of w; input stationary, the contraction and
-        rows of x.
+    rows : int
+    cols : int, optional
+        Number of processing elements (PEs); without `cols` the array is square. Weight stationary, rows take
+        the contraction and columns the columns of w; output stationary, rows of x and columns of w; input
+        stationary, the contraction and rows of x.
     activation_dtype, weight_dtype : str
         Operand types of a :class:`~systolic.SystolicArray`: int8, uint8, int4, uint4, int16, uint16,
         bfloat16, float16, float8_e4m3fn or float8_e5m2. ``matmul`` and ``conv2d`` take these types from
@@ -62,14 +63,14 @@ class ArrayConfig:
     Examples
     --------
     >>> from systolic import ArrayConfig
-    >>> ArrayConfig(rows=128, cols=128)
+    >>> ArrayConfig(128)
     ArrayConfig(rows=128, cols=128)
     >>> ArrayConfig.from_dict(ArrayConfig(4, 4).to_dict()) == ArrayConfig(4, 4)
     True
     """
 
     rows: int = 256
-    cols: int = 256
+    cols: int = None  # type: ignore[assignment]  # as many as rows
     activation_dtype: str = field(default="int8", kw_only=True)
     weight_dtype: str = field(default="int8", kw_only=True)
     double_buffered: bool = field(default=True, kw_only=True)
@@ -83,7 +84,8 @@ class ArrayConfig:
             object.__setattr__(self, name, value)
 
         put("rows", _check.integer(self.rows, "rows", minimum=1, maximum=_MAX_SIZE))
-        put("cols", _check.integer(self.cols, "cols", minimum=1, maximum=_MAX_SIZE))
+        cols = self.rows if self.cols is None else self.cols
+        put("cols", _check.integer(cols, "cols", minimum=1, maximum=_MAX_SIZE))
         for name in ("activation_dtype", "weight_dtype"):
             put(name, _check.operand_dtype(getattr(self, name), name, tuple(OPERANDS)))
         put("psum_bits", _check.integer(self.psum_bits, "psum_bits", minimum=1))

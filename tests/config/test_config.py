@@ -36,6 +36,11 @@ def test_defaults() -> None:
     assert MachineConfig() == MachineConfig(ArrayConfig(), clock_mhz=700)
 
 
+def test_one_size_makes_a_square() -> None:
+    assert ArrayConfig(4) == ArrayConfig(rows=4) == ArrayConfig(4, None) == ArrayConfig(4, 4)
+    assert replace(ArrayConfig(4), rows=7) == ArrayConfig(7, 4)
+
+
 @pytest.mark.slow
 @examples(60)
 @given(array_configs(), st.sampled_from([1, 700, 0.5, 1.05e3]))
