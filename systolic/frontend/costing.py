@@ -107,6 +107,11 @@ def as_model(workload: Workload, batch: int = 1) -> Model:
     inputs: dict[str, Any] = {}
     names: set[str] = set()
     for layer, (gemm, count) in zip(workload.layers, workload.products(batch), strict=True):
+        if gemm.mapping != "im2col":
+            raise ValueError(
+                f"layer {layer.name!r} is laid out as {gemm.mapping!r}, which is of the array alone: pass a "
+                "Gemm without taps and pack"
+            )
         for number in range(count):
             stem = layer.name if not number else f"{layer.name} ({number + 1})"
             name, again = stem, 1

@@ -10,13 +10,12 @@ import numpy as np
 
 from systolic.compiler import Programs
 from systolic.config import ArrayConfig, MachineConfig
+from systolic.formats import Format
 from systolic.gemm import Gemm
 from systolic.machine import time_program
 from systolic.model import Model
 from systolic.stats import COUNTS, Stats
 from systolic.tiling import estimate_gemm, estimate_many
-
-_DEFAULT = ArrayConfig().format
 
 # Sums of counts beyond this are made in Python's integers; the margin is for rounding in float64.
 _LARGEST = 2.0**62
@@ -45,13 +44,12 @@ def ideal_stats(
     >>> [stats.cycles for stats in ideal_stats([(Gemm(1, 256, 256), 2)], arrays)]
     [1534, 2302]
     """
-    vectors: dict[str, list[int]] = {}
+    vectors: dict[tuple[str, Format], list[int]] = {}
     for number, array in enumerate(arrays):
-        if _is_default(array):
-            vectors.setdefault(array.dataflow, []).append(number)
+        vectors.setdefault((array.dataflow, array.format), []).append(number)
     found: list[Stats | None] = [None] * len(arrays)
-    for dataflow, numbers in vectors.items():
-        totals = _totals(products, [arrays[number] for number in numbers], dataflow)
+    for alike, numbers in vectors.items():
+        totals = _totals(products, [arrays[number] for number in numbers], *alike)
         if totals is not None:
             for number, stats in zip(numbers, totals, strict=True):
                 found[number] = stats
@@ -59,14 +57,6 @@ def ideal_stats(
         _sum(products, array) if stats is None else stats
         for array, stats in zip(arrays, found, strict=True)
     ]
-
-
-def _is_default(array: ArrayConfig) -> bool:
-    """Whether estimate_many counts this array's bytes: it knows operands of 8 bits."""
-    numbers = array.format
-    return (numbers.activation_bits, numbers.weight_bits, numbers.psum_bits) == (
-        _DEFAULT.activation_bits, _DEFAULT.weight_bits, _DEFAULT.psum_bits,
-    )  # fmt: skip
 
 
 def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
@@ -79,9 +69,9 @@ def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
 
 
 def _totals(
-    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig], dataflow: str
+    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig], dataflow: str, numbers: Format
 ) -> list[Stats] | None:
-    """Return the totals on arrays of one dataflow, or None if some may not fit int64."""
+    """Return the totals on arrays of one dataflow and format, or None if some may not fit int64."""
     # Whichever of the two is cut into chunks.
     largest = max(max(gemm.m, gemm.n) for gemm, _ in products)
     if largest >= 2**40 or max(count for _, count in products) >= 2**40:
@@ -96,7 +86,7 @@ def _totals(
     try:
         many = estimate_many(
             *(column(name).astype(np.int64) for name in "mkn"),
-            groups=column("groups").astype(np.int64),
+            **{name: column(name).astype(np.int64) for name in ("groups", "taps", "pack")},
             rows=np.array([array.rows for array in arrays]),
             cols=np.array([array.cols for array in arrays]),
             double_buffered=np.array([array.double_buffered for array in arrays]),
@@ -104,6 +94,7 @@ def _totals(
                 [min(array.accumulator_rows or unlimited, unlimited) for array in arrays]
             ),
             dataflow=dataflow,
+            numbers=numbers,
         )
     except (ValueError, OverflowError):
         return None

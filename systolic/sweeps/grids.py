@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import product
 from typing import Any, overload
 
 from systolic import _check
@@ -13,7 +14,10 @@ from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, as_machine
 
 ARRAY_FIELDS = tuple(f.name for f in fields(ArrayConfig))
 MEMORY_FIELDS = tuple(f.name for f in fields(MemoryConfig))
-AXES = ("side", *ARRAY_FIELDS, "clock_mhz", *MEMORY_FIELDS)
+AXES = ("side", "format", *ARRAY_FIELDS, "clock_mhz", *MEMORY_FIELDS)
+
+# Fields that not every combination of values fits; "format" stands for two of them.
+_FORMAT = ("format", "activation_dtype", "weight_dtype", "psum_bits", "overflow")
 
 
 class Grid(Sequence[MachineConfig]):
@@ -25,8 +29,9 @@ class Grid(Sequence[MachineConfig]):
         Every other field.
     **axes : value or sequence of values
         Fields of :class:`~systolic.ArrayConfig`, ``clock_mhz``, fields of
-        :class:`~systolic.MemoryConfig` if `base` has memories, and ``side``, which is rows and cols. The
-        last axis varies fastest.
+        :class:`~systolic.MemoryConfig` if `base` has memories, ``side``, which is rows and cols, and
+        ``format``, which is the type of both operands, such as ``"int8"``, or a pair of types, (activations,
+        weights). The last axis varies fastest.
 
     Raises
     ------
@@ -54,14 +59,23 @@ class Grid(Sequence[MachineConfig]):
                 listed = (listed,)
             if not listed:
                 raise ValueError(f"axis {name!r} of the grid has no values")
-            plain: list[Any] = []
-            for value in listed:
-                try:
-                    plain.append(_value(_changed(self.base, {name: value}), name))
-                except (TypeError, ValueError) as error:
-                    kind = TypeError if isinstance(error, TypeError) else ValueError
-                    raise kind(f"axis {name!r} of the grid: {error}") from error
-            self.axes[name] = tuple(dict.fromkeys(plain))
+            self.axes[name] = listed if name in _FORMAT else self._plain(name, listed, {})
+        formats = {name: values for name, values in self.axes.items() if name in _FORMAT}
+        for name, values in formats.items():
+            others = [other for other in formats if other != name]
+            for rest in product(*(formats[other] for other in others)):
+                self.axes[name] = self._plain(name, values, dict(zip(others, rest, strict=True)))
+
+    def _plain(self, name: str, values: Sequence[Any], others: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the values of an axis as a machine has them, each once; `others` are set beside them."""
+        found = []
+        for value in values:
+            try:
+                found.append(_value(_changed(self.base, {**others, name: value}), name))
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"axis {name!r} of the grid: {error}") from error
+        return tuple(dict.fromkeys(found))
 
     def _check_axis(self, name: str, axes: Mapping[str, Any]) -> None:
         if name not in AXES:
@@ -70,6 +84,8 @@ class Grid(Sequence[MachineConfig]):
             raise ValueError(f"axis {name!r} of the grid is a field of the memories, and base has none")
         if "side" in axes and name in ("rows", "cols"):
             raise ValueError(f"the grid has axes 'side' and {name!r}: side is rows and cols")
+        if "format" in axes and name in ("activation_dtype", "weight_dtype"):
+            raise ValueError(f"the grid has axes 'format' and {name!r}: format is the type of both operands")
 
     def __len__(self) -> int:
         return self.total
@@ -112,7 +128,18 @@ def _value(machine: MachineConfig, name: str) -> Any:
         return machine.clock_mhz
     if name in MEMORY_FIELDS:
         return getattr(machine.memory, name)
+    if name == "format":
+        types = machine.array.activation_dtype, machine.array.weight_dtype
+        return types[0] if types[0] == types[1] else types
     return getattr(machine.array, "rows" if name == "side" else name)
+
+
+def _operands(value: Any) -> dict[str, Any]:
+    """Return the types of operands that a format is."""
+    types = tuple(value) if _check.is_listed(value) else (value, value)
+    if len(types) != 2:
+        raise ValueError(f"a format is a type, or a pair of them for activations and weights, not {value!r}")
+    return {"activation_dtype": types[0], "weight_dtype": types[1]}
 
 
 def _changed(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
@@ -120,6 +147,8 @@ def _changed(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
     array: dict[str, Any] = {name: values[name] for name in ARRAY_FIELDS if name in values}
     if "side" in values:
         array |= {"rows": values["side"], "cols": values["side"]}
+    if "format" in values:
+        array |= _operands(values["format"])
     memory: dict[str, Any] = {name: values[name] for name in MEMORY_FIELDS if name in values}
     changes: dict[str, Any] = {}
     if array:
@@ -135,13 +164,16 @@ def _combined(base: MachineConfig, values: Mapping[str, Any]) -> MachineConfig:
     """Return :func:`_changed` of values that were checked one by one."""
     if base.memory is not None:
         return _changed(base, values)
-    # No check of an array looks at two of its fields, and checking takes most of the time of a row.
+    # The grid has checked the combinations of formats, no other check of an array looks at two of its fields,
+    # and checking takes most of the time of a row.
     array = ArrayConfig.__new__(ArrayConfig)
     fields_of = array.__dict__
     fields_of.update(base.array.__dict__)
     for name, value in values.items():
         if name == "side":
             fields_of["rows"] = fields_of["cols"] = value
+        elif name == "format":
+            fields_of.update(_operands(value))
         elif name != "clock_mhz":
             fields_of[name] = value
     return MachineConfig(array, clock_mhz=values.get("clock_mhz", base.clock_mhz))

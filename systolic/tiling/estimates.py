@@ -121,10 +121,12 @@ def estimate_many(
     taps: ArrayLike = 1,
     pack: ArrayLike = 1,
     dataflow: str = "weight_stationary",
+    numbers: Format | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the counts of ``Stats`` for many products and arrays at once, for sweeps.
 
-    Parameters and errors are those of :func:`estimate_cycles`; every count must fit int64.
+    Parameters and errors are those of :func:`estimate_cycles`; every count must fit int64. Bytes are those of
+    `numbers`, ``ArrayConfig.format``; by default of int8.
 
     Returns
     -------
@@ -147,7 +149,7 @@ def estimate_many(
     sizes, shape = _sizes(
         record, m, k, n, rows, cols, groups, taps, pack, double_buffered, accumulator_rows
     )  # fmt: skip
-    counts = _fitting(sizes, lambda s: _counts(s, record, _DEFAULT_FORMAT))
+    counts = _fitting(sizes, lambda s: _counts(s, record, numbers or _DEFAULT_FORMAT))
     # Those that do not depend on the array have fewer axes than the others.
     result = {name: np.broadcast_to(count, shape).copy() for name, count in counts.items()}
     result["utilization"] = result["macs"] / np.maximum(result["pe_cycles"], 1)

@@ -571,7 +571,7 @@ def test_sizes_that_are_unknown_name_the_model() -> None:
     [
         ({"row": [1]}, "a machine has no field 'row'; did you mean 'rows'?"),
         ({"clock": [1]}, "a machine has no field 'clock'; did you mean 'clock_mhz'?"),
-        ({"xyzzy": [1]}, "a machine has no field 'xyzzy'; known are side, rows, cols, "),
+        ({"xyzzy": [1]}, "a machine has no field 'xyzzy'; known are side, format, rows, "),
         ({"rows": []}, "axis 'rows' of the grid has no values"),
         ({"rows": [1, 0]}, "axis 'rows' of the grid: rows must be a positive integer, not 0"),
         ({"clock_mhz": ["fast"]}, "axis 'clock_mhz' of the grid: clock_mhz must be a number"),
@@ -677,6 +677,45 @@ def test_plots_mark_the_front() -> None:
     (batched,) = sweep(BLOCK, GRID, batch=[1, 2]).plot("cycles", "-utilization").axes
     assert [line.get_label() for line in batched.lines] == ["block, batch 1", "block, batch 2"]
     assert Sweep([]).plot().axes
+
+
+def test_products_in_other_layouts() -> None:
+    work = Workload("layouts", [Gemm(20, 36, 8, taps=9), (Gemm(20, 9, 2, groups=16, pack=4).text, Gemm(20, 9, 2, groups=16, pack=4), 3)])
+    machines = [*Grid(ArrayConfig(), side=[8, 32], dataflow=list(DATAFLOWS))]
+    assert [row.stats for row in sweep(work, machines)] == [by_estimate(work, machine) for machine in machines]
+    with pytest.raises(ValueError, match="is laid out as 'taps', which is of the array alone"):
+        sweep(work, MACHINE)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"format": ["int4", "int8", "int16", "bfloat16", ("uint8", "int8")]},
+        {"activation_dtype": ["int8", "int16"], "weight_dtype": ["uint8", "int8"], "psum_bits": [24, 32]},
+        {"activation_dtype": "bfloat16", "weight_dtype": ["bfloat16"]},
+        {"format": "float8_e4m3fn", "dataflow": list(DATAFLOWS), "side": [8, 16]},
+    ],
+)  # fmt: skip
+def test_formats_are_axes(axes: dict[str, Any]) -> None:
+    grid = Grid(ArrayConfig(16, 16), **axes)
+    listed = [MachineConfig(ArrayConfig.from_dict(machine.array.to_dict())) for machine in grid]
+    assert list(grid) == listed and len(set(listed)) == grid.total
+    assert [row.stats for row in sweep(BLOCK, grid)] == [by_estimate(BLOCK, machine) for machine in listed]
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"format": ["int8"], "weight_dtype": "int8"}, "the grid has axes 'format' and 'weight_dtype': format is the type of both operands"),
+        ({"format": [("int8",)]}, "axis 'format' of the grid: a format is a type, or a pair of them for activations and weights, not ('int8',)"),
+        ({"activation_dtype": ["int8", "bfloat16"], "weight_dtype": ["int8", "bfloat16"]}, "cannot be multiplied with weights of "),
+        ({"format": ["int8", "in8"]}, "axis 'format' of the grid: activation_dtype must be "),
+    ],
+)  # fmt: skip
+def test_formats_that_no_array_has(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Grid(ArrayConfig(), **axes)
+    assert message in str(caught.value)
 
 
 def test_heatmaps() -> None:
