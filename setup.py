@@ -47,7 +47,7 @@ class InstructionSet(NamedTuple):
 def instruction_sets() -> list[InstructionSet]:
     """Read isa_list.h."""
     text = Path(f"{KERNELS}/isa_list.h").read_text(encoding="utf-8").replace("\\\n", " ")
-    rows = re.findall(r'X\((\w+),\s*(\w+),(?:\s*\w+,){4}\s*"([^"]*)",\s*"([^"]*)"\)', text)
+    rows = re.findall(r'X\((\w+),\s*(\w+),(?:\s*\w+,){5}\s*"([^"]*)",\s*"([^"]*)"\)', text)
     return [InstructionSet(name, kind, flags.split(), msvc.split()) for name, kind, flags, msvc in rows]
 
 
@@ -143,7 +143,7 @@ class BuildCore(build_ext):
 # Beginnings of the names of the C sources that each extension is linked with.
 PARTS: dict[str, tuple[str, ...]] = {
     "systolic._threads": ("pool", "scratch"),
-    "systolic._kernels": ("isa", "array_", "gemm_", "host_", "numbers_"),
+    "systolic._kernels": ("isa", "array_", "gemm_", "host_", "numbers_", "ordered_"),
     "systolic._core": (),
     "systolic._gemm": (),
     "systolic._host": (),

@@ -1,8 +1,9 @@
-"""Exact products of 8-bit matrices, and convolutions as products of their patches.
+"""Exact products of 8-bit matrices, and convolutions as products of their patches; both in other number formats.
 
-``kernels/gemm.h`` is the contract of the compiled product, ``kernels/host.h`` that of the patches and of the
-requantization. Callers check arguments for users; here only what would read or write outside an array raises
-(ValueError), before anything is computed. Inputs and outputs must not overlap. The GIL is released.
+``kernels/gemm.h`` is the contract of the compiled product, ``kernels/ordered.h`` that of other formats,
+``kernels/host.h`` that of the patches and of the requantization. Callers check arguments for users; here only what
+would read or write outside an array raises (ValueError), before anything is computed. Inputs and outputs must not
+overlap. The GIL is released.
 """
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
@@ -13,7 +14,11 @@ from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
 from systolic.kernels.gemm cimport GemmKernels
 from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
-from systolic.kernels.numbers cimport Arithmetic, NumbersProduct
+from systolic.kernels.numbers cimport FLOAT_32, SATURATE_32, SATURATE_64, WRAP_32, WRAP_64, Arithmetic
+from systolic.kernels.ordered cimport (
+    BFLOAT_16, FLOAT_16, INTEGER_16, INTEGER_8, TABLE_8, UNSIGNED_16, UNSIGNED_8, OrderedKernels, OrderedProduct,
+    Stored, StoredMatrix,
+)
 from systolic.kernels.spin cimport spin_clock
 
 import numpy as np
@@ -214,38 +219,6 @@ cdef int _multiply(Matrices a, Matrices b, Matrices acc, Py_ssize_t threads) exc
     return 0
 
 
-def multiply_numbers(a, b, acc, *, int arithmetic, int64_t low=0, int64_t high=0) -> None:
-    """Compute acc = a @ b in another number format than 8-bit integers, adding along K from row 0 of b on.
-
-    Parameters
-    ----------
-    a : ndarray of int32 or float32, (M, K)
-        Contiguous along K.
-    b : ndarray of a's type, (K, N)
-        Contiguous along N.
-    acc : ndarray of int32, int64 or float32, (M, N)
-        Receives the sums; contiguous along N.
-    arithmetic : int
-        A value of ``systolic._core.ARITHMETICS``.
-    low, high : int
-        Limits of sums that saturate.
-    """
-    cdef NumbersProduct p
-    p.m, p.k = a.shape
-    p.n = b.shape[1]
-    if b.shape[0] != p.k or acc.shape != (p.m, p.n) or a.dtype != b.dtype or a.itemsize != 4:
-        raise ValueError(f"a {a.shape}, b {b.shape} and acc {acc.shape} must make a product of one type")
-    for values in (a, b, acc):
-        if values.shape[1] > 1 and values.strides[1] != values.itemsize:
-            raise ValueError("rows of a, b and acc must be contiguous")
-    p.a, p.b = <const void *><size_t>a.ctypes.data, <const void *><size_t>b.ctypes.data
-    p.acc = <void *><size_t>acc.ctypes.data
-    p.a_row, p.b_row, p.acc_row = a.strides[0] // 4, b.strides[0] // 4, acc.strides[0] // acc.itemsize
-    p.arithmetic, p.low, p.high = <Arithmetic>arithmetic, low, high
-    with nogil:
-        in_use().numbers.multiply(&p)
-
-
 def im2col_transposed(x, out, kernel, stride, dilation, pad, out_size, pad_value, k_start, m_start) -> None:
     """Write rows k_start.. and columns m_start.. of the transposed im2col matrix (K, M) to `out`.
 
@@ -306,3 +279,4 @@ cdef int _fill_patches(x, out, kernel, stride, dilation, pad, out_size, pad_valu
 
 
 include "_convolve.pxi"
+include "_ordered.pxi"

@@ -35,9 +35,10 @@ def _use(str name=None) -> None:
     used = _set_at(<int>_names.index(name))
 
 
-def _tables() -> tuple[str, str, str, str]:
-    """Return the names of the tables in use: of array, products, host operators and number formats; for tests."""
-    return used.array_name.decode(), used.gemm_name.decode(), used.host_name.decode(), used.numbers_name.decode()
+def _tables() -> tuple[str, ...]:
+    """Return the names of the tables in use: of array, products, host operators, number formats and their products; for tests."""
+    names = used.array_name, used.gemm_name, used.host_name, used.numbers_name, used.ordered_name
+    return tuple(name.decode() for name in names)
 
 
 _names = _all_names()

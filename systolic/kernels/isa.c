@@ -100,10 +100,10 @@ static int runs_baseline(const Processor *p) { return (void)p, 1; }
 #define JOIN(a, b) a##b
 #define IF(condition) JOIN(IF_, condition)
 
-#define TABLES(name, processors, array, gemm, host, numbers, flags, msvc_flags) \
-    IF(SYSTOLIC_HAVE_##name)                                           \
+#define TABLES(name, processors, array, gemm, host, numbers, ordered, flags, msvc_flags)                              \
+    IF(SYSTOLIC_HAVE_##name)                                                                                         \
     (extern const ArrayKernels array_##array; extern const GemmKernels gemm_##gemm; extern const HostKernels host_##host; \
-     extern const NumbersKernels numbers_##numbers;)
+     extern const NumbersKernels numbers_##numbers; extern const OrderedKernels ordered_##ordered;)
 INSTRUCTION_SETS(TABLES)
 
 typedef struct {
@@ -111,9 +111,10 @@ typedef struct {
     int (*runs)(const Processor *);
 } Compiled;
 
-#define ROW(name, processors, array, gemm, host, numbers, flags, msvc_flags) \
-    IF(SYSTOLIC_HAVE_##name)                                        \
-    ({{#name, &array_##array, &gemm_##gemm, &host_##host, &numbers_##numbers, #array, #gemm, #host, #numbers}, runs_##name}, )
+#define ROW(name, processors, array, gemm, host, numbers, ordered, flags, msvc_flags)                  \
+    IF(SYSTOLIC_HAVE_##name)                                                                          \
+    ({{#name, &array_##array, &gemm_##gemm, &host_##host, &numbers_##numbers, &ordered_##ordered,     \
+       #array, #gemm, #host, #numbers, #ordered}, runs_##name}, )
 static const Compiled compiled[] = {INSTRUCTION_SETS(ROW)};
 
 const InstructionSet *instruction_set(int i) {

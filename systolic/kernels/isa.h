@@ -6,6 +6,7 @@
 #include "gemm.h"
 #include "host.h"
 #include "numbers.h"
+#include "ordered.h"
 
 typedef struct {
     const char *name;
@@ -13,7 +14,8 @@ typedef struct {
     const GemmKernels *gemm;
     const HostKernels *host;
     const NumbersKernels *numbers;
-    const char *array_name, *gemm_name, *host_name, *numbers_name; /* of the tables, for tests */
+    const OrderedKernels *ordered;
+    const char *array_name, *gemm_name, *host_name, *numbers_name, *ordered_name; /* of the tables, for tests */
 } InstructionSet;
 
 /* Number i, in the order of isa_list.h, of the sets that were compiled in and that the processor,

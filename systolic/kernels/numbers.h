@@ -1,4 +1,4 @@
-/* Cycle mode and products of number formats beyond 8-bit integers: one table of functions per instruction set.
+/* Cycle mode of number formats beyond 8-bit integers: one table of functions per instruction set.
  *
  * Operands are int32 or float, whichever type they were stored in; sums are int32, int64 or float. An addition
  * is s + a * w computed exactly and then wrapped, saturated or rounded once (float: to nearest, ties to even;
@@ -39,21 +39,9 @@ typedef struct {
     int64_t low, high;
 } NumbersRun;
 
-/* acc[i, j] = the sum over k of a[i, k] * b[k, j], from zero, in the order of k. Strides in elements. */
-typedef struct {
-    ptrdiff_t m, k, n;
-    const void *a, *b;
-    ptrdiff_t a_row, b_row;
-    void *acc;
-    ptrdiff_t acc_row;
-    Arithmetic arithmetic;
-    int64_t low, high;
-} NumbersProduct;
-
 typedef struct {
     void (*clock)(const NumbersRun *array);      /* weight stationary */
     void (*clock_held)(const NumbersRun *array); /* output stationary */
-    void (*multiply)(const NumbersProduct *product);
 } NumbersKernels;
 
 #endif

@@ -29,17 +29,6 @@ cdef extern from "kernels/numbers.h" nogil:
         Arithmetic arithmetic
         int64_t low, high
 
-    ctypedef struct NumbersProduct:
-        Py_ssize_t m, k, n
-        const void *a
-        const void *b
-        Py_ssize_t a_row, b_row
-        void *acc
-        Py_ssize_t acc_row
-        Arithmetic arithmetic
-        int64_t low, high
-
     ctypedef struct NumbersKernels:
         void (*clock)(const NumbersRun *array) noexcept nogil
         void (*clock_held)(const NumbersRun *array) noexcept nogil
-        void (*multiply)(const NumbersProduct *product) noexcept nogil

@@ -63,19 +63,6 @@ static void NAME(clock_held)(const NumbersRun *a) {
     }
 }
 
-static void NAME(multiply)(const NumbersProduct *p) {
-    ptrdiff_t i, j, k;
-    for (i = 0; i < p->m; ++i) {
-        SUM *const acc = (SUM *)p->acc + i * p->acc_row;
-        const OPERAND *const a = (const OPERAND *)p->a + i * p->a_row;
-        for (j = 0; j < p->n; ++j) acc[j] = 0;
-        for (k = 0; k < p->k; ++k) {
-            const OPERAND *const b = (const OPERAND *)p->b + k * p->b_row;
-            for (j = 0; j < p->n; ++j) acc[j] = ADD(p, acc[j], a[k], b[j]);
-        }
-    }
-}
-
 #undef PORT
 #undef OPERAND
 #undef SUM

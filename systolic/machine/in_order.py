@@ -6,24 +6,33 @@ additions for each sum gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from systolic import _core, _gemm
 from systolic.config import ArrayConfig
-from systolic.formats import Format
 from systolic.gemm import Progress
 from systolic.lowered import Lowered, Patches
 from systolic.machine import operands
 from systolic.tiling import sizes_of
 
-# Work between two looks at progress and Ctrl-C, in MACs.
-_PIECE_WORK = 1 << 27
+# Work between two looks at progress and Ctrl-C, in MACs: hundredths of a second; in plain C one or two.
+_PIECE_WORK = 1 << 29
+
+# Below this much work, other threads cost more than they save.
+_WORTH_A_THREAD = 1 << 20
+
+Piece = tuple[np.ndarray, Callable[..., None]]
+"""Where the sums of a part of the work go, and what computes them."""
 
 
-def in_order(lowered: Lowered, config: ArrayConfig, report: Progress | None = None) -> np.ndarray:
+def in_order(
+    lowered: Lowered, config: ArrayConfig, *, workers: int = 1, report: Progress | None = None
+) -> np.ndarray:
     """Return the accumulators of lowered work, added up as the array of `config` does.
 
     Parameters
@@ -31,6 +40,8 @@ def in_order(lowered: Lowered, config: ArrayConfig, report: Progress | None = No
     lowered : Lowered
     config : ArrayConfig
         With the types of the operands.
+    workers : int
+        Threads.
     report : callable, optional
         Gets (done, total) sums as work goes on.
 
@@ -39,72 +50,79 @@ def in_order(lowered: Lowered, config: ArrayConfig, report: Progress | None = No
     ndarray of ``config.format.sum``
     """
     # Sums that depend on the order of additions have no other layout; others are the same in all.
-    lowered = lowered._replace(gemm=replace(lowered.gemm, taps=1, pack=1))
-    gemm = lowered.gemm
-    acc = operands.result_array(lowered, config.format.sum)
-    step = sizes_of(gemm, config).k_step
+    lowered = operands.as_stored(lowered._replace(gemm=replace(lowered.gemm, taps=1, pack=1)))
+    gemm, numbers = lowered.gemm, config.format
+    acc = operands.result_array(lowered, numbers.sum)
+    low, high = numbers.sum_limits
+    options = {
+        "step": sizes_of(gemm, config).k_step if numbers.ordered else gemm.k,
+        "arithmetic": _core.ARITHMETICS[numbers.sum, numbers.overflow],
+        "low": low, "high": high,
+    }  # fmt: skip
     done = 0
     if gemm.macs:
-        for group, first, stop in _pieces(lowered):
-            w = operands.tile(lowered.w, group, 0, gemm.k, 0, gemm.n)
-            x = operands.rows(lowered.x, group, first, stop, 0, gemm.k)
-            operands.store(lowered, acc, group, first, 0, product(x, w, config.format, step))
-            done += (stop - first) * gemm.n
+        parts = _convolutions(lowered, acc) if isinstance(lowered.x, Patches) else _products(lowered, acc)
+        for sums, compute in parts:
+            compute(sums, threads=workers if sums.size * gemm.k >= _WORTH_A_THREAD else 1, **options)
+            done += sums.size
             if report is not None:
                 report(done, gemm.sums)
     elif report is not None:
         report(gemm.sums, gemm.sums)
+    numbers.narrow(acc)
     return acc
 
 
-def _pieces(lowered: Lowered) -> Iterator[tuple[int, int, int]]:
-    """Yield (group, first row, last row + 1) of parts of the product."""
-    gemm = lowered.gemm
-    rows = max(1, _PIECE_WORK // (gemm.k * gemm.n))
-    if isinstance(lowered.x, Patches):  # the patches of a part exist as a whole
-        rows = max(1, min(rows, _PATCH_VALUES // gemm.k))
+def _products(lowered: Lowered, acc: np.ndarray) -> Iterator[Piece]:
+    """Cut products of matrices into rows and columns, about as many of both."""
+    gemm, x, w = lowered.gemm, lowered.x, lowered.w
+    assert isinstance(x, np.ndarray)
+    rows, cols = gemm.m, gemm.n
+    while rows * cols > max(_PIECE_WORK // gemm.k, 1):
+        rows, cols = (-(-rows // 2), cols) if rows >= cols else (rows, -(-cols // 2))
     for group in range(gemm.groups):
-        for first in range(0, gemm.m, rows):
-            yield group, first, min(first + rows, gemm.m)
+        a, b, sums = (operands.matrix_of(values, group) for values in (x, w, acc))
+        a, b = _with_lines(a), _with_lines(b)
+        for row in range(0, gemm.m, rows):
+            for col in range(0, gemm.n, cols):
+                part = sums[row : row + rows, col : col + cols]
+                yield part, partial(_multiply, a[row : row + rows], b[:, col : col + cols])
 
 
-_PATCH_VALUES = 1 << 20
+def _multiply(a: np.ndarray, b: np.ndarray, sums: np.ndarray, **options: Any) -> None:
+    _gemm.multiply_in_order(a, b, sums, **options)
 
 
-def product(x: np.ndarray, w: np.ndarray, numbers: Format, step: int) -> np.ndarray:
-    """Return x @ w, cut along k every `step` values.
+def _with_lines(values: np.ndarray) -> np.ndarray:
+    """Return a matrix that is contiguous along an axis."""
+    return values if values.itemsize in values.strides and values.flags.aligned else values.copy("C")
 
-    Parameters
-    ----------
-    x : ndarray, (m, k)
-    w : ndarray, (k, n)
-        As registers hold them.
-    numbers : Format
-    step : int
-        Rows of w in a tile.
 
-    Returns
-    -------
-    ndarray of ``numbers.sum``, (m, n)
-    """
-    if numbers.kernel == "8-bit integers":
-        acc = np.empty((len(x), w.shape[1]), np.int32)
-        _gemm.multiply(np.ascontiguousarray(x), np.ascontiguousarray(w), acc)
-        numbers.narrow(acc)
-        return acc
-    wide = np.float32 if numbers.is_float else np.int32
-    x, w = x.astype(wide, order="C"), w.astype(wide, order="C")
-    if not numbers.ordered:
-        step = x.shape[1]
-    low, high = numbers.sum_limits
-    total, part = (np.empty((len(x), w.shape[1]), numbers.sum) for _ in range(2))
-    for start in range(0, x.shape[1], step):
-        sums = part if start else total
-        _gemm.multiply_numbers(
-            x[:, start : start + step], w[start : start + step], sums,
-            arithmetic=_core.ARITHMETICS[numbers.sum, numbers.overflow], low=low, high=high,
-        )  # fmt: skip
-        if start:
-            numbers.accumulate(total, part)
-    numbers.narrow(total)
-    return total
+def _convolutions(lowered: Lowered, acc: np.ndarray) -> Iterator[Piece]:
+    """Cut convolutions into groups and pixels, whose sums lie as in the result."""
+    gemm, x = lowered.gemm, lowered.x
+    assert isinstance(x, Patches)
+    x = x._replace(images=np.require(x.images, requirements=["ALIGNED"]))
+    batch, pixels, channels = len(x.images), x.out[0] * x.out[1], gemm.groups * gemm.n
+    most = max(1, _PIECE_WORK // (gemm.k * gemm.n))
+    for group in range(gemm.groups):
+        within = slice(group * gemm.n, (group + 1) * gemm.n)
+        convolve = partial(_convolve, x, _with_lines(lowered.w[group]), group)
+        if x.channels_last:
+            sums = acc.reshape(batch * pixels, channels)
+            for first in range(0, gemm.m, most):
+                yield sums[first : first + most, within], partial(convolve, first)
+            continue
+        planes = acc.reshape(batch, channels, pixels)
+        for image in range(batch):
+            for first in range(0, pixels, most):
+                yield planes[image, within, first : first + most], partial(convolve, image * pixels + first)
+
+
+def _convolve(
+    x: Patches, filters: np.ndarray, group: int, first: int, sums: np.ndarray, **options: Any
+) -> None:
+    _gemm.convolve_in_order(
+        x.images, filters, sums, x.kernel, x.stride, x.dilation, x.before, x.out, x.pad_value,
+        group=group, first=first, channels_last=x.channels_last, **options,
+    )  # fmt: skip

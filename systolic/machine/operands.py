@@ -32,9 +32,22 @@ def rows(
 ) -> np.ndarray:
     """Return x[m_start:m_stop, k_start:k_stop] of a group, or of groups that share tiles."""
     if not isinstance(x, Patches):
-        return stored(_matrix(x, group)[m_start:m_stop, k_start:k_stop])
-    if x.dtype.char not in "bB":
-        return stored(_patches(x, group, m_start, m_stop, k_start, k_stop, layout))
+        return stored(matrix_of(x, group)[m_start:m_stop, k_start:k_stop])
+    images = x.images[..., np.newaxis].view(np.uint8)
+    padding = np.array([x.pad_value]).astype(x.dtype).view(np.uint8)
+    part = group, m_start, m_stop, k_start, k_stop, layout
+    parts = [
+        _patches(x._replace(images=images[..., byte], pad_value=int(padding[byte])), *part)
+        for byte in range(len(padding))
+    ]
+    together = parts[0] if len(parts) == 1 else np.stack(parts, axis=-1).reshape(m_stop - m_start, -1)
+    return stored(together.view(x.dtype))
+
+
+def _patches(
+    x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int, layout: Layout
+) -> np.ndarray:
+    """Return rows of patches of bytes."""
     taps, pack = layout
     channels = x.images.shape[1] // x.groups * pack
     matrix = np.empty((m_stop - m_start, k_stop - k_start), dtype=x.dtype)
@@ -58,25 +71,11 @@ def _fill(x: Patches, matrix: np.ndarray, kernel: Pair, before: Pair, k_start: i
     )
 
 
-def _patches(
-    x: Patches, group: int, m_start: int, m_stop: int, k_start: int, k_stop: int, layout: Layout
-) -> np.ndarray:
-    """Return rows of patches of any type."""
-    taps, pack = layout
-    channels, (height, width) = x.images.shape[1] // x.groups * pack, x.images.shape[2:]
-    image, *out = np.unravel_index(np.arange(m_start, m_stop)[:, None], (len(x.images), *x.out))
-    if taps == 1:
-        channel, *tap = np.unravel_index(np.arange(k_start, k_stop), (channels, *x.kernel))
-    else:
-        *tap, channel = np.unravel_index(np.arange(k_start, k_stop), (*x.kernel, channels))
-    row, col = (
-        o * step + t * dilation - before
-        for o, t, step, dilation, before in zip(out, tap, x.stride, x.dilation, x.before, strict=True)
-    )
-    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
-    values = x.images[image, group * channels + channel, np.where(inside, row, 0), np.where(inside, col, 0)]
-    values[~inside] = x.pad_value
-    return values
+def as_stored(lowered: Lowered) -> Lowered:
+    """Return lowered work with operands as registers hold them."""
+    x = lowered.x
+    x = x._replace(images=stored(x.images)) if isinstance(x, Patches) else stored(x)
+    return lowered._replace(x=x, w=stored(lowered.w))
 
 
 def tile(
@@ -84,7 +83,7 @@ def tile(
 ) -> np.ndarray:
     """Return w[k_start:k_stop, n_start:n_stop] of a group, or of groups that share tiles."""
     if layout == PLAIN:
-        return stored(_matrix(w, group)[k_start:k_stop, n_start:n_stop])
+        return stored(matrix_of(w, group)[k_start:k_stop, n_start:n_stop])
     (taps, pack), (_, k, n) = layout, w.shape
     # Of each row and column: its tap, its group among those that share the tile, its place there.
     tap, rest = np.divmod(np.arange(k_start, k_stop)[:, None], k // taps * pack)
@@ -94,7 +93,8 @@ def tile(
     return np.where(of_row == of_column, values, values.dtype.type(0))
 
 
-def _matrix(values: np.ndarray, group: int) -> np.ndarray:
+def matrix_of(values: np.ndarray, group: int) -> np.ndarray:
+    """Return the matrix of a group: of a stack, or the only one."""
     return values if values.ndim == 2 else values[np.unravel_index(group, values.shape[:-2])]
 
 
@@ -175,7 +175,7 @@ def store(
     """Put finished sums of a group, whose first is (m_start, n_start), into the accumulators' array."""
     x, (m, n) = lowered.x, sums.shape
     if not isinstance(x, Patches):
-        _matrix(acc, group)[m_start : m_start + m, n_start : n_start + n] = sums
+        matrix_of(acc, group)[m_start : m_start + m, n_start : n_start + n] = sums
         return
     # (batch, pixels, channels), whichever way the channels lie.
     pixels, channels = x.out[0] * x.out[1], lowered.gemm.groups * lowered.gemm.n

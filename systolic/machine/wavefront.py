@@ -16,7 +16,7 @@ from systolic.lowered import Lowered, Patches
 from systolic.machine.epilogue import after_scale, apply_epilogue, fused
 from systolic.machine.execution import Execution, planned
 from systolic.machine.in_order import in_order
-from systolic.machine.operands import result_array
+from systolic.machine.operands import as_stored, result_array
 
 # Work between two looks at progress and Ctrl-C, in MACs: a tenth of a second or less.
 _PIECE_WORK = 1 << 32
@@ -50,16 +50,18 @@ def run_wavefront(
     gemm, x = lowered.gemm, lowered.x
     config, stats = planned(gemm, config, x.dtype, lowered.w.dtype)
     numbers = config.format
-    if not numbers.is_plain:
-        sums = in_order(lowered, config, report)
+    if numbers.kernel != "8-bit integers":
+        sums = in_order(lowered, config, workers=workers, report=report)
         seconds = perf_counter() - started
         return Execution(apply_epilogue(lowered, sums), stats, seconds)
+    if not numbers.is_plain:
+        lowered = as_stored(lowered)
     codes = None
     work = stats.macs
-    if isinstance(x, Patches):
+    if isinstance(lowered.x, Patches):
         if work:
             # Patches, sums and codes are made piece by piece, in cache.
-            codes = fused(lowered)
+            codes = fused(lowered) if numbers.psum_bits == 32 else None
         work += _VALUE_MACS * gemm.groups * gemm.m * (gemm.k + gemm.n)
     acc: Any = result_array(lowered) if codes is None else None
     if work <= _PIECE_WORK:
@@ -74,6 +76,8 @@ def run_wavefront(
             if report is not None:
                 done += piece.size
                 report(done, gemm.sums)
+    if acc is not None:
+        numbers.narrow(acc)
     seconds = perf_counter() - started
     output = apply_epilogue(lowered, acc) if codes is None else after_scale(lowered.epilogue, codes["codes"])
     return Execution(output, stats, seconds)

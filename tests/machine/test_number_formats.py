@@ -27,6 +27,9 @@ from systolic import ArrayConfig, Gemm, conv2d, estimate, matmul
 from systolic.dataflows import DATAFLOWS
 from systolic.engine.products import MODES
 from systolic.formats import FORMATS, Format, format_of
+from systolic.lowered import lower_matmul
+from systolic.machine import in_order as in_order_room
+from systolic.machine import run_wavefront
 from systolic.reference import Numbers
 from systolic.tiling import sizes_of
 
@@ -140,6 +143,54 @@ def test_convolutions(numbers: Format, layout: str) -> None:
         got = conv2d(x, w, stride=(2, 1), dilation=(1, 2), padding=((1, 1), (2, 1)), groups=2, layout=layout,
                      x_zero_point=zero, array=config, mode=mode)  # fmt: skip
         assert_same(got.acc, expected)
+
+
+@pytest.mark.parametrize("numbers", EVERY_FORMAT[::5], ids=name_of)
+def test_pieces_and_threads_change_nothing(numbers: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    config = ArrayConfig(6, 5, **fields(numbers))
+    x, w = drawn_operand(rng, numbers.activation, (2, 40, 30)), drawn_operand(rng, numbers.weight, (2, 30, 50))
+    images, kernels = drawn_operand(rng, numbers.activation, (2, 4, 9, 8)), drawn_operand(rng, numbers.weight, (6, 2, 3, 2))
+
+    def results(threads: int) -> list[np.ndarray]:
+        turned = (values.swapaxes(1, 2).copy().swapaxes(1, 2) for values in (x, w))
+        pairs = (x, w), tuple(turned), (x, w[0])
+        sums = [run_wavefront(lower_matmul(*pair), config, workers=threads).output for pair in pairs]
+        for layout, each in (("NCHW", images), ("NHWC", images.transpose(0, 2, 3, 1))):
+            result = conv2d(each, kernels, groups=2, padding=1, layout=layout, array=config, mode="wavefront", threads=threads)
+            sums.append(result.acc)
+        return sums
+
+    expected = results(1)
+    monkeypatch.setattr(in_order_room, "_PIECE_WORK", 5000)
+    monkeypatch.setattr(in_order_room, "_WORTH_A_THREAD", 0)
+    for threads in (1, 2, 3):
+        for got, whole in zip(results(threads), expected, strict=True):
+            assert_same(got, whole)
+
+
+@pytest.mark.parametrize("n", [1, 300])
+def test_progress_is_reported(n: int) -> None:
+    x = np.ones((300, 2000), np.float16)
+    told: list[tuple[int, int]] = []
+    matmul(x, x[:n].T, array=ArrayConfig(8, 8), mode="wavefront", progress=lambda *done: told.append(done))
+    assert told[-1] == (300 * n, 300 * n)
+    assert told == sorted(told)
+
+
+def test_operands_that_lie_at_odd_addresses() -> None:
+    def moved(values: np.ndarray) -> np.ndarray:
+        room = np.zeros(values.nbytes + 1, np.uint8)[1:].view(values.dtype).reshape(values.shape)
+        room[...] = values
+        assert not room.flags.aligned
+        return room
+
+    rng = np.random.default_rng(13)
+    x, w = (finite_operand(rng, "bfloat16", shape) for shape in ((5, 7), (7, 3)))
+    image, kernel = (finite_operand(rng, "bfloat16", shape) for shape in ((1, 2, 5, 5), (3, 2, 2, 2)))
+    for mode in MODES:
+        assert_same(matmul(moved(x), moved(w), mode=mode).acc, matmul(x, w, mode=mode).acc)
+        assert_same(conv2d(moved(image), moved(kernel), mode=mode).acc, conv2d(image, kernel, mode=mode).acc)
 
 
 def test_bytes_are_counted_packed() -> None:

@@ -81,7 +81,8 @@ def drawn_operand(rng: np.random.Generator, name: str, shape: tuple[int, ...], e
     else:
         # Of all magnitudes: any bits, but NaN and infinities only as special values.
         values = rng.integers(0, 2**operand.bits, shape).astype(f"uint{operand.bits}").view(dtype)
-        values = np.where(np.isfinite(values.astype(np.float64)), values, dtype.type(1))
+        with np.errstate(invalid="ignore"):  # signaling NaN
+            values = np.where(np.isfinite(values.astype(np.float64)), values, dtype.type(1))
         near = (rng.standard_normal(shape) * 2.0 ** rng.integers(-4, 5, shape)).astype(dtype)
         values = np.where(rng.random(shape) < 0.5, near, values)
         special = special_floats(name)
