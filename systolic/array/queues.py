@@ -165,8 +165,8 @@ class Queues:
 
     def drained_at(self, config: ArrayConfig, now: int) -> int:
         """Return the cycle at which the last queued beat has left the last PE."""
-        beats = [tile.stop for tile in self.tiles]
-        beats += [stream.stop for stream in self.streams]
+        # They stop in the order in which they are queued.
+        beats = [queued[-1].stop for queued in (self.tiles, self.streams) if queued]
         if not beats:
             return now
         return max(now, max(beats) + config.rows + config.cols - 2)
