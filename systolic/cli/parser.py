@@ -20,7 +20,6 @@ from systolic.cli.model_commands import run_command, summary_command, verify_com
 from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
 from systolic.cli.program_commands import compile_command
 from systolic.cli.sweep_command import sweep_command
-from systolic.compiler.lowering import MAPPINGS as PROGRAM_MAPPINGS
 from systolic.dataflows import DATAFLOWS
 from systolic.layers.float_products import COMPUTE
 from systolic.sweeps import MOST_ROWS
@@ -189,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     qdq(sub)
     sizes(sub, 1, "")
     sub.add_argument(
-        "--mapping", choices=PROGRAM_MAPPINGS,
+        "--mapping", choices=MAPPINGS,
         help="convolutions tap by tap from images in the unified buffer, or as products with patches that "
         "the host lays out (default: im2col for images of few channels, else taps)",
     )  # fmt: skip

@@ -44,8 +44,6 @@ from systolic.lowered import RAW, Lowered, Patches
 from systolic.model import Model, Node
 from systolic.model.node import named_error
 
-MAPPINGS = ("taps", "im2col")
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -75,7 +73,8 @@ class Lowering:
     known : mapping
         Shape and dtype of each tensor.
     sizes : Sizes
-    mapping : {"taps", "im2col"} or None
+    mapping : mapping of str to {"taps", "im2col", "pack"}
+        How convolutions run, by their outputs; others as :func:`~systolic.compile` says.
     cut : mapping of int to {"by rows", "by host"}
         How nodes run, by their numbers, that do not fit into the unified buffer otherwise.
 
@@ -89,8 +88,8 @@ class Lowering:
     """
 
     def __init__(
-        self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None,
-        cut: Mapping[int, str],
+        self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes,
+        mapping: Mapping[str, str], cut: Mapping[int, str],
     ) -> None:  # fmt: skip
         self.known, self.sizes, self.mapping, self.cut = known, sizes, mapping, cut
         self.operations: list[Operation] = []
@@ -423,7 +422,7 @@ class Lowering:
             # The padding is a zero point that only the host knows.
             direct &= with_ones(layer, sources, place).x.pad_value == patches.pad_value  # type: ignore[union-attr]
         few = source.storage.by_host and patches.images.shape[1] * 4 < self.sizes.rows
-        wanted = self.mapping or ("im2col" if few else "taps")
+        wanted = self.mapping.get(node.output, "im2col" if few else "taps")
         if self._cut:
             if direct and window.plain:
                 x = self._blocks(node.name, source, axis)

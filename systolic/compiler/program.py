@@ -14,7 +14,7 @@ import numpy as np
 from systolic import _check
 from systolic.compiler.allocation import FEW, Lifetime, plan
 from systolic.compiler.emission import Choices, Emission
-from systolic.compiler.lowering import MAPPINGS, Lowering, Sizes
+from systolic.compiler.lowering import Lowering, Sizes
 from systolic.compiler.operations import BY_HOST, HostOperation, Product
 from systolic.compiler.orders import Costs, shares
 from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of, too_large
@@ -25,8 +25,10 @@ from systolic.gemm import Gemm
 from systolic.isa import HostTensor, Program, Symbol
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
+from systolic.machine import time_program
 from systolic.machine.timeline import row_bytes, transfer_cycles
 from systolic.model import Model
+from systolic.model.mappings import MappingArgument, mappings_of
 from systolic.presets import TPU_V1
 from systolic.workloads import Workload
 
@@ -52,7 +54,7 @@ def compile(
     *,
     machine: MachineConfig = TPU_V1,
     batch: int = 1,
-    mapping: str | None = None,
+    mapping: MappingArgument = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     reuse: bool | int = False,
     weights: bool = True,
@@ -70,10 +72,13 @@ def compile(
         With a :class:`MemoryConfig`.
     batch : int
         Size of the first axis where the model takes any.
-    mapping : {"taps", "im2col"}, optional
-        How convolutions run: one tile for each tap of the kernel, its rows read from the image in the unified
-        buffer, or as a product with patches that the host lays out. Default: taps, but im2col for images that
-        come from the host and have fewer channels than a quarter of the array's rows.
+    mapping : {"taps", "im2col", "pack", "best"} or mapping of str to them, optional
+        How convolutions run, all of them or each by the name of its node. "taps": one tile for each tap of
+        the kernel, its rows read from the image in the unified buffer. "im2col": as a product with patches
+        that the host lays out. Several groups share tiles in both; "pack" is "im2col" for convolutions that
+        have some. "best": the fastest of three programs, by taps, by im2col and by default. Default: taps,
+        but im2col for images that come from the host and have fewer channels than a quarter of the array's
+        rows.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of the model's inputs by name, where other sizes are symbolic.
     reuse : bool or int
@@ -176,7 +181,7 @@ class Programs:
         model: Model,
         *,
         batch: int = 1,
-        mapping: str | None = None,
+        mapping: MappingArgument = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
         reuse: bool | int = False,
     ) -> None:
@@ -185,18 +190,25 @@ class Programs:
                 f"model must be a Model, not {_check.kind(model)}; load_onnx and Model.load read one from a "
                 "file"
             )
-        if mapping is not None:
-            _check.choice(mapping, "mapping", MAPPINGS)
-        self.model, self.mapping = model, mapping
+        self.model, self.mapping = model, mappings_of(model.nodes, mapping)
         self.reuse = reuse if isinstance(reuse, bool) else _check.integer(reuse, "reuse", minimum=1)
         self._shapes = batch, shapes
         self._plans: dict[Any, list[_Plan]] = {}
         self._made: dict[Any, list[tuple[Choices, Program]]] = {}
         self._refused: dict[Any, tuple[type[ValueError], str]] = {}
+        self._alternatives: list[Programs] = []
+        best = [output for output, name in self.mapping.items() if name == "best"]
+        others = {output: name for output, name in self.mapping.items() if name != "best"}
+        for names in ({}, *(dict.fromkeys(best, name) for name in ("taps", "im2col"))) if best else ():
+            alternative = Programs(model, batch=batch, shapes=shapes, reuse=reuse)
+            alternative.mapping = others | names
+            self._alternatives.append(alternative)
 
     def of(self, machine: MachineConfig) -> Program:
         """Return the program of a machine, equal to ``compile(..., weights=False)``; errors as there."""
         memory = _memory(machine)
+        if self._alternatives:
+            return self._fastest(machine).of(machine)
         everything = _sizes(machine, memory)
         if everything in self._refused:
             kind, message = self._refused[everything]
@@ -219,7 +231,22 @@ class Programs:
 
     def made(self, machine: MachineConfig, memory: MemoryConfig, *, weights: bool) -> Program:
         """Return the program of a machine, which is not kept."""
+        if self._alternatives:
+            return self._fastest(machine).made(machine, memory, weights=weights)
         return self._emitted(machine, memory, self._plan(machine, memory), weights=weights)[1]
+
+    def _fastest(self, machine: MachineConfig) -> Programs:
+        """Return the alternative whose program takes the fewest cycles on a machine."""
+        found: list[tuple[int, Programs]] = []
+        for alternative in self._alternatives:
+            try:
+                cycles = time_program(alternative.of(machine), machine).stats.cycles
+            except ValueError:
+                if not found and alternative is self._alternatives[-1]:
+                    raise
+                continue
+            found.append((cycles, alternative))
+        return min(found, key=lambda pair: pair[0])[1]
 
     @cached_property
     def _known(self) -> dict[str, tuple[Shape, str]]:
@@ -367,8 +394,8 @@ def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape,
 
 
 def _lowered(
-    model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: str | None, reuse: int,
-    limit: int,
+    model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: Mapping[str, str],
+    reuse: int, limit: int,
 ) -> tuple[Lowering, list[Region | HostOperation]]:  # fmt: skip
     """Return operations and regions, with layers by rows, or by the host, that do not fit for one image.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from systolic import _check
 from systolic.compiler import NoProgram, compile
@@ -101,7 +101,7 @@ def estimate(
     if machine.memory is not None:
         try:
             program = compile(
-                work, machine=machine, batch=batch, mapping=cast("str | None", mapping), shapes=shapes,
+                work, machine=machine, batch=batch, mapping=mapping, shapes=shapes,
                 weights=False,
             )  # fmt: skip
             return time_program(program, machine).stats

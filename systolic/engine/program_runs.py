@@ -9,7 +9,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def compiled(
             _compiled.move_to_end(key)
             return found.program
     try:
-        program = compile(model, machine=machine, mapping=cast("str | None", mapping), shapes=shapes)
+        program = compile(model, machine=machine, mapping=mapping, shapes=shapes)
     except NoProgram as error:
         warn_of(error, model, stacklevel=5)
         return None

@@ -43,7 +43,7 @@ def test_what_is_no_model() -> None:
 
 
 def test_options() -> None:
-    with raises(ValueError, "mapping must be one of 'taps', 'im2col', not 'rows'"):
+    with raises(ValueError, "mapping must be one of 'im2col', 'taps', 'pack', 'best', not 'rows'"):
         systolic.compile(MODEL, machine=machine(), mapping="rows")
     with raises(ValueError, "reuse must be a positive integer, not 0"):
         systolic.compile(MODEL, machine=machine(), reuse=0)
