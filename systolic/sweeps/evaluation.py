@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
@@ -15,27 +15,29 @@ from systolic.gemm import Gemm
 from systolic.machine import time_program
 from systolic.model import Model
 from systolic.stats import COUNTS, Stats
+from systolic.sweeps.workloads import Products
 from systolic.tiling import estimate_gemm, estimate_many
+from systolic.tiling.mappings import cheapest, wrong_order
 
 # Sums of counts beyond this are made in Python's integers; the margin is for rounding in float64.
 _LARGEST = 2.0**62
 
 
 def ideal_stats(
-    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]
+    products: Sequence[tuple[Gemm | tuple[Gemm, ...], int]], arrays: Sequence[ArrayConfig]
 ) -> list[Stats]:
     """Return the counts of products on each array, in closed form.
 
     Parameters
     ----------
-    products : sequence of (Gemm, int)
-        Sizes, and how often each runs.
+    products : sequence of (Gemm or tuple of Gemm, int)
+        Sizes, or layouts of a product of which the cheapest is taken, and how often each runs.
     arrays : sequence of ArrayConfig
 
     Returns
     -------
     list of Stats
-        Equal to the sum of ``estimate(gemm, machine=array)`` over all products.
+        Equal to the sum of ``estimate(gemm, machine=array)`` over all products, in their cheapest layouts.
 
     Examples
     --------
@@ -44,41 +46,43 @@ def ideal_stats(
     >>> [stats.cycles for stats in ideal_stats([(Gemm(1, 256, 256), 2)], arrays)]
     [1534, 2302]
     """
+    several = [(each if isinstance(each, tuple) else (each,), count) for each, count in products]
     vectors: dict[tuple[str, Format], list[int]] = {}
     for number, array in enumerate(arrays):
         vectors.setdefault((array.dataflow, array.format), []).append(number)
     found: list[Stats | None] = [None] * len(arrays)
     for alike, numbers in vectors.items():
-        totals = _totals(products, [arrays[number] for number in numbers], *alike)
+        totals = _totals(several, [arrays[number] for number in numbers], *alike)
         if totals is not None:
             for number, stats in zip(numbers, totals, strict=True):
                 found[number] = stats
     return [
-        _sum(products, array) if stats is None else stats
+        _sum(several, array) if stats is None else stats
         for array, stats in zip(arrays, found, strict=True)
     ]
 
 
-def _sum(products: Sequence[tuple[Gemm, int]], array: ArrayConfig) -> Stats:
+def _sum(products: Products, array: ArrayConfig) -> Stats:
     """Return the total in Python's integers."""
     total = dict.fromkeys(COUNTS, 0)
-    for gemm, count in products:
-        for name, value in estimate_gemm(gemm, array).to_dict().items():
+    for layouts, count in products:
+        for name, value in estimate_gemm(cheapest(layouts, array), array).to_dict().items():
             total[name] += count * value
     return Stats(**total)
 
 
 def _totals(
-    products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig], dataflow: str, numbers: Format
+    products: Products, arrays: Sequence[ArrayConfig], dataflow: str, numbers: Format
 ) -> list[Stats] | None:
     """Return the totals on arrays of one dataflow and format, or None if some may not fit int64."""
     # Whichever of the two is cut into chunks.
-    largest = max(max(gemm.m, gemm.n) for gemm, _ in products)
+    gemms = [gemm for layouts, _ in products for gemm in layouts]
+    largest = max(max(gemm.m, gemm.n * gemm.pack) for gemm in gemms)
     if largest >= 2**40 or max(count for _, count in products) >= 2**40:
         return None
 
     def column(name: str) -> np.ndarray:
-        return np.array([getattr(gemm, name) for gemm, _ in products], dtype=object)[:, None]
+        return np.array([getattr(gemm, name) for gemm in gemms], dtype=object)[:, None]
 
     # Accumulators for all rows of the longest product are as good as unlimited ones, which None among
     # integers would also say, slowly.
@@ -99,6 +103,8 @@ def _totals(
     except (ValueError, OverflowError):
         return None
     counts = np.array([count for _, count in products])
+    if len(gemms) > len(products):
+        many = _cheapest_of(many, [len(layouts) for layouts, _ in products])
     columns = {}
     for name, values in many.items():
         if name == "utilization":
@@ -111,6 +117,16 @@ def _totals(
     ]
 
 
+def _cheapest_of(many: dict[str, np.ndarray], layouts: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return the counts of the cheapest of so many layouts of each product, on each array."""
+    stops = np.cumsum(layouts)
+    cycles = many["cycles"]
+    chosen = np.stack([
+        start + cycles[start:stop].argmin(axis=0) for start, stop in zip(stops - layouts, stops, strict=True)
+    ])  # fmt: skip
+    return {name: values[chosen, np.arange(values.shape[1])] for name, values in many.items()}
+
+
 def program_stats(programs: Programs, machine: MachineConfig) -> Stats | str:
     """Return the counts of a model compiled for a machine, or why the machine cannot run it."""
     try:
@@ -119,9 +135,25 @@ def program_stats(programs: Programs, machine: MachineConfig) -> Stats | str:
         return str(error)
 
 
-def ideal_task(products: Sequence[tuple[Gemm, int]], arrays: Sequence[ArrayConfig]) -> list[Stats | str]:
-    """Return the results of a task of ideal machines; a function by name, for other processes."""
-    return list(ideal_stats(products, arrays))
+def ideal_task(
+    products: Mapping[str | None, Products], arrays: Sequence[tuple[ArrayConfig, str | None]]
+) -> list[Stats | str]:
+    """Return the results of a task of ideal machines; a function by name, for other processes.
+
+    Products are by mapping; a mapping goes with each array.
+    """
+    found: list[Stats | str] = [""] * len(arrays)
+    for mapping, sizes in products.items():
+        alike: tuple[list[int], list[int]] = [], []
+        for number, (array, name) in enumerate(arrays):
+            if name == mapping:
+                alike[array.format.ordered].append(number)
+        plain = [(several[:1], count) for several, count in sizes]
+        for numbers, own in zip(alike, (sizes, plain), strict=True):
+            stats = ideal_stats(own, [arrays[number][0] for number in numbers])
+            for number, each in zip(numbers, stats, strict=True):
+                found[number] = wrong_order(mapping, arrays[number][0]) or each
+    return found
 
 
 _kept = local()  # of each thread: programs of the last models

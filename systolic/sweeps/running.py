@@ -15,7 +15,6 @@ from systolic import _check
 from systolic._show.progress import shown
 from systolic._text import canonical, printable
 from systolic._version import __version__
-from systolic.compiler.lowering import MAPPINGS
 from systolic.config import MachineConfig
 from systolic.stats import Stats
 from systolic.sweeps.evaluation import ideal_task, program_task
@@ -24,6 +23,7 @@ from systolic.sweeps.grids import Grid, as_machines
 from systolic.sweeps.results import Sweep
 from systolic.sweeps.rows import SweepRow, identify
 from systolic.sweeps.workloads import Work, as_works
+from systolic.tiling.mappings import MAPPINGS
 
 MOST_ROWS = 1_000_000
 """The most rows of a sweep, unless more are asked for."""
@@ -104,8 +104,8 @@ def sweep(
         form. With memories a model is compiled and its program timed.
     batch : int or sequence of int
         Sizes of the models' first axis; of a Workload or Gemm, factors of their rows.
-    mapping : {"taps", "im2col"}, None, or a sequence of them
-        How programs run convolutions, as in :func:`~systolic.compile`.
+    mapping : {"im2col", "taps", "pack", "best"}, None, or a sequence of them
+        How convolutions run, as in :func:`~systolic.estimate`; None is the default.
     executor : object with ``submit``, optional
         ``concurrent.futures.ProcessPoolExecutor`` for example. Default: this process, one after the other.
     out : path, optional
@@ -161,8 +161,11 @@ def sweep(
             f"{_counted(len(mappings), 'mapping')}), more than limit={most:,}; pass limit={total} to compute "
             "them"
         )
-    _check_machines(works, listed, mappings)
-    products = {(work.name, size): work.products(size) for work in works for size in batches}
+    ideal = any(machine.memory is None for machine in _bases(listed))
+    products = {
+        (work.name, size, name): work.products(size, name)
+        for work in works for size in batches for name in (mappings if ideal else (None,))
+    }  # fmt: skip
     with shown(progress, f"sweep of {total:,} rows") as report:
         file = None if out is None else RowFile(out)
         try:
@@ -238,16 +241,9 @@ def _mapping(value: Any) -> str | None:
     return None if value is None else _check.choice(value, "mapping", MAPPINGS)
 
 
-def _check_machines(
-    works: Sequence[Work], machines: Sequence[MachineConfig], mappings: Sequence[Any]
-) -> None:
-    """Raise if the memories, or a mapping, would have no effect on a row."""
-    for machine in [machines.base] if isinstance(machines, Grid) else machines:
-        if machine.memory is None and mappings != (None,):
-            raise ValueError(
-                "mapping is of programs, and a machine here has no memories to run programs; leave mapping "
-                "out"
-            )
+def _bases(machines: Sequence[MachineConfig]) -> Sequence[MachineConfig]:
+    """Return machines of which each of a sweep has the memories of one, or none as one."""
+    return [machines.base] if isinstance(machines, Grid) else machines
 
 
 def _held(file: RowFile, works: Sequence[Work]) -> dict[str, SweepRow]:
@@ -294,8 +290,10 @@ def _tasks(points: Iterable[_Point], products: Any, shared: int) -> Iterator[_Ta
     def closed() -> _Task:
         first, work = group[0], group[0].work
         if first.machine.memory is None:
-            sizes = products[work.name, first.batch]
-            return _Task(tuple(group), ideal_task, (sizes, tuple(point.machine.array for point in group)))
+            names = dict.fromkeys(point.mapping for point in group)
+            sizes = {name: products[work.name, first.batch, name] for name in names}
+            arrays = tuple((point.machine.array, point.mapping) for point in group)
+            return _Task(tuple(group), ideal_task, (sizes, arrays))
         configurations = tuple((point.machine, point.mapping) for point in group)
         return _Task(tuple(group), program_task, (work.id, *compiled(work, first.batch), configurations))
 
@@ -307,10 +305,11 @@ def _tasks(points: Iterable[_Point], products: Any, shared: int) -> Iterator[_Ta
             yield closed()
             group = []
         if not group:
-            different = len(products[point.work.name, point.batch])
-            most = min(max(_PAIRS // different, 16), _MOST_SPLIT if shared else _MOST_MACHINES)
-            if point.machine.memory is not None:
-                most = programs
+            most = programs
+            if point.machine.memory is None:
+                sizes = products[point.work.name, point.batch, point.mapping]
+                different = sum(len(several) for several, _ in sizes)
+                most = min(max(_PAIRS // different, 16), _MOST_SPLIT if shared else _MOST_MACHINES)
         group.append(point)
     if group:
         yield closed()

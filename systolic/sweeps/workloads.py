@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,17 @@ from systolic._text import canonical, digest
 from systolic.engine.costs import known_products
 from systolic.frontend import as_model, costed, read_model
 from systolic.gemm import Gemm
-from systolic.model import Model
+from systolic.model import Model, Node
 from systolic.model.archive import encode_layer
+from systolic.model.inference import Tensor, products_of
+from systolic.model.mappings import kernel_taps, mappings_of
 from systolic.model.placement import off_array, off_array_lines
+from systolic.tiling.mappings import layouts
 from systolic.workloads import Workload
 from systolic.workloads.workload import as_name
+
+Products = Sequence[tuple[tuple[Gemm, ...], int]]
+"""The layouts that a product may have, of which the cheapest is taken, and how often it runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +46,48 @@ class Work:
             return as_model(self.model, batch), 1
         return self.model, batch
 
-    def products(self, batch: int) -> tuple[tuple[Gemm, int], ...]:
-        """Return the different products and how often each runs; ValueError if nothing runs on the array."""
+    def products(self, batch: int, mapping: str | None = None) -> Products:
+        """Return the different products and how often each runs; ValueError if nothing runs on the array.
+
+        Of each product these are the layouts that the mapping chooses from.
+        """
         if isinstance(self.model, Workload):
-            found: Iterable[tuple[Gemm, int]] = self.model.products(batch)
+            if mapping == "taps":
+                raise ValueError(
+                    f"model {self.name!r} is a list of products, which have no kernel: mapping 'taps' is of "
+                    "convolutions; use 'pack' or 'best' for products with groups"
+                )
+            laid = [
+                (layouts(gemm, gemm.taps, mapping or "im2col"), count)
+                for gemm, count in self.model.products(batch)
+            ]
         else:
             try:
-                gemms = known_products(self.model, batch)
+                gemms = known_products(self.model, batch, of=_layouts_of(self.model, mapping))
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"model {self.name!r}: {error}") from error
-            if not any(gemm.macs for gemm in gemms):
+            if not any(several[0].macs for several in gemms):
                 known = self.model.infer_shapes(self.model.input_shapes(batch))
                 lines = off_array_lines(off_array(self.model.nodes, known))
                 raise ValueError(f"model {self.name!r} cannot be swept: {' '.join(map(str.strip, lines))}")
-            found = ((gemm, 1) for gemm in gemms)
-        counts: dict[Gemm, int] = {}
-        for gemm, count in found:
-            counts[gemm] = counts.get(gemm, 0) + count
+            laid = [(several, 1) for several in gemms]
+        counts: dict[tuple[Gemm, ...], int] = {}
+        for several, count in laid:
+            counts[several] = counts.get(several, 0) + count
         return tuple(counts.items())
+
+
+def _layouts_of(model: Model, mapping: str | None) -> Callable[..., tuple[tuple[Gemm, ...], ...] | None]:
+    names = mappings_of(model.nodes, mapping)
+
+    def of(node: Node, known: Mapping[str, Tensor]) -> tuple[tuple[Gemm, ...], ...] | None:
+        gemms = products_of(node, known)
+        if not gemms or node.output not in names:
+            return None if gemms is None else tuple((gemm,) for gemm in gemms)
+        return tuple(layouts(gemm, kernel_taps(node, known), names[node.output]) for gemm in gemms)
+
+    return of
 
 
 def as_works(models: Any) -> tuple[Work, ...]:

@@ -67,15 +67,21 @@ def laid_out(gemm: Gemm, taps: int, mapping: str, array: ArrayConfig) -> Gemm:
     ValueError
         If the array's sums depend on the order of additions, which "taps" and "pack" change.
     """
-    if array.format.ordered and mapping != "im2col":
-        if mapping != "best":
-            raise ValueError(
-                f"mapping {mapping!r} changes the order of additions, and with it the bits of sums of "
-                f"{array.activation_dtype} and {array.weight_dtype}; use 'im2col', or integers whose sums "
-                "wrap"
-            )
+    if array.format.ordered:
+        if message := wrong_order(mapping, array):
+            raise ValueError(message)
         return gemm
     return cheapest(layouts(gemm, taps, mapping), array)
+
+
+def wrong_order(mapping: str | None, array: ArrayConfig) -> str:
+    """Return why a mapping does not fit an array whose sums depend on their order; empty if it fits."""
+    if not array.format.ordered or mapping not in ("taps", "pack"):
+        return ""
+    return (
+        f"mapping {mapping!r} changes the order of additions, and with it the bits of sums of "
+        f"{array.activation_dtype} and {array.weight_dtype}; use 'im2col', or integers whose sums wrap"
+    )
 
 
 def cheapest(layouts: Sequence[Gemm], array: ArrayConfig) -> Gemm:

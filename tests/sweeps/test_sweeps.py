@@ -542,7 +542,7 @@ FLOAT = Model([systolic.layers.FloatMatMul(np.ones((4, 4), np.float32))], inputs
         (FLOAT, GRID, {}, "model 'model' cannot be swept: no MAC runs on the array"),
         (BLOCK, [], {}, "machines must hold at least one machine"),
         (BLOCK, "tpu", {}, "a machine of a sweep must be a MachineConfig or an ArrayConfig, not str"),
-        (BLOCK, GRID, {"mapping": "taps"}, "mapping is of programs, and a machine here has no memories"),
+        (BLOCK, GRID, {"mapping": "taps"}, "is a list of products, which have no kernel: mapping 'taps' is of convolutions"),
         (DIGITS, MACHINE, {"mapping": "tap"}, "mapping must be one of "),
         (BLOCK, GRID, {"batch": 0}, "batch must be a positive integer, not 0"),
         (BLOCK, GRID, {"batch": []}, "batch must hold at least one value"),
