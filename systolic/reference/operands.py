@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic.reference.numbers import Numbers
-from systolic.reference.oracle import products
+from systolic.reference.oracle import products, rounded
 from systolic.reference.oracle._numbers import one
 from systolic.reference.oracle._windows import as_layer, channels_first, channels_last, windows
 from systolic.reference.oracle.convolutions import exact_sums
@@ -39,8 +39,15 @@ class Operands(NamedTuple):
     place: Callable[[Index], tuple[int, int, int]]
 
 
-def expected_sums(layer: Any, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, Operands]:
-    """Return the exact sums of the codes of a layer's product, in the result's layout, and its operands."""
+def expected_sums(
+    layer: Any, inputs: Sequence[np.ndarray], tile: int | None = None
+) -> tuple[np.ndarray, Operands]:
+    """Return the exact sums of the codes of a layer's product, in the result's layout, and its operands.
+
+    Of a product of floats they are rounded, in the order of an array with this `tile`.
+    """
+    if hasattr(layer, "compute"):
+        return _rounded_sums(layer, *inputs[:2], tile)
     weight: Any = getattr(layer, "weight", None)
     held = weight is not None
     # Scale and zero point follow x where they are read.
@@ -66,8 +73,24 @@ def ordered_sums(x: np.ndarray, w: np.ndarray, numbers: Numbers, tile: int) -> t
     return sums, Operands(part(x), part(w), lambda index: (0, index[0], index[1]))
 
 
+def _rounded_sums(
+    layer: Any, x: np.ndarray, w: np.ndarray, tile: int | None
+) -> tuple[np.ndarray, Operands]:
+    left, right = (rounded.nearest(each, layer.compute) for each in (x, w))
+    if hasattr(layer, "groups"):
+        return rounded.conv_sums(layer, x, w, tile), _conv_operands(layer, left, right, 0)
+    sums = rounded.matmul_sums(layer, x, w, tile)
+    left, right = products.operands(layer, left, right)
+    left, right = np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
+    return sums, _matmul_operands(left, right)
+
+
 def matmul_sums(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Operands]:
     """Return the exact sums of a product of matrices, or of stacks of them, and its operands."""
+    return products.matmul(x, w), _matmul_operands(x, w)
+
+
+def _matmul_operands(x: np.ndarray, w: np.ndarray) -> Operands:
     batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     m = x.shape[-2]
     all_x, all_w = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (x, w))
@@ -86,7 +109,7 @@ def matmul_sums(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Operands]:
         matrix = int(np.ravel_multi_index(index[:-2], batch)) if batch else 0
         return (0, matrix * m + index[-2], index[-1]) if alone else (matrix, index[-2], index[-1])
 
-    return products.matmul(x, w), Operands(rows, weights, place)
+    return Operands(rows, weights, place)
 
 
 def conv_sums(layer: Any, x: np.ndarray, w: np.ndarray, zero: int) -> tuple[np.ndarray, Operands]:
@@ -94,6 +117,12 @@ def conv_sums(layer: Any, x: np.ndarray, w: np.ndarray, zero: int) -> tuple[np.n
 
     `layer` has the fields stride, padding, dilation, groups and, perhaps, layout.
     """
+    image = channels_first(layer, x)
+    sums = exact_sums(image, w, windows(layer, image.shape[2:], w.shape[2:]), layer.groups, zero)
+    return as_layer(layer, sums), _conv_operands(layer, x, w, zero)
+
+
+def _conv_operands(layer: Any, x: np.ndarray, w: np.ndarray, zero: int) -> Operands:
     image = channels_first(layer, x)
     win = windows(layer, image.shape[2:], w.shape[2:])
     channels, sizes = len(w) // layer.groups, (len(x), *win.out)
@@ -116,4 +145,4 @@ def conv_sums(layer: Any, x: np.ndarray, w: np.ndarray, zero: int) -> tuple[np.n
         b, c, *outs = (index[0], index[-1], *index[1:-1]) if channels_last(layer) else index
         return c // channels, int(np.ravel_multi_index((b, *outs), sizes)), c % channels
 
-    return as_layer(layer, exact_sums(image, w, win, layer.groups, zero)), Operands(rows, weights, place)
+    return Operands(rows, weights, place)

@@ -68,23 +68,14 @@ def in_order(x: np.ndarray, w: np.ndarray, tile: int | None) -> np.ndarray:
     return y
 
 
-def array_matmul(
-    layer: Any, a: np.ndarray, b: np.ndarray, *c: np.ndarray, tile: int | None = None
-) -> np.ndarray:
-    """ONNX MatMul, and Gemm: ``f32(sums * alpha) + f32(c * beta)``."""
+def matmul_sums(layer: Any, a: np.ndarray, b: np.ndarray, tile: int | None) -> np.ndarray:
+    """Return the sums of a product of matrices, or of stacks of them, shaped as by numpy.matmul."""
     x, w = (nearest(each, layer.compute) for each in operands(layer, a, b))
-    y = _shaped(lambda left, right: in_order(left, right, tile), x, w)
-    if layer.alpha != 1:
-        y = y * F32(layer.alpha)
-    for bias in c if layer.beta else ():
-        y = y + (bias if layer.beta == 1 else bias * F32(layer.beta))
-    return np.asarray(y)
+    return _shaped(lambda left, right: in_order(left, right, tile), x, w)
 
 
-def array_conv(
-    layer: Any, x: np.ndarray, w: np.ndarray, *bias: np.ndarray, tile: int | None = None
-) -> np.ndarray:
-    """ONNX Conv: K runs over (ic // groups, kernel), first index outermost."""
+def conv_sums(layer: Any, x: np.ndarray, w: np.ndarray, tile: int | None) -> np.ndarray:
+    """Return the sums of a convolution; K runs over (ic // groups, kernel), first index outermost."""
     win = windows(layer, x.shape[2:], w.shape[2:])
     oc, icg = w.shape[:2]
     k, pixels = icg * math.prod(win.kernel), math.prod(win.out)
@@ -95,5 +86,24 @@ def array_conv(
         patches = np.stack(seen, axis=1).reshape(layer.groups, k, pixels)
         sums = in_order(patches.swapaxes(1, 2), filters.swapaxes(1, 2), tile)
         y[number] = sums.swapaxes(1, 2)
-    y = y.reshape(len(x), oc, *win.out)
+    return y.reshape(len(x), oc, *win.out)
+
+
+def array_matmul(
+    layer: Any, a: np.ndarray, b: np.ndarray, *c: np.ndarray, tile: int | None = None
+) -> np.ndarray:
+    """ONNX MatMul, and Gemm: ``f32(sums * alpha) + f32(c * beta)``."""
+    y = matmul_sums(layer, a, b, tile)
+    if layer.alpha != 1:
+        y = y * F32(layer.alpha)
+    for bias in c if layer.beta else ():
+        y = y + (bias if layer.beta == 1 else bias * F32(layer.beta))
+    return np.asarray(y)
+
+
+def array_conv(
+    layer: Any, x: np.ndarray, w: np.ndarray, *bias: np.ndarray, tile: int | None = None
+) -> np.ndarray:
+    """ONNX Conv."""
+    y = conv_sums(layer, x, w, tile)
     return y + spread(bias[0], y.shape, 1) if bias else y
