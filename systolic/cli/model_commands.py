@@ -76,16 +76,13 @@ def run_command(options: argparse.Namespace) -> int:
     how: dict[str, Any] = {
         "mapping": options.mapping, "threads": options.threads, "progress": not options.quiet,
     }  # fmt: skip
-    if machine.memory is None:
-        run = engine.run(
-            model, x, machine=machine, mode=options.mode, observe=None if options.no_check else check, **how
-        )
-    else:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", engine.LayerByLayerWarning)
-            run = engine.run(model, x, machine=machine, mode=options.mode, **how)
+    with warnings.catch_warnings(record=True) as caught:
+        for kind in (engine.LayerByLayerWarning, engine.WideSumsWarning):
+            warnings.simplefilter("always", kind)
+        observe = check if machine.memory is None and not options.no_check else None
+        run = engine.run(model, x, machine=machine, mode=options.mode, observe=observe, **how)
         notes += [str(warning.message) for warning in caught]
-        if not options.no_check:
+        if machine.memory is not None and not options.no_check:
             # Layer by layer, as a program has no layers to look at.
             layers = engine.run(model, x, machine=machine, mode="wavefront", observe=check, **how)
             if run.timeline is not None:

@@ -7,6 +7,7 @@ from systolic.engine.comparisons import compare as compare
 from systolic.engine.costs import estimate as estimate
 from systolic.engine.costs import summary as summary
 from systolic.engine.networks import Observer as Observer
+from systolic.engine.networks import WideSumsWarning as WideSumsWarning
 from systolic.engine.networks import run as run
 from systolic.engine.products import MODES as MODES
 from systolic.engine.products import Result as Result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from systolic.gemm import Gemm, Progress
 from systolic.isa import Program
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
 from systolic.layers.base import UnknownShape
+from systolic.layers.dequantized import DequantizedProduct
 from systolic.layers.float_products import RoundedProduct
 from systolic.lowered import Lowered
 from systolic.model import Model, Node
@@ -140,6 +142,7 @@ def run(
     of = laid_out_on(machine.array, laid)
     if laid:
         products(model, known, of)  # raises if a mapping does not fit the array
+    _warn_of_sums(model, machine.array)
     tensors |= model.constants
     readers = _count_readers(model)
     done = total = 0
@@ -216,6 +219,27 @@ def _run_program(
 
     with shown(progress, "cycles") as report:
         return run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
+
+
+class WideSumsWarning(UserWarning):
+    """Sums of a product may not fit the array's psums."""
+
+
+def _warn_of_sums(model: Model, array: ArrayConfig) -> None:
+    """Warn of products whose sums may exceed the psums: 8-bit operands do so as ONNX defines, modulo 2^32."""
+    for node in model.nodes:
+        if not isinstance(node.layer, DequantizedProduct):
+            continue
+        read = [model.constants.get(name) for name in node.inputs]
+        most = node.layer.largest_sum(read, array.psum_bits)
+        if most is not None and most >= 2 ** (array.psum_bits - 1):
+            warnings.warn(
+                f"node {node.name!r} ({node.layer.kind}): its sums may reach {most:,}, and psums of "
+                f"{array.psum_bits} bits hold less; if one does not fit, the result is wrong: run the model "
+                "on an ArrayConfig(psum_bits=64)",
+                WideSumsWarning,
+                stacklevel=4,
+            )
 
 
 def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:

@@ -25,7 +25,7 @@ from systolic.frontend.operators import (
     find,
 )
 from systolic.frontend.operators.delegated import evaluated
-from systolic.frontend.qdq import to_integers
+from systolic.frontend.qdq import join_noted, to_integers
 from systolic.frontend.qdq.as_if import AS_IF, has_float_products, quantize_as_if
 from systolic.frontend.read import read
 from systolic.layers import ArrayLayer, HostLayer, Layer
@@ -179,6 +179,7 @@ def _expect_rounded(model: Model, compute: str) -> None:
 
 def model_of(graph: Graph, path: str) -> Model:
     """Convert a graph; `path` is for messages, errors as for :func:`load_onnx`."""
+    join_noted(graph)
     converters = [find(operator) for operator in graph.operators]
     unknown = [op for op, converter in zip(graph.operators, converters, strict=True) if converter is None]
     if unknown:

@@ -48,6 +48,9 @@ class Notes:
         `runtime_constants` by the output of the layers that have some.
     compute : dict of str to str
         Formats of products of float32 on the array, by their output.
+    joined : dict of str to int
+        Bits of the weights of products of codes that the file has as DequantizeLinear and a product of
+        float32, by their output.
     """
 
     constants: tuple[str, ...] = ()
@@ -56,6 +59,7 @@ class Notes:
     unnamed: bool = False
     runtime: dict[str, list[int]] = field(default_factory=dict)
     compute: dict[str, str] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
 
 
 def write_notes(model: Any, notes: Notes) -> None:
@@ -90,10 +94,13 @@ def read_notes(model: Any) -> Notes | None:
         for numbers in runtime.values()
     ):
         return None
-    compute = content.get("compute", {})
+    compute, joined = content.get("compute", {}), content.get("joined", {})
     if not isinstance(compute, dict) or not all(name in COMPUTE for name in compute.values()):
         return None
-    return Notes(tuple(constants), names, tuple(unused), content.get("unnamed") is True, runtime, compute)
+    if not isinstance(joined, dict) or not all(type(bits) is int for bits in joined.values()):
+        return None
+    unnamed = content.get("unnamed") is True
+    return Notes(tuple(constants), names, tuple(unused), unnamed, runtime, compute, joined)
 
 
 def _is_name(value: Any) -> bool:

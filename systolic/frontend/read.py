@@ -65,6 +65,7 @@ def graph_of(model: Any, name: str, external: Mapping[str, np.ndarray] = Mapping
         initializers=set(constants),
         runtime={} if notes is None else notes.runtime,
         computed_in={} if notes is None else notes.compute,
+        joined={} if notes is None else notes.joined,
     )
     graph.operators += [_operator(node, graph) for node in nodes]
     graph.names |= {*constants, *graph.inputs, *graph.outputs, *graph.declared}

@@ -6,6 +6,7 @@ from systolic._renamed import find as _find
 from systolic.layers.attention import QAttention
 from systolic.layers.base import ArrayLayer, HostLayer, Layer
 from systolic.layers.conv import ConvInteger
+from systolic.layers.dequantized import DequantizedConv, DequantizedMatMul
 from systolic.layers.float_products import ArrayConv, ArrayMatMul
 from systolic.layers.host.arithmetic import Binary, Cast, Clip, Relu, Unary, Where
 from systolic.layers.host.convolve import FloatConv, FloatConvTranspose
@@ -43,13 +44,13 @@ from systolic.layers.recurrent import DynamicQuantizeLSTM
 __all__ = [
     "ArgMax", "ArrayConv", "ArrayLayer", "ArrayMatMul", "AveragePool", "BatchNormalization", "Binary", "Cast",
     "Clip", "Concat", "Conv2d", "ConvInteger", "Dense", "DepthwiseConv2d", "DequantizeLinear",
-    "DynamicQuantize", "DynamicQuantizeLSTM", "Expand", "Fill", "Flatten", "FloatConv", "FloatConvTranspose",
-    "FloatMatMul", "Gather", "GlobalAveragePool", "HostLayer", "Identity", "Layer", "LayerNormalization",
-    "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "MaxPool", "OnnxNode", "Op", "Pad", "QAttention",
-    "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool",
-    "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere",
-    "QuantizeLinear", "Reduce", "Relu", "Reshape", "Resize", "ShapeOf", "Slice", "Softmax", "Split",
-    "Squeeze", "Transpose", "Unary", "Unsqueeze", "Where",
+    "DequantizedConv", "DequantizedMatMul", "DynamicQuantize", "DynamicQuantizeLSTM", "Expand", "Fill",
+    "Flatten", "FloatConv", "FloatConvTranspose", "FloatMatMul", "Gather", "GlobalAveragePool", "HostLayer",
+    "Identity", "Layer", "LayerNormalization", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits",
+    "MaxPool", "OnnxNode", "Op", "Pad", "QAttention", "QLinearAdd", "QLinearAveragePool", "QLinearConcat",
+    "QLinearConv", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul",
+    "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QuantizeLinear", "Reduce", "Relu", "Reshape",
+    "Resize", "ShapeOf", "Slice", "Softmax", "Split", "Squeeze", "Transpose", "Unary", "Unsqueeze", "Where",
 ]  # fmt: skip
 
 

@@ -41,9 +41,17 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
     axis = lowered.channel_axis
     if acc.dtype.kind == "f":
         return after_scale(e, _of_floats(e, acc, axis))
-    constant = _constant(lowered)
-    row_sums = None if e.w_zero is None else operands.row_sums(lowered.x)
-    if e.scale is None:
+    exact = e.scale is not None and e.dtype == "float32" and e.scale.dtype == np.float64
+    if acc.dtype == np.int64 and not exact:
+        acc = acc.astype(np.int32)  # what ONNX defines is modulo 2^32
+    constant = _constant(lowered, acc.dtype)
+    row_sums = None if e.w_zero is None else operands.row_sums(lowered.x, acc.dtype)
+    if exact:
+        _correct(acc, axis, constant, row_sums, e.w_zero)
+        assert e.scale is not None
+        y = (acc * _spread(e.scale, axis)).astype(np.float32)
+        y = _of_floats(e._replace(scale=None), y, axis)
+    elif e.scale is None:
         _correct(acc, axis, constant, row_sums, e.w_zero)
         y = acc
     elif e.dtype == "float32" or e.rounding == "half_even":
@@ -85,16 +93,16 @@ def after_scale(e: Epilogue, y: np.ndarray) -> np.ndarray:
     return y if e.shape is None else y.reshape(e.shape)
 
 
-def _constant(lowered: Lowered) -> np.ndarray | None:
-    """Return the constant and all terms of x's zero point, shaped to broadcast as they do."""
+def _constant(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray | None:
+    """Return the constant and all terms of x's zero point, of a type and shaped to broadcast as they do."""
     e = lowered.epilogue
     if e.x_zero is None:
         return e.constant
     with np.errstate(over="ignore"):
-        total = -operands.column_sums(lowered) * e.x_zero
+        total = -operands.column_sums(lowered, dtype) * e.x_zero
         if e.w_zero is not None:
             # In 64 bits first: K itself may be anything.
-            total = total + (lowered.gemm.k * e.x_zero.astype(np.int64) * e.w_zero).astype(np.int32)
+            total = total + (lowered.gemm.k * e.x_zero.astype(np.int64) * e.w_zero).astype(dtype)
         return total if e.constant is None else total + e.constant
 
 

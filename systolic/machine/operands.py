@@ -126,16 +126,16 @@ class Lines:
         return self.read(some.start, some.stop)
 
 
-def row_sums(x: Operand) -> np.ndarray:
-    """Return the sum of each row of x, int32: (..., M, 1), or an image with a channel for each group."""
+def row_sums(x: Operand, dtype: Any = np.int32) -> np.ndarray:
+    """Return the sum of each row of x, int32 or int64: (..., M, 1), or an image with a channel per group."""
     if not isinstance(x, Patches):
-        return _once(x).sum(axis=-1, keepdims=True, dtype=np.int32)
+        return _once(x).sum(axis=-1, keepdims=True, dtype=dtype)
     # Sum over each group's channels, minus the padding value; then over the taps inside the image.
     batch, channels, height, width = x.images.shape
     pixels = x.images.reshape(batch, x.groups, channels // x.groups, height, width)
-    padding = np.int32(x.pad_value * (channels // x.groups))
-    above = pixels.sum(axis=2, dtype=np.int32) - padding
-    total = np.full((batch, x.groups, *x.out), x.kernel[0] * x.kernel[1] * padding, dtype=np.int32)
+    padding = np.dtype(dtype).type(x.pad_value * (channels // x.groups))
+    above = pixels.sum(axis=2, dtype=dtype) - padding
+    total = np.full((batch, x.groups, *x.out), x.kernel[0] * x.kernel[1] * padding, dtype=dtype)
     lines, columns = (
         taps_inside(size, *along).values()
         for size, *along in zip((height, width), x.kernel, x.stride, x.dilation, x.before, x.out, strict=True)
@@ -145,12 +145,12 @@ def row_sums(x: Operand) -> np.ndarray:
     return total.transpose(0, 2, 3, 1) if x.channels_last else total
 
 
-def column_sums(lowered: Lowered) -> np.ndarray:
-    """Return the sum of each column of w, int32: one for each channel, or (..., 1, N) for stacks."""
-    w = lowered.w
+def column_sums(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray:
+    """Return the sum of each column of w, int32 or int64: one for each channel, or (..., 1, N) for stacks."""
+    w = stored(lowered.w)
     if isinstance(lowered.x, Patches) or w.ndim == 2:
-        return w.sum(axis=-2, dtype=np.int32).reshape(-1)
-    return _once(w).sum(axis=-2, keepdims=True, dtype=np.int32)
+        return w.sum(axis=-2, dtype=dtype).reshape(-1)
+    return _once(w).sum(axis=-2, keepdims=True, dtype=dtype)
 
 
 def _once(values: np.ndarray) -> np.ndarray:

@@ -73,6 +73,8 @@ def off_array(
     return tuple(found)
 
 
+_BESIDE = "the array takes them beside constant weights of 4 or 8 bits"
+
 _HOSTED = "on a machine with memories the host computes it (docs/compiler.md); --ideal runs it on the array"
 
 
@@ -86,7 +88,7 @@ def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]
     for tensor in node.inputs[:2]:
         codes = _codes_before(tensor, known, writers)
         if codes is not None and codes not in ("int8", "uint8"):
-            return f"its operands are {codes} codes, the array takes int8 and uint8"
+            return f"its operands are {codes} codes: {_BESIDE}"
     dtype = known[node.inputs[0]][1]
     may_load = dtype == "float32" and on_array(layer, "bfloat16") is not None
     other = ", or load it with compute='bfloat16'" if may_load else ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from systolic.reference.numbers import Numbers
 from systolic.reference.oracle import products, rounded
-from systolic.reference.oracle._numbers import one
+from systolic.reference.oracle._numbers import one, wrap_int32
 from systolic.reference.oracle._windows import as_layer, channels_first, channels_last, windows
 from systolic.reference.oracle.convolutions import exact_sums
 
@@ -47,7 +47,9 @@ def expected_sums(
     Of a product of floats they are rounded, in the order of an array with this `tile`.
     """
     if hasattr(layer, "compute"):
-        return _rounded_sums(layer, *inputs[:2], tile)
+        return _rounded_sums(layer, inputs[0], inputs[1], tile)
+    if hasattr(layer, "w_bits"):
+        return _code_sums(layer, *inputs[:4])
     weight: Any = getattr(layer, "weight", None)
     held = weight is not None
     # Scale and zero point follow x where they are read.
@@ -71,6 +73,19 @@ def ordered_sums(x: np.ndarray, w: np.ndarray, numbers: Numbers, tile: int) -> t
         with np.errstate(invalid="ignore"):  # signaling NaN
             sums = numbers.product(x.astype(numbers.held).tolist(), w.astype(numbers.held).tolist(), tile)
     return sums, Operands(part(x), part(w), lambda index: (0, index[0], index[1]))
+
+
+def _code_sums(
+    layer: Any, x: np.ndarray, scale: np.ndarray, zero: np.ndarray, w: np.ndarray
+) -> tuple[np.ndarray, Operands]:
+    """Return the sums of codes of 4 or 16 bits modulo 2^32, zero points not subtracted."""
+    if hasattr(layer, "groups"):
+        win, pad = windows(layer, x.shape[2:], w.shape[2:]), int(one(zero))
+        return exact_sums(x, w, win, layer.groups, pad), _conv_operands(layer, x, w, pad)
+    left, right = products.operands(layer, x, w)
+    left, right = np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
+    sums = wrap_int32((left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64))
+    return sums, _matmul_operands(left, right)
 
 
 def _rounded_sums(

@@ -23,7 +23,7 @@ from systolic.layers.host.session import ONNX_RUNTIME
 from systolic.model import Model, Node
 from systolic.model.placement import off_array
 from systolic.presets import TPU_V1
-from systolic.reference import expected_output, has_oracle, tile_length
+from systolic.reference import expected_output, has_oracle
 from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
 from systolic.verifier.drawn import verify_cases
@@ -240,7 +240,7 @@ class ModelCheck:
         case = f"layer {node.name!r} ({layer.kind})"
         config = self.machine.array
         try:
-            expected = node.named(expected_output(layer, inputs, tile_length(config)))
+            expected = node.named(expected_output(layer, inputs, config))
             mismatch, within = compare_layer(
                 case, node, inputs, output, expected, config, self.mode, self.mapping.get(node.output)
             )

@@ -38,6 +38,17 @@ READS: dict[str, tuple[list[Spec], int]] = {
     "FloatConv": ([((1, 6, 5, 6), F32), ((3, 2, 2, 2), F32), ((3,), F32)], OPSET),
     "ArrayConv": ([((1, 6, 5, 6), F32), ((3, 2, 2, 2), F32), ((3,), F32)], OPSET),
     "ArrayMatMul": ([((4, 2), F32), ((3, 4), F32), ((3,), F32)], OPSET),
+    "DequantizedConv": (
+        [
+            ((1, 6, 5, 6), "uint16"), ONE_SCALE, ((), "uint16"), ((3, 2, 2, 2), "int8"), ((3,), F32),
+            ((3,), "int8"), ((3,), F32),
+        ],
+        21,
+    ),
+    "DequantizedMatMul": (
+        [((4, 2), "int16"), ONE_SCALE, ((), "int16"), ((3, 4), "int8"), ((3,), F32), ((3,), "int8"), ((3,), F32)],
+        21,
+    ),
     "FloatConvTranspose": ([((1, 4, 2, 2), F32), ((4, 3, 2, 2), F32)], OPSET),
     "QLinearMul": ([((2, 3), "int8"), ((3,), "int8")], OPSET),
     "QLinearConcat": ([((2, 3), "int8"), ((2, 1), "int8")], OPSET),
@@ -142,7 +153,8 @@ def drawn(name: str, spec: Spec, place: int) -> np.ndarray:
         return rng.integers(0, 2, shape).astype(dtype)
     if dtype == F32:
         return (rng.random(shape) + 0.5).astype(F32)
-    return rng.integers(0, 2 if dtype == "bool" else 90, shape).astype(dtype)
+    high = 8 if name.startswith("Dequantized") and place == 3 else 90  # weights of 4 bits
+    return rng.integers(0, 2 if dtype == "bool" else high, shape).astype(dtype)
 
 
 def spelled(layer: Layer) -> Layer:
@@ -240,8 +252,9 @@ def test_every_layer_is_written_or_says_why() -> None:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Layer)
     }
     written = {"OnnxNode", *(record.layer.__name__ for record in OPERATORS.values() if record.layer)}
-    rounded = {"ArrayConv", "ArrayMatMul"}  # written as the layers of their float32, with a note
-    assert kinds == written | rounded
+    # Written as products of float32, with a note.
+    noted = {"ArrayConv", "ArrayMatMul", "DequantizedConv", "DequantizedMatMul"}
+    assert kinds == written | noted
 
 
 MORE: dict[str, tuple[Layer, list[Spec], int]] = {

@@ -43,11 +43,12 @@ def test_floats_and_wide_codes() -> None:
     assert reasons(model) == [
         ("real", f"its operands are float32: {OR_LOAD_IT}"),
         ("of 8 bits", f"its operands are float32: {OR_LOAD_IT}"),
-        ("of 16 bits", "its operands are uint16 codes, the array takes int8 and uint8"),
+        ("of 16 bits", "its operands are uint16 codes: the array takes them beside constant weights of 4 or 8 bits"),
     ]
     assert off_array_lines(unplaced(model)) == [
         f"no MAC runs on the array: 2 FloatMatMul ('real', 'of 8 bits'): its operands are float32: {OR_LOAD_IT}",
-        "  1 FloatMatMul ('of 16 bits'): its operands are uint16 codes, the array takes int8 and uint8",
+        "  1 FloatMatMul ('of 16 bits'): its operands are uint16 codes: the array takes them beside constant "
+        "weights of 4 or 8 bits",
     ]
 
 

@@ -27,6 +27,8 @@ EXAMPLES: list[Layer] = [
     ),
     layers.ArrayMatMul("bfloat16", transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0),
     layers.ArrayConv("float8_e5m2", stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
+    layers.DequantizedMatMul(w_bits=4, transpose_a=True, transpose_b=True, alpha=0.5, beta=2.0),
+    layers.DequantizedConv(w_bits=4, stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
     layers.FloatConv(stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=3),
     layers.FloatConvTranspose(
         stride=3, padding="same", dilation=(1, 2), groups=2, output_padding=(2, 1), output_size=(5, 6)

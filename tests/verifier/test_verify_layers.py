@@ -69,6 +69,12 @@ READS: dict[type[Layer], list[Any]] = {
     layers.FloatConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
     layers.ArrayConv: [((2, 6, 7, 8), X), ((3, 2, 2, 3), X), ((3,), X)],
     layers.ArrayMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
+    layers.DequantizedConv: [
+        ((2, 6, 7, 8), X), F(0.5), ((), X), ((3, 2, 2, 3), "int8"), F([0.25, 1, 0.1]), np.array([1, -2, 0], "int8"), ((3,), "float32"),
+    ],
+    layers.DequantizedMatMul: [
+        ((4, 3), X), F(0.5), ((), X), ((5, 4), "int8"), F([0.25, 1, 0.1, 3, 2]), np.array(1, "int8"), ((5,), "float32"),
+    ],
     layers.FloatConvTranspose: [((2, 4, 2, 2), X), ((4, 3, 2, 3), X), ((6,), X)],
     layers.MatMulNBits: [((3, 20), X), ((5, 2, 8), "uint8"), ((10,), X), ((5, 1), "uint8"), ((5,), X)],
     layers.FloatMatMul: [((4, 3), X), ((5, 4), X), ((5,), X)],
@@ -155,6 +161,11 @@ def more() -> Iterator[tuple[Layer, list[Any] | None]]:
     yield layers.FloatMatMul(np.ones((4, 5)), transpose_a=True, alpha=0.5, runtime_constants=(1,)), [((4, 3), X)]
     yield layers.FloatMatMul(activation="Relu", runtime_constants=()), [((3, 4), X), ((4, 5), X)]
     yield layers.FloatMatMul(transpose_b=True, alpha=0.5, runtime_constants=()), [((2, 3, 4), X), ((2, 5, 4), X)]
+    numbers = (F(0.1), np.array(77, "uint16"))
+    yield layers.DequantizedMatMul(beta=0.0), [((3, 4), "uint16"), *numbers, ((4, 5), "uint8"), F(0.25), np.array(9, "uint8"), ((5,), "float32")]
+    yield layers.DequantizedMatMul(), [((2, 3, 4), "uint16"), *numbers, ((2, 4, 5), "int8"), F(0.25), np.array(0, "int8")]
+    yield layers.DequantizedMatMul(w_bits=16), [((4,), "uint16"), *numbers, ((4, 5), "int16"), F(0.25), np.array(-3, "int16")]
+    yield layers.DequantizedConv(padding=1), [((1, 2, 3, 4, 5), "uint16"), *numbers, ((2, 2, 3, 2, 1), "int8"), F(1), np.array(1, "int8")]
     yield layers.ArrayMatMul("float16", beta=0.0), [((3, 4), X), ((4, 5), X), ((5,), X)]
     yield layers.ArrayMatMul("float8_e4m3fn"), [((2, 3, 4), X), ((2, 4, 5), X)]
     yield layers.ArrayMatMul("bfloat16"), [((2, 3, 4), X), ((4,), X)]
@@ -270,7 +281,11 @@ def reads_of(layer: Layer) -> list[Any]:
     if isinstance(layer, layers.MaxPool | layers.QLinearAveragePool):
         image = (5, 6, 7)[: len(layer.kernel)]
         return [((2, *image, 3) if layer.channels_last else (2, 3, *image), X)]
-    return READS[type(layer)]
+    reads = READS[type(layer)]
+    if getattr(layer, "w_bits", 8) == 4:
+        w = numbers(np.random.default_rng(0), reads[3][0], "int8") // 16
+        return [*reads[:3], w, *reads[4:]]
+    return reads
 
 
 def drawn(reads: list[Any], dtype: str) -> list[np.ndarray]:

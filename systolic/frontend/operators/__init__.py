@@ -9,6 +9,8 @@ from systolic.frontend.operators._operator import UnsupportedOperator as Unsuppo
 from systolic.frontend.operators._operator import circle as circle
 from systolic.frontend.operators._operator import fresh as fresh
 from systolic.frontend.operators.delegated import evaluated, known
+from systolic.layers.dequantized import DOMAIN as DEQUANTIZED
+from systolic.layers.dequantized import read as read_dequantized
 from systolic.layers.table import OPERATORS as RECORDS
 
 OPERATORS: dict[tuple[str, str], Converter] = {key: record.read_node for key, record in RECORDS.items()}
@@ -17,4 +19,6 @@ OPERATORS: dict[tuple[str, str], Converter] = {key: record.read_node for key, re
 
 def find(operator: Operator) -> Converter | None:
     """Return the converter of an operator, None if it is not supported."""
+    if operator.domain == DEQUANTIZED:
+        return read_dequantized
     return OPERATORS.get(operator.key) or (evaluated if known(operator) else None)

@@ -76,6 +76,9 @@ class Graph:
         The format of the array that products of float32 run in; None: on the host.
     computed_in : dict of str to str
         The formats of single products, by their output.
+    joined : dict of str to int
+        The bits of the weights of products that a saved file has as DequantizeLinear and a product of floats,
+        by their output.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Graph:
     runtime: dict[str, list[int]] | None = field(default_factory=dict)
     compute: str | None = None
     computed_in: dict[str, str] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
         """Return a name that no tensor has, and take it."""

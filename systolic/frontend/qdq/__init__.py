@@ -30,6 +30,11 @@ Left as written, though ONNX Runtime changes them:
   operator in front of both is followed directly by its Q (one in some thousand random networks);
 - groups within the subgraphs of If and Loop.
 
+Conv, Gemm and MatMul of codes of which one side has 4 or 16 bits stay in float in ONNX Runtime. Their
+products run on the array as well, where the weights are constants of 4 or 8 bits, with one scale or one for
+each output channel: sums of integers are exact, scaled to float32 and rounded once
+(:class:`~systolic.layers.DequantizedMatMul`), and what follows reads those.
+
 Operators that stay in float sum in float64 and round once. ONNX Runtime sums in float32, an AveragePool
 column by column, row by row, or in vectors of channels, depending on operator set, channels and processor.
 So close to a tie the quantizer after a Conv, MatMul or AveragePool that is not replaced gives another code.
@@ -43,6 +48,14 @@ from __future__ import annotations
 from systolic.frontend.operators import Graph
 from systolic.frontend.qdq import groups, simplify, spread
 from systolic.frontend.qdq.editing import Editor
+
+
+def join_noted(graph: Graph) -> None:
+    """Join the products of codes of 4 and 16 bits that the notes of a saved file name."""
+    if graph.joined:
+        edit = Editor(graph)
+        groups.join_dequantized(edit, graph.joined)
+        edit.finish()
 
 
 def to_integers(graph: Graph) -> None:
@@ -63,4 +76,5 @@ def to_integers(graph: Graph) -> None:
     groups.replace_groups(edit)
     groups.cancel_pairs(edit)
     edit.drop_unread()
+    groups.join_dequantized(edit)
     edit.finish()

@@ -5,7 +5,7 @@ The conditions are ONNX Runtime's (``selectors_actions/qdq_selectors.cc``, its b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from systolic.frontend.operators import Operator
 from systolic.frontend.qdq.editing import Codes, Editor
 from systolic.frontend.qdq.simplify import clip_bounds
+from systolic.layers.dequantized import DOMAIN as DEQUANTIZED
 from systolic.layers.record import MICROSOFT
 
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
@@ -322,3 +323,59 @@ def cancel_pairs(edit: Editor) -> None:
             edit.replace(q, edit.make("Identity", dq.inputs[:1], q.outputs, q))
         elif edit.redirect(q.outputs[0], dq.inputs[0]):
             edit.remove(q)
+
+
+# Groups that ONNX Runtime computes in float32: their products run on the array as well, their sums exact.
+
+_WIDE_X = ("int8", "uint8", "int16", "uint16")
+_WEIGHTS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+
+
+def join_dequantized(edit: Editor, noted: Mapping[str, int] | None = None) -> None:
+    """Join the DQs of codes of 4 and 16 bits with the product of floats that reads them.
+
+    `noted` are the bits of the weights by the output of the products to join; None: of all that can be.
+    """
+    for op in list(edit.graph.operators):
+        if op.domain != "" or op.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        dqs = [edit.writer(op, place) for place in (0, 1)]
+        if noted is not None and op.outputs[0] not in noted:
+            continue
+        if not all(dq is not None and edit.is_dq(dq) and not dq.attribute("output_dtype", 0) for dq in dqs):
+            continue
+        x, w = (dq for dq in dqs if dq is not None)
+        bits = _joined_bits(edit, op, x, w) if noted is None else noted[op.outputs[0]]
+        if not bits:
+            continue
+        attributes = {**op.attributes, "w_bits": bits}
+        read = (*_codes_read(edit, x), *_codes_read(edit, w), *op.inputs[2:])
+        edit.replace(op, edit.make(op.op_type, read, op.outputs, op, attributes, DEQUANTIZED))
+        for dq in dict.fromkeys((x, w)):
+            if not edit.reads(dq.outputs[0]) and not edit.is_output(dq.outputs[0]):
+                edit.remove(dq)
+
+
+def _codes_read(edit: Editor, dq: Operator) -> tuple[str, ...]:
+    """Return the names of a DQ's codes, scale and zero point."""
+    codes = None if dq.has(2) else edit.codes(dq)
+    return dq.inputs[:3] if codes is None else (dq.inputs[0], *_params(edit, dq, codes))
+
+
+def _is_scale(scale: np.ndarray) -> bool:
+    return bool((scale > 0).all() and np.isfinite(scale).all())
+
+
+def _joined_bits(edit: Editor, op: Operator, x_dq: Operator, w_dq: Operator) -> int:
+    """Return the bits of the weights, if the product is one that the array takes; else 0."""
+    x, w, weight = edit.codes(x_dq), edit.codes(w_dq), edit.constant(w_dq, 0)
+    if x is None or w is None or weight is None or not x.scalar or x.dtype not in _WIDE_X:
+        return 0
+    bits = _WEIGHTS.get(weight.dtype.name, 0)
+    if (x.bits, bits) == (8, 8) or not all(_is_scale(codes.scale) for codes in (x, w)):
+        return 0
+    if not w.scalar:
+        channels = 0 if op.op_type == "Conv" or op.attribute("transB", 0) else 1
+        if (op.op_type != "Conv" and weight.ndim != 2) or w.axis % max(weight.ndim, 1) != channels:
+            return 0
+    return bits

@@ -17,6 +17,7 @@ from systolic.frontend.operators import UnsupportedOperator, fresh
 from systolic.frontend.read import MOST_BYTES, check_standard, graph_of
 from systolic.frontend.to_onnx.writer import Writer, tensor
 from systolic.layers import OnnxNode
+from systolic.layers.dequantized import DequantizedConv, DequantizedProduct
 from systolic.layers.float_products import RoundedProduct
 from systolic.layers.host.delegated import FloatProduct
 from systolic.layers.host.subgraphs import inner_names, subgraphs
@@ -148,7 +149,11 @@ def _proto(model: Model) -> Any:
     compute = {
         node.output: node.layer.compute for node in model.nodes if isinstance(node.layer, RoundedProduct)
     }
-    notes = Notes(tuple(model.constants), names, tuple(writer.unused), not model.name, runtime, compute)
+    joined = {
+        node.output: node.layer.w_bits for node in model.nodes if isinstance(node.layer, DequantizedProduct)
+    }
+    unnamed = not model.name
+    notes = Notes(tuple(model.constants), names, tuple(writer.unused), unnamed, runtime, compute, joined)
     write_notes(proto, notes)
     return proto
 
@@ -266,6 +271,9 @@ def _write(writer: Writer, node: Node) -> None:
         return
     if isinstance(layer, RoundedProduct):  # the notes have its format
         layer = layer.float32
+    if isinstance(layer, DequantizedProduct):
+        _write_dequantized(writer, node, layer)
+        return
     record = record_of(layer)
     if record is None:
         raise writer.refuse(node, "it has no form in ONNX that load_onnx reads; use Model.save")
@@ -274,6 +282,31 @@ def _write(writer: Writer, node: Node) -> None:
     if rounding != "half_even":
         raise writer.refuse(node, f"ONNX rounds half_even, not {rounding!r}; use Model.save")
     record.write_node(writer, node, layer)
+
+
+def _write_dequantized(out: Writer, node: Node, layer: Any) -> None:
+    """Write a product of codes as DequantizeLinear of both and a product of float32; the notes join them."""
+    is_conv = isinstance(layer, DequantizedConv)
+    shape = out.shape(node.inputs[3])
+    if shape is None:
+        raise out.refuse(node, "the shape of its weights depends on runtime values; use Model.save")
+    channels = 0 if is_conv or layer.transpose_b else len(shape) - 1
+    names = [
+        out.dequantized(node, name, node.inputs[place : place + 3], axis)
+        for name, place, axis in (("x", 0, None), ("w", 3, channels))
+    ]
+    read = (*names, *node.inputs[6:])
+    if is_conv:
+        out.node(node, "Conv", read, group=layer.groups, kernel_shape=shape[2:], **out.window(node))
+        return
+    given: dict[str, Any] = {
+        "alpha": layer.alpha, "beta": layer.beta, "transA": layer.transpose_a, "transB": layer.transpose_b,
+    }  # fmt: skip
+    if not node.inputs[6:] and given == {"alpha": 1, "beta": 1, "transA": False, "transB": False}:
+        out.node(node, "MatMul", read)
+    else:
+        out.expect_matrices(node, "with a bias or options it is a Gemm", node.inputs[0], node.inputs[3])
+        out.node(node, "Gemm", read, **given)
 
 
 def _write_onnx_node(out: Writer, node: Node, layer: OnnxNode) -> None:

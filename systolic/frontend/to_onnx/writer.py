@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from systolic.frontend.operators import UnsupportedOperator, fresh
+from systolic.layers import DequantizeLinear
 from systolic.layers.base import Shape
 from systolic.layers.host.evaluator import parse
 from systolic.layers.host.subgraphs import inner_names
@@ -110,6 +111,14 @@ class Writer:
         plain = len(node.inputs) + 1 - len(fields)
         pairs = zip(node.inputs[plain:], params, strict=False)
         return (*node.inputs[:plain], *(name for x, held in pairs for name in (x, *held)), *params[-1])
+
+    def dequantized(self, node: Node, what: str, codes: tuple[str, ...], axis: int | None) -> str:
+        """Write a DequantizeLinear of a node's codes, and return the name of the numbers."""
+        name = fresh(f"{node.output}.{what}", self.names)
+        self._dtypes[name] = "float32"
+        made = Node(DequantizeLinear(), codes, name, f"{node.name}.{what}")
+        self.node(made, "DequantizeLinear", codes, axis=axis)
+        return name
 
     def rank(self, node: Node) -> int:
         """Return the number of spatial axes of a node's first input."""

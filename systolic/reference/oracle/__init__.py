@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from systolic.reference.numbers import tile_length
 from systolic.reference.oracle import (
     contrib,
     convolutions,
+    dequantized,
     elementwise,
     normalizations,
     pools,
@@ -50,6 +52,8 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "Concat": shapes.concat,
     "ConvInteger": convolutions.conv_integer,
     "DequantizeLinear": quantized.dequantize_linear,
+    "DequantizedConv": dequantized.dequantized_conv,
+    "DequantizedMatMul": dequantized.dequantized_matmul,
     "DynamicQuantize": quantized.dynamic_quantize,
     "DynamicQuantizeLSTM": recurrent.dynamic_quantize_lstm,
     "Expand": shapes.expand,
@@ -107,8 +111,11 @@ ROUNDED: frozenset[str] = frozenset(
 )  # fmt: skip
 """Operators whose float results no standard fixes in every bit."""
 
-IN_ORDER: frozenset[str] = frozenset({"ArrayConv", "ArrayMatMul"})
+IN_ORDER = frozenset({"ArrayConv", "ArrayMatMul"})
 """Operators whose float sums depend on the array's order of additions: their oracles take its `tile`."""
+
+OF_ANY_WIDTH = frozenset({"DequantizedConv", "DequantizedMatMul"})
+"""Operators whose sums may have more than 32 bits: their oracles take whether the array's are `wide`."""
 
 _TOLERANCES = {"float16": 2.0**-9, "float32": 1e-5, "float64": 1e-9}
 
@@ -118,15 +125,20 @@ def has_oracle(layer: Any) -> bool:
     return type(layer).__name__ in ORACLES
 
 
-def expected_output(layer: Any, inputs: Sequence[np.ndarray], tile: int | None = None) -> Any:
+def expected_output(layer: Any, inputs: Sequence[np.ndarray], array: Any = None) -> Any:
     """Return the output of a layer on these inputs, a tuple if it has several: see ``tolerance_of``.
 
-    `tile` is the length along k after which the array passes float sums on: see ``tile_length``.
+    `array` has the fields dataflow, rows and psum_bits, on which some outputs depend. None is an array with
+    rows for all of k, and sums of 32 bits.
     """
     name = type(layer).__name__
-    order = {"tile": tile} if name in IN_ORDER else {}
+    given: dict[str, Any] = {}
+    if name in IN_ORDER and array is not None:
+        given["tile"] = tile_length(array)
+    if name in OF_ANY_WIDTH and array is not None:
+        given["wide"] = array.psum_bits == 64
     with np.errstate(all="ignore"):  # infinity and NaN are results like any other
-        return ORACLES[name](layer, *inputs, **order)
+        return ORACLES[name](layer, *inputs, **given)
 
 
 def tolerance_of(layer: Any, dtype: np.dtype) -> float:

@@ -34,7 +34,7 @@ def nearest(values: np.ndarray, name: str) -> np.ndarray:
 
     Examples
     --------
-    >>> nearest(np.float32([257, 259, 1e39]), "bfloat16"), nearest(np.float32([464, 465]), "float8_e4m3fn")
+    >>> nearest(np.float32([257, 259, 3.4e38]), "bfloat16"), nearest(np.float32([464, 465]), "float8_e4m3fn")
     (array([256., 260.,  inf]), array([448.,  nan]))
     """
     digits, least, largest = _FORMATS[name]
