@@ -178,14 +178,18 @@ BUGS: dict[str, tuple[Any, str, str, dict[str, str]]] = {
         epilogue, "        if e.float_bias is not None:\n            sums +=", "        if False:\n            sums +=",
         {"cycle": "finish", "wavefront": "finish"},
     ),
-    "patches one row off": (
-        operands, "o * step + t * dilation - before\n", "o * step + t * dilation - before + 1\n",
-        {"cycle": "im2col", "wavefront": "im2col"},
+    "patches one column off": (
+        operands, "_fill(x, matrix, x.kernel, x.before, first + k_start, m_start)",
+        "_fill(x, matrix, x.kernel, x.before, first + max(k_start - 1, 0), m_start)",
+        {"cycle": "im2col"},
     ),
     "tiles that overwrite each other": (
         accumulators, "first=first", "first=True", {"cycle": "accumulators"},
     ),
-    "no tiles": (in_order, "if not numbers.ordered:", "if True:", {"wavefront": "wavefront product"}),
+    "no tiles": (
+        in_order, "sizes_of(gemm, config).k_step if numbers.ordered else gemm.k", "gemm.k",
+        {"wavefront": "wavefront product"},
+    ),
 }  # fmt: skip
 
 
