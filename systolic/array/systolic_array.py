@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from itertools import starmap
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from systolic.formats import OPERANDS, as_numbers, differ, operand_name, stored
 from systolic.threads import thread_count
 from systolic.trace.probe import Change, Probe, changed, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
+
+if TYPE_CHECKING:
+    from systolic.viewer import View
 
 # Work between two checks for Ctrl-C and for progress: some tens of milliseconds. The memory for
 # a burst's port values and psums grows with its cycles and with the array's edges.
@@ -642,6 +646,81 @@ class SystolicArray:
         return plot_registers(
             self.registers, parts=self._config.dataflow_record.registers, cycle=self.cycle, **options
         )
+
+    def view(self, cycles: int | None = None, *, title: str = "") -> View:
+        """Return what is queued, from now on, as an interactive page or notebook widget.
+
+        The array itself stays at its cycle, and its probes are not called.
+
+        Parameters
+        ----------
+        cycles : int, optional
+            How many edges; None: until all that is queued has left the array.
+        title : str
+
+        Returns
+        -------
+        View
+            Shows itself in a notebook; ``.save(path)`` writes one HTML file that needs nothing else.
+
+        Raises
+        ------
+        ValueError
+            If the page would be too large, or sums have 64 bits.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, SystolicArray
+        >>> array = SystolicArray(ArrayConfig(2, 3))
+        >>> array.fold(w=np.int8([[7, -8, 9], [10, 11, -12]]), x=np.int8([[1, 2], [3, 4]])).view()
+        <View of 2 x 3 systolic array: cycles 0 to 8>
+        """
+        from systolic.array.viewing import view_of_queues
+
+        count = None if cycles is None else _check.integer(cycles, "cycles", minimum=0)
+        return view_of_queues(self._config, self._state, count, title)
+
+    def animate(
+        self, path: str | os.PathLike[str], cycles: int | None = None, *, register: str | None = None,
+        frames_per_second: float = 2.0,
+    ) -> None:  # fmt: skip
+        """Write what is queued, from now on, as an animation: a GIF, or an MP4 if ffmpeg is installed.
+
+        The array itself stays at its cycle, and its probes are not called. Needs
+        ``pip install "systolic[plot]"``.
+
+        Parameters
+        ----------
+        path : path
+            Ends in .gif or .mp4.
+        cycles : int, optional
+            How many edges; None: until all that is queued has left the array.
+        register : str, optional
+            Draw this register as a heat map; None: all registers of an array of at most 16 x 16, the sums of
+            a larger one.
+        frames_per_second : float
+
+        Raises
+        ------
+        ValueError
+            If the suffix is unknown, there are more than 1,000 cycles, or no ffmpeg for an MP4.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> from pathlib import Path
+        >>> from systolic import ArrayConfig, SystolicArray
+        >>> array = SystolicArray(ArrayConfig(1, 1)).fold(w=np.int8([[2]]), x=np.int8([[3]]))
+        >>> path = Path(tempfile.mkdtemp()) / "array.gif"
+        >>> array.animate(path)
+        >>> path.read_bytes()[:6]
+        b'GIF89a'
+        """
+        from systolic.array.viewing import animate_queues
+
+        count = None if cycles is None else _check.integer(cycles, "cycles", minimum=0)
+        animate_queues(self._config, self._state, count, path, register, frames_per_second)
 
     def _summary(self) -> list[tuple[str, str]]:
         config, queues = self._config, self._queues

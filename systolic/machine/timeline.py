@@ -23,6 +23,7 @@ from systolic.machine.work import Work
 from systolic.machine.work import row_bytes as row_bytes
 from systolic.machine.work import transfer_cycles as transfer_cycles
 from systolic.stats import Stats
+from systolic.viewer import View, describe_timeline
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,6 +231,36 @@ class Timeline:
 
         layers = [(layer.name, layer.causes) for layer in self.layers()]
         return plot_layers(layers, top=top, title=f"Cycles by cause, {self.cycles:,} in all")
+
+    def view(self, *, title: str = "") -> View:
+        """Return the timeline as an interactive page or notebook widget: a lane for each unit.
+
+        Raises
+        ------
+        ValueError
+            If the page would be larger than 5 MB; :meth:`save_trace` takes timelines of any size.
+
+        Examples
+        --------
+        >>> from systolic import presets
+        >>> from systolic.isa import Program
+        >>> from systolic.machine import time_program
+        >>> program = Program("read_weights w#0, 1 \\n read_host u#0, 8 \\n matmul a#0, u#0, 8")
+        >>> time_program(program, presets.TPU_V1).view()
+        <View of Program of 3 instructions: cycles 0 to 2257>
+        """
+        described = describe_timeline(
+            cycles=self.cycles,
+            texts=[line_of(item) for item in self.program],
+            lanes={lane.unit: lane[1:] for lane in self.units},
+            causes=CAUSES,
+            spans=self.spans[:3],
+            totals=list(self.causes.values()),
+            memories=[(o.memory, o.unit, o.cycle, o.used, o.limit) for o in self.occupancy().values()],
+            title=title or f"Program of {len(self.program):,} instructions",
+            about=repr(self)[1:-1],
+        )
+        return View(described)
 
     def table(self) -> Table:
         """Return a row per instruction: its text and times."""

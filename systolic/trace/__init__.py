@@ -1,5 +1,6 @@
-"""Probes, which look at registers between edges or change them; the trace, which records them."""
+"""Probes, which look at registers between edges or change them; the traces, which record them."""
 
 from systolic.trace.probe import Change as Change
 from systolic.trace.probe import Probe as Probe
 from systolic.trace.recording import Trace as Trace
+from systolic.trace.streams import Streams as Streams

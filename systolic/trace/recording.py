@@ -17,6 +17,7 @@ from systolic.trace.probe import Change, Probe, as_probes
 
 if TYPE_CHECKING:
     from systolic.trace.vcd import Signal
+    from systolic.viewer import View
 
 
 class Edges(NamedTuple):
@@ -309,6 +310,54 @@ class Trace(Probe):
                 raise TypeError(f"cycles must be numbers of cycles, not {_check.kind(cycles)}")
             cycles = [_check.integer(cycle, "cycles", minimum=0) for cycle in cycles]
         return plot_wave(frames, register=register, cycles=cycles)
+
+    def view(self, *, folds: Sequence[Any] | None = None, title: str = "") -> View:
+        """Return the recorded edges as an interactive page or notebook widget.
+
+        Parameters
+        ----------
+        folds : sequence of Fold, optional
+            From which values get their names, such as ``result.folds``; without them, what enters between
+            two swaps counts as one fold.
+        title : str
+
+        Returns
+        -------
+        View
+
+        Raises
+        ------
+        ValueError
+            If nothing is recorded, or not every register of every PE on consecutive cycles; or if the page
+            would be too large.
+
+        Notes
+        -----
+        The page clocks the array from the first recorded registers on. What it would not get to, because
+        another probe changed a register, is kept with it and marked.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, matmul
+        >>> x, w = np.int8([[1, 2], [3, 4]]), np.int8([[5], [6]])
+        >>> result = matmul(x, w, array=ArrayConfig(2, 1), trace=True)
+        >>> result.trace.view(folds=result.folds)
+        <View of 2 x 1 systolic array: cycles 1 to 5>
+        """
+        from systolic.trace.streams import trace_view
+
+        if not self:
+            raise ValueError("nothing is recorded yet: run the array this trace was given to")
+        assert self.array is not None
+        if self.pes is not None or set(self.registers) != set(self.array.register_dtypes):
+            raise ValueError(
+                "the viewer shows every register of every PE: record them all, leave registers and pes out"
+            )
+        edges = [
+            (cycle, dict(zip(self.registers, values, strict=True))) for cycle, values in self._edges.whole()
+        ]
+        return trace_view(self.array, edges, folds, title)
 
     def __repr__(self) -> str:
         what = "all PEs" if self.pes is None else f"{len(self.pes)} PEs"
