@@ -11,11 +11,10 @@ from systolic import benchmark, engine, presets
 from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
 from systolic.accelerators import validate_tpu_v1
-from systolic.cli.data import load_input, print_json
+from systolic.cli.data import load_input, print_json, random_operand
 from systolic.cli.options import machine_of
 from systolic.config import ArrayConfig
 from systolic.engine import Result
-from systolic.formats import OPERANDS, dtype_of
 from systolic.gemm import Gemm
 from systolic.info import info, text
 from systolic.reference import oracle
@@ -95,8 +94,8 @@ def _multiplied(gemm: Gemm, array: ArrayConfig, options: argparse.Namespace) -> 
     """Multiply random matrices; return the result, and whether its sums are numpy's."""
     rng, numbers = np.random.default_rng(options.seed), array.format
     try:
-        x = _random(rng, (gemm.m, gemm.k), numbers.activation)
-        w = _random(rng, (gemm.k, gemm.n), numbers.weight)
+        x = random_operand(rng, (gemm.m, gemm.k), numbers.activation)
+        w = random_operand(rng, (gemm.k, gemm.n), numbers.weight)
     except (MemoryError, ValueError) as error:
         raise MemoryError(f"the operands do not fit this machine ({error}); --estimate needs none") from error
     result = engine.matmul(
@@ -107,16 +106,6 @@ def _multiplied(gemm: Gemm, array: ArrayConfig, options: argparse.Namespace) -> 
     else:
         expected = arithmetic(array).matmul(x, w, sizes_of(gemm, array).k_step)
     return result, bool(np.array_equal(result.acc, expected))
-
-
-def _random(rng: np.random.Generator, shape: tuple[int, int], name: str) -> np.ndarray:
-    """Return operands of a type: any integers, or floats about 0."""
-    operand = OPERANDS[name]
-    if operand.kind == "float":
-        return rng.standard_normal(shape, dtype=np.float32).astype(operand.dtype)
-    low, high = operand.limits
-    values = rng.integers(low, high, shape, dtype=operand.storage, endpoint=True)
-    return values.astype(dtype_of(name), copy=False)
 
 
 def _verdict(passed: bool | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from systolic._files import check_plain, write_zip
+from systolic.formats import OPERANDS, dtype_of
 
 SCHEMA = 1
 """Version of what ``--json`` prints."""
@@ -52,6 +53,16 @@ def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
     write_zip(path, write)
+
+
+def random_operand(rng: np.random.Generator, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Return operands of a type: any integers, or floats about 0."""
+    operand = OPERANDS[name]
+    if operand.kind == "float":
+        return rng.standard_normal(shape, dtype=np.float32).astype(operand.dtype)
+    low, high = operand.limits
+    values = rng.integers(low, high, shape, dtype=operand.storage, endpoint=True)
+    return values.astype(dtype_of(name), copy=False)
 
 
 def print_json(values: dict[str, Any]) -> None:

@@ -69,6 +69,14 @@ def count(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def window(value: str) -> tuple[int, int]:
+    """Parse cycles such as 100:200."""
+    start, colon, stop = value.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"must be START:STOP, such as 0:500, not {value!r}")
+    return int(start), int(stop)
+
+
 def fraction(value: str) -> float:
     """Parse a number from 0 to below 1."""
     try:

@@ -17,9 +17,10 @@ from systolic.cli.array_commands import (
     vectors_command,
 )
 from systolic.cli.model_commands import run_command, summary_command, verify_command
-from systolic.cli.options import array_size, count, fraction, machine_file, shape_of
+from systolic.cli.options import array_size, count, fraction, machine_file, shape_of, window
 from systolic.cli.program_commands import compile_command
 from systolic.cli.sweep_command import sweep_command
+from systolic.cli.view_command import view_command
 from systolic.dataflows import DATAFLOWS
 from systolic.layers.float_products import COMPUTE
 from systolic.sweeps import MOST_ROWS
@@ -211,6 +212,32 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the operands (default: 0)")
     machine(sub, every=True)
     running(sub)
+
+    sub = command(
+        "view",
+        view_command,
+        "Write a page that shows a product cycle by cycle on the array, or a model as a program's timeline.",
+    )
+    sub.add_argument(
+        "work", nargs="*", metavar="MODEL | M K N",
+        help="a model, with --layer; a model or program, for its timeline; or sizes of a product of random "
+        "numbers (default: 12 8 8 on an array of 8x8)",
+    )  # fmt: skip
+    sub.add_argument("--layer", metavar="NAME", help="the node of MODEL whose product is shown")
+    sub.add_argument("--input", metavar="X.npy", help="the model's input; .npz for several (default: random)")
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of random numbers (default: 0)")
+    sub.add_argument(
+        "--cycles", type=window, metavar="START:STOP",
+        help="cycles of the product (default: from 0 as many as fit a page)",
+    )  # fmt: skip
+    sub.add_argument(
+        "-o", "--output", metavar="FILE.html", default="systolic-view.html",
+        help="the page to write (default: systolic-view.html)",
+    )  # fmt: skip
+    sub.add_argument("--quiet", action="store_true", help="show no progress")
+    qdq(sub)
+    sizes(sub, None, " of the random input")
+    machine(sub, file=True)
 
     sub = command(
         "vectors", vectors_command, "Write port values and results of a product as $readmemh files for RTL."

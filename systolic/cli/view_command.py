@@ -1,0 +1,132 @@
+"""``systolic view``: a product, a model's layer or a program as a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from systolic import engine
+from systolic._files import folder_of
+from systolic.cli.data import load_input, print_json, random_operand
+from systolic.cli.options import machine_of, shapes_of
+from systolic.cli.program_commands import is_program
+from systolic.config import ArrayConfig, MachineConfig
+from systolic.gemm import Gemm
+from systolic.isa import Program
+from systolic.layers import ArrayLayer
+from systolic.machine import time_program
+from systolic.model import Model
+from systolic.tiling import folds
+from systolic.trace import Streams
+from systolic.verifier.check import load_model
+from systolic.verifier.inputs import random_inputs
+from systolic.viewer import View
+from systolic.viewer.view import MOST_BYTES
+
+# Without sizes: small enough to read every register.
+_EXAMPLE, _SIDE = (12, 8, 8), 8
+
+
+def view_command(options: argparse.Namespace) -> int:
+    """Write a page that shows a product on the array, or a program's timeline."""
+    folder_of(options.output)
+    view = _view(options)
+    view.save(options.output)
+    size = os.path.getsize(options.output)
+    if options.json:
+        d = view.description
+        print_json(
+            {
+                "output": options.output, "bytes": size, "kind": d["kind"], "title": d["title"],
+                "first_cycle": d["first_cycle"], "cycles": d["cycles"],
+            }
+        )  # fmt: skip
+    else:
+        print(f"{options.output}: {view.description['title']}, {size:,} bytes; open it in a browser")
+    return 0
+
+
+def _view(options: argparse.Namespace) -> View:
+    work = options.work or [str(size) for size in _EXAMPLE]
+    if len(work) == 3 and all(size.isdecimal() for size in work):
+        if options.layer is not None or options.input is not None:
+            raise ValueError("--layer and --input are of a model; M K N has random operands")
+        return _of_product(Gemm(*map(int, work)), options)
+    if len(work) != 1:
+        raise ValueError(f"view takes a MODEL, or the sizes M K N of a product, not {' '.join(work)}")
+    [path] = work
+    machine = machine_of(options)
+    if is_program(path):
+        if options.layer is not None:
+            raise ValueError("a program has no layers to look into: give its model, and --layer")
+        return _of_program(Program.load(path), machine, path, options)
+    model = load_model(path, options.qdq)
+    if options.layer is not None:
+        return _of_layer(model, machine.array, path, options)
+    if machine.memory is None:
+        names = ", ".join(node.name for node in model.nodes if isinstance(node.layer, ArrayLayer))
+        raise ValueError(
+            "a model is shown as a program, on a machine with memories; --layer NAME shows a layer on the "
+            f"array: {names}"
+        )
+    program = engine.compile(model, machine=machine, batch=options.batch or 1, shapes=shapes_of(options))
+    return _of_program(program, machine, path, options)
+
+
+def _of_program(program: Program, machine: MachineConfig, path: str, options: argparse.Namespace) -> View:
+    if options.cycles is not None:
+        raise ValueError("--cycles is of a product; a program is shown whole")
+    return time_program(program, machine).view(title=os.path.basename(path))
+
+
+def _of_product(gemm: Gemm, options: argparse.Namespace) -> View:
+    array = machine_of(options).array
+    if options.array is None and options.preset is None:
+        array = replace(array, rows=_SIDE, cols=_SIDE)
+    if not gemm.macs:
+        raise ValueError(f"{gemm.m} x {gemm.k} x {gemm.n} takes no cycle: there is nothing to see")
+    rng = np.random.default_rng(options.seed)
+    x = random_operand(rng, (gemm.m, gemm.k), array.format.activation)
+    w = random_operand(rng, (gemm.k, gemm.n), array.format.weight)
+    streams = _streams(array, options)
+    engine.matmul(x, w, array=array, probe=streams, progress=not options.quiet)
+    return _shown(streams, gemm, f"{gemm.m} x {gemm.k} x {gemm.n} on {array.rows} x {array.cols}")
+
+
+def _of_layer(model: Model, array: ArrayConfig, path: str, options: argparse.Namespace) -> View:
+    streams = _streams(array, options)
+    if options.input is None:
+        x = random_inputs(model, options.seed, options.batch or 1, shapes_of(options))
+    else:
+        x = load_input(options.input)
+    run = engine.run(model, x, machine=array, probe=streams, progress=not options.quiet)
+    [gemm] = [row.gemm for row in run.layers if row.name == options.layer]
+    assert gemm is not None  # run refuses to probe a layer that has no product
+    return _shown(streams, gemm, f"{options.layer} of {os.path.basename(path)}")
+
+
+def _streams(array: ArrayConfig, options: argparse.Namespace) -> Streams:
+    """Return what records the cycles that are asked for, or as many as fit a page."""
+    line = sum(
+        array.port_dtypes[port.name].itemsize * (array.rows if port.side == "west" else array.cols)
+        for port in array.dataflow_record.ports
+        if port.name in ("activation", "weight")
+    )
+    # Base64 makes 4 bytes of 3.
+    start, stop = options.cycles or (0, max(1, MOST_BYTES * 7 // 10 * 3 // 4 // line))
+    return Streams(cycles=(start, stop), layer=options.layer)
+
+
+def _shown(streams: Streams, gemm: Gemm, title: str) -> View:
+    assert streams.array is not None
+    total = engine.estimate(gemm, machine=streams.array).cycles
+    if streams.start >= total:
+        raise ValueError(f"--cycles begins at {streams.start:,}, but the product takes {total:,} cycles")
+    notes = []
+    if streams.start or streams.stop < total:
+        last = min(streams.stop, total)
+        notes = [f"Cycles {streams.start:,} to {last:,} of {total:,}; --cycles START:STOP shows others."]
+    return streams.view(folds=folds(gemm, array=streams.array), title=title, notes=notes)
