@@ -221,7 +221,7 @@ class Emission:
         """Return how many chunks see a tile during one stay of it, and remember the choice."""
         question = rows, tiles, blocks
         if question not in self.shares:
-            self.shares[question] = shares(*question, costs=self.costs)
+            self.shares[question] = shares(rows, tiles, blocks, self.costs)
         return self.shares[question]
 
     def _folds(self, some: list[Chunk], sources: list[int], first_tile: int) -> None:

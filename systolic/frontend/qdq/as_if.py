@@ -198,7 +198,7 @@ def _quantize_constants(edit: Editor, op: Operator) -> None:
             continue
         stem = op.inputs[place]
         inputs = (
-            edit.add_constant(f"{stem}.codes", np.zeros(value.shape, np.int8)),
+            edit.add_constant(f"{stem}.codes", np.broadcast_to(np.int8(0), value.shape)),
             edit.add_constant(f"{stem}.scale", _SCALE),
             edit.add_constant(f"{stem}.zero", np.int8(0)),
         )
