@@ -112,40 +112,58 @@ typedef struct {
     int64_t low, high;
 } Tile;
 
-/* A row at a time, its sums in registers. ADD(s, a, w) is an addition, JOIN(s, t) one of accumulators. */
-#define DEFINE_TILE(name, OPERAND, SUM, ADD, JOIN)                                         \
-    static void tile_##name(const Tile *t) {                                               \
-        const int64_t low = t->low, high = t->high;                                        \
-        ptrdiff_t r, d;                                                                    \
-        int j;                                                                             \
-        (void)low, (void)high;                                                             \
-        for (r = 0; r < t->rows; ++r) {                                                    \
-            const OPERAND *RESTRICT a = (const OPERAND *)t->a + r * t->a_stride;           \
-            const OPERAND *RESTRICT b = (const OPERAND *)t->b;                             \
-            SUM *const to = (SUM *)t->to + r * t->to_row;                                  \
-            SUM sums[PANEL] = {0};                                                         \
-            if (t->from != NULL)                                                           \
-                for (j = 0; j < t->cols; ++j) sums[j] = ((const SUM *)t->from + r * t->from_row)[j]; \
-            for (d = 0; d < t->deep; ++d, b += PANEL) {                                    \
-                const OPERAND value = a[d];                                                \
-                for (j = 0; j < PANEL; ++j) sums[j] = ADD(sums[j], value, b[j]);           \
-            }                                                                              \
-            if (t->add)                                                                    \
-                for (j = 0; j < t->cols; ++j) to[j] = JOIN(to[j], sums[j]);                \
-            else                                                                           \
-                memcpy(to, sums, (size_t)t->cols * sizeof(SUM));                           \
-        }                                                                                  \
+/* A row at a time, in vectors of the compiler's. ADD(s, a, w) is an addition, JOIN(s, t) one of accumulators. WORK
+ * holds sums meanwhile; they begin with those so far if IN_ORDER, else with zeros, and are joined in the end. Four
+ * values of k at a time, since compilers leave the sums in memory. */
+#define DEFINE_TILE(name, OPERAND, SUM, WORK, IN_ORDER, ADD, JOIN)                              \
+    static void tile_##name(const Tile *t) {                                                    \
+        const WORK low = (WORK)t->low, high = (WORK)t->high;                                    \
+        ptrdiff_t r, d;                                                                         \
+        int j;                                                                                  \
+        (void)low, (void)high;                                                                  \
+        for (r = 0; r < t->rows; ++r) {                                                         \
+            const OPERAND *RESTRICT a = (const OPERAND *)t->a + r * t->a_stride;                \
+            const OPERAND *RESTRICT b = (const OPERAND *)t->b;                                  \
+            const SUM *const from = t->from ? (const SUM *)t->from + r * t->from_row : NULL;    \
+            SUM *const to = (SUM *)t->to + r * t->to_row;                                       \
+            WORK sums[PANEL] = {0};                                                             \
+            if (IN_ORDER && from != NULL)                                                       \
+                for (j = 0; j < t->cols; ++j) sums[j] = (WORK)from[j];                          \
+            for (d = 0; d + 4 <= t->deep; d += 4, b += 4 * PANEL)                               \
+                for (j = 0; j < PANEL; ++j) {                                                   \
+                    const WORK one = ADD(sums[j], a[d], b[j]);                                  \
+                    const WORK two = ADD(one, a[d + 1], b[j + PANEL]);                          \
+                    const WORK three = ADD(two, a[d + 2], b[j + 2 * PANEL]);                    \
+                    sums[j] = ADD(three, a[d + 3], b[j + 3 * PANEL]);                           \
+                }                                                                               \
+            for (; d < t->deep; ++d, b += PANEL)                                                \
+                for (j = 0; j < PANEL; ++j) sums[j] = ADD(sums[j], a[d], b[j]);                 \
+            for (j = 0; j < t->cols; ++j) {                                                     \
+                SUM sum = (SUM)sums[j];                                                         \
+                if (!IN_ORDER && from != NULL) sum = JOIN(from[j], sum);                        \
+                to[j] = t->add ? JOIN(to[j], sum) : sum;                                        \
+            }                                                                                   \
+        }                                                                                       \
     }
 
-#define ADD_SATURATED(s, a, w) saturate_32(s, a, w, low, high)
+/* A block's products of two 16-bit integers add up to less than 2^42, which a double holds exactly. */
+INLINE double exactly(double s, double a, double w) { return s + a * w; }
+
+/* So does it a sum of 32 bits and such a product. */
+INLINE double saturated(double s, double a, double w, double low, double high) {
+    const double sum = exactly(s, a, w);
+    return sum < low ? low : sum > high ? high : sum;
+}
+
+#define ADD_SATURATED(s, a, w) saturated(s, a, w, low, high)
 #define JOIN_WRAPPED_32(s, t) wrap_32(s, t, 1)
 #define JOIN_WRAPPED_64(s, t) ((int64_t)((uint64_t)(s) + (uint64_t)(t)))
-#define JOIN_SATURATED(s, t) saturate_32(s, t, 1, low, high)
+#define JOIN_SATURATED(s, t) (int32_t)saturated(s, t, 1, low, high)
 #define JOIN_ROUNDED(s, t) ((s) + (t))
-DEFINE_TILE(wrap_32, int32_t, int32_t, wrap_32, JOIN_WRAPPED_32)
-DEFINE_TILE(wrap_64, int32_t, int64_t, wrap_64, JOIN_WRAPPED_64)
-DEFINE_TILE(saturate_32, int32_t, int32_t, ADD_SATURATED, JOIN_SATURATED)
-DEFINE_TILE(saturate_64, int32_t, int64_t, saturate_64, saturate_sum)
+DEFINE_TILE(wrap_32, int32_t, int32_t, int32_t, 0, wrap_32, JOIN_WRAPPED_32)
+DEFINE_TILE(wrap_64, int32_t, int64_t, double, 0, exactly, JOIN_WRAPPED_64)
+DEFINE_TILE(saturate_32, int32_t, int32_t, double, 1, ADD_SATURATED, JOIN_SATURATED)
+DEFINE_TILE(saturate_64, int32_t, int64_t, int64_t, 1, saturate_64, saturate_sum)
 
 #if FLOAT_TILES
 
@@ -223,7 +241,7 @@ static void tile_float_32(const Tile *t) {
 
 #else
 #define ROWS 12
-DEFINE_TILE(float_32, float, float, round_32, JOIN_ROUNDED)
+DEFINE_TILE(float_32, float, float, float, 1, round_32, JOIN_ROUNDED)
 #endif
 
 /* In the order of Arithmetic. */
@@ -258,7 +276,8 @@ static size_t scratch_bytes(const OrderedProduct *p) {
     return round_up(b_bytes(p) + a_bytes(p), 64) + (parts ? part : 0);
 }
 
-enum { SIDE = 32 };
+/* Of the blocks in which columns are turned to rows. */
+enum { HIGH = 96, WIDE = 16 };
 
 /* Copy values that lie `step` bytes apart. */
 INLINE void copy_values(uint8_t *to, const uint8_t *from, ptrdiff_t count, ptrdiff_t step, ptrdiff_t size) {
@@ -318,25 +337,25 @@ INLINE const uint8_t *line_of(const StoredMatrix *x, ptrdiff_t number, ptrdiff_t
     return made;
 }
 
-/* Widen a block of a matrix to rows `stride` apart. Columns are turned in small squares. */
+/* Widen a block of a matrix to rows `stride` apart. */
 static void widen_block(const StoredMatrix *x, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, float *to,
                         ptrdiff_t stride) {
     const Widen widen = widen_of[x->type];
     uint16_t made[K_BLOCK];
-    float square[SIDE * SIDE];
+    float columns[WIDE * HIGH];
     ptrdiff_t i, j, r, c;
     if (!x->lines_are_columns) {
         for (r = 0; r < rows; ++r)
             widen(x, line_of(x, row + r, col, cols, (uint8_t *)made), cols, to + r * stride);
         return;
     }
-    for (i = 0; i < rows; i += SIDE)
-        for (j = 0; j < cols; j += SIDE) {
-            const ptrdiff_t high = smaller(SIDE, rows - i), wide = smaller(SIDE, cols - j);
+    for (i = 0; i < rows; i += HIGH)
+        for (j = 0; j < cols; j += WIDE) {
+            const ptrdiff_t high = smaller(HIGH, rows - i), wide = smaller(WIDE, cols - j);
             for (c = 0; c < wide; ++c)
-                widen(x, line_of(x, col + j + c, row + i, high, (uint8_t *)made), high, square + c * SIDE);
+                widen(x, line_of(x, col + j + c, row + i, high, (uint8_t *)made), high, columns + c * HIGH);
             for (r = 0; r < high; ++r)
-                for (c = 0; c < wide; ++c) memcpy(to + (i + r) * stride + j + c, square + c * SIDE + r, 4);
+                for (c = 0; c < wide; ++c) memcpy(to + (i + r) * stride + j + c, columns + c * HIGH + r, 4);
         }
 }
 
