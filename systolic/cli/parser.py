@@ -264,8 +264,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("file", metavar="FILE", help="a .yaml or .json file; docs/sweeps.md has the fields")
     sub.add_argument(
-        "--out", metavar="ROWS.csv", help="append each row as it is computed; rows that are there are kept"
-    )
+        "--out", metavar="ROWS.csv",
+        help="append each row as it is computed; rows that are there are kept. A .parquet file is written "
+        "in the end",
+    )  # fmt: skip
     sub.add_argument("--workers", type=count(1), default=1, help="processes to use (default: 1)")
     sub.add_argument(
         "--limit", type=count(1), default=MOST_ROWS,

@@ -1,5 +1,6 @@
 """Model files to ``Model`` and back; the formats' packages are imported when they are used."""
 
+from systolic.frontend.costing import PRODUCTS as PRODUCTS
 from systolic.frontend.costing import as_model as as_model
 from systolic.frontend.costing import costed as costed
 from systolic.frontend.costing import read_model as read_model

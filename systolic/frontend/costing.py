@@ -23,7 +23,8 @@ from systolic.quant import QuantParams
 from systolic.workloads import Workload, read_workload
 from systolic.workloads.files import SUFFIXES
 
-PRODUCTS = "costed as if quantized to int8: a list of products"
+PRODUCTS = "costed as if quantized: a list of products"
+"""Note of costs of products without a network."""
 
 
 def read_model(path: str | os.PathLike[str]) -> Model | Workload:

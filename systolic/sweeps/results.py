@@ -126,11 +126,19 @@ class Sweep(Sequence[SweepRow]):
             costs.append("error")
             values.append("error")
         left = len(self) - len(rows)
+        below = [f"{left:,} slower rows are left out"] if left else []
+        noted: dict[str, dict[str, None]] = {}
+        for row in rows:
+            if row.note is not None:
+                noted.setdefault(row.note, {})[row.model] = None
+        for note, models in noted.items():
+            more = f" and {len(models) - 3:,} more" if len(models) > 3 else ""
+            below.append(f"{note} ({', '.join([*models][:3])}{more})")
         return Table(
             [*shown, *costs],
             [[each.get(name) for name in (*shown, *values)] for each in dicts],
             title=repr(self)[1:-1],
-            footer=f"{left:,} slower rows are left out" if left else None,
+            footer="\n".join(below) or None,
         )
 
     def pareto(self, *costs: str) -> Sweep:

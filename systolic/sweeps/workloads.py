@@ -12,7 +12,7 @@ from systolic import _check
 from systolic._files import path_text
 from systolic._text import canonical, digest
 from systolic.engine.costs import known_products
-from systolic.frontend import as_model, costed, read_model
+from systolic.frontend import PRODUCTS, as_model, costed, read_model
 from systolic.gemm import Gemm
 from systolic.model import Model, Node
 from systolic.model.archive import encode_layer
@@ -38,7 +38,7 @@ class Work:
     @property
     def note(self) -> str:
         """What the costs rest on, if not on a model as it runs."""
-        return "" if isinstance(self.model, Workload) else self.model.note
+        return PRODUCTS if isinstance(self.model, Workload) else self.model.note
 
     def program_of(self, batch: int) -> tuple[Model, int]:
         """Return the model that is compiled for a batch size, and what its batch then is."""

@@ -21,7 +21,7 @@ from systolic.sweeps import Sweep
 from systolic.workloads import Workload, read_workload
 
 FLOATS = "costed as if quantized to int8: its products are of floats"
-LIST = "costed as if quantized to int8: a list of products"
+LIST = "costed as if quantized: a list of products"
 ON = [ArrayConfig(8, 8), ArrayConfig(16, 4), machine(8, 8), machine(16, 16, accumulator_rows=32)]
 
 
@@ -242,7 +242,7 @@ def test_lists_of_products_on_machines_with_memories(on: Any) -> None:
     stats = estimate(block, machine=on, batch=3)
     assert time_program(program, on).stats == stats and stats.macs == 3 * block.macs
     (row,) = sweep(block, on, batch=3)
-    assert row.stats == stats
+    assert row.stats == stats and row.note == LIST
     with pytest.raises(ValueError, match="no weight image"):
         systolic.run(program, {name: np.zeros(spec.shape, np.int8) for name, spec in program.inputs.items()}, machine=on)
 
@@ -282,6 +282,7 @@ def test_rows_say_how_they_were_costed(tmp_path: Path) -> None:
     assert [row.note for row in found] == [FLOATS, FLOATS, None, None]
     assert Sweep.read(out) == found and found.to_dicts()[0]["note"] == FLOATS
     assert (found[0] + found[2]).note == FLOATS
+    assert str(found).splitlines()[-1] == f"{FLOATS} (net)" and FLOATS not in str(found[2:])
 
 
 def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
