@@ -24,6 +24,7 @@ def run(
     activation_signed: bool,
     weight_signed: bool,
     threads: int = 1,
+    toggles: NDArray[np.int64] | None = None,
 ) -> None: ...
 def run_output_stationary(
     activation: NDArray[np.uint8],
@@ -43,6 +44,7 @@ def run_output_stationary(
     activation_signed: bool,
     weight_signed: bool,
     threads: int = 1,
+    toggles: NDArray[np.int64] | None = None,
 ) -> None: ...
 def run_numbers(
     registers: dict[str, NDArray[Any]],

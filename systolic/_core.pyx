@@ -64,10 +64,11 @@ from libc.string cimport memchr, memcpy, memmove, memset
 from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
 from systolic.kernels.array cimport (
-    LANES, ROW_GROUP, ROW_PAIRS, ArrayKernels, ArrayRun, BytePorts, LaneWeights, PsumPorts,
+    LANES, ROW_GROUP, ROW_PAIRS, TOGGLES, T_ACTIVATION, T_NEXT_WEIGHT, T_OUT, T_OUT_PASS, T_PSUM, T_SHIFT, T_SWAP,
+    T_WEIGHT, T_WEIGHT_PASS, ArrayKernels, ArrayRun, BytePorts, LaneWeights, PsumPorts,
 )
 from systolic.kernels.control cimport (
-    any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, find_last, find_set, find_stretches,
+    any_byte, any_lane, as_bits, as_masks, blend, copy_bytes, copy_ints, count_bits, find_last, find_set, find_stretches,
     shift_all, shift_none, shift_some,
 )
 from systolic.kernels.numbers cimport (
@@ -88,7 +89,7 @@ def run(
     uint8_t[:, ::1] activation, int32_t[:, ::1] psum, uint8_t[:, ::1] shift, uint8_t[:, ::1] swap,
     const uint8_t[:, :] west_activation, const uint8_t[:, :] west_shift, const uint8_t[:, :] west_swap,
     const uint8_t[:, :] north_weight, const int32_t[:, :] north_psum, int32_t[:, :] bottom,
-    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1,
+    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1, int64_t[::1] toggles=None,
 ):
     """Clock the array, in place.
 
@@ -102,12 +103,18 @@ def run(
         Receives the psum of the bottom row after each edge; any strides.
     threads : int
         How many may work; values do not depend on it.
+    toggles : memoryview of int64, (7,), optional
+        Of each register, in the order of the arguments: receives how many bits changed at these edges, in all
+        PEs.
     """
     cdef ArrayRun array
-    cdef const ArrayKernels *kernels = in_use().array
+    cdef int64_t counted[TOGGLES]
+    cdef const ArrayKernels *kernels = in_use().array if toggles is None else in_use().array.counting
     if west_activation.shape[0] == 0:
         return
     _moving_right(&array, activation, shift, swap, west_activation, west_shift, west_swap)
+    memset(counted, 0, sizeof(counted))
+    array.toggles = NULL if toggles is None else counted
     array.weight, array.next_weight, array.weight_pass = &weight[0, 0], &next_weight[0, 0], &weight_pass[0, 0]
     array.psum, array.out, array.out_pass = &psum[0, 0], NULL, NULL
     array.activation_signed, array.weight_signed = activation_signed, weight_signed
@@ -118,6 +125,10 @@ def run(
             kernels.clock(&array)
     else:
         _clock_blocks(&array, kernels, threads, _clock_strip, _work_bytes(array.rows))
+    if toggles is not None:
+        _put_toggles(toggles, counted, [
+            T_WEIGHT, T_NEXT_WEIGHT, T_WEIGHT_PASS, T_ACTIVATION, T_PSUM, T_SHIFT, T_SWAP,
+        ])
 
 
 def run_output_stationary(
@@ -125,7 +136,7 @@ def run_output_stationary(
     int32_t[:, ::1] out_pass, uint8_t[:, ::1] swap, uint8_t[:, ::1] drain,
     const uint8_t[:, :] west_activation, const uint8_t[:, :] west_swap, const uint8_t[:, :] west_drain,
     const uint8_t[:, :] north_weight, const int32_t[:, :] north_out, int32_t[:, :] bottom,
-    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1,
+    *, bint activation_signed, bint weight_signed, Py_ssize_t threads=1, int64_t[::1] toggles=None,
 ):
     """Clock an output-stationary array, in place; arguments as for `run`.
 
@@ -135,12 +146,17 @@ def run_output_stationary(
         Receives `out` of the bottom row after each edge; any strides.
     threads : int
         How many may work; values do not depend on it.
+    toggles : memoryview of int64, (7,), optional
+        As for `run`.
     """
     cdef ArrayRun array
-    cdef const ArrayKernels *kernels = in_use().array
+    cdef int64_t counted[TOGGLES]
+    cdef const ArrayKernels *kernels = in_use().array if toggles is None else in_use().array.counting
     if west_activation.shape[0] == 0:
         return
     _moving_right(&array, activation, drain, swap, west_activation, west_drain, west_swap)
+    memset(counted, 0, sizeof(counted))
+    array.toggles = NULL if toggles is None else counted
     array.weight, array.next_weight, array.weight_pass = &weight[0, 0], NULL, NULL
     array.psum, array.out, array.out_pass = &acc[0, 0], &out[0, 0], &out_pass[0, 0]
     array.activation_signed, array.weight_signed = activation_signed, weight_signed
@@ -151,6 +167,13 @@ def run_output_stationary(
             kernels.clock_held(&array)
     else:
         _clock_blocks(&array, kernels, threads, _clock_held_strip, _held_bytes(array.rows))
+    if toggles is not None:
+        _put_toggles(toggles, counted, [T_ACTIVATION, T_WEIGHT, T_PSUM, T_OUT, T_OUT_PASS, T_SWAP, T_SHIFT])
+
+
+cdef _put_toggles(int64_t[::1] toggles, const int64_t *counted, list registers):
+    for place, register in enumerate(registers):
+        toggles[place] = counted[<int>register]
 
 
 def run_numbers(
@@ -254,22 +277,24 @@ cdef int _clock_blocks(
     # Clock the array block by block, by a function that clocks a strip with so much memory.
     cdef Clock clock
     cdef Py_ssize_t total = array.cycles, most = min(total, BLOCK)
-    cdef Py_ssize_t parts = (array.rows + ROWS_EACH - 1) // ROWS_EACH, strips = (array.cols + LANES - 1) // LANES
-    cdef size_t size
+    cdef Py_ssize_t parts = _parts(array), strips = _strips(array)
+    cdef size_t size, streams = whole_lines(_stream_bytes(array, most))
     cdef bint is_long = total * array.rows * array.cols >= LONG_PE_CYCLES
     clock.array, clock.kernels = array[0], kernels
     clock.workers = hire(min(threads, max(parts, strips)))
     clock.work_bytes = work_bytes
-    clock.memory = borrow(clock.workers * clock.work_bytes + _stream_bytes(array, most), &size)
+    clock.memory = borrow(clock.workers * clock.work_bytes + streams + _count_bytes(array), &size)
     if clock.memory == NULL:
         raise MemoryError()
     with nogil:
         _place_streams(&clock, most)
+        _place_counters(&clock, clock.memory + clock.workers * clock.work_bytes + streams)
         clock.start = 0
         while clock.start < total:
             _begin_block(&clock, min(most, total - clock.start))
             share(_make_streams, &clock, parts, clock.workers, is_long)
             share(clock_strip, &clock, strips, clock.workers, is_long)
             clock.start += clock.block.cycles
+        _add_counters(&clock)
         give_back(clock.memory, size)
     return 0

@@ -16,6 +16,7 @@ cdef struct Held:
     int32_t *chain                  # all its memory; two lines more for each row
     int32_t *above                  # where FILLED: out_pass above before each edge
     int32_t sums[ROW_GROUP * LANES]
+    int64_t *toggles        # of this strip's columns; NULL if not counted
 
 
 cdef size_t _held_bytes(Py_ssize_t rows) noexcept nogil:
@@ -50,9 +51,11 @@ cdef void _clock_held_strip(void *context, Py_ssize_t number, int worker) noexce
 
 cdef void _begin_held(Held *strip, const Clock *clock, Py_ssize_t col, uint8_t *memory) noexcept nogil:
     cdef const ArrayRun *array = &clock.array
-    cdef Py_ssize_t rows = array.rows, cycles = clock.block.cycles, r
+    cdef Py_ssize_t rows = array.rows, cycles = clock.block.cycles, r, line
     cdef BytePorts north = array.north_weight
+    cdef int32_t times
     strip.clock, strip.col, strip.valid = clock, col, min(LANES, array.cols - col)
+    strip.toggles = _strip_toggles(clock, col)
     strip.weights = <int32_t *>memory
     strip.captured = strip.weights + (BLOCK + rows) * LANES
     strip.outs = strip.captured + ROW_GROUP * BLOCK * LANES
@@ -72,6 +75,11 @@ cdef void _begin_held(Held *strip, const Clock *clock, Py_ssize_t col, uint8_t *
         strip.codes + rows * LANES, north.values + clock.start * north.cycle + col * north.port, north.cycle,
         north.port, cycles, strip.valid)
     clock.kernels.widen(strip.weights, strip.codes, rows + cycles, array.weight_signed)
+    if strip.toggles != NULL:
+        # Diagonal after diagonal passes each row, one cycle later in the next one.
+        for line in range(rows + cycles - 1):
+            times = _times(line, rows, cycles)
+            strip.toggles[T_WEIGHT] += clock.kernels.count_lines(strip.codes + line * LANES, 1, &times)
 
 
 cdef void _end_held(Held *strip) noexcept nogil:
@@ -117,7 +125,8 @@ cdef void _hold_row(Held *strip, Py_ssize_t r, Py_ssize_t g, Py_ssize_t start, P
         swaps -= start
         captured = strip.captured + (g * BLOCK + start) * LANES
     strip.clock.kernels.hold_row(
-        strip.sums + g * LANES, stop - start, _held_pairs(strip, r) - start, <int>(r % 2), weights, swaps, captured)
+        strip.sums + g * LANES, stop - start, _held_pairs(strip, r) - start, <int>(r % 2), weights, swaps, captured,
+        strip.toggles)
 
 
 cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
@@ -138,7 +147,7 @@ cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
     for g in range(ROW_PAIRS):
         first[g] = _held_pairs(strip, r + 2 * g) - 2 * g
     if not any_swap:
-        kernels.hold_block(strip.sums, cycles, first, weights)
+        kernels.hold_block(strip.sums, cycles, first, weights, strip.toggles)
         return
     memset(strip.busy, 0, last)
     for g in range(ROW_GROUP):
@@ -159,9 +168,9 @@ cdef void _hold_group(Held *strip, Py_ssize_t r) noexcept nogil:
                     later[g] = strip.no_swaps + cycles - 1
                 later[g] -= t + g
                 captured[g] = strip.captured + (g * BLOCK + t + g) * LANES
-            kernels.hold_swaps(strip.sums, end - t, pairs, weights + t * LANES, later, captured)
+            kernels.hold_swaps(strip.sums, end - t, pairs, weights + t * LANES, later, captured, strip.toggles)
         else:
-            kernels.hold_rows(strip.sums, end - t, pairs, weights + t * LANES)
+            kernels.hold_rows(strip.sums, end - t, pairs, weights + t * LANES, strip.toggles)
         t = end
     for g in range(ROW_GROUP - 1):
         _hold_row(strip, r + g, g, last + g, cycles)
@@ -238,8 +247,10 @@ cdef void _clock_out(Held *strip, Py_ssize_t r, const int32_t *captured) noexcep
                 alike = min(here + strip.col + LANES - same_since[here + strip.col + LANES - 1], cycles - t)
             clock.kernels.step_out(
                 alike, drains + here, swaps + here, above + t * LANES, captured + t * LANES, out, out_pass,
-                NULL if outs == NULL else outs + t * LANES)
+                NULL if outs == NULL else outs + t * LANES, strip.toggles)
         elif drains[here]:
+            if strip.toggles != NULL:
+                _count_drain_all(strip, above + t * LANES, alike, out, out_pass)
             if outs != NULL:
                 memcpy(outs + t * LANES, above + t * LANES, alike * LANES * sizeof(int32_t))
             memcpy(above + (t - 2) * LANES, out_pass, sizeof(out_pass))
@@ -257,6 +268,23 @@ cdef void _clock_out(Held *strip, Py_ssize_t r, const int32_t *captured) noexcep
     strip.above = above - 2 * LANES
     copy_ints(array.out + at, out, strip.valid)
     copy_ints(array.out_pass + at, out_pass, strip.valid)
+
+
+cdef void _count_drain_all(
+    Held *strip, const int32_t *arriving, Py_ssize_t cycles, const int32_t *out, const int32_t *out_pass
+) noexcept nogil:
+    # Count the toggles of a row that drains in all lanes: out takes what arrives, out_pass the same two edges later,
+    # after its own and out's old value.
+    cdef Py_ssize_t size = LANES * sizeof(int32_t)
+    cdef int64_t first = count_bits(out, arriving, size), last, between
+    strip.toggles[T_OUT] += first
+    strip.toggles[T_OUT_PASS] += count_bits(out_pass, out, size)
+    if cycles == 1:
+        return
+    last = count_bits(arriving + (cycles - 2) * LANES, arriving + (cycles - 1) * LANES, size)
+    between = strip.clock.kernels.count_changes(<const uint8_t *>arriving, (cycles - 2) * size, size)
+    strip.toggles[T_OUT] += between + last
+    strip.toggles[T_OUT_PASS] += first + between
 
 
 cdef inline void _repeat(int32_t *lines, Py_ssize_t first, Py_ssize_t stop, const int32_t *value) noexcept nogil:

@@ -46,6 +46,16 @@ cdef struct Clock:
     int workers
     uint8_t *memory         # what each worker needs for a strip, then the streams
     size_t work_bytes
+    int64_t *toggles        # TOGGLES counters for each part of the rows, then for each strip; NULL: none counted
+    int32_t *times          # if counted: how many PEs of a row see one element of its stream after the other
+
+
+cdef inline Py_ssize_t _parts(const ArrayRun *array) noexcept nogil:
+    return (array.rows + ROWS_EACH - 1) // ROWS_EACH
+
+
+cdef inline Py_ssize_t _strips(const ArrayRun *array) noexcept nogil:
+    return (array.cols + LANES - 1) // LANES
 
 
 cdef Py_ssize_t _width(const ArrayRun *array, Py_ssize_t cycles) noexcept nogil:
@@ -79,10 +89,58 @@ cdef void _place_streams(Clock *clock, Py_ssize_t cycles) noexcept nogil:
     block.control = block.swaps + rows * width
 
 
+cdef size_t _count_bytes(const ArrayRun *array) noexcept nogil:
+    # Memory for toggles: counters of all parts and strips, and the times of the elements of a stream.
+    cdef size_t counters = (_parts(array) + _strips(array)) * TOGGLES * sizeof(int64_t)
+    return 0 if array.toggles == NULL else counters + _width(array, BLOCK) * sizeof(int32_t)
+
+
+cdef void _place_counters(Clock *clock, uint8_t *memory) noexcept nogil:
+    cdef size_t counters = (_parts(&clock.array) + _strips(&clock.array)) * TOGGLES
+    clock.toggles, clock.times = NULL, NULL
+    if clock.array.toggles != NULL:
+        clock.toggles = <int64_t *>memory
+        clock.times = <int32_t *>(clock.toggles + counters)
+        memset(clock.toggles, 0, counters * sizeof(int64_t))
+
+
+cdef void _add_counters(const Clock *clock) noexcept nogil:
+    cdef Py_ssize_t i
+    if clock.toggles != NULL:
+        for i in range((_parts(&clock.array) + _strips(&clock.array)) * TOGGLES):
+            clock.array.toggles[i % TOGGLES] += clock.toggles[i]
+
+
+cdef inline int64_t *_strip_toggles(const Clock *clock, Py_ssize_t col) noexcept nogil:
+    # The counters of the strip from column col on.
+    if clock.toggles == NULL:
+        return NULL
+    return clock.toggles + (_parts(&clock.array) + col // LANES) * TOGGLES
+
+
+cdef void _count_row(const Clock *clock, Py_ssize_t r, int64_t *toggles) noexcept nogil:
+    # Count the toggles of the registers of row r that move right.
+    cdef const Block *block = &clock.block
+    cdef Py_ssize_t at = r * block.width, count = block.cycles + clock.array.cols - 1
+    toggles[T_ACTIVATION] += clock.kernels.count_stream(block.activations + at, count, clock.times)
+    if block.control[r] != NO_BITS:     # they are masks of 8 bits
+        toggles[T_SHIFT] += clock.kernels.count_stream(block.shifts + at, count, clock.times) // 8
+        toggles[T_SWAP] += clock.kernels.count_stream(block.swaps + at, count, clock.times) // 8
+
+
+cdef inline int32_t _times(Py_ssize_t j, Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    # How many pairs of 0 <= i < a and 0 <= k < b have the sum j.
+    return <int32_t>(min(j, a - 1) - max(j - b + 1, 0) + 1)
+
+
 cdef void _begin_block(Clock *clock, Py_ssize_t cycles) noexcept nogil:
     cdef Block *block = &clock.block
     cdef const ArrayRun *array = &clock.array
+    cdef Py_ssize_t j
     block.cycles, block.width = cycles, _width(array, cycles)
+    if clock.times != NULL:
+        for j in range(cycles + array.cols - 1):
+            clock.times[j] = _times(j, cycles, array.cols)
     block.moved = NULL
     if block.pairs == NULL or block.pairs - clock.pairs < cycles:
         block.moved = block.pairs
@@ -127,6 +185,8 @@ cdef void _make_streams(void *context, Py_ssize_t number, int worker) noexcept n
         _append_control(clock, r)
     _make_pairs(clock, first, rows)
     for r in range(first, first + rows):
+        if clock.toggles != NULL:
+            _count_row(clock, r, clock.toggles + number * TOGGLES)
         at = r * array.cols
         memcpy(array.activation + at, block.activations + r * block.width, array.cols)
         if block.control[r] != NO_BITS:

@@ -30,6 +30,8 @@ cdef struct Strip:
     uint8_t *chain                  # where FILLED: LANES an edge
     Row rows[ROW_GROUP]
     int32_t used[ROW_GROUP * LANES] # multipliers of the current group, on cycle 0 first
+    int64_t *toggles                # of this strip's columns; NULL if not counted
+    int32_t before[ROW_GROUP * LANES]   # psums of the current group a cycle before, where toggles are counted
 
 
 cdef size_t _work_bytes(Py_ssize_t rows) noexcept nogil:
@@ -54,6 +56,7 @@ cdef void _begin_strip(Strip *strip, const Clock *clock, Py_ssize_t col, uint8_t
     cdef int32_t *at
     cdef Py_ssize_t g
     strip.clock, strip.col, strip.valid = clock, col, min(LANES, clock.array.cols - col)
+    strip.toggles = _strip_toggles(clock, col)
     strip.sums = <int32_t *>memory
     strip.top = strip.sums + (clock.array.rows - 1) * LANES
     at = strip.sums + (BLOCK + clock.array.rows) * LANES
@@ -102,6 +105,11 @@ cdef Py_ssize_t _clock_group(Strip *strip, Py_ssize_t r) noexcept nogil:
     cdef Py_ssize_t count = _group_rows(strip, r), g, changes = 0, waves = 0
     cdef bint no_bits = True
     cdef Row *row
+    if strip.toggles != NULL:
+        memset(strip.before, 0, sizeof(strip.before))
+        for g in range(count):
+            copy_ints(strip.before + g * LANES, strip.clock.array.psum + (r + g) * strip.clock.array.cols + strip.col,
+                      strip.valid)
     for g in range(count):
         no_bits = no_bits and _no_bits_in_strip(strip, r + g)
     for g in range(count):
@@ -181,7 +189,7 @@ cdef void _clock_row_weights(Strip *strip, Row *row) noexcept nogil:
         stream = row.r * block.width + strip.col + block.cycles - 1
         clock.kernels.step_row(
             strip.top - row.r * LANES, block.cycles, row.pairs, row.half, block.shifts + stream,
-            block.swaps + stream, strip.chain, weights, array.weight_signed)
+            block.swaps + stream, strip.chain, weights, array.weight_signed, strip.before, strip.toggles)
     else:
         _clock_stretches(strip, row)
     copy_bytes(array.weight + at, weights.weight, strip.valid)
@@ -211,6 +219,7 @@ cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
     cdef const Block *block = &strip.clock.block
     cdef const ArrayKernels *kernels = strip.clock.kernels
     cdef LaneWeights *weights = &strip.weights
+    cdef LaneWeights before
     cdef Py_ssize_t stream = row.r * block.width + strip.col, cycles = block.cycles, t = 0, here, alike
     cdef const uint8_t *shifts = block.shifts + stream
     cdef const uint8_t *swaps = block.swaps + stream
@@ -224,33 +233,57 @@ cdef void _clock_stretches(Strip *strip, Row *row) noexcept nogil:
     while t < cycles:
         here, chain = cycles - 1 - t, strip.chain + t * LANES
         if t == row.wave:
-            kernels.step_weights(LANES, shifts + here, swaps + here, chain, weights)
+            kernels.step_weights(LANES, shifts + here, swaps + here, chain, weights, strip.toggles)
             _set_multipliers(strip, row, 0)
             t += LANES
             continue
         # Cycles from t on with the bits of cycle t in all lanes; less than 1 if lanes differ on cycle t.
         alike = min(here + strip.col - same_since[here + strip.col + LANES - 1] + 1, cycles - t)
         swapped = any_lane(swaps + here)
+        before = weights[0]
         if swapped:
             # A swap takes next_weight from before this edge's shift.
             blend(weights.weight, weights.next_weight, swaps + here)
+            if strip.toggles != NULL:
+                strip.toggles[T_WEIGHT] += count_bits(before.weight, weights.weight, LANES)
             _set_multipliers(strip, row, row.changes)
             row.at[row.changes] = <int32_t>t
             row.changes += 1
             alike = min(alike, 1)
         if alike >= 1 and shifts[here]:
+            if strip.toggles != NULL:
+                _count_shift_all(strip, chain, alike, &before)
             shift_all(chain, alike, weights)
         elif alike >= 1:
             shift_none(strip.chain, max(t, read), min(t + alike, read_end), weights.weight_pass)
         elif swapped:
             alike = 1
             shift_some(chain, shifts + here, weights)
+            if strip.toggles != NULL:
+                strip.toggles[T_NEXT_WEIGHT] += count_bits(before.next_weight, weights.next_weight, LANES)
+                strip.toggles[T_WEIGHT_PASS] += count_bits(before.weight_pass, weights.weight_pass, LANES)
         else:
             # Until the lanes are alike again, or a swap enters.
             alike = min(here + strip.col + LANES - same_since[here + strip.col + LANES - 1], cycles - t)
             alike = min(alike, here - find_last(swaps, here))
-            kernels.step_weights(alike, shifts + here, swaps + here, chain, weights)
+            kernels.step_weights(alike, shifts + here, swaps + here, chain, weights, strip.toggles)
         t += alike
+
+
+cdef void _count_shift_all(
+    Strip *strip, const uint8_t *arriving, Py_ssize_t cycles, const LaneWeights *before
+) noexcept nogil:
+    # Count the toggles of a row that shifts in all lanes: next_weight takes what arrives, weight_pass the same two
+    # edges later, after its own and next_weight's old value.
+    cdef int64_t first = count_bits(before.next_weight, arriving, LANES), last, between
+    strip.toggles[T_NEXT_WEIGHT] += first
+    strip.toggles[T_WEIGHT_PASS] += count_bits(before.weight_pass, before.next_weight, LANES)
+    if cycles == 1:
+        return
+    last = count_bits(arriving + (cycles - 2) * LANES, arriving + (cycles - 1) * LANES, LANES)
+    between = strip.clock.kernels.count_changes(arriving, (cycles - 2) * LANES, LANES)
+    strip.toggles[T_NEXT_WEIGHT] += between + last
+    strip.toggles[T_WEIGHT_PASS] += first + between
 
 
 cdef inline void _set_multipliers(Strip *strip, Row *row, Py_ssize_t number) noexcept nogil:
@@ -287,11 +320,12 @@ cdef void _clock_group_psums(Strip *strip, Py_ssize_t changes, Py_ssize_t waves)
     for g in range(ROW_PAIRS):
         pairs[g] = strip.rows[2 * g].pairs - 2 * g
     if waves == 0:
-        strip.clock.kernels.mac_block(psums, cycles, pairs, strip.used)
+        strip.clock.kernels.mac_block(psums, cycles, pairs, strip.used, strip.before, strip.toggles)
         return
     for g in range(ROW_GROUP):
         memcpy(after + g * LANES, strip.rows[g].multipliers, LANES * sizeof(int32_t))
-    strip.clock.kernels.mac_swap(psums, cycles, pairs, strip.used, after, strip.rows[0].wave)
+    strip.clock.kernels.mac_swap(
+        psums, cycles, pairs, strip.used, after, strip.rows[0].wave, strip.before, strip.toggles)
 
 
 cdef void _clock_changes(Strip *strip, int32_t *psums) noexcept nogil:
@@ -313,7 +347,7 @@ cdef void _clock_changes(Strip *strip, int32_t *psums) noexcept nogil:
                 end = change - g
         for g in range(ROW_PAIRS):
             pairs[g] = rows[2 * g].pairs - t - 2 * g
-        strip.clock.kernels.mac_rows(psums + t * LANES, end - t, pairs, used)
+        strip.clock.kernels.mac_rows(psums + t * LANES, end - t, pairs, used, strip.before, strip.toggles)
         t = end
     for g in range(ROW_GROUP - 1):
         _clock_row(strip, &rows[g], used + g * LANES, last + g, strip.clock.block.cycles)
@@ -324,12 +358,14 @@ cdef void _clock_row(
 ) noexcept nogil:
     # Clock the psums of one row from cycle start to stop.
     cdef int32_t *psums = strip.top - row.r * LANES
+    cdef int32_t *before = strip.before + (row - strip.rows) * LANES
     cdef Py_ssize_t t = start, end
     while t < stop:
         end = _next_change(row, t, used)
         if end < 0 or end > stop:
             end = stop
-        strip.clock.kernels.mac_row(psums + t * LANES, end - t, row.pairs - t, used, row.half)
+        strip.clock.kernels.mac_row(
+            psums + t * LANES, end - t, row.pairs - t, used, row.half, before, strip.toggles)
         t = end
 
 

@@ -10,6 +10,25 @@
 #define RAISE(v) _mm_slli_epi32(v, 16)
 #define ZERO _mm_setzero_si128()
 #define BLEND(a, b, mask) _mm_or_si128(_mm_and_si128(mask, b), _mm_andnot_si128(mask, a))
+#define XOR(a, b) _mm_xor_si128(a, b)
+#define ADD(a, b) _mm_add_epi32(a, b)
+#define CARRY_SAVE(sum, carry, a, b, c)                                               \
+    do {                                                                              \
+        const __m128i x_ = a, y_ = b, z_ = c, u_ = _mm_xor_si128(x_, y_);             \
+        carry = _mm_or_si128(_mm_and_si128(x_, y_), _mm_and_si128(u_, z_));           \
+        sum = _mm_xor_si128(u_, z_);                                                  \
+    } while (0)
+
+/* The bits of each byte by adding neighbors: of one, two, four bits. */
+static inline __m128i byte_bits(__m128i v) {
+    const __m128i two = _mm_set1_epi8(0x33);
+    v = _mm_sub_epi8(v, _mm_and_si128(_mm_srli_epi16(v, 1), _mm_set1_epi8(0x55)));
+    v = _mm_add_epi8(_mm_and_si128(v, two), _mm_and_si128(_mm_srli_epi16(v, 2), two));
+    v = _mm_and_si128(_mm_add_epi8(v, _mm_srli_epi16(v, 4)), _mm_set1_epi8(0x0F));
+    return _mm_sad_epu8(v, _mm_setzero_si128());
+}
+
+#define bit_counts byte_bits
 
 static inline void widened(__m128i *to, __m128i codes, int is_signed, int half) {
     const __m128i zero = _mm_setzero_si128();

@@ -18,16 +18,6 @@ static void widen(int32_t *RESTRICT to, const uint8_t *RESTRICT codes, ptrdiff_t
     }
 }
 
-INLINE void load_sums(VEC *s, const int32_t *sums) {
-    int g;
-    UNROLLED for (g = 0; g < ROW_GROUP; ++g) s[g] = LOAD(sums + g * LANES);
-}
-
-INLINE void store_sums(int32_t *sums, const VEC *s) {
-    int g;
-    UNROLLED for (g = 0; g < ROW_GROUP; ++g) STORE(sums + g * LANES, s[g]);
-}
-
 /* The main loop: eight sums, two forms of a weight and a pair in registers. */
 INLINE void hold_diagonals(VEC *s, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
                            const int32_t *RESTRICT weights) {
@@ -52,24 +42,59 @@ INLINE void hold_diagonals(VEC *s, ptrdiff_t cycles, const int32_t *const *pairs
     s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3, s[4] = s4, s[5] = s5, s[6] = s6, s[7] = s7;
 }
 
-static void hold_rows(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
-                      const int32_t *RESTRICT weights) {
+/* The same with the bits that change in the sums. */
+INLINE void counted_diagonals(VEC *s, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
+                              const int32_t *RESTRICT weights, Bits *bits) {
+    const int32_t *a[ROW_PAIRS] = {pairs[0] + lane, pairs[1] + lane, pairs[2] + lane, pairs[3] + lane};
+    VEC now[ROW_GROUP] = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]};
+    Bits counted = *bits;
+    ptrdiff_t i;
+    int g;
+    for (i = 0; i < cycles; ++i) {
+        const VEC low = LOAD(weights + i * LANES), high = RAISE(low);
+        VEC d[ROW_GROUP];
+        UNROLLED for (g = 0; g < ROW_GROUP; ++g) {
+            const VEC next = DOT(now[g], LOAD(a[g / 2] - i), g % 2 ? high : low);
+            d[g] = XOR(next, now[g]);
+            now[g] = next;
+        }
+        add_group(&counted, d);
+    }
+    UNROLLED for (g = 0; g < ROW_GROUP; ++g) s[g] = now[g];
+    *bits = counted;
+}
+
+INLINE void hold_rows_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                         const int32_t *RESTRICT weights, Bits *bits) {
     int lane;
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
         VEC s[ROW_GROUP];
-        load_sums(s, sums + lane);
-        hold_diagonals(s, cycles, pairs, lane, weights + lane);
-        store_sums(sums + lane, s);
+        load_group(s, sums + lane);
+        if (bits == NULL) hold_diagonals(s, cycles, pairs, lane, weights + lane);
+        else counted_diagonals(s, cycles, pairs, lane, weights + lane, bits);
+        store_group(sums + lane, s);
+    }
+}
+
+/* Add a product to each sum of rows first..stop-1, i cycles after cycle 0. */
+INLINE void hold_diagonal(VEC *s, ptrdiff_t i, const int32_t *const *pairs, int lane, const int32_t *w, int first,
+                          int stop, Bits *bits) {
+    const VEC low = LOAD(w + i * LANES), high = RAISE(low);
+    int g;
+    UNROLLED for (g = first; g < stop; ++g) {
+        const VEC next = DOT(s[g], LOAD(pairs[g / 2] - i + lane), g % 2 ? high : low);
+        add_bits(bits, XOR(next, s[g]));
+        s[g] = next;
     }
 }
 
 static void hold_block(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
-                       const int32_t *RESTRICT weights) {
+                       const int32_t *RESTRICT weights, int64_t *toggles) {
     int lane, g, i;
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
         const int32_t *w = weights + lane;
         VEC s[ROW_GROUP];
-        load_sums(s, sums + lane);
+        load_group(s, sums + lane);
         UNROLLED for (i = ROW_GROUP - 1; i > 0; --i) {
             const VEC low = LOAD(w - i * LANES), high = RAISE(low);
             UNROLLED for (g = i; g < ROW_GROUP; ++g)
@@ -81,7 +106,21 @@ static void hold_block(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *
             UNROLLED for (g = 0; g < i; ++g)
                 s[g] = DOT(s[g], LOAD(pairs[g / 2] - (cycles - i) + lane), g % 2 ? high : low);
         }
-        store_sums(sums + lane, s);
+        store_group(sums + lane, s);
+    }
+}
+
+INLINE void hold_block_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                          const int32_t *RESTRICT weights, Bits *bits) {
+    int lane, i;
+    for (lane = 0; lane < LANES; lane += VEC_LANES) {
+        const int32_t *w = weights + lane;
+        VEC s[ROW_GROUP];
+        load_group(s, sums + lane);
+        UNROLLED for (i = ROW_GROUP - 1; i > 0; --i) hold_diagonal(s, -i, pairs, lane, w, i, ROW_GROUP, bits);
+        counted_diagonals(s, cycles - (ROW_GROUP - 1), pairs, lane, w, bits);
+        UNROLLED for (i = ROW_GROUP - 1; i > 0; --i) hold_diagonal(s, cycles - i, pairs, lane, w, 0, i, bits);
+        store_group(sums + lane, s);
     }
 }
 
@@ -95,12 +134,13 @@ INLINE void start_again(VEC *sums, const uint8_t *swaps) {
 
 INLINE void hold_row_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *RESTRICT pairs, const int half,
                         const int32_t *RESTRICT weights, const uint8_t *RESTRICT swaps,
-                        int32_t *RESTRICT captured) {
-    VEC s[LANES / VEC_LANES];
+                        int32_t *RESTRICT captured, Bits *bits) {
+    VEC s[LANES / VEC_LANES], last[LANES / VEC_LANES];
     ptrdiff_t i;
     int v;
     for (v = 0; v < LANES / VEC_LANES; ++v) s[v] = LOAD(sums + v * VEC_LANES);
     for (i = 0; i < cycles; ++i) {
+        for (v = 0; v < LANES / VEC_LANES; ++v) last[v] = s[v];
         if (swaps != NULL) {
             for (v = 0; v < LANES / VEC_LANES; ++v) STORE(captured + i * LANES + v * VEC_LANES, s[v]);
             start_again(s, swaps - i);
@@ -108,33 +148,38 @@ INLINE void hold_row_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t 
         for (v = 0; v < LANES / VEC_LANES; ++v) {
             const VEC w = LOAD(weights + i * LANES + v * VEC_LANES);
             s[v] = DOT(s[v], LOAD(pairs - i + v * VEC_LANES), half ? RAISE(w) : w);
+            if (bits != NULL) add_bits(bits, XOR(s[v], last[v]));
         }
     }
     for (v = 0; v < LANES / VEC_LANES; ++v) STORE(sums + v * VEC_LANES, s[v]);
 }
 
-static void hold_swaps(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
-                       const int32_t *RESTRICT weights, const uint8_t *const *swaps, int32_t *const *captured) {
+INLINE void hold_swaps_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                          const int32_t *RESTRICT weights, const uint8_t *const *swaps, int32_t *const *captured,
+                          Bits *bits) {
     ptrdiff_t i;
     int g, v;
     for (i = 0; i < cycles; ++i, weights += LANES)
         for (g = 0; g < ROW_GROUP; ++g) {
             int32_t *row = sums + g * LANES;
-            VEC s[LANES / VEC_LANES];
+            VEC s[LANES / VEC_LANES], last[LANES / VEC_LANES];
             for (v = 0; v < LANES / VEC_LANES; ++v) {
-                s[v] = LOAD(row + v * VEC_LANES);
+                s[v] = last[v] = LOAD(row + v * VEC_LANES);
                 STORE(captured[g] + i * LANES + v * VEC_LANES, s[v]);
             }
             start_again(s, swaps[g] - i);
             for (v = 0; v < LANES / VEC_LANES; ++v) {
                 const VEC w = LOAD(weights + v * VEC_LANES), a = LOAD(pairs[g / 2] - i + v * VEC_LANES);
-                STORE(row + v * VEC_LANES, DOT(s[v], a, g % 2 ? RAISE(w) : w));
+                s[v] = DOT(s[v], a, g % 2 ? RAISE(w) : w);
+                if (bits != NULL) add_bits(bits, XOR(s[v], last[v]));
+                STORE(row + v * VEC_LANES, s[v]);
             }
         }
 }
 
-static void step_out(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
-                     const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs) {
+INLINE void step_out_of(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                        const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs, Bits *bits,
+                        Bits *pass_bits) {
     VEC o[LANES / VEC_LANES], pass[LANES / VEC_LANES];
     ptrdiff_t i;
     int v;
@@ -148,9 +193,15 @@ static void step_out(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swa
         lane_masks(swap, BYTES(swaps - i));
         for (v = 0; v < LANES / VEC_LANES; ++v) {
             const VEC arriving = LOAD(above + v * VEC_LANES);
+            const VEC passed = PICK(pass[v], o[v], drain[v]);
+            const VEC next = PICK(PICK(o[v], arriving, drain[v]), LOAD(captured + v * VEC_LANES), swap[v]);
+            if (bits != NULL) {
+                add_bits(bits, XOR(next, o[v]));
+                add_bits(pass_bits, XOR(passed, pass[v]));
+            }
             STORE(above - 2 * LANES + v * VEC_LANES, pass[v]);
-            pass[v] = PICK(pass[v], o[v], drain[v]);
-            o[v] = PICK(PICK(o[v], arriving, drain[v]), LOAD(captured + v * VEC_LANES), swap[v]);
+            pass[v] = passed;
+            o[v] = next;
             if (outs != NULL) STORE(outs + i * LANES + v * VEC_LANES, o[v]);
         }
     }
@@ -169,63 +220,131 @@ static void widen(int32_t *to, const uint8_t *codes, ptrdiff_t lines, int is_sig
 
 INLINE void hold_row_of(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *RESTRICT pairs, const int half,
                         const int32_t *RESTRICT weights, const uint8_t *RESTRICT swaps,
-                        int32_t *RESTRICT captured) {
+                        int32_t *RESTRICT captured, Bits *bits) {
+    int32_t last[LANES];
     ptrdiff_t i;
     int c;
     for (i = 0; i < cycles; ++i, --pairs, weights += LANES) {
+        memcpy(last, sums, sizeof(last));
         if (swaps != NULL) {
             memcpy(captured + i * LANES, sums, LANES * sizeof(int32_t));
             for (c = 0; c < LANES; ++c) sums[c] &= ~(int32_t)(int8_t)swaps[c - i];
         }
-        mac_row(sums, 1, pairs, weights, half);
+        half_row_of(sums, 1, pairs, weights, half, NULL, NULL);
+        if (bits != NULL)
+            for (c = 0; c < LANES; ++c) bits->lanes[c] += bits_of((uint32_t)(sums[c] ^ last[c]));
     }
 }
 
-static void hold_rows(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights) {
+INLINE void hold_rows_of(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                         Bits *bits) {
     int g;
     for (g = 0; g < ROW_GROUP; ++g)
-        hold_row_of(sums + g * LANES, cycles, pairs[g / 2], g & 1, weights, NULL, NULL);
+        hold_row_of(sums + g * LANES, cycles, pairs[g / 2], g & 1, weights, NULL, NULL, bits);
 }
 
-static void hold_block(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights) {
+INLINE void hold_block_of(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                          Bits *bits) {
     int g;
     for (g = 0; g < ROW_GROUP; ++g)
-        hold_row_of(sums + g * LANES, cycles, pairs[g / 2] + g, g & 1, weights - g * LANES, NULL, NULL);
+        hold_row_of(sums + g * LANES, cycles, pairs[g / 2] + g, g & 1, weights - g * LANES, NULL, NULL, bits);
 }
 
-static void hold_swaps(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
-                       const uint8_t *const *swaps, int32_t *const *captured) {
+INLINE void hold_swaps_of(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                          const uint8_t *const *swaps, int32_t *const *captured, Bits *bits) {
     int g;
     for (g = 0; g < ROW_GROUP; ++g)
-        hold_row_of(sums + g * LANES, cycles, pairs[g / 2], g & 1, weights, swaps[g], captured[g]);
+        hold_row_of(sums + g * LANES, cycles, pairs[g / 2], g & 1, weights, swaps[g], captured[g], bits);
 }
 
-static void step_out(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
-                     const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs) {
+INLINE void step_out_of(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                        const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs, Bits *bits,
+                        Bits *pass_bits) {
     ptrdiff_t i;
     int c;
     for (i = 0; i < cycles; ++i, above += LANES, captured += LANES, --drains, --swaps) {
         for (c = 0; c < LANES; ++c) {
-            const int32_t arriving = above[c];
-            above[c - 2 * LANES] = out_pass[c];
-            if (drains[c]) out_pass[c] = out[c], out[c] = arriving;
+            const int32_t arriving = above[c], last = out[c], pass = out_pass[c];
+            above[c - 2 * LANES] = pass;
+            if (drains[c]) out_pass[c] = last, out[c] = arriving;
             if (swaps[c]) out[c] = captured[c];
+            if (bits != NULL) {
+                bits->lanes[c] += bits_of((uint32_t)(out[c] ^ last));
+                pass_bits->lanes[c] += bits_of((uint32_t)(out_pass[c] ^ pass));
+            }
         }
         if (outs != NULL) memcpy(outs + i * LANES, out, LANES * sizeof(int32_t));
     }
 }
 
+static void hold_block(int32_t *sums, ptrdiff_t cycles, const int32_t *const *pairs, const int32_t *weights,
+                       int64_t *toggles) {
+    hold_block_of(sums, cycles, pairs, weights, NULL);
+}
+
 #endif
 
-static void hold_row(int32_t *sums, ptrdiff_t cycles, const int32_t *pairs, int half, const int32_t *weights,
-                     const uint8_t *swaps, int32_t *captured) {
+INLINE void hold_row_as(int32_t *sums, ptrdiff_t cycles, const int32_t *pairs, int half, const int32_t *weights,
+                        const uint8_t *swaps, int32_t *captured, Bits *bits) {
     if (swaps == NULL) {
-        if (half) hold_row_of(sums, cycles, pairs, 1, weights, NULL, NULL);
-        else hold_row_of(sums, cycles, pairs, 0, weights, NULL, NULL);
+        if (half) hold_row_of(sums, cycles, pairs, 1, weights, NULL, NULL, bits);
+        else hold_row_of(sums, cycles, pairs, 0, weights, NULL, NULL, bits);
     } else {
-        if (half) hold_row_of(sums, cycles, pairs, 1, weights, swaps, captured);
-        else hold_row_of(sums, cycles, pairs, 0, weights, swaps, captured);
+        if (half) hold_row_of(sums, cycles, pairs, 1, weights, swaps, captured, bits);
+        else hold_row_of(sums, cycles, pairs, 0, weights, swaps, captured, bits);
     }
+}
+
+static void hold_row(int32_t *sums, ptrdiff_t cycles, const int32_t *pairs, int half, const int32_t *weights,
+                     const uint8_t *swaps, int32_t *captured, int64_t *toggles) {
+    hold_row_as(sums, cycles, pairs, half, weights, swaps, captured, NULL);
+}
+
+static void counted_hold_row(int32_t *sums, ptrdiff_t cycles, const int32_t *pairs, int half,
+                             const int32_t *weights, const uint8_t *swaps, int32_t *captured,
+                             int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], hold_row_as(sums, cycles, pairs, half, weights, swaps, captured, &bits));
+}
+
+static void hold_rows(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                      const int32_t *RESTRICT weights, int64_t *toggles) {
+    hold_rows_of(sums, cycles, pairs, weights, NULL);
+}
+
+static void counted_hold_rows(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                              const int32_t *RESTRICT weights, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], hold_rows_of(sums, cycles, pairs, weights, &bits));
+}
+
+static void counted_hold_block(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                               const int32_t *RESTRICT weights, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], hold_block_of(sums, cycles, pairs, weights, &bits));
+}
+
+static void hold_swaps(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                       const int32_t *RESTRICT weights, const uint8_t *const *swaps, int32_t *const *captured,
+                       int64_t *toggles) {
+    hold_swaps_of(sums, cycles, pairs, weights, swaps, captured, NULL);
+}
+
+static void counted_hold_swaps(int32_t *RESTRICT sums, ptrdiff_t cycles, const int32_t *const *pairs,
+                               const int32_t *RESTRICT weights, const uint8_t *const *swaps,
+                               int32_t *const *captured, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], hold_swaps_of(sums, cycles, pairs, weights, swaps, captured, &bits));
+}
+
+static void step_out(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                     const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs, int64_t *toggles) {
+    step_out_of(cycles, drains, swaps, above, captured, out, out_pass, outs, NULL, NULL);
+}
+
+static void counted_step_out(ptrdiff_t cycles, const uint8_t *drains, const uint8_t *swaps, int32_t *above,
+                             const int32_t *captured, int32_t *out, int32_t *out_pass, int32_t *outs,
+                             int64_t *toggles) {
+    Bits pass_bits = NO_BITS;
+    COUNTED(toggles[T_OUT],
+            step_out_of(cycles, drains, swaps, above, captured, out, out_pass, outs, &bits, &pass_bits));
+    toggles[T_OUT_PASS] += sum_bits(&pass_bits);
 }
 
 static void take_ports(uint8_t *RESTRICT codes, const uint8_t *RESTRICT from, ptrdiff_t cycle, ptrdiff_t port,

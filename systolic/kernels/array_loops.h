@@ -3,7 +3,11 @@
  * Before inclusion an x86 file defines VEC, a vector of VEC_LANES int32, and on it LOAD, STORE,
  * DOT(sums, pairs, multipliers) = sums + low * low + high * high of each lane's 16-bit halves,
  * modulo 2^32, PICK(a, b, mask) of whole lanes, BLEND(a, b, mask) of 16 bytes, ZERO, RAISE(v), each lane's low half
- * moved to its high half, `widened` and `lane_masks`. Without VEC the loops are plain C.
+ * moved to its high half, `widened` and `lane_masks`, and what array_bits.h asks for. Without VEC the loops are
+ * plain C.
+ *
+ * A loop that may count toggles is written once, inline, and compiled twice: with `bits` NULL it counts nothing. The
+ * fastest loops stand alone, since GCC makes them slower where the same function could count.
  */
 #include "array.h"
 #include "compiler.h"
@@ -19,19 +23,31 @@ INLINE int32_t number(uint8_t code, int is_signed) {
     return is_signed ? (int32_t)(code ^ 0x80) - 0x80 : (int32_t)code;
 }
 
+#include "array_bits.h"
+
 #if defined(VEC)
 
 /* One row's step: sums along `cycles` diagonals. */
-static void mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
-                    const int32_t *RESTRICT multipliers, int half) {
+INLINE void row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                   const int32_t *RESTRICT multipliers, int32_t *RESTRICT before, Bits *bits) {
     int lane;
-    (void)half;
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
         const VEC w = LOAD(multipliers + lane);
         const int32_t *a = pairs + lane;
         int32_t *p = psums + lane;
         ptrdiff_t i;
-        for (i = 0; i < cycles; ++i, p += LANES, --a) STORE(p, DOT(LOAD(p), LOAD(a), w));
+        if (bits == NULL)
+            for (i = 0; i < cycles; ++i, p += LANES, --a) STORE(p, DOT(LOAD(p), LOAD(a), w));
+        else {
+            VEC last = LOAD(before + lane);
+            for (i = 0; i < cycles; ++i, p += LANES, --a) {
+                const VEC sums = DOT(LOAD(p), LOAD(a), w);
+                add_bits(bits, XOR(sums, last));
+                STORE(p, sums);
+                last = sums;
+            }
+            STORE(before + lane, last);
+        }
     }
 }
 
@@ -68,13 +84,66 @@ INLINE void rows_of_lanes(int32_t *RESTRICT p, ptrdiff_t cycles, const int32_t *
     }
 }
 
-static void mac_rows(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                     const int32_t *RESTRICT multipliers) {
-    int lane, g;
+/* The same with the bits in which each row's psums differ from those a cycle before. */
+INLINE void counted_rows(int32_t *RESTRICT p, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
+                         const VEC *w, VEC *last, Bits *bits) {
+    const int32_t *a0 = pairs[0] + lane, *a1 = pairs[1] + lane, *a2 = pairs[2] + lane, *a3 = pairs[3] + lane;
+    const VEC w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[4], w5 = w[5], w6 = w[6], w7 = w[7];
+    VEC b0 = last[0], b1 = last[1], b2 = last[2], b3 = last[3];
+    VEC b4 = last[4], b5 = last[5], b6 = last[6], b7 = last[7];
+    Bits counted = *bits;
+    ptrdiff_t i;
+    for (i = 0; i < cycles; ++i, p += LANES) {
+        VEC sums = LOAD(p), a = LOAD(a0 - i), d[ROW_GROUP];
+        sums = DOT(sums, a, w0);
+        d[0] = XOR(sums, b0), b0 = sums;
+        sums = DOT(sums, a, w1);
+        d[1] = XOR(sums, b1), b1 = sums;
+        a = LOAD(a1 - i);
+        sums = DOT(sums, a, w2);
+        d[2] = XOR(sums, b2), b2 = sums;
+        sums = DOT(sums, a, w3);
+        d[3] = XOR(sums, b3), b3 = sums;
+        a = LOAD(a2 - i);
+        sums = DOT(sums, a, w4);
+        d[4] = XOR(sums, b4), b4 = sums;
+        sums = DOT(sums, a, w5);
+        d[5] = XOR(sums, b5), b5 = sums;
+        a = LOAD(a3 - i);
+        sums = DOT(sums, a, w6);
+        d[6] = XOR(sums, b6), b6 = sums;
+        sums = DOT(sums, a, w7);
+        d[7] = XOR(sums, b7), b7 = sums;
+        STORE(p, sums);
+        add_group(&counted, d);
+    }
+    last[0] = b0, last[1] = b1, last[2] = b2, last[3] = b3;
+    last[4] = b4, last[5] = b5, last[6] = b6, last[7] = b7;
+    *bits = counted;
+}
+
+INLINE void load_group(VEC *to, const int32_t *from) {
+    int g;
+    UNROLLED for (g = 0; g < ROW_GROUP; ++g) to[g] = LOAD(from + g * LANES);
+}
+
+INLINE void store_group(int32_t *to, const VEC *from) {
+    int g;
+    UNROLLED for (g = 0; g < ROW_GROUP; ++g) STORE(to + g * LANES, from[g]);
+}
+
+INLINE void rows_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                    const int32_t *RESTRICT multipliers, int32_t *RESTRICT before, Bits *bits) {
+    int lane;
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
-        VEC w[ROW_GROUP];
-        UNROLLED for (g = 0; g < ROW_GROUP; ++g) w[g] = LOAD(multipliers + g * LANES + lane);
-        rows_of_lanes(psums + lane, cycles, pairs, lane, w);
+        VEC w[ROW_GROUP], last[ROW_GROUP];
+        load_group(w, multipliers + lane);
+        if (bits == NULL) rows_of_lanes(psums + lane, cycles, pairs, lane, w);
+        else {
+            load_group(last, before + lane);
+            counted_rows(psums + lane, cycles, pairs, lane, w, last, bits);
+            store_group(before + lane, last);
+        }
     }
 }
 
@@ -100,7 +169,7 @@ INLINE void last_corner(int32_t *RESTRICT end, ptrdiff_t cycles, const int32_t *
 }
 
 static void mac_block(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                      const int32_t *RESTRICT multipliers) {
+                      const int32_t *RESTRICT multipliers, int32_t *before, int64_t *toggles) {
     int lane, g;
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
         VEC w[ROW_GROUP];
@@ -111,10 +180,12 @@ static void mac_block(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *
     }
 }
 
+/* Read from LANES - 1 - j on: set in lanes 0..j. */
+static const int32_t passed[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+
 static void mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                     const int32_t *RESTRICT before, const int32_t *RESTRICT after, ptrdiff_t at) {
-    /* Read from LANES - 1 - j on: set in lanes 0..j. */
-    static const int32_t passed[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+                     const int32_t *RESTRICT old, const int32_t *RESTRICT after, ptrdiff_t at, int32_t *before,
+                     int64_t *toggles) {
     const ptrdiff_t rest = at + LANES;
     const int32_t *later[ROW_PAIRS];
     int lane, g, j;
@@ -122,7 +193,7 @@ static void mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *c
     for (lane = 0; lane < LANES; lane += VEC_LANES) {
         int32_t *p = psums + lane;
         VEC w[ROW_GROUP];
-        UNROLLED for (g = 0; g < ROW_GROUP; ++g) w[g] = LOAD(before + g * LANES + lane);
+        UNROLLED for (g = 0; g < ROW_GROUP; ++g) w[g] = LOAD(old + g * LANES + lane);
         first_corner(p, pairs, lane, w);
         rows_of_lanes(p, at, pairs, lane, w);
         for (j = 0; j < LANES; ++j) {
@@ -139,6 +210,70 @@ static void mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *c
     }
 }
 
+/* Clock rows first..stop-1 of a group on one diagonal, i cycles after cycle 0. */
+INLINE void counted_diagonal(int32_t *RESTRICT p, ptrdiff_t i, const int32_t *const *pairs, int lane,
+                             const VEC *w, int first, int stop, VEC *last, Bits *bits) {
+    VEC sums = LOAD(p + i * LANES);
+    int g;
+    UNROLLED for (g = first; g < stop; ++g) {
+        sums = DOT(sums, LOAD(pairs[g / 2] - i + lane), w[g]);
+        add_bits(bits, XOR(sums, last[g]));
+        last[g] = sums;
+    }
+    STORE(p + i * LANES, sums);
+}
+
+INLINE void counted_corners(int32_t *RESTRICT p, ptrdiff_t cycles, const int32_t *const *pairs, int lane,
+                            const VEC *w, int is_first, VEC *last, Bits *bits) {
+    int i;
+    UNROLLED for (i = ROW_GROUP - 1; i > 0; --i) {
+        if (is_first) counted_diagonal(p, -i, pairs, lane, w, i, ROW_GROUP, last, bits);
+        else counted_diagonal(p, cycles - i, pairs, lane, w, 0, i, last, bits);
+    }
+}
+
+INLINE void block_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                     const int32_t *RESTRICT multipliers, int32_t *RESTRICT before, Bits *bits) {
+    int lane;
+    for (lane = 0; lane < LANES; lane += VEC_LANES) {
+        int32_t *p = psums + lane;
+        VEC w[ROW_GROUP], last[ROW_GROUP];
+        load_group(w, multipliers + lane);
+        load_group(last, before + lane);
+        counted_corners(p, cycles, pairs, lane, w, 1, last, bits);
+        counted_rows(p, cycles - (ROW_GROUP - 1), pairs, lane, w, last, bits);
+        counted_corners(p, cycles, pairs, lane, w, 0, last, bits);
+        store_group(before + lane, last);
+    }
+}
+
+INLINE void swap_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                    const int32_t *RESTRICT old, const int32_t *RESTRICT after, ptrdiff_t at,
+                    int32_t *RESTRICT before, Bits *bits) {
+    const ptrdiff_t rest = at + LANES;
+    const int32_t *later[ROW_PAIRS];
+    int lane, g, j;
+    for (g = 0; g < ROW_PAIRS; ++g) later[g] = pairs[g] - rest;
+    for (lane = 0; lane < LANES; lane += VEC_LANES) {
+        int32_t *p = psums + lane;
+        VEC w[ROW_GROUP], last[ROW_GROUP];
+        load_group(w, old + lane);
+        load_group(last, before + lane);
+        counted_corners(p, cycles, pairs, lane, w, 1, last, bits);
+        counted_rows(p, at, pairs, lane, w, last, bits);
+        for (j = 0; j < LANES; ++j) {
+            const VEC swapped = LOAD(passed + LANES - 1 - j + lane);
+            VEC now[ROW_GROUP];
+            UNROLLED for (g = 0; g < ROW_GROUP; ++g) now[g] = PICK(w[g], LOAD(after + g * LANES + lane), swapped);
+            counted_diagonal(p, at + j, pairs, lane, now, 0, ROW_GROUP, last, bits);
+        }
+        load_group(w, after + lane);
+        counted_rows(p + rest * LANES, cycles - (ROW_GROUP - 1) - rest, later, lane, w, last, bits);
+        counted_corners(p, cycles, pairs, lane, w, 0, last, bits);
+        store_group(before + lane, last);
+    }
+}
+
 static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int half) {
     VEC w[LANES / VEC_LANES];
     int v;
@@ -146,93 +281,123 @@ static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int ha
     for (v = 0; v < LANES / VEC_LANES; ++v) STORE(to + v * VEC_LANES, w[v]);
 }
 
-#define BYTES(p) _mm_loadu_si128((const __m128i *)(p))
-#define PUT_BYTES(p, v) _mm_storeu_si128((__m128i *)(p), v)
-
-static void step_weights(ptrdiff_t cycles, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                         uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights) {
-    __m128i weight = BYTES(weights->weight), next = BYTES(weights->next_weight);
-    __m128i pass = BYTES(weights->weight_pass);
-    ptrdiff_t i;
-    for (i = 0; i < cycles; ++i, chain += LANES) {
-        const __m128i shift = BYTES(shifts - i), arriving = BYTES(chain);
-        weight = BLEND(weight, next, BYTES(swaps - i));
-        PUT_BYTES(chain, pass);
-        pass = BLEND(pass, next, shift);
-        next = BLEND(next, arriving, shift);
+/* One edge of the registers that hold weights: weight, next, pass. */
+INLINE void weights_edge(__m128i *w, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                         WeightBits *counted) {
+    const __m128i shift = BYTES(shifts), swap = BYTES(swaps), arriving = BYTES(chain);
+    const __m128i weight = BLEND(w[0], w[1], swap), next = BLEND(w[1], arriving, shift);
+    const __m128i pass = BLEND(w[2], w[1], shift);
+    if (counted != NULL) {
+        add_byte_bits(&counted->weight, _mm_xor_si128(weight, w[0]));
+        add_byte_bits(&counted->next_weight, _mm_xor_si128(next, w[1]));
+        add_byte_bits(&counted->weight_pass, _mm_xor_si128(pass, w[2]));
     }
-    PUT_BYTES(weights->weight, weight);
-    PUT_BYTES(weights->next_weight, next);
-    PUT_BYTES(weights->weight_pass, pass);
+    PUT_BYTES(chain, w[2]);
+    w[0] = weight, w[1] = next, w[2] = pass;
+}
+
+INLINE void step_weights_of(ptrdiff_t cycles, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
+                            uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, WeightBits *counted) {
+    __m128i w[3] = {BYTES(weights->weight), BYTES(weights->next_weight), BYTES(weights->weight_pass)};
+    ptrdiff_t i;
+    for (i = 0; i < cycles; ++i, chain += LANES) weights_edge(w, shifts - i, swaps - i, chain, counted);
+    PUT_BYTES(weights->weight, w[0]);
+    PUT_BYTES(weights->next_weight, w[1]);
+    PUT_BYTES(weights->weight_pass, w[2]);
 }
 
 INLINE void step_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
                         const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed) {
-    __m128i weight = BYTES(weights->weight), next = BYTES(weights->next_weight);
-    __m128i pass = BYTES(weights->weight_pass);
+                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed,
+                        int32_t *RESTRICT before, Bits *bits, WeightBits *counted) {
+    __m128i held[3] = {BYTES(weights->weight), BYTES(weights->next_weight), BYTES(weights->weight_pass)};
     VEC w[LANES / VEC_LANES];
     ptrdiff_t i;
     int v;
     for (i = 0; i < cycles; ++i, psums += LANES, chain += LANES) {
-        const __m128i shift = BYTES(shifts - i), swap = BYTES(swaps - i), arriving = BYTES(chain);
-        weight = BLEND(weight, next, swap);
-        PUT_BYTES(chain, pass);
-        pass = BLEND(pass, next, shift);
-        next = BLEND(next, arriving, shift);
-        widened(w, weight, is_signed, half);
-        for (v = 0; v < LANES; v += VEC_LANES)
-            STORE(psums + v, DOT(LOAD(psums + v), LOAD(pairs - i + v), w[v / VEC_LANES]));
+        weights_edge(held, shifts - i, swaps - i, chain, counted);
+        widened(w, held[0], is_signed, half);
+        for (v = 0; v < LANES; v += VEC_LANES) {
+            const VEC sums = DOT(LOAD(psums + v), LOAD(pairs - i + v), w[v / VEC_LANES]);
+            if (bits != NULL) {
+                add_bits(bits, XOR(sums, LOAD(before + v)));
+                STORE(before + v, sums);
+            }
+            STORE(psums + v, sums);
+        }
     }
-    PUT_BYTES(weights->weight, weight);
-    PUT_BYTES(weights->next_weight, next);
-    PUT_BYTES(weights->weight_pass, pass);
+    PUT_BYTES(weights->weight, held[0]);
+    PUT_BYTES(weights->next_weight, held[1]);
+    PUT_BYTES(weights->weight_pass, held[2]);
 }
 
 #else
 
-static void mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
-                    const int32_t *RESTRICT multipliers, int half) {
+#define ROW_BEFORE(before, g) (bits == NULL ? NULL : (before) + (g) * LANES)
+
+INLINE void half_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                        const int32_t *RESTRICT multipliers, int half, int32_t *RESTRICT before, Bits *bits) {
     const int up = half ? 0 : 16;
     ptrdiff_t i;
     int lane;
-    for (i = 0; i < cycles; ++i, psums += LANES, --pairs)
+    for (i = 0; i < cycles; ++i, psums += LANES, --pairs) {
         for (lane = 0; lane < LANES; ++lane) {
             /* The half, sign-extended. */
             const int32_t a = (int32_t)((uint32_t)pairs[lane] << up) >> 16;
             psums[lane] = (int32_t)((uint32_t)psums[lane] + (uint32_t)(a * multipliers[lane]));
         }
+        if (bits != NULL)
+            for (lane = 0; lane < LANES; ++lane) {
+                bits->lanes[lane] += bits_of((uint32_t)(psums[lane] ^ before[lane]));
+                before[lane] = psums[lane];
+            }
+    }
 }
 
-static void mac_rows(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                     const int32_t *RESTRICT multipliers) {
-    int g;
-    for (g = 0; g < ROW_GROUP; ++g) mac_row(psums, cycles, pairs[g / 2], multipliers + g * LANES, g & 1);
-}
-
-static void mac_block(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                      const int32_t *RESTRICT multipliers) {
+INLINE void rows_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                    const int32_t *RESTRICT multipliers, int32_t *RESTRICT before, Bits *bits) {
     int g;
     for (g = 0; g < ROW_GROUP; ++g)
-        mac_row(psums - g * LANES, cycles, pairs[g / 2] + g, multipliers + g * LANES, g & 1);
+        half_row_of(psums, cycles, pairs[g / 2], multipliers + g * LANES, g & 1, ROW_BEFORE(before, g), bits);
 }
 
-static void mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
-                     const int32_t *RESTRICT before, const int32_t *RESTRICT after, ptrdiff_t at) {
+INLINE void block_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                     const int32_t *RESTRICT multipliers, int32_t *RESTRICT before, Bits *bits) {
+    int g;
+    for (g = 0; g < ROW_GROUP; ++g)
+        half_row_of(psums - g * LANES, cycles, pairs[g / 2] + g, multipliers + g * LANES, g & 1,
+                    ROW_BEFORE(before, g), bits);
+}
+
+INLINE void swap_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                    const int32_t *RESTRICT all_old, const int32_t *RESTRICT after, ptrdiff_t at,
+                    int32_t *RESTRICT all_before, Bits *bits) {
     int g, j, lane;
     for (g = 0; g < ROW_GROUP; ++g) {
         /* Row g crosses diagonal i on cycle i + g. */
-        int32_t *row = psums - g * LANES;
-        const int32_t *stream = pairs[g / 2] + g, *old = before + g * LANES, *new_ = after + g * LANES;
+        int32_t *row = psums - g * LANES, *before = ROW_BEFORE(all_before, g);
+        const int32_t *stream = pairs[g / 2] + g, *old = all_old + g * LANES, *new_ = after + g * LANES;
         const ptrdiff_t swap = at + g;
-        mac_row(row, swap, stream, old, g & 1);
+        half_row_of(row, swap, stream, old, g & 1, before, bits);
         for (j = 0; j < LANES; ++j) {
             int32_t w[LANES];
             for (lane = 0; lane < LANES; ++lane) w[lane] = lane <= j ? new_[lane] : old[lane];
-            mac_row(row + (swap + j) * LANES, 1, stream - swap - j, w, g & 1);
+            half_row_of(row + (swap + j) * LANES, 1, stream - swap - j, w, g & 1, before, bits);
         }
-        mac_row(row + (swap + LANES) * LANES, cycles - swap - LANES, stream - swap - LANES, new_, g & 1);
+        half_row_of(row + (swap + LANES) * LANES, cycles - swap - LANES, stream - swap - LANES, new_, g & 1,
+                    before, bits);
     }
+}
+
+static void mac_block(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                      const int32_t *RESTRICT multipliers, int32_t *before, int64_t *toggles) {
+    block_of(psums, cycles, pairs, multipliers, NULL, NULL);
+}
+
+static void mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                     const int32_t *RESTRICT old, const int32_t *RESTRICT after, ptrdiff_t at, int32_t *before,
+                     int64_t *toggles) {
+    swap_of(psums, cycles, pairs, old, after, at, NULL, NULL);
 }
 
 static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int half) {
@@ -241,48 +406,123 @@ static void multipliers(int32_t *to, const uint8_t *codes, int is_signed, int ha
     for (lane = 0; lane < LANES; ++lane) to[lane] = number(codes[lane], is_signed);
 }
 
-INLINE void weights_edge(const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
-                         LaneWeights *weights) {
+INLINE void weights_edge(const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain, LaneWeights *weights,
+                         WeightBits *counted) {
     int lane;
     for (lane = 0; lane < LANES; ++lane) {
         const uint8_t shift = shifts[lane], swap = swaps[lane], arriving = chain[lane];
+        const uint8_t weight = weights->weight[lane];
         const uint8_t next = weights->next_weight[lane], pass = weights->weight_pass[lane];
-        weights->weight[lane] = (uint8_t)((weights->weight[lane] & ~swap) | (next & swap));
+        weights->weight[lane] = (uint8_t)((weight & ~swap) | (next & swap));
         chain[lane] = pass;
         weights->weight_pass[lane] = (uint8_t)((pass & ~shift) | (next & shift));
         weights->next_weight[lane] = (uint8_t)((next & ~shift) | (arriving & shift));
+        if (counted != NULL) {
+            counted->weight += bits_of(weight ^ weights->weight[lane]);
+            counted->next_weight += bits_of(next ^ weights->next_weight[lane]);
+            counted->weight_pass += bits_of(pass ^ weights->weight_pass[lane]);
+        }
     }
 }
 
-static void step_weights(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
-                         LaneWeights *weights) {
+INLINE void step_weights_of(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                            LaneWeights *weights, WeightBits *counted) {
     ptrdiff_t i;
-    for (i = 0; i < cycles; ++i) weights_edge(shifts - i, swaps - i, chain + i * LANES, weights);
+    for (i = 0; i < cycles; ++i) weights_edge(shifts - i, swaps - i, chain + i * LANES, weights, counted);
 }
 
 INLINE void step_row_of(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
                         const int half, const uint8_t *RESTRICT shifts, const uint8_t *RESTRICT swaps,
-                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed) {
+                        uint8_t *RESTRICT chain, LaneWeights *RESTRICT weights, const int is_signed,
+                        int32_t *RESTRICT before, Bits *bits, WeightBits *counted) {
     int32_t w[LANES];
     ptrdiff_t i;
     for (i = 0; i < cycles; ++i, psums += LANES, chain += LANES) {
-        weights_edge(shifts - i, swaps - i, chain, weights);
+        weights_edge(shifts - i, swaps - i, chain, weights, counted);
         multipliers(w, weights->weight, is_signed, half);
-        mac_row(psums, 1, pairs - i, w, half);
+        half_row_of(psums, 1, pairs - i, w, half, before, bits);
     }
 }
 
 #endif
 
-static void step_row(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
-                     const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed) {
+/* The functions of the two tables: each of the loops above once more, with what it counts. */
+
+#if defined(VEC)
+#define ROW_OF(psums, cycles, pairs, multipliers, half, before, bits) \
+    ((void)(half), row_of(psums, cycles, pairs, multipliers, before, bits))
+#else
+#define ROW_OF half_row_of
+#endif
+
+static void mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                    const int32_t *RESTRICT multipliers, int half, int32_t *before, int64_t *toggles) {
+    ROW_OF(psums, cycles, pairs, multipliers, half, NULL, NULL);
+}
+
+static void counted_mac_row(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *RESTRICT pairs,
+                            const int32_t *RESTRICT multipliers, int half, int32_t *before, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], ROW_OF(psums, cycles, pairs, multipliers, half, before, &bits));
+}
+
+static void mac_rows(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                     const int32_t *RESTRICT multipliers, int32_t *before, int64_t *toggles) {
+    rows_of(psums, cycles, pairs, multipliers, NULL, NULL);
+}
+
+static void counted_mac_rows(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                             const int32_t *RESTRICT multipliers, int32_t *before, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], rows_of(psums, cycles, pairs, multipliers, before, &bits));
+}
+
+static void counted_mac_block(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                              const int32_t *RESTRICT multipliers, int32_t *before, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], block_of(psums, cycles, pairs, multipliers, before, &bits));
+}
+
+static void counted_mac_swap(int32_t *RESTRICT psums, ptrdiff_t cycles, const int32_t *const *pairs,
+                             const int32_t *RESTRICT old, const int32_t *RESTRICT after, ptrdiff_t at,
+                             int32_t *before, int64_t *toggles) {
+    COUNTED(toggles[T_PSUM], swap_of(psums, cycles, pairs, old, after, at, before, &bits));
+}
+
+static void step_weights(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                         LaneWeights *weights, int64_t *toggles) {
+    step_weights_of(cycles, shifts, swaps, chain, weights, NULL);
+}
+
+static void counted_step_weights(ptrdiff_t cycles, const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain,
+                                 LaneWeights *weights, int64_t *toggles) {
+    WeightBits counted = NO_WEIGHT_BITS;
+    step_weights_of(cycles, shifts, swaps, chain, weights, &counted);
+    note_weight_bits(toggles, &counted);
+}
+
+INLINE void step_row_as(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                        const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed,
+                        int32_t *before, Bits *bits, WeightBits *counted) {
     if (is_signed) {
-        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 1);
-        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 1);
+        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 1, before, bits, counted);
+        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 1, before, bits, counted);
     } else {
-        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 0);
-        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 0);
+        if (half) step_row_of(psums, cycles, pairs, 1, shifts, swaps, chain, weights, 0, before, bits, counted);
+        else step_row_of(psums, cycles, pairs, 0, shifts, swaps, chain, weights, 0, before, bits, counted);
     }
+}
+
+static void step_row(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half, const uint8_t *shifts,
+                     const uint8_t *swaps, uint8_t *chain, LaneWeights *weights, int is_signed, int32_t *before,
+                     int64_t *toggles) {
+    step_row_as(psums, cycles, pairs, half, shifts, swaps, chain, weights, is_signed, NULL, NULL, NULL);
+}
+
+static void counted_step_row(int32_t *psums, ptrdiff_t cycles, const int32_t *pairs, int half,
+                             const uint8_t *shifts, const uint8_t *swaps, uint8_t *chain, LaneWeights *weights,
+                             int is_signed, int32_t *before, int64_t *toggles) {
+    WeightBits counted = NO_WEIGHT_BITS;
+    COUNTED(toggles[T_PSUM], step_row_as(psums, cycles, pairs, half, shifts, swaps, chain, weights, is_signed,
+                                         before, &bits, &counted));
+    note_weight_bits(toggles, &counted);
 }
 
 INLINE int32_t paired(int32_t low, int32_t high) {
@@ -399,6 +639,13 @@ static void put_bottom(int32_t *RESTRICT bottom, ptrdiff_t t_stride, ptrdiff_t c
 
 #include "array_held.h"
 
-#define ARRAY_KERNELS \
-    {NULL, NULL, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, step_weights, step_row, \
-     reverse_ports, put_bottom, take_ports, widen, hold_row, hold_rows, hold_block, hold_swaps, step_out}
+static const ArrayKernels counting = {
+    NULL, NULL, NULL, multipliers, pair_up, counted_mac_row, counted_mac_rows, counted_mac_block, counted_mac_swap,
+    counted_step_weights, counted_step_row, reverse_ports, put_bottom, take_ports, widen, counted_hold_row,
+    counted_hold_rows, counted_hold_block, counted_hold_swaps, counted_step_out, count_stream, count_lines,
+    count_changes};
+
+#define ARRAY_KERNELS                                                                                            \
+    {NULL, NULL, &counting, multipliers, pair_up, mac_row, mac_rows, mac_block, mac_swap, step_weights, step_row, \
+     reverse_ports, put_bottom, take_ports, widen, hold_row, hold_rows, hold_block, hold_swaps, step_out, \
+     NULL, NULL, NULL}

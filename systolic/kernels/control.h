@@ -28,6 +28,23 @@ static inline void blend(uint8_t *to, const uint8_t *from, const uint8_t *mask) 
     memcpy(to, a, LANES);
 }
 
+/* How many bits of `size` bytes differ, a multiple of 8. */
+static inline int64_t count_bits(const void *one, const void *other, ptrdiff_t size) {
+    const char *a = (const char *)one, *b = (const char *)other;
+    uint64_t x, y;
+    int64_t sum = 0;
+    ptrdiff_t i;
+    for (i = 0; i < size; i += 8) {
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        x ^= y;
+        x = x - ((x >> 1) & 0x5555555555555555u);
+        x = (x & 0x3333333333333333u) + ((x >> 2) & 0x3333333333333333u);
+        sum += (int64_t)((((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u) >> 56);
+    }
+    return sum;
+}
+
 /* Whether any lane's mask is set. */
 static inline int any_lane(const uint8_t *mask) {
     uint64_t low, high;

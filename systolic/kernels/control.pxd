@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from systolic.kernels.array cimport LaneWeights
 
@@ -6,6 +6,7 @@ cdef extern from "kernels/control.h" nogil:
     void copy_bytes(uint8_t *to, const uint8_t *source, Py_ssize_t count)
     void copy_ints(int32_t *to, const int32_t *source, Py_ssize_t count)
     void blend(uint8_t *to, const uint8_t *source, const uint8_t *mask)
+    int64_t count_bits(const void *one, const void *other, Py_ssize_t size)
     int any_lane(const uint8_t *mask)
     int any_byte(const uint8_t *bytes, Py_ssize_t count)
     void as_masks(uint8_t *to, const uint8_t *source, Py_ssize_t count)

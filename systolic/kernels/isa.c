@@ -65,6 +65,10 @@ static int runs_avx512(const Processor *p) { /* F, DQ, BW, VL */
 
 static int runs_avx512vnni(const Processor *p) { return runs_avx512(p) && bit(p->leaf7[ECX], 11); }
 
+static int runs_avx512popcnt(const Processor *p) { /* VNNI, VPOPCNTDQ */
+    return runs_avx512vnni(p) && bit(p->leaf7[ECX], 14);
+}
+
 #else
 
 #if defined(__aarch64__) && defined(__linux__)
