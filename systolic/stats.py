@@ -36,6 +36,17 @@ class Stats:
     raw_stall_cycles, input_stall_cycles, accumulator_stall_cycles, other_stall_cycles : int
         What `non_matrix_cycles` consist of: waits for rows that the vector unit writes, for rows from the
         host, for accumulators that are still being read, and for dispatch, drain and the program's end.
+    partial_sums : int
+        Sums that leave the array into the accumulators: of each output one for every k tile.
+    accumulator_bytes, unified_buffer_bytes, weight_fifo_bytes : int
+        Bytes written to these memories and read from them. On the ideal machine operands come from the
+        unified buffer and the FIFO as they enter the array, and outputs go to the unified buffer as
+        activations.
+    weight_memory_bytes, host_bytes : int
+        Bytes read from the weight memory, and moved between host and unified buffer; 0 on the ideal machine,
+        which has neither.
+    vector_operations : int
+        Elements that the vector unit reads; 0 on the ideal machine, which has none.
 
     Examples
     --------
@@ -60,6 +71,13 @@ class Stats:
     input_stall_cycles: int = 0
     accumulator_stall_cycles: int = 0
     other_stall_cycles: int = 0
+    partial_sums: int = 0
+    accumulator_bytes: int = 0
+    unified_buffer_bytes: int = 0
+    weight_fifo_bytes: int = 0
+    weight_memory_bytes: int = 0
+    host_bytes: int = 0
+    vector_operations: int = 0
 
     def __post_init__(self) -> None:
         # Small products take microseconds: only what is no plain count is looked at again.
@@ -94,14 +112,16 @@ class Stats:
         return max(room - self.macs, 0)
 
     def __repr__(self) -> str:
-        # The causes are 0 on the ideal machine.
-        shown = [f"{n}={v}" for i, (n, v) in enumerate(self.to_dict().items()) if v or i < _FIRST_CAUSE]
+        # The causes are 0 on the ideal machine. Accesses are in to_dict.
+        values = list(self.to_dict().items())[:_FIRST_ACCESS]
+        shown = [f"{n}={v}" for i, (n, v) in enumerate(values) if v or i < _FIRST_CAUSE]
         return f"Stats({', '.join(shown)})"
 
     def _repr_html_(self) -> str:
         values = list(self.to_dict().items())
-        shown = values if self.active_cycles or self.non_matrix_cycles else values[:_FIRST_CAUSE]
-        pairs = [(name.replace("_", " "), f"{value:,}") for name, value in shown]
+        if not self.active_cycles and not self.non_matrix_cycles:
+            values = values[:_FIRST_CAUSE] + values[_FIRST_ACCESS:]
+        pairs = [(name.replace("_", " "), f"{value:,}") for name, value in values]
         return card("Stats", [*pairs, ("utilization", percent(self.utilization))])
 
     def to_dict(self) -> dict[str, int]:
@@ -125,3 +145,7 @@ COUNTS = tuple(f.name for f in fields(Stats))
 """The names of all counts, in their order."""
 
 _FIRST_CAUSE = COUNTS.index("active_cycles")
+_FIRST_ACCESS = COUNTS.index("partial_sums")
+
+CAUSES = COUNTS[_FIRST_CAUSE:_FIRST_ACCESS]
+"""The names of the cycles by cause: the first four add up to the cycles, the others to the fourth."""

@@ -12,6 +12,7 @@ from systolic.array.skew import Ports, port_window, skewed
 from systolic.array.state import Registers, State
 from systolic.array.workspace import workspace
 from systolic.config import ArrayConfig
+from systolic.dataflows import clock_counting
 from systolic.trace.probe import Probe, changed
 
 Assignment = tuple[Any, str, Any]
@@ -26,6 +27,7 @@ def advanced(
     ports: Ports | None,
     bottom: np.ndarray | None,
     probes: Sequence[Probe],
+    counting: Sequence[Probe] = (),
 ) -> tuple[State, list[Assignment], Exception | None]:
     """Clock a state; call probes after the last edge.
 
@@ -40,6 +42,9 @@ def advanced(
     bottom : ndarray, (cycles, cols), optional
         Receives the leaving register of the bottom row after each edge.
     probes : sequence of Probe
+        Those to be called.
+    counting : sequence of Probe
+        Those that are given the toggles of these edges.
 
     Returns
     -------
@@ -65,10 +70,17 @@ def advanced(
         copy(below[: cols - 1], queues.below)
         below[max(cycles, cols - 1) :] = 0  # not yet due
         leaving = skewed(below, cycles, cols)
-        dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads, config.format)
+        toggles = None
+        if counting:
+            toggles = clock_counting(dataflow, arrays, ports, leaving, threads, config.format)
+        else:
+            dataflow.kernels[config.format.kernel](arrays, ports, leaving, threads, config.format)
         for values in arrays.values():
             values.flags.writeable = False
         assignments, error = _at_stop(probes, old.cycle + cycles, arrays)
+        if toggles is not None:
+            for probe in counting:
+                assignments += changed(probe.toggled(old.cycle + cycles, toggles), probe, {}, "toggled")
         if probes:  # the accumulators take what the registers hold now
             leaving[-1] = arrays[dataflow.leaves][-1]
         if bottom is not None:

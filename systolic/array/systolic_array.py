@@ -593,8 +593,9 @@ class SystolicArray:
         threads = workers if cycles * self._config.rows * self._config.cols >= _WORTH_A_THREAD else 1
         leaving = None if bottom is None else bottom[line : line + cycles]
         state, assignments, error = advanced(
-            self._config, self._state, cycles, threads, ports, leaving, wanted
-        )
+            self._config, self._state, cycles, threads, ports, leaving, wanted,
+            [probe for probe in self._probes if probe.counts_toggles],
+        )  # fmt: skip
         self._commit(state, assignments)
         if error is not None:
             raise error

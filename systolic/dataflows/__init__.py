@@ -17,6 +17,9 @@ from systolic.dataflows.record import Sizes as Sizes
 from systolic.dataflows.record import port_dtypes as port_dtypes
 from systolic.dataflows.record import register_dtypes as register_dtypes
 from systolic.dataflows.record import register_limits as register_limits
+from systolic.dataflows.toggles import clock_counting as clock_counting
+from systolic.dataflows.toggles import differing_bits as differing_bits
+from systolic.dataflows.toggles import register_bits as register_bits
 from systolic.dataflows.weight_stationary import INPUT_STATIONARY as INPUT_STATIONARY
 from systolic.dataflows.weight_stationary import WEIGHT_STATIONARY as WEIGHT_STATIONARY
 

@@ -73,6 +73,15 @@ def _starts(line: Line, rows: int, k: int, begins: int, ends: int) -> tuple[int,
     return begins, max(ends, begins + k, stream_stop)
 
 
+def _writes(macs: int, folds: int, sums: int, rows: int, cols: int) -> dict[str, int]:
+    # The swap that ends a fold, and the drain beats behind it, pass all PEs.
+    swaps, drains = folds * rows * cols, folds * (rows - 1) * rows * cols
+    return {
+        "activation": macs, "weight": macs, "acc": macs, "out": swaps + drains, "out_pass": drains,
+        "swap": swaps, "drain": drains,
+    }  # fmt: skip
+
+
 def _shift_beats(start: int, w: np.ndarray, rows: int) -> Iterator[Beat]:
     yield "weight", start, w
 
@@ -90,6 +99,7 @@ def _clock(
     bottom: np.ndarray,
     threads: int,
     numbers: Format,
+    toggles: np.ndarray | None = None,
 ) -> None:
     # The kernel takes registers and ports in the order of the record.
     values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
@@ -99,6 +109,7 @@ def _clock(
         activation_signed=registers["activation"].dtype.char == "b",
         weight_signed=registers["weight"].dtype.char == "b",
         threads=threads,
+        toggles=toggles,
     )
     narrow_sums(registers, bottom, _REGISTERS, numbers)
 
@@ -134,6 +145,8 @@ OUTPUT_STATIONARY = Dataflow(
     starts=_starts,
     shift_beats=_shift_beats,
     stream_beats=_stream_beats,
+    writes=_writes,
     kernels={"8-bit integers": _clock, "numbers": _clock_numbers},
+    counting={"8-bit integers": _clock},
     reference=OutputStationaryArray,
 )

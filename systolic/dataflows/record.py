@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -109,6 +109,12 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
 Kernel = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int, Format], None]
 """Clocks registers in place: (registers, port values, leaving values to fill in, threads, format)."""
 
+CountingKernel = Callable[
+    [Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray, int, Format, np.ndarray], None
+]
+"""The same, and adds to the last argument, int64 in the order of the registers, how many bits of each
+change."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataflow:
@@ -144,8 +150,14 @@ class Dataflow:
     stream_beats : callable
         (start, the swap from which sums leave, lines of x, whether there is a swap, rows) -> port values of x
         and of the control that goes with it.
+    writes : callable
+        (useful MACs, folds, sums that leave, rows, cols) -> how often a PE writes a value that a later result
+        needs into each register, in all PEs of a whole product.
     kernels : mapping of str to callable
         The function that clocks the registers, by :attr:`~systolic.formats.Format.kernel`.
+    counting : mapping of str to callable
+        Likewise those that count toggles, of formats that use all bits of their types; for others toggles are
+        counted edge by edge.
     reference : type
         The same array PE by PE in Python numbers, which defines the kernel.
 
@@ -169,8 +181,10 @@ class Dataflow:
     starts: Callable[[Line, int, int, int, int], tuple[int, int]]
     shift_beats: Callable[[int, np.ndarray, int], Iterable[Beat]]
     stream_beats: Callable[[int, int, Any, bool, int], Iterable[Beat]]
+    writes: Callable[[int, int, int, int, int], dict[str, int]]
     kernels: Mapping[str, Kernel]
     reference: type
+    counting: Mapping[str, CountingKernel] = field(default_factory=dict)
 
     def row_of(self, line: Any, rows: int) -> Any:
         """Return the row of x whose sums leave on a line, or on each of several; there is none from m on."""

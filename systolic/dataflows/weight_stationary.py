@@ -88,6 +88,15 @@ def _starts(line: Line, rows: int, k: int, shift: int, swap: int) -> tuple[int, 
     return shift, max(swap, stream_stop, shift + rows)
 
 
+def _writes(macs: int, folds: int, sums: int, rows: int, cols: int) -> dict[str, int]:
+    swaps = folds * rows * cols
+    # Each beat of a shift passes all PEs; a sum passes all rows.
+    return {
+        "weight": swaps, "next_weight": rows * swaps, "weight_pass": rows * swaps, "activation": macs,
+        "psum": rows * sums, "shift": rows * swaps, "swap": swaps,
+    }  # fmt: skip
+
+
 def _shift_beats(start: int, w: np.ndarray, rows: int) -> Iterator[Beat]:
     yield "shift", start, rows
     # The bottom row enters first, on the beat that takes it all the way down.
@@ -106,6 +115,7 @@ def _clock(
     bottom: np.ndarray,
     threads: int,
     numbers: Format,
+    toggles: np.ndarray | None = None,
 ) -> None:
     # The kernel takes registers and ports in the order of the record.
     values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
@@ -115,6 +125,7 @@ def _clock(
         activation_signed=registers["activation"].dtype.char == "b",
         weight_signed=registers["weight"].dtype.char == "b",
         threads=threads,
+        toggles=toggles,
     )
     narrow_sums(registers, bottom, _REGISTERS, numbers)
 
@@ -144,7 +155,9 @@ WEIGHT_STATIONARY = Dataflow(
     starts=_starts,
     shift_beats=_shift_beats,
     stream_beats=_stream_beats,
+    writes=_writes,
     kernels={"8-bit integers": _clock, "numbers": _clock_numbers},
+    counting={"8-bit integers": _clock},
     reference=ReferenceArray,
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 from systolic import _check
 from systolic.compiler import NoProgram, compile
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.energy import DEFAULT, EnergyTable
 from systolic.engine.program_runs import warn_of
 from systolic.frontend import as_model, costed
 from systolic.gemm import Gemm
@@ -179,6 +180,7 @@ def summary(
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     mapping: MappingArgument = None,
+    energy: EnergyTable | str | None = DEFAULT,
 ) -> Summary:
     """Return shapes, MACs, estimated cycles, parameters and bytes of every node, without data.
 
@@ -195,6 +197,8 @@ def summary(
         Whole shapes of inputs by name, where other sizes are symbolic.
     mapping : {"im2col", "taps", "pack", "best"} or mapping of str to them, optional
         How convolutions run, as for :func:`run` on the array alone.
+    energy : EnergyTable or str, optional
+        For ``Summary.energy``, as of :func:`run`. None leaves energy out.
 
     Returns
     -------
@@ -232,7 +236,7 @@ def summary(
             f"model must be a Model, not {type(model).__name__}; "
             "load_onnx and Model.load read one from a file"
         )
-    return model.summary(machine=machine, batch=batch, shapes=shapes, mapping=mapping)
+    return model.summary(machine=machine, batch=batch, shapes=shapes, mapping=mapping, energy=energy)
 
 
 def products(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.engine.costs import products, total_stats
 from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
 from systolic.engine.program_runs import compiled, run_compiled
@@ -57,6 +59,7 @@ def run(
     trace: bool | Trace | None = None,
     probe: Probe | Iterable[Probe] | None = None,
     observe: Observer | None = None,
+    energy: EnergyTable | str | None = DEFAULT,
 ) -> Run:
     """Run a quantized model: dense and convolutional layers on the array, the rest on the host.
 
@@ -76,10 +79,13 @@ def run(
         or a name for each of some nodes. On a machine with memories, as for :func:`compile`.
     mode, threads, progress, trace, probe
         As for :func:`matmul`; a trace or probe belongs to one layer: the one it names, or the first on
-        the array.
+        the array. A :class:`~systolic.energy.Toggles` probe that names none counts all layers.
     observe : callable, optional
         Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple if the layer
         has several, and ``node.named(output)`` maps their names to them.
+    energy : EnergyTable or str, optional
+        For ``Run.energy``: a table, the name of one ("45nm", "7nm"), or a file, see :mod:`systolic.energy`.
+        None leaves energy out.
 
     Returns
     -------
@@ -119,6 +125,7 @@ def run(
     if isinstance(model, Model):
         model.check_values()
     machine = as_machine_config(machine)
+    energies = as_table(energy)
     probes = probes_for(trace, probe, mode)
     workers = thread_count(threads)
     if isinstance(model, Program):
@@ -126,7 +133,7 @@ def run(
             raise ValueError("a program has no layers to trace, probe or observe; run its Model")
         if mapping is not None:
             raise ValueError("the mappings of a program were chosen when it was compiled; run its Model")
-        return _run_program(model, x, machine, mode, workers, progress)
+        return _run_program(model, x, machine, mode, workers, progress, energies)
     laid = mappings_of(model.nodes, mapping)
     probed = _probed_layers(model, probes)
     tensors = _inputs(model, x)
@@ -138,7 +145,7 @@ def run(
             model, {name: value.shape for name, value in tensors.items()}, machine, mapping
         )  # fmt: skip
         if program is not None:
-            return _run_program(program, tensors, machine, mode, workers, progress, (model, known))
+            return _run_program(program, tensors, machine, mode, workers, progress, energies, (model, known))
     of = laid_out_on(machine.array, laid)
     if laid:
         products(model, known, of)  # raises if a mapping does not fit the array
@@ -162,7 +169,7 @@ def run(
             try:
                 if known[node.output][0] is None:
                     _require_room(node, _runtime_outputs(node, read))
-                output, gemms, stats, on_array = run_layer(
+                work = run_layer(
                     node.layer, read, machine.array, mode, workers, part, probed.get(node.output, ()),
                     laid.get(node.output),
                 )  # fmt: skip
@@ -172,6 +179,7 @@ def run(
                     raise
                 raise named from error
             wall = time.perf_counter() - started
+            output, gemms, stats = work.output, work.gemms, work.stats
             done += stats.cycles
             if report is not None and gemms:
                 total += stats.cycles if expected[node.output] is None else 0
@@ -193,32 +201,36 @@ def run(
                     *parameters(node, model.constants),
                     sum(size for tensor, size in moved.items() if tensor not in model.constants),
                     sum(array.nbytes for array in written.values()),
-                    on_array,
+                    work.array_seconds,
                     len(gemms),
+                    array=work.config,
+                    toggles=work.toggles,
+                    zero_macs=work.zero_macs,
                 )
             )
             if isinstance(node.layer, RoundedProduct):
                 rows[-1] = replace(rows[-1], **_from_float32(node.layer, read, first))
             tensors |= {name: array for name, array in written.items() if readers.get(name)}
             # Nothing may outlive its last reader: neither in the dict nor under a name of this loop.
-            del first, written, output, read
+            del first, written, output, read, work
             for tensor in node.inputs:
                 readers[tensor] -= 1
                 if not readers[tensor]:
                     del tensors[tensor]
     outputs = {name: tensors[name] for name in model.outputs}
-    return Run(outputs, tuple(rows), machine, mode, trace_among(probes))
+    return Run(outputs, tuple(rows), machine, mode, trace_among(probes), None, energies)
 
 
 def _run_program(
     program: Program, x: Any, machine: MachineConfig, mode: str, workers: int, progress: ProgressArgument,
-    model: tuple[Model, Mapping[str, Tensor]] | None = None,
+    energies: EnergyTable | None, model: tuple[Model, Mapping[str, Tensor]] | None = None,
 ) -> Run:  # fmt: skip
     def layer_on_host(layer: Layer, read: list[np.ndarray]) -> Output:
         return run_layer(layer, read, machine.array, "wavefront", workers)[0]
 
     with shown(progress, "cycles") as report:
-        return run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
+        run = run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
+    return replace(run, energies=energies)
 
 
 class WideSumsWarning(UserWarning):
@@ -271,6 +283,18 @@ def _runtime_outputs(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor
 _NO_STATS = Stats()
 
 
+class LayerWork(NamedTuple):
+    """The output of a layer, its products and what they cost; the last fields as of an Execution."""
+
+    output: Output
+    gemms: tuple[Gemm, ...]
+    stats: Stats
+    array_seconds: float
+    config: ArrayConfig | None = None
+    toggles: dict[str, int] | None = None
+    zero_macs: int | None = None
+
+
 def run_layer(
     layer: Layer,
     inputs: Sequence[np.ndarray],
@@ -280,31 +304,39 @@ def run_layer(
     report: Progress | None = None,
     probes: Sequence[Probe] = (),
     mapping: str | None = None,
-) -> tuple[Output, tuple[Gemm, ...], Stats, float]:
+) -> LayerWork:
     """Return a layer's output, its products and what they cost, and the seconds on the array.
 
-    Of a layer with several products, probes see the first. A mapping is of a convolution.
+    Of a layer with several products, probes see the first; those that count toggles see all. A mapping is of
+    a convolution.
     """
     if isinstance(layer, HostLayer):
-        return with_threads(workers, layer.apply, *inputs), (), _NO_STATS, 0.0
+        return LayerWork(with_threads(workers, layer.apply, *inputs), (), _NO_STATS, 0.0)
     assert isinstance(layer, ArrayLayer)
     if type(layer).steps is ArrayLayer.steps:  # one product: a generator would cost microseconds
         lowered = _expect_lowered(layer.lower(*inputs))
         if mapping is not None:
             lowered = with_mapping(lowered, mapping, config)
         done = execute(lowered, config, mode, workers, report, probes)
-        return done.output, (lowered.gemm,), done.stats, done.array_seconds
+        return LayerWork(done.output, (lowered.gemm,), *done[1:])
     steps = layer.steps(*inputs)
     gemms: list[Gemm] = []
     stats, seconds, output = _NO_STATS, 0.0, None
+    typed, toggles, zeros = None, Counter[str](), 0
+    counting = [probe for probe in probes if probe.counts_toggles]
     while True:
         try:
             lowered = _expect_lowered(steps.send(output))
         except StopIteration as end:
-            return end.value, tuple(gemms), stats, seconds
+            counted = (dict(toggles), zeros) if toggles else (None, None)
+            return LayerWork(end.value, tuple(gemms), stats, seconds, typed, *counted)
         done = execute(
-            lowered, config, mode, workers, _later(report, stats.cycles), () if gemms else probes
+            lowered, config, mode, workers, _later(report, stats.cycles), counting if gemms else probes
         )
+        typed = done.config
+        if done.toggles is not None and done.zero_macs is not None:
+            toggles.update(done.toggles)
+            zeros += done.zero_macs
         gemms.append(lowered.gemm)
         stats = stats + done.stats if gemms[1:] else done.stats
         seconds, output = seconds + done.array_seconds, done.output
@@ -341,13 +373,14 @@ def _probed_layers(model: Model, probes: Sequence[Probe]) -> dict[str, tuple[Pro
     nodes = [node for node in model.nodes if isinstance(node.layer, ArrayLayer)]
     found: dict[str, tuple[Probe, ...]] = {}
     for probe in probes:
-        node = next((node for node in nodes if probe.layer in (None, node.name)), None)
-        if node is None:
+        wanted = [node for node in nodes if probe.layer in (None, node.name)]
+        if not wanted:
             if not nodes:
                 raise ValueError("no layer of the model runs on the array: nothing can be traced or probed")
             names = ", ".join(printable(node.name) for node in nodes)
             raise ValueError(f"no layer {probe.layer!r} runs on the array; those that do are {names}")
-        found[node.output] = (*found.get(node.output, ()), probe)
+        for node in wanted if probe.counts_toggles else wanted[:1]:
+            found[node.output] = (*found.get(node.output, ()), probe)
     return found
 
 

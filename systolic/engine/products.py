@@ -12,11 +12,13 @@ from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.energy import DEFAULT, TABLES, Activity, Energy, Toggles
 from systolic.formats import OPERANDS
 from systolic.gemm import Gemm, Progress
 from systolic.layers.conv import lower_conv2d
 from systolic.lowered import Lowered, Patches, lower_matmul
 from systolic.machine import Execution, run_cycles, run_wavefront
+from systolic.machine.operands import zero_macs
 from systolic.stats import Stats
 from systolic.threads import thread_count
 from systolic.tiling import Folds
@@ -45,6 +47,12 @@ class Result:
     mode : str
     trace : Trace or None
         What was recorded.
+    typed_array : ArrayConfig or None
+        The array with the operand types of x and w; None is `array`.
+    toggles : dict of str to int, or None
+        Bits that each register changed, if a :class:`~systolic.energy.Toggles` probe counted them.
+    zero_macs : int or None
+        MACs with an operand that is zero, counted together with them.
 
     Examples
     --------
@@ -60,6 +68,31 @@ class Result:
     stats: Stats
     mode: str
     trace: Trace | None = None
+    typed_array: ArrayConfig | None = None
+    toggles: dict[str, int] | None = None
+    zero_macs: int | None = None
+
+    @property
+    def energy(self) -> Energy:
+        """The energy of the product by the 45nm table; ``.energy.using("7nm")`` takes another.
+
+        Registers count by their toggles if a :class:`~systolic.energy.Toggles` probe counted them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, matmul
+        >>> from systolic.energy import Toggles
+        >>> x, w = np.int8([[1, 2], [0, 3]]), np.int8([[3], [4]])
+        >>> counts = matmul(x, w, array=ArrayConfig(2, 2), probe=Toggles()).energy.counts
+        >>> counts["macs"], counts["zero_macs"], counts["gated_pe_cycles"], counts["toggles"]["psum"]
+        ({'int8 x int8, sums of 32 bits that wrap': 4}, 1, 20, 12)
+        """
+        activity = Activity(
+            name="product", layer=repr(self.gemm), stats=self.stats, array=self.typed_array or self.array,
+            toggles=self.toggles, zero_macs=self.zero_macs,
+        )  # fmt: skip
+        return Energy((activity,), MachineConfig(self.array), TABLES[DEFAULT])
 
     @property
     def cycles(self) -> int:
@@ -302,7 +335,7 @@ def _result(
         with shown(progress, f"{mode} mode") as report:
             done = execute(lowered, config, mode, workers, report, probes)
     trace = trace_among(probes) if probes else None
-    return Result(done.output, lowered.gemm, config, done.stats, mode, trace)
+    return Result(done.output, lowered.gemm, config, done.stats, mode, trace, *done[3:])
 
 
 def with_mapping(lowered: Lowered, mapping: str, config: ArrayConfig) -> Lowered:
@@ -337,4 +370,12 @@ def execute(
     """Run lowered work in a mode: the one place that chooses between the two."""
     if mode == "wavefront":
         return run_wavefront(lowered, config, workers=workers, report=report)
-    return run_cycles(lowered, config, workers=workers, report=report, probes=probes)
+    counter = next((probe for probe in probes if isinstance(probe, Toggles)), None)
+    before = {} if counter is None else counter.counts
+    done = run_cycles(lowered, config, workers=workers, report=report, probes=probes)
+    if counter is None:
+        return done
+    if before.keys() != counter.counts.keys():
+        before = {}
+    toggles = {name: count - before.get(name, 0) for name, count in counter.counts.items()}
+    return done._replace(toggles=toggles, zero_macs=zero_macs(lowered))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,13 @@ from systolic import _check
 from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, values_of
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
-from systolic.config import MachineConfig
+from systolic.config import ArrayConfig, MachineConfig
+from systolic.energy import Activity, Energy, EnergyTable
+from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.isa import Activate, Convolve, HostCall, Instruction, MatrixMultiply, Program, Vector
 from systolic.machine import Timeline
-from systolic.stats import COUNTS, Stats
+from systolic.stats import CAUSES, Stats
 from systolic.trace import Trace
 
 # What a report adds up over the layers.
@@ -26,9 +28,6 @@ _SUMMED = (
     "wall_seconds", "array_wall_seconds", "host_wall_seconds",
 )  # fmt: skip
 _HELD = _SUMMED[:4]
-
-# The first four add up to the cycles, the others to the fourth.
-_CAUSES = COUNTS[COUNTS.index("active_cycles") :]
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,12 @@ class LayerRun:
     largest_difference, mean_difference : float or None
         Of a product of float32 in a narrower format: how far its output is from that of the same product in
         float32 on the same inputs, in ONNX Runtime if it is installed, else exact; None of other layers.
+    array : ArrayConfig or None
+        The array with the operand types of the layer; None is the machine's.
+    toggles : dict of str to int, or None
+        Bits that each register changed, if a :class:`~systolic.energy.Toggles` probe counted them.
+    zero_macs : int or None
+        MACs with an operand that is zero, counted together with them.
 
     Notes
     -----
@@ -97,6 +102,16 @@ class LayerRun:
     limit: str = ""
     largest_difference: float | None = field(default=None, compare=False)
     mean_difference: float | None = field(default=None, compare=False)
+    array: ArrayConfig | None = None
+    toggles: dict[str, int] | None = None
+    zero_macs: int | None = None
+
+    def activity(self, machine: MachineConfig) -> Activity:
+        """Return what the machine did for the layer, for its energy."""
+        return Activity(
+            name=self.name, layer=self.layer, stats=self.stats, array=self.array or machine.array,
+            toggles=self.toggles, zero_macs=self.zero_macs,
+        )  # fmt: skip
 
     @property
     def host_wall_seconds(self) -> float:
@@ -154,6 +169,8 @@ class Run:
         What was recorded.
     timeline : Timeline or None
         On a machine with memories: when each instruction of the program ran.
+    energies : EnergyTable or None
+        What :attr:`energy` is computed with.
 
     Examples
     --------
@@ -169,6 +186,18 @@ class Run:
     mode: str
     trace: Trace | None = None
     timeline: Timeline | None = None
+    energies: EnergyTable | None = None
+
+    @property
+    def energy(self) -> Energy | None:
+        """The energy by layer and by component; None if the run was asked for none.
+
+        Registers of layers count by their toggles if a :class:`~systolic.energy.Toggles` probe counted them.
+        Host layers, and the host as a whole, take no energy here.
+        """
+        if self.energies is None:
+            return None
+        return Energy([layer.activity(self.machine) for layer in self.layers], self.machine, self.energies)
 
     @property
     def program(self) -> Program | None:
@@ -220,6 +249,7 @@ class Run:
             "cycles": "machine cycles" if timed else "cycles",
             "utilization": Column("utilization", format=percent),
             "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
+            **report._energy_column(),
             **({"limit": "limited by"} if timed else {}),
             **_difference_columns(self.layers),
         }  # fmt: skip
@@ -258,14 +288,15 @@ class Run:
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
             "machine_seconds": self.seconds,
+            **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             "layers": [layer.to_dict() for layer in self.layers],
             "outputs": {name: list(value.shape) for name, value in self.outputs.items()},
             **({} if self.timeline is None else {"causes": dict(self.timeline.causes)}),
         }
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame with a row per layer."""
-        return self.table().to_frame()
+        """Return a pandas DataFrame with a row per layer; times in seconds, energy in pJ."""
+        return self.table().to_frame().rename(columns={"energy": "energy_pj"})
 
     def __repr__(self) -> str:
         outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]
@@ -297,7 +328,8 @@ class RunReport(Report):
         loaded), ``activation_bytes`` (a row each time it is streamed), ``output_bytes`` (int32
         accumulators); bytes in memory: ``parameters`` and ``parameter_bytes``, tensors' ``read_bytes``
         and ``written_bytes``; and the emulation's ``wall_seconds``: ``array_wall_seconds`` for the array
-        (im2col included) and ``host_wall_seconds`` for the host (whole layers, requantization). On a
+        (im2col included) and ``host_wall_seconds`` for the host (whole layers, requantization). Unless the
+        run has no energy, ``energy_pj`` and that of each component, ``macs_pj`` for example. On a
         machine with memories also cycles by cause, the ``array_cycles`` of the products alone and the
         ``limit``; `on` is where the program runs the layer: "array", "vector", "host", or "none" if
         it moves no data; and no time of the emulation, which does not tell layers apart. Of a model whose
@@ -324,6 +356,7 @@ class RunReport(Report):
             raise TypeError(f"a report is about a Run, not {type(run).__name__}; systolic.run returns one")
         # Not the run itself: a report does not keep its outputs alive.
         self.layers = run.layers
+        self.energy = run.energy
         self._units = None if run.timeline is None else units_of(run.timeline.program)
         self._rounded = bool(_difference_columns(run.layers))
         self.machine, self.mode, self.stats, self.seconds = run.machine, run.mode, run.stats, run.seconds
@@ -331,10 +364,11 @@ class RunReport(Report):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, as the class describes."""
-        rows = [self._row(layer) for layer in self.layers]
+        parts = [{}] * len(self.layers) if self.energy is None else self.energy.layers_pj
+        rows = [self._row(layer, each) for layer, each in zip(self.layers, parts, strict=True)]
         return with_mappings(rows, [layer.gemm for layer in self.layers])
 
-    def _row(self, layer: LayerRun) -> dict[str, Any]:
+    def _row(self, layer: LayerRun, parts: Mapping[str, float]) -> dict[str, Any]:
         gemm, cycles, on = layer.gemm, layer.stats.cycles, self._on(layer)
         stats = layer.stats if self._units is not None or gemm is not None else None
         share = cycles / self.stats.cycles if self.stats.cycles else 0.0
@@ -343,7 +377,7 @@ class RunReport(Report):
             by_program = {
                 "array_cycles": layer.array_cycles if on == "array" else None,
                 "limit": layer.limit,
-                **{name: count for name, count in layer.stats.to_dict().items() if name in _CAUSES},
+                **{name: count for name, count in layer.stats.to_dict().items() if name in CAUSES},
             }
         return {
             "node": layer.name,
@@ -357,11 +391,13 @@ class RunReport(Report):
             **values_of(stats if on == "array" else None, "utilization", "macs"),
             "machine_seconds": None if stats is None else self.machine.seconds(cycles),
             "share": None if stats is None else share,
+            **({"energy_pj": None if stats is None else sum(parts.values())} if parts else {}),
             **by_program,
             **values_of(stats if on == "array" else None, "weight_bytes", "activation_bytes", "output_bytes"),
             **values_of(layer, *(_SUMMED if self._units is None else _HELD)),
             **(dict.fromkeys(_DIFFERENCES) if self._rounded else {}),
             **_differences(layer),
+            **{f"{name}_pj": None if stats is None else part for name, part in parts.items()},
         }
 
     def _on(self, layer: LayerRun) -> str:
@@ -388,6 +424,7 @@ class RunReport(Report):
             **stats,
             "utilization": self.stats.utilization,
             "machine_seconds": self.seconds,
+            **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(getattr(layer, name) for layer in self.layers) for name in summed},
         }
 
@@ -403,7 +440,7 @@ class RunReport(Report):
             "#": "#", "node": "node", "layer": "layer", "on": "on", "output": "output", "product": "product",
             **mapping_column(self.rows), "folds": "folds", "cycles": "cycles",
             "utilization": Column("utilization", format=percent),
-            "macs": "MACs", "machine_seconds": Column("time", format=seconds),
+            "macs": "MACs", "machine_seconds": Column("time", format=seconds), **self._energy_column(),
             "weight_bytes": Column("weights in", format=bytes_text),
             "activation_bytes": Column("activations in", format=bytes_text),
             "parameter_bytes": Column("parameters", format=bytes_text),
@@ -425,6 +462,9 @@ class RunReport(Report):
             for number, (row, layer) in enumerate(zip(self.rows, self.layers, strict=True))
         ]
         return keyed_table(columns, rows, {**self.totals, "node": "total"}, self.title)
+
+    def _energy_column(self) -> dict[str, Column]:
+        return {} if self.energy is None else {"energy_pj": Column("energy", format=joules)}
 
     def by_layer(self) -> Table:
         """Return a row per kind of layer, the slowest to emulate first, or, of a program, to run."""
@@ -481,6 +521,7 @@ class RunReport(Report):
             ("utilization", percent(total["utilization"])),
             ("folds", f"{total['folds']:,}"),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
+            *([] if self.energy is None else [("energy", repr(self.energy)[8:-1])]),
             (
                 "through the array",
                 f"{bytes_text(total['weight_bytes'])} of weights, {bytes_text(total['activation_bytes'])} of "
@@ -492,7 +533,7 @@ class RunReport(Report):
             "activations in": "activation_bytes",
             "accumulators out": "output_bytes",
         }
-        causes = {name.removesuffix("_cycles").replace("_", " "): name for name in _CAUSES[:4]}
+        causes = {name.removesuffix("_cycles").replace("_", " "): name for name in CAUSES[:4]}
         charts = [
             self._chart(
                 "Cycles", {"cycles": "cycles"} if self._units is None else causes, lambda v: si(v, "cycles")
@@ -500,6 +541,8 @@ class RunReport(Report):
             self._chart("Utilization", {"used": "utilization"}, percent, top=1.0),
             self._chart("Bytes through the array", crossing, bytes_text),
         ]
+        if self.energy is not None:
+            charts.append(self._chart("Energy", {"energy": "energy_pj"}, joules))
         if self._units is None:
             wall, array, host = (total[f"{part}wall_seconds"] for part in ("", "array_", "host_"))
             share = percent(host / wall if wall else 0.0)
@@ -507,7 +550,10 @@ class RunReport(Report):
             pairs.append(("emulation", emulation))
             wall_times = {"array": "array_wall_seconds", "host": "host_wall_seconds"}
             charts.append(self._chart("Wall time of the emulation", wall_times, seconds))
-        return "What the run cost", pairs, charts, [self.by_layer(), self.table()]
+        tables = [self.by_layer(), self.table()]
+        if self.energy is not None:
+            tables += [self.energy.counts_table(), self.energy.table()]
+        return "What the run cost", pairs, charts, tables
 
     def __repr__(self) -> str:
         total = self.totals

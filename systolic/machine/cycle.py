@@ -79,7 +79,7 @@ def run_cycles(
     seconds = perf_counter() - started
     if cycles != stats.cycles:
         stats = replace(stats, cycles=cycles, pe_cycles=config.rows * config.cols * cycles)
-    return Execution(apply_epilogue(lowered, acc), stats, seconds)
+    return Execution(apply_epilogue(lowered, acc), stats, seconds, config)
 
 
 def _each_in_turn(stores: tuple[Store, ...], *sums: Any) -> None:

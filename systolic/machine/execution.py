@@ -24,11 +24,20 @@ class Execution(NamedTuple):
         Its cost; in cycle mode the cycles are those counted.
     array_seconds : float
         How long the emulation of the array took, without the epilogue.
+    config : ArrayConfig
+        The array with the operands' types.
+    toggles : dict of str to int, or None
+        Bits that each register changed, if a probe counted them.
+    zero_macs : int or None
+        Useful MACs with an operand that is zero, if toggles were counted.
     """
 
     output: np.ndarray
     stats: Stats
     array_seconds: float
+    config: ArrayConfig
+    toggles: dict[str, int] | None = None
+    zero_macs: int | None = None
 
 
 @lru_cache(maxsize=4096)

@@ -10,9 +10,20 @@ import numpy as np
 
 from systolic._show.table import Column, Table, percent, seconds
 from systolic.config import ArrayConfig, MachineConfig
-from systolic.isa import Activate, Convolve, MatrixMultiply, Program, ReadWeights, Section
+from systolic.isa import (
+    Activate,
+    Convolve,
+    Instruction,
+    MatrixMultiply,
+    Program,
+    ReadHost,
+    ReadWeights,
+    Section,
+    Vector,
+    WriteHost,
+)
 from systolic.machine.spans import LIMITS, Spans
-from systolic.machine.work import arrays_of
+from systolic.machine.work import Arrays, arrays_of, row_bytes
 from systolic.stats import Stats
 
 
@@ -59,7 +70,7 @@ def layer_times(
     edges = np.maximum.accumulate(np.concatenate(([0], complete)))[[0, *stops]]
     causes = spans.within(edges.tolist())
     found: dict[tuple[str, str], LayerTime] = {}
-    for i, (section, counts) in enumerate(zip(sections, section_counts(program, machine.array), strict=True)):
+    for i, (section, counts) in enumerate(zip(sections, section_counts(program, machine), strict=True)):
         stats = counts + time_stats(int(edges[i + 1] - edges[i]), causes[i], machine.array)
         layer = (section.name, section.kind)
         if layer in found:
@@ -78,21 +89,23 @@ def time_stats(cycles: int, causes: Mapping[str, int], array: ArrayConfig) -> St
     return Stats(cycles=cycles, pe_cycles=pe_cycles, non_matrix_cycles=cycles - matrix, **by_cause)
 
 
-def total_counts(program: Program, array: ArrayConfig) -> Stats:
+def total_counts(program: Program, machine: MachineConfig) -> Stats:
     """Return the sum of :func:`section_counts`, which the program keeps."""
-    return _counts(program, array)[1]
+    return _counts(program, machine)[1]
 
 
-def section_counts(program: Program, array: ArrayConfig) -> tuple[Stats, ...]:
+def section_counts(program: Program, machine: MachineConfig) -> tuple[Stats, ...]:
     """Return what of each section's Stats does not depend on time, which the program keeps."""
-    return _counts(program, array)[0]
+    return _counts(program, machine)[0]
 
 
-def _counts(program: Program, array: ArrayConfig) -> tuple[tuple[Stats, ...], Stats]:
+def _counts(program: Program, machine: MachineConfig) -> tuple[tuple[Stats, ...], Stats]:
     kept: dict[Any, Any] = vars(program).setdefault("_counts", {})
-    key = array.rows, array.cols, array.format
+    array, memory = machine.array, machine.memory
+    assert memory is not None  # it has a timeline
+    key = array.rows, array.cols, array.format, row_bytes(machine, memory), memory.fifo_tiles
     if key not in kept:
-        sections = tuple(_section_counts(program, array))
+        sections = tuple(_section_counts(program, array, *key[-2:]))
         kept[key] = sections, sum(sections, Stats())
     found: tuple[tuple[Stats, ...], Stats] = kept[key]
     return found
@@ -104,7 +117,9 @@ def _sections(program: Program) -> tuple[tuple[Section, ...], list[int]]:
     return sections, [*(section.stop for section in sections[:-1]), len(program)]
 
 
-def _section_counts(program: Program, array: ArrayConfig) -> Iterator[Stats]:
+def _section_counts(
+    program: Program, array: ArrayConfig, row_size: int, fifo_tiles: int
+) -> Iterator[Stats]:
     sections, stops = _sections(program)
     arrays, opcode = arrays_of(program), arrays_of(program).opcode
     is_multiply = (opcode == MatrixMultiply.opcode) | (opcode == Convolve.opcode)
@@ -115,6 +130,7 @@ def _section_counts(program: Program, array: ArrayConfig) -> Iterator[Stats]:
     depth = width = np.zeros(len(multiplies), np.int64)
     if any(section.macs is None or section.weight_bytes is None for section in sections):
         depth, width = _extents(program, array.rows, array.cols, new)
+    accesses = _accesses(arrays, array, row_size, fifo_tiles)
     for section, first, stop in zip(sections, [0, *stops[:-1]], stops, strict=True):
         low, high = np.searchsorted(multiplies, (first, stop))
         macs, weight_bytes = section.macs, section.weight_bytes
@@ -130,7 +146,34 @@ def _section_counts(program: Program, array: ArrayConfig) -> Iterator[Stats]:
             weight_bytes=weight_bytes,
             activation_bytes=int(rows[first:stop].sum()) * array.rows * array.format.activation_bytes,
             output_bytes=int(drained[first:stop].sum()) * array.cols * array.format.sum_bytes,
+            partial_sums=int(streamed[here].sum()) * array.cols,
+            **{name: int(counts[first:stop].sum()) for name, counts in accesses.items()},
         )
+
+
+def _accesses(a: Arrays, array: ArrayConfig, row_size: int, fifo_tiles: int) -> dict[str, np.ndarray]:
+    """Return what each instruction reads from memories and writes to them, by the names of Stats."""
+    numbers, inputs = array.format, np.diff(a.first_range) - 1
+
+    def rows_of(*kinds: type[Instruction]) -> np.ndarray:
+        return np.where(np.isin(a.opcode, [kind.opcode for kind in kinds]), a.rows, 0)
+
+    moved, multiplied = rows_of(ReadHost, WriteHost), rows_of(MatrixMultiply, Convolve)
+    activated, combined = rows_of(Activate), rows_of(Vector) * inputs
+    # The FIFO takes a tile once one that is so many before it has been shifted into the array.
+    asked, first, count = a.tiles[:, 0], np.cumsum(a.tiles[:, 2]) - a.tiles[:, 2], a.tiles[:, 2]
+    fetched, loaded = np.zeros(len(a.rows), np.int64), a.new_weights.astype(np.int64)
+    fetched[asked] = np.clip(loaded.sum() + fifo_tiles - first, 0, count)
+    tile_bytes = array.rows * array.cols * numbers.weight_bytes
+    return {
+        "accumulator_bytes": (multiplied * (1 + a.accumulate) + activated) * array.cols * numbers.sum_bytes,
+        "unified_buffer_bytes": multiplied * array.rows * numbers.activation_bytes
+        + (moved + combined + a.written) * row_size,
+        "weight_fifo_bytes": (fetched + loaded) * tile_bytes,
+        "weight_memory_bytes": fetched * tile_bytes,
+        "host_bytes": moved * row_size,
+        "vector_operations": (activated + combined) * array.cols,
+    }
 
 
 def _extents(program: Program, rows: int, cols: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,9 @@ Layout = tuple[int, int]
 
 PLAIN = (1, 1)
 
+# Patches that are made at once, in values.
+_PIECE_VALUES = 1 << 22
+
 
 def layout_of(lowered: Lowered) -> Layout:
     """Return the layout of a product."""
@@ -124,6 +127,28 @@ class Lines:
 
     def __getitem__(self, some: slice) -> np.ndarray:
         return self.read(some.start, some.stop)
+
+
+def zero_macs(lowered: Lowered) -> int:
+    """Return how many MACs of a product have an operand that is zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from systolic.lowered import lower_matmul
+    >>> from systolic.machine.operands import zero_macs
+    >>> zero_macs(lower_matmul(np.int8([[1, 0], [2, 3]]), np.int8([[4, 0, 5], [6, 7, 0]])))
+    6
+    """
+    gemm, layout, nonzero = lowered.gemm, layout_of(lowered), 0
+    k, n = gemm.k * gemm.pack, gemm.n * gemm.pack
+    step = max(1, _PIECE_VALUES // max(k, 1))
+    for group in range(gemm.groups // gemm.pack):
+        weights = (tile(lowered.w, group, 0, k, 0, n, layout) != 0).sum(axis=1)
+        for start in range(0, gemm.m, step):
+            some = rows(lowered.x, group, start, min(start + step, gemm.m), 0, k, layout)
+            nonzero += int((some != 0).sum(axis=0) @ weights)
+    return gemm.macs - nonzero
 
 
 def row_sums(x: Operand, dtype: Any = np.int32) -> np.ndarray:

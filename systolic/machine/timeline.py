@@ -85,8 +85,8 @@ class Timeline:
     @property
     def stats(self) -> Stats:
         """The counts of the whole program, cycles by cause: the sum of those of :meth:`layers`."""
-        array = self.machine.array
-        return total_counts(self.program, array) + time_stats(self.cycles, self.causes, array)
+        counts = total_counts(self.program, self.machine)
+        return counts + time_stats(self.cycles, self.causes, self.machine.array)
 
     def layers(self) -> tuple[LayerTime, ...]:
         """Return the time and counts of each layer of the program; the cycles add up to the total.
@@ -100,8 +100,10 @@ class Timeline:
         -----
         `macs` and `weight_bytes` are those that the section states. Where it states none they follow from the
         weight image: a tile counts up to its last row and column that are not zero; without an image it
-        counts whole. `activation_bytes` and `output_bytes` count rows whole: those streamed into
-        the array, `rows` operands each, and those that an Activate reads, `cols` sums each.
+        counts whole. `activation_bytes`, `output_bytes` and `partial_sums` count rows whole: those streamed
+        into the array, `rows` operands each, those that an Activate reads, and those that leave the array,
+        `cols` sums each. Memories are read and written by whole rows and tiles;
+        a tile that no multiply makes room for is not fetched.
 
         Examples
         --------

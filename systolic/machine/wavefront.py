@@ -53,7 +53,7 @@ def run_wavefront(
     if numbers.kernel != "8-bit integers":
         sums = in_order(lowered, config, workers=workers, report=report)
         seconds = perf_counter() - started
-        return Execution(apply_epilogue(lowered, sums), stats, seconds)
+        return Execution(apply_epilogue(lowered, sums), stats, seconds, config)
     if not numbers.is_plain:
         lowered = as_stored(lowered)
     codes = None
@@ -80,7 +80,7 @@ def run_wavefront(
         numbers.narrow(acc)
     seconds = perf_counter() - started
     output = apply_epilogue(lowered, acc) if codes is None else after_scale(lowered.epilogue, codes["codes"])
-    return Execution(output, stats, seconds)
+    return Execution(output, stats, seconds, config)
 
 
 def _compute(lowered: Lowered, acc: np.ndarray | None, codes: dict[str, Any] | None, threads: int) -> None:

@@ -60,7 +60,10 @@ class Arrays:
     opcode : ndarray of uint8, (instructions,)
     rows : ndarray of int64, (instructions,)
         Rows that a transfer moves, a multiply streams, or an ``Activate`` or ``Vector`` reads; else 0.
-    new_weights : ndarray of uint8, (instructions,)
+    new_weights, accumulate : ndarray of uint8, (instructions,)
+        Of multiplies.
+    written : ndarray of int64, (instructions,)
+        Rows that an ``Activate`` or ``Vector`` writes; else 0.
     wide : ndarray of int64, (instructions,)
         Operands of 16 bits, 0 to 2, that are configured there.
     tiles : ndarray of int64, (ReadWeights, 3)
@@ -82,7 +85,8 @@ class Arrays:
         count = len(items)
         self.opcode = np.fromiter(map(attrgetter("opcode"), items), np.uint8, count)
         self.rows = np.zeros(count, np.int64)
-        self.new_weights = np.zeros(count, np.uint8)
+        self.written = np.zeros(count, np.int64)
+        self.new_weights, self.accumulate = np.zeros((2, count), np.uint8)
         of: _Listed = {kind: self._numbered(items, kind.opcode) for kind in _LAYOUT}
         sizes = np.zeros(count + 1, np.int64)
         for kind in (ReadHost, WriteHost, MatrixMultiply, Convolve, Activate):
@@ -116,13 +120,14 @@ class Arrays:
             self._put(numbers, 1, *((_UB, 1, ub) if kind is ReadHost else (_HOST, 1, host)), rows)
 
         numbers, items = of[MatrixMultiply]
-        ub, acc, rows, self.new_weights[numbers] = _columns(items, "ub", "acc", "rows", "new_weights").T
-        self.rows[numbers] = rows
+        ub, acc, rows, new, adds = _columns(items, "ub", "acc", "rows", *MatrixMultiply.flags).T
+        self.rows[numbers], self.new_weights[numbers], self.accumulate[numbers] = rows, new, adds
         self._put(numbers, 0, _UB, 0, ub, rows)
         self._put(numbers, 1, _ACC, 1, acc, rows)
 
         numbers, items = of[Convolve]
-        ub, acc, self.new_weights[numbers] = _columns(items, "ub", "acc", "new_weights").T
+        ub, acc, new, adds = _columns(items, "ub", "acc", *Convolve.flags).T
+        self.new_weights[numbers], self.accumulate[numbers] = new, adds
         low, span, rows = self._patterns(items, np.zeros((len(items), 3), np.int64)).T
         self.rows[numbers] = rows
         self._put(numbers, 0, _UB, 0, ub + low, span)
@@ -132,7 +137,7 @@ class Arrays:
             numbers, items = of[of_vector_unit]
             ub, rows, function = _columns(items, "ub", "rows", "function").T
             self.rows[numbers] = rows
-            written = _rows_written(program, rows, function)
+            written = self.written[numbers] = _rows_written(program, rows, function)
             low, span, _ = self._patterns(items, np.column_stack((0 * ub, written, written))).T
             last = self.first_range[numbers + 1] - self.first_range[numbers] - 1
             self._put(numbers, last, _UB, 1, ub + low, span)

@@ -15,6 +15,7 @@ from systolic._files import check_plain, path_text
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.layers import Layer
 from systolic.layers.base import Shape
 from systolic.model import archive, inference
@@ -252,13 +253,15 @@ class Model:
         batch: int = 1,
         shapes: Mapping[str, Sequence[int]] | None = None,
         mapping: MappingArgument = None,
+        energy: EnergyTable | str | None = DEFAULT,
     ) -> Summary:
         """Return shapes, MACs, estimated cycles and bytes of every node: :func:`systolic.summary`."""
         known = self.infer_shapes(inference.bind_shapes(self.inputs, batch, shapes))
         title = f"{self.name}: {self._flow()}"
         machine = as_machine_config(machine)
         of = laid_out_on(machine.array, mappings_of(self.nodes, mapping))
-        return summarize(title, self.nodes, known, self.constants, machine, self.note, of)
+        table = as_table(energy)
+        return summarize(title, self.nodes, known, self.constants, machine, self.note, of, table)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model):

@@ -13,6 +13,8 @@ from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, v
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig
+from systolic.energy import Activity, Energy, EnergyTable
+from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
@@ -30,6 +32,7 @@ def summarize(
     machine: MachineConfig,
     note: str = "",
     of: Callable[..., tuple[Gemm, ...] | None] = products_of,
+    energies: EnergyTable | None = None,
 ) -> Summary:
     """Return the Summary of nodes whose tensors have `known` shapes and dtypes.
 
@@ -38,7 +41,8 @@ def summarize(
     rows = tuple(_node_summary(node, known, constants, machine.array, of) for node in nodes)
     # Nodes with an unknown product may still run on the array.
     on_array = any(row.on == "array" and (row.stats is None or row.stats.macs) for row in rows)
-    return Summary(title, rows, machine, None if on_array else off_array(nodes, known), note)
+    off = None if on_array else off_array(nodes, known)
+    return Summary(title, rows, machine, off, note, energies)
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,12 @@ class Summary(Report):
         Nodes that multiply and do not run on the array, if no MAC runs there; otherwise None.
     note : str
         What the costs rest on, if not on the model as it runs: that it is costed as if quantized, say.
+    energies : EnergyTable or None
+        What :attr:`energy` is computed with.
     rows : list of dict
         For each node where it runs, shapes and types, ``m k n groups``, ``mapping`` if some product has
-        another than the default, ``macs``, ``folds``, ``cycles``,
-        ``utilization``, ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
+        another than the default, ``macs``, ``folds``, ``cycles``, ``utilization``, ``energy_pj``,
+        ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
     totals : dict
         Sums of what is known; ``complete`` says whether that is everything.
 
@@ -126,11 +132,31 @@ class Summary(Report):
     machine: MachineConfig
     off_array: tuple[OffArray, ...] | None = None
     note: str = ""
+    energies: EnergyTable | None = None
+
+    @property
+    def energy(self) -> Energy | None:
+        """The energy of the nodes on the array, by node and by component; None if it was not asked for."""
+        if self.energies is None:
+            return None
+        array = self.machine.array
+        activities = [
+            Activity(name=node.name, layer=node.layer, stats=node.stats, array=array)
+            for node in self.nodes
+            if node.stats is not None
+        ]
+        return Energy(activities, self.machine, self.energies)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, as the class describes."""
-        return with_mappings([_row(node) for node in self.nodes], [node.gemm for node in self.nodes])
+        energy = self.energy
+        costs = iter(() if energy is None else (sum(parts.values()) for parts in energy.layers_pj))
+        rows = [
+            _row(node, {} if energy is None else {"energy_pj": None if node.stats is None else next(costs)})
+            for node in self.nodes
+        ]
+        return with_mappings(rows, [node.gemm for node in self.nodes])
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -143,6 +169,7 @@ class Summary(Report):
             "host_nodes": sum(node.on == "host" for node in self.nodes),
             **values_of(stats, "macs", "folds", "cycles", "utilization"),
             "machine_seconds": self.machine.seconds(stats.cycles),
+            **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(row[name] or 0 for row in rows) for name in summed},
             "complete": all(node.stats is not None for node in self.nodes if node.on == "array")
             and all(row["read_bytes"] is not None and row["written_bytes"] is not None for row in rows),
@@ -172,6 +199,7 @@ class Summary(Report):
             "dtype": "dtype", "product": "product", **mapping_column(self.rows),
             "macs": Column("MACs", ">"),
             "cycles": Column("cycles", ">"), "utilization": Column("utilization", ">", percent),
+            **({} if self.energies is None else {"energy_pj": Column("energy", ">", joules)}),
             "parameters": "parameters",
             "parameter_bytes": Column("parameter bytes", format=bytes_text),
             "written_bytes": Column("written", ">", bytes_text),
@@ -181,8 +209,8 @@ class Summary(Report):
             row |= {"#": number, "product": products_text(node.gemm, node.products)}
             unknown = ["written_bytes"]
             if node.on == "array":
-                unknown += ["product", "macs", "cycles", "utilization"]
-            row |= {name: "?" for name in unknown if row[name] is None}
+                unknown += ["product", "macs", "cycles", "utilization", "energy_pj"]
+            row |= {name: "?" for name in unknown if row.get(name) is None}
             row |= {name: row[name] or None for name in ("parameters", "parameter_bytes")}
             rows.append(row)
         if top is not None:
@@ -216,6 +244,7 @@ class Summary(Report):
             ("MACs", f"{at_least}{total['macs']:,}"),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
             ("utilization", percent(total["utilization"])),
+            *([] if self.energy is None else [("energy, estimated", at_least + repr(self.energy)[8:-1])]),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
         ]
         if self.reasons:
@@ -245,7 +274,7 @@ class Summary(Report):
         )
 
 
-def _row(node: NodeSummary) -> dict[str, Any]:
+def _row(node: NodeSummary, energy: Mapping[str, Any]) -> dict[str, Any]:
     counts = ("macs", "folds", "cycles", "utilization", "weight_bytes", "activation_bytes", "output_bytes")
     return {
         "node": node.name,
@@ -256,6 +285,7 @@ def _row(node: NodeSummary) -> dict[str, Any]:
         "dtype": ", ".join(dtype for _, dtype in node.writes),
         **values_of(node.gemm, "m", "k", "n", "groups"),
         **values_of(node.stats, *counts),
+        **energy,
         "parameters": node.parameters,
         "parameter_bytes": node.parameter_bytes,
         "read_bytes": _tensor_bytes(node.reads),

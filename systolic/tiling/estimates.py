@@ -131,8 +131,9 @@ def estimate_many(
     Returns
     -------
     dict of str to ndarray
-        The fields of :class:`~systolic.Stats` as int64, without the cycles by cause, which the ideal
-        machine does not have, and ``utilization`` as float64, all of the shape the arguments broadcast to.
+        The fields of :class:`~systolic.Stats` as int64, without those that the ideal machine does not have
+        (cycles by cause, weight memory, host, vector unit), and ``utilization`` as float64, all of the shape
+        the arguments broadcast to.
         ``pandas.DataFrame`` takes it if that has one axis.
 
     Examples
@@ -219,14 +220,22 @@ def _counts(s: Sizes, dataflow: Dataflow, numbers: Format) -> dict[str, Any]:
     streams = s.groups * s.n_tiles * s.m
     weights, activations = (streams, enters) if dataflow.exchanged else (enters, streams)
     own = s.k // s.pack  # elements that are no zeros between groups
+    weight_bytes = packed_bytes(weights * own, numbers.weight_bits)
+    activation_bytes = packed_bytes(activations * s.k, numbers.activation_bits)
+    partial_sums = outputs * s.k_tiles
     return {
         "cycles": cycles,
         "macs": outputs * own,
         "pe_cycles": s.rows * s.cols * cycles,
         "folds": s.groups * s.chunks * s.k_tiles * s.n_tiles,
-        "weight_bytes": packed_bytes(weights * own, numbers.weight_bits),
-        "activation_bytes": packed_bytes(activations * s.k, numbers.activation_bits),
+        "weight_bytes": weight_bytes,
+        "activation_bytes": activation_bytes,
         "output_bytes": outputs * numbers.sum_bytes,
+        "partial_sums": partial_sums,
+        # Each is written, and read as the next k tile is added to it or as it is drained.
+        "accumulator_bytes": 2 * partial_sums * numbers.sum_bytes,
+        "unified_buffer_bytes": activation_bytes + packed_bytes(outputs, numbers.activation_bits),
+        "weight_fifo_bytes": 2 * weight_bytes,
     }
 
 

@@ -58,7 +58,10 @@ class Probe:
     Attributes
     ----------
     layer : str or None
-        For ``run``: the node whose product is probed; None: the first on the array.
+        For ``run``: the node whose product is probed; None: the first on the array, or, if toggles are
+        counted, every one.
+    counts_toggles : bool
+        Whether the array counts the bits that its registers change, in compiled code, for :meth:`toggled`.
 
     Notes
     -----
@@ -69,7 +72,7 @@ class Probe:
 
     Examples
     --------
-    Count the bits that flip in the psum registers:
+    Count the bits that flip in the psum registers; :class:`systolic.energy.Toggles` does it faster:
 
     >>> import numpy as np
     >>> from systolic import ArrayConfig, Change, Probe, matmul
@@ -100,6 +103,7 @@ class Probe:
     """
 
     layer: str | None = None
+    counts_toggles: bool = False
 
     def attach(self, config: ArrayConfig) -> None:
         """Get ready for an array of this configuration, after reset; raise if it does not fit."""
@@ -127,6 +131,24 @@ class Probe:
             Registers or attributes to change, if any.
         """
         raise NotImplementedError(f"{type(self).__name__} must override at_stop(cycle, registers)")
+
+    def toggled(self, cycle: int, toggles: Mapping[str, int]) -> Change | None:
+        """Take the toggles of the last edges; called if `counts_toggles` is True.
+
+        Parameters
+        ----------
+        cycle : int
+            Edges done; the toggles are those since the last call.
+        toggles : mapping of str to int
+            For each register, how many bits changed in all PEs: those in which values before and after an
+            edge differ. What probes change between edges does not count.
+
+        Returns
+        -------
+        Change or None
+            Attributes of the probe to change, if any.
+        """
+        return None
 
     def rewound(self, cycle: int) -> Change | None:
         """Return changes of the probe as the array is reset or restored to `cycle`."""

@@ -129,6 +129,7 @@ TOY = Dataflow(
     shift_beats=_renamed(WEIGHT_STATIONARY.shift_beats),
     stream_beats=_renamed(WEIGHT_STATIONARY.stream_beats),
     kernels={"8-bit integers": _clock},
+    writes=WEIGHT_STATIONARY.writes,
     reference=WEIGHT_STATIONARY.reference,
 )
 

@@ -20,7 +20,11 @@ CAUSES = (
     "active_cycles", "weight_stall_cycles", "weight_shift_cycles", "non_matrix_cycles", "raw_stall_cycles",
     "input_stall_cycles", "accumulator_stall_cycles", "other_stall_cycles",
 )  # fmt: skip
-NAMES = IDEAL + CAUSES
+ACCESSES = (
+    "partial_sums", "accumulator_bytes", "unified_buffer_bytes", "weight_fifo_bytes", "weight_memory_bytes", "host_bytes",
+    "vector_operations",
+)  # fmt: skip
+NAMES = IDEAL + CAUSES + ACCESSES
 stats = st.builds(Stats, **{name: st.integers(0, 2**70) for name in NAMES})
 
 
@@ -85,7 +89,7 @@ def test_stats_are_frozen_and_keyword_only() -> None:
 
 def test_from_dict_rejects_unknown_fields() -> None:
     with pytest.raises(
-        ValueError, match=r"^Stats has no field \['cycle'\]; its fields are \['accumulator_stall_cycles', "
+        ValueError, match=r"^Stats has no field \['cycle'\]; its fields are \['accumulator_bytes', "
     ):
         Stats.from_dict({"cycle": 1})
 

@@ -74,6 +74,12 @@ def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
     folds = naive_folds(gemm, array)
     cycles = naive_cycles(gemm, array)
     sizes = [(*(f[f"{a}_stop"] - f[f"{a}_start"] for a in "mkn"), f["zeros"]) for f in folds]
+    outputs = gemm.groups * gemm.m * gemm.n
+    # Of each fold's sums: written as they leave the array; read for the next k tile, which the accumulators add, or
+    # as the last one's are drained.
+    each = [m * n for m, _, n, _ in sizes]
+    again = [count for count, fold in zip(each, folds, strict=True) if fold["k_start"]]
+    drained = [count for count, fold in zip(each, folds, strict=True) if fold["k_stop"] == gemm.k * gemm.pack]
     return Stats(
         cycles=cycles,
         macs=sum(m * (k * n - zeros) for m, k, n, zeros in sizes),
@@ -81,7 +87,11 @@ def naive_stats(gemm: Gemm, array: ArrayConfig) -> Stats:
         folds=len(folds),
         weight_bytes=sum(k * n - zeros for _, k, n, zeros in sizes),
         activation_bytes=sum(m * k for m, k, _, _ in sizes),
-        output_bytes=4 * gemm.groups * gemm.m * gemm.n,
+        output_bytes=4 * outputs,
+        partial_sums=sum(each),
+        accumulator_bytes=4 * (sum(each) + sum(again) + sum(drained)),
+        unified_buffer_bytes=sum(m * k for m, k, _, _ in sizes) + outputs,
+        weight_fifo_bytes=2 * sum(k * n - zeros for _, k, n, zeros in sizes),
     )
 
 

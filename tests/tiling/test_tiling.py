@@ -105,7 +105,8 @@ def test_empty_products_have_no_folds_and_take_no_cycles(sizes: tuple[int, int, 
             array = ArrayConfig(2, 2, double_buffered=double_buffered, accumulator_rows=rows)
             assert closed_form(gemm, array) == 0
             stats = estimate_gemm(gemm, array)
-            assert stats == Stats(output_bytes=4 * sizes[0] * sizes[2])
+            outputs = sizes[0] * sizes[2]
+            assert stats == Stats(output_bytes=4 * outputs, unified_buffer_bytes=outputs)
 
 
 def test_folds_are_a_sequence() -> None:
@@ -249,7 +250,11 @@ def test_input_stationary_is_the_transposed_product(work: tuple[Gemm, ArrayConfi
         replace(gemm, m=gemm.n, n=gemm.m), replace(array, dataflow="weight_stationary")
     )
     # The weights stream, the activations are shifted in; operands of both take a byte.
-    assert stats == replace(other, weight_bytes=other.activation_bytes, activation_bytes=other.weight_bytes)
+    assert stats == replace(
+        other, weight_bytes=other.activation_bytes, activation_bytes=other.weight_bytes,
+        weight_fifo_bytes=2 * other.activation_bytes,
+        unified_buffer_bytes=other.weight_bytes + gemm.groups * gemm.m * gemm.n,
+    )  # fmt: skip
 
 
 SIZES = ("m", "k", "n", "groups", "taps", "pack")
