@@ -348,7 +348,13 @@ MUTANTS = (
     ),
     Mutant(
         "accumulators do not add",
-        (Change("machine/accumulators.py", "[row:stop] += psums", "[row:stop] = psums"),),
+        (
+            Change(
+                "machine/accumulators.py",
+                "self._numbers.accumulate(self._halves[half][row:stop], psums)",
+                "self._halves[half][row:stop] = psums",
+            ),
+        ),
         stages=("accumulators",),
     ),
     Mutant(
@@ -356,7 +362,7 @@ MUTANTS = (
         (
             Change(
                 "machine/accumulators.py",
-                "            self._halves[half][row:stop] += psums\n",
+                "            self._numbers.accumulate(self._halves[half][row:stop], psums)\n",
                 "            total = self._halves[half][row:stop].astype(np.int64) + psums\n"
                 "            self._halves[half][row:stop] = np.clip(total, -(2**31), 2**31 - 1)\n",
             ),
@@ -368,8 +374,8 @@ MUTANTS = (
         (
             Change(
                 "machine/operands.py",
-                "x.images, matrix, x.kernel,",
-                "x.images, matrix, x.kernel[::-1],",
+                "x.images, matrix, kernel,",
+                "x.images, matrix, kernel[::-1],",
             ),
         ),
         stages=("im2col",),
@@ -379,8 +385,8 @@ MUTANTS = (
         (
             Change(
                 "machine/operands.py",
-                "x.pad_value, group * k + k_start",
-                "0, group * k + k_start",
+                "x.pad_value, k_start",
+                "0, k_start",
             ),
         ),
         # Where a wavefront's products are right, what corrects for the zero point is not.
@@ -391,11 +397,35 @@ MUTANTS = (
         (
             Change(
                 "machine/operands.py",
-                "channel = group * lowered.gemm.n + n_start",
-                "channel = (lowered.gemm.groups - 1 - group) * lowered.gemm.n + n_start",
+                "channel = group * lowered.gemm.pack",
+                "channel = (lowered.gemm.groups // lowered.gemm.pack - 1 - group) * lowered.gemm.pack",
             ),
         ),
         stages=("store",),
+    ),
+    Mutant(
+        "a tap reads the pixel of another",
+        (
+            Change(
+                "machine/operands.py",
+                "place = divmod(tap, x.kernel[1])",
+                "place = divmod(tap, x.kernel[0])[::-1]",
+            ),
+        ),
+        stages=("im2col",),
+        cases=96,
+    ),
+    Mutant(
+        "groups that share a tile see each other's rows",
+        (Change("machine/operands.py", "np.where(of_row == of_column, values, ", "np.where(True, values, "),),
+        stages=("weights",),
+        cases=96,
+    ),
+    Mutant(
+        "the dearest layout is taken",
+        (Change("tiling/mappings.py", "return min(layouts, ", "return max(layouts, "),),
+        stages=("cycles",),
+        cases=96,
     ),
     Mutant(
         "the zero points change places",
@@ -565,7 +595,7 @@ MUTANTS = (
     ),
     Mutant(
         "input stationary: rows of w stream in reverse",
-        (Change("machine/operands.py", "matrix[start:stop])", "matrix[start:stop][::-1])"),),
+        (Change("machine/operands.py", "weights.T[start:stop])", "weights.T[start:stop][::-1])"),),
         registers=("activation",),
     ),
 )
