@@ -23,7 +23,7 @@ def test_examples_run():
     assert runner.summarize(verbose=False).failed == 0, "".join(failures)
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "gemm", "bench", "info"])
+@pytest.mark.parametrize("command", ["run", "verify", "gemm", "view", "bench", "info"])
 def test_commands_and_their_options_exist(command, capsys):
     (line,) = re.findall(rf"^systolic {command}\b(.*)$", README, flags=re.M)
     with pytest.raises(SystemExit) as ended:

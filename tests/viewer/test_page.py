@@ -17,6 +17,8 @@ from systolic.machine import time_program
 from systolic.viewer import View
 from systolic.viewer.page import source, style
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 X, W = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
 
@@ -100,6 +102,24 @@ def test_a_pointer_tells_the_product_and_a_click_follows_a_value(browser: Any, t
         assert "w[0, 0]" in followed.inner_text()
         page.locator("canvas").press("Escape")
         assert followed.is_hidden()
+    assert faults == []
+
+
+def test_values_on_their_way_are_named_and_followed(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, worked_example().html(), tmp_path) as (page, faults):
+        page.get_by_label("Cycle", exact=True).fill("1")
+        x, y = pe(page, 0, 1)
+        tip, followed = page.locator(".tip"), page.get_by_label("Followed value")
+        page.mouse.move(x, y - 46 - 12 - 8)
+        assert tip.inner_text() == "w[1, 1] = 11 enters the array with the next edge."
+        page.mouse.click(x, y - 46 - 12 - 8)
+        assert "w[1, 1]" in followed.inner_text() and "Not yet in the array" in followed.inner_text()
+        x, y = pe(page, 0, 0)
+        page.mouse.move(x - 59 - 14 - 40, y)
+        assert tip.inner_text() == "x[0, 0] = 1 enters the array 2 edges from now."
+        page.get_by_label("Cycle", exact=True).fill("5")
+        page.mouse.move(*pe(page, 1, 0, down=1 + 38 / 92))
+        assert tip.inner_text() == "27 left the array 1 edge ago: a sum of y[0, 0]."
     assert faults == []
 
 

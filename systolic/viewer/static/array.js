@@ -88,15 +88,16 @@ function arrayPicture(description, { root, bar, go, say }) {
     state.followed = target;
     following.hidden = !target;
     if (target) {
-      const [r, c] = [target.row, target.col];
-      const kind = model.kindOf(target.register);
-      const tag = target.tag ?? model.tagOf(target.register, r, c);
-      if (tag === 0) {
+      // A register's value, or one on its way in, whose kind, name and number are known.
+      const { register, row, col } = target;
+      const kind = target.kind ?? model.kindOf(register);
+      const tag = target.tag ?? model.tagOf(register, row, col);
+      const path = tag ? model.journey(kind, tag) : [];
+      if (!path.length) {
         follow(null);
         return;
       }
-      const path = model.journey(kind, tag);
-      const name = nameOf(kind, target.register, r, c);
+      const name = target.name ?? nameOf(kind, register, row, col);
       const where = new Map();
       for (const place of path) where.set(place.cycle, [...(where.get(place.cycle) ?? []), place]);
       state.followed = { kind, tag, path, where, name };
@@ -243,7 +244,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     const wide = left + cols * cell + 16;
     const g = prepare(Math.max(wide, Math.min(width, wide)), height);
     const box = { x: left, y: top, cell, tall };
-    state.geometry = { ...box, heat: false };
+    state.geometry = { ...box, heat: false, token };
     const { colors } = state;
     g.font = font(12);
     g.fillStyle = colors.muted;
@@ -393,6 +394,8 @@ function arrayPicture(description, { root, bar, go, say }) {
     g.lineWidth = 1;
     g.stroke();
     g.font = font(size);
+    const needed = g.measureText(words).width;
+    if (needed > wide - 4) g.font = font((size * (wide - 4)) / needed);
     g.fillStyle = followed ? colors.paper : color;
     g.fillText(words, x, y + 0.5);
   }
@@ -421,7 +424,7 @@ function arrayPicture(description, { root, bar, go, say }) {
       const [m, n] = model.place(stay, line, c, rows);
       if (m < stay.m || m >= stay.mStop || n < stay.n || n >= stay.nStop) return null;
       const history = leavingHistory();
-      return { value: history[(cycle - model.first) * cols + c] };
+      return { value: history[(cycle - model.first) * cols + c], name: `y[${m}, ${n}]` };
     }
     return null;
   }
@@ -553,24 +556,57 @@ function arrayPicture(description, { root, bar, go, say }) {
 
   // Pointer and keys
 
+  /** Return where the pointer is in the picture. */
+  function pointAt(event) {
+    const bounds = canvas.getBoundingClientRect();
+    const zoom = bounds.width / parseFloat(canvas.style.width); // CSS may have made it narrower
+    return [(event.clientX - bounds.left) / zoom, (event.clientY - bounds.top) / zoom];
+  }
+
+  /** Return the PE under the pointer, and where in it, from 0 to 1: [row, column, across, down]; or null. */
   function peAt(event) {
     const { x, y, cell, tall } = state.geometry;
-    const bounds = canvas.getBoundingClientRect();
-    // CSS may have made it narrower.
-    const zoom = bounds.width / parseFloat(canvas.style.width);
-    const c = Math.floor(((event.clientX - bounds.left) / zoom - x) / cell);
-    const r = Math.floor(((event.clientY - bounds.top) / zoom - y) / tall);
-    if (r < 0 || r >= rows || c < 0 || c >= cols) return null;
-    return [r, c, ((event.clientX - bounds.left) / zoom - x) / cell - c, ((event.clientY - bounds.top) / zoom - y) / tall - r];
+    const [px, py] = pointAt(event);
+    const [across, down] = [(px - x) / cell, (py - y) / tall];
+    const [r, c] = [Math.floor(down), Math.floor(across)];
+    return r < 0 || r >= rows || c < 0 || c >= cols ? null : [r, c, across - c, down - r];
+  }
+
+  /** Return the value outside the array under the pointer: { words, and what follows it }, or null. */
+  function passingAt(event) {
+    const { x, y, cell, tall, heat, token } = state.geometry;
+    if (heat) return null;
+    const [px, py] = pointAt(event);
+    const [r, c] = [Math.floor((py - y) / tall), Math.floor((px - x) / cell)];
+    const west = Math.floor((x - 14 - px) / token);
+    const north = Math.floor((y - 12 - py) / 17);
+    const south = Math.floor((py - y - rows * tall - 12) / 17);
+    const enters = (ahead) => (ahead ? `enters the array ${ahead + 1} edges from now` : "enters the array with the next edge");
+    if (r >= 0 && r < rows && west >= 0 && west < AHEAD) {
+      const cycle = model.cycle + west;
+      const name = model.streamName(cycle - r, r);
+      const words = `${name} = ${text(model.port(byRole["west operand"], cycle, r))} ${enters(west)}`;
+      return name && { words, kind: "activation", name, tag: model.tag(cycle, rows, r) };
+    }
+    if (c < 0 || c >= cols) return null;
+    if (north >= 0 && north < AHEAD) {
+      const cycle = model.cycle + north;
+      const name = model.northName(cycle - c, c);
+      return name && { words: `${name} = ${text(model.port("weight", cycle, c))} ${enters(north)}`, kind: "weight", name, tag: model.tag(cycle, cols, c) };
+    }
+    const left = south >= 0 && south < AHEAD && leavingAt(model.cycle - 1 - south, c);
+    if (!left) return null;
+    return { words: `${text(left.value)} ${south ? `left the array ${south} edge${south === 1 ? "" : "s"} ago` : "stands in the bottom row"}: a sum of ${left.name}` };
   }
 
   canvas.addEventListener("pointermove", (event) => {
     const at = peAt(event);
+    const passing = at ? null : passingAt(event);
     state.hover = at;
-    tip.hidden = !at;
-    canvas.style.cursor = at ? "pointer" : "";
-    if (at) {
-      tip.textContent = `PE (${at[0]}, ${at[1]}): ${product(at[0], at[1])}` +
+    tip.hidden = !at && !passing;
+    canvas.style.cursor = at || passing?.tag ? "pointer" : "";
+    if (!tip.hidden) {
+      tip.textContent = passing ? `${passing.words}.` : `PE (${at[0]}, ${at[1]}): ${product(at[0], at[1])}` +
         (state.register ? ` ${state.register} ${text(model.registers[state.register][at[0] * cols + at[1]])}.` : "");
       const bounds = stage.getBoundingClientRect();
       const [left, top] = [event.clientX - bounds.left, event.clientY - bounds.top];
@@ -586,7 +622,11 @@ function arrayPicture(description, { root, bar, go, say }) {
   });
   canvas.addEventListener("click", (event) => {
     const at = peAt(event);
-    if (!at) return;
+    if (!at) {
+      const passing = passingAt(event);
+      if (passing?.tag) follow(passing);
+      return;
+    }
     const [r, c, across, down] = at;
     state.pe = [r, c];
     if (state.geometry.heat) {
