@@ -133,9 +133,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from systolic import accelerators as accelerators
     from systolic import analysis as analysis
+    from systolic import training as training
 else:  # to type checkers an old or misspelled name is an error
 
     def __getattr__(name: str) -> object:
-        if name in ("accelerators", "analysis"):  # imported when used
+        if name in ("accelerators", "analysis", "training"):  # imported when used
             return _import_module(f"{__name__}.{name}")
         return _find(__name__, name)

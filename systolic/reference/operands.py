@@ -93,8 +93,8 @@ def _rounded_sums(
 ) -> tuple[np.ndarray, Operands]:
     left, right = (rounded.nearest(each, layer.compute) for each in (x, w))
     if hasattr(layer, "groups"):
-        return rounded.conv_sums(layer, x, w, tile), _conv_operands(layer, left, right, 0)
-    sums = rounded.matmul_sums(layer, x, w, tile)
+        return rounded.conv_sums(layer, left, right, tile), _conv_operands(layer, left, right, 0)
+    sums = rounded.matmul_sums(layer, left, right, tile)
     left, right = products.operands(layer, left, right)
     left, right = np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
     return sums, _matmul_operands(left, right)

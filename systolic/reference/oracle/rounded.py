@@ -69,19 +69,22 @@ def in_order(x: np.ndarray, w: np.ndarray, tile: int | None) -> np.ndarray:
 
 
 def matmul_sums(layer: Any, a: np.ndarray, b: np.ndarray, tile: int | None) -> np.ndarray:
-    """Return the sums of a product of matrices, or of stacks of them, shaped as by numpy.matmul."""
-    x, w = (nearest(each, layer.compute) for each in operands(layer, a, b))
+    """Return the sums of a product of rounded matrices, or of stacks of them, shaped as by numpy.matmul."""
+    x, w = operands(layer, a, b)
     return _shaped(lambda left, right: in_order(left, right, tile), x, w)
 
 
 def conv_sums(layer: Any, x: np.ndarray, w: np.ndarray, tile: int | None) -> np.ndarray:
-    """Return the sums of a convolution; K runs over (ic // groups, kernel), first index outermost."""
+    """Return the sums of a convolution of rounded operands, float64.
+
+    K runs over (ic // groups, kernel), first index outermost.
+    """
     win = windows(layer, x.shape[2:], w.shape[2:])
     oc, icg = w.shape[:2]
     k, pixels = icg * math.prod(win.kernel), math.prod(win.out)
-    filters = nearest(w, layer.compute).reshape(layer.groups, oc // layer.groups, k)
+    filters = w.reshape(layer.groups, oc // layer.groups, k)
     y = np.zeros((len(x), layer.groups, oc // layer.groups, pixels), F32)
-    for number, image in enumerate(nearest(x, layer.compute)):
+    for number, image in enumerate(x):
         seen = [each[0].reshape(-1, pixels) for _, each in taps(image[np.newaxis], win, 0.0)]
         patches = np.stack(seen, axis=1).reshape(layer.groups, k, pixels)
         sums = in_order(patches.swapaxes(1, 2), filters.swapaxes(1, 2), tile)
@@ -93,7 +96,7 @@ def array_matmul(
     layer: Any, a: np.ndarray, b: np.ndarray, *c: np.ndarray, tile: int | None = None
 ) -> np.ndarray:
     """ONNX MatMul, and Gemm: ``f32(sums * alpha) + f32(c * beta)``."""
-    y = matmul_sums(layer, a, b, tile)
+    y = matmul_sums(layer, nearest(a, layer.compute), nearest(b, layer.compute), tile)
     if layer.alpha != 1:
         y = y * F32(layer.alpha)
     for bias in c if layer.beta else ():
@@ -105,5 +108,5 @@ def array_conv(
     layer: Any, x: np.ndarray, w: np.ndarray, *bias: np.ndarray, tile: int | None = None
 ) -> np.ndarray:
     """ONNX Conv."""
-    y = conv_sums(layer, x, w, tile)
+    y = conv_sums(layer, nearest(x, layer.compute), nearest(w, layer.compute), tile)
     return y + spread(bias[0], y.shape, 1) if bias else y
