@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from systolic import _check
 from systolic._show.draw import _FAINT, _INK, _MUTED, _STREAM, new_figure
 from systolic._show.table import percent
 from systolic._show.timelines import CAUSE_COLORS
@@ -42,8 +41,7 @@ def plot_layers(
     for _, found in layers:
         by_cause.update(found)
     if top is not None:
-        most = _check.integer(top, "top", minimum=1)
-        kept = sorted(sorted(range(len(layers)), key=lambda place: -totals[place])[:most])
+        kept = sorted(sorted(range(len(layers)), key=lambda place: -totals[place])[:top])
         if len(kept) < len(layers):
             title += f"; the {len(kept)} longest of {len(layers)} layers"
         layers = [layers[place] for place in kept]

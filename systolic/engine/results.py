@@ -231,6 +231,8 @@ class Run:
             return self.timeline.plot_layers(top=top)
         from systolic._show.causes import plot_layers
 
+        if top is not None:
+            top = _check.integer(top, "top", minimum=1)
         cycles = [(layer.name, {"cycles": layer.stats.cycles}) for layer in self.layers]
         return plot_layers(cycles, top=top, title=f"Cycles of the array, {self.stats.cycles:,} in all")
 

@@ -231,6 +231,8 @@ class Timeline:
         """
         from systolic._show.causes import plot_layers
 
+        if top is not None:
+            top = _check.integer(top, "top", minimum=1)
         layers = [(layer.name, layer.causes) for layer in self.layers()]
         return plot_layers(layers, top=top, title=f"Cycles by cause, {self.cycles:,} in all")
 
