@@ -11,7 +11,8 @@ import pytest
 import systolic
 from support.strategies import codes, raises
 from systolic import ArrayConfig, Gemm, Model, Node, QuantParams
-from systolic.layers import Conv2d, ConvInteger, Dense, DepthwiseConv2d, Flatten
+from systolic.engine.networks import run_layer
+from systolic.layers import ArrayConv, Conv2d, ConvInteger, Dense, DepthwiseConv2d, DequantizedConv, Flatten
 from systolic.tiling.mappings import MAPPINGS
 
 EXAMPLE = systolic.load_example()
@@ -88,6 +89,24 @@ def test_lines_images_and_volumes() -> None:
             assert mapping != "taps" or run.layers[0].gemm.taps == taps
 
 
+@pytest.mark.parametrize(("x_type", "w_bits"), [("uint16", 8), ("int16", 16), ("uint8", 4)])
+def test_codes_of_other_widths(x_type: str, w_bits: int) -> None:
+    rng = np.random.default_rng(0)
+    layer = DequantizedConv(w_bits=w_bits, groups=3, padding=1, stride=(1, 2))
+    w_type = "int16" if w_bits == 16 else "int8"
+    x = rng.integers(0, 200, (1, 6, 5, 6)).astype(x_type)
+    w = rng.integers(-8, 8, (6, 2, 2, 3)).astype(w_type)
+    one = np.float32(1)
+    inputs = [x, one, np.array(3, x_type), w, one, np.array(1, w_type)]
+    array = ArrayConfig(16, 7, psum_bits=64)
+    expected, *_ = run_layer(layer, inputs, array, "wavefront")
+    for mapping in MAPPINGS:
+        for mode in ("cycle", "wavefront"):
+            output, gemms, stats, *_ = run_layer(layer, inputs, array, mode, mapping=mapping)
+            np.testing.assert_array_equal(output, expected)
+            assert stats.cycles == systolic.estimate(gemms[0], machine=array).cycles
+
+
 def test_progress_and_checks_know_mappings() -> None:
     seen: list[tuple[int, int]] = []
     run = systolic.run(
@@ -143,6 +162,26 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     ):
         with raises(error, message):
             call()
+
+
+@pytest.mark.parametrize("mapping", ["taps", "pack"])
+def test_sums_of_floats_keep_their_order(mapping: str) -> None:
+    pytest.importorskip("ml_dtypes")
+    inputs = {"x": ((1, 4, 6, 6), "float32"), "w": ((4, 2, 3, 3), "float32")}
+    model = Model([Node(ArrayConv(compute="bfloat16", groups=2), ("x", "w"), "y")], inputs=inputs)
+    feeds = {name: np.ones(shape, np.float32) for name, (shape, _) in inputs.items()}
+    message = (
+        f"node 'y': mapping {mapping!r} changes the order of additions, and with it the bits of sums of bfloat16 "
+        "and bfloat16; use 'im2col', or integers whose sums wrap"
+    )
+    for call in (
+        lambda name: systolic.run(model, feeds, machine=ARRAY, mapping=name).stats,
+        lambda name: systolic.estimate(model, machine=ARRAY, mapping=name),
+        lambda name: sum(node.stats for node in systolic.summary(model, machine=ARRAY, mapping=name).nodes),
+    ):
+        with raises(ValueError, message):
+            call(mapping)
+        assert call("best") == call("im2col") == call(None)
 
 
 def test_what_does_not_fit_a_product_is_refused() -> None:
