@@ -153,7 +153,7 @@ class Lowering:
             placed = self._product(node, node.layer, sources)
         elif sized and len(list(filter(None, node.outputs))) == 1:
             self._flatten(sources)
-            placed = self._same_rows(node, node.layer, sources[0])
+            placed = self._same_rows(node, node.layer, sources)
             placed = placed or self._vector(node, node.layer, sources)
         if not placed:
             self._flatten(sources)
@@ -236,8 +236,9 @@ class Lowering:
         )
         return whole(storage)
 
-    def _same_rows(self, node: Node, layer: Layer, source: Source) -> bool:
+    def _same_rows(self, node: Node, layer: Layer, sources: list[Source]) -> bool:
         """Read the same rows in another shape, where that is all a layer does."""
+        source = sources[0]
         if not isinstance(layer, Flatten | Identity | Reshape | Squeeze | Transpose | Unsqueeze):
             return False
         if not isinstance(source, View) or source.storage.form != "blocks":
@@ -249,20 +250,20 @@ class Lowering:
             perm = tuple(range(rank))[::-1] if layer.perm is None else tuple(layer.perm)
         axis = same_rows(source, shape, perm)
         if axis is None:
-            return perm is None and self._rows_of_images(node, layer, source)
+            return perm is None and self._rows_of_images(node, layer, source, sources)
         view = View(source.storage, shape, axis)
         if (len(shape) != 4 or _image(source) != _image(view)) and not source.storage.border.refuse():
             return False
         self.views[node.output] = view
         return True
 
-    def _rows_of_images(self, node: Node, layer: Layer, source: View) -> bool:
+    def _rows_of_images(self, node: Node, layer: Layer, source: View, sources: list[Source]) -> bool:
         """Put off the flattening of images: a product with them reads each pixel by a tap of its own."""
         shape, dtype = self.known[node.output]
         if len(source.shape) not in (3, 4) or len(shape) != 2 or shape[0] != source.shape[0]:
             return False
         view = self._plain(node.output, shape, dtype)
-        call = HostOperation(node.name, layer.kind, "layer", [source], [view], layer)
+        call = HostOperation(node.name, layer.kind, "layer", sources, [view], layer)
         self._flat[view.storage] = source, call
         self.views[node.output] = view
         return True

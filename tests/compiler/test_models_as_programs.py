@@ -18,7 +18,7 @@ from support.toy_layers import Halves
 from support.zoo import zoo, zoo_inputs
 from systolic import Model, Node, Program, QuantParams
 from systolic.compiler import emission
-from systolic.layers import Dense
+from systolic.layers import Concat, Dense, Reshape, ShapeOf
 
 ONE = QuantParams(1.0)
 
@@ -246,6 +246,19 @@ def test_products_of_flattened_images(layout: str, on: Any) -> None:
     assert sum(s.stop - s.first for s in program.sections if s.name == "y") > folds
     both = check(flat(np.random.default_rng(7), layout, outputs=("a", "b", "c", "y")), x, on)
     assert count(both, "HostCall") == 1
+
+
+def test_images_flattened_by_a_shape_that_is_read() -> None:
+    """As exporters write ``view(x.size(0), -1)``: the host lays out the rows, and reads the shape, too."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        Node(conv(rng, 3, 4, (3, 3), "int8"), "x", "a"),
+        Node(ShapeOf(end=1), "a", "batch"),
+        Node(Concat(0), ("batch", "rest"), "shape"),
+        Node(Reshape(), ("a", "shape"), "rows"),
+    ]
+    model = Model(nodes, inputs={"x": ((None, 3, 6, 5), "int8")}, constants={"rest": np.array([-1])})
+    check(model, {"x": codes(rng, (2, 3, 6, 5), "int8")}, MACHINES["square"])
 
 
 def test_programs_are_the_same_each_time() -> None:
