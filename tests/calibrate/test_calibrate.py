@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import systolic
 from support.strategies import examples, raises, seeds
 from systolic import Model, Node, quantize_model, run
+from systolic.calibrate import FloatNodesWarning
 from systolic.layers import Binary, FloatConv, FloatMatMul, MaxPool, QLinearConv, QLinearMatMul, Relu
 from systolic.layers.host.pool import AveragePool, GlobalAveragePool
 
@@ -207,7 +208,8 @@ def test_weights_on_the_grid_are_exact() -> None:
 
 
 def params_of(data: np.ndarray, **options: Any) -> systolic.QuantParams:
-    return quantize_model([systolic.layers.Identity()], data, **options).nodes[0].layer.y  # type: ignore[attr-defined]
+    product = FloatMatMul(np.eye(data.shape[1], dtype=F))
+    return quantize_model([product], data, **options).nodes[0].layer.y  # type: ignore[attr-defined]
 
 
 def test_minmax_takes_in_zero() -> None:
@@ -275,7 +277,7 @@ def test_relu_costs_no_layer() -> None:
     source = residual(rng)
     both = Model(source.nodes, inputs=source.inputs, outputs=["c", "logits"])
     kinds = [type(node.layer).__name__ for node in quantize_model(both, real(rng, 8, 2, 6, 6)).nodes]
-    assert kinds.count("Relu") == 1 and kinds[-1] == "DequantizeLinear"
+    assert kinds.count("Clip") == 1 and kinds[-1] == "DequantizeLinear"
 
 
 def test_inputs_outputs_and_names_stay() -> None:
@@ -318,10 +320,12 @@ def test_pools_of_means() -> None:
     half = layers[1].w.scales.max() / 2
     first = layers[0].y.scale * (np.abs(weight).sum(axis=1).max() + 2 * half) + 2 * half * np.abs(x).max()
     assert np.abs(ours - theirs).max() <= first + sum(float(layer.y.scale) for layer in layers[1:4])
-    with pytest.raises(
-        ValueError, match=r"^node 't0': an AveragePool is quantized over 1 to 3 axes and without dilation$"
-    ):
-        quantize_model([AveragePool((2, 2), dilation=2)], x)
+    floats[1] = AveragePool((2, 2), dilation=2)
+    with pytest.warns(FloatNodesWarning, match="an AveragePool is int8 over 1 to 3 axes and without dilation"):
+        model = quantize_model(floats, x)
+    assert [type(node.layer).__name__ for node in model.nodes] == [
+        "QuantizeLinear", "QLinearConv", "DequantizeLinear", "AveragePool", "GlobalAveragePool", "Flatten",
+    ]  # fmt: skip
 
 
 X = np.ones((4, 3), F)
@@ -330,17 +334,22 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: quantize_model(NET, X, method="kl"), ValueError, "method must be one of 'minmax', 'percentile', not 'kl'"),
     (lambda: quantize_model(NET, X, activations="int16"), ValueError, "activations must be one of 'int8', 'uint8', not 'int16'"),
     (lambda: quantize_model(NET, X, percentile=50), ValueError, "percentile must be over 50 and at most 100, not 50.0"),
-    (lambda: quantize_model(NET, X.astype(int)), TypeError, "calibration must hold floats, not int64; convert with .astype(np.float32)"),
+    (
+        lambda: quantize_model(NET, X.astype(int)), TypeError,
+        "calibration must hold floats, not int64; convert with .astype(np.float32), scaled as in use",
+    ),
     (lambda: quantize_model(NET, X[:0]), ValueError, "calibration must hold samples along axis 0, not be of shape (0, 3)"),
     (
         lambda: quantize_model(NET, X * np.nan), ValueError,
-        "calibration must be finite in float32; it holds NaN, infinity or too large a number",
+        "calibration must be finite in float32, but 12 of 12 values are NaN, infinity or too large, the first at (0, 0); "
+        "leave such samples out",
     ),
     (lambda: quantize_model(NET, {"x": X}), TypeError, "calibration must be an array where the model is bare layers, not a mapping"),
     (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatMatMul takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits"),
     (
         lambda: quantize_model(Model(NET, inputs={"x": ((3, 3), "float32")}), X), ValueError,
-        "calibration must hold equally many samples for each input, a multiple of the batch 3, not 4",
+        "calibration must hold equally many samples for each input, a multiple of the batch 3, not 4; other data goes in "
+        "batches, as a list of arrays or mappings",
     ),
     (
         lambda: quantize_model(Model(NET, inputs={"x": ((None, 3), "float32")}), {"y": X}), ValueError,
@@ -348,10 +357,30 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ),
     (
         lambda: quantize_model(Model([systolic.layers.Identity()], inputs={"x": ((None, 3), "int8")}), X), TypeError,
-        "input 'x' must be float32, not int8",
+        "calibration must hold int8, not float32; convert with .astype(np.int8)",
     ),
     (
-        lambda: quantize_model([FloatMatMul(np.full((3, 2), 3e38, F))], X), ValueError,
+        lambda: quantize_model(Model(NET, inputs={"x": ((None, 3), "float32")}), [X, X[:, :2]]), ValueError,
+        "calibration batch 1: input 'x' must have shape (?, 3) (? is any batch), not (4, 2)",
+    ),
+    (
+        lambda: quantize_model(Model(NET, inputs={"x": ((None, 3), "float32")}), iter([(X, 1)])), TypeError,
+        "calibration batch 0 must be an array or arrays by input name, not a tuple of 2; of a loader that yields pairs, pass (x for x, _ in loader)",
+    ),
+    (
+        lambda: quantize_model(Model(NET, inputs={"x": ((None, 3), "float32")}), iter(())), ValueError,
+        "calibration must hold at least one batch; a generator is empty after its first use",
+    ),
+    (
+        lambda: quantize_model(Model(NET, inputs={"x": ((None, 3), "float32")}), "x.npy"), TypeError,
+        "calibration must be an array, arrays by input name, or an iterable of batches of either, not str 'x.npy'",
+    ),
+    (
+        lambda: quantize_model([Relu()], X), ValueError,
+        "model 'model' has nothing to quantize: no Conv, Gemm or MatMul of its inputs",
+    ),
+    (
+        lambda: quantize_model([FloatMatMul(np.full((3, 2), 3e38, F), activation="Relu")], X), ValueError,
         "tensor 't0' is not finite on the calibration data; check the weights",
     ),
 ]  # fmt: skip
@@ -363,25 +392,34 @@ def test_bad_arguments(call: Any, error: type[Exception], message: str) -> None:
         call()
 
 
-def test_other_layers_are_named() -> None:
+def test_quantized_models_are_refused() -> None:
     q = systolic.QuantParams(1.0)
-    with pytest.raises(
-        TypeError, match=r"^node 'coded' is a QuantizeLinear; quantize_model takes the float layers Add, "
+    coded = Node(systolic.layers.QuantizeLinear(q), ("x",), "y", "coded")
+    with raises(
+        ValueError,
+        "model 'model' is quantized already: node 'coded' is a QuantizeLinear. quantize_model takes the float model that it "
+        "was made from; run this one as it is",
     ):
-        quantize_model([Node(systolic.layers.QuantizeLinear(q), ("x",), "y", "coded")], X)
+        quantize_model([coded], X)
 
 
 @pytest.mark.parametrize(
-    "layer",
-    [FloatMatMul(), FloatMatMul(np.ones((3, 3)), alpha=0.5), systolic.layers.Reshape()],
-    ids=["read weights", "a factor", "a read shape"],
-)
-def test_what_the_layers_read_is_not_quantized(layer: Any) -> None:
-    reads = ("x",) if layer.inputs == 1 else ("x", "c")
-    node = Node(layer, reads, "y", "other")
-    model = Model([node], inputs={"x": ((4, 3), "float32")}, constants={"c": np.ones((3, 3), F)} if reads[1:] else {})
-    with pytest.raises(TypeError, match="^node 'other' is a (FloatMatMul|Reshape); quantize_model takes"):
-        quantize_model(model, X)
+    ("layer", "reason"),
+    [
+        (FloatMatMul(alpha=0.5), "a product of two computed matrices is int8 without a transpose, factor, sum or vector alone"),
+        (FloatConv(), "its weights or bias are computed, or it adds a tensor; int8 weights are constants"),
+    ],
+    ids=["a factor", "read filters"],
+)  # fmt: skip
+def test_products_without_an_int8_form_are_named(layer: Any, reason: str) -> None:
+    shape = (4, 3, 3)
+    node = Node(layer, ("x", "w"), "y", "other")
+    model = Model([node], inputs={"x": (shape, "float32"), "w": (shape, "float32")})
+    data = np.ones(shape, F)
+    with raises(
+        ValueError, f"model 'model' has no product that can be quantized: 'other' ({layer.kind}): {reason}"
+    ):
+        quantize_model(model, {"x": data, "w": data})
 
 
 # Against ONNX Runtime
