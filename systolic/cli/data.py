@@ -17,9 +17,9 @@ SCHEMA = 1
 """Version of what ``--json`` prints."""
 
 
-def load_input(path: str) -> Any:
-    """Read --input: an .npy array, or an .npz with an array per input."""
-    check_plain(path, "--input takes an .npy or .npz file")
+def load_input(path: str, option: str = "--input") -> Any:
+    """Read the file of an option: an .npy array, or an .npz with an array per input."""
+    check_plain(path, f"{option} takes an .npy or .npz file")
     with open(path, "rb") as file:
         try:
             loaded = np.load(file, allow_pickle=False)
@@ -33,14 +33,14 @@ def load_input(path: str) -> Any:
             ) from error
 
 
-def check_output(path: str) -> None:
-    """Raise if --output cannot be written."""
+def check_output(path: str, option: str = "--output") -> None:
+    """Raise if the file of an option cannot be written."""
     # Called before anything runs.
     target = Path(path)
     if target.is_dir():
-        raise ValueError(f"--output {path} is a folder; name a file in it, such as {target / 'y.npz'}")
+        raise ValueError(f"{option} {path} is a folder; name a file in it, such as {target / 'y.npz'}")
     if not target.parent.is_dir():
-        raise ValueError(f"--output {path}: there is no folder {target.parent}")
+        raise ValueError(f"{option} {path}: there is no folder {target.parent}")
 
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:

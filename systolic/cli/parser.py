@@ -8,6 +8,7 @@ from collections.abc import Callable
 from systolic import engine, presets
 from systolic._show.report import SUFFIXES
 from systolic._version import __version__
+from systolic.calibrate import METHODS
 from systolic.cli.array_commands import (
     VALIDATIONS,
     bench_command,
@@ -19,6 +20,7 @@ from systolic.cli.array_commands import (
 from systolic.cli.model_commands import run_command, summary_command, verify_command
 from systolic.cli.options import array_size, count, fraction, machine_file, shape_of, window
 from systolic.cli.program_commands import compile_command
+from systolic.cli.quantize_command import quantize_command
 from systolic.cli.sweep_command import sweep_command
 from systolic.cli.view_command import view_command
 from systolic.dataflows import DATAFLOWS
@@ -178,6 +180,36 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
     mapped(sub)
     machine(sub)
+
+    sub = command(
+        "quantize",
+        quantize_command,
+        "Make an int8 model of a float model, with ranges from calibration data (docs/quantize.md).",
+    )
+    sub.add_argument("model", metavar="FLOAT.onnx", help="a float model, or a .zip that Model.save wrote")
+    sub.add_argument(
+        "--calibration", required=True, metavar="X.npy",
+        help="samples along axis 0, as the model is given in use; .npz for several inputs",
+    )  # fmt: skip
+    sub.add_argument(
+        "--out", required=True, metavar="INT8.onnx", help="the file to write; .zip for Model.load"
+    )
+    sub.add_argument(
+        "--method", choices=METHODS, default="minmax",
+        help="ranges from the smallest to the largest value (default), or without outliers",
+    )  # fmt: skip
+    sub.add_argument(
+        "--percentile", type=float, metavar="P",
+        help="percent of the values below a range's upper end, and above its lower one (default: 99.99)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--per-tensor", action="store_true", help="one scale for a product's weights, not one per channel"
+    )
+    sub.add_argument(
+        "--activations", choices=("int8", "uint8"), default="int8",
+        help="type of the tensors between layers (default: int8)",
+    )  # fmt: skip
+    sub.add_argument("--quiet", action="store_true", help="show no table of nodes")
 
     sub = command(
         "compile",

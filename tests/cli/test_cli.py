@@ -25,7 +25,7 @@ from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
 from systolic.reference import oracle
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("run", "verify", "summary", "compile", "gemm", "vectors", "validate", "sweep", "bench", "info")
+COMMANDS = ("run", "verify", "summary", "quantize", "compile", "gemm", "vectors", "validate", "sweep", "bench", "info")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions as POSIX has them")
 
 

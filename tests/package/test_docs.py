@@ -204,6 +204,15 @@ def test_pages_with_a_written_part(name: str, writer: str):
     assert script["section"]() in text, f"run: python docs/{writer}.py"
 
 
+@pytest.mark.slow
+def test_the_page_of_quantization():
+    pytest.importorskip("onnxruntime.quantization")
+    text = examples_run("quantize")
+    script = runpy.run_path(str(DOCS / "write_quantize.py"))
+    for section in ("command", "accuracies"):
+        assert script[section]() in text, "run: python docs/write_quantize.py"
+
+
 def test_the_page_of_operators():
     script = runpy.run_path(str(DOCS / "write_operators.py"))
     page = (DOCS / "operators.md").read_text(encoding="utf-8")
