@@ -14,6 +14,7 @@ from systolic import ArrayConfig, SystolicArray, _kernels
 from systolic.benchmark import NumpyStepping, OutputStepping
 from systolic.benchmark.sections import add_int32, random_control
 from systolic.benchmark.timing import using
+from systolic.energy import Toggles
 
 UNIT = "PE-cycles/s"
 
@@ -112,3 +113,27 @@ def test_numpy_add(measure):
     """For scale: the last step of the yardstick."""
     name, work, elements = add_int32(256, 256)
     measure(f"{name}, 256 x 256", work, elements, "elements/s")
+
+
+FOLDS = [("weight_stationary", 2048, 1), ("weight_stationary", 256, 8), ("output_stationary", 2048, 1),
+         ("output_stationary", 256, 8)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataflow", "length", "folds"), FOLDS)
+def test_toggles(measure, rng, isa, dataflow, length, folds):
+    """Folds while the bits are counted that registers change, beside the same folds without."""
+    size = 256
+    config = ArrayConfig(size, size, dataflow=dataflow, accumulator_rows=None)
+    held = config.dataflow_record.held
+    shapes = ((length, size), (size, length)) if held else ((size, size), (length, size))
+    work_list = [tuple(codes(rng, *shape) for shape in shapes) for _ in range(folds)]
+
+    def work(probe=None):
+        array = SystolicArray(config, probe=probe)
+        for w, x in work_list:
+            array.fold(w, x)
+        return array.run(threads=1)
+
+    amount = size * size * work().cycle
+    name = f"{dataflow.replace('_', ' ')}, {folds} x {length}, {size} x {size}, counting toggles, {isa}"
+    measure(name, lambda: work(Toggles()), amount, UNIT, ("not counting", work, amount), 15)

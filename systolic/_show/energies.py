@@ -48,7 +48,7 @@ def plot_energy(
             continue
         ax.barh(
             places, values, left=starts, color=color, edgecolor="white", linewidth=0.4, height=0.74,
-            label=component.replace("_", " "),
+            label=component,
         )  # fmt: skip
         starts = [start + value for start, value in zip(starts, values, strict=True)]
     ax.set_yticks(list(places), [_short(name) for name, _ in bars])

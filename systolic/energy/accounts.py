@@ -190,7 +190,7 @@ class Energy:
     >>> example, array = systolic.load_example(), systolic.ArrayConfig(16, 16)
     >>> run = systolic.run(example.model, example.images[:1], mode="wavefront", machine=array)
     >>> run.energy
-    <Energy 45nm: 4.07 µJ, 8.1 pJ per MAC, most for the accumulators (41.8%)>
+    <Energy 45nm: 4.07 µJ, 8.1 pJ per MAC, most for accumulators (41.8%)>
     >>> run.energy.using("7nm").total_pj < run.energy.total_pj
     True
     """
@@ -269,7 +269,7 @@ class Energy:
         """Return a row per layer with its energy and the share of each component."""
         names = [name for name in COMPONENTS if self.components_pj[name]]
         columns: list[str | Column] = ["layer", "kind", Column("energy", ">", joules)]
-        columns += [Column(name.replace("_", " "), ">", percent) for name in names]
+        columns += [Column(_NAMES[name], ">", percent) for name in names]
         rows = []
         for each, parts in zip(self.activities, self.layers_pj, strict=True):
             own = sum(parts.values())
@@ -342,7 +342,7 @@ class Energy:
         from systolic._show.energies import plot_energy
 
         bars = [
-            (each.name, parts)
+            (each.name, {_NAMES[name]: part for name, part in parts.items()})
             for each, parts in zip(self.activities, self.layers_pj, strict=True)
             if any(parts.values())
         ]
@@ -350,7 +350,7 @@ class Energy:
             raise ValueError("there is nothing to draw: no layer took any energy on the machine")
         array = self.machine.array
         title = f"Energy on {array.rows} x {array.cols}, {self.energies.name}: {joules(self.total_pj)}"
-        return plot_energy(bars, components=COMPONENTS, title=title)
+        return plot_energy(bars, components=list(_NAMES.values()), title=title)
 
     def __repr__(self) -> str:
         parts, total, macs = self.components_pj, self.total_pj, self.stats.macs
@@ -359,8 +359,8 @@ class Energy:
         most = max(parts, key=parts.__getitem__)
         each = f", {total / macs:,.3g} pJ per MAC" if macs else ""
         return (
-            f"<Energy {self.energies.name}: {joules(total)}{each}, most for "
-            f"{_NAMES.get(most, 'the ' + most.replace('_', ' '))} ({percent(parts[most] / total)})>"
+            f"<Energy {self.energies.name}: {joules(total)}{each}, most for {_NAMES[most]} "
+            f"({percent(parts[most] / total)})>"
         )
 
     def __str__(self) -> str:
@@ -370,7 +370,9 @@ class Energy:
         return self.table().html()
 
 
-_NAMES = {"macs": "MACs", "registers": "registers", "hops": "hops", "idle": "idle PEs"}
+_NAMES = {name: name.replace("_", " ") for name in COMPONENTS} | {
+    "macs": "MACs", "weight_fifo": "weight FIFO",
+}  # fmt: skip
 _NO_MEMORY = "none: ideal machine"
 _ACCESSES = (
     "accumulator_bytes", "unified_buffer_bytes", "weight_fifo_bytes", "weight_memory_bytes", "host_bytes",

@@ -102,7 +102,8 @@ class EnergyTable:
         object.__setattr__(self, "sram_pj_per_byte", dict(sorted(sram.items())))
         object.__setattr__(self, "sources", dict(self.sources))
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __getitem__(self, name: str) -> float:
         if name not in self.entries:

@@ -11,13 +11,14 @@ from systolic import _check, presets
 from systolic._files import check_plain, path_text
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
+from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.frontend import read_model
 from systolic.sweeps.grids import ARRAY_FIELDS, AXES, MEMORY_FIELDS, Grid
 from systolic.workloads import Workload, read_topology
 from systolic.workloads.files import fields_of, layer_of, listed, load
 from systolic.workloads.topologies import FORMS
 
-FIELDS = ("models", "machine", "grid", "batch", "mapping")
+FIELDS = ("models", "machine", "grid", "batch", "mapping", "energy")
 MODEL_FIELDS = ("name", "file", "form", "layers")
 MACHINE_FIELDS = ("preset", *ARRAY_FIELDS, "clock_mhz", "memory")
 RANGE_FIELDS = ("from", "to", "step", "times")
@@ -38,7 +39,7 @@ def read_sweep(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``models``, ``machines``, ``batch`` and ``mapping``.
+        ``models``, ``machines``, ``batch``, ``mapping`` and ``energy``.
 
     Raises
     ------
@@ -88,7 +89,14 @@ def read_sweep(path: str | os.PathLike[str]) -> dict[str, Any]:
         "machines": machines,
         "batch": _values(f"{text}: batch", found.get("batch", 1)),
         "mapping": _values(f"{text}: mapping", found.get("mapping")),
+        "energy": _energy(f"{text}: energy", found.get("energy", DEFAULT), folder),
     }
+
+
+def _energy(where: str, value: Any, folder: Path) -> EnergyTable | None:
+    """Return a table by its name or its file."""
+    is_file = isinstance(value, str) and Path(value).suffix
+    return as_table(folder / value if is_file else value, where)
 
 
 def _model(where: str, value: Any, folder: Path) -> tuple[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 from systolic import _check
 from systolic._hints import nearest
 from systolic._show.table import Column, Table, percent, seconds
 from systolic._text import printable
+from systolic.energy import EnergyTable, as_table
+from systolic.energy.accounts import joules
 from systolic.sweeps.files import read_rows, write_rows
 from systolic.sweeps.grids import ARRAY_FIELDS, MEMORY_FIELDS
 from systolic.sweeps.rows import SweepRow
@@ -93,6 +96,11 @@ class Sweep(Sequence[SweepRow]):
     def errors(self) -> Sweep:
         """The rows of configurations that cannot run their model."""
         return Sweep._of(row for row in self.rows if row.error is not None)
+
+    def using(self, energy: EnergyTable | str | None) -> Sweep:
+        """Return the rows with the energy of another table, its name or file; None leaves energy out."""
+        table = as_table(energy)
+        return Sweep._of(replace(row, energies=table) for row in self.rows)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the rows as flat dicts that JSON can hold."""
@@ -359,5 +367,7 @@ def _axis(name: str) -> tuple[str, Callable[[float], str]]:
     """Return the label of an axis, and how its numbers are written."""
     if name in ("seconds", "time"):
         return "time", seconds
+    if name in ("energy", "energy_pj"):
+        return "energy", joules
     label = "PEs" if name == "pes" else name.replace("_", " ")
     return label, percent if name == "utilization" else "{:,.10g}".format

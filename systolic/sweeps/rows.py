@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from systolic import _check
 from systolic._text import canonical, digest, printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
+from systolic.energy import DEFAULT, TABLES, EnergyTable, total_pj
 from systolic.stats import COUNTS, Stats
 
 
@@ -42,6 +43,8 @@ class SweepRow:
         None if the configuration cannot run the model.
     error : str or None
         Why it cannot.
+    energies : EnergyTable or None
+        What :attr:`energy_pj` is computed with; not a part of the identifier, nor of files.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class SweepRow:
     version: str = __version__
     stats: Stats | None = None
     error: str | None = None
+    energies: EnergyTable | None = field(default=TABLES[DEFAULT], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.machine, MachineConfig):
@@ -81,6 +85,13 @@ class SweepRow:
         """Time of the cycles at the machine's clock."""
         return None if self.stats is None else self.machine.seconds(self.stats.cycles)
 
+    @property
+    def energy_pj(self) -> float | None:
+        """Energy of the counts on the machine by :attr:`energies`, in pJ; None without stats or table."""
+        if self.stats is None or self.energies is None:
+            return None
+        return total_pj(self.stats, self.machine, self.energies)
+
     def __add__(self, other: SweepRow) -> SweepRow:
         if not isinstance(other, SweepRow):
             return NotImplemented
@@ -98,7 +109,7 @@ class SweepRow:
             model_id="+".join(sorted(f"{self.model_id}+{other.model_id}".split("+"))),
             machine=self.machine, batch=self.batch, mapping=self.mapping, version=self.version,
             note="; ".join(dict.fromkeys(filter(None, (self.note, other.note)))) or None, stats=stats,
-            error=error,
+            error=error, energies=self.energies,
         )  # fmt: skip
 
     def __radd__(self, other: object) -> SweepRow:
@@ -125,6 +136,7 @@ class SweepRow:
             **counts,
             "utilization": None if self.stats is None else self.stats.utilization,
             "seconds": self.seconds,
+            "energy_pj": self.energy_pj,
             "note": self.note,
             "error": self.error,
             "version": self.version,

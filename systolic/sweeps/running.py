@@ -16,6 +16,7 @@ from systolic._show.progress import shown
 from systolic._text import canonical, printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
+from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.stats import Stats
 from systolic.sweeps.evaluation import ideal_task, program_task
 from systolic.sweeps.files import JOURNAL, RowFile, suffix_of
@@ -92,6 +93,7 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     limit: int = MOST_ROWS,
     progress: Any = None,
+    energy: EnergyTable | str | None = DEFAULT,
 ) -> Sweep:
     """Return what models cost on machines, for every batch size and mapping, without running anything.
 
@@ -116,6 +118,9 @@ def sweep(
         The most rows that a sweep may have; known before any of them is computed.
     progress : bool or callable, optional
         True shows a line with the time left; a function is called with (done, total) rows.
+    energy : EnergyTable or str, optional
+        For ``energy_pj`` of the rows: a table, the name of one ("45nm", "7nm"), or a file, see
+        :mod:`systolic.energy`. None leaves energy out. Files hold no energies: they follow from the counts.
 
     Returns
     -------
@@ -144,6 +149,7 @@ def sweep(
     """
     if out is not None:
         suffix_of(out, "out")
+    energies = as_table(energy)
     works, listed = as_works(models), as_machines(machines)
     batches = _several(batch, "batch", lambda value: _check.integer(value, "batch", minimum=1))
     mappings = _several(mapping, "mapping", _mapping)
@@ -205,7 +211,8 @@ def sweep(
         finally:
             if file is not None:
                 file.close()
-    return Sweep._of(found[number] for number in range(total))
+    every = Sweep._of(found[number] for number in range(total))
+    return every if energy == DEFAULT else every.using(energies)
 
 
 def end_with_parent() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.strategies import raises
-from systolic.energy import DEFAULT, ENTRIES, TABLES, EnergyTable, as_table
+from systolic.energy import COMPONENTS, DEFAULT, ENTRIES, TABLES, EnergyTable, as_table
 from systolic.formats import FORMATS
 
 # pJ: Horowitz, ISSCC 2014; Jouppi et al., ISCA 2021, table 2.
@@ -42,6 +42,20 @@ def test_every_number_has_a_source_and_every_format_an_energy(name: str) -> None
     assert table.mac("uint4", "uint4", "int32") == table["mul_int4_pj"] + table["add_int32_pj"]
     assert table.mac("float8_e5m2", "float8_e4m3fn", "float32") == table["mul_float8_pj"] + table["add_float32_pj"]
     assert "energy of" in str(table.table()) and "Horowitz" in str(TABLES["45nm"].table())
+
+
+def test_the_page_lists_every_number_and_its_source() -> None:
+    page = Path(__file__).parents[2] / "docs" / "energy.md"
+    if not page.exists():
+        pytest.skip("reads the sources")
+    text, (old, new) = page.read_text(encoding="utf-8"), TABLES.values()
+    for name in ENTRIES:
+        source = new.sources[name] if new.sources[name] != old.sources[name] else "as 45 nm"
+        row = f"| `{name}` | {old[name]:.6g} | {new[name]:.6g} | {old.sources[name]} | {source} |"
+        assert row in text, row
+    for size, value in old.sram_pj_per_byte.items():
+        assert f"| `sram_pj_per_byte`, {size:,} bytes | {value:.6g} | {new.sram_pj_per_byte[size]:.6g} |" in text
+    assert [f"`{name}`" in text for name in COMPONENTS] == [True] * len(COMPONENTS)
 
 
 def test_sram_grows_with_size() -> None:

@@ -189,7 +189,7 @@ def examples_run(name: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", ["compiler", "sweeps"])
+@pytest.mark.parametrize("name", ["compiler", "energy", "sweeps"])
 def test_pages_of_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     examples_run(name)

@@ -27,7 +27,8 @@ import systolic
 from support.strategies import array_configs, examples, raises, sizes
 from systolic import ArrayConfig, Gemm, MachineConfig, MemoryConfig, Model, Stats, estimate, sweep
 from systolic.dataflows import DATAFLOWS
-from systolic.sweeps import Grid, Sweep, SweepRow, Workload, WorkloadLayer, evaluation, files
+from systolic.energy import TABLES, total_pj
+from systolic.sweeps import Grid, Sweep, SweepRow, Workload, WorkloadLayer, evaluation, files, read_sweep
 from systolic.sweeps.evaluation import ideal_stats
 from systolic.sweeps.results import _front
 
@@ -637,7 +638,7 @@ def test_pareto_is_within_a_model_and_batch() -> None:
     with raises(ValueError, "rows have no number 'cycle'; did you mean 'cycles'?"):
         found.pareto("cycle", "pes")
     with pytest.raises(ValueError, match="^rows have no number 'energy_pj'; "):
-        found.pareto("cycles", "energy")
+        sweep(BLOCK, GRID, energy=None).pareto("cycles", "energy")
     with pytest.raises(ValueError, match="^pareto needs the names of costs"):
         found.pareto()
 
@@ -751,3 +752,42 @@ def test_plots_need_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with raises(ImportError, 'drawing needs matplotlib: pip install "systolic[plot]"'):
         sweep(BLOCK, GRID).plot()
+
+
+# Energy
+
+
+def test_energy_of_rows() -> None:
+    model, grid = DIGITS, Grid(ArrayConfig(), side=[8, 16, 64])
+    found = sweep(model, grid)
+    for row in found:
+        assert row.energy_pj == row.to_dict()["energy_pj"] == total_pj(row.stats, row.machine, TABLES["45nm"])
+        assert row.energy_pj == pytest.approx(systolic.summary(model, machine=row.machine).energy.total_pj)
+    assert sum(found.rows[:1]).energy_pj == found[0].energy_pj
+    for front in (found.pareto("cycles", "energy"), found.pareto("cycles", "energy_pj")):
+        points = [(row.stats.cycles, row.energy_pj) for row in front]
+        assert points == sorted(points) and min(row.energy_pj for row in found) == points[-1][1]
+    modern = sweep(model, grid, energy="7nm")
+    assert modern == found and modern[0].energy_pj < found[0].energy_pj
+    assert found.using("7nm")[1].energy_pj == modern[1].energy_pj
+    assert {row.energy_pj for row in sweep(model, grid, energy=None)} == {None}
+    with raises(ValueError, "energy must be a table's name, a .json or .yaml file of one, or None, not '9nm'; did you mean '7nm'?"):
+        sweep(model, grid, energy="9nm")
+
+
+def test_energy_of_programs() -> None:
+    (row,) = sweep(DIGITS, MACHINE)
+    run = systolic.run(DIGITS, systolic.load_example().images[:1], machine=MACHINE, mode="wavefront")
+    assert row.stats == run.stats and row.energy_pj == pytest.approx(run.energy.total_pj)
+
+
+def test_a_file_names_an_energy_table(tmp_path: Path) -> None:
+    layers = [{"name": "fc", "m": 4, "k": 32, "n": 32}]
+    described = {"models": [{"name": "fc", "layers": layers}], "energy": "mine.json"}
+    (tmp_path / "mine.json").write_text(json.dumps({"name": "mine", "based_on": "45nm", "leakage_pj_per_pe_cycle": 0}))
+    (tmp_path / "sweep.json").write_text(json.dumps(described))
+    (row,) = sweep(**read_sweep(tmp_path / "sweep.json"))
+    assert row.energies.name == "mine" and row.energies["leakage_pj_per_pe_cycle"] == 0
+    (tmp_path / "sweep.json").write_text(json.dumps({**described, "energy": "8nm"}))
+    with raises(ValueError, f"{tmp_path / 'sweep.json'}: energy must be a table's name, a .json or .yaml file of one, or None, not '8nm'; did you mean '7nm'?"):
+        read_sweep(tmp_path / "sweep.json")
