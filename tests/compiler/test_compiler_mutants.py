@@ -18,7 +18,7 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "borders are not filled": (emission, "if storage.fill is None or not any(storage.sides):", "if True:"),
     "borders are 0, not the zero point": (emission, "np.array(storage.fill, storage.dtype)", "np.array(0, storage.dtype)"),
     "a function is taken to keep borders": (emission, '        if None in fills or op.form == "concat":', "        if True:\n            return True\n        if False:"),
-    "sums of taps replace each other": (emission, "piece.reads, not place, k > 0)", "piece.reads, not place, False)"),
+    "sums of taps replace each other": (emission, "piece.read, accumulate=True)", "piece.read, accumulate=False)"),
     "a tile is off by one": (emission, "first_tile + k))", "first_tile + max(k - 1, 0)))"),
     "chunks are written over each other": (emission, "target + piece.write * op.y.storage.parts", "target"),
     "later groups of images are read as the first": (emission, "- instance.start * instance.unit_rows", ""),
