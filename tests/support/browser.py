@@ -65,7 +65,8 @@ for (const { description, cycles, journeys } of JSON.parse(fs.readFileSync(0))) 
   });
   const walks = journeys.map(([cycle, register, row, col]) => {
     model.seek(cycle);
-    return model.journey(model.kindOf(register), model.tagOf(register, row, col));
+    const value = model.valueIn(register, row, col);
+    return value ? model.journey(value) : [];
   });
   model.seek(model.last);
   results.push({ seen, walks, outputs: model.outputs.map((values) => Array.from(values, String)) });

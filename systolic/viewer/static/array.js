@@ -88,19 +88,16 @@ function arrayPicture(description, { root, bar, go, say }) {
     state.followed = target;
     following.hidden = !target;
     if (target) {
-      // A register's value, or one on its way in, whose kind, name and number are known.
-      const { register, row, col } = target;
-      const kind = target.kind ?? model.kindOf(register);
-      const tag = target.tag ?? model.tagOf(register, row, col);
-      const path = tag ? model.journey(kind, tag) : [];
+      const { value, name } = target;
+      const { kind } = value;
+      const path = model.journey(value);
       if (!path.length) {
         follow(null);
         return;
       }
-      const name = target.name ?? nameOf(kind, register, row, col);
       const where = new Map();
       for (const place of path) where.set(place.cycle, [...(where.get(place.cycle) ?? []), place]);
-      state.followed = { kind, tag, path, where, name };
+      state.followed = { ...value, path, where, name };
       const [begin, finish] = [path[0], path.at(-1)];
       const jump = (to, label) => element("button", { type: "button", click: () => go(to) }, label);
       following.replaceChildren(
@@ -114,6 +111,14 @@ function arrayPicture(description, { root, bar, go, say }) {
     }
     show(state.cycle, false, true);
   }
+
+  /** Follow the value in a register of PE (r, c). */
+  function followIn(register, r, c) {
+    const value = model.valueIn(register, r, c);
+    follow(value && { value, name: nameOf(value.kind, register, r, c) });
+  }
+
+  const isFollowed = (value) => state.followed && ["kind", "index", "number"].every((part) => value[part] === state.followed[part]);
 
   function nameOf(kind, register, r, c) {
     const time = model.cycle - 1 - r - c;
@@ -158,7 +163,7 @@ function arrayPicture(description, { root, bar, go, say }) {
       if (kind) {
         cell.append(element("button", {
           type: "button", "data-register": name, "aria-label": `Follow the value in ${name}`,
-          click: () => follow({ register: name, row: r, col: c }),
+          click: () => followIn(name, r, c),
         }, "follow"));
       }
       return element("tr", {}, element("th", { scope: "row" }, name),
@@ -359,7 +364,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         const value = model.port(west, cycle, r);
         const name = model.streamName(cycle - r, r);
         const marks = control.filter((port) => model.port(port, cycle, r)).map((port) => SYMBOLS[port]).join("");
-        const followed = state.followed?.kind === "activation" && state.followed.tag === model.tag(cycle, rows, r);
+        const followed = isFollowed(model.entering("activation", r, cycle));
         drawToken(g, at, name || value ? text(value) : "", Math.min(12, token / 3), colors.activation, followed, token - 4);
         if (marks) {
           g.font = font(10);
@@ -371,7 +376,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         const value = model.port(north, cycle, c);
         const name = model.northName(cycle - c, c);
         const at = [x + (c + 0.5) * cell, y - 12 - (ahead + 0.5) * 17];
-        const followed = state.followed?.kind === "weight" && state.followed.tag === model.tag(cycle, cols, c);
+        const followed = isFollowed(model.entering("weight", c, cycle));
         drawToken(g, at, name || value ? text(value) : "", 12, colors.weight, followed, Math.min(cell - 8, 60));
       }
     }
@@ -586,13 +591,13 @@ function arrayPicture(description, { root, bar, go, say }) {
       const cycle = model.cycle + west;
       const name = model.streamName(cycle - r, r);
       const words = `${name} = ${text(model.port(byRole["west operand"], cycle, r))} ${enters(west)}`;
-      return name && { words, kind: "activation", name, tag: model.tag(cycle, rows, r) };
+      return name && { words, name, value: model.entering("activation", r, cycle) };
     }
     if (c < 0 || c >= cols) return null;
     if (north >= 0 && north < AHEAD) {
       const cycle = model.cycle + north;
       const name = model.northName(cycle - c, c);
-      return name && { words: `${name} = ${text(model.port("weight", cycle, c))} ${enters(north)}`, kind: "weight", name, tag: model.tag(cycle, cols, c) };
+      return name && { words: `${name} = ${text(model.port("weight", cycle, c))} ${enters(north)}`, name, value: model.entering("weight", c, cycle) };
     }
     const left = south >= 0 && south < AHEAD && leavingAt(model.cycle - 1 - south, c);
     if (!left) return null;
@@ -604,7 +609,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     const passing = at ? null : passingAt(event);
     state.hover = at;
     tip.hidden = !at && !passing;
-    canvas.style.cursor = at || passing?.tag ? "pointer" : "";
+    canvas.style.cursor = at || passing?.value ? "pointer" : "";
     if (!tip.hidden) {
       tip.textContent = passing ? `${passing.words}.` : `PE (${at[0]}, ${at[1]}): ${product(at[0], at[1])}` +
         (state.register ? ` ${state.register} ${text(model.registers[state.register][at[0] * cols + at[1]])}.` : "");
@@ -624,7 +629,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     const at = peAt(event);
     if (!at) {
       const passing = passingAt(event);
-      if (passing?.tag) follow(passing);
+      if (passing?.value) follow(passing);
       return;
     }
     const [r, c, across, down] = at;
@@ -636,7 +641,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     // The number under the pointer.
     const register = down < 0.35 ? byRole[across < 0.5 ? "west operand" : "north operand"]
       : down < 0.68 ? byRole.sum : byRole[across < 0.5 ? "shadow" : "pass"];
-    follow({ register, row: r, col: c });
+    followIn(register, r, c);
   });
   const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const follows = { Enter: byRole.sum, a: byRole["west operand"], w: byRole["north operand"] };
@@ -647,7 +652,7 @@ function arrayPicture(description, { root, bar, go, say }) {
       const [down, right] = moves[event.key];
       state.pe = [Math.max(0, Math.min(rows - 1, r + down)), Math.max(0, Math.min(cols - 1, c + right))];
       show(state.cycle, false, true);
-    } else if (follows[event.key]) follow({ register: follows[event.key], row: r, col: c });
+    } else if (follows[event.key]) followIn(follows[event.key], r, c);
     else if (event.key === "Escape") follow(null);
     else return;
     event.preventDefault();

@@ -59,14 +59,9 @@ const STAY = ["shift", "start", "lines", "leaves", "m", "mStop", "k", "kStop", "
 // Bytes of states that are kept, to go back from.
 const KEPT_BYTES = 64 << 20;
 
-/**
- * An array and its past. `seek` goes to any cycle.
- *
- * With `tagged`, every value has a number besides, which travels as it does: what enters a port at cycle t has
- * one number all its way. See `journey`.
- */
+/** An array and its past: `seek` goes to any cycle. */
 class ArrayModel {
-  constructor(description, tagged = false) {
+  constructor(description) {
     const d = description;
     this.description = d;
     this.rows = d.rows;
@@ -91,7 +86,6 @@ class ArrayModel {
       this.ports[name] = { size, lines, values: type === "bool" ? unpack(packed, at.length * size) : packed };
     }
     this.longest = Math.max(d.rows, ...this.stays.map((stay) => stay.lines));
-    this.tagged = tagged;
     this.reset();
   }
 
@@ -102,15 +96,7 @@ class ArrayModel {
     for (const { name, type } of d.registers) {
       this.registers[name] = d.initial[name] ? decode(d.initial[name], type) : new ARRAYS[type](rows * cols);
     }
-    this.tags = {};
-    if (this.tagged) {
-      for (const names of Object.values(this.kinds)) {
-        // What is there at first has numbers below zero.
-        names.forEach((name, which) => {
-          this.tags[name] = Int32Array.from({ length: rows * cols }, (_, i) => -1 - i - which * rows * cols);
-        });
-      }
-    }
+    this.initial = Object.fromEntries(Object.entries(this.registers).map(([name, values]) => [name, values.slice()]));
     this.outputs = d.outputs.map(([lines, width]) => new ARRAYS[d.sum.type](lines * width));
     this.written = d.outputs.map(([lines, width]) => new Uint8Array(lines * width));
     this.cycle = this.first;
@@ -139,9 +125,8 @@ class ArrayModel {
 
   /** Weight and input stationary: sums move. From the last PE to the first, so that neighbors still hold old values. */
   stepMoving(t) {
-    const { rows, cols, add, tagged } = this;
+    const { rows, cols, add } = this;
     const { weight, next_weight: next, weight_pass: pass, activation, psum, shift, swap } = this.registers;
-    const tags = this.tags;
     for (let r = rows - 1; r >= 0; r--) {
       for (let c = cols - 1; c >= 0; c--) {
         const i = r * cols + c;
@@ -149,15 +134,6 @@ class ArrayModel {
         const shifts = c ? shift[i - 1] : this.port("shift", t, r);
         const swaps = c ? swap[i - 1] : this.port("swap", t, r);
         const above = r ? psum[i - cols] : this.port("psum", t, c);
-        if (tagged) {
-          tags.activation[i] = c ? tags.activation[i - 1] : this.tag(t, rows, r);
-          if (swaps) tags.weight[i] = tags.next_weight[i];
-          if (shifts) {
-            tags.weight_pass[i] = tags.next_weight[i];
-            tags.next_weight[i] = r ? tags.weight_pass[i - cols] : this.tag(t, cols, c);
-          }
-          tags.psum[i] = r ? tags.psum[i - cols] : this.tag(t, cols, c);
-        }
         if (swaps) weight[i] = next[i];
         if (shifts) {
           pass[i] = next[i];
@@ -173,9 +149,8 @@ class ArrayModel {
 
   /** Output stationary: sums stay. */
   stepHeld(t) {
-    const { rows, cols, add, tagged } = this;
+    const { rows, cols, add } = this;
     const { activation, weight, acc, out, out_pass: pass, swap, drain } = this.registers;
-    const tags = this.tags;
     for (let r = rows - 1; r >= 0; r--) {
       for (let c = cols - 1; c >= 0; c--) {
         const i = r * cols + c;
@@ -183,15 +158,6 @@ class ArrayModel {
         const swaps = c ? swap[i - 1] : this.port("swap", t, r);
         const drains = c ? drain[i - 1] : this.port("drain", t, r);
         const w = r ? weight[i - cols] : this.port("weight", t, c);
-        if (tagged) {
-          tags.activation[i] = c ? tags.activation[i - 1] : this.tag(t, rows, r);
-          tags.weight[i] = r ? tags.weight[i - cols] : this.tag(t, cols, c);
-          if (drains) tags.out_pass[i] = tags.out[i];
-          if (swaps) {
-            tags.out[i] = tags.acc[i];
-            tags.acc[i] = this.tag(t, rows * cols, i);
-          } else if (drains) tags.out[i] = r ? tags.out_pass[i - cols] : 0;
-        }
         const arriving = r ? pass[i - cols] : this.port("out", t, c);
         if (drains) pass[i] = out[i];
         if (swaps) {
@@ -207,11 +173,6 @@ class ArrayModel {
         drain[i] = drains;
       }
     }
-  }
-
-  /** Return the number of what enters place `index` of `size` at a cycle. */
-  tag(cycle, size, index) {
-    return 1 + (cycle - this.first) * size + index;
   }
 
   /** Put sums at the bottom into the outputs: those of the edge before, as the accumulators take them now. */
@@ -258,7 +219,7 @@ class ArrayModel {
   }
 
   everything() {
-    return [...Object.values(this.registers), ...Object.values(this.tags), ...this.outputs, ...this.written];
+    return [...Object.values(this.registers), ...this.outputs, ...this.written];
   }
 
   keep() {
@@ -357,31 +318,85 @@ class ArrayModel {
     };
   }
 
-  /** Return all places of a value: [{ cycle, register, row, col }], in the order of time. */
-  journey(kind, tag) {
-    const model = this.tagging();
-    const found = [];
-    for (;;) {
-      for (const register of model.kinds[kind]) {
-        for (let i = model.tags[register].indexOf(tag); i >= 0; i = model.tags[register].indexOf(tag, i + 1)) {
-          found.push({ cycle: model.cycle, register, row: Math.floor(i / model.cols), col: i % model.cols });
-        }
-      }
-      if (model.cycle === model.last) return found;
-      model.step();
+  // Following a value. It is known by its kind, its row (activations) or column, and a number: of those that move
+  // every cycle the edge at which they enter, of others what `chain` gives them.
+
+  /** Return the value that enters a row or a column at an edge. */
+  entering(kind, index, edge) {
+    return { kind, index, number: this.chained(kind) ? 1 + edge - this.first : edge };
+  }
+
+  /** Return the value in a register of PE (r, c) now; null if none is known. */
+  valueIn(register, r, c) {
+    const kind = this.kindOf(register);
+    if (!kind) return null;
+    if (!this.chained(kind)) {
+      const [index, distance] = kind === "activation" ? [r, c] : [c, r];
+      return this.entering(kind, index, this.cycle - 1 - distance);
     }
+    let number = 0;
+    this.chain(c, (cycle, numbers) => { if (cycle === this.cycle) number = numbers[register][r]; });
+    return number ? { kind, index: c, number } : null;
   }
 
-  /** Return the number of the value in a register of PE (r, c) now: see `journey`. */
-  tagOf(register, r, c) {
-    return this.tagging().seek(this.cycle).tags[register][r * this.cols + c];
+  /** Return all places of a value: [{ cycle, register, row, col }], in the order of time. */
+  journey({ kind, index, number }) {
+    const found = [];
+    if (this.chained(kind)) {
+      this.chain(index, (cycle, numbers) => {
+        for (const register of this.kinds[kind]) {
+          numbers[register].forEach((each, row) => {
+            if (each === number) found.push({ cycle, register, row, col: index });
+          });
+        }
+      });
+      return found;
+    }
+    const [register] = this.kinds[kind];
+    for (let along = 0; along < (kind === "activation" ? this.cols : this.rows); along++) {
+      const cycle = number + 1 + along;
+      const [row, col] = kind === "activation" ? [index, along] : [along, index];
+      if (cycle >= this.first && cycle <= this.last) found.push({ cycle, register, row, col });
+    }
+    return found;
   }
 
-  /** Return the same array from the first cycle on, with numbers for values. */
-  tagging() {
-    const model = new ArrayModel(this.description, true);
-    model.every = Infinity; // it does not go back
-    return model;
+  /** Return whether values of a kind stay, and move only when control bits say so. */
+  chained(kind) {
+    return kind === (this.held ? "sum" : "weight");
+  }
+
+  /** Number the values that stay in a column, and call visit(cycle, numbers by register) at each cycle. */
+  chain(c, visit) {
+    const { rows, first } = this;
+    const names = this.kinds[this.held ? "sum" : "weight"];
+    // What is there at first has numbers below zero.
+    const numbers = names.map((_, which) => Int32Array.from({ length: rows }, (_, r) => -1 - which * rows - r));
+    const named = Object.fromEntries(names.map((name, i) => [name, numbers[i]]));
+    const [held, waiting, passing] = numbers;
+    const arrives = (bit, t, r) =>
+      t - c >= first ? this.port(bit, t - c, r) : this.initial[bit][r * this.cols + c - 1 - (t - first)];
+    visit(first, named);
+    for (let t = first; t < this.last; t++) {
+      for (let r = rows - 1; r >= 0; r--) {
+        const swaps = arrives("swap", t, r);
+        if (!this.held) {
+          if (swaps) held[r] = waiting[r];
+          if (arrives("shift", t, r)) {
+            passing[r] = waiting[r];
+            waiting[r] = r ? passing[r - 1] : 1 + t - first;
+          }
+          continue;
+        }
+        const drains = arrives("drain", t, r);
+        if (drains) passing[r] = waiting[r];
+        if (swaps) {
+          waiting[r] = held[r];
+          held[r] = 1 + (t - first) * rows + r;
+        } else if (drains) waiting[r] = r ? passing[r - 1] : 0;
+      }
+      visit(t + 1, named);
+    }
   }
 
   /** Return the kind of value in a register, or undefined of a control bit. */

@@ -1,7 +1,7 @@
 // The picture of a program's timeline: a lane per unit, one for what the array did, and how full memories are.
 
 const CAUSE_COLORS = {
-  active: "activation", weight_stall: "sum", weight_shift: "weight", raw_stall: "mark", input_stall: "control",
+  active: "activation", weight_stall: "sum", weight_shift: "weight", raw_stall: "wait", input_stall: "control",
   accumulator_stall: "high", other_stall: "edge",
 };
 
@@ -107,7 +107,7 @@ function timelinePicture(description, { root, bar, go, say }) {
 
   function restyle() {
     const style = getComputedStyle(root);
-    for (const name of ["paper", "panel", "ink", "muted", "edge", "strong", "activation", "weight", "sum", "control", "mark", "low", "high"]) {
+    for (const name of ["paper", "panel", "ink", "muted", "edge", "strong", "activation", "weight", "sum", "control", "mark", "wait", "high"]) {
       state.colors[name] = style.getPropertyValue(`--${name}`).trim();
     }
   }
@@ -132,7 +132,7 @@ function timelinePicture(description, { root, bar, go, say }) {
     const x = (cycle) => NAME + (Math.max(state.from, Math.min(state.to, cycle)) - state.from) * scale;
     g.font = font(12);
     g.fillStyle = colors.muted;
-    for (const tick of ticks()) {
+    for (const tick of ticks(plot / 90)) {
       g.textAlign = "center";
       g.fillText(text(tick), Math.max(NAME + 12, Math.min(width - 24, x(tick))), 9);
       g.fillStyle = colors.edge;
@@ -205,9 +205,8 @@ function timelinePicture(description, { root, bar, go, say }) {
     return i;
   };
 
-  function ticks() {
-    const wide = state.to - state.from;
-    const rough = wide / 6;
+  function ticks(most) {
+    const rough = (state.to - state.from) / most;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = Math.max(1, [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough));
     const found = [];
