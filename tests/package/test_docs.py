@@ -42,7 +42,8 @@ WITH_EXAMPLES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.re
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
-def test_examples_of_every_page_run(page: Path) -> None:
+def test_examples_of_every_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried and not failed
 
