@@ -30,31 +30,26 @@ def mappings_of(nodes: Sequence[Node], mapping: Any) -> dict[str, str]:
     """
     if mapping is None:
         return {}
-    layers = {
-        node.output: node.layer for node in nodes if isinstance(node.layer, ArrayConvolution)
-    }
-    if isinstance(mapping, Mapping):
-        return _by_node(nodes, mapping)
-    name = _check.choice(mapping, "mapping", MAPPINGS)
-    return {output: name for output, layer in layers.items() if name != "pack" or layer.groups > 1}
-
-
-def _by_node(nodes: Sequence[Node], mapping: Mapping[Any, Any]) -> dict[str, str]:
+    layers = {node.output: node.layer for node in nodes if isinstance(node.layer, ArrayConvolution)}
+    if not isinstance(mapping, Mapping):
+        name = _check.choice(mapping, "mapping", MAPPINGS)
+        return {output: name for output, layer in layers.items() if name != "pack" or layer.groups > 1}
     found = {}
-    by_name = {node.name: node for node in nodes}
-    convolutions = [name for name, node in by_name.items() if isinstance(node.layer, ArrayConvolution)]
+    convolutions = list(dict.fromkeys(node.name for node in nodes if node.output in layers))
     for name, value in mapping.items():
-        node = by_name.get(name)
-        if node is None:
+        named = [node for node in nodes if node.name == name]
+        if not named:
             close = get_close_matches(str(name), convolutions, 1)
             known = f"did you mean {close[0]!r}?" if close else f"convolutions: {', '.join(convolutions)}"
             raise ValueError(f"mapping names a node {name!r} that the model does not have; {known}")
-        if not isinstance(node.layer, ArrayConvolution):
-            raise ValueError(
-                f"mapping names the node {name!r}, but {node.layer.kind} is no convolution on the array; "
-                f"convolutions: {', '.join(convolutions) or 'none'}"
-            )
-        found[node.output] = check_mapping(value, node.layer.groups, f"node {name!r}: ")
+        for node in named:
+            if node.output not in layers:
+                raise ValueError(
+                    f"mapping names the node {name!r}, but {node.layer.kind} is no convolution on the array; "
+                    f"convolutions: {', '.join(convolutions) or 'none'}"
+                )
+            layer = layers[node.output]
+            found[node.output] = check_mapping(value, layer.groups, f"node {name!r}: ")
     return found
 
 

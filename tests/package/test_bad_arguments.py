@@ -69,7 +69,7 @@ MEMORY = MemoryConfig(
 WHOLE = MachineConfig(ARRAY, memory=MEMORY)
 FLOAT = Model([systolic.layers.FloatMatMul(np.ones((2, 2), np.float32))], inputs={"x": ((None, 2), "float32")})
 STATE = SystolicArray(ARRAY).state()
-SIZES = dict(m=1, k=2, n=3, rows=2, cols=2, groups=1, double_buffered=True, accumulator_rows=4)
+SIZES = dict(m=1, k=2, n=3, rows=2, cols=2, groups=1, taps=1, pack=1, double_buffered=True, accumulator_rows=4)
 COMMON = dict(array=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None)
 
 
@@ -91,11 +91,12 @@ CALLS: dict[str, Call] = {
     "matmul": (systolic.matmul, dict(x=X, w=X) | COMMON),
     "conv2d": (
         systolic.conv2d,
-        dict(x=IMAGES, w=KERNELS, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", x_zero_point=0) | COMMON,
+        dict(x=IMAGES, w=KERNELS, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", x_zero_point=0, mapping="taps")
+        | COMMON,
     ),
     "run": (
         systolic.run,
-        dict(model=MODEL, x=X, machine=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None, observe=None),
+        dict(model=MODEL, x=X, machine=ARRAY, mode="cycle", threads=1, progress=None, trace=None, probe=None, observe=None, mapping="best"),
     ),
     "run of a mapping": (lambda x: systolic.run(MODEL, {"x": x}, machine=ARRAY), dict(x=X)),
     "verify": (
@@ -103,7 +104,9 @@ CALLS: dict[str, Call] = {
         dict(model=MODEL, x=X, seed=0, against="reference", machine=ARRAY, mode="wavefront", threads=1, qdq="float"),
     ),
     "verify of cases": (systolic.verify, dict(cases=1, seed=0, mode="wavefront")),
-    "estimate": (systolic.estimate, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)})),
+    "estimate": (
+        systolic.estimate, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)}, mapping="pack")
+    ),
     "compare": (systolic.compare, dict(work=MODEL, machine=ARRAY, batch=1, shapes={"x": (1, 2)})),
     "compare of products": (systolic.compare, dict(work=[Gemm(1, 2, 3)])),
     "compile": (
@@ -120,7 +123,7 @@ CALLS: dict[str, Call] = {
     ),
     "sweep of products": (lambda models: systolic.sweep({"m": models}, ARRAY), dict(models=[Gemm(1, 2, 3)])),
     "sweep of programs": (systolic.sweep, dict(models=MODEL, machines=WHOLE, batch=[1], mapping=["taps"])),
-    "summary": (systolic.summary, dict(model=MODEL, machine=ARRAY, batch=1, shapes=None)),
+    "summary": (systolic.summary, dict(model=MODEL, machine=ARRAY, batch=1, shapes=None, mapping=None)),
     "estimate_cycles": (systolic.estimate_cycles, SIZES),
     "estimate_many": (systolic.estimate_many, SIZES),
     "folds": (systolic.folds, dict(gemm=Gemm(1, 2, 3), array=ARRAY)),
