@@ -104,5 +104,10 @@ def check_mapping(mapping: Any, groups: int, where: str = "") -> str:
 
 
 def _divisors(number: int) -> list[int]:
-    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    # More groups than these never share a tile for less; a number of groups may be of any size.
+    most = min(math.isqrt(number), _MOST_PACKED)
+    small = [each for each in range(1, most + 1) if number % each == 0]
     return sorted({*small, *(number // each for each in small)})
+
+
+_MOST_PACKED = 1 << 18

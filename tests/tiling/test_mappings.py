@@ -61,6 +61,12 @@ def test_layouts_in_their_order() -> None:
     ]  # fmt: skip
 
 
+def test_any_number_of_groups() -> None:
+    gemm = Gemm(1, 9, 1, groups=2**61 - 1)  # a prime
+    assert layouts(gemm, 9, "pack") == (gemm, replace(gemm, pack=2**61 - 1))
+    assert laid_out(gemm, 9, "best", ArrayConfig()) == gemm
+
+
 def test_depthwise_layers_fill_the_array() -> None:
     """One channel's 9 taps of 9 x 256 rows take as many tiles as one channel alone does by im2col."""
     gemm, array = Gemm(3136, 9, 1, groups=256), ArrayConfig()
