@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import time
@@ -31,6 +32,7 @@ from systolic.benchmark.timing import (
     using,
 )
 from systolic.config import ArrayConfig
+from systolic.formats import dtype_of
 from systolic.gemm import Gemm, Progress
 from systolic.machine.port_values import ports
 from systolic.threads import thread_count
@@ -352,6 +354,46 @@ def wavefront_section(
     return Section(f"Wavefront mode, {used}", tuple(measured), tuple(notes))
 
 
+def float_operands(m: int, k: int, n: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal random numbers (m, k) and (k, n)."""
+    rng = np.random.default_rng(m + k + n)
+    x, w = (rng.standard_normal(shape).astype(dtype_of(dtype)) for shape in ((m, k), (k, n)))
+    return x, w
+
+
+def by_float32(torch: Any, x: np.ndarray, w: np.ndarray) -> tuple[str, Product]:
+    """Return torch's float32 product of the same numbers, converted before; numpy's without torch."""
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    if torch is None:
+        return "numpy float32 matmul", lambda: x @ w
+    a, b = torch.from_numpy(x), torch.from_numpy(w)
+    return "torch float32 matmul", lambda: torch.matmul(a, b).numpy()
+
+
+def float_section(rounds: int, *, sizes: tuple[int, ...]) -> Section:
+    """Measure square products of float formats beside torch's float32 matmul, one thread."""
+    notes = [
+        "each sum is added in the array's order, in tiles of 256 along k; its operands are converted in each "
+        "call, those beside it before"
+    ]
+    formats: tuple[str, ...] = ("bfloat16", "float16", "float8_e4m3fn")
+    if importlib.util.find_spec("ml_dtypes") is None:
+        formats = ("float16",)
+        notes.append('ml_dtypes is not importable, so float16 stands alone: pip install "systolic[formats]"')
+    measured = []
+    with torch_with(1) as torch:
+        notes.append(NO_TORCH if torch is None else f"torch {torch.__version__}")
+        for size in sizes:
+            for dtype in formats:
+                x, w = float_operands(size, size, size, dtype)
+                name, macs = f"{size} x {size} x {size}, {dtype}", size**3
+                ours, (baseline, theirs) = wavefront(x, w, 1), by_float32(torch, x, w)
+                measured.append(
+                    compare(name, ours, macs, baseline, theirs, macs, MACS, rounds, least_seconds=_SHORT)
+                )
+    return Section("Wavefront mode of float formats, one thread", tuple(measured), tuple(notes))
+
+
 def thin_section(rounds: int, *, shapes: tuple[tuple[int, int, int], ...] = THIN) -> Section:
     """Measure small and thin products, by the kernel alone and by matmul, one thread."""
     measured = []
@@ -512,6 +554,7 @@ def suite(
         partial(cycle_section, rounds, every),
         partial(wavefront_section, rounds, threads, every=every, sizes=sizes, slow=slow),
         *([partial(threads_section, rounds)] if every else []),
+        partial(float_section, rounds, sizes=sizes),
         partial(thin_section, rounds),
         partial(calls_section, rounds),
     ]

@@ -218,7 +218,7 @@ def test_cycle_section_goes_through_the_instruction_sets(
 def fake_torch() -> SimpleNamespace:
     class Tensor:
         def __init__(self, values: np.ndarray) -> None:
-            assert values.dtype == np.int8
+            assert values.dtype in (np.int8, np.float32)
             self.values = values
 
         def numpy(self) -> np.ndarray:
@@ -228,7 +228,10 @@ def fake_torch() -> SimpleNamespace:
         product = a.values.astype(np.int32) @ b.values.astype(np.int32)
         return SimpleNamespace(numpy=lambda: product)
 
-    torch = SimpleNamespace(__version__="9.8+cpu", threads=5, from_numpy=Tensor, _int_mm=int_mm)
+    def matmul(a: Tensor, b: Tensor) -> Tensor:
+        return Tensor(a.values @ b.values)
+
+    torch = SimpleNamespace(__version__="9.8+cpu", threads=5, from_numpy=Tensor, _int_mm=int_mm, matmul=matmul)
     torch.get_num_threads = lambda: torch.threads
     torch.set_num_threads = lambda count: vars(torch).update(threads=count)
     return torch
@@ -260,6 +263,24 @@ def test_wavefront_section(
             np.testing.assert_array_equal(*row["results"])
             same += 1
     assert same >= 4
+
+
+@pytest.mark.parametrize("present", (True, False), ids=("torch", "no torch"))
+def test_float_section(
+    present: bool, untimed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = fake_torch()
+    monkeypatch.setitem(sys.modules, "torch", torch if present else None)
+    section = parts.float_section(2, sizes=(8, 300))
+    beside = "torch float32 matmul" if present else "numpy float32 matmul"
+    assert [(m.name, m.baseline) for m in section.measurements] == [
+        (f"{size} x {size} x {size}, {dtype}", beside)
+        for size in (8, 300) for dtype in ("bfloat16", "float16", "float8_e4m3fn")
+    ]  # fmt: skip
+    assert ("torch 9.8+cpu" in section.notes) is present
+    for row, size in zip(untimed, (8, 8, 8, 300, 300, 300), strict=True):
+        np.testing.assert_allclose(*row["results"], rtol=0, atol=1e-4)
+        assert row["amounts"] == (size**3, size**3)
 
 
 def test_onnxruntime_gets_the_same_product() -> None:
@@ -359,7 +380,7 @@ def section(name: str) -> Any:
 
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cycle", "wavefront", "threads", "thin", "calls"):
+    for name in ("cycle", "wavefront", "threads", "float", "thin", "calls"):
         monkeypatch.setattr(parts, f"{name}_section", section(name))
 
 
@@ -367,13 +388,13 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_suite_is_cut_to_its_extent() -> None:
     done: list[tuple[int, int]] = []
     usual = benchmark.suite(rounds=3, threads=2, report=lambda *at: done.append(at))
-    assert [s.title for s in usual] == ["cycle", "wavefront", "threads", "thin", "calls"]
-    assert done == [(i, 5) for i in range(6)]
+    assert [s.title for s in usual] == ["cycle", "wavefront", "threads", "float", "thin", "calls"]
+    assert done == [(i, 6) for i in range(7)]
     assert usual[0].notes[0] == "(3, True)" and usual[1].notes[0] == "(3, 2)"
     assert "('sizes', (1024, 2048)), ('slow', 1024)" in usual[1].notes[1]
     assert "('slow', 2048)" in benchmark.suite(extent="full")[1].notes[1]
     quick = benchmark.suite(extent="quick")
-    assert [s.title for s in quick] == ["cycle", "wavefront", "thin", "calls"]
+    assert [s.title for s in quick] == ["cycle", "wavefront", "float", "thin", "calls"]
     assert quick[0].notes[0] == "(7, False)" and "('sizes', (1024,))" in quick[1].notes[1]
 
 
@@ -416,6 +437,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         "cycle",
         "wavefront",
         "threads",
+        "float",
         "thin",
         "calls",
     ]
@@ -423,7 +445,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--quick", "--rounds", "4"]) == 0
     captured = capsys.readouterr()
     assert (
-        captured.out.count("row of ") == 4 and "(4, False)" in captured.out and "bench: 100" in captured.err
+        captured.out.count("row of ") == 5 and "(4, False)" in captured.out and "bench: 100" in captured.err
     )
     assert cli.main(["bench", "--markdown", "--quiet"]) == 0
     captured = capsys.readouterr()
