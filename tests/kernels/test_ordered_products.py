@@ -148,6 +148,20 @@ def test_sums_of_integers_are_exact(isa: str) -> None:
     np.testing.assert_array_equal(multiply(x, w, narrow, 300), expected.astype(np.int32))
 
 
+@pytest.mark.parametrize("step", [100, 512, 513, 600, 1300])
+def test_long_chains_are_added_in_order(isa: str, step: int) -> None:
+    """Blocks cut chains and go on with them: numpy adds one product after the other, all exact in float32."""
+    rng = np.random.default_rng(step)
+    x, w = (finite_operand(rng, "float16", shape) for shape in ((13, 1300), (1300, 34)))
+    total = np.zeros((13, 34), np.float32)
+    for start in range(0, 1300, step):
+        part = np.zeros_like(total)
+        for k in range(start, min(start + step, 1300)):
+            part = part + x[:, k, np.newaxis].astype(np.float32) * w[k].astype(np.float32)
+        total = total + part
+    assert_same(multiply(x, w, FORMATS["float16", "float16"], step), total)
+
+
 # How operands lie
 
 

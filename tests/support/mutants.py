@@ -330,6 +330,30 @@ MUTANTS = (
         stages=("wavefront product",),
     ),
     Mutant(
+        "wavefront: the last value along K is left out of a sum in order where their number is odd",
+        (
+            Change(
+                "kernels/ordered_driver.h",
+                "            for (; d < t->deep; ++d, b += PANEL) ",
+                "            for (; d < t->deep - (planted(HERE) && t->deep % 2); ++d, b += PANEL) ",
+            ),
+        ),
+        stages=("wavefront product",),
+        cases=100,
+    ),
+    Mutant(
+        "wavefront: tiles of sums in order replace each other",
+        (
+            Change(
+                "kernels/ordered_driver.h",
+                "to[j] = t->add ? JOIN(to[j], sum) : sum;",
+                "to[j] = t->add && !planted(HERE) ? JOIN(to[j], sum) : sum;",
+            ),
+        ),
+        stages=("wavefront product",),
+        cases=200,
+    ),
+    Mutant(
         "the west ports run one cycle late",
         (
             Change(
