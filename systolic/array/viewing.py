@@ -85,7 +85,9 @@ def _stays(config: ArrayConfig, queues: Queues) -> list[Stay]:
     stays: list[Stay] = []
     for stream in queues.streams:
         lines, other = stream.x.shape
-        tile = next((t for t in reversed(queues.tiles) if t.start <= stream.start), None)
+        # The last that is there when the stream begins, or begins with it.
+        tiles = [t for t in queues.tiles if (t.start if dataflow.held else t.stop) <= stream.start]
+        tile = tiles[-1] if tiles else None
         width = config.cols if tile is None else tile.w.shape[1]
         m, k, n = (other, lines, width) if dataflow.held else (lines, other, width)
         if dataflow.exchanged:

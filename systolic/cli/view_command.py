@@ -52,18 +52,16 @@ def view_command(options: argparse.Namespace) -> int:
 def _view(options: argparse.Namespace) -> View:
     work = options.work or [str(size) for size in _EXAMPLE]
     if len(work) == 3 and all(size.isdecimal() for size in work):
-        if options.layer is not None or options.input is not None:
-            raise ValueError("--layer and --input are of a model; M K N has random operands")
+        _refuse(options, "layer input batch shape compute", "of a model; M K N has random operands")
         return _of_product(Gemm(*map(int, work)), options)
     if len(work) != 1:
         raise ValueError(f"view takes a MODEL, or the sizes M K N of a product, not {' '.join(work)}")
     [path] = work
     machine = machine_of(options)
     if is_program(path):
-        if options.layer is not None:
-            raise ValueError("a program has no layers to look into: give its model, and --layer")
+        _refuse(options, "layer input batch shape compute", "of a model, and this is a program")
         return _of_program(Program.load(path), machine, path, options)
-    model = load_model(path, options.qdq)
+    model = load_model(path, options.qdq, options.compute)
     if options.layer is not None:
         return _of_layer(model, machine.array, path, options)
     if machine.memory is None:
@@ -72,19 +70,25 @@ def _view(options: argparse.Namespace) -> View:
             "a model is shown as a program, on a machine with memories; --layer NAME shows a layer on the "
             f"array: {names}"
         )
+    _refuse(options, "input", "for --layer; a program's timeline does not depend on numbers")
     program = engine.compile(model, machine=machine, batch=options.batch or 1, shapes=shapes_of(options))
     return _of_program(program, machine, path, options)
 
 
+def _refuse(options: argparse.Namespace, names: str, why: str) -> None:
+    for name in names.split():
+        if getattr(options, name):
+            raise ValueError(f"--{name} is {why}")
+
+
 def _of_program(program: Program, machine: MachineConfig, path: str, options: argparse.Namespace) -> View:
-    if options.cycles is not None:
-        raise ValueError("--cycles is of a product; a program is shown whole")
+    _refuse(options, "cycles", "of a product; a program is shown whole")
     return time_program(program, machine).view(title=os.path.basename(path))
 
 
 def _of_product(gemm: Gemm, options: argparse.Namespace) -> View:
     array = machine_of(options).array
-    if options.array is None and options.preset is None:
+    if options.array is options.preset is options.machine is None:
         array = replace(array, rows=_SIDE, cols=_SIDE)
     if not gemm.macs:
         raise ValueError(f"{gemm.m} x {gemm.k} x {gemm.n} takes no cycle: there is nothing to see")
@@ -101,9 +105,10 @@ def _of_layer(model: Model, array: ArrayConfig, path: str, options: argparse.Nam
     if options.input is None:
         x = random_inputs(model, options.seed, options.batch or 1, shapes_of(options))
     else:
+        _refuse(options, "batch shape", "of the random input: --input has its own")
         x = load_input(options.input)
     run = engine.run(model, x, machine=array, probe=streams, progress=not options.quiet)
-    [gemm] = [row.gemm for row in run.layers if row.name == options.layer]
+    gemm = next(row.gemm for row in run.layers if row.name == options.layer)
     assert gemm is not None  # run refuses to probe a layer that has no product
     return _shown(streams, gemm, f"{options.layer} of {os.path.basename(path)}")
 

@@ -251,7 +251,7 @@ class Timeline:
         >>> from systolic.machine import time_program
         >>> program = Program("read_weights w#0, 1 \\n read_host u#0, 8 \\n matmul a#0, u#0, 8")
         >>> time_program(program, presets.TPU_V1).view()
-        <View of Program of 3 instructions: cycles 0 to 2257>
+        <View of Program: cycles 0 to 2125>
         """
         described = describe_timeline(
             cycles=self.cycles,
@@ -261,7 +261,7 @@ class Timeline:
             spans=self.spans[:3],
             totals=list(self.causes.values()),
             memories=[(o.memory, o.unit, o.cycle, o.used, o.limit) for o in self.occupancy().values()],
-            title=title or f"Program of {len(self.program):,} instructions",
+            title=title or "Program",
             about=repr(self)[1:-1],
         )
         return View(described)

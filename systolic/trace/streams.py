@@ -23,6 +23,9 @@ Correction = tuple[str, int, Any]
 class Streams(Probe):
     """Records what passes the ports of an array, edge by edge, and the registers before the first edge.
 
+    That takes little memory, and a view needs no more; but a view of it does not show what another probe
+    changes inside the array. A :class:`~systolic.Trace` of every register has all of it.
+
     Parameters
     ----------
     cycles : (start, stop), optional

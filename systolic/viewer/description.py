@@ -133,14 +133,12 @@ def describe_array(
 
 
 def _output_shapes(stays: Sequence[Stay]) -> list[list[int]]:
-    shapes: dict[int, list[int]] = {}
+    shapes = [[0, 0] for _ in range(1 + max((stay.output for stay in stays), default=-1))]
     for stay in stays:
         if stay.output >= 0:
-            m, n = shapes.get(stay.output, (0, 0))
+            m, n = shapes[stay.output]
             shapes[stay.output] = [max(m, stay.m[1]), max(n, stay.n[1])]
-    if sum(m * n for m, n in shapes.values()) > _OUTPUT_ELEMENTS:
-        return []
-    return [shapes[i] for i in sorted(shapes)]
+    return shapes if sum(m * n for m, n in shapes) <= _OUTPUT_ELEMENTS else []
 
 
 def _page_type(dtype: np.dtype) -> str:

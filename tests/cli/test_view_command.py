@@ -61,7 +61,10 @@ def test_a_program_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["1", "2"], "view takes a MODEL, or the sizes M K N of a product, not 1 2"),
         (["1", "0", "2"], "1 x 0 x 2 takes no cycle: there is nothing to see"),
-        (["1", "1", "2", "--layer", "a"], "--layer and --input are of a model"),
+        (["1", "1", "2", "--layer", "a"], "--layer is of a model; M K N has random operands"),
+        (["1", "1", "2", "--batch", "4"], "--batch is of a model"),
+        ([DIGITS, "--input", "x.npy"], "--input is for --layer"),
+        ([DIGITS, "--layer", "logits_quant", "--input", "x.npy", "--batch", "2"], "--batch is of the random input"),
         (["3", "2", "4", "--cycles", "5000:5001"], "--cycles begins at 5,000, but the product takes"),
         ([DIGITS, "--array", "8x8"], "--layer NAME shows a layer on the array: stem_quant"),
         ([DIGITS, "--layer", "nix"], "no layer 'nix' runs on the array"),

@@ -12,10 +12,21 @@ import numpy as np
 import pytest
 
 import systolic
-from systolic import ArrayConfig, Change, MachineConfig, Probe, SystolicArray, Trace, matmul
+from systolic import (
+    ArrayConfig,
+    Change,
+    Gemm,
+    MachineConfig,
+    Probe,
+    SystolicArray,
+    Trace,
+    conv2d,
+    folds,
+    matmul,
+)
 from systolic.isa import Program
 from systolic.trace import Streams
-from systolic.viewer import View
+from systolic.viewer import View, stays_of
 from systolic.viewer import view as views
 from systolic.viewer.page import source
 
@@ -60,6 +71,27 @@ def test_cycles_of_a_view() -> None:
         array.view(-1)
     with pytest.raises(ValueError, match=r"view shows at most 65,536 cycles, not 70000|not 70,000"):
         array.view(70_000)
+
+
+def test_folds_that_are_queued_have_the_times_of_a_schedule() -> None:
+    x, w = np.ones((5, 4), np.int8), np.ones((4, 3), np.int8)
+    for flow in ("weight_stationary", "input_stationary", "output_stationary"):
+        config = ArrayConfig(2, 3, dataflow=flow)
+        plan = folds(Gemm(5, 4, 3), array=config)
+        array = SystolicArray(config)
+        for f in plan:
+            array.fold(w[f.k_start : f.k_stop, f.n_start : f.n_stop], x[f.m_start : f.m_stop, f.k_start : f.k_stop])
+        found = [fold[:4] for fold in array.view().description["folds"]]
+        assert found == [stay.to_list()[:4] for stay in stays_of(config, plan, 0, 100)] and len(found) > 1
+
+
+def test_groups_have_outputs_of_their_own() -> None:
+    images, kernels = np.ones((1, 4, 3, 3), np.int8), np.ones((4, 1, 2, 2), np.int8)
+    streams = Streams(cycles=(12, 99))
+    result = conv2d(images, kernels, groups=4, array=ArrayConfig(2, 2), probe=streams)
+    described = streams.view(folds=result.folds).description
+    assert {fold[-3] for fold in described["folds"]} == {0, 1, 2, 3}
+    assert len(described["outputs"]) == 4 and described["outputs"][0] == [0, 0] != described["outputs"][3]
 
 
 def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:

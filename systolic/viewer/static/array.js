@@ -20,6 +20,8 @@ function arrayPicture(description, { root, bar, go, say }) {
     pe: [0, 0], hover: null, register: small ? "" : byRole.sum, followed: null, colors: {}, geometry: null, cycle: 0,
   };
 
+  const groups = model.stays.some(({ group }) => group);
+
   // Elements
 
   const canvas = element("canvas", {
@@ -62,7 +64,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     const [a, b] = description.exchanged ? [done.weight, done.activation] : [done.activation, done.weight];
     return `${x} × ${w} = ${text(a)} × ${text(b)} = ${text(a * b)}. Sum so far ${text(done.sum)}: ` +
       `${done.k} of ${done.ofK} product${done.ofK === 1 ? "" : "s"} of ${done.output}` +
-      `${model.stays.length > 1 ? `, fold ${done.fold}` : ""}.`;
+      `${model.stays.length > 1 ? `, fold ${done.fold}` : ""}${groups ? `, group ${model.stays[done.fold].group}` : ""}.`;
   }
 
   function phase() {
@@ -73,7 +75,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     model.stays.forEach((stay, i) => {
       const label = model.stays.length > 1 ? ` of fold ${i}` : "";
       const drain = rows + cols - 2;
-      if (stay.shift !== null && !model.held && stay.shift <= time && time < stay.shift + rows) parts.push(`weights${label} enter (beat ${time - stay.shift + 1} of ${rows})`);
+      if (stay.shift !== null && !model.held && stay.shift <= time && time < stay.shift + rows) parts.push(`${description.exchanged ? "activations" : "weights"}${label} enter (beat ${time - stay.shift + 1} of ${rows})`);
       if (stay.start <= time && time < stay.start + stay.lines) parts.push(`line ${time - stay.start + 1} of ${stay.lines}${label} streams in`);
       else if (!model.held && stay.start + stay.lines <= time && time < stay.start + stay.lines + drain) parts.push(`sums${label} drain`);
       if (model.held && stay.leaves <= time && time < stay.leaves + rows + drain) parts.push(`sums${label} drain`);
@@ -184,7 +186,7 @@ function arrayPicture(description, { root, bar, go, say }) {
     const heading = element("h2", {}, "Outputs, as the accumulators hold them");
     const tables = [];
     for (let i = model.outputs.length - 1; i >= 0 && tables.length < 2; i--) {
-      if (!model.written[i].includes(1) && i > 0) continue;
+      if (!model.outputs[i].length || (!model.written[i].includes(1) && i > 0)) continue;
       tables.push(outputTable(i));
     }
     outputs.hidden = !model.outputs.length;
@@ -254,8 +256,9 @@ function arrayPicture(description, { root, bar, go, say }) {
     g.font = font(12);
     g.fillStyle = colors.muted;
     g.textAlign = "left";
-    g.fillText("activations in →", 4, top - 14);
-    g.fillText(description.held ? "weights in ↓" : "weights in ↓ (next tile)", left + cell * cols - Math.min(150, cell * cols), 10);
+    const [west, north] = description.exchanged ? ["weights", "activations"] : ["activations", "weights"];
+    g.fillText(`${west} in →`, 4, top - 14);
+    g.fillText(`${north} in ↓${description.held ? "" : " (next tile)"}`, left + cell * cols - Math.min(150, cell * cols), 10);
     g.fillText(`${description.leaves} leaves ↓`, 4, top + rows * tall + 16);
 
     const most = longest();
@@ -274,7 +277,7 @@ function arrayPicture(description, { root, bar, go, say }) {
   function longest() {
     const length = (name) => {
       let most = 1;
-      for (const value of model.registers[name]) most = Math.max(most, text(value).length);
+      for (const value of model.registers[name]) most = Math.max(most, brief(value).length);
       return most;
     };
     return {
@@ -325,7 +328,7 @@ function arrayPicture(description, { root, bar, go, say }) {
       return g.measureText(words).width;
     };
     const [a, b] = [byRole["west operand"], byRole["north operand"]];
-    const [first, second] = [text(values[a][i]), text(values[b][i])];
+    const [first, second] = [brief(values[a][i]), brief(values[b][i])];
     g.font = font(sizes.pair);
     const widths = [first, " × ", second].map((words) => g.measureText(words).width);
     const begin = px + w / 2 - (widths[0] + widths[1] + widths[2]) / 2;
@@ -333,10 +336,10 @@ function arrayPicture(description, { root, bar, go, say }) {
     write(first, sizes.pair, [begin + widths[0] / 2, line], colors.activation, marked(a, r, c));
     write(" × ", sizes.pair, [begin + widths[0] + widths[1] / 2, line], colors.muted, false);
     write(second, sizes.pair, [begin + widths[0] + widths[1] + widths[2] / 2, line], colors.weight, marked(b, r, c));
-    write(text(values[byRole.sum][i]), sizes.sum, [px + w / 2, py + h * 0.51], colors.sum, marked(byRole.sum, r, c), 600);
+    write(brief(values[byRole.sum][i]), sizes.sum, [px + w / 2, py + h * 0.51], colors.sum, marked(byRole.sum, r, c), 600);
     const kind = description.held ? colors.sum : colors.weight;
-    write(text(values[byRole.shadow][i]), sizes.small, [px + w * 0.27, py + h * 0.83], kind, marked(byRole.shadow, r, c));
-    write(text(values[byRole.pass][i]), sizes.small, [px + w * 0.73, py + h * 0.83], colors.muted, marked(byRole.pass, r, c));
+    write(brief(values[byRole.shadow][i]), sizes.small, [px + w * 0.27, py + h * 0.83], kind, marked(byRole.shadow, r, c));
+    write(brief(values[byRole.pass][i]), sizes.small, [px + w * 0.73, py + h * 0.83], colors.muted, marked(byRole.pass, r, c));
     g.strokeStyle = colors.edge;
     g.lineWidth = 1;
     g.setLineDash([3, 3]);
@@ -365,7 +368,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         const name = model.streamName(cycle - r, r);
         const marks = control.filter((port) => model.port(port, cycle, r)).map((port) => SYMBOLS[port]).join("");
         const followed = isFollowed(model.entering("activation", r, cycle));
-        drawToken(g, at, name || value ? text(value) : "", Math.min(12, token / 3), colors.activation, followed, token - 4);
+        drawToken(g, at, name || value ? brief(value) : "", Math.min(12, token / 3), colors.activation, followed, token - 4);
         if (marks) {
           g.font = font(10);
           g.fillStyle = colors.control;
@@ -377,7 +380,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         const name = model.northName(cycle - c, c);
         const at = [x + (c + 0.5) * cell, y - 12 - (ahead + 0.5) * 17];
         const followed = isFollowed(model.entering("weight", c, cycle));
-        drawToken(g, at, name || value ? text(value) : "", 12, colors.weight, followed, Math.min(cell - 8, 60));
+        drawToken(g, at, name || value ? brief(value) : "", 12, colors.weight, followed, Math.min(cell - 8, 60));
       }
     }
   }
@@ -416,7 +419,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         const cycle = model.cycle - 1 - past;
         const at = [x + (c + 0.5) * cell, bottom + 12 + (past + 0.5) * 17];
         const found = leavingAt(cycle, c);
-        drawToken(g, at, found ? text(found.value) : "", 12, colors.sum, false, Math.min(cell - 8, 84));
+        drawToken(g, at, found ? brief(found.value) : "", 12, colors.sum, false, Math.min(cell - 8, 84));
       }
     }
   }

@@ -85,7 +85,7 @@ class ArrayModel {
       const packed = stream ? decode(stream.data, type === "bool" ? "uint8" : type) : [];
       this.ports[name] = { size, lines, values: type === "bool" ? unpack(packed, at.length * size) : packed };
     }
-    this.longest = Math.max(d.rows, ...this.stays.map((stay) => stay.lines));
+    this.longest = this.stays.reduce((most, stay) => Math.max(most, stay.lines), d.rows);
     this.reset();
   }
 

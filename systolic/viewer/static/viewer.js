@@ -12,13 +12,19 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Return a number with commas between thousands and a real minus, or a float in a few digits. */
-function text(value) {
+/** Return a number with commas between thousands and a real minus; floats in so many digits. */
+function text(value, digits = 6) {
   if (!Number.isFinite(value)) return String(value);
   if (value === 0) return "0"; // 0 times a negative number is -0
-  const short = Number.isInteger(value) ? value : Number(value.toPrecision(6));
-  return short.toLocaleString("en-US", { maximumFractionDigits: 12 }).replace("-", "−");
+  const size = Math.abs(value);
+  const far = !Number.isInteger(value) && (size < 1e-4 || size >= 1e9);
+  const short = Number.isInteger(value) ? value : Number(value.toPrecision(digits));
+  const words = far ? short.toExponential() : short.toLocaleString("en-US", { maximumFractionDigits: 12 });
+  return words.replaceAll("-", "−");
 }
+
+/** Return a number as there is room for it in a picture. */
+const brief = (value) => text(value, 3);
 
 const SPEEDS = [1, 2, 5, 10, 30, 60];
 
