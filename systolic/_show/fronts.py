@@ -10,6 +10,9 @@ from systolic._show.draw import _DRAIN, _FAINT, _INK, _MARK, _MUTED, _SHIFT, _ST
 Point = tuple[float, float]
 Axis = tuple[str, Callable[[float], str]]
 
+_WIDE = 20
+"""Times the smallest number from which on an axis is logarithmic: it then has two ticks at least."""
+
 _COLORS, _MARKERS = (_STREAM, _SWAP, _SHIFT, _MARK, _MUTED, _DRAIN), "osD^vP"
 
 
@@ -23,7 +26,7 @@ def plot_fronts(
     groups : sequence of (name, points, points of the front in their order)
     x, y : (str, callable)
         Label of an axis, and a function from a number to text. An axis is logarithmic if all values are
-        above zero.
+        above zero and far apart.
     title : str
 
     Returns
@@ -55,7 +58,8 @@ def plot_fronts(
     values = [point for _, points, _ in groups for point in points]
     both = (ax.xaxis, ax.set_xscale, x), (ax.yaxis, ax.set_yscale, y)
     for number, (axis, scale, (_, text)) in enumerate(both):
-        if values and min(point[number] for point in values) > 0:
+        numbers = [point[number] for point in values]
+        if numbers and 0 < _WIDE * min(numbers) <= max(numbers):
             scale("log")
             axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(float(value))))
