@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 lanes: int
 ARITHMETICS: dict[tuple[str, str], int]
+OPERAND_TYPES: dict[str, int]
 
 def run(
     weight: NDArray[np.uint8],
@@ -53,6 +54,9 @@ def run_numbers(
     *,
     held: bool,
     arithmetic: int,
+    activation: int,
+    weight: int,
     low: int = 0,
     high: int = 0,
+    threads: int = 1,
 ) -> None: ...

@@ -58,6 +58,7 @@ At the end of a block the diagonals hold the psum register of each row, and what
 cycle. Threads first share the rows, to make the streams of a block, then the strips.
 """
 
+from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memchr, memcpy, memmove, memset
 
@@ -72,7 +73,9 @@ from systolic.kernels.control cimport (
     shift_all, shift_none, shift_some,
 )
 from systolic.kernels.numbers cimport (
-    FLOAT_32, SATURATE_32, SATURATE_64, WRAP_32, WRAP_64, Arithmetic, NumberPorts, NumbersKernels, NumbersRun,
+    BFLOAT_16, FLOAT_16, FLOAT_32, FLOAT_8_E4M3FN, FLOAT_8_E5M2, INTEGER_16, INTEGER_8, NUMBERS_LANES, SATURATE_32,
+    SATURATE_64, UNSIGNED_16, UNSIGNED_8, WRAP_32, WRAP_64, Arithmetic, NumberPorts, NumbersBlock, NumbersKernels,
+    NumbersRun, Stored, numbers_begin, numbers_next, numbers_place,
 )
 from systolic.kernels.pool cimport PoolTask
 
@@ -177,7 +180,8 @@ cdef _put_toggles(int64_t[::1] toggles, const int64_t *counted, list registers):
 
 
 def run_numbers(
-    dict registers, dict ports, bottom, *, bint held, int arithmetic, int64_t low=0, int64_t high=0,
+    dict registers, dict ports, bottom, *, bint held, int arithmetic, int activation, int weight,
+    int64_t low=0, int64_t high=0, Py_ssize_t threads=1,
 ):
     """Clock an array of another number format than 8-bit integers, in place.
 
@@ -187,7 +191,7 @@ def run_numbers(
     Parameters
     ----------
     registers : dict of str to ndarray, (rows, cols)
-        Operands as int32 or float32, sums as int32, int64 or float32, control as uint8; C-contiguous.
+        Operands of `activation` and `weight`, sums as int32, int64 or float32, control as bool; C-contiguous.
     ports : dict of str to ndarray, (cycles, rows) or (cycles, cols)
         Of the same types; any strides.
     bottom : ndarray, (cycles, cols)
@@ -196,8 +200,12 @@ def run_numbers(
         Whether it is output stationary.
     arithmetic : int
         A value of `ARITHMETICS`.
+    activation, weight : int
+        Values of `OPERAND_TYPES`.
     low, high : int
         Limits of sums that saturate.
+    threads : int
+        How many may work; values do not depend on it.
     """
     cdef NumbersRun array
     cdef const NumbersKernels *kernels = in_use().numbers
@@ -205,17 +213,21 @@ def run_numbers(
     array.cycles = len(bottom)
     if array.cycles == 0:
         return
-    array.weight, array.activation = _values(registers, "weight"), _values(registers, "activation")
-    array.next_weight, array.weight_pass = _values(registers, "next_weight"), _values(registers, "weight_pass")
-    array.shift, array.swap = <uint8_t *>_values(registers, "shift"), <uint8_t *>_values(registers, "swap")
-    array.psum, array.out = _values(registers, "psum"), _values(registers, "out")
-    array.out_pass = _values(registers, "out_pass")
+    array.activation_type, array.weight_type = <Stored>activation, <Stored>weight
+    array.weight, array.activation = _register(registers, "weight"), _register(registers, "activation")
+    array.next_weight, array.weight_pass = _register(registers, "next_weight"), _register(registers, "weight_pass")
+    array.shift, array.swap = <uint8_t *>_register(registers, "shift"), <uint8_t *>_register(registers, "swap")
+    array.psum, array.out = _register(registers, "psum"), _register(registers, "out")
+    array.out_pass = _register(registers, "out_pass")
     array.west_activation = _number_ports(ports["activation"])
     array.west_shift, array.west_swap = _number_ports(ports["shift"]), _number_ports(ports["swap"])
     array.north_weight, array.north_psum = _number_ports(ports["weight"]), _number_ports(ports["psum"])
     cdef NumberPorts leaving = _number_ports(bottom)
     array.bottom, array.bottom_cycle, array.bottom_col = <void *>leaving.values, leaving.cycle, leaving.port
     array.arithmetic, array.low, array.high = <Arithmetic>arithmetic, low, high
+    if kernels.make_streams != NULL:
+        _clock_number_blocks(&array, kernels, kernels.clock_held_strip if held else kernels.clock_strip, threads)
+        return
     with nogil:
         if held:
             kernels.clock_held(&array)
@@ -228,17 +240,50 @@ ARITHMETICS = {
     ("int64", "saturate"): SATURATE_64, ("float32", "wrap"): FLOAT_32,
 }
 
-
-cdef void *_values(dict arrays, str name):
-    return <void *><size_t>arrays[name].ctypes.data if name in arrays else NULL
+OPERAND_TYPES = {
+    "int8": INTEGER_8, "uint8": UNSIGNED_8, "int16": INTEGER_16, "uint16": UNSIGNED_16, "bfloat16": BFLOAT_16,
+    "float16": FLOAT_16, "float8_e4m3fn": FLOAT_8_E4M3FN, "float8_e5m2": FLOAT_8_E5M2,
+}
 
 
 cdef NumberPorts _number_ports(values):
+    # Buffers without their format, which types of ml_dtypes do not have.
     cdef NumberPorts ports
-    cdef Py_ssize_t size = values.itemsize
-    ports.values = <void *><size_t>values.ctypes.data
-    ports.cycle, ports.port = values.strides[0] // size, values.strides[1] // size
+    cdef Py_buffer view
+    PyObject_GetBuffer(values, &view, PyBUF_STRIDED_RO)
+    ports.values = view.buf
+    ports.cycle, ports.port = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+    PyBuffer_Release(&view)
     return ports
+
+
+cdef void *_register(dict registers, str name):
+    return <void *>_number_ports(registers[name]).values if name in registers else NULL
+
+
+cdef int _clock_number_blocks(
+    const NumbersRun *array, const NumbersKernels *kernels, PoolTask clock_strip, Py_ssize_t threads
+) except -1:
+    # Clock the array block by block, as _clock_blocks.
+    cdef NumbersBlock block
+    cdef Py_ssize_t parts = (array.rows + NUMBERS_LANES - 1) // NUMBERS_LANES
+    cdef Py_ssize_t strips = (array.cols + NUMBERS_LANES - 1) // NUMBERS_LANES
+    cdef bint is_long = array.cycles * array.rows * array.cols >= LONG_PE_CYCLES
+    cdef int workers = hire(min(threads, max(parts, strips)))
+    cdef size_t size
+    cdef uint8_t *memory
+    block.array = array[0]
+    size = numbers_begin(&block)
+    memory = borrow(workers * block.work_bytes + size, &size)
+    if memory == NULL:
+        raise MemoryError()
+    with nogil:
+        numbers_place(&block, memory, workers)
+        while numbers_next(&block):
+            share(kernels.make_streams, &block, parts, workers, is_long)
+            share(clock_strip, &block, strips, workers, is_long)
+        give_back(memory, size)
+    return 0
 
 
 cdef _moving_right(

@@ -14,11 +14,11 @@ from systolic._kernels cimport in_use
 from systolic._threads cimport borrow, give_back, hire, share, whole_lines
 from systolic.kernels.gemm cimport GemmKernels
 from systolic.kernels.host cimport HostKernels, HostSums, HostWindow
-from systolic.kernels.numbers cimport FLOAT_32, SATURATE_32, SATURATE_64, WRAP_32, WRAP_64, Arithmetic
-from systolic.kernels.ordered cimport (
-    BFLOAT_16, FLOAT_16, INTEGER_16, INTEGER_8, TABLE_8, UNSIGNED_16, UNSIGNED_8, OrderedKernels, OrderedProduct,
-    Stored, StoredMatrix,
+from systolic.kernels.numbers cimport (
+    BFLOAT_16, FLOAT_16, FLOAT_32, FLOAT_8_E4M3FN, FLOAT_8_E5M2, INTEGER_16, INTEGER_8, SATURATE_32, SATURATE_64,
+    UNSIGNED_16, UNSIGNED_8, WRAP_32, WRAP_64, Arithmetic, Stored,
 )
+from systolic.kernels.ordered cimport OrderedKernels, OrderedProduct, StoredMatrix
 from systolic.kernels.spin cimport spin_clock
 
 import numpy as np

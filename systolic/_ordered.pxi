@@ -14,7 +14,7 @@ _TABLES["float8_e4m3fn"] *= 256  # whose exponents have a bias of 7, not 15
 _TABLES["float8_e4m3fn"][0x7F::0x80] = np.nan
 _STORED = {
     "int8": INTEGER_8, "uint8": UNSIGNED_8, "int16": INTEGER_16, "uint16": UNSIGNED_16,
-    "bfloat16": BFLOAT_16, "float16": FLOAT_16, "float8_e4m3fn": TABLE_8, "float8_e5m2": TABLE_8,
+    "bfloat16": BFLOAT_16, "float16": FLOAT_16, "float8_e4m3fn": FLOAT_8_E4M3FN, "float8_e5m2": FLOAT_8_E5M2,
 }
 _INTEGERS = ("int8", "uint8", "int16", "uint16")
 _SUMS = {WRAP_32: "int32", WRAP_64: "int64", SATURATE_32: "int32", SATURATE_64: "int64", FLOAT_32: "float32"}

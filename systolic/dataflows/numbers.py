@@ -8,7 +8,7 @@ import numpy as np
 
 from systolic import _core
 from systolic.dataflows.record import Register
-from systolic.formats import Format
+from systolic.formats import Format, operand_name
 
 
 def narrow_sums(
@@ -27,24 +27,14 @@ def narrow_sums(
 
 
 def clock_numbers(
-    registers: Mapping[str, np.ndarray], ports: Mapping[str, np.ndarray], bottom: np.ndarray, numbers: Format,
-    *, held: bool,
+    registers: dict[str, np.ndarray], ports: dict[str, np.ndarray], bottom: np.ndarray, threads: int,
+    numbers: Format, *, held: bool,
 ) -> None:  # fmt: skip
     """Clock registers in place, given by the names of ``kernels/numbers.h``; arguments as of a kernel."""
-    wide = np.float32 if numbers.is_float else np.int32
-
-    def operand_or_bit(values: np.ndarray) -> np.ndarray:
-        if values.dtype == bool:
-            return values.view(np.uint8)
-        return values if values.dtype == numbers.sum else values.astype(wide)
-
-    given = {name: operand_or_bit(values) for name, values in registers.items()}
-    fed = {name: operand_or_bit(values) for name, values in ports.items()}
     low, high = numbers.sum_limits
     _core.run_numbers(
-        given, fed, bottom, held=held, arithmetic=_core.ARITHMETICS[numbers.sum, numbers.overflow],
-        low=low, high=high,
+        registers, ports, bottom, held=held, arithmetic=_core.ARITHMETICS[numbers.sum, numbers.overflow],
+        activation=_core.OPERAND_TYPES[operand_name(registers["activation"])],
+        weight=_core.OPERAND_TYPES[operand_name(registers["weight"])],
+        low=low, high=high, threads=threads,
     )  # fmt: skip
-    for name, values in registers.items():
-        if values.dtype != bool and given[name] is not values:
-            values[...] = given[name]

@@ -127,7 +127,7 @@ def _clock_numbers(
 ) -> None:
     named = {_COUNTERPARTS.get(name, name): values for name, values in registers.items()}
     fed = {"psum" if name == "out" else _COUNTERPARTS.get(name, name): v for name, v in ports.items()}
-    clock_numbers(named, fed, bottom, numbers, held=True)
+    clock_numbers(named, fed, bottom, threads, numbers, held=True)
     narrow_sums(registers, bottom, _REGISTERS, numbers)
 
 

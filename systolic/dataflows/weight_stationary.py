@@ -137,7 +137,7 @@ def _clock_numbers(
     threads: int,
     numbers: Format,
 ) -> None:
-    clock_numbers(registers, ports, bottom, numbers, held=False)
+    clock_numbers(dict(registers), dict(ports), bottom, threads, numbers, held=False)
     narrow_sums(registers, bottom, _REGISTERS, numbers)
 
 

@@ -12,12 +12,6 @@
 #include "array.h"
 #include "compiler.h"
 
-#if defined(__GNUC__)
-#define UNROLLED _Pragma("GCC unroll 8")
-#else
-#define UNROLLED
-#endif
-
 /* A code as the number it stands for. */
 INLINE int32_t number(uint8_t code, int is_signed) {
     return is_signed ? (int32_t)(code ^ 0x80) - 0x80 : (int32_t)code;

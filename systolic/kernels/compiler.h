@@ -9,12 +9,22 @@
 #if defined(_MSC_VER)
 #define RESTRICT __restrict
 #define INLINE static __forceinline
+#define APART static __declspec(noinline)
 #elif defined(__GNUC__)
 #define RESTRICT restrict
 #define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline))
 #else
 #define RESTRICT restrict
 #define INLINE static inline
+#define APART static
+#endif
+
+/* Before a loop of at most 8 turns. */
+#if defined(__GNUC__)
+#define UNROLLED _Pragma("GCC unroll 8")
+#else
+#define UNROLLED
 #endif
 
 /* A hint: the cache line at p will be needed; to L2, for L1 is full of what is needed now. */

@@ -10,28 +10,13 @@
 #include "host.h"
 #include "numbers.h"
 
-/* Types of values in memory. */
-typedef enum {
-    INTEGER_8,
-    UNSIGNED_8,
-    INTEGER_16,
-    UNSIGNED_16,
-    BFLOAT_16,
-    FLOAT_16,
-    TABLE_8 /* bytes that `table` gives the values of: float8 */
-} Stored;
-
-/* A matrix, or a part of one, whose lines are contiguous: its rows or its columns.
- *
- * With a window, lines are taps (channel, i, j) and values along them are pixels (image, y, x) of the output, first
- * index outermost: im2col. Strides of the window are bytes. */
 typedef struct {
     const void *values;
     ptrdiff_t line; /* bytes from one line to the next */
     int lines_are_columns;
     ptrdiff_t first_row, first_col; /* of the part */
     Stored type;
-    const float *table; /* (256), of TABLE_8 */
+    const float *table; /* (256), of float8 */
     const HostWindow *window;
     uint16_t pad; /* what pixels outside the image are */
 } StoredMatrix;

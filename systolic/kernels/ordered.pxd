@@ -1,18 +1,9 @@
 from libc.stdint cimport int64_t, uint16_t
 
 from systolic.kernels.host cimport HostWindow
-from systolic.kernels.numbers cimport Arithmetic
+from systolic.kernels.numbers cimport Arithmetic, Stored
 
 cdef extern from "kernels/ordered.h" nogil:
-    ctypedef enum Stored:
-        INTEGER_8
-        UNSIGNED_8
-        INTEGER_16
-        UNSIGNED_16
-        BFLOAT_16
-        FLOAT_16
-        TABLE_8
-
     ctypedef struct StoredMatrix:
         const void *values
         Py_ssize_t line

@@ -94,9 +94,9 @@ static void widen_float_16(const StoredMatrix *of, const uint8_t *from, ptrdiff_
 /* In the order of Stored. */
 static const Widen widen_of[] = {
     widen_integer_8, widen_unsigned_8, widen_integer_16, widen_unsigned_16,
-    widen_bfloat_16, widen_float_16,   widen_table_8,
+    widen_bfloat_16, widen_float_16,   widen_table_8,    widen_table_8,
 };
-static const ptrdiff_t size_of[] = {1, 1, 2, 2, 2, 2, 1};
+static const ptrdiff_t size_of[] = {1, 1, 2, 2, 2, 2, 1, 1};
 
 /* ------------------------------------------------------------------------ tiles */
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from systolic.formats import FORMATS, OPERANDS, Format, dtype_of, format_of
+from systolic.formats import FORMATS, OPERANDS, Format, dtype_of, format_of, stored
 from systolic.reference import Numbers
 
 OPERAND_NAMES = "int8, uint8, int4, uint4, int16, uint16, bfloat16, float16, float8_e4m3fn or float8_e5m2"
@@ -99,6 +99,22 @@ def special_floats(name: str) -> np.ndarray:
     if name != "float8_e4m3fn":
         values += [np.inf, -np.inf]
     return np.array(values).astype(dtype)
+
+
+def drawn_values(rng: np.random.Generator, numbers: Format, holds: str, shape: tuple[int, int]) -> np.ndarray:
+    """Return values of a register or port: operands, sums or control bits."""
+    if holds == "control":
+        return rng.random(shape) < 0.4
+    if holds != "sum":
+        return stored(drawn_operand(rng, getattr(numbers, holds), shape))
+    if numbers.is_float:
+        with np.errstate(over="ignore"):
+            values = (rng.standard_normal(shape) * 2.0 ** rng.integers(-150, 128, shape)).astype(np.float32)
+        special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-45, 1.0], np.float32)
+        return np.where(rng.random(shape) < 0.3, special[rng.integers(0, len(special), shape)], values)
+    low, high = numbers.sum_limits
+    near = rng.choice(np.array([low, low + 1, 0, high - 1, high]), shape)
+    return np.where(rng.random(shape) < 0.5, near, rng.integers(low, high, shape, endpoint=True)).astype(numbers.sum)
 
 
 def finite_operand(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
