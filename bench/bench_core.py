@@ -12,9 +12,10 @@ import pytest
 
 from systolic import ArrayConfig, SystolicArray, _kernels
 from systolic.benchmark import NumpyStepping, OutputStepping
-from systolic.benchmark.sections import add_int32, random_control
+from systolic.benchmark.sections import add_int32, float_fold, random_control
 from systolic.benchmark.timing import using
 from systolic.energy import Toggles
+from systolic.formats import dtype_of
 
 UNIT = "PE-cycles/s"
 
@@ -60,6 +61,18 @@ def test_output_stationary(measure, rng, isa, k, folds, threads):
     name = f"output stationary, k = {k}{f', {folds} folds' * (folds > 1)}, {size} x {size}, {isa}"
     name += ", 2 threads" * (threads == 2)
     measure(name, work, size * size * work().cycle, UNIT, beside)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn"])
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "output_stationary"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_floats(measure, isa, dtype, dataflow, threads):
+    """One long fold of floats on 256 x 256, beside numpy stepping of float32."""
+    if isa == "baseline":
+        pytest.skip("calls a function for each addition")
+    (name, work, amount), beside = float_fold(256, 256, 2048, dataflow, dtype_of(dtype), threads)
+    name = f"{name}, {dtype}, {isa}" + ", 2 threads" * (threads == 2)
+    measure(name, work, amount, UNIT, beside)
 
 
 @pytest.mark.parametrize("size", [64, 128, 512])

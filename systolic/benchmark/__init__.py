@@ -2,6 +2,7 @@
 
 from systolic.benchmark.sections import bench as bench
 from systolic.benchmark.sections import suite as suite
+from systolic.benchmark.stepping import FloatStepping as FloatStepping
 from systolic.benchmark.stepping import NumpyStepping as NumpyStepping
 from systolic.benchmark.stepping import OutputStepping as OutputStepping
 from systolic.benchmark.timing import Measurement as Measurement

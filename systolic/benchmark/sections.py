@@ -20,7 +20,7 @@ from systolic import _check, _core, _gemm, _kernels, engine, tiling
 from systolic.array import SystolicArray
 from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
-from systolic.benchmark.stepping import NumpyStepping, OutputStepping
+from systolic.benchmark.stepping import FloatStepping, NumpyStepping, OutputStepping
 from systolic.benchmark.timing import (
     SHORT_ROUNDS,
     Measurement,
@@ -174,6 +174,40 @@ def cycle_section(rounds: int, every: bool, *, size: int = 256, m: int = 2048) -
         f"{_kernels.instruction_set} is in use."
     )
     return Section("Cycle mode, one thread", tuple(measured), (note,))
+
+
+def float_fold(
+    rows: int, cols: int, m: int, dataflow: str, dtype: Any = np.float16, threads: int = 1
+) -> tuple[Task, Task]:
+    """Return one fold of floats, over m if output stationary, and its yardstick."""
+    rng = np.random.default_rng(0)
+    types = dict.fromkeys(("activation_dtype", "weight_dtype"), np.dtype(dtype).name)
+    config = ArrayConfig(rows, cols, dataflow=dataflow, accumulator_rows=None, **types)
+    held = config.dataflow_record.held
+    x = rng.standard_normal((rows, m) if held else (m, rows)).astype(dtype)
+    w = rng.standard_normal((m, cols) if held else (rows, cols)).astype(dtype)
+
+    def work() -> SystolicArray:
+        return SystolicArray(config).fold(w, x).run(threads=threads)
+
+    pes = rows * cols
+    name = f"one fold, {'k' if held else 'm'} = {m}, {rows} x {cols}, {dataflow.replace('_', ' ')}"
+    yardstick = FloatStepping(x.T if held else x, np.ones((rows, cols)))
+    return (name, work, pes * work().cycle), ("numpy stepping of float32", yardstick.run, pes * m)
+
+
+def float_cycle_section(rounds: int, every: bool, *, size: int = 256, m: int = 2048) -> Section:
+    """Measure folds of float16 on each instruction set that has fused multiply-adds."""
+    measured = []
+    for isa in instruction_sets(every):
+        with using(isa):
+            if isa == "baseline":  # calls a function for each addition
+                continue
+            for dataflow in ("weight_stationary", "output_stationary"):
+                (name, work, amount), yardstick = float_fold(size, size, m, dataflow)
+                measured.append(compare(f"{name}, {isa}", work, amount, *yardstick, PE_CYCLES, rounds))
+    note = "numpy stepping slides activations, multiplies and adds; nothing is shifted, swapped or drained"
+    return Section("Cycle mode of float16, one thread", tuple(measured), (note,))
 
 
 def bench(
@@ -552,6 +586,7 @@ def suite(
     sizes, slow = (1024, 2048) if every else (1024,), 2048 if extent == "full" else 1024
     steps: list[Callable[[], Section]] = [
         partial(cycle_section, rounds, every),
+        partial(float_cycle_section, rounds, every),
         partial(wavefront_section, rounds, threads, every=every, sizes=sizes, slow=slow),
         *([partial(threads_section, rounds)] if every else []),
         partial(float_section, rounds, sizes=sizes),

@@ -52,3 +52,32 @@ class OutputStepping:
             w16[0] = north
             np.multiply(a16, w16, out=t16)
             np.add(acc, t16, out=acc)
+
+
+class FloatStepping:
+    """The yardstick of number formats: float32 products added in place to float32 psums that slide down.
+
+    As :class:`NumpyStepping`. Psums are a window of a taller array, which moves instead of them.
+    """
+
+    def __init__(self, x: np.ndarray, w: np.ndarray) -> None:
+        self.west, self.w = x.astype(np.float32), w.astype(np.float32)
+        self.a, self.t = np.zeros((2, *w.shape), dtype=np.float32)
+        self.sums = np.zeros((len(x) + len(w), w.shape[1]), dtype=np.float32)
+
+    @property
+    def p(self) -> np.ndarray:
+        """The psums."""
+        return self.sums[: len(self.w)]
+
+    def run(self) -> None:
+        """Step through all rows of x, fed without skew."""
+        a, w, t, sums, rows = self.a, self.w, self.t, self.sums, len(self.w)
+        sums[len(self.west) :] = self.p.copy()
+        sums[: len(self.west)] = 0
+        for top, west in zip(range(len(self.west) - 1, -1, -1), self.west, strict=True):
+            a[:, 1:] = a[:, :-1]
+            a[:, 0] = west
+            np.multiply(a, w, out=t)
+            here = sums[top : top + rows]
+            np.add(here, t, out=here)

@@ -70,6 +70,24 @@ def test_output_stepping_steps_the_array(rows: int, cols: int, k: int) -> None:
             np.testing.assert_array_equal(stepping.w16, ours["weight"])
 
 
+@pytest.mark.parametrize("rows, cols, m", ((1, 1, 1), (2, 3, 1), (3, 2, 4), (5, 7, 12)))
+def test_float_stepping_steps_the_array(rows: int, cols: int, m: int) -> None:
+    """It computes the psums of float32 that the array has; of small integers, so that nothing is rounded."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 8, (m, rows)).astype(np.float16)
+    w = rng.integers(-8, 8, (rows, cols)).astype(np.float16)
+    stepping = benchmark.FloatStepping(x, w)
+    config = ArrayConfig(rows, cols, activation_dtype="float16", weight_dtype="float16")
+    state = SystolicArray(config).state()
+    array = SystolicArray(config).restore(state.replace(weight=w))
+    for _ in range(2):  # a second run goes on from there
+        stepping.run()
+        for row in x:
+            array.step(activation=row)
+        np.testing.assert_array_equal(stepping.p, array.registers.psum)
+        np.testing.assert_array_equal(stepping.a, array.registers.activation)
+
+
 class Clock:
     """A clock that only work moves on."""
 
@@ -213,6 +231,19 @@ def test_cycle_section_goes_through_the_instruction_sets(
     assert section.measurements[3].name.startswith("one fold, k = 6, 4 x 4, output stationary, ")
     quick = parts.cycle_section(2, False, size=4, m=6)
     assert len(quick.measurements) == 4
+
+
+def test_float_cycle_section_has_both_dataflows(untimed: list[dict[str, Any]]) -> None:
+    section = parts.float_cycle_section(2, False, size=4, m=6)
+    fold = 4 * 4 * (3 * 4 + 6 - 2)
+    quick = timing.instruction_sets(False)
+    assert [row["amounts"] for row in untimed] == [(fold, 96), (fold, 96)] * (quick != ("baseline",))
+    assert [m.name for m in section.measurements] == [
+        f"one fold, {sizes}, 4 x 4, {dataflow} stationary, {isa}"
+        for isa in quick
+        if isa != "baseline"
+        for sizes, dataflow in (("m = 6", "weight"), ("k = 6", "output"))
+    ]
 
 
 def fake_torch() -> SimpleNamespace:
@@ -380,7 +411,7 @@ def section(name: str) -> Any:
 
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cycle", "wavefront", "threads", "float", "thin", "calls"):
+    for name in ("cycle", "float_cycle", "wavefront", "threads", "float", "thin", "calls"):
         monkeypatch.setattr(parts, f"{name}_section", section(name))
 
 
@@ -388,14 +419,14 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_suite_is_cut_to_its_extent() -> None:
     done: list[tuple[int, int]] = []
     usual = benchmark.suite(rounds=3, threads=2, report=lambda *at: done.append(at))
-    assert [s.title for s in usual] == ["cycle", "wavefront", "threads", "float", "thin", "calls"]
-    assert done == [(i, 6) for i in range(7)]
-    assert usual[0].notes[0] == "(3, True)" and usual[1].notes[0] == "(3, 2)"
-    assert "('sizes', (1024, 2048)), ('slow', 1024)" in usual[1].notes[1]
-    assert "('slow', 2048)" in benchmark.suite(extent="full")[1].notes[1]
+    assert [s.title for s in usual] == ["cycle", "float_cycle", "wavefront", "threads", "float", "thin", "calls"]
+    assert done == [(i, 7) for i in range(8)]
+    assert usual[0].notes[0] == usual[1].notes[0] == "(3, True)" and usual[2].notes[0] == "(3, 2)"
+    assert "('sizes', (1024, 2048)), ('slow', 1024)" in usual[2].notes[1]
+    assert "('slow', 2048)" in benchmark.suite(extent="full")[2].notes[1]
     quick = benchmark.suite(extent="quick")
-    assert [s.title for s in quick] == ["cycle", "wavefront", "float", "thin", "calls"]
-    assert quick[0].notes[0] == "(7, False)" and "('sizes', (1024,))" in quick[1].notes[1]
+    assert [s.title for s in quick] == ["cycle", "float_cycle", "wavefront", "float", "thin", "calls"]
+    assert quick[0].notes[0] == "(7, False)" and "('sizes', (1024,))" in quick[2].notes[1]
 
 
 @pytest.mark.parametrize("name", ("rounds", "threads"))
@@ -435,6 +466,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert values["title"] == benchmark.title() or "load average" in values["title"]
     assert [m["section"] for m in values["measurements"]] == [
         "cycle",
+        "float_cycle",
         "wavefront",
         "threads",
         "float",
@@ -445,7 +477,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--quick", "--rounds", "4"]) == 0
     captured = capsys.readouterr()
     assert (
-        captured.out.count("row of ") == 5 and "(4, False)" in captured.out and "bench: 100" in captured.err
+        captured.out.count("row of ") == 6 and "(4, False)" in captured.out and "bench: 100" in captured.err
     )
     assert cli.main(["bench", "--markdown", "--quiet"]) == 0
     captured = capsys.readouterr()
