@@ -348,10 +348,13 @@ def _from_float32(
     """Return how far a product in a narrower format is from float32."""
     exact = layer.float32.apply(*read)
     with np.errstate(all="ignore"):
-        gap = np.abs(exact.astype(np.float64) - output)
-    gap[(exact == output) | (np.isnan(exact) & np.isnan(output))] = 0
-    gap[np.isnan(gap)] = np.inf
-    largest, mean = (gap.max(), gap.mean()) if gap.size else (0.0, 0.0)
+        gap = np.abs(exact - output)
+    if not gap.size:
+        return {"largest_difference": 0.0, "mean_difference": 0.0}
+    if not np.isfinite(gap.max()):
+        gap[(exact == output) | (np.isnan(exact) & np.isnan(output))] = 0
+        gap[np.isnan(gap)] = np.inf
+    largest, mean = gap.max(), gap.mean(dtype=np.float64)
     return {"largest_difference": float(largest), "mean_difference": float(mean)}
 
 

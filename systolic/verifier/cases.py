@@ -14,6 +14,7 @@ from systolic.config import ArrayConfig
 from systolic.dataflows import DATAFLOWS
 from systolic.formats import FORMATS, OPERANDS, OVERFLOWS, Format, dtype_of
 from systolic.layers import Layer
+from systolic.layers.float_products import COMPUTE
 from systolic.layers.host._inputs import ANY
 from systolic.layers.record import OperatorRecord
 from systolic.layers.recurrent import DIRECTIONS
@@ -254,6 +255,36 @@ def _conv(draw: Draw, depthwise: bool = False) -> tuple[Layer, list[np.ndarray]]
     return layers.QLinearConv(weight, channels_last=last, **parameters, **options), [images]
 
 
+def _other_format(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
+    """Draw a product of floats in a narrower format, or of codes of 4 and 16 bits."""
+    images, weight, options, _ = draw_conv2d(draw)
+    if options["layout"] == "NHWC":
+        images = np.moveaxis(images, -1, 1)
+    for name in ("x_zero_point", "mapping", "layout"):
+        del options[name]
+    conv = draw.rng.random() < 0.5
+    k, n = draw.size(30), draw.size(9)
+    x, w = (images.shape, weight.shape) if conv else ((draw.size(9), k), (k, n))
+    channels = weight.shape[0] if conv else n
+    bias = [draw.numbers((channels,), "float32")] if draw.rng.random() < 0.5 else []
+    layer: Any
+    if draw.rng.random() < 0.5:
+        compute = draw.one_of(*COMPUTE) if _HAS_ML_DTYPES else "float16"
+        layer = layers.ArrayConv(compute=compute, **options) if conv else layers.ArrayMatMul(compute)
+        factor = np.float32(10.0 ** draw.rng.integers(-4, 5))
+        return layer, [draw.numbers(x, "float32") * factor, draw.numbers(w, "float32"), *bias]
+    bits, held = draw.one_of(4, 8) if _HAS_ML_DTYPES else 8, draw.dtype()
+    layer = layers.DequantizedConv(w_bits=bits, **options) if conv else layers.DequantizedMatMul(w_bits=bits)
+    low, high = OPERANDS[held if bits == 8 else held.replace("8", "4")].limits
+    dtype = draw.one_of("int16", "uint16", *(("int8", "uint8") if bits == 4 else ()))
+    each = draw.one_of((), (channels,))
+    return layer, [
+        draw.operand(x, dtype), np.array(0.5, np.float32), draw.operand((), dtype),
+        draw.rng.integers(low, high, w, dtype=held, endpoint=True),
+        np.full(each, 0.25, np.float32), draw.codes(each, held), *bias,
+    ]  # fmt: skip
+
+
 def _add(draw: Draw) -> tuple[Layer, list[np.ndarray]]:
     dtype = draw.dtype()
     a, b = draw.params(dtype), draw.params(dtype)
@@ -430,10 +461,12 @@ _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
     "QuantizeLinear": _quantize,
     "Relu": _relu,
     "Reshape": _reshape,
+    "products of other formats": _other_format,
 }
 
 # Drawn more often: there is more that can go wrong.
 _OFTEN = (
     *4 * ("host operators",),
     *2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul"),
+    "products of other formats",
 )

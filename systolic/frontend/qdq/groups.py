@@ -337,11 +337,11 @@ def join_dequantized(edit: Editor, noted: Mapping[str, int] | None = None) -> No
     `noted` are the bits of the weights by the output of the products to join; None: of all that can be.
     """
     for op in list(edit.graph.operators):
-        if op.domain != "" or op.op_type not in ("Conv", "Gemm", "MatMul"):
+        if op.domain != "" or op.op_type not in ("Conv", "Gemm", "MatMul") or not op.outputs:
             continue
-        dqs = [edit.writer(op, place) for place in (0, 1)]
         if noted is not None and op.outputs[0] not in noted:
             continue
+        dqs = [edit.writer(op, place) for place in (0, 1)]
         if not all(dq is not None and edit.is_dq(dq) and not dq.attribute("output_dtype", 0) for dq in dqs):
             continue
         x, w = (dq for dq in dqs if dq is not None)
