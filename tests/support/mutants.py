@@ -618,6 +618,29 @@ MUTANTS = (
         stages=("cycles",),
     ),
     Mutant(
+        "number formats: at the end of a run lanes stop one cycle early",
+        (
+            Change(
+                "kernels/numbers_loops.h",
+                "    *high = rest < s->valid ? rest : s->valid;\n",
+                "    *high = rest - planted(HERE) < s->valid ? rest - planted(HERE) : s->valid;\n",
+            ),
+        ),
+        cases=100,
+    ),
+    Mutant(
+        "number formats: sums that a swap takes stay",
+        (
+            Change(
+                "kernels/numbers_loops.h",
+                "        memset(sums, 0, LANES * sizeof(SUM));\n",
+                "        if (!planted(HERE)) memset(sums, 0, LANES * sizeof(SUM));\n",
+            ),
+        ),
+        registers=("acc", "out"),
+        cases=200,
+    ),
+    Mutant(
         "input stationary: rows of w stream in reverse",
         (Change("machine/operands.py", "weights.T[start:stop])", "weights.T[start:stop][::-1])"),),
         registers=("activation",),
