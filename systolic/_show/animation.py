@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic._files import folder_of, path_text
-from systolic._show.draw import _LARGEST, _largest, new_figure, plot_registers, plot_wave
+from systolic._show.draw import _LARGEST, _colours, _largest, new_figure, plot_registers
 
 _MOST_FRAMES = 1001
 _SUFFIXES = {".gif": "pillow", ".mp4": "ffmpeg"}
@@ -60,28 +60,56 @@ def write_animation(
     if register is not None and register not in names:
         raise ValueError(f"register must be one of {', '.join(names)}, not {register!r}")
     folder_of(target)
-    figure, _ = new_figure(1, 1)
+    new_figure(1, 1)  # or say that matplotlib is missing
     from matplotlib.animation import writers
 
     if not writers.is_available(writer_name):
         raise ValueError(f"{target.suffix} needs {writer_name}, which is not installed; a .gif does not")
-    # One scale for all.
-    small = max(next(iter(frames()))[1][parts[0].name].shape) <= _LARGEST
-    if register is None and not small:
+    _, first = next(iter(frames()))
+    if register is None and max(first[names[0]].shape) > _LARGEST:
         register = next(part.name for part in parts if part.role == "sum")
     drawn = register or next(part.name for part in parts if part.role == "west operand")
+    # One scale for all.
     full = max(_largest(registers[drawn]) for _, registers in frames())
+    figure, draw = _boxes(first, parts, full) if register is None else _heat(first[register], register, full)
     writer = writers[writer_name](fps=frames_per_second)  # type: ignore[arg-type]
     temporary = target.with_name(f"{target.stem[:40]}.{os.urandom(8).hex()}{target.suffix}")
     try:
         with writer.saving(figure, os.fspath(temporary), 100):
             for cycle, registers in frames():
-                if register is None:
-                    drawing = plot_registers(registers, parts=parts, cycle=cycle, limit=full)
-                else:
-                    drawing = plot_wave([(cycle, registers[register])], register=register, full=full)
-                writer.fig = drawing
+                draw(cycle, registers)
                 writer.grab_frame()
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+Draw = Callable[[int, Mapping[str, np.ndarray]], None]
+"""Draws the registers of a cycle in place of those before."""
+
+
+def _boxes(first: Mapping[str, np.ndarray], parts: Sequence[Any], full: float) -> tuple[Any, Draw]:
+    """Return a figure for all registers, and what draws them."""
+    figure = plot_registers(first, parts=parts, cycle=0, limit=full)
+    ax = figure.axes[0]
+
+    def draw(cycle: int, registers: Mapping[str, np.ndarray]) -> None:
+        ax.clear()
+        plot_registers(registers, parts=parts, cycle=cycle, limit=full, ax=ax)
+
+    return figure, draw
+
+
+def _heat(first: np.ndarray, register: str, full: float) -> tuple[Any, Draw]:
+    """Return a figure for one register, and what draws it."""
+    rows, cols = first.shape
+    side = 4 / max(rows, cols)
+    figure, ax = new_figure(cols * side + 1.6, rows * side + 0.8)
+    image = ax.imshow(first.astype(float), cmap=_colours(), vmin=-full, vmax=full, interpolation="nearest")
+    figure.colorbar(image)
+
+    def draw(cycle: int, registers: Mapping[str, np.ndarray]) -> None:
+        image.set_data(registers[register].astype(float))
+        ax.set_title(f"{register}, cycle {cycle:,}", loc="left", size=11, weight="bold")
+
+    return figure, draw

@@ -132,9 +132,8 @@ def plot_registers(
 
 
 def plot_wave(
-    frames: Iterable[tuple[int, Any]], *, register: str = "register", cycles: Iterable[int] | None = None,
-    full: float | None = None,
-) -> Any:  # fmt: skip
+    frames: Iterable[tuple[int, Any]], *, register: str = "register", cycles: Iterable[int] | None = None
+) -> Any:
     """Draw one register at successive cycles side by side: data moves through as a diagonal wave.
 
     Parameters
@@ -145,8 +144,6 @@ def plot_wave(
         Its name, for the title.
     cycles : iterable of int, optional
         Which cycles to draw, at most 32; None draws every frame.
-    full : float, optional
-        Value shown in full color; None takes the largest magnitude present.
 
     Returns
     -------
@@ -182,7 +179,7 @@ def plot_wave(
     count = len(chosen)
     across = min(count, 8 if rows > cols else 6)
     down = -(-count // across)
-    full = max(_largest(value) for _, value in chosen) if full is None else float(full)
+    full = max(_largest(value) for _, value in chosen)
     norm, colours = Normalize(-full, full), _colours()
     longest = max(_longest(value) for _, value in chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def test_a_large_array_is_a_heat_map_of_its_sums(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.gif") as a, Image.open(tmp_path / "b.gif") as b:
         assert np.array_equal(np.asarray(a.convert("RGB")), np.asarray(b.convert("RGB")))
         assert (a.info["duration"] / b.info["duration"]) == 5
+
+
+@pytest.mark.parametrize("register", [None, "activation"])
+def test_an_mp4_where_ffmpeg_is_installed(register: str | None, tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg")
+    folded().animate(tmp_path / "array.mp4", register=register)
+    assert (tmp_path / "array.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
