@@ -14,10 +14,11 @@ from support import compiled
 from support.compiled import machine as small_machine
 from support.naive_tiling import naive_folds
 from support.strategies import codes, examples, problems, raises, seeds
-from systolic import ArrayConfig, Gemm, MachineConfig, Stats, conv2d, estimate, matmul
+from systolic import ArrayConfig, Gemm, MachineConfig, Model, Node, Stats, conv2d, estimate, matmul
 from systolic.dataflows import register_bits
 from systolic.energy import COMPONENTS, TABLES, Activity, Energy, Toggles, total_pj
 from systolic.isa import Activate, Convolve, MatrixMultiply, Program, ReadHost, ReadWeights, Vector, WriteHost
+from systolic.layers import DynamicQuantizeLSTM
 from systolic.machine.timeline import row_bytes
 
 
@@ -272,3 +273,23 @@ def test_a_run_counts_the_toggles_of_every_layer() -> None:
     one = systolic.run(example.model, example.images[:1], machine=array, probe=only)
     assert only.counts == counted[0] and [layer.name for layer in one.layers if layer.toggles] == [name]
     assert one.energy.counts["toggles"] is None
+
+
+def test_all_products_of_a_layer_are_counted() -> None:
+    # A product for each time step.
+    rng = np.random.default_rng(5)
+    constants = {
+        "w": codes(rng, (1, 3, 8), "int8"), "r": codes(rng, (1, 2, 8), "int8"),
+        "w_scale": np.float32([0.01]), "w_zero": np.int8([0]), "r_scale": np.float32([0.02]), "r_zero": np.int8([0]),
+    }  # fmt: skip
+    node = Node(DynamicQuantizeLSTM(2), ("x", "w", "r", "w_scale", "w_zero", "r_scale", "r_zero"), ("y", "h", "c"))
+    model = Model([node], inputs={"x": ((3, 2, 3), "float32")}, outputs=["y"], constants=constants)
+    toggles = Toggles()
+    x = rng.standard_normal((3, 2, 3)).astype(np.float32)
+    run = systolic.run(model, x, machine=ArrayConfig(4, 4), probe=toggles)
+    (layer,) = run.layers
+    assert layer.products > 1 and layer.toggles == toggles.counts and layer.zero_macs is not None
+    # Every product starts on an idle array, where its tiles toggle the weights.
+    first = Toggles()
+    matmul(np.zeros((2, 3), np.uint8), constants["w"][0], array=ArrayConfig(4, 4), probe=first)
+    assert toggles.counts["weight"] > first.counts["weight"] > 0
