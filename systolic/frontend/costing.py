@@ -77,9 +77,8 @@ def _as_if(model: Model) -> Model:
         proto = _proto(model)
         del proto.metadata_props[:]
         graph = graph_of(proto, model.name)
-        if not has_float_products(graph):
+        if not has_float_products(graph) or not quantize_as_if(graph):
             return model
-        quantize_as_if(graph)
         to_integers(graph)
         found = model_of(graph, model.name)
     except (ImportError, UnsupportedOperator):

@@ -150,8 +150,8 @@ def load_onnx(
     if float_products == "exact":
         graph.runtime = None
     notes = []
-    if costs_only and graph.optimized and compute is None and has_float_products(graph):
-        quantize_as_if(graph)
+    is_float = costs_only and graph.optimized and compute is None and has_float_products(graph)
+    if is_float and quantize_as_if(graph):
         notes.append(AS_IF)
     if missing:
         plural = "" if len(missing) == 1 else "s"

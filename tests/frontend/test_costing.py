@@ -275,6 +275,16 @@ def test_files_of_products(tmp_path: Path) -> None:
             estimate(tmp_path / "bad.json")
 
 
+def test_floats_that_no_quantizer_takes_are_zeros_with_a_reason(tmp_path: Path) -> None:
+    net = Network()
+    y = net("MatMul", net("Cast", "x", to=TensorProto.DOUBLE), net.value(np.ones((4, 3))))
+    path = written(tmp_path, net.model((2, 4), net("Cast", y, to=TensorProto.FLOAT)))
+    found = summary(path)
+    assert found.totals["macs"] == 0 and found.note == "" and "float64" in " ".join(found.reasons)
+    with pytest.raises(ValueError, match="cannot be swept: no MAC runs on the array"):
+        sweep(path, ArrayConfig(8, 8))
+
+
 def test_rows_say_how_they_were_costed(tmp_path: Path) -> None:
     path = written(tmp_path, dense())
     out = tmp_path / "rows.csv"

@@ -51,8 +51,8 @@ def has_float_products(graph: Graph) -> bool:
     return not graph.noted and not coded and not types.isdisjoint(_PRODUCTS)
 
 
-def quantize_as_if(graph: Graph) -> None:
-    """Put Q and DQ around the operators of a graph of floats that a quantizer takes."""
+def quantize_as_if(graph: Graph) -> bool:
+    """Put Q and DQ around the operators of a graph that a quantizer takes; say if one is a product."""
     edit = Editor(graph)
     simplify.evaluate_constants(edit)
     simplify.drop_identities(edit)
@@ -61,8 +61,8 @@ def quantize_as_if(graph: Graph) -> None:
     floats = _floats(edit)
     wrapped = [op for op in edit.graph.operators if _is_wrapped(edit, op, floats)]
     behind = {op.outputs[0] for op in wrapped}
-    params: dict[str, Params] = {}
-    read = {tensor for op in wrapped for tensor in op.inputs if tensor in floats - graph.constants.keys()}
+    moving = floats - graph.constants.keys()
+    read = {tensor for op in wrapped for tensor in op.inputs if tensor in moving}
     tensors = [*graph.inputs, *(tensor for op in edit.graph.operators for tensor in op.outputs)]
     for tensor in tensors:
         writer = edit.writers.get(tensor)
@@ -74,12 +74,12 @@ def quantize_as_if(graph: Graph) -> None:
         reader = edit.only_reader(tensor)
         if reader is not None and reader.op.key in {("", name) for name in _CLIPS} and tensor in behind:
             continue  # the range of the codes does it
-        params[tensor] = _params(edit, writer, params)
-        _quantize(edit, tensor, params[tensor])
+        _quantize(edit, tensor, _params(edit, writer))
     for op in list(edit.graph.operators):
         if op.domain == "" and op.op_type in _WRAPPED:
             _quantize_constants(edit, op)
     edit.finish()
+    return any(op.op_type in _PRODUCTS for op in wrapped)
 
 
 def _is_wrapped(edit: Editor, op: Operator, floats: set[str]) -> bool:
@@ -133,7 +133,7 @@ def _fold_norms(edit: Editor) -> None:
         edit.replace(product, edit.changed(product, inputs, op.outputs))
 
 
-def _params(edit: Editor, writer: Operator | None, params: dict[str, Params]) -> Params:
+def _params(edit: Editor, writer: Operator | None) -> Params:
     """Return the codes of what an operator writes: of its bounds, of its input if it moves that, or any."""
     if writer is None:
         return _SCALE, 0
