@@ -564,14 +564,14 @@ MUTANTS = (
     Mutant(
         "output stationary: a swap takes the sum with the product of its own edge",
         (
-            Change("kernels/array_held.h", "int32_t *const *captured) {\n    ptrdiff_t i;\n    int g, v;\n",
-                   "int32_t *const *captured) {\n    ptrdiff_t i;\n    int g, v;\n    const int late = planted(HERE);\n"),
+            Change("kernels/array_held.h", "Bits *bits) {\n    ptrdiff_t i;\n    int g, v;\n    for",
+                   "Bits *bits) {\n    ptrdiff_t i;\n    int g, v;\n    const int late = planted(HERE);\n    for"),
             Change(
                 "kernels/array_held.h",
-                "                STORE(row + v * VEC_LANES, DOT(s[v], a, g % 2 ? RAISE(w) : w));\n",
+                "                s[v] = DOT(s[v], a, g % 2 ? RAISE(w) : w);\n",
+                "                s[v] = DOT(s[v], a, g % 2 ? RAISE(w) : w);\n"
                 "                if (late) STORE(captured[g] + i * LANES + v * VEC_LANES, "
-                "DOT(LOAD(row + v * VEC_LANES), a, g % 2 ? RAISE(w) : w));\n"
-                "                STORE(row + v * VEC_LANES, DOT(s[v], a, g % 2 ? RAISE(w) : w));\n",
+                "DOT(last[v], a, g % 2 ? RAISE(w) : w));\n",
             ),
         ),
         registers=("out",),
