@@ -30,8 +30,8 @@ class LayerStep:
     name, layer : str
         The node's name and kind.
     gemms : dict of str to Gemm
-        By pass, those that are needed: backward-data if a layer with weights comes before, backward-weight if
-        the weights are constants of the model.
+        By pass, those that are needed: backward-data if a layer with weights comes before; backward-weight if
+        the weights are constants of the model, or come from such a layer, as in attention.
     stats : dict of str to Stats
         What they cost.
     """
@@ -132,7 +132,7 @@ def costs(
     trained: set[str] = set()  # tensors that depend on weights
     layers = []
     for node in model.nodes:
-        behind = not trained.isdisjoint(node.inputs)
+        learns = not trained.isdisjoint(node.inputs)
         if isinstance(node.layer, RoundedProduct):
             found = [known[name][0] for name in node.inputs]
             given = [shape for shape in found if shape is not None]
@@ -142,14 +142,15 @@ def costs(
                     "runtime values, or on a size that shapes= can state"
                 )
             gemms = dict(zip(PASSES, _gemms(node.layer, *given), strict=True))
-            constant = node.inputs[1] in model.constants
-            needed = {"forward": True, "backward_data": behind, "backward_weight": constant}
-            gemms = {name: gemm for name, gemm in gemms.items() if needed[name]}
+            x, w = node.inputs[:2]
+            weights = w in model.constants
+            needed = True, x in trained, weights or w in trained
+            gemms = {name: gemms[name] for name, need in zip(PASSES, needed, strict=True) if need}
             array = array_of(node, known, machine.array)
             stats = {name: estimate_gemm(gemm, array) for name, gemm in gemms.items()}
             layers.append(LayerStep(node.name, node.layer.kind, gemms, stats))
-            behind = behind or constant
-        if behind:
+            learns = learns or weights
+        if learns:
             trained |= set(filter(None, node.outputs))
     if not layers:
         raise ValueError(

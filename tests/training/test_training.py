@@ -187,6 +187,18 @@ def test_the_gradient_of_a_convolutions_input_is_costed_behind_a_layer() -> None
     assert layer.gemms["backward_data"] == data.gemm and layer.stats["backward_data"] == data.stats
 
 
+def test_products_of_what_is_computed_need_the_gradients_of_both() -> None:
+    """As in attention; of an input of the model neither."""
+    nodes = [
+        Node(ArrayMatMul("bfloat16"), ("x", "w"), "q"),
+        Node(ArrayMatMul("bfloat16", transpose_b=True), ("q", "q"), "scores"),
+        Node(ArrayMatMul("bfloat16"), ("scores", "x"), "y"),
+    ]
+    model = Model(nodes, inputs={"x": ((5, 4), "float32")}, constants={"w": normal(4, 4)})
+    found = [[*layer.gemms] for layer in training.costs(model, machine=SMALL).layers]
+    assert found == [["forward", "backward_weight"], [*training.PASSES], ["forward", "backward_data"]]
+
+
 # Bad input
 
 
