@@ -27,7 +27,7 @@ from systolic.machine import run_program
 from systolic.machine.layer_times import LayerTime
 from systolic.machine.timeline import row_bytes
 from systolic.model import Model
-from systolic.model.inference import Tensor, products_of
+from systolic.model.inference import Tensor, array_of, products_of
 from systolic.model.mappings import MappingArgument
 from systolic.model.node import parameters
 from systolic.stats import Stats
@@ -210,6 +210,7 @@ def _rows_of(
                 products=len(gemms),
                 array_cycles=sum(estimate_gemm(gemm, machine.array).cycles for gemm in gemms),
                 limit=_limit(own),
+                array=array_of(node, known, machine.array) if gemms else None,
             )
         )  # fmt: skip
     for (name, kind), own in sections.items():

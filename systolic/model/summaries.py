@@ -18,7 +18,7 @@ from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
-from systolic.model.inference import Tensor, products_of, stats_of
+from systolic.model.inference import Tensor, array_of, products_of, stats_of
 from systolic.model.node import Node, parameters
 from systolic.model.placement import OffArray, off_array, off_array_lines
 from systolic.stats import Stats
@@ -63,6 +63,8 @@ class NodeSummary:
         Elements and bytes of the weights, bias and other arrays that the node holds or reads.
     products : int
         How many products it runs on the array, as far as known.
+    array : ArrayConfig or None
+        The array with the operand types of the node; None for a host layer, and if a shape is unknown.
     """
 
     name: str
@@ -75,6 +77,7 @@ class NodeSummary:
     parameters: int
     parameter_bytes: int
     products: int = 0
+    array: ArrayConfig | None = None
 
 
 def _node_summary(
@@ -93,6 +96,7 @@ def _node_summary(
         sum(stats, Stats()) if stats else None,
         *parameters(node, constants),
         len(gemms),
+        array_of(node, known, array) if gemms else None,
     )
 
 
@@ -141,7 +145,7 @@ class Summary(Report):
             return None
         array = self.machine.array
         activities = [
-            Activity(name=node.name, layer=node.layer, stats=node.stats, array=array)
+            Activity(name=node.name, layer=node.layer, stats=node.stats, array=node.array or array)
             for node in self.nodes
             if node.stats is not None
         ]

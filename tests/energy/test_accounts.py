@@ -18,7 +18,7 @@ from systolic import ArrayConfig, Gemm, MachineConfig, Model, Node, Stats, conv2
 from systolic.dataflows import register_bits
 from systolic.energy import COMPONENTS, TABLES, Activity, Energy, Toggles, total_pj
 from systolic.isa import Activate, Convolve, MatrixMultiply, Program, ReadHost, ReadWeights, Vector, WriteHost
-from systolic.layers import DynamicQuantizeLSTM
+from systolic.layers import ArrayMatMul, DynamicQuantizeLSTM
 from systolic.machine.timeline import row_bytes
 
 
@@ -293,3 +293,18 @@ def test_all_products_of_a_layer_are_counted() -> None:
     first = Toggles()
     matmul(np.zeros((2, 3), np.uint8), constants["w"][0], array=ArrayConfig(4, 4), probe=first)
     assert toggles.counts["weight"] > first.counts["weight"] > 0
+
+
+def test_layers_are_priced_in_their_own_format() -> None:
+    rng = np.random.default_rng(6)
+    weights = rng.standard_normal((20, 7)).astype(np.float32)
+    x = rng.standard_normal((5, 20)).astype(np.float32)
+    for compute in ("bfloat16", "float16"):
+        node = Node(ArrayMatMul(compute), ("x", "w"), "y")
+        model = Model([node], inputs={"x": ((None, 20), "float32")}, constants={"w": weights})
+        run = systolic.run(model, x, machine=ArrayConfig(4, 4), mode="wavefront", energy="7nm")
+        summary = systolic.summary(model, machine=ArrayConfig(4, 4), batch=5, energy="7nm")
+        table = TABLES["7nm"]
+        expected = 5 * 20 * 7 * (table[f"mul_{compute}_pj"] + table["add_float32_pj"])
+        assert run.energy.components_pj["macs"] == pytest.approx(expected)
+        assert summary.energy.components_pj == pytest.approx(run.energy.components_pj)
