@@ -24,7 +24,7 @@
       "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma", "/arch:AVX512")                              \
     X(avx512vnni, X86_64, avx512vnni, avx512vnni, avx512, avx512, avx512,                              \
       "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx512vnni", "/arch:AVX512")                 \
-    X(avx512popcnt, X86_64, avx512popcnt, avx512vnni, avx512, baseline, avx512,                        \
+    X(avx512popcnt, X86_64, avx512popcnt, avx512vnni, avx512, avx512, avx512,                        \
       "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx512vnni -mavx512vpopcntdq", "/arch:AVX512") \
     X(neon, ARM64, baseline, neon, baseline, baseline, baseline, "-march=armv8.2-a+dotprod", "")
 

@@ -113,6 +113,14 @@ def check(rng: np.random.Generator, case: Case, threads: tuple[int, ...] = (1, 2
                 assert_same(values, expected[name])
 
 
+def test_an_instruction_set_has_both_tables_of_number_formats() -> None:
+    """That of the array and that of products are compiled for the same sets."""
+    for isa in _kernels.instruction_sets:
+        _kernels._use(isa)
+        *_, array, products = _kernels._tables()
+        assert array == products, isa
+
+
 dataflows = st.sampled_from(list(DATAFLOWS))
 
 
