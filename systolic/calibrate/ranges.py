@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 
@@ -28,12 +29,12 @@ def tensor_ranges(model: Model, feeds: Feeds, tensors: Collection[str], percenti
                 continue
             if not np.isfinite(array).all():
                 raise ValueError(f"tensor {name!r} is not finite on the calibration data; check the weights")
-            keep = int(places[name]) + 2
+            keep = math.ceil(places[name]) + 1
             values = array.reshape(-1)
-            lows[name] = _smallest(np.concatenate([lows.get(name, values[:0]), values]), keep)
-            highs[name] = -_smallest(np.concatenate([-highs.get(name, values[:0]), -values]), keep)
+            lows[name] = _smallest(lows.get(name, values[:0]), values, keep)
+            highs[name] = _largest(highs.get(name, values[:0]), values, keep)
     return {
-        name: (_at(lows[name], places[name]), -_at(-highs[name], places[name]))
+        name: (_at(lows[name], places[name]), _at(highs[name], places[name]))
         for name in lows
         if len(lows[name])
     }
@@ -72,16 +73,31 @@ def _run(model: Model, feed: dict[str, np.ndarray]) -> Iterator[tuple[str, np.nd
         yield from written.items()
 
 
-def _smallest(values: np.ndarray, count: int) -> np.ndarray:
-    """Return the `count` smallest values, sorted."""
-    if len(values) > count:
+def _smallest(found: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` smallest of all values, sorted; `found` are those of earlier ones."""
+    if len(found) == count:  # few of the others are smaller
+        values = values[values < found[-1]]
+    if count == 1:
+        values = values.min(keepdims=True) if values.size else values
+    elif len(values) > count:
         values = np.partition(values, count - 1)[:count]
-    return np.sort(values)
+    return np.sort(np.concatenate([found, values]))[:count]
+
+
+def _largest(found: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` largest of all values, the largest first."""
+    if len(found) == count:
+        values = values[values > found[-1]]
+    if count == 1:
+        values = values.max(keepdims=True) if values.size else values
+    elif len(values) > count:
+        values = np.partition(values, len(values) - count)[-count:]
+    return np.sort(np.concatenate([found, values]))[::-1][:count]
 
 
 def _at(ordered: np.ndarray, place: float) -> float:
-    """Return the value at a place between two of the sorted values, linearly."""
+    """Return the value at a place between two of the ordered values, linearly."""
     before = min(int(place), len(ordered) - 1)
     after = min(before + 1, len(ordered) - 1)
-    low, high = float(ordered[before]), float(ordered[after])
-    return low + (high - low) * (place - before)
+    first, second = float(ordered[before]), float(ordered[after])
+    return first + (second - first) * (place - before)
