@@ -85,6 +85,18 @@ def test_onnxruntime_has_the_same_bits(name: str, exporter: str, activations: st
     assert systolic.load_onnx(tmp_path / "int8.onnx").infer_shapes({"x": x.shape}).keys() >= {*ours}
 
 
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", FLOAT)
+def test_it_is_near_the_float_model(name: str, exporter: str) -> None:
+    x = data(name)[1][:10]
+    exact, mine = (
+        run(before_softmax(each), x, mode="wavefront").outputs.values()
+        for each in (load(name, exporter), quantized(name, exporter).model)
+    )
+    for a, b in zip(exact, mine, strict=True):
+        assert np.sqrt(np.mean((a - b) ** 2)) <= 0.03 * np.sqrt(np.mean(a**2))
+
+
 @pytest.mark.parametrize("name", ("cnn", "mlp"))
 def test_the_verdict_is_exact(name: str, tmp_path: Path) -> None:
     found = quantized(name, "dynamo").model

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import systolic
-from support.strategies import examples, seeds
+from support.strategies import examples, raises, seeds
 from systolic import Model, Node, run
 from systolic.calibrate import plan_quantization
 from systolic.calibrate.folding import fold, known_sizes
@@ -19,6 +19,7 @@ from systolic.layers import (
     AveragePool,
     BatchNormalization,
     Binary,
+    Cast,
     Clip,
     Concat,
     Flatten,
@@ -157,6 +158,117 @@ def test_what_is_not_folded(kind: str) -> None:
     model = make.model(*outputs)
     folded = fold(model, known_sizes(model, {"x": make.shape}))
     assert len(folded.model.nodes) == len(model.nodes)
+
+
+# Each operator between products
+
+
+def leaky(make: Maker, y: str) -> str:
+    om = pytest.importorskip("support.onnx_models")
+    from systolic.layers.host.evaluator import OnnxNode
+
+    proto = om.node("LeakyRelu", ["a"], ["b"], alpha=0.25)
+    node = np.frombuffer(proto.SerializeToString(), np.uint8)
+    types: Any = {"read_dtypes": ("float32",), "write_dtypes": ("float32",), "opsets": (("", 17),)}
+    return make(OnnxNode("LeakyRelu", node, ("a",), **types), y)
+
+
+BETWEEN: dict[str, Any] = {
+    "Relu": lambda make, y: make(Relu(), y),
+    "Relu that another reads beside": lambda make, y: make(Binary("Add"), y, make(Relu(), y)),
+    "Clip": lambda make, y: make(Clip(-0.5, 1.5), y),
+    "Clip without 0": lambda make, y: make(Clip(0.5, 1.5), y),
+    "LeakyRelu": leaky,
+    "Sigmoid": lambda make, y: make(Unary("Sigmoid"), y),
+    "Softmax": lambda make, y: make(Softmax(1), y),
+    "Add": lambda make, y: make(Binary("Add"), y, make(MaxPool((3, 3), padding=1), y)),
+    "Mul by a constant": lambda make, y: make(Binary("Mul"), make(Relu(), y), make.real(4, 1, 1)),
+    "Concat": lambda make, y: make(Concat(1), make(Clip(-0.5, 0.5), y), y),
+    "Pad": lambda make, y: make(Pad(), y, np.array([0, 0, 1, 0, 0, 0, 0, 2]), np.array(0.75, F)),
+    "Pad by 0": lambda make, y: make(Pad(), y, np.array([0, 0, 1, 0, 0, 0, 0, 2])),
+    "MaxPool": lambda make, y: make(MaxPool((2, 2), stride=2), y),
+    "AveragePool": lambda make, y: make(AveragePool((3, 2), stride=2, padding=((1, 1), (0, 1))), y),
+    "AveragePool of padding": lambda make, y: make(AveragePool((3, 3), padding=1, count_include_pad=True), y),
+    "GlobalAveragePool": lambda make, y: make(GlobalAveragePool(), y),
+    "ReduceMean": lambda make, y: make(Reduce("ReduceMean", (3, -2), keepdims=False), y),
+    "ReduceMax": lambda make, y: make(Reduce("ReduceMax", (3,)), y),
+    "Transpose": lambda make, y: make(Transpose((0, 1, 3, 2)), y),
+    "Split": lambda make, y: make(Split((1, 3), 1), y, outputs=2)[1],
+    "Gather": lambda make, y: make(Gather(1), y, np.array([3, 0, 3])),
+    "Flatten": lambda make, y: make(Flatten(), y),
+    "product": lambda make, y: make(FloatMatMul(), make(Softmax(-1), y), make(Transpose((0, 1, 3, 2)), y)),
+}
+
+
+@pytest.mark.parametrize("activations", ("int8", "uint8"))
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_operators_between_products(kind: str, activations: str) -> None:
+    """They are int8, and as near the float model as their steps let them be."""
+    rng = np.random.default_rng(0)
+    make = Maker(rng, (8, 4, 6, 5))
+    y = make(FloatConv(), "x", np.eye(4, dtype=F)[:, :, np.newaxis, np.newaxis])
+    z = BETWEEN[kind](make, y)
+    size = make.size(z)
+    out = make(FloatMatMul(), z, np.eye(size[-1], dtype=F))
+    x = rng.uniform(-1, 3, make.shape).astype(F)
+    floats = make.model(out)
+    found = plan_quantization(floats, x, activations=activations)
+    assert not found.float_nodes
+    (exact,), (mine,) = (run(each, x, mode="wavefront").outputs.values() for each in (floats, found.model))
+    step = max(4.0, np.ptp(exact)) / 255
+    assert np.abs(mine - exact).max() <= 3.5 * step
+    for node in found.model.nodes:
+        if node.layer.kind == "QLinearSoftmax":
+            layer: Any = node.layer
+            assert layer.y.scale == 1 / 256 and layer.y.zero_point == layer.y.qmin
+
+
+BESIDE: dict[str, Any] = {
+    "before the first product": (lambda make: conv(make, make(Binary("Mul"), "x", make.real(1))), ["Mul"]),
+    "moved before it": (lambda make: conv(make, make(Transpose((0, 1, 3, 2)), "x")), []),
+    "moved before Tanh": (lambda make: conv(make, make(Unary("Tanh"), make(Identity(), "x"))), ["Identity", "Tanh"]),
+    "a mean of channels": (lambda make: make(Reduce("ReduceMean", (1,)), conv(make, "x")), ["ReduceMean"]),
+    "a mask": (lambda make: make(Binary("Add"), conv(make, "x"), np.float32([[0], [0], [-3e38], [0], [0], [0]])), ["Add"]),
+    "behind Tanh": (lambda make: make(Relu(), make(Unary("Tanh"), conv(make, "x"))), ["Tanh", "Relu"]),
+    "a Softmax at the end": (lambda make: make(Flatten(), make(Softmax(1), conv(make, "x"))), ["Softmax", "Flatten"]),
+    "means that are normed": (lambda make: norm(make, make(GlobalAveragePool(), conv(make, "x"))), ["BatchNormalization"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_stays_float(kind: str) -> None:
+    make = Maker(np.random.default_rng(0), (8, 4, 6, 5))
+    grown, expected = BESIDE[kind]
+    model = make.model(grown(make))
+    x = real(make.rng, *make.shape)
+    found = plan_quantization(model, x)
+    assert [node.layer for node in found.float_nodes] == expected
+    assert all(node.reason for node in found.float_nodes)
+    floats = run(model, x, mode="wavefront").outputs
+    for name, mine in run(found.model, x, mode="wavefront").outputs.items():
+        near = np.abs(floats[name]) < 1e30
+        assert np.abs(mine - floats[name])[near].mean() <= 0.02 * np.abs(floats[name][near]).max()
+
+
+def test_images_of_integers() -> None:
+    """A cast in front of the first product is no obstacle, nor are data of integers."""
+    make = Maker(np.random.default_rng(0), (8, 4, 6, 5))
+    make.inputs = {"x": ((None, 4, 6, 5), "uint8")}
+    model = make.model(conv(make, make(Cast("float32"), "x")))
+    x = make.rng.integers(0, 256, make.shape, dtype=np.uint8)
+    found = plan_quantization(model, x)
+    assert [node.becomes for node in found.nodes] == [None, "QLinearConv"]
+    with raises(TypeError, "calibration must hold uint8, not float32; convert with .astype(np.uint8)"):
+        plan_quantization(model, x.astype(F))
+
+
+def test_nodes_of_one_name() -> None:
+    make = Maker(np.random.default_rng(0), (8, 4, 6, 5))
+    y = norm(make, conv(make, "x"))
+    make(Softmax(1), make(Relu(), y))
+    make.nodes = [Node(node.layer, node.inputs, node.outputs, "same") for node in make.nodes]
+    found = plan_quantization(make.model(make.nodes[-1].output), real(make.rng, *make.shape))
+    assert [node.becomes for node in found.nodes] == ["QLinearConv", "part of 'same'", "part of 'same'", None]
 
 
 # Models of all kinds
