@@ -44,8 +44,6 @@ class Choice:
     ----------
     reasons : dict of str to (str or None)
         By the output of each node that computes with the data: why it stays float, or None.
-    coded : frozenset of str
-        Tensors whose codes are computed, not only read.
     results : frozenset of str
         Those of products that are written as float32, without a scale.
     fused : dict of str to Node
@@ -53,7 +51,6 @@ class Choice:
     """
 
     reasons: dict[str, str | None]
-    coded: frozenset[str]
     results: frozenset[str]
     fused: dict[str, Node]
 
@@ -70,8 +67,8 @@ def is_product(layer: Layer) -> bool:
 def choose(model: Model, known: Known) -> Choice:
     """Choose the nodes that become int8.
 
-    Products do, wherever they stand. What lies beside them does if it reads codes: everything but a Softmax
-    whose result no product reads, and operators without a form in int8.
+    Products do, wherever they stand. What lies beside them does if it reads codes and has an int8 form, but
+    for a Softmax whose result no product reads.
     """
     reached = _reached(model, known)
     inputs = frozenset(name for name in model.inputs if known[name][1] == "float32")
@@ -89,7 +86,7 @@ def choose(model: Model, known: Known) -> Choice:
         if reason is None:
             coded |= written
     fused = _fused(model, reasons)
-    return Choice(reasons, frozenset(coded), _results(model, known, reasons, fused), fused)
+    return Choice(reasons, _results(model, known, reasons, fused), fused)
 
 
 def _reached(model: Model, known: Known) -> set[str]:
@@ -115,7 +112,7 @@ def _reason(
     kind = operator_of(layer)
     types = {known[name][1] for name in (*node.inputs, *filter(None, node.outputs))} & {"float16", "float64"}
     if types:
-        return f"it computes in {types.pop()}; int8 takes the place of float32"
+        return f"it computes in {min(types)}; int8 takes the place of float32"
     if isinstance(layer, FloatConv | FloatMatMul):
         return _of_product(node, known)
     if kind in MOVES:
@@ -151,8 +148,7 @@ def _of_product(node: Node, known: Known) -> str | None:
     if isinstance(layer, FloatConv):
         return "its weights or bias are computed, or it adds a tensor; int8 weights are constants"
     plain = layer == FloatMatMul(runtime_constants=layer.runtime_constants) and len(node.inputs) == 2
-    ranks = [rank_of(known, name) for name in node.inputs]
-    if plain and None not in ranks and min(filter(None, ranks), default=0) > 1 and 0 not in ranks:
+    if plain and all((rank_of(known, name) or 0) > 1 for name in node.inputs):
         return None
     return "a product of two computed matrices is int8 without a transpose, factor, sum or vector alone"
 
@@ -187,7 +183,7 @@ def _of_kind(node: Node, kind: str, known: Known, reached: Set[str]) -> str | No
         return "an AveragePool is int8 over 1 to 3 axes and without dilation"
     if kind == "ReduceMean":
         axes = layer.axes
-        if axes is None or rank is None or {axis % rank for axis in axes} != {*range(2, rank)}:
+        if axes is None or rank is None or rank < 3 or {axis % rank for axis in axes} != {*range(2, rank)}:
             return "a ReduceMean is int8 over all axes behind the channels, as a GlobalAveragePool"
     if kind == "Softmax" and node.output not in reached:
         return "no product reads its probabilities, which are more exact in float32"

@@ -11,6 +11,7 @@ import numpy as np
 from systolic.calibrate.data import Feeds
 from systolic.layers import HostLayer
 from systolic.model import Model
+from systolic.model.node import named_error
 
 Ranges = dict[str, tuple[float, float]]
 """Smallest and largest number of tensors."""
@@ -63,8 +64,11 @@ def _run(model: Model, feed: dict[str, np.ndarray]) -> Iterator[tuple[str, np.nd
         assert isinstance(layer, HostLayer)
         try:
             written = node.named(layer.apply(*(values[name] for name in node.inputs)))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"node {node.name!r}: {error}") from error
+        except Exception as error:
+            named = named_error(error, node.name, layer.kind)
+            if named is None:
+                raise
+            raise named from error
         for name in node.inputs:
             left[name] -= 1
             if not left[name]:

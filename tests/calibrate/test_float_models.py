@@ -127,12 +127,13 @@ def test_folding_changes_nothing(product: str, kind: str) -> None:
         y = make(gemm, "x", make.real(5, 6), make.real(1, 5))
     else:
         y = make(FloatMatMul(), "x", make.real(6, 5))
-    if product == "stack" and kind == "norm":
-        pytest.skip("its channels are no columns")
     model = make.model(FOLDED[kind](make, y))
     folded = fold(model, known_sizes(model, {"x": shape}))
-    (node,) = folded.model.nodes
-    assert node.output == model.outputs[0] and set(folded.places.values()) == {0}
+    if (product, kind) == ("stack", "norm"):  # its channels are no columns
+        assert len(folded.model.nodes) == 2
+    else:
+        (node,) = folded.model.nodes
+        assert node.output == model.outputs[0] and set(folded.places.values()) == {0}
     x = real(rng, *shape)
     (expected,), (found,) = (run(each, x).outputs.values() for each in (model, folded.model))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
