@@ -207,6 +207,7 @@ MUTANTS = (
         ),
         registers=("psum",),
         pe=(2, 5),
+        cases=112,
     ),
     Mutant(
         "the psum register of PE (2, 5) holds one bit wrong",

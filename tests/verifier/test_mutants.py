@@ -95,6 +95,8 @@ def test_place_in_a_product_of_many_folds(runs: dict[str, Future[Any]]) -> None:
         if not mismatch["case"].startswith("matmul"):
             continue
         number = int(mismatch["reproduce"].rpartition(" ")[2])
+        if number % 3 == 0:  # a product of any format
+            continue
         x, w, config = draw_matmul(Draw(0, number))
         if config.dataflow != "weight_stationary":
             continue
