@@ -31,6 +31,7 @@ const SPEEDS = [1, 2, 5, 10, 30, 60];
 /** Show a description in an element; returns { go, stop, picture }. */
 function open(root, description, { page = false, changed = () => {}, cycle = null } = {}) {
   root.classList.add("systolic-viewer");
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab would insert a cell for the key A
   root.replaceChildren();
   const first = description.first_cycle;
   const last = first + description.cycles;
