@@ -10,6 +10,7 @@ import pytest
 
 import systolic
 from support import onnx_models as om
+from support.strategies import raises
 from systolic import Model, run, verify
 from systolic.calibrate import FloatNodesWarning, Quantization, plan_quantization
 
@@ -177,3 +178,17 @@ def test_batches_are_as_good_as_an_array() -> None:
     share = {"method": "percentile", "percentile": 99.0}
     several = systolic.quantize_model(model, iter(np.array_split(x, 7)), **share)
     assert several == systolic.quantize_model(model, {"x": x}, **share) != whole
+
+
+def test_other_readings_of_a_file_are_refused() -> None:
+    x = data("mlp")[0][:4]
+    pytest.importorskip("ml_dtypes")
+    rounded = systolic.load_onnx(FILES / "mlp_dynamo.onnx", compute="bfloat16")
+    with raises(ValueError, "node 'node_Gemm_16' computes in bfloat16; load the model without compute="):
+        systolic.quantize_model(rounded, x)
+    costed = systolic.load_onnx(FILES / "mlp_dynamo.onnx", costs_only=True)
+    with pytest.raises(ValueError, match="has no values to run with: it was costed as if quantized to int8"):
+        systolic.quantize_model(costed, x)
+    static = systolic.quantize_model(load("mlp", "dynamo"), x)
+    with pytest.raises(ValueError, match="^model 'main_graph' is quantized already: node 'x.quantize' is a Quan"):
+        systolic.quantize_model(static, x)
