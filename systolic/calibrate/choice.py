@@ -172,7 +172,7 @@ def _of_move(
         layer.output_dtype(*types)
     except (TypeError, ValueError):
         if not isinstance(layer, layers.Clip):  # its bounds become codes
-            return f"there is no int8 operator of {layer.kind}"
+            return f"there is no int8 operator of this {layer.kind}"
     return None
 
 
