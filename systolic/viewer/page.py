@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from functools import cache
-from importlib import resources
 
 _SCRIPTS = ("engine.js", "array.js", "timeline.js", "viewer.js")
 
@@ -39,6 +37,8 @@ open(document.getElementById("viewer"), description, {{ page: true }});
 
 def page(title: str, data: str) -> str:
     """Return the page that shows a description, given as JSON."""
+    import html
+
     return _PAGE.format(
         policy=_POLICY,
         title=html.escape(title),
@@ -61,4 +61,6 @@ def style() -> str:
 
 
 def _static(name: str) -> str:
+    from importlib import resources
+
     return resources.files("systolic.viewer").joinpath("static", name).read_text(encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +43,8 @@ class View:
     """
 
     def __init__(self, description: Mapping[str, Any]) -> None:
+        import json
+
         self.description = dict(description)
         self._data = json.dumps(self.description, separators=(",", ":"), allow_nan=False)
         size = len(self._data) + len(source()) + len(style())
@@ -83,6 +83,8 @@ class View:
         try:
             return self.widget()._repr_mimebundle_(**options)
         except ImportError:
+            import html
+
             style = "width: 100%; height: 720px; border: 0"
             frame = f'<iframe srcdoc="{html.escape(self.html())}" style="{style}"></iframe>'
             return {"text/html": frame, "text/plain": repr(self)}
