@@ -92,7 +92,7 @@ def _reason(node: Node, known: Mapping[str, Tensor], writers: Mapping[str, Node]
     dtype = known[node.inputs[0]][1]
     may_load = dtype == "float32" and on_array(layer, "bfloat16") is not None
     other = ", or load it with compute='bfloat16'" if may_load else ""
-    return f"its operands are {dtype}: quantize the model first{other}"
+    return f"its operands are {dtype}: quantize the model first (docs/quantize.md){other}"
 
 
 def _multiplies(layer: Any) -> bool:

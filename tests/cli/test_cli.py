@@ -408,12 +408,12 @@ def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path:
     nodes = [systolic.Node(systolic.layers.FloatMatMul(weight), "x", "y", f"dense{i}") for i in range(1)]
     Model(nodes, inputs=inputs).save(tmp_path / "float.zip")
     path = str(tmp_path / "float.zip")
-    told = "no MAC runs on the array: 1 FloatMatMul ('dense0'): its operands are float32: quantize the model first"
+    told = "no MAC runs on the array: 1 FloatMatMul ('dense0'): its operands are float32: quantize the model first (docs/quantize.md)"
     for command in (("run", "--quiet"), ("verify", "--quiet"), ("summary",)):
         assert output(capsys, command[0], path, *command[1:]).splitlines()[0] == told
         (node,) = as_json(capsys, command[0], path, *command[1:])["off_array"]
         assert node == {
-            "node": "dense0", "layer": "FloatMatMul", "reason": "its operands are float32: quantize the model first",
+            "node": "dense0", "layer": "FloatMatMul", "reason": "its operands are float32: quantize the model first (docs/quantize.md)",
         }  # fmt: skip
     output(capsys, "summary", path, "--report", str(tmp_path / "s.html"))
     assert "no MAC runs on the array" in (tmp_path / "s.html").read_text()

@@ -20,7 +20,7 @@ def unplaced(model: Model) -> tuple[OffArray, ...]:
     return off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)))
 
 
-OR_LOAD_IT = "quantize the model first, or load it with compute='bfloat16'"
+OR_LOAD_IT = "quantize the model first (docs/quantize.md), or load it with compute='bfloat16'"
 
 
 def reasons(model: Model) -> list[tuple[str, str]]:

@@ -263,4 +263,4 @@ def test_fields_of_attention_that_do_not_fit_are_refused() -> None:
 def test_why_attention_is_off_the_array(tmp_path: Path) -> None:
     model = systolic.load_onnx(om.save(case("Attention", 0)[0], tmp_path))
     (node,) = systolic.summary(model).off_array
-    assert (node.layer, node.reason) == ("Attention", "its operands are float32: quantize the model first")
+    assert (node.layer, node.reason) == ("Attention", "its operands are float32: quantize the model first (docs/quantize.md)")
