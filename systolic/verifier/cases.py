@@ -466,7 +466,6 @@ _DRAW_LAYER: dict[str, Callable[[Draw], tuple[Layer, list[np.ndarray]]]] = {
 
 # Drawn more often: there is more that can go wrong.
 _OFTEN = (
-    *4 * ("host operators",),
+    *3 * ("host operators",),
     *2 * ("MaxPool", "QLinearConv", "QLinearConv, depthwise", "QLinearMatMul"),
-    "products of other formats",
 )
