@@ -215,7 +215,7 @@ def compare(
         Its array, with each dataflow in turn, and its clock; its memories are left out. Bytes are those of
         the array's operand types.
     batch : int
-        Size of the first axis where a model takes any.
+        Size of the first axis where a model takes any; of products, a factor of their rows.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of a model's inputs by name; needed where other sizes are symbolic.
 
@@ -279,8 +279,9 @@ def _layers(
         if not isinstance(gemm, Gemm):
             where = f" under {name!r}" if name else ""
             raise TypeError(f"compare takes Gemms, as Gemm(m, k, n), not {_check.kind(gemm)}{where}")
+    batch = _check.integer(batch, "batch", minimum=1)
     what = named[0][0] if len(named) == 1 else f"{len(named):,} products"
-    return what, [(name, (gemm,)) for name, gemm in named]
+    return what, [(name, (replace(gemm, m=gemm.m * batch),)) for name, gemm in named]
 
 
 def _fastest(costs: Mapping[str, DataflowCost]) -> str:

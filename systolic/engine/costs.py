@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from systolic import _check
@@ -86,6 +87,7 @@ def estimate(
             return _of_products(found, config)
         work, batch = as_model(work, batch), 1
     if isinstance(work, Gemm):
+        work = replace(work, m=work.m * _check.integer(batch, "batch", minimum=1))
         if mapping is not None:
             check_mapping(mapping, work.groups)
             work = _mapped(work, mapping, config)
@@ -93,6 +95,8 @@ def estimate(
     if isinstance(work, Program):
         if mapping is not None:
             raise ValueError("the mappings of a program were chosen when it was compiled; pass its Model")
+        if batch != 1 or shapes is not None:
+            raise ValueError("the shapes of a program were chosen when it was compiled; pass its Model")
         return time_program(work, machine).stats
     if not isinstance(work, Model):
         raise TypeError(

@@ -115,6 +115,10 @@ def test_a_model_is_the_sum_of_its_layers() -> None:
         assert cost.stats == systolic.estimate(DIGITS, machine=ArrayConfig(16, 8, dataflow=name), batch=3)
         assert cost.ports.total == sum(costs[name].ports.total for _, costs in found.layers)
     products = {"a": Gemm(2, 3, 60), "b": Gemm(100, 8, 8)}
+    larger = {"a": Gemm(6, 3, 60), "b": Gemm(300, 8, 8)}
+    of_three = systolic.compare(products, machine=machine, batch=3)
+    assert dict(of_three) == dict(systolic.compare(larger, machine=machine))
+    assert of_three["weight_stationary"].stats == systolic.estimate(products, machine=machine, batch=3)
     few = systolic.compare(products, machine=machine)
     assert [name for name, _ in few.layers] == ["a", "b"] and few.name == "2 products"
     assert few.mixed_cycles == sum(min(cost.cycles for cost in costs.values()) for _, costs in few.layers)

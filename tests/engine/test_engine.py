@@ -648,6 +648,11 @@ def test_estimate_of_a_model_on_the_default_machine() -> None:
     assert estimate(network()) == run(network(), np.zeros((1, 1, 6, 6), np.uint8), mode="wavefront").stats
     assert estimate(network(), batch=3) != estimate(network())
     assert estimate(Gemm(3, 4, 5)) == estimate(Gemm(3, 4, 5), machine=presets.TPU_V1)
+    assert estimate(Gemm(3, 4, 5), batch=7) == estimate(Gemm(21, 4, 5))
+    with raises(ValueError, "batch must be a positive integer, not 0"):
+        estimate(Gemm(3, 4, 5), batch=0)
+    with raises(ValueError, "the shapes of a program were chosen when it was compiled; pass its Model"):
+        estimate(systolic.compile(network(), machine=presets.TPU_V1), batch=2)
     with pytest.raises(TypeError, match="estimate takes a Gemm, several in a list or by name, .*, not int 3"):
         estimate(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"a layer of workload 'products' must be a Gemm, \(name, Gemm\)"):
