@@ -9,7 +9,7 @@ from typing import Any
 
 from systolic._show.report import bytes_text
 from systolic._show.table import Column, Table, percent, si
-from systolic.config import ArrayConfig, MachineConfig
+from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.dataflows import register_bits
 from systolic.energy.tables import EnergyTable, as_table
 from systolic.stats import Stats
@@ -144,14 +144,17 @@ def _memory_bytes(machine: MachineConfig) -> dict[str, int]:
 
 
 def total_pj(
-    stats: Stats, machine: MachineConfig, table: EnergyTable, array: ArrayConfig | None = None
+    stats: Stats,
+    machine: MachineConfig | ArrayConfig,
+    table: EnergyTable,
+    array: ArrayConfig | None = None,
 ) -> float:
     """Return the energy of counts on a machine, in pJ.
 
     Parameters
     ----------
     stats : Stats
-    machine : MachineConfig
+    machine : MachineConfig or ArrayConfig
     table : EnergyTable
     array : ArrayConfig, optional
         The array with other operand types than the machine's.
@@ -164,6 +167,7 @@ def total_pj(
     >>> round(total_pj(estimate(Gemm(256, 256, 256), machine=machine), machine, TABLES["45nm"]))
     87463699
     """
+    machine = as_machine_config(machine)
     activity = Activity(name="", layer="", stats=stats, array=array or machine.array)
     return sum(activity.components_pj(table, machine).values())
 

@@ -87,6 +87,8 @@ class EnergyTable:
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a mapping, not {_check.kind(getattr(self, name))}")
         entries = {_known(name): _energy(value, name) for name, value in self.entries.items()}
+        if entries.get("zero_mac_share", 0) > 1:
+            raise ValueError(f"zero_mac_share must be at most 1, not {entries['zero_mac_share']}")
         if not self.sram_pj_per_byte:
             raise ValueError("sram_pj_per_byte must hold at least one size in bytes and its energy")
         sram = {}
@@ -132,9 +134,7 @@ class EnergyTable:
     def replace(self, *, name: str | None = None, **values: Any) -> EnergyTable:
         """Return a table with other values, by their names; those of ``sram_pj_per_byte`` all together."""
         data = self.to_dict() | {"name": name or f"{self.name}, changed"} | values
-        data["sources"] = {key: text for key, text in self.sources.items() if key not in values} | values.get(
-            "sources", {}
-        )
+        data["sources"] = _sources(self, values)
         return EnergyTable.from_dict(data)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,9 +159,8 @@ class EnergyTable:
         base = given.pop("based_on", None)
         if base is not None:
             base = TABLES[_check.choice(base, "based_on", tuple(TABLES))]
-            sources = {key: text for key, text in base.sources.items() if key not in given}
-            sources |= given.pop("sources", {})
-            given = base.to_dict() | given | {"sources": sources}
+            changed = {"name": f"{base.name}, changed"} if given else {}
+            given = base.to_dict() | changed | given | {"sources": _sources(base, given)}
         missing = [name for name in ("name", "sram_pj_per_byte") if name not in given]
         if missing:
             raise ValueError(
@@ -205,6 +204,14 @@ class EnergyTable:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _sources(base: EnergyTable, changed: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sources of a table that changes some values of another."""
+    given = changed.get("sources", {})
+    if not isinstance(given, Mapping):
+        raise TypeError(f"sources must be a mapping, not {_check.kind(given)}")
+    return {key: text for key, text in base.sources.items() if key not in changed} | dict(given)
 
 
 def _known(name: Any) -> str:

@@ -196,6 +196,9 @@ def test_larger_memories_cost_more() -> None:
     assert total_pj(stats, small, table) < total_pj(stats, large, table)
     # The ideal machine's buffer has no size: that of the largest memory there is.
     assert total_pj(stats, MachineConfig(small.array), table) == 100 * table.sram(2**60)
+    assert total_pj(stats, small.array, table) == total_pj(stats, MachineConfig(small.array), table)
+    with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not str"):
+        total_pj(stats, "tpu-v1", table)  # type: ignore[arg-type]
 
 
 def test_energy_of_layers() -> None:

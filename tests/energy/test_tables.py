@@ -89,6 +89,10 @@ def test_replace() -> None:
     table = TABLES[DEFAULT].replace(dram_pj_per_byte=40, leakage_pj_per_pe_cycle=0)
     assert table.name == "45nm, changed" and table["dram_pj_per_byte"] == 40.0
     assert "dram_pj_per_byte" not in table.sources and "mul_int8_pj" in table.sources
+    assert EnergyTable.from_dict({"based_on": "7nm", "dram_pj_per_byte": 40}).name == "7nm, changed"
+    assert EnergyTable.from_dict({"based_on": "7nm"}) == TABLES["7nm"]
+    with raises(TypeError, "sources must be a mapping, not int 3"):
+        table.replace(sources=3)
     assert table.replace(name="x", sources={"dram_pj_per_byte": "a data sheet"}).sources["dram_pj_per_byte"] == "a data sheet"
 
 
@@ -109,6 +113,8 @@ def test_replace() -> None:
         ({"sram_pj_per_byte": 3}, TypeError, "sram_pj_per_byte must be a mapping, not int 3"),
         ({"name": 3}, TypeError, "an energy table's name must be text, not int 3"),
         ({"sources": {"mul_int8_pj": 3}}, TypeError, "sources: mul_int8_pj must be text, not int 3"),
+        ({"sources": 3}, TypeError, "sources must be a mapping, not int 3"),
+        ({"zero_mac_share": 1.5}, ValueError, "zero_mac_share must be at most 1, not 1.5"),
         ({"based_on": "28nm"}, ValueError, "based_on must be one of '45nm', '7nm', not '28nm'"),
     ],
 )  # fmt: skip
