@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from systolic import _check
 from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.gemm import Gemm
@@ -128,6 +129,9 @@ def costs(
     <StepCosts of 2 layers: forward 1,092, backward-data 246, backward-weight 1,212 cycles>
     """
     machine = as_machine_config(machine)
+    if not isinstance(model, Model):
+        what = _check.kind(model)
+        raise TypeError(f"model must be a Model, not {what}; load_onnx(path, compute=...) reads one")
     known = model.infer_shapes(model.input_shapes(batch, shapes=shapes))
     trained: set[str] = set()  # tensors that depend on weights
     layers = []

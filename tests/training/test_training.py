@@ -236,3 +236,5 @@ def test_errors() -> None:
         "the model has no product in a float format of the array to train; read it with load_onnx(path, compute=\"bfloat16\")",
     ):
         training.costs(systolic.load_example().model)
+    with raises(TypeError, "model must be a Model, not str 'x.onnx'; load_onnx(path, compute=...) reads one"):
+        training.costs("x.onnx")
