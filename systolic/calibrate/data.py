@@ -23,13 +23,8 @@ def calibration_feeds(model: Model, calibration: Any) -> Feeds:
     """
     if _is_batch(calibration) or (_check.is_listed(calibration) and not any(map(_is_batch, calibration))):
         return _pieces(model, _named(model, calibration, "calibration"))
-    if not isinstance(calibration, Iterable) or isinstance(calibration, str | bytes):
-        raise TypeError(
-            "calibration must be an array, arrays by input name, or an iterable of batches of either, not "
-            f"{_check.kind(calibration)}"
-        )
     feeds = []
-    for number, batch in enumerate(calibration):
+    for number, batch in enumerate(iterable(calibration)):
         what = f"calibration batch {number}"
         if not _is_batch(batch):
             listed = _check.is_listed(batch)
@@ -41,6 +36,16 @@ def calibration_feeds(model: Model, calibration: Any) -> Feeds:
     if not feeds:
         raise ValueError("calibration must hold at least one batch; a generator is empty after its first use")
     return feeds
+
+
+def iterable(calibration: Any) -> Iterable[Any]:
+    """Return calibration data that are no batch as what they must be then, an iterable of batches."""
+    if not isinstance(calibration, Iterable) or isinstance(calibration, str | bytes):
+        raise TypeError(
+            "calibration must be an array, arrays by input name, or an iterable of batches of either, not "
+            f"{_check.kind(calibration)}"
+        )
+    return calibration
 
 
 def _is_batch(value: Any) -> bool:

@@ -13,7 +13,7 @@ from systolic import _check
 from systolic._show.table import Table
 from systolic.calibrate.choice import MOVES, Choice, choose, is_product, operator_of
 from systolic.calibrate.conversion import Converter, ranged_tensors
-from systolic.calibrate.data import calibration_feeds
+from systolic.calibrate.data import calibration_feeds, iterable
 from systolic.calibrate.folding import Folded, fold, known_sizes
 from systolic.calibrate.ranges import tensor_ranges
 from systolic.layers import ArrayLayer, Layer
@@ -260,7 +260,7 @@ def _of_layers(model: Any, calibration: Any) -> tuple[Model, Any]:
     if isinstance(calibration, Mapping):
         raise TypeError("calibration must be an array where the model is bare layers, not a mapping")
     if not hasattr(calibration, "__array__") and not _check.is_listed(calibration):
-        calibration = list(calibration)
+        calibration = list(iterable(calibration))
     first = calibration
     if _check.is_listed(calibration) and calibration and hasattr(calibration[0], "__array__"):
         first = calibration[0]

@@ -344,6 +344,10 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         "calibration must be finite in float32, but 12 of 12 values are NaN, infinity or too large, the first at (0, 0); "
         "leave such samples out",
     ),
+    (
+        lambda: quantize_model(NET, None), TypeError,
+        "calibration must be an array, arrays by input name, or an iterable of batches of either, not NoneType None",
+    ),
     (lambda: quantize_model(NET, {"x": X}), TypeError, "calibration must be an array where the model is bare layers, not a mapping"),
     (lambda: quantize_model(NET, X[:, :2]), ValueError, "node 't0': FloatMatMul takes inputs (..., 3), as its weight has 3 rows, not (4, 2); w.T fits"),
     (
