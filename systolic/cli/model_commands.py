@@ -16,15 +16,15 @@ from systolic._show.table import Table, percent
 from systolic._text import printable
 from systolic.cli.data import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
-from systolic.cli.program_commands import is_program, run_program_command, same_outputs
+from systolic.cli.program_commands import run_program_command, same_outputs
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
-from systolic.frontend import read_model
+from systolic.frontend import is_program, load_model, read_model
 from systolic.model import Model, Summary
 from systolic.model.mappings import mappings_of
 from systolic.model.placement import off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
-from systolic.verifier.check import compare_outputs, load_model, reproduce_line
+from systolic.verifier.check import compare_outputs, reproduce_line
 from systolic.verifier.inputs import random_inputs
 from systolic.verifier.mismatch import not_checked_text
 from systolic.verifier.runtime import runtime_version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from systolic import engine
-from systolic._files import check_plain, folder_of
+from systolic._files import folder_of
 from systolic._show.report import bytes_text, check_path
 from systolic._show.table import Table, card_text, percent, seconds
 from systolic.analysis import explain
 from systolic.cli.data import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
 from systolic.config import MachineConfig
+from systolic.frontend import load_model
 from systolic.isa import HostCall, Program
 from systolic.machine import Timeline, time_program
-from systolic.verifier.check import load_model
 
 
 def compile_command(options: argparse.Namespace) -> int:
@@ -52,16 +51,6 @@ def compile_command(options: argparse.Namespace) -> int:
             if path is not None:
                 print(f"{path}: {what}")
     return 0
-
-
-def is_program(path: str) -> bool:
-    """Whether a file is one that Program.save wrote; what cannot be read is none."""
-    try:
-        check_plain(path, "")
-        with zipfile.ZipFile(path) as archive:
-            return "program.json" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
 
 
 def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> int:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from systolic import calibrate
 from systolic.cli.data import check_output, load_input, print_json
-from systolic.frontend import save_onnx
-from systolic.verifier.check import load_model
+from systolic.frontend import load_model, save_onnx
 
 SUFFIXES = (".onnx", ".zip")
 

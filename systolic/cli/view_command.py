@@ -12,8 +12,8 @@ from systolic import engine
 from systolic._files import folder_of
 from systolic.cli.data import load_input, print_json, random_operand
 from systolic.cli.options import machine_of, shapes_of
-from systolic.cli.program_commands import is_program
 from systolic.config import ArrayConfig, MachineConfig
+from systolic.frontend import is_program, load_model
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
@@ -21,7 +21,6 @@ from systolic.machine import time_program
 from systolic.model import Model
 from systolic.tiling import folds
 from systolic.trace import Streams
-from systolic.verifier.check import load_model
 from systolic.verifier.inputs import random_inputs
 from systolic.viewer import View
 from systolic.viewer.view import MOST_BYTES

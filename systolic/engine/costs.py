@@ -48,7 +48,8 @@ def estimate(
         Products take the array alone, in closed form, and so do models on a machine without memories. With
         memories a model is compiled; a program is timed, and its cycles are counted by cause. A path is an
         .onnx file, whose weights may be missing, a topology of SCALE-Sim (.csv), products in .yaml or .json,
-        or what ``Model.save`` wrote. A model whose products are all of floats is costed as if quantized.
+        or what ``Model.save`` or ``Program.save`` wrote. A model whose products are all of floats is costed
+        as if quantized.
     machine : MachineConfig or ArrayConfig
     batch : int
         Size of the first axis where a model takes any; of products, a factor of their rows.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections import Counter
@@ -22,6 +23,7 @@ from systolic.engine.costs import products, total_stats
 from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
 from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
+from systolic.frontend import load_runnable
 from systolic.gemm import Gemm, Progress
 from systolic.isa import Program
 from systolic.layers import ArrayLayer, HostLayer, Layer, OnnxNode
@@ -48,7 +50,7 @@ Observer = Callable[[Node, list[np.ndarray], Any], None]
 
 @printable_errors
 def run(
-    model: Model | Program,
+    model: Model | Program | str | os.PathLike[str],
     x: np.ndarray | Mapping[str, np.ndarray],
     *,
     machine: MachineConfig | ArrayConfig = TPU_V1,
@@ -65,11 +67,11 @@ def run(
 
     Parameters
     ----------
-    model : Model or Program
-        A model is compiled for a machine with memories, see :func:`compile`, and runs as a program; the last
-        few programs are kept. With a trace, a probe or `observe` it runs layer by layer on the
-        machine's array alone, where operands are always on time; with a warning also if a shape depends on
-        runtime values.
+    model : Model, Program, or path
+        A path is an .onnx file, or what ``Model.save`` or ``Program.save`` wrote. A model is compiled for a
+        machine with memories, see :func:`compile`, and runs as a program; the last few programs are kept.
+        With a trace, a probe or `observe` it runs layer by layer on the machine's array alone, where
+        operands are always on time; with a warning also if a shape depends on runtime values.
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
     machine : MachineConfig or ArrayConfig
@@ -113,11 +115,10 @@ def run(
     >>> run.outputs["logits"].argmax(), example.labels[0]
     (np.int64(7), np.uint8(7))
     """
+    if isinstance(model, str | os.PathLike):
+        model = load_runnable(model)
     if not isinstance(model, Model | Program):
-        raise TypeError(
-            f"model must be a Model, not {type(model).__name__}; "
-            "load_onnx and Model.load read one from a file"
-        )
+        raise TypeError(f"model must be a Model, a Program or the path of one, not {_check.kind(model)}")
     if observe is not None and not callable(observe):
         raise TypeError(
             f"observe must be a function of (node, inputs, output), or None, not {_check.kind(observe)}"

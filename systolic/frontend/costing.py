@@ -12,10 +12,12 @@ import numpy as np
 from systolic import _check
 from systolic._files import path_text
 from systolic.frontend.from_onnx import load_onnx, model_of
+from systolic.frontend.loading import is_program
 from systolic.frontend.operators import UnsupportedOperator
 from systolic.frontend.qdq import to_integers
 from systolic.frontend.qdq.as_if import AS_IF, has_float_products, quantize_as_if
 from systolic.frontend.read import graph_of
+from systolic.isa import Program
 from systolic.layers import ArrayLayer, Dense, QLinearConv
 from systolic.layers.host.delegated import FloatProduct
 from systolic.model import Model, Node
@@ -49,13 +51,13 @@ def costed(work: Any, *, floats: bool = False) -> Any:
     Parameters
     ----------
     work : path, Model, Workload, or Gemms in a list or by name
-        Of a path, what :func:`read_model` reads.
+        Of a path, what :func:`read_model` reads, or the Program that it holds.
     floats : bool
         Whether a model whose products are all of floats stays one. Else it is returned as if quantized, if it
         can be.
     """
     if isinstance(work, str | os.PathLike):
-        work = read_model(work)
+        work = Program.load(work) if is_program(path_text(work)) else read_model(work)
     elif isinstance(work, Mapping) or _check.is_listed(work):
         work = Workload("products", work)
     if isinstance(work, Model) and not floats and _is_float(work):

@@ -16,7 +16,7 @@ from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
-from systolic.frontend import load_onnx
+from systolic.frontend import load_model
 from systolic.gemm import Progress
 from systolic.layers.float_products import RoundedProduct
 from systolic.layers.host.session import ONNX_RUNTIME
@@ -424,15 +424,6 @@ def reproduce_line(
     words += ["--qdq", qdq] if qdq != "integer" else []
     words += ["--compute", compute] if compute is not None else []
     return " ".join(words + (["--mapping", mapping] if mapping is not None else []))
-
-
-def load_model(path: str | os.PathLike[str], qdq: str = "integer", compute: str | None = None) -> Model:
-    """Read a model by its file's suffix: ``.onnx`` by load_onnx, others by Model.load."""
-    if Path(path_text(path)).suffix.lower() == ".onnx":
-        return load_onnx(path, qdq=qdq, compute=compute)
-    if compute is not None:
-        raise ValueError(f"compute says how an .onnx file is read; {os.fspath(path)} holds a model's layers")
-    return Model.load(path)
 
 
 # Batch of random inputs: more than one, so that a mistake about the batch shows.

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, QuantParams, cli, engine, presets
-from systolic.cli.program_commands import is_program, random_tensors, same_outputs
+from systolic.cli.program_commands import random_tensors, same_outputs
 from systolic.engine import networks, program_runs
+from systolic.frontend import is_program
 from systolic.isa import HostTensor, Program
 from systolic.layers import Conv2d, Relu
 from systolic.machine import read_trace, time_program

@@ -878,8 +878,8 @@ def test_run_rejects_inputs(x, error: type[Exception], message: str) -> None:
 
 def test_run_rejects_arguments_before_anything_runs() -> None:
     x = np.zeros((1, 1, 6, 6), np.uint8)
-    with raises(TypeError, "model must be a Model, not str; load_onnx and Model.load read one from a file"):
-        run("model.onnx", x)  # type: ignore[arg-type]
+    with raises(TypeError, "model must be a Model, a Program or the path of one, not int 5"):
+        run(5, x)  # type: ignore[arg-type]
     with raises(ValueError, "mode must be one of 'cycle', 'wavefront', not 'fast'"):
         run(network(), x, mode="fast")
     with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not int"):

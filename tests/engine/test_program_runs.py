@@ -57,6 +57,33 @@ def test_estimates_equal_runs() -> None:
     assert systolic.estimate(zoo(), machine=MACHINE.array, batch=2).active_cycles == 0
 
 
+def test_paths_of_models_and_programs(tmp_path: Path) -> None:
+    model, x = zoo(), zoo_inputs(1)
+    program = systolic.compile(model, machine=MACHINE)
+    model.save(tmp_path / "model.zip")
+    program.save(tmp_path / "program.zip")
+    for name in ("model.zip", "program.zip"):
+        for path in (tmp_path / name, str(tmp_path / name)):
+            found = systolic.run(path, x, machine=MACHINE, mode="wavefront")
+            assert found.program == program
+            assert systolic.estimate(path, machine=MACHINE) == found.stats
+    assert systolic.compile(tmp_path / "model.zip", machine=MACHINE) == program
+    (tmp_path / "text.zip").write_text("no archive")
+    with pytest.raises(ValueError, match="text.zip is not a systolic model"):
+        systolic.run(tmp_path / "text.zip", x)
+    with pytest.raises(FileNotFoundError):
+        systolic.run("nowhere.onnx", x)
+
+
+def test_an_onnx_file_runs_by_its_path() -> None:
+    pytest.importorskip("onnx")
+    example = systolic.load_example()
+    path = Path(systolic.__file__).parent / "data" / "digits.onnx"
+    found = systolic.run(path, example.images[:2], mode="wavefront")
+    expected = systolic.run(example.model, example.images[:2], mode="wavefront")
+    assert np.array_equal(found.outputs["logits"], expected.outputs["logits"])
+
+
 def test_a_program_runs_from_its_file(tmp_path: Path) -> None:
     program = systolic.compile(zoo(), machine=MACHINE, batch=2)
     program.save(tmp_path / "zoo.program")
