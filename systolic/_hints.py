@@ -6,17 +6,31 @@ from collections.abc import Sequence
 
 Sizes = Sequence[int | None]
 
+_MOST_LISTED = 20
+"""Names in a message."""
+
 # From other layouts of a convolution's weight: TensorFlow and JAX (kh, kw, ic, oc), TensorFlow Lite
 # (oc, kh, kw, ic), transposed convolutions (ic, oc, kh, kw).
 _CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
 
 
 def nearest(name: object, known: Sequence[str]) -> str:
-    """Return which known name is meant, or all of them, as the end of a message."""
+    """Return which known name is meant, in whatever case, or the first of them, as the end of a message.
+
+    Examples
+    --------
+    >>> from systolic._hints import nearest
+    >>> nearest("conv_1", ["Conv1", "Gemm"]), nearest("softmax", ["Conv1", "Gemm"])
+    ("did you mean 'Conv1'?", 'known are Conv1, Gemm')
+    """
     from difflib import get_close_matches
 
-    close = get_close_matches(str(name).lower(), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    lower = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), lower, 1)
+    if close:
+        return f"did you mean {lower[close[0]]!r}?"
+    more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
+    return f"known are {', '.join(known[:_MOST_LISTED])}{more}"
 
 
 def other_axis(shape: Sizes, count: int) -> str:

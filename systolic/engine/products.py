@@ -109,6 +109,20 @@ class Result:
         """Useful MACs over PE-cycles."""
         return self.stats.utilization
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the accumulators: ``np.asarray(result)`` is ``result.acc``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import matmul
+        >>> np.asarray(matmul(np.int8([[1, 2]]), np.int8([[3], [4]])), dtype=float)
+        array([[11.]])
+        """
+        if copy is None:
+            return np.asarray(self.acc, dtype)
+        return np.array(self.acc, dtype, copy=copy)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the values, as JSON can hold it."""
         return {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from systolic import _check
+from systolic._hints import nearest
 from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, values_of
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
@@ -187,6 +188,33 @@ class Run:
     trace: Trace | None = None
     timeline: Timeline | None = None
     energies: EnergyTable | None = None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return an output by its name.
+
+        Raises
+        ------
+        KeyError
+            If there is none; the message has the nearest name.
+
+        Examples
+        --------
+        >>> import systolic
+        >>> example = systolic.load_example()
+        >>> run = systolic.run(example.model, example.images[:1], mode="wavefront")
+        >>> run["logits"].argmax(), "logits" in run, list(run)
+        (np.int64(7), True, ['logits'])
+        """
+        if name not in self:
+            raise KeyError(f"the run has no tensor {name!r}; {nearest(name, list(self))}")
+        return self.outputs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.outputs
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the outputs."""
+        return iter(self.outputs)
 
     @property
     def energy(self) -> Energy | None:

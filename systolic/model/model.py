@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from systolic import _check
 from systolic._files import check_plain, path_text
+from systolic._hints import nearest
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
@@ -117,6 +118,37 @@ class Model:
         for tensor in self.outputs:
             if tensor not in known:
                 raise ValueError(f"output {tensor!r} is not a tensor of the model")
+
+    def __getitem__(self, name: str) -> Node:
+        """Return a node by its name.
+
+        Raises
+        ------
+        KeyError
+            If no node has the name, with the nearest one that a node has, or if several have it.
+
+        Examples
+        --------
+        >>> import systolic
+        >>> model = systolic.load_example().model
+        >>> model["stem_quant"].layer.kind, "stem_quant" in model, len(list(model))
+        ('QLinearConv', True, 14)
+        """
+        found = [node for node in self.nodes if node.name == name]
+        if not found:
+            known = [node.name for node in self.nodes]
+            raise KeyError(f"model {self.name!r} has no node {name!r}; {nearest(name, known)}")
+        if len(found) > 1:
+            raise KeyError(f"model {self.name!r} has {len(found)} nodes {name!r}; take them from .nodes")
+        return found[0]
+
+    def __contains__(self, item: object) -> bool:
+        """Whether the model has a node, or one of this name."""
+        return any(item in (node, node.name) for node in self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        """Iterate over the nodes in the order they run."""
+        return iter(self.nodes)
 
     def check_values(self) -> None:
         """Raise ValueError if only costs can be asked of the model."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import systolic
 from systolic import ArrayConfig, Model, QuantParams, SystolicArray, conv2d, matmul, quantize, run
-from systolic._hints import other_axis, other_images, other_order, other_product
+from systolic._hints import nearest, other_axis, other_images, other_order, other_product
 from systolic.layers import (
     Conv2d,
     Dense,
@@ -170,3 +170,10 @@ def test_what_is_suggested_for_products_fits(m: int, k: int, kw: int, n: int) ->
     if hint:
         names[hint[2]] = names[hint[2]].T
         assert names["x"].shape[1] == names["w"].shape[0]
+
+
+def test_the_nearest_name() -> None:
+    assert nearest("conv_1", ["Conv1", "Gemm"]) == "did you mean 'Conv1'?"
+    assert nearest("xyz", ["Conv1", "Gemm"]) == "known are Conv1, Gemm"
+    names = [f"node{n}" for n in range(23)]
+    assert nearest("xyz", names) == f"known are {', '.join(names[:20])} and 3 more"

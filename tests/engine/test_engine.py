@@ -198,6 +198,33 @@ def test_threads_do_not_change_results(mode: str, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(result.acc, product(x, w))
 
 
+def test_a_result_is_an_array() -> None:
+    result = matmul(np.int8([[1, 2], [3, 4]]), np.int8([[3], [4]]))
+    assert np.asarray(result) is result.acc
+    assert np.array_equal(result, [[11], [25]])
+    floats = np.asarray(result, dtype=np.float32)
+    assert floats.dtype == np.float32 and np.array_equal(floats, result.acc)
+    copied = np.array(result)
+    assert np.array_equal(copied, result.acc) and not np.shares_memory(copied, result.acc)
+    assert np.shares_memory(result.__array__(copy=False), result.acc)
+    assert not np.shares_memory(result.__array__(copy=True), result.acc)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        with pytest.raises(ValueError, match="copy"):
+            np.asarray(result, dtype=np.float32, copy=False)
+
+
+def test_outputs_of_a_run_by_name() -> None:
+    model = Model([Node(Relu(), ("x",), "Hidden"), Node(Relu(), ("Hidden",), "y")], inputs={"x": ((2,), "int8")},
+                  outputs=("Hidden", "y"))  # fmt: skip
+    found = run(model, np.int8([-1, 3]))
+    assert found["y"] is found.outputs["y"]
+    assert list(found) == ["Hidden", "y"] and "y" in found and "x" not in found and 3 not in found
+    with pytest.raises(KeyError, match="the run has no tensor 'hiden'; did you mean 'Hidden'?"):
+        found["hiden"]
+    with pytest.raises(KeyError, match="the run has no tensor 0; known are Hidden, y"):
+        found[0]  # type: ignore[index]
+
+
 def test_a_machine_is_taken_for_an_array() -> None:
     machine = MachineConfig(ArrayConfig(2, 3), clock_mhz=1)
     assert matmul(np.ones((1, 2), np.int8), np.ones((2, 3), np.int8), array=machine).array == ArrayConfig(

@@ -33,6 +33,22 @@ def test_the_zoo_is_complete() -> None:
     assert set(LAYERS) <= set(layers.__all__)
 
 
+# Nodes by name
+
+
+def test_nodes_by_name() -> None:
+    model = zoo()
+    assert list(model) == list(model.nodes)
+    assert all(model[node.name] is node and node.name in model and node in model for node in model)
+    two = Model([Node(Relu(), ("x",), "a", "Conv1"), Node(Relu(), ("a",), "b", "same"), Node(Relu(), ("b",), "c", "same")],
+                inputs=SPEC)  # fmt: skip
+    assert "conv9" not in two and Node(Relu(), ("x",), "z") not in two
+    with pytest.raises(KeyError, match="model 'model' has no node 'conv'; did you mean 'Conv1'?"):
+        two["conv"]
+    with pytest.raises(KeyError, match="model 'model' has 2 nodes 'same'; take them from .nodes"):
+        two["same"]
+
+
 # Building
 
 
