@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from systolic import _check
 from systolic.config import ArrayConfig
 
 SCHEMA = 1
@@ -171,7 +172,17 @@ def stays_of(config: ArrayConfig, folds: Iterable[Any], first: int, last: int) -
     dataflow = config.dataflow_record
     stays = []
     partial = set()
+    if not isinstance(folds, Iterable):
+        raise TypeError(f"folds must be Folds, such as result.folds, not {_check.kind(folds)}")
     for fold in folds:
+        if not hasattr(fold, "shift_cycle"):
+            raise TypeError(f"folds must hold Folds, as result.folds does, not {_check.kind(fold)}")
+        rows, cols = fold.m if dataflow.held else fold.k, fold.m if dataflow.exchanged else fold.n
+        if rows > config.rows or cols > config.cols:
+            raise ValueError(
+                f"folds are of another array: {fold} takes {rows} x {cols} PEs, and here are "
+                f"{config.rows} x {config.cols}; pass the folds of the result that was recorded"
+            )
         if fold.shift_cycle > last:
             break
         m, k, n = (fold.m_start, fold.m_stop), (fold.k_start, fold.k_stop), (fold.n_start, fold.n_stop)

@@ -190,6 +190,20 @@ def test_names_of_a_trace_come_from_folds_or_from_swaps() -> None:
         assert [fold[1:4] for fold in found] == [fold[1:4] for fold in given] and len(given) == 2
 
 
+@pytest.mark.parametrize("flow", ["weight_stationary", "output_stationary", "input_stationary"])
+def test_what_are_no_folds_of_the_array_is_refused(flow: str) -> None:
+    larger = matmul(X, W, array=ArrayConfig(3, 3, dataflow=flow), trace=True)
+    result = matmul(X, W, array=ArrayConfig(1, 2, dataflow=flow), trace=True)
+    assert result.trace is not None
+    assert result.trace.view(folds=result.folds).description["folds"]
+    with pytest.raises(ValueError, match="^folds are of another array: .* PEs, and here are 1 x 2; pass the folds of "):
+        result.trace.view(folds=larger.folds)
+    with pytest.raises(TypeError, match="^folds must be Folds, such as result.folds, not int 3$"):
+        result.trace.view(folds=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="^folds must hold Folds, as result.folds does, not int 1$"):
+        result.trace.view(folds=[1])
+
+
 def test_a_window_that_begins_late_has_no_output_of_which_a_part_is_missing() -> None:
     x, w = np.ones((4, 6), np.int8), np.ones((6, 3), np.int8)
     streams = Streams(cycles=(9, 30))
