@@ -61,6 +61,8 @@ def run_command(options: argparse.Namespace) -> int:
             notes.append(f"no --input: ran on random numbers, seed {options.seed}")
     if options.output is not None:
         check_output(options.output)
+    elif options.output_all:
+        raise ValueError("--output-all says what --output writes: give --output Y.npz too")
     if options.report is not None:
         check_path(options.report)
     check = ModelCheck(
@@ -80,12 +82,19 @@ def run_command(options: argparse.Namespace) -> int:
         for kind in (engine.LayerByLayerWarning, engine.WideSumsWarning):
             warnings.simplefilter("always", kind)
         observe = check if machine.memory is None and not options.no_check else None
-        run = engine.run(model, x, machine=machine, mode=options.mode, observe=observe, **how)
+        alone = machine.memory is None
+        keep = alone and options.output_all
+        run = engine.run(model, x, machine=machine, mode=options.mode, observe=observe, keep=keep, **how)
+        tensors = run.tensors
         notes += [str(warning.message) for warning in caught]
-        if machine.memory is not None and not options.no_check:
+        if not alone and (options.output_all or not options.no_check):
             # Layer by layer, as a program has no layers to look at.
-            layers = engine.run(model, x, machine=machine, mode="wavefront", observe=check, **how)
-            if run.timeline is not None:
+            observe = None if options.no_check else check
+            layers = engine.run(
+                model, x, machine=machine, mode="wavefront", observe=observe, keep=options.output_all, **how
+            )
+            tensors = layers.tensors
+            if run.timeline is not None and not options.no_check:
                 verdicts["program"] = {"passed": same_outputs(run.outputs, layers.outputs)}
     accuracy = None
     if labels is not None:
@@ -105,7 +114,7 @@ def run_command(options: argparse.Namespace) -> int:
         hosted = [row.name for row in run.layers if row.products] if run.timeline is not None else []
         off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)), hosted)
     if options.output is not None:
-        save_outputs(options.output, run.outputs)
+        save_outputs(options.output, {**tensors, **run.outputs})
     if options.report is not None:
         run.report().save(options.report)
     if options.json:

@@ -118,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
     sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
+    sub.add_argument(
+        "--output-all", action="store_true", help="write every tensor between the layers to --output too"
+    )
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the random input (default: 0)")
     sizes(sub, None, " of the random input")
     sub.add_argument(

@@ -59,6 +59,8 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
         raise ValueError("--batch and --shape are of a model's random input: a program has its sizes")
     if options.mapping is not None:
         raise ValueError("--mapping is of a model: a program's were chosen when it was compiled")
+    if options.output_all:
+        raise ValueError("--output-all is of a model: a program has no tensors between layers to write")
     if options.output is not None:
         check_output(options.output)
     if options.report is not None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check
+from systolic._hints import nearest
 from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
@@ -61,6 +62,7 @@ def run(
     trace: bool | Trace | None = None,
     probe: Probe | Iterable[Probe] | None = None,
     observe: Observer | None = None,
+    keep: bool | str | Iterable[str] = False,
     energy: EnergyTable | str | None = DEFAULT,
 ) -> Run:
     """Run a quantized model: dense and convolutional layers on the array, the rest on the host.
@@ -70,7 +72,7 @@ def run(
     model : Model, Program, or path
         A path is an .onnx file, or what ``Model.save`` or ``Program.save`` wrote. A model is compiled for a
         machine with memories, see :func:`compile`, and runs as a program; the last few programs are kept.
-        With a trace, a probe or `observe` it runs layer by layer on the machine's array alone, where
+        With a trace, a probe, `observe` or `keep` it runs layer by layer on the machine's array alone, where
         operands are always on time; with a warning also if a shape depends on runtime values.
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
@@ -85,6 +87,8 @@ def run(
     observe : callable, optional
         Called as ``observe(node, inputs, output)`` after each layer; `output` is a tuple if the layer
         has several, and ``node.named(output)`` maps their names to them.
+    keep : bool or names of tensors
+        Intermediate tensors that ``Run.tensors`` holds afterwards; True: whatever a node writes.
     energy : EnergyTable or str, optional
         For ``Run.energy``: a table, the name of one ("45nm", "7nm"), or a file, see :mod:`systolic.energy`.
         None leaves energy out.
@@ -98,12 +102,13 @@ def run(
     Raises
     ------
     TypeError, ValueError
-        If an input is missing, unknown or of the wrong dtype or shape, before anything runs. If a layer
-        does not accept a shape that depends on runtime values, when the layer is reached. Errors of a
-        layer name its node and operator.
+        If an input is missing, unknown or of the wrong dtype or shape, or no node writes a tensor of `keep`,
+        before anything runs. If a layer does not accept a shape that depends on runtime values, when the
+        layer is reached. Errors of a layer name its node and operator.
     MemoryError
         If a layer's output is larger than the available memory; the message names its node. Raised
-        before anything runs, or, if the shape depends on runtime values, before the layer runs.
+        before anything runs, or, if the shape depends on runtime values, before the layer runs. If the
+        tensors of `keep` together are larger, before anything runs.
     RuntimeError
         If a layer fails in another way.
 
@@ -114,6 +119,12 @@ def run(
     >>> run = systolic.run(example.model, example.images[:1], mode="wavefront")
     >>> run.outputs["logits"].argmax(), example.labels[0]
     (np.int64(7), np.uint8(7))
+
+    An intermediate tensor:
+
+    >>> run = systolic.run(example.model, example.images[:1], mode="wavefront", keep="stem_quantized")
+    >>> run["stem_quantized"].shape, list(run.tensors)
+    ((1, 16, 8, 8), ['stem_quantized'])
     """
     if isinstance(model, str | os.PathLike):
         model = load_runnable(model)
@@ -130,18 +141,20 @@ def run(
     probes = probes_for(trace, probe, mode)
     workers = thread_count(threads)
     if isinstance(model, Program):
-        if probes or observe is not None:
-            raise ValueError("a program has no layers to trace, probe or observe; run its Model")
+        if probes or observe is not None or keep is not False:
+            raise ValueError("a program has no layers to trace, probe, observe or keep; run its Model")
         if mapping is not None:
             raise ValueError("the mappings of a program were chosen when it was compiled; run its Model")
         return _run_program(model, x, machine, mode, workers, progress, energies)
     laid = mappings_of(model.nodes, mapping)
     probed = _probed_layers(model, probes)
+    wanted = _kept_names(model, keep)
     tensors = _inputs(model, x)
     known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
-    if machine.memory is not None and not probes and observe is None:
+    _require_room_for_kept({name: known[name] for name in wanted})
+    if machine.memory is not None and not probes and observe is None and not wanted:
         program = compiled(
             model, {name: value.shape for name, value in tensors.items()}, machine, mapping
         )  # fmt: skip
@@ -156,6 +169,7 @@ def run(
     done = total = 0
     expected: dict[str, tuple[Gemm, ...] | None] = {}
     rows: list[LayerRun] = []
+    kept: dict[str, np.ndarray] = {}
     raised: list[BaseException] = []
     with shown(progress, "cycles") as shows:
         report = None if shows is None else _recording_errors(shows, raised)
@@ -212,6 +226,7 @@ def run(
             if isinstance(node.layer, RoundedProduct):
                 rows[-1] = replace(rows[-1], **_from_float32(node.layer, read, first))
             tensors |= {name: array for name, array in written.items() if readers.get(name)}
+            kept |= {name: array for name, array in written.items() if name in wanted}
             # Nothing may outlive its last reader: neither in the dict nor under a name of this loop.
             del first, written, output, read, work
             for tensor in node.inputs:
@@ -219,7 +234,7 @@ def run(
                 if not readers[tensor]:
                     del tensors[tensor]
     outputs = {name: tensors[name] for name in model.outputs}
-    return Run(outputs, tuple(rows), machine, mode, trace_among(probes), None, energies)
+    return Run(outputs, tuple(rows), machine, mode, trace_among(probes), None, energies, kept)
 
 
 def _run_program(
@@ -266,6 +281,12 @@ def _require_room(node: Node, outputs: Mapping[str, Tensor]) -> None:
     if room > SMALL_BYTES:
         each = " and ".join(f"{_check.shape(s)} {dtype}" for s, dtype in outputs.values() if s is not None)
         require(room, f"node {node.name!r} ({node.layer.kind}): the output {each}")
+
+
+def _require_room_for_kept(tensors: Mapping[str, Tensor]) -> None:
+    """Raise MemoryError if tensors of known shapes, which are held at once, exceed the available memory."""
+    room = sum(math.prod(shape) * np.dtype(t).itemsize for shape, t in tensors.values() if shape is not None)
+    require(room, f"keeping {len(tensors):,} tensors")
 
 
 def _runtime_outputs(node: Node, read: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -386,6 +407,22 @@ def _probed_layers(model: Model, probes: Sequence[Probe]) -> dict[str, tuple[Pro
         for node in wanted if probe.counts_toggles else wanted[:1]:
             found[node.output] = (*found.get(node.output, ()), probe)
     return found
+
+
+def _kept_names(model: Model, keep: Any) -> set[str]:
+    """Return which tensors a run is to keep."""
+    known = dict.fromkeys(name for node in model.nodes for name in node.outputs if name)
+    if isinstance(keep, bool):
+        return {*known} if keep else set()
+    if isinstance(keep, Mapping) or not isinstance(keep, Iterable):
+        raise TypeError(f"keep must be names of tensors, True or False, not {_check.kind(keep)}")
+    names = [keep] if isinstance(keep, str) else list(keep)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"keep must be names of tensors, not {_check.kind(name)}")
+        if name not in known:
+            raise ValueError(f"no node writes a tensor {name!r} to keep; {nearest(name, list(known))}")
+    return {*names}
 
 
 def _inputs(model: Model, x: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -172,6 +172,8 @@ class Run:
         On a machine with memories: when each instruction of the program ran.
     energies : EnergyTable or None
         What :attr:`energy` is computed with.
+    tensors : dict of str to ndarray
+        The tensors that ``keep`` named, in the order they were written.
 
     Examples
     --------
@@ -188,14 +190,15 @@ class Run:
     trace: Trace | None = None
     timeline: Timeline | None = None
     energies: EnergyTable | None = None
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Return an output by its name.
+        """Return an output, or a tensor that was kept, by its name.
 
         Raises
         ------
         KeyError
-            If there is none; the message has the nearest name.
+            If there is none; the message has the nearest name. ``run(..., keep=)`` keeps other tensors.
 
         Examples
         --------
@@ -207,14 +210,14 @@ class Run:
         """
         if name not in self:
             raise KeyError(f"the run has no tensor {name!r}; {nearest(name, list(self))}")
-        return self.outputs[name]
+        return (self.outputs if name in self.outputs else self.tensors)[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.outputs
+        return name in self.outputs or name in self.tensors
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the outputs."""
-        return iter(self.outputs)
+        """Iterate over the names of the outputs, then of the other tensors that were kept."""
+        return iter({**self.outputs, **self.tensors})
 
     @property
     def energy(self) -> Energy | None:

@@ -238,6 +238,21 @@ def test_output_is_whole_or_absent(
     assert "the disk is full" in message and sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("options", [["--array", "8x8"], [], ["--no-check"], ["--array", "8x8", "--no-check"]])
+def test_output_all(model: Path, x: Path, capsys: Capture, tmp_path: Path, options: list[str]) -> None:
+    target = tmp_path / "y.npz"
+    run = ("run", str(model), "--input", str(x), "--quiet", "--json", *options)
+    written = json.loads(output(capsys, *run, "--output", str(target), "--output-all"))
+    plain = json.loads(output(capsys, *run))
+    assert written["stats"] == plain["stats"] and written["verdict"] == plain["verdict"]
+    expected = systolic.run(Model.load(model), np.load(x), mode="wavefront", keep=True).tensors
+    with np.load(target) as found:
+        assert found.files == list(expected) == ["t0", "t1"]
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+    assert "give --output Y.npz too" in refused(capsys, *run, "--output-all")
+
+
 def test_output_is_checked_before_anything_runs(
     model: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

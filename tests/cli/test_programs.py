@@ -224,6 +224,7 @@ def test_outputs_are_the_same_bit_for_bit() -> None:
 def test_run_refuses(program: Path, machine: Path, model: Path, capsys: Capture, tmp_path: Path) -> None:
     run = ("run", program, "--quiet", "--machine", machine)
     assert "a program needs a machine with memories" in refused(capsys, *run, "--ideal")
+    assert "a program has no tensors" in refused(capsys, *run, "--output", tmp_path / "y.npz", "--output-all")
     assert "a program has its sizes" in refused(capsys, *run, "--batch", "3")
     np.save(tmp_path / "wrong.npy", np.zeros((3, 2, 6, 6), np.int8))
     assert "(2, 2, 6, 6)" in refused(capsys, *run, "--input", tmp_path / "wrong.npy")

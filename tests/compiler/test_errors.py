@@ -177,7 +177,7 @@ def test_inputs_of_programs() -> None:
         systolic.run(program, {"y": X["x"]}, machine=machine())
     with raises(ValueError, "the program has 0 inputs (); pass a mapping from names to arrays"):
         systolic.run(Program("halt"), X["x"], machine=machine())
-    with raises(ValueError, "a program has no layers to trace, probe or observe; run its Model"):
+    with raises(ValueError, "a program has no layers to trace, probe, observe or keep; run its Model"):
         systolic.run(program, X, machine=machine(), trace=Trace())
     with raises(ValueError, "mode must be one of 'cycle', 'wavefront', not 'fast'"):
         systolic.run(program, X, machine=machine(), mode="fast")

@@ -625,6 +625,50 @@ def network() -> Model:
     )
 
 
+@pytest.mark.parametrize("machine", [presets.TPU_V1, ArrayConfig(8, 8)])
+def test_kept_tensors_are_those_that_nodes_write(machine) -> None:
+    model, x = network(), np.random.default_rng(0).integers(0, 256, (2, 1, 6, 6), np.uint8)
+    seen: dict[str, np.ndarray] = {}
+    arguments = {"machine": machine, "mode": "wavefront"}
+    plain = run(model, x, observe=lambda node, read, y: seen.update(node.named(y)), **arguments)
+    assert plain.tensors == {} and "t0" not in plain
+    everything = run(model, x, keep=True, **arguments)
+    assert list(everything.tensors) == list(everything.tensors | everything.outputs) == ["t0", "t1", "sum", "t3", "y"]
+    assert list(everything) == ["y", "t0", "t1", "sum", "t3"]
+    for name, value in seen.items():
+        np.testing.assert_array_equal(everything[name], value)
+    assert everything.stats == plain.stats
+    for names in (["sum", "t0"], iter(["sum", "t0", "t0"])):
+        some = run(model, x, keep=names, **arguments)
+        assert list(some.tensors) == ["t0", "sum"]
+        np.testing.assert_array_equal(some["sum"], seen["sum"])
+    assert list(run(model, x, keep="t1", **arguments).tensors) == ["t1"]
+    assert run(model, x, keep=[], **arguments).tensors == {}
+
+
+def test_tensors_to_keep_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.zeros((1, 1, 6, 6), np.uint8)
+    monkeypatch.setattr(systolic.engine.networks, "run_layer", lambda *a: pytest.fail("ran"))
+    with raises(ValueError, "no node writes a tensor 'sun' to keep; did you mean 'sum'?"):
+        run(network(), x, keep=["sun"])
+    with raises(ValueError, "no node writes a tensor 'x' to keep; known are t0, t1, sum, t3, y"):
+        run(network(), x, keep="x")
+    with raises(TypeError, "keep must be names of tensors, True or False, not int 3"):
+        run(network(), x, keep=3)  # type: ignore[arg-type]
+    with raises(TypeError, "keep must be names of tensors, not int 3"):
+        run(network(), x, keep=[3])  # type: ignore[list-item]
+    monkeypatch.setattr(systolic._memory, "SMALL_BYTES", 0)
+    monkeypatch.setattr(systolic._memory, "available_bytes", lambda: 100)
+    with pytest.raises(MemoryError, match="keeping 5 tensors takes "):
+        run(network(), x, keep=True)
+
+
+def test_a_program_keeps_no_tensors() -> None:
+    program = systolic.compile(network())
+    with raises(ValueError, "a program has no layers to trace, probe, observe or keep; run its Model"):
+        run(program, np.zeros((1, 1, 6, 6), np.uint8), keep=True)
+
+
 @pytest.mark.parametrize("batch", [0, 1, 3])
 def test_run_equals_its_layers_one_by_one(batch: int) -> None:
     model = network()
