@@ -11,6 +11,7 @@ NUMBERS = ("clock_mhz", "seconds", "utilization")
 """Columns of floats."""
 
 _MOST = 2**63 - 1
+_DIGITS = 38  # of a decimal of 128 bits
 
 
 def load() -> tuple[Any, Any]:
@@ -53,8 +54,13 @@ def write_table(path: str, names: Sequence[str], text: Sequence[str], rows: Sequ
         if name in NUMBERS or any(isinstance(value, float) for value in values):
             floats = [None if value is None else float(value) for value in values]
             return pyarrow.array(floats, pyarrow.float64())
-        fits = all(value is None or value <= _MOST for value in values)
-        return pyarrow.array(values, pyarrow.int64() if fits else pyarrow.decimal128(38, 0))
+        most = max((value for value in values if value is not None), default=0)
+        if most >= 10**_DIGITS:
+            raise ValueError(
+                f"{name} has more than {_DIGITS} digits, which a .parquet file does not hold; "
+                "write a .csv file"
+            )
+        return pyarrow.array(values, pyarrow.int64() if most <= _MOST else pyarrow.decimal128(_DIGITS, 0))
 
     arrays = [array(name, values) for name, values in zip(names, columns, strict=True)]
     table = pyarrow.table(arrays, names=list(names))

@@ -55,6 +55,10 @@ def test_counts_of_any_size(tmp_path: Path) -> None:
     found = Sweep([SweepRow(model="m", model_id="0", machine=machine, stats=Stats(cycles=2**64, pe_cycles=2**80))])
     found.save(tmp_path / "rows.parquet")
     assert Sweep.read(tmp_path / "rows.parquet") == found
+    out = tmp_path / "huge.parquet"
+    with raises(ValueError, "cycles has more than 38 digits, which a .parquet file does not hold; write a .csv file"):
+        sweep(Gemm(10**20, 10**20, 10**20), MachineConfig(), out=out)
+    assert not out.exists() and len(Sweep.read(out)) == 1  # in the journal
 
 
 def test_resume_computes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
