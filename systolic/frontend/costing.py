@@ -18,7 +18,7 @@ from systolic.frontend.qdq import to_integers
 from systolic.frontend.qdq.as_if import AS_IF, has_float_products, quantize_as_if
 from systolic.frontend.read import graph_of
 from systolic.isa import Program
-from systolic.layers import ArrayLayer, Dense, QLinearConv
+from systolic.layers import ArrayLayer, Dense, Layer, QLinearConv
 from systolic.layers.host.delegated import FloatProduct
 from systolic.model import Model, Node
 from systolic.quant import QuantParams
@@ -104,8 +104,8 @@ def as_model(workload: Workload, batch: int = 1) -> Model:
     >>> as_model(block).outputs
     ('fc', 'fc (2)', 'heads')
     """
-    one = QuantParams(1.0)
     nodes: list[Node] = []
+    products: dict[tuple[int, int, int], Layer] = {}  # equal ones share their zeros
     inputs: dict[str, Any] = {}
     names: set[str] = set()
     for layer, (gemm, count) in zip(workload.layers, workload.products(batch), strict=True):
@@ -121,17 +121,21 @@ def as_model(workload: Workload, batch: int = 1) -> Model:
                 again += 1
                 name = f"{stem} #{again}"
             names.add(name)
-            product: Any
-            if gemm.groups == 1:
-                shape: tuple[int, ...] = gemm.m, gemm.k
-                product = Dense(np.zeros((gemm.k, gemm.n), np.int8), x=one, w=one, y=one)
-            else:
-                shape = 1, gemm.groups * gemm.k, gemm.m
-                weight = np.zeros((gemm.groups * gemm.n, gemm.k, 1), np.int8)
-                product = QLinearConv(weight, x=one, w=one, y=one, groups=gemm.groups)
+            sizes = gemm.k, gemm.n, gemm.groups
+            if sizes not in products:
+                products[sizes] = _product(*sizes)
+            shape = (gemm.m, gemm.k) if gemm.groups == 1 else (1, gemm.groups * gemm.k, gemm.m)
             inputs[f"{name}.x"] = shape, "int8"
-            nodes.append(Node(product, (f"{name}.x",), name, name))
+            nodes.append(Node(products[sizes], (f"{name}.x",), name, name))
     outputs = [node.output for node in nodes]
     model = Model(nodes, inputs=inputs, outputs=outputs, name=workload.name)
     model.note = PRODUCTS
     return model
+
+
+def _product(k: int, n: int, groups: int) -> Layer:
+    """Return a product with weights of zeros, (K, N) for each group."""
+    one = QuantParams(1.0)
+    if groups == 1:
+        return Dense(np.zeros((k, n), np.int8), x=one, w=one, y=one)
+    return QLinearConv(np.zeros((groups * n, k, 1), np.int8), x=one, w=one, y=one, groups=groups)

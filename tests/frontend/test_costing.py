@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import systolic
 from support.compiled import machine
 from systolic import ArrayConfig, Gemm, Stats, cli, estimate, summary, sweep
-from systolic.frontend import costed
+from systolic.frontend import as_model, costed
 from systolic.machine import time_program
 from systolic.sweeps import Sweep
 from systolic.workloads import Workload, read_workload
@@ -245,6 +245,12 @@ def test_lists_of_products_on_machines_with_memories(on: Any) -> None:
     assert row.stats == stats and row.note == LIST
     with pytest.raises(ValueError, match="no weight image"):
         systolic.run(program, {name: np.zeros(spec.shape, np.int8) for name, spec in program.inputs.items()}, machine=on)
+
+
+def test_equal_products_share_their_zeros() -> None:
+    fc, heads = Gemm(4, 64, 48), Gemm(4, 6, 5, groups=3)
+    model = as_model(Workload("blocks", [("fc", fc, 3), ("wide", Gemm(9, 64, 48)), ("heads", heads, 2), ("tall", Gemm(4, 48, 64))]))
+    assert len(model.nodes) == 7 and len({id(node.layer) for node in model.nodes}) == 3
 
 
 def test_names_of_layers_are_told_apart() -> None:
