@@ -112,12 +112,16 @@ def run_command(options: argparse.Namespace) -> int:
     off = None
     if not run.stats.macs:
         hosted = [row.name for row in run.layers if row.products] if run.timeline is not None else []
-        off = off_array(model.nodes, model.infer_shapes(dict.fromkeys(model.inputs)), hosted)
+        inputs = x if isinstance(x, dict) else {next(iter(model.inputs)): x}
+        known = model.infer_shapes({name: array.shape for name, array in inputs.items()})
+        off = off_array(model.nodes, known, hosted)
     if options.output is not None:
         save_outputs(options.output, {**tensors, **run.outputs})
     if options.report is not None:
         run.report().save(options.report)
     if options.json:
+        totals = run.report().totals
+        values = {name: totals[name] for name in ("host_macs", "array_share")}
         print_json(
             {
                 **run.to_dict(),
@@ -126,13 +130,15 @@ def run_command(options: argparse.Namespace) -> int:
                 "verdict": verdicts,
                 "not_checked": [node.to_dict() for node in check.not_checked],
                 "off_array": None if off is None else [node.to_dict() for node in off],
+                "reasons": run.reasons if off is None else off_array_lines(off),
+                **values,
                 "mismatches": [mismatch.to_dict() for mismatch in mismatches],
                 "notes": notes,
             }
         )
     else:
-        if off is not None:
-            print("\n".join(off_array_lines(off)))
+        for line in run.reasons if off is None else off_array_lines(off):
+            print(line)
         print(run.table())
         print()
         if accuracy is not None and labels is not None:
@@ -295,8 +301,8 @@ def summary_command(options: argparse.Namespace) -> int:
 
 # Columns to drop in a narrow terminal, in this order.
 _DISPENSABLE = (
-    "parameters", "written", "dtype", "#", "utilization", "reads", "parameter bytes", "on", "writes",
-    "product",
+    "not on the array", "parameters", "written", "dtype", "#", "utilization", "reads", "parameter bytes",
+    "on", "writes", "product",
 )  # fmt: skip
 
 # Length of a clipped name.

@@ -36,6 +36,7 @@ from systolic.model import Model, Node
 from systolic.model.inference import Tensor
 from systolic.model.mappings import MappingArgument, laid_out_on, mappings_of
 from systolic.model.node import named_error, parameters
+from systolic.model.placement import placements
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.threads import thread_count, with_threads
@@ -234,6 +235,12 @@ def run(
                 if not readers[tensor]:
                     del tensors[tensor]
     outputs = {name: tensors[name] for name in model.outputs}
+    sizes = {node.output: (row.shape, row.dtype) for node, row in zip(model.nodes, rows, strict=True)}
+    places = placements(model.nodes, {**known, **sizes})
+    rows = [
+        row if place is None else replace(row, off_array=place)
+        for row, place in zip(rows, places, strict=True)
+    ]
     return Run(outputs, tuple(rows), machine, mode, trace_among(probes), None, energies, kept)
 
 

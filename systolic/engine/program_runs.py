@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from systolic.model import Model
 from systolic.model.inference import Tensor, array_of, products_of
 from systolic.model.mappings import MappingArgument
 from systolic.model.node import parameters
+from systolic.model.placement import placements
 from systolic.stats import Stats
 from systolic.tiling import estimate_gemm
 
@@ -194,6 +195,7 @@ def _rows_of(
     for layer in layers:
         sections.setdefault((layer.name, layer.kind), []).append(layer)
     rows = []
+    hosted = []
     for node in model.nodes:
         kinds = [f"{node.layer.kind} {cut}".rstrip() for cut in ("", BY_ROWS, BY_HOST)]
         kind = next((kind for kind in kinds if (node.name, kind) in sections), node.layer.kind)
@@ -213,6 +215,10 @@ def _rows_of(
                 array=array_of(node, known, machine.array) if gemms else None,
             )
         )  # fmt: skip
+        if not rows[-1].stats.macs and any(gemm.macs for gemm in gemms):
+            hosted.append(node.name)
+    places = placements(model.nodes, known, hosted)
+    rows = [replace(row, off_array=place) for row, place in zip(rows, places, strict=True)]
     for (name, kind), own in sections.items():
         rows.append(LayerRun(name, kind, (), "", None, _total(own), 0.0, limit=_limit(own)))
     return tuple(rows)

@@ -20,6 +20,15 @@ from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.isa import Activate, Convolve, HostCall, Instruction, MatrixMultiply, Program, Vector
 from systolic.machine import Timeline
+from systolic.model.placement import (
+    MACS_BY_PLACE,
+    OffArray,
+    array_share,
+    macs_text,
+    off_array_columns,
+    off_array_lines,
+    share_lines,
+)
 from systolic.stats import CAUSES, Stats
 from systolic.trace import Trace
 
@@ -71,6 +80,8 @@ class LayerRun:
         Bits that each register changed, if a :class:`~systolic.energy.Toggles` probe counted them.
     zero_macs : int or None
         MACs with an operand that is zero, counted together with them.
+    off_array : OffArray or None
+        Why the layer's MACs did not run on the array, and how many; None if it has none or they did.
 
     Notes
     -----
@@ -106,6 +117,7 @@ class LayerRun:
     array: ArrayConfig | None = None
     toggles: dict[str, int] | None = None
     zero_macs: int | None = None
+    off_array: OffArray | None = None
 
     def activity(self, machine: MachineConfig) -> Activity:
         """Return what the machine did for the layer, for its energy."""
@@ -131,6 +143,7 @@ class LayerRun:
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
             **values_of(self, *_SUMMED[:-1]),
+            **({} if self.off_array is None else {"off_array": self.off_array.to_dict()}),
             **({"array_cycles": self.array_cycles, "limit": self.limit} if self.limit else {}),
             **_differences(self),
         }
@@ -144,6 +157,10 @@ def _difference_columns(layers: Sequence[LayerRun]) -> dict[str, str | Column]:
     if all(layer.largest_difference is None for layer in layers):
         return {}
     return {name: Column(head, ">", ".2g") for name, head in _DIFFERENCES.items()}
+
+
+def _unknown_macs(layer: LayerRun) -> dict[str, str]:
+    return {"host_macs": "?"} if layer.off_array is not None and layer.off_array.macs is None else {}
 
 
 def _differences(layer: LayerRun) -> dict[str, Any]:
@@ -245,6 +262,11 @@ class Run:
         """Time on the machine at its clock, in seconds: of the array alone if the machine has no memories."""
         return self.machine.seconds(self.stats.cycles)
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why MACs did not run on the array, in a few lines; empty if all did."""
+        return self.report().reasons
+
     def plot_layers(self, *, top: int | None = None) -> Any:
         """Draw the cycles of each layer as bars, by cause on a machine with memories; a matplotlib Figure.
 
@@ -284,12 +306,13 @@ class Run:
             "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
             **report._energy_column(),
             **({"limit": "limited by"} if timed else {}),
-            **_difference_columns(self.layers),
+            **_difference_columns(self.layers), **off_array_columns(report._off),
         }  # fmt: skip
         rows = [
             {
                 **row,
                 "shape": _check.shape(layer.shape) if layer.dtype else None,
+                **_unknown_macs(layer),
                 "product": products_text(layer.gemm, layer.products),
             }
             for row, layer in zip(report.rows, self.layers, strict=True)
@@ -367,9 +390,11 @@ class RunReport(Report):
         ``limit``; `on` is where the program runs the layer: "array", "vector", "host", or "none" if
         it moves no data; and no time of the emulation, which does not tell layers apart. Of a model whose
         products of float32 run in a narrower format (``load_onnx(..., compute=)``) also the
-        ``largest_difference`` and the ``mean_difference`` of each from float32.
+        ``largest_difference`` and the ``mean_difference`` of each from float32. ``host_macs`` did not run on
+        the array, for the reason in ``off_array``.
     totals : dict
-        Sums over all nodes, and the numbers of ``array_nodes`` and ``host_nodes``.
+        Sums over all nodes, the numbers of ``array_nodes`` and ``host_nodes``, and the ``array_share`` of
+        all MACs; None if there are none, or some are not known.
 
     Examples
     --------
@@ -422,6 +447,8 @@ class RunReport(Report):
             **values_of(stats if on == "array" else None, "folds"),
             **values_of(stats, "cycles"),
             **values_of(stats if on == "array" else None, "utilization", "macs"),
+            "host_macs": layer.off_array and layer.off_array.macs,
+            "off_array": layer.off_array and layer.off_array.reason,
             "machine_seconds": None if stats is None else self.machine.seconds(cycles),
             "share": None if stats is None else share,
             **({"energy_pj": None if stats is None else sum(parts.values())} if parts else {}),
@@ -456,6 +483,8 @@ class RunReport(Report):
             **timed,
             **stats,
             "utilization": self.stats.utilization,
+            "host_macs": sum(node.macs or 0 for node in self._off),
+            "array_share": array_share(self.stats.macs, self._off),
             "machine_seconds": self.seconds,
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(getattr(layer, name) for layer in self.layers) for name in summed},
@@ -483,18 +512,30 @@ class RunReport(Report):
             columns["host_wall_seconds"] = Column("host wall", format=seconds)
         else:
             columns |= {"array_cycles": "array cycles", "limit": "limited by"}
-        columns |= _difference_columns(self.layers)
+        columns |= _difference_columns(self.layers) | off_array_columns(self._off)
         rows = [
             {
                 **row,
                 "#": number,
                 "product": products_text(layer.gemm, layer.products),
+                **_unknown_macs(layer),
                 "parameter_bytes": layer.parameter_bytes or None,
                 "array_wall_seconds": layer.gemm and layer.array_wall_seconds,
             }
             for number, (row, layer) in enumerate(zip(self.rows, self.layers, strict=True))
         ]
         return keyed_table(columns, rows, {**self.totals, "node": "total"}, self.title)
+
+    @property
+    def _off(self) -> list[OffArray]:
+        return [layer.off_array for layer in self.layers if layer.off_array is not None]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why MACs did not run on the array, in a few lines; empty if all did."""
+        if self.stats.macs:
+            return share_lines(self.stats.macs, self._off)
+        return off_array_lines(self._off) if self._off else []
 
     def _energy_column(self) -> dict[str, Column]:
         return {} if self.energy is None else {"energy_pj": Column("energy", format=joules)}
@@ -550,7 +591,8 @@ class RunReport(Report):
             ("nodes", nodes),
             ("cycles", f"{total['cycles']:,}"),
             ("time on the machine", f"{seconds(self.seconds)}{how}"),
-            ("MACs", f"{total['macs']:,}"),
+            ("MACs", macs_text(total)),
+            *([("array", "; ".join(map(str.strip, self.reasons)))] if self.reasons else []),
             ("utilization", percent(total["utilization"])),
             ("folds", f"{total['folds']:,}"),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
@@ -571,6 +613,7 @@ class RunReport(Report):
             self._chart(
                 "Cycles", {"cycles": "cycles"} if self._units is None else causes, lambda v: si(v, "cycles")
             ),
+            self._chart("MACs", MACS_BY_PLACE, lambda v: si(v, "MACs")),
             self._chart("Utilization", {"used": "utilization"}, percent, top=1.0),
             self._chart("Bytes through the array", crossing, bytes_text),
         ]

@@ -20,7 +20,17 @@ from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
 from systolic.model.inference import Tensor, array_of, products_of, stats_of
 from systolic.model.node import Node, parameters
-from systolic.model.placement import OffArray, off_array, off_array_lines
+from systolic.model.placement import (
+    MACS_BY_PLACE,
+    OffArray,
+    array_share,
+    macs_text,
+    off_array,
+    off_array_columns,
+    off_array_lines,
+    placements,
+    share_lines,
+)
 from systolic.stats import Stats
 
 
@@ -38,7 +48,10 @@ def summarize(
 
     `of` returns the products of a node, as `products_of` does.
     """
-    rows = tuple(_node_summary(node, known, constants, machine.array, of) for node in nodes)
+    rows = tuple(
+        _node_summary(node, known, constants, machine.array, of, place)
+        for node, place in zip(nodes, placements(nodes, known), strict=True)
+    )
     # Nodes with an unknown product may still run on the array.
     on_array = any(row.on == "array" and (row.stats is None or row.stats.macs) for row in rows)
     off = None if on_array else off_array(nodes, known)
@@ -65,6 +78,8 @@ class NodeSummary:
         How many products it runs on the array, as far as known.
     array : ArrayConfig or None
         The array with the operand types of the node; None for a host layer, and if a shape is unknown.
+    off_array : OffArray or None
+        Why its MACs do not run on the array, and how many; None if it has none or they do.
     """
 
     name: str
@@ -78,11 +93,12 @@ class NodeSummary:
     parameter_bytes: int
     products: int = 0
     array: ArrayConfig | None = None
+    off_array: OffArray | None = None
 
 
 def _node_summary(
     node: Node, known: Mapping[str, Tensor], constants: Mapping[str, np.ndarray], array: ArrayConfig,
-    of: Callable[..., tuple[Gemm, ...] | None],
+    of: Callable[..., tuple[Gemm, ...] | None], place: OffArray | None,
 ) -> NodeSummary:  # fmt: skip
     gemms = of(node, known) or ()
     stats = stats_of(node, known, array, of) or ()
@@ -97,6 +113,7 @@ def _node_summary(
         *parameters(node, constants),
         len(gemms),
         array_of(node, known, array) if gemms else None,
+        place,
     )
 
 
@@ -118,10 +135,12 @@ class Summary(Report):
         What :attr:`energy` is computed with.
     rows : list of dict
         For each node where it runs, shapes and types, ``m k n groups``, ``mapping`` if some product has
-        another than the default, ``macs``, ``folds``, ``cycles``, ``utilization``, ``energy_pj``,
-        ``parameters`` and their bytes, and bytes of the tensors it reads and writes.
+        another than the default, ``macs``, ``folds``, ``cycles``, ``utilization``, ``host_macs`` that do not
+        run on the array and why (``off_array``), ``energy_pj``, ``parameters`` and their bytes, and bytes of
+        the tensors it reads and writes.
     totals : dict
-        Sums of what is known; ``complete`` says whether that is everything.
+        Sums of what is known; ``complete`` says whether that is everything. ``array_share`` is the share of
+        all MACs that run on the array; None if there are none, or some are not known.
 
     Examples
     --------
@@ -172,6 +191,8 @@ class Summary(Report):
             "array_nodes": sum(node.on == "array" for node in self.nodes),
             "host_nodes": sum(node.on == "host" for node in self.nodes),
             **values_of(stats, "macs", "folds", "cycles", "utilization"),
+            "host_macs": sum(node.macs or 0 for node in self._off),
+            "array_share": array_share(stats.macs, self._off),
             "machine_seconds": self.machine.seconds(stats.cycles),
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(row[name] or 0 for row in rows) for name in summed},
@@ -180,11 +201,16 @@ class Summary(Report):
         }
 
     @property
+    def _off(self) -> list[OffArray]:
+        return [node.off_array for node in self.nodes if node.off_array is not None]
+
+    @property
     def reasons(self) -> list[str]:
-        """Why each zero is one: a line for the model if no MAC runs on the array, else for each such node."""
+        """Why MACs do not run on the array, in a few lines, and which nodes on it have none."""
         if self.off_array is not None:
             return off_array_lines(self.off_array)
-        return [
+        macs = sum(node.stats.macs for node in self.nodes if node.stats is not None)
+        return (share_lines(macs, self._off) if macs else []) + [
             f"node {printable(node.name)!r} ({node.layer}) has 0 MACs: its product is empty"
             for node in self.nodes
             if node.on == "array" and node.stats is not None and not node.stats.macs
@@ -201,7 +227,7 @@ class Summary(Report):
         columns: dict[str, str | Column] = {
             "#": "#", "node": "node", "layer": "layer", "on": "on", "reads": "reads", "writes": "writes",
             "dtype": "dtype", "product": "product", **mapping_column(self.rows),
-            "macs": Column("MACs", ">"),
+            "macs": Column("MACs", ">"), **off_array_columns(self._off),
             "cycles": Column("cycles", ">"), "utilization": Column("utilization", ">", percent),
             **({} if self.energies is None else {"energy_pj": Column("energy", ">", joules)}),
             "parameters": "parameters",
@@ -214,6 +240,8 @@ class Summary(Report):
             unknown = ["written_bytes"]
             if node.on == "array":
                 unknown += ["product", "macs", "cycles", "utilization", "energy_pj"]
+            if node.off_array is not None:
+                unknown.append("host_macs")
             row |= {name: "?" for name in unknown if row.get(name) is None}
             row |= {name: row[name] or None for name in ("parameters", "parameter_bytes")}
             rows.append(row)
@@ -245,7 +273,7 @@ class Summary(Report):
             ("model", self.title),
             ("machine", self._machine()),
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
-            ("MACs", f"{at_least}{total['macs']:,}"),
+            ("MACs", at_least + macs_text(total)),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
             ("utilization", percent(total["utilization"])),
             *([] if self.energy is None else [("energy, estimated", at_least + repr(self.energy)[8:-1])]),
@@ -256,7 +284,7 @@ class Summary(Report):
         if self.note:
             pairs.insert(3, ("note", self.note))
         charts = [
-            self._chart("MACs", {"macs": "macs"}, lambda v: si(v, "MACs")),
+            self._chart("MACs", MACS_BY_PLACE, lambda v: si(v, "MACs")),
             self._chart("Estimated cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
             self._chart("Bytes of parameters", {"parameter_bytes": "parameter_bytes"}, bytes_text),
         ]
@@ -289,6 +317,8 @@ def _row(node: NodeSummary, energy: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": ", ".join(dtype for _, dtype in node.writes),
         **values_of(node.gemm, "m", "k", "n", "groups"),
         **values_of(node.stats, *counts),
+        "host_macs": node.off_array and node.off_array.macs,
+        "off_array": node.off_array and node.off_array.reason,
         **energy,
         "parameters": node.parameters,
         "parameter_bytes": node.parameter_bytes,

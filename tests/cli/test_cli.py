@@ -427,8 +427,9 @@ def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path:
     for command in (("run", "--quiet"), ("verify", "--quiet"), ("summary",)):
         assert output(capsys, command[0], path, *command[1:]).splitlines()[0] == told
         (node,) = as_json(capsys, command[0], path, *command[1:])["off_array"]
+        macs = {"run": 24, "verify": None, "summary": 12}[command[0]]
         assert node == {
-            "node": "dense0", "layer": "FloatMatMul", "reason": "its operands are float32: quantize the model first (docs/quantize.md)",
+            "macs": macs, "node": "dense0", "layer": "FloatMatMul", "reason": "its operands are float32: quantize the model first (docs/quantize.md)",
         }  # fmt: skip
     output(capsys, "summary", path, "--report", str(tmp_path / "s.html"))
     assert "no MAC runs on the array" in (tmp_path / "s.html").read_text()
@@ -443,9 +444,33 @@ def test_what_does_not_run_on_the_array_is_said_first(capsys: Capture, tmp_path:
         "(docs/compiler.md); --ideal runs it on the array"
     )
     assert "no MAC" not in output(capsys, "run", str(tmp_path / "two.zip"), "--quiet", "--ideal")
-    # Nothing of it where MACs run.
+    # Nothing of it where all MACs run there.
     values = as_json(capsys, "run", "--mode", "wavefront", "--quiet", "--no-check")
-    assert values["off_array"] is None
+    assert values["off_array"] is None and values["reasons"] == []
+    assert values["host_macs"] == 0 and values["array_share"] == 1
+
+
+def test_the_share_of_macs_on_the_array(capsys: Capture, tmp_path: Path) -> None:
+    q = QuantParams(0.5)
+    nodes = [
+        systolic.Node(Dense(np.ones((4, 3), np.int8), x=q, w=q, y=q), "x", "y", "dense"),
+        systolic.Node(systolic.layers.DequantizeLinear(q), "y", "f", "dequantize"),
+        systolic.Node(systolic.layers.FloatMatMul(np.ones((3, 50), np.float32)), "f", "z", "head"),
+    ]
+    Model(nodes, inputs={"x": ((None, 4), "int8")}).save(tmp_path / "m.zip")
+    path = str(tmp_path / "m.zip")
+    told = "warning: less than half: 7.4% of the MACs run on the array; off it: 1 FloatMatMul ('head'): its operands"
+    for command in ("run", "--quiet"), ("run", "--quiet", "--ideal"), ("summary",):
+        text = output(capsys, command[0], path, *command[1:])
+        assert text.startswith(told) and "not on the array" in text and "host MACs" in text
+        values = as_json(capsys, command[0], path, *command[1:])
+        assert values["reasons"][0].startswith(told)
+    assert values["totals"]["array_share"] == 12 / 162
+    values = as_json(capsys, "run", path, "--quiet", "--batch", "3", "--report", str(tmp_path / "r.html"))
+    assert values["host_macs"] == 3 * 150 and values["array_share"] == 12 / 162
+    assert values["layers"][2]["off_array"]["macs"] == 450 and "off_array" not in values["layers"][0]
+    page = (tmp_path / "r.html").read_text()
+    assert told.split("(")[0] in page and "36 on the array, 450 on the host: 7.4% on the array" in page
 
 
 def test_a_summary_fits_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,14 @@ import pytest
 import systolic
 from systolic import Model, Node, QuantParams, layers
 from systolic.layers import Dense, FloatMatMul, Relu
-from systolic.model.placement import OffArray, off_array, off_array_lines
+from systolic.model.placement import (
+    OffArray,
+    array_share,
+    off_array,
+    off_array_lines,
+    placements,
+    share_lines,
+)
 
 F = np.float32
 
@@ -123,3 +130,57 @@ def test_products_in_a_list_of_subgraphs() -> None:
         "Loop", np.frombuffer(loop.SerializeToString(), np.uint8), ("n",), ("int64",), ("float32",), (("", 21),)
     )
     assert _multiplies(layer)
+
+
+def test_macs_of_every_kind_of_host_product() -> None:
+    x = np.zeros
+    nodes = [
+        Node(layers.FloatMatMul(transpose_a=True), ("a", "b"), "matmul"),
+        Node(layers.FloatMatMul(x((5, 7), F)), "a", "held"),
+        Node(layers.FloatConv(groups=2), ("image", "filters"), "conv"),
+        Node(layers.FloatConvTranspose(), ("image", "swapped"), "transposed"),
+        Node(layers.FloatMatMul(), ("unknown", "b"), "open"),
+        Node(Relu(), "a", "relu"),
+    ]
+    inputs: Any = {
+        "a": ((4, 5), "float32"), "b": ((4, 6), "float32"), "image": ((2, 4, 9, 9), "float32"),
+        "unknown": ((None, 4), "float32"),
+    }  # fmt: skip
+    weights = {"filters": x((6, 2, 3, 3), F), "swapped": x((4, 3, 2, 2), F)}
+    model = Model(nodes, inputs=inputs, constants=weights)
+    shapes = {name: spec.shape for name, spec in model.inputs.items()} | {"unknown": None}
+    found = placements(model.nodes, model.infer_shapes(shapes))
+    assert [None if place is None else place.macs for place in found] == [
+        5 * 4 * 6, 4 * 5 * 7, 2 * 6 * 7 * 7 * 2 * 3 * 3, 2 * 4 * 9 * 9 * 3 * 2 * 2, None, None,
+    ]  # fmt: skip
+    assert found[4] is not None and found[5] is None
+
+
+def test_the_share_and_its_warning() -> None:
+    half, unknown = OffArray("n", "Conv", "float", 100), OffArray("l", "LSTM", "runtime")
+    assert array_share(100, [half]) == 0.5 and array_share(0, []) is None and array_share(1, []) == 1.0
+    assert array_share(100, [half, unknown]) is None
+    assert share_lines(100, []) == []
+    assert share_lines(100, [half]) == ["50.0% of the MACs run on the array; off it: 1 Conv ('n'): float"]
+    assert share_lines(99, [half])[0].startswith("warning: less than half: 49.7% of the MACs run")
+    assert share_lines(300, [half, unknown])[0].startswith("at most 75.0% of the MACs run on the array; off it")
+    model = Model([FloatMatMul(np.ones((2, 3), F))], inputs={"x": ((None, 2), "float32")})
+    (row,) = model.summary(batch=5).rows
+    assert row["host_macs"] == 30 and row["off_array"].startswith("its operands are float32")
+    assert model.summary(batch=5).totals["array_share"] == 0
+
+
+def test_products_of_a_program_that_the_host_computes() -> None:
+    q = QuantParams(0.5)
+    nodes = [
+        Node(Dense(np.ones((4, 3), np.int8), x=q, w=q, y=q), "x", "y", "dense"),
+        Node(layers.MatMulInteger(), ("y", "w"), "z", "both"),
+    ]
+    inputs: Any = {"x": ((2, 4), "int8"), "w": ((3, 5), "int8")}
+    model = Model(nodes, inputs=inputs)
+    given = {"x": np.ones((2, 4), np.int8), "w": np.ones((3, 5), np.int8)}
+    run = systolic.run(model, given, mode="wavefront")
+    assert run.timeline is not None and run.report().totals["host_macs"] == 30
+    assert run.report().rows[1]["off_array"].startswith("on a machine with memories the host computes it")
+    ideal = systolic.run(model, given, mode="wavefront", machine=systolic.ArrayConfig(8, 8))
+    assert ideal.report().totals["array_share"] == 1 and ideal.reasons == []

@@ -181,7 +181,8 @@ class FloatConv(FloatProduct, _Convolution):
         x, w, bias, added = self._parts(names)
         return [name or "" for name in ((x, w, bias, added) if self.adds else names)]
 
-    def _terms(self, shapes: Sequence[Shape]) -> int:
+    def terms(self, shapes: Sequence[Shape]) -> int:
+        """Return how many products each sum of the output has."""
         return math.prod((shapes[1] if self.weight is None else self.weight.shape)[1:])
 
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:

@@ -75,7 +75,7 @@ class FloatProduct(HostLayer):
         if constants is None or dtype != "float32" or empty or operator is None or not session.installed():
             return self._exact(inputs, shape, dtype)
         arrays = [np.asarray(a, a.dtype.newbyteorder("="), order="C") for a in inputs]
-        quick = math.prod(shape) * self._terms(shapes) <= _QUICK_MACS
+        quick = math.prod(shape) * self.terms(shapes) <= _QUICK_MACS
         made = self._session(operator, inputs, arrays, constants)
         feeds = {f"i{i}": array for i, array in enumerate(arrays) if i not in constants}
         with session.naming(self.kind, session.ONNX_RUNTIME):
@@ -117,7 +117,7 @@ class FloatProduct(HostLayer):
         """Return the names of inputs as the operator takes them, "" for those left out."""
         return list(names)
 
-    def _terms(self, shapes: Sequence[Shape]) -> int:
+    def terms(self, shapes: Sequence[Shape]) -> int:
         """Return how many products are summed for an output."""
         raise NotImplementedError
 

@@ -133,8 +133,9 @@ class FloatMatMul(FloatProduct):
             return "Gemm", given
         return f"{MICROSOFT}.FusedGemm", {**given, "activation": self.activation}
 
-    def _terms(self, shapes: Sequence[Shape]) -> int:
-        return shapes[0][-2 if self.transpose_a else -1]
+    def terms(self, shapes: Sequence[Shape]) -> int:
+        """Return how many products each sum of the output has."""
+        return _swapped(shapes[0], self.transpose_a)[-1]
 
     def _exact(self, inputs: Sequence[np.ndarray], shape: Shape, dtype: str) -> np.ndarray:
         a, b, *rest = inputs
@@ -252,7 +253,8 @@ class MatMulNBits(FloatProduct):
             expect_dtype(self, dtype, ("float32",), ", as x, scales and a bias")
         return "float32"
 
-    def _terms(self, shapes: Sequence[Shape]) -> int:
+    def terms(self, shapes: Sequence[Shape]) -> int:
+        """Return how many products each sum of the output has."""
         return self.k
 
     def _operator(self, inputs: Sequence[np.ndarray]) -> tuple[str, dict[str, Any]] | None:
