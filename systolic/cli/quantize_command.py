@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from systolic import calibrate
@@ -20,6 +21,8 @@ def quantize_command(options: argparse.Namespace) -> int:
             f"--out {options.out}: the suffix must be .onnx or .zip, which Model.save writes, not {suffix!r}"
         )
     check_output(options.out, "--out")
+    if os.path.exists(options.out) and os.path.samefile(options.out, options.model):
+        raise ValueError(f"--out {options.out} is the float model itself; name another file")
     if options.percentile is not None and options.method != "percentile":
         raise ValueError("--percentile goes with --method percentile")
     data = load_input(options.calibration, "--calibration")

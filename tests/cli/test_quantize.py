@@ -111,6 +111,7 @@ def test_what_it_refuses(here: Path, capsys: Capture) -> None:
     assert not Path("int8.zip").exists()
     for out, reason in (
         ("int8.txt", "--out int8.txt: the suffix must be .onnx or .zip, which Model.save writes, not '.txt'"),
+        ("./float.zip", "--out ./float.zip is the float model itself; name another file"),
         ("no/int8.onnx", "--out no/int8.onnx: there is no folder no"),
     ):
         assert refused(capsys, "float.zip", "--calibration", "x.npy", "--out", out) == f"{start}{reason}"
