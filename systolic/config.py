@@ -349,3 +349,36 @@ def as_machine_config(value: Any, name: str = "machine") -> MachineConfig:
     if isinstance(value, ArrayConfig):
         return MachineConfig(value)
     raise TypeError(f"{name} must be a MachineConfig or an ArrayConfig, not {type(value).__name__}")
+
+
+_BOTH = (
+    "array and machine are both given; pass machine= alone, which has an array, or array= alone, for an "
+    "array without memories"
+)
+
+
+def given_machine(machine: Any, array: Any, default: MachineConfig) -> MachineConfig:
+    """Return the machine of two arguments of which one may be given.
+
+    Examples
+    --------
+    >>> from systolic.config import ArrayConfig, MachineConfig, given_machine
+    >>> given_machine(None, ArrayConfig(8, 8), MachineConfig()) == MachineConfig(ArrayConfig(8, 8))
+    True
+    """
+    if array is None:
+        return as_machine_config(default if machine is None else machine)
+    if machine is not None:
+        raise ValueError(_BOTH)
+    if isinstance(array, MachineConfig):
+        raise TypeError("array must be an ArrayConfig, not a MachineConfig; pass it as machine=")
+    return MachineConfig(as_array_config(array))
+
+
+def given_array(array: Any, machine: Any, default: ArrayConfig) -> ArrayConfig:
+    """Return the array of two arguments of which one may be given, either of them an array or a machine."""
+    if machine is None:
+        return default if array is None else as_array_config(array)
+    if array is not None:
+        raise ValueError(_BOTH)
+    return as_machine_config(machine).array

@@ -19,7 +19,7 @@ from systolic.compiler.operations import BY_HOST, HostOperation, Product
 from systolic.compiler.orders import Costs, shares
 from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of, too_large
 from systolic.compiler.tensors import Storage, View
-from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
+from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, given_machine
 from systolic.frontend import as_model, costed
 from systolic.gemm import Gemm
 from systolic.isa import HostTensor, Program, Symbol
@@ -52,7 +52,8 @@ _MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
 def compile(
     model: Model | Workload | Mapping[str, Gemm] | Sequence[Gemm] | str | os.PathLike[str],
     *,
-    machine: MachineConfig = TPU_V1,
+    machine: MachineConfig | None = None,
+    array: ArrayConfig | None = None,
     batch: int = 1,
     mapping: MappingArgument = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -68,8 +69,10 @@ def compile(
         has no weights, and is timed and not run: products read their rows from the host and write the results
         there, a file of floats counts as if quantized. A Model of floats is computed by the host, unless
         `weights` is false: then it counts as if quantized too.
-    machine : MachineConfig
-        With a :class:`MemoryConfig`.
+    machine : MachineConfig, optional
+        With a :class:`MemoryConfig`; default the TPU v1 preset.
+    array : ArrayConfig, optional
+        Refused, as an array alone runs no programs.
     batch : int
         Size of the first axis where the model takes any.
     mapping : {"taps", "im2col", "pack", "best"} or mapping of str to them, optional
@@ -117,6 +120,8 @@ def compile(
     >>> [(s.name, s.kind) for s in program.sections[:2]], list(program.outputs)
     ([('pixels_QuantizeLinear', 'QuantizeLinear'), ('stem_quant', 'QLinearConv')], ['logits'])
     """
+    if machine is None or array is not None:
+        machine = given_machine(machine, array, TPU_V1)
     memory = _memory(machine)
     given: Any = costed(model, floats=_check.flag(weights, "weights"))
     if isinstance(given, Workload):

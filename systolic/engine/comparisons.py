@@ -8,7 +8,7 @@ from typing import Any
 
 from systolic import _check
 from systolic._show.table import Column, Table, percent, seconds
-from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.dataflows import DATAFLOWS
 from systolic.engine.costs import products_by_node
 from systolic.gemm import Gemm
@@ -201,7 +201,8 @@ _NOTE = (
 def compare(
     work: Work,
     *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
+    machine: MachineConfig | ArrayConfig | None = None,
+    array: ArrayConfig | None = None,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
@@ -211,9 +212,11 @@ def compare(
     ----------
     work : Gemm, Model, or Gemms in a sequence or by name
         Products run one after the other.
-    machine : MachineConfig or ArrayConfig
+    machine : MachineConfig or ArrayConfig, optional
         Its array, with each dataflow in turn, and its clock; its memories are left out. Bytes are those of
-        the array's operand types.
+        the array's operand types. Default the TPU v1 preset.
+    array : ArrayConfig, optional
+        Instead of `machine`.
     batch : int
         Size of the first axis where a model takes any; of products, a factor of their rows.
     shapes : mapping of str to tuple of int, optional
@@ -242,7 +245,7 @@ def compare(
     >>> found.fastest, found["output_stationary"].ports
     ('weight_stationary', PortBytes(west=51200, north=65536, south=25600))
     """
-    machine = replace(as_machine_config(machine), memory=None)
+    machine = replace(given_machine(machine, array, TPU_V1), memory=None)
     arrays = {name: replace(machine.array, dataflow=name) for name in DATAFLOWS}
     name, layers = _layers(work, batch, shapes)
     costs = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from systolic import _check
 from systolic.compiler import NoProgram, compile
-from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.energy import DEFAULT, EnergyTable
 from systolic.engine.program_runs import warn_of
 from systolic.frontend import as_model, costed
@@ -35,7 +35,8 @@ ProductsOf = Callable[..., tuple[Any, ...] | None]
 def estimate(
     work: Gemm | Model | Program | Workload | Products | str | os.PathLike[str],
     *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
+    machine: MachineConfig | ArrayConfig | None = None,
+    array: ArrayConfig | None = None,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     mapping: MappingArgument = None,
@@ -50,7 +51,10 @@ def estimate(
         .onnx file, whose weights may be missing, a topology of SCALE-Sim (.csv), products in .yaml or .json,
         or what ``Model.save`` or ``Program.save`` wrote. A model whose products are all of floats is costed
         as if quantized.
-    machine : MachineConfig or ArrayConfig
+    machine : MachineConfig or ArrayConfig, optional
+        Default the TPU v1 preset.
+    array : ArrayConfig, optional
+        Instead of `machine`: an array without memories.
     batch : int
         Size of the first axis where a model takes any; of products, a factor of their rows.
     shapes : mapping of str to tuple of int, optional
@@ -77,7 +81,7 @@ def estimate(
     >>> estimate(Gemm(196, 9, 1, groups=16), mapping="pack").cycles
     962
     """
-    machine = as_machine_config(machine)
+    machine = given_machine(machine, array, TPU_V1)
     config = machine.array
     work = costed(work)
     if isinstance(work, Workload):
@@ -181,7 +185,8 @@ def _by_node(
 def summary(
     model: Model | Workload | Products | str | os.PathLike[str],
     *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
+    machine: MachineConfig | ArrayConfig | None = None,
+    array: ArrayConfig | None = None,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     mapping: MappingArgument = None,
@@ -194,8 +199,10 @@ def summary(
     model : Model, Workload, Gemms in a list or by name, or path
         As for :func:`estimate`. The ``note`` of the result says if it is costed as if quantized, or without
         values.
-    machine : MachineConfig or ArrayConfig
+    machine : MachineConfig or ArrayConfig, optional
         Machine to run on; default the TPU v1 preset.
+    array : ArrayConfig, optional
+        Instead of `machine`: an array without memories.
     batch : int
         Size of the first axis where the model takes any.
     shapes : mapping of str to tuple of int, optional
@@ -233,6 +240,7 @@ def summary(
     >>> [(row["node"], row["on"], row["reads"], row["writes"], row["macs"]) for row in found.rows]
     [('t0', 'array', '8x4', '8x3', 96), ('t1', 'host', '8x3', '8x3', None)]
     """
+    machine = given_machine(machine, array, TPU_V1)
     model = costed(model)
     if isinstance(model, Workload):
         model, batch = as_model(model, batch), 1

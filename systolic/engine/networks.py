@@ -18,7 +18,7 @@ from systolic._hints import nearest
 from systolic._memory import SMALL_BYTES, require
 from systolic._show.progress import shown
 from systolic._text import printable, printable_errors
-from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.engine.costs import products, total_stats
 from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
@@ -55,7 +55,8 @@ def run(
     model: Model | Program | str | os.PathLike[str],
     x: np.ndarray | Mapping[str, np.ndarray],
     *,
-    machine: MachineConfig | ArrayConfig = TPU_V1,
+    machine: MachineConfig | ArrayConfig | None = None,
+    array: ArrayConfig | None = None,
     mode: str = "cycle",
     mapping: MappingArgument = None,
     threads: int | None = None,
@@ -77,8 +78,10 @@ def run(
         operands are always on time; with a warning also if a shape depends on runtime values.
     x : ndarray or mapping of str to ndarray
         The input, or one for each of the model's inputs by name.
-    machine : MachineConfig or ArrayConfig
+    machine : MachineConfig or ArrayConfig, optional
         Machine to run on; default the TPU v1 preset.
+    array : ArrayConfig, optional
+        Instead of `machine`: an array without memories.
     mapping : {"im2col", "taps", "pack", "best"} or mapping of str to them, optional
         How convolutions run, as for :func:`conv2d`: one name, where "pack" holds for grouped convolutions,
         or a name for each of some nodes. On a machine with memories, as for :func:`compile`.
@@ -127,6 +130,7 @@ def run(
     >>> run["stem_quantized"].shape, list(run.tensors)
     ((1, 16, 8, 8), ['stem_quantized'])
     """
+    machine = given_machine(machine, array, TPU_V1)
     if isinstance(model, str | os.PathLike):
         model = load_runnable(model)
     if not isinstance(model, Model | Program):
@@ -137,7 +141,6 @@ def run(
         )
     if isinstance(model, Model):
         model.check_values()
-    machine = as_machine_config(machine)
     energies = as_table(energy)
     probes = probes_for(trace, probe, mode)
     workers = thread_count(threads)

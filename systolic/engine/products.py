@@ -11,7 +11,7 @@ import numpy as np
 from systolic import _check
 from systolic._show.progress import shown
 from systolic._show.table import card, percent
-from systolic.config import ArrayConfig, MachineConfig, as_array_config
+from systolic.config import ArrayConfig, MachineConfig, given_array
 from systolic.energy import DEFAULT, TABLES, Activity, Energy, Toggles
 from systolic.formats import OPERANDS
 from systolic.gemm import Gemm, Progress
@@ -177,6 +177,7 @@ def matmul(
     w: Any,
     *,
     array: ArrayConfig | MachineConfig | None = None,
+    machine: MachineConfig | ArrayConfig | None = None,
     mode: str = "cycle",
     threads: int | None = None,
     progress: ProgressArgument = None,
@@ -193,6 +194,8 @@ def matmul(
         Weights, the stationary operand unless the array has another dataflow.
     array : ArrayConfig or MachineConfig, optional
         Default 256 x 256. The operand types are those of x and w; only the array of a machine is used.
+    machine : MachineConfig or ArrayConfig, optional
+        Another name of `array`; one of the two may be given.
     mode : {"cycle", "wavefront"}
         "cycle" computes every register of every PE on every cycle; "wavefront" works in local
         time, where the array is a plain product: the same sums and cycles, faster.
@@ -236,9 +239,10 @@ def matmul(
     >>> result.cycles
     8
     """
+    config = given_array(array, machine, _USUAL)
     x, w = _check.matrices(x, w, tuple(OPERANDS))
     probes = probes_for(trace, probe, mode)
-    return _result(lower_matmul(x, w), array, mode, threads, progress, probes)
+    return _result(lower_matmul(x, w), config, mode, threads, progress, probes)
 
 
 def conv2d(
@@ -253,6 +257,7 @@ def conv2d(
     x_zero_point: int = 0,
     mapping: str | None = None,
     array: ArrayConfig | MachineConfig | None = None,
+    machine: MachineConfig | ArrayConfig | None = None,
     mode: str = "cycle",
     threads: int | None = None,
     progress: ProgressArgument = None,
@@ -279,7 +284,7 @@ def conv2d(
         How the product is laid out, which changes cycles and no result. "im2col" (default): K over (ic, kh,
         kw). "taps": one tap of the kernel at a time, K over (kh, kw, ic). "pack": several groups share a
         tile, with zeros between them. "best": what takes the fewest cycles. See ``docs/mappings.md``.
-    array, mode, threads, progress, trace, probe
+    array, machine, mode, threads, progress, trace, probe
         As for :func:`matmul`.
 
     Returns
@@ -314,6 +319,7 @@ def conv2d(
     >>> [systolic.conv2d(x, w, groups=16, mapping=name).cycles for name in ("im2col", "pack")]
     [4642, 802]
     """
+    config = given_array(array, machine, _USUAL)
     lowered = lower_conv2d(
         x,
         w,
@@ -326,8 +332,8 @@ def conv2d(
     )
     if mapping is not None:
         check_mapping(mapping, lowered.gemm.groups)
-        lowered = with_mapping(lowered, mapping, _USUAL if array is None else as_array_config(array))
-    return _result(lowered, array, mode, threads, progress, probes_for(trace, probe, mode))
+        lowered = with_mapping(lowered, mapping, config)
+    return _result(lowered, config, mode, threads, progress, probes_for(trace, probe, mode))
 
 
 _USUAL = ArrayConfig()
@@ -335,13 +341,12 @@ _USUAL = ArrayConfig()
 
 def _result(
     lowered: Lowered,
-    array: ArrayConfig | MachineConfig | None,
+    config: ArrayConfig,
     mode: str,
     threads: int | None,
     progress: ProgressArgument,
     probes: tuple[Probe, ...],
 ) -> Result:
-    config = _USUAL if array is None else as_array_config(array)
     workers = thread_count(threads)
     if progress is None:  # the usual case, and small products take microseconds
         done = execute(lowered, config, mode, workers, None, probes)

@@ -7,6 +7,7 @@ import json
 import pickle
 import tracemalloc
 import weakref
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -223,6 +224,38 @@ def test_outputs_of_a_run_by_name() -> None:
         found["hiden"]
     with pytest.raises(KeyError, match="the run has no tensor 0; known are Hidden, y"):
         found[0]  # type: ignore[index]
+
+
+def test_array_and_machine_are_either_given() -> None:
+    x, w, small = np.ones((4, 3), np.int8), np.ones((3, 5), np.int8), ArrayConfig(2, 2)
+    image, kernel = np.ones((1, 1, 4, 4), np.int8), np.ones((1, 1, 3, 3), np.int8)
+    whole = MachineConfig(small)
+    model, pixels = network(), np.zeros((1, 1, 6, 6), np.uint8)
+    calls = [
+        partial(estimate, Gemm(4, 3, 5)), partial(estimate, model), partial(systolic.summary, model),
+        partial(systolic.compare, Gemm(4, 3, 5)), partial(run, model, pixels, mode="wavefront"), partial(matmul, x, w),
+        partial(conv2d, image, kernel), partial(conv2d, image, kernel, mapping="taps"),
+    ]  # fmt: skip
+    for call in calls:
+        found = [call(array=small), call(machine=small), call(machine=whole)]
+        costs = [each if isinstance(each, Stats) else each.to_dict() for each in found]
+        for cost in costs:
+            if isinstance(cost, dict):  # times of the emulation
+                cost.pop("layers", None)
+        assert costs[0] == costs[1] == costs[2]
+        with raises(ValueError, "array and machine are both given; pass machine= alone, which has an array, or "
+                    "array= alone, for an array without memories"):  # fmt: skip
+            call(array=small, machine=whole)
+        with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not int"):
+            call(machine=3)
+        with pytest.raises(TypeError, match="array must be an ArrayConfig, not int"):
+            call(array=3)
+    with raises(TypeError, "array must be an ArrayConfig, not a MachineConfig; pass it as machine="):
+        run(model, pixels, array=presets.TPU_V1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a program needs a machine with memories"):
+        systolic.compile(model, array=small)
+    with pytest.raises(ValueError, match="array and machine are both given"):
+        systolic.compile(model, array=small, machine=presets.TPU_V1)
 
 
 def test_a_machine_is_taken_for_an_array() -> None:
