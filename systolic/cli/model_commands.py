@@ -15,7 +15,7 @@ from systolic._show.report import check_path
 from systolic._show.table import Table, percent
 from systolic._text import printable
 from systolic.cli.data import check_output, load_input, print_json, save_outputs
-from systolic.cli.options import machine_of, shapes_of
+from systolic.cli.options import machine_of, names_machine, shapes_of
 from systolic.cli.program_commands import run_program_command, same_outputs
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
@@ -250,7 +250,7 @@ def verify_command(options: argparse.Namespace) -> int:
         cases=options.cases if options.case is None else [options.case],
         seed=options.seed,
         against=options.against,
-        machine=None if options.array is options.preset is options.dataflow is None else machine_of(options),
+        machine=machine_of(options) if names_machine(options) else None,
         mode=options.mode,
         threads=options.threads,
         progress=not options.quiet,

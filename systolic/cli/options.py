@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,16 +14,48 @@ from systolic.config import ArrayConfig, MachineConfig
 
 
 def machine_of(options: argparse.Namespace) -> MachineConfig:
-    """Return the machine that --array, --preset or --machine names, with the --dataflow."""
+    """Return the machine that the options name: its size, dataflow, clock and buffers."""
     given = getattr(options, "machine", None)
     machine = given or presets.get(options.preset or "tpu-v1")
     if getattr(options, "array", None) is not None:
         machine = MachineConfig(options.array, clock_mhz=machine.clock_mhz)
+    machine = _changed(machine, options)
     dataflow = getattr(options, "dataflow", None)
     if dataflow in (None, "all", machine.array.dataflow):
         return machine
     # Without the memories of a preset; a machine of the user's that has some is refused.
     return replace(machine, array=replace(machine.array, dataflow=dataflow), memory=given and given.memory)
+
+
+def _changed(machine: MachineConfig, options: argparse.Namespace) -> MachineConfig:
+    """Return a machine with --clock, --single-buffered and --accumulators."""
+    if getattr(options, "clock", None) is not None:
+        machine = replace(machine, clock_mhz=options.clock)
+    array = machine.array
+    if getattr(options, "single_buffered", False):
+        array = replace(array, double_buffered=False)
+    if getattr(options, "accumulators", None) is not None:
+        if "output_stationary" in (getattr(options, "dataflow", None) or array.dataflow):
+            raise ValueError("--accumulators are below the array, and output-stationary sums stay in the PEs")
+        array = replace(array, accumulator_rows=options.accumulators)
+    return replace(machine, array=array)
+
+
+def names_machine(options: argparse.Namespace) -> bool:
+    """Whether some option says which machine is meant."""
+    names = ("array", "preset", "machine", "dataflow", "clock", "single_buffered", "accumulators")
+    return any(getattr(options, name, None) not in (None, False) for name in names)
+
+
+def clock(value: str) -> float:
+    """Parse a clock in MHz."""
+    try:
+        mhz = float(value)
+    except ValueError:
+        mhz = 0.0
+    if not 0 < mhz < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number of MHz, such as 700, not {value!r}")
+    return mhz
 
 
 def machine_file(value: str) -> MachineConfig:

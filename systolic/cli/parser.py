@@ -18,7 +18,7 @@ from systolic.cli.array_commands import (
     vectors_command,
 )
 from systolic.cli.model_commands import run_command, summary_command, verify_command
-from systolic.cli.options import array_size, count, fraction, machine_file, shape_of, window
+from systolic.cli.options import array_size, clock, count, fraction, machine_file, shape_of, window
 from systolic.cli.program_commands import compile_command
 from systolic.cli.quantize_command import quantize_command
 from systolic.cli.sweep_command import sweep_command
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def machine(
         sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False, flow: bool = True,
-        every: bool = False,
+        every: bool = False, timed: bool = False,
     ) -> None:  # fmt: skip
         group = sub.add_mutually_exclusive_group()
         if array:
@@ -64,6 +64,17 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
         if array and flow:
             dataflow(sub, every)
+        if timed:
+            sub.add_argument("--clock", type=clock, metavar="MHZ", help="the clock (default: the machine's)")
+        if flow:
+            sub.add_argument(
+                "--single-buffered", action="store_true",
+                help="an array that loads no weights, or drains no sums, while it computes",
+            )  # fmt: skip
+            sub.add_argument(
+                "--accumulators", type=count(2), metavar="ROWS",
+                help="rows of accumulators, in two halves: a fold streams at most half as many rows",
+            )  # fmt: skip
 
     def dataflow(sub: argparse.ArgumentParser, every: bool = False) -> None:
         sub.add_argument(
@@ -135,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--ideal", action="store_true",
         help="the machine's array alone, layer by layer, with operands always on time",
     )  # fmt: skip
-    machine(sub, file=True)
+    machine(sub, file=True, timed=True)
     running(sub)
 
     sub = command(
@@ -182,7 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
     sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
     mapped(sub)
-    machine(sub)
+    machine(sub, timed=True)
 
     sub = command(
         "quantize",
@@ -234,7 +245,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--explain", action="store_true", help="show what doubling each parameter would change")
     sub.add_argument("--trace", metavar="FILE.json", help="write the timeline, for ui.perfetto.dev")
-    machine(sub, array=False, file=True)
+    machine(sub, array=False, file=True, timed=True)
 
     sub = command(
         "gemm",
@@ -245,7 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(name, type=count(0), metavar=name.upper())
     sub.add_argument("--estimate", action="store_true", help="closed form only, without running")
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the operands (default: 0)")
-    machine(sub, every=True)
+    machine(sub, every=True, timed=True)
     running(sub)
 
     sub = command(

@@ -421,6 +421,9 @@ def reproduce_line(
         for name, shape in (shapes or {}).items():
             words += ["--shape", shlex.quote(f"{name}={','.join(map(str, shape))}")]
     words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
+    words += [] if machine.array.double_buffered else ["--single-buffered"]
+    rows = machine.array.accumulator_rows
+    words += [] if rows in (None, ArrayConfig.accumulator_rows) else ["--accumulators", str(rows)]
     words += ["--qdq", qdq] if qdq != "integer" else []
     words += ["--compute", compute] if compute is not None else []
     return " ".join(words + (["--mapping", mapping] if mapping is not None else []))

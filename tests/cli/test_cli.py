@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from systolic.cli import array_commands
 from systolic.dataflows import DATAFLOWS
 from systolic.example import DATA
 from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
+from systolic.machine import time_program
 from systolic.reference import oracle
+from systolic.verifier.check import reproduce_line
 
 Capture = pytest.CaptureFixture[str]
 COMMANDS = ("run", "verify", "summary", "quantize", "compile", "gemm", "vectors", "validate", "sweep", "bench", "info")
@@ -663,6 +666,50 @@ def test_gemm_estimate_runs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "nothing run" in output(capsys, "gemm", "3", "4", "5", "--estimate")
 
 
+@pytest.mark.parametrize("name", ("run", "summary", "gemm"))
+def test_clock_and_buffers(name: str, capsys: Capture) -> None:
+    machine = systolic.MachineConfig(
+        ArrayConfig(8, 8, double_buffered=False, accumulator_rows=32), clock_mhz=1400.5
+    )
+    options = ("--array", "8x8", "--single-buffered", "--accumulators", "32", "--clock", "1400.5", "--quiet")
+    example = systolic.load_example()
+    if name == "run":
+        values = as_json(capsys, "run", "--mode", "wavefront", "--no-check", *options)
+        expected = systolic.run(example.model, example.images, machine=machine, mode="wavefront")
+        assert values["stats"]["cycles"] == expected.stats.cycles
+        assert values["machine_seconds"] == expected.seconds
+    elif name == "summary":
+        values = as_json(capsys, "summary", str(DATA / "digits.zip"), *options[:-1])
+        expected_totals = systolic.summary(example.model, machine=machine).totals
+        assert values["totals"]["cycles"] == expected_totals["cycles"]
+        assert values["totals"]["machine_seconds"] == expected_totals["machine_seconds"]
+    else:
+        values = as_json(capsys, "gemm", "50", "20", "9", *options)
+        assert values["stats"]["cycles"] == engine.estimate(Gemm(50, 20, 9), machine=machine).cycles
+    assert values["machine"] == machine.to_dict()
+    plain = as_json(capsys, "gemm", "50", "20", "9", "--array", "8x8", "--estimate")["stats"]["cycles"]
+    assert name != "gemm" or values["stats"]["cycles"] > plain
+
+
+def test_clock_and_buffers_of_a_preset(capsys: Capture) -> None:
+    array = presets.get("tpu-v1").array
+    path = str(DATA / "digits.zip")
+    values = as_json(capsys, "compile", path, "--clock", "350", "--accumulators", "128", "--single-buffered")
+    changed = replace(
+        presets.get("tpu-v1"), clock_mhz=350, array=replace(array, accumulator_rows=128, double_buffered=False)
+    )
+    program = engine.compile(systolic.load_example().model, machine=changed, batch=1)
+    assert values["stats"]["cycles"] == time_program(program, changed).cycles
+    line = reproduce_line("run", None, None, changed, "cycle", 0)
+    assert line.endswith("--array 256x256 --mode cycle --single-buffered --accumulators 128")
+    assert "passed" in output(capsys, "verify", path, "--accumulators", "64", "--single-buffered", "--quiet")
+
+
+def test_accumulators_where_sums_stay(capsys: Capture) -> None:
+    few = ("gemm", "3", "4", "5", "--accumulators", "8", "--dataflow")
+    assert "sums stay in the PEs" in refused(capsys, *few, "output_stationary")
+
+
 def test_bench(capsys: Capture) -> None:
     values = as_json(capsys, "bench", "--array", "4x4", "--m", "5", "--rounds", "1")
     assert [m["unit"] for m in values["measurements"]] == ["PE-cycles/s"] * 3 + ["MAC/s"] * 2
@@ -714,6 +761,9 @@ def test_info(capsys: Capture) -> None:
         (["summary", "m.zip", "--batch", "-1"], "argument --batch: must be at least 0, not -1"),
         (["summary", "m.zip", "--shape", "1x2"], "must be NAME=SIZES, such as image=1x3x224x224, not '1x2'"),
         (["summary", "m.zip", "--shape", "x=1xb"], "must be NAME=SIZES"),
+        (["gemm", "1", "2", "3", "--clock", "0"], "must be a positive number of MHz, such as 700, not '0'"),
+        (["gemm", "1", "2", "3", "--clock", "inf"], "must be a positive number of MHz"),
+        (["run", "--accumulators", "1"], "argument --accumulators: must be at least 2, not 1"),
         (["bench", "--rounds", "0"], "must be at least 1, not 0"),
         (["info", "more"], "unrecognized arguments: more"),
     ),
