@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         parser = build_parser()
-        options = parser.parse_args(arguments)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.refuse(options.command, unknown)
         if options.command is None:
             parser.print_help(sys.stderr)
             return 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from systolic import engine, presets
 from systolic._show.report import SUFFIXES
@@ -31,9 +33,53 @@ from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
 
 
-def build_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors say which option or name was probably meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = _meant(value, action.choices or ())
+            raise argparse.ArgumentError(action, f"{error.message}{hint}") from None
+
+    def refuse(self, command: str | None, unknown: Sequence[str]) -> NoReturn:
+        """Exit with an error about arguments that `command` does not take."""
+        parser: argparse.ArgumentParser = self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction) and command is not None:
+                parser = action.choices[command]
+        names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        hint = _meant(names[0], parser._option_string_actions) if names else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def _meant(name: Any, known: Iterable[Any]) -> str:
+    """Return which known name is nearest, as the end of a message; nothing if none is near."""
+    close = get_close_matches(str(name).lower(), map(str, known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# A line for the help of each command.
+EXAMPLES = {
+    "run": "systolic run model.onnx --array 128x128 --report costs.html",
+    "verify": "systolic verify model.onnx --against onnxruntime --node-by-node",
+    "summary": "systolic summary model.onnx --preset tpu-v1 --shape image=1,3,224,224",
+    "quantize": "systolic quantize float.onnx --calibration samples.npy --out int8.onnx",
+    "compile": "systolic compile model.onnx --batch 8 --explain --trace timeline.json",
+    "gemm": "systolic gemm 1024 768 768 --array 128x128 --mode wavefront",
+    "view": "systolic view 12 8 8 --array 8x8 --output product.html",
+    "vectors": "systolic vectors x.npy w.npy --out vectors --rows 8 --cols 8",
+    "validate": "systolic validate tpu-v1",
+    "sweep": "systolic sweep sweep.yaml --out rows.csv",
+    "bench": "systolic bench --quick",
+    "info": "systolic info --json",
+}
+
+
+def build_parser() -> Parser:
     """Return the parser of all commands; each sets `call` to the function that runs it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="systolic",
         description="A cycle-exact, bit-exact emulator of a TPU's systolic array.",
         epilog="Exit status: 0 all right, 1 a check failed, 2 bad usage or input, 130 interrupted.",
@@ -42,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}")
         sub.set_defaults(call=call)
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
         return sub

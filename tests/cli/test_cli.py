@@ -20,6 +20,7 @@ import systolic
 from systolic import ArrayConfig, Gemm, Model, QuantParams, cli, engine, presets
 from systolic.accelerators import Check, Validation
 from systolic.cli import array_commands
+from systolic.cli.parser import EXAMPLES, build_parser
 from systolic.dataflows import DATAFLOWS
 from systolic.example import DATA
 from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
@@ -995,6 +996,37 @@ def test_a_wrong_instruction_set(started: str, arguments: list[str], tmp_path: P
 
 def test_version() -> None:
     assert shell("--version").stdout.decode().strip() == f"systolic {systolic.__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        (["rnu"], "did you mean run?"),
+        (["zzz"], "invalid choice: 'zzz'"),
+        (["run", "--arry", "8x8"], "systolic run: error: unrecognized arguments: --arry; did you mean --array?"),
+        (["run", "--quiett"], "did you mean --quiet?"),
+        (["gemm", "1", "2", "3", "--sed=4"], "did you mean --seed?"),
+        (["gemm", "1", "2", "3", "--preset", "TPUv1"], "did you mean tpu-v1?"),
+        (["gemm", "1", "2", "3", "--mode", "wave"], "did you mean wavefront?"),
+        (["--versoin"], "did you mean --version?"),
+    ),
+)  # fmt: skip
+def test_what_was_probably_meant(arguments: list[str], words: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and words in err
+    assert ("did you mean" in err) == ("did you mean" in words)
+
+
+def test_every_command_has_an_example() -> None:
+    parser = build_parser()
+    (commands,) = (action.choices for action in parser._actions if action.dest == "command")
+    assert commands is not None and [*commands] == [*EXAMPLES]
+    for name, line in EXAMPLES.items():
+        program, *arguments = line.split()
+        assert program == "systolic" and arguments[0] == name
+        assert parser.parse_args(arguments).command == name
 
 
 @pytest.mark.parametrize("name", ("", *COMMANDS))
