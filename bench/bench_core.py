@@ -53,7 +53,7 @@ def test_output_stationary(measure, rng, isa, k, folds, threads):
     def work():
         array = SystolicArray(config)
         for w, x in work_list:
-            array.fold(w, x)
+            array.fold(x=x, w=w)
         return array.run(threads=threads)
 
     numpy = OutputStepping(codes(rng, size, 512), codes(rng, 512, size))
@@ -89,10 +89,10 @@ def quiet_fold(measure, rng, size, isa):
     m = 8 * size
     config = ArrayConfig(size, size, accumulator_rows=None)
     x, w = codes(rng, m, size), codes(rng, size, size)
-    cycles = SystolicArray(config).fold(w, x).run(threads=1).cycle
+    cycles = SystolicArray(config).fold(x=x, w=w).run(threads=1).cycle
 
     def work():
-        SystolicArray(config).fold(w, x).run(threads=1)
+        SystolicArray(config).fold(x=x, w=w).run(threads=1)
 
     name = f"one fold, m = {m}, {size} x {size}, {isa}"
     measure(name, work, size * size * cycles, UNIT, stepping(rng, size))
@@ -107,7 +107,7 @@ def test_continuous_reload(measure, rng, isa):
     def work():
         array = SystolicArray(config)
         for w, x in work_list:
-            array.fold(w, x)
+            array.fold(x=x, w=w)
         return array.run(threads=1)
 
     cycles = work().cycle
@@ -144,7 +144,7 @@ def test_toggles(measure, rng, isa, dataflow, length, folds):
     def work(probe=None):
         array = SystolicArray(config, probe=probe)
         for w, x in work_list:
-            array.fold(w, x)
+            array.fold(x=x, w=w)
         return array.run(threads=1)
 
     amount = size * size * work().cycle

@@ -77,8 +77,8 @@ def growth(rounds: int) -> dict[str, Any]:
     def fold(curve: str, x: int, size: int, m: int, threads: int) -> None:
         config = ArrayConfig(size, size, accumulator_rows=None)
         rows, w = (rng.integers(-128, 128, (length, size), dtype=np.int8) for length in (m, size))
-        amount = size * size * SystolicArray(config).fold(w, rows).run().cycle
-        works[curve, x] = (lambda: SystolicArray(config).fold(w, rows).run(threads=threads), amount)
+        amount = size * size * SystolicArray(config).fold(x=rows, w=w).run().cycle
+        works[curve, x] = (lambda: SystolicArray(config).fold(x=rows, w=w).run(threads=threads), amount)
 
     def product(curve: str, x: int, m: int, k: int, n: int, threads: int = 1) -> None:
         works[curve, x] = sections.wavefront(*sections.operands(m, k, n), threads), m * k * n

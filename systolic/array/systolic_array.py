@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,7 +77,7 @@ class SystolicArray:
     >>> x = np.array([[1, 2], [3, 4], [-5, 6]], dtype=np.int8)
     >>> w = np.array([[7, -8, 9], [10, 11, -12]], dtype=np.int8)
     >>> array = SystolicArray(ArrayConfig(rows=2, cols=3))
-    >>> array.fold(w, x).run().cycle
+    >>> array.fold(x=x, w=w).run().cycle
     8
     >>> array.outputs[0]
     array([[  27,   14,  -15],
@@ -231,7 +232,9 @@ class SystolicArray:
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.streamed(self.cycle, rows, first))
 
-    def fold(self, w: Any, x: Any, *, not_before: tuple[int, int] = (0, 0)) -> SystolicArray:
+    def fold(
+        self, *old_order: Any, x: Any = None, w: Any = None, not_before: tuple[int, int] = (0, 0)
+    ) -> SystolicArray:
         """Queue a whole fold.
 
         Weight stationary: shift the tile w in, swap, stream the rows of x. Output stationary: swap, stream
@@ -240,10 +243,12 @@ class SystolicArray:
 
         Parameters
         ----------
-        w : array_like of the weight type, (k, n)
-            Weight stationary, at most (rows, cols); output stationary, n at most `cols`.
         x : array_like of the activation type, (m, k)
             Output stationary, m at most `rows`; input stationary, at most (cols, rows).
+        w : array_like of the weight type, (k, n)
+            Weight stationary, at most (rows, cols); output stationary, n at most `cols`.
+        *old_order
+            Deprecated: w, then x, without their names.
         not_before : (int, int)
             Weight stationary, the shift and the swap come no earlier than these cycles. Output stationary,
             neither do the swap with the first operands and the swap that ends the fold.
@@ -261,11 +266,15 @@ class SystolicArray:
         >>> import numpy as np
         >>> from systolic import ArrayConfig, SystolicArray
         >>> x, w = np.int8([[1, 2], [3, 4]]), np.int8([[5], [6]])
-        >>> SystolicArray(ArrayConfig(2, 1)).fold(w, x).run().cycle
+        >>> SystolicArray(ArrayConfig(2, 1)).fold(x=x, w=w).run().cycle
         5
-        >>> SystolicArray(ArrayConfig(2, 1)).fold(w, x, not_before=(5, 5 + 2 + 2)).run().cycle
+        >>> SystolicArray(ArrayConfig(2, 1)).fold(x=x, w=w, not_before=(5, 5 + 2 + 2)).run().cycle
         12
         """
+        if old_order:
+            x, w = _in_old_order(old_order, x, w)
+        if x is None or w is None:
+            raise TypeError("fold takes both x and w: write fold(x=x, w=w)")
         config = self._config
         m, k, n = self._most()
         tile = self._tile(w, (config.weight_dtype, "weight_dtype"), {"k": k, "n": n})
@@ -380,7 +389,7 @@ class SystolicArray:
         if self._config.dataflow_record.held:
             raise ValueError(
                 f"{caller}() queues work for weights that stay, but this array is "
-                f"{self._config.dataflow_record.name}; fold(w, x) queues all that it does for a product"
+                f"{self._config.dataflow_record.name}; fold(x=x, w=w) queues all that it does for a product"
             )
 
     @staticmethod
@@ -745,3 +754,19 @@ class SystolicArray:
         from systolic._show.table import card
 
         return card("SystolicArray", self._summary())
+
+
+def _in_old_order(operands: tuple[Any, ...], x: Any, w: Any) -> tuple[Any, Any]:
+    """Return x and w of a fold whose operands came without names: w, then x."""
+    warnings.warn(
+        "fold(w, x) is deprecated: write fold(x=x, w=w); without names, a later release takes x first, as "
+        "matmul does",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    old = dict(zip(("w", "x"), operands, strict=False))
+    named = {name: value for name, value in (("x", x), ("w", w)) if value is not None}
+    if len(operands) > 2 or old.keys() & named.keys():
+        raise TypeError("fold takes x and w once each: write fold(x=x, w=w)")
+    both = old | named
+    return both.get("x"), both.get("w")

@@ -79,7 +79,7 @@ class Fold:
 
     def run(self, threads: int) -> Callable[[], SystolicArray]:
         """Return what runs the fold from reset to its last psum."""
-        return lambda: SystolicArray(self.config).fold(self.w, self.x).run(threads=threads)
+        return lambda: SystolicArray(self.config).fold(x=self.x, w=self.w).run(threads=threads)
 
     def kernel(self, threads: int) -> Product:
         """Return what clocks the fold's cycles with its values on the ports: the kernel alone.
@@ -87,7 +87,7 @@ class Fold:
         It returns what left the bottom PEs, as rows of x; registers go on from where they are.
         """
         rows, cols = self.config.rows, self.config.cols
-        state = SystolicArray(self.config).fold(self.w, self.x).state()
+        state = SystolicArray(self.config).fold(x=self.x, w=self.w).state()
         assert state.queues is not None  # an array fills it in
         window = port_window(state.queues, self.config, 0, self.cycles, Workspace())
         arrays = {name: values.copy() for name, values in state.registers.items()}
@@ -124,7 +124,7 @@ def output_fold(rows: int, cols: int, k: int, threads: int = 1) -> tuple[Task, T
     w = rng.integers(-128, 128, (k, cols), dtype=np.int8)
 
     def work() -> SystolicArray:
-        return SystolicArray(config).fold(w, x).run(threads=threads)
+        return SystolicArray(config).fold(x=x, w=w).run(threads=threads)
 
     pes = rows * cols
     name = f"one fold, k = {k}, {rows} x {cols}, output stationary"
@@ -188,7 +188,7 @@ def float_fold(
     w = rng.standard_normal((m, cols) if held else (rows, cols)).astype(dtype)
 
     def work() -> SystolicArray:
-        return SystolicArray(config).fold(w, x).run(threads=threads)
+        return SystolicArray(config).fold(x=x, w=w).run(threads=threads)
 
     pes = rows * cols
     name = f"one fold, {'k' if held else 'm'} = {m}, {rows} x {cols}, {dataflow.replace('_', ' ')}"

@@ -66,7 +66,7 @@ def check_registers(array: SystolicArray, expected) -> None:
 
 
 def test_worked_example_edge_by_edge() -> None:
-    array = small().fold(W, X)
+    array = small().fold(x=X, w=W)
     check_registers(array, {name: np.zeros((2, 3)) for name in REGISTERS})
     for edge, expected in enumerate(worked()):
         assert array.cycle == edge
@@ -86,7 +86,7 @@ def test_worked_example_on_the_reference() -> None:
 
 
 def test_worked_example_runs_until_drained() -> None:
-    array = small().fold(W, X).run()
+    array = small().fold(x=X, w=W).run()
     assert array.cycle == 8
     np.testing.assert_array_equal(array.outputs[0], Y)
     assert array.outputs[0].dtype == np.int32
@@ -223,7 +223,11 @@ def scripts(draw: st.DrawFn) -> tuple[ArrayConfig, list[Operation]]:
 
 def play(array: SystolicArray, operations: list[Operation]) -> None:
     for kind, *arguments in operations:
-        getattr(array, kind)(*arguments)
+        if kind == "fold":
+            w, x = arguments
+            array.fold(x=x, w=w)
+        else:
+            getattr(array, kind)(*arguments)
 
 
 def model(config: ArrayConfig, operations: list[Operation]) -> Script:
@@ -297,9 +301,9 @@ def test_run_drains_the_same_after_a_partial_run() -> None:
 
 def test_next_shift_begins_on_the_edge_of_the_swap() -> None:
     array = SystolicArray(ArrayConfig(3, 2))
-    array.fold(np.ones((3, 2), np.int8), np.ones((1, 3), np.int8))
-    array.fold(np.full((3, 2), 2, np.int8), np.ones((5, 3), np.int8))
-    array.fold(np.full((3, 2), 3, np.int8), np.ones((1, 3), np.int8))
+    array.fold(x=np.ones((1, 3), np.int8), w=np.ones((3, 2), np.int8))
+    array.fold(x=np.ones((5, 3), np.int8), w=np.full((3, 2), 2, np.int8))
+    array.fold(x=np.ones((1, 3), np.int8), w=np.full((3, 2), 3, np.int8))
     shifts, swaps = [], []
     while array.cycle < 30:
         array.run(1)
@@ -317,7 +321,7 @@ def test_next_shift_begins_on_the_edge_of_the_swap() -> None:
 def test_single_buffered_folds_run_one_after_the_other() -> None:
     array = SystolicArray(ArrayConfig(3, 2, double_buffered=False))
     for m in (1, 5):
-        array.fold(np.ones((3, 2), np.int8), np.ones((m, 3), np.int8))
+        array.fold(x=np.ones((m, 3), np.int8), w=np.ones((3, 2), np.int8))
     shifts = []
     while len(array.outputs) < 2:
         array.run(1)
@@ -329,18 +333,18 @@ def test_single_buffered_folds_run_one_after_the_other() -> None:
 
 
 def test_queueing_while_running_and_after_a_gap() -> None:
-    array = small().fold(W, X).run(5)
+    array = small().fold(x=X, w=W).run(5)
     array.stream(X[:1])
     # Local times 0..4 hold the fold: the row goes on the next one, cycle 5.
     assert array.run().cycle == 5 + 1 + 2 + 3 - 2
-    array.run(10).fold(-W, X)
+    array.run(10).fold(x=X, w=-W)
     start = array.cycle
     assert array.run().cycle == start + 8
     assert [y.tolist() for y in array.outputs] == [Y, Y[:1], (-np.array(Y)).tolist()]
 
 
 def test_a_stream_without_swap_uses_the_weights_in_place() -> None:
-    array = small().fold(W, X[:1]).shift(-W).stream(X[1:]).swap().stream(X[:1]).run()
+    array = small().fold(x=X[:1], w=W).shift(-W).stream(X[1:]).swap().stream(X[:1]).run()
     assert [y.tolist() for y in array.outputs] == [Y[:1], Y[1:], [[-27, -14, 15]]]
 
 
@@ -351,7 +355,7 @@ def test_swap_takes_the_tile_shifted_in_last() -> None:
 
 
 def test_short_operands_are_padded_with_zeros() -> None:
-    array = SystolicArray(ArrayConfig(4, 5)).fold(W, X).run()
+    array = SystolicArray(ArrayConfig(4, 5)).fold(x=X, w=W).run()
     assert array.outputs[0].shape == (3, 5)
     np.testing.assert_array_equal(array.outputs[0][:, :3], Y)
     assert not array.outputs[0][:, 3:].any()
@@ -402,7 +406,7 @@ def test_any_point_can_be_saved_and_continued(case, data: st.DataObject) -> None
 
 def test_each_edge_of_the_example_can_be_saved_and_continued() -> None:
     for edge in range(9):
-        array = small().fold(W, X).run(edge)
+        array = small().fold(x=X, w=W).run(edge)
         for other in (
             small().restore(pickle.loads(pickle.dumps(array.state()))),
             pickle.loads(pickle.dumps(array)),
@@ -427,7 +431,7 @@ def test_restore_takes_registers_alone() -> None:
         pes.step()
     assert array.cycle == 13
     start = array.cycle
-    array.fold(W, X).run()
+    array.fold(x=X, w=W).run()
     assert array.cycle == start + 8
     np.testing.assert_array_equal(array.outputs[0], Y)
 
@@ -440,7 +444,7 @@ def test_restore_copies() -> None:
 
 
 def test_restored_state_does_not_follow_the_array() -> None:
-    array = small().fold(W, X).run(4)
+    array = small().fold(x=X, w=W).run(4)
     state = array.state()
     before = copy.deepcopy(state)
     array.run()
@@ -461,7 +465,7 @@ def test_writing_into_a_state_does_not_change_the_array() -> None:
 
 
 def test_states_with_other_queues_differ() -> None:
-    assert small().state() != small().fold(W, X).state()
+    assert small().state() != small().fold(x=X, w=W).state()
 
 
 def test_states_compare() -> None:
@@ -473,7 +477,7 @@ def test_states_compare() -> None:
 
 
 def test_restore_rejects_what_does_not_fit() -> None:
-    array = small().fold(W, X).run(3)
+    array = small().fold(x=X, w=W).run(3)
     before = copy.deepcopy(array.state())
     with raises(TypeError, "restore takes a State, as state() returns it, not dict"):
         array.restore({})  # type: ignore[arg-type]
@@ -497,10 +501,10 @@ OTHER_QUEUES = (
 
 
 def test_restore_rejects_queues_of_another_array_or_cycle() -> None:
-    array, queued = small(), small().fold(W, X)
+    array, queued = small(), small().fold(x=X, w=W)
     for other in (ArrayConfig(4, 4), ArrayConfig(2, 3, activation_dtype="uint8")):
         x = X.view(other.activation_dtype)
-        queues = SystolicArray(other).fold(W, x).state().queues
+        queues = SystolicArray(other).fold(x=x, w=W).state().queues
         with raises(ValueError, OTHER_QUEUES):
             array.restore(array.state().replace(queues=queues))
     for state, cycle in ((queued.state(), 9), (queued.run(6).state(), 7)):
@@ -518,9 +522,9 @@ def in_flight(dataflow: str, rows: int) -> list[Any]:
     array = SystolicArray(ArrayConfig(rows, 3, dataflow=dataflow))
     x = np.ones((2, 2), np.int8)
     if dataflow == "output_stationary":
-        array.fold(W, x).fold(W, x)
+        array.fold(x=x, w=W).fold(x=x, w=W)
     else:
-        array.shift(x).shift(x).swap().stream(np.ones((9, 2), np.int8)).fold(x, x)
+        array.shift(x).shift(x).swap().stream(np.ones((9, 2), np.int8)).fold(x=x, w=x)
     states = [array.state()]
     while array.state().queues.drained_at(array.config, array.cycle) > array.cycle:
         states.append(array.run(1).state())
@@ -569,7 +573,7 @@ def test_states_take_registers_alone() -> None:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_copies_are_read_only_and_equal(copied: Any) -> None:
-    array = small().fold(W, X).run(3)
+    array = small().fold(x=X, w=W).run(3)
     assert copied(array.registers) == array.registers != small().registers
     assert copied(array.state()) == array.state()
     for values in (copied(array.registers), copied(array.state()), copied(array).state()):
@@ -587,7 +591,7 @@ def test_restore_rejects_queues_of_another_kind() -> None:
 
 
 def test_registers_are_a_mapping_with_attributes() -> None:
-    registers = small().fold(W, X).run(4).registers
+    registers = small().fold(x=X, w=W).run(4).registers
     assert tuple(registers) == REGISTERS and len(registers) == 7
     assert set(ORDER) == set(registers)
     for name, value in registers.items():
@@ -617,7 +621,7 @@ def test_registers_have_the_operands_types() -> None:
 
 
 def test_registers_are_read_only_and_stay_as_read() -> None:
-    array = small().fold(W, X).run(4)
+    array = small().fold(x=X, w=W).run(4)
     registers = array.registers
     copies = {name: value.copy() for name, value in registers.items()}
     for value in registers.values():
@@ -631,13 +635,13 @@ def test_registers_are_read_only_and_stay_as_read() -> None:
 
 
 def test_reset() -> None:
-    array = small().fold(W, X).run(5)
+    array = small().fold(x=X, w=W).run(5)
     array.shift(W).swap()
     assert array.reset() is array
     assert array.cycle == 0 and array.outputs == []
     check_registers(array, {name: np.zeros((2, 3)) for name in REGISTERS})
     assert array.run().cycle == 0, "queues are empty"
-    array.fold(W, X).run()
+    array.fold(x=X, w=W).run()
     assert array.cycle == 8
     np.testing.assert_array_equal(array.outputs[0], Y)
 
@@ -688,7 +692,7 @@ def test_step_with_any_ports_equals_the_reference(config: ArrayConfig, seed: int
 def test_step_may_follow_once_queued_values_have_passed_the_ports() -> None:
     # The fold's last value passes row 1's port on cycle 5; its psums still travel. The value 1
     # follows the wave in row 0 and does not touch what belongs to the stream.
-    array = small().fold(W, X)
+    array = small().fold(x=X, w=W)
     for edge in range(6):
         with raises(
             ValueError,
@@ -706,7 +710,7 @@ def test_step_may_follow_once_queued_values_have_passed_the_ports() -> None:
 
 def test_psums_may_be_driven_once_no_stream_needs_their_ports() -> None:
     # Column 2's psum port carries the stream's last 0 on cycle 2 + 2.
-    array = SystolicArray(ArrayConfig(1, 3)).fold(np.int8([[1, 1, 1]]), np.int8([[1]])).run(3)
+    array = SystolicArray(ArrayConfig(1, 3)).fold(x=np.int8([[1]]), w=np.int8([[1, 1, 1]])).run(3)
     with raises(
         ValueError,
         "step() drives the ports by hand, but queued values stand on them until cycle 4; "
@@ -749,12 +753,12 @@ def test_step_rejects_port_values(ports, error: type[Exception], message: str) -
 def test_any_layout_is_taken(make) -> None:
     x, w = make(X), make(W)
     x.flags.writeable = w.flags.writeable = False
-    np.testing.assert_array_equal(small().fold(w, x).run().outputs[0], Y)
+    np.testing.assert_array_equal(small().fold(x=x, w=w).run().outputs[0], Y)
 
 
 def test_operands_are_copied_when_queued() -> None:
     x, w = X.copy(), W.copy()
-    array = small().fold(w, x)
+    array = small().fold(x=x, w=w)
     x[:], w[:] = 0, 0
     np.testing.assert_array_equal(array.run().outputs[0], Y)
 
@@ -765,7 +769,7 @@ def test_every_sign_mix_is_exact(a: str, b: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     array = SystolicArray(ArrayConfig(5, 18, activation_dtype=a, weight_dtype=b))
     x, w = codes(rng, (7, 5), a), codes(rng, (5, 18), b)
-    np.testing.assert_array_equal(array.fold(w, x).run().outputs[0], product(x, w))
+    np.testing.assert_array_equal(array.fold(x=x, w=w).run().outputs[0], product(x, w))
 
 
 @pytest.mark.parametrize(
@@ -828,7 +832,7 @@ def test_every_sign_mix_is_exact(a: str, b: str, seed: int) -> None:
 def test_fold_rejects_operands_and_queues_nothing(w, x, error: type[Exception], message: str) -> None:
     array = small()
     with raises(error, message):
-        array.fold(w, x)
+        array.fold(x=x, w=w)
     assert array.run().cycle == 0
 
 
@@ -843,7 +847,7 @@ def test_order_of_queueing_is_checked() -> None:
     with raises(ValueError, waits):
         array.shift(W)
     with raises(ValueError, waits):
-        array.fold(W, X)
+        array.fold(x=X, w=W)
     np.testing.assert_array_equal(array.stream(X).run().outputs[0], Y)
     assert array.cycle == 8
 
@@ -864,7 +868,7 @@ def test_order_of_queueing_is_checked() -> None:
     ],
 )
 def test_run_rejects_arguments(options, error: type[Exception], message: str) -> None:
-    array = small().fold(W, X)
+    array = small().fold(x=X, w=W)
     with raises(error, message):
         array.run(**options)
     assert array.cycle == 0
@@ -888,7 +892,7 @@ def test_threads_do_not_change_results(monkeypatch: pytest.MonkeyPatch, threads:
     x, w = [codes(rng, (13, 9), "uint8") for _ in range(3)], [codes(rng, (9, 71), "int8") for _ in range(3)]
     array, pes = SystolicArray(config), Script(config)
     for tile, rows in zip(w, x, strict=True):
-        array.fold(tile, rows)
+        array.fold(x=rows, w=tile)
         pes.shift(tile)
         pes.swap()
         pes.stream(rows)
@@ -905,7 +909,7 @@ def test_threads_do_not_change_results(monkeypatch: pytest.MonkeyPatch, threads:
 def test_progress_counts_up_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BURST_PE_CYCLES", 6 * 3)
     calls: list[tuple[int, int]] = []
-    small().fold(W, X).run(progress=lambda done, total: calls.append((done, total)))
+    small().fold(x=X, w=W).run(progress=lambda done, total: calls.append((done, total)))
     assert calls == [(3, 8), (6, 8), (8, 8)]
 
 
@@ -920,7 +924,7 @@ def test_an_interrupt_leaves_a_state_that_can_be_run_on(monkeypatch: pytest.Monk
         if calls == at:
             raise KeyboardInterrupt
 
-    array = small().fold(W, X)
+    array = small().fold(x=X, w=W)
     with pytest.raises(KeyboardInterrupt):
         array.run(progress=interrupt)
     assert array.cycle == 2 * at
@@ -934,7 +938,7 @@ def test_states_are_equal_however_the_run_was_cut() -> None:
     x, w = codes(rng, (90, 30), "int8"), codes(rng, (30, 40), "int8")
 
     def after(*cycles: int) -> State:
-        array = SystolicArray(ArrayConfig(32, 40)).fold(w, x)
+        array = SystolicArray(ArrayConfig(32, 40)).fold(x=x, w=w)
         for count in cycles:
             array.run(count)
         return array.state()
@@ -949,12 +953,12 @@ def test_outputs_do_not_keep_more_than_they_are() -> None:
     array = SystolicArray(ArrayConfig(8, 64))
     x, w = np.ones((1, 8), np.int8), np.ones((8, 64), np.int8)
     for _ in range(5):
-        array.fold(w, x).run()
-    array.fold(w, np.ones((50, 8), np.int8)).run(until=lambda array: len(array.outputs) == 6)
+        array.fold(x=x, w=w).run()
+    array.fold(x=np.ones((50, 8), np.int8), w=w).run(until=lambda array: len(array.outputs) == 6)
     for output in array.outputs:
         held = output if output.base is None else output.base
         assert held.nbytes <= 3 * output.nbytes
-    array.fold(w, np.ones((300, 8), np.int8)).run(until=lambda array: array.cycle == 700)
+    array.fold(x=np.ones((300, 8), np.int8), w=w).run(until=lambda array: array.cycle == 700)
     (stream,) = array.state().queues.streams
     assert len(stream.done) > 20 and all(rows.base is None for rows in stream.done)
 
@@ -968,7 +972,7 @@ def test_what_is_not_yet_due_below_the_array_is_zero() -> None:
         for junk in (1, 2):
             held = [np.full(size, junk, np.int32) for size in (2000, 6000, 10_000)]
             del held
-            array = SystolicArray(ArrayConfig(32, 40)).fold(w, x)
+            array = SystolicArray(ArrayConfig(32, 40)).fold(x=x, w=w)
             states.append(array.run(cycles).state())
         below = states[0].queues.below
         rows, cols = np.indices(below.shape)
@@ -993,16 +997,16 @@ def test_an_interrupt_while_ports_are_laid_out_leaves_nothing_behind(
             raise KeyboardInterrupt
         return array
 
-    expected = SystolicArray(config).fold(w, short).run().state()
+    expected = SystolicArray(config).fold(x=short, w=w).run().state()
     with monkeypatch.context() as patch:
         patch.setattr(Workspace, "empty", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            SystolicArray(config).fold(w, long).run()
-    assert SystolicArray(config).fold(w, short).run().state() == expected
+            SystolicArray(config).fold(x=long, w=w).run()
+    assert SystolicArray(config).fold(x=short, w=w).run().state() == expected
 
 
 def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = small().fold(W, X).run(3)
+    array = small().fold(x=X, w=W).run(3)
     kernels = array.config.dataflow_record.kernels
     advance = kernels[array.config.format.kernel]
 
@@ -1023,14 +1027,14 @@ def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.Monkey
 
 
 def test_repr_and_html() -> None:
-    array = small().fold(W, X).run(3)
+    array = small().fold(x=X, w=W).run(3)
     assert repr(array) == "<SystolicArray 2 x 3, cycle 3, 1 stream in flight, 0 finished>"
     html = array._repr_html_()
     assert "SystolicArray" in html and "2 x 3 PEs" in html and "cycle 8" in html
 
 
 def test_outputs_is_a_new_list() -> None:
-    array = small().fold(W, X).run()
+    array = small().fold(x=X, w=W).run()
     array.outputs.clear()
     assert len(array.outputs) == 1
 
@@ -1044,3 +1048,28 @@ def test_chunks_are_short_where_ports_are_many(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(SystolicArray, "_clock", lambda self, cycles, *rest: chunks.append(cycles) or clock(self, cycles, *rest))
     SystolicArray(ArrayConfig(rows=2, cols=6)).run(cycles=20)
     assert chunks == [8, 8, 4]
+
+
+# The order of a fold's operands
+
+
+def test_a_fold_without_names_is_deprecated_and_takes_w_first() -> None:
+    expected = small().fold(x=X, w=W).state()
+    for call in (lambda a: a.fold(W, X), lambda a: a.fold(W, x=X)):
+        with pytest.warns(DeprecationWarning, match=r"fold\(w, x\) is deprecated: write fold\(x=x, w=w\)") as caught:
+            assert call(small()).state() == expected
+        assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning):
+        assert small().fold(W, X, not_before=(3, 9)).state() == small().fold(x=X, w=W, not_before=(3, 9)).state()
+
+
+def test_a_fold_takes_both_operands_once() -> None:
+    array = small()
+    before = array.state()
+    for call in (array.fold, lambda: array.fold(x=X), lambda: array.fold(w=W)):
+        with raises(TypeError, "fold takes both x and w: write fold(x=x, w=w)"):
+            call()
+    for call in (lambda: array.fold(W, X, X), lambda: array.fold(W, w=W), lambda: array.fold(W, X, x=X)):
+        with pytest.warns(DeprecationWarning), raises(TypeError, "fold takes x and w once each: write fold(x=x, w=w)"):
+            call()
+    assert array.state() == before

@@ -104,7 +104,7 @@ def test_any_layout_and_integer_type_is_taken() -> None:
 
 def test_psums_of_streams_still_in_flight_are_collected() -> None:
     x, w = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
-    array = SystolicArray(ArrayConfig(2, 3)).fold(w, x)
+    array = SystolicArray(ArrayConfig(2, 3)).fold(x=x, w=w)
     with raises(
         ValueError,
         "clock() drives the ports by hand, but queued values stand on them until cycle 6; "
@@ -216,7 +216,7 @@ def test_delayed_folds_equal_the_reference_fed_alike(config: ArrayConfig, count:
 
         before, fed = array.state(), dataflow.operands(x, w)
         at = array.queue_fold(*fed, sink, not_before=(shift, swap))
-        array.restore(before).fold(w, x, not_before=(shift, swap))
+        array.restore(before).fold(x=x, w=w, not_before=(shift, swap))
         same = array.state().queues
         assert (same.tiles[-1].start, same.swap_at) == at
         array.restore(before).queue_fold(*fed, sink, not_before=(shift, swap))
@@ -281,9 +281,9 @@ def test_shift_swap_and_stream_wait() -> None:
         (lambda a, w, x: a.shift(w, not_before=-1), ValueError, "not_before must be a non-negative integer, not -1"),
         (lambda a, w, x: a.stream(x, not_before=1.5), TypeError, "not_before must be an integer, not float 1.5"),
         (lambda a, w, x: a.shift(w).swap(not_before=None), TypeError, "not_before must be an integer, not NoneType None"),
-        (lambda a, w, x: a.fold(w, x, not_before=3), TypeError, "not_before must be the cycles (shift, swap), not int 3"),
+        (lambda a, w, x: a.fold(x=x, w=w, not_before=3), TypeError, "not_before must be the cycles (shift, swap), not int 3"),
         (
-            lambda a, w, x: a.fold(w, x, not_before=(0, -2)),
+            lambda a, w, x: a.fold(x=x, w=w, not_before=(0, -2)),
             ValueError,
             "not_before: swap must be a non-negative integer, not -2",
         ),

@@ -118,7 +118,7 @@ def test_formats_that_do_not_exist(fields: dict[str, Any], message: str) -> None
 def test_values_that_do_not_fit_their_register() -> None:
     four = SystolicArray(ArrayConfig(2, 2, weight_dtype="int4", psum_bits=18))
     with raises(ValueError, "w must be -8 to 7, but holds 8"):
-        four.fold(np.int8([[8, 1]]), np.int8([[1]]))
+        four.fold(x=np.int8([[1]]), w=np.int8([[8, 1]]))
     with raises(ValueError, "weight must be -8 to 7, but holds 9"):
         four.step(weight=9)
     with raises(ValueError, "psum must be -131072 to 131071, but holds 131072"):
@@ -142,8 +142,8 @@ def test_operands_of_another_format() -> None:
         "w must hold bfloat16, as the array's config says, not int8; make the array with "
         "ArrayConfig(weight_dtype='int8')",
     ):
-        array.fold(np.ones((2, 2), np.int8), x)
-    assert array.fold(np.ones((2, 2), ml_dtypes.bfloat16), x).run().outputs[0].dtype == np.float32
+        array.fold(x=x, w=np.ones((2, 2), np.int8))
+    assert array.fold(x=x, w=np.ones((2, 2), ml_dtypes.bfloat16)).run().outputs[0].dtype == np.float32
 
 
 def test_four_bits_in_lanes_of_eight() -> None:
@@ -151,8 +151,8 @@ def test_four_bits_in_lanes_of_eight() -> None:
     config = ArrayConfig(2, 2, activation_dtype="uint4", weight_dtype="int4")
     x, w = np.uint8([[15, 1]]), np.int8([[-8, 7], [1, 2]])
     folds = [
-        SystolicArray(config).fold(w, x),
-        SystolicArray(config).fold(w.astype(ml_dtypes.int4), x.astype(ml_dtypes.uint4)),
+        SystolicArray(config).fold(x=x, w=w),
+        SystolicArray(config).fold(x=x.astype(ml_dtypes.uint4), w=w.astype(ml_dtypes.int4)),
     ]
     for array in folds:
         assert array.run().outputs[0].tolist() == [[-119, 107]]

@@ -45,7 +45,7 @@ def check_by_hand(cycle: int, registers: Any) -> None:
 
 
 def test_worked_example() -> None:
-    array = SystolicArray(CONFIG, trace=True).fold(W, X).run()
+    array = SystolicArray(CONFIG, trace=True).fold(x=X, w=W).run()
     for cycle in range(8):
         check_by_hand(cycle, {name: array.trace[name][cycle] for name in array.registers})
     assert array.cycle == 8
@@ -113,7 +113,7 @@ def test_folds_follow_each_other() -> None:
 def test_single_buffered_folds_run_one_after_the_other() -> None:
     array = SystolicArray(ArrayConfig(3, 2, dataflow="output_stationary", double_buffered=False), trace=True)
     for k in (2, 5):
-        array.fold(np.ones((k, 2), np.int8), np.ones((3, k), np.int8))
+        array.fold(x=np.ones((3, k), np.int8), w=np.ones((k, 2), np.int8))
     one = 2 * 3 + 2 + 2 - 2
     assert array.run().cycle == one + 2 * 3 + 2 + 5 - 2
     assert np.flatnonzero(array.trace["swap"][:, 0, 0]).tolist() == [0, 2, one, one + 5]
@@ -131,7 +131,7 @@ def test_any_point_can_be_saved_and_continued(size: tuple[int, int], count: int,
     for _ in range(count):
         m, n, k = rng.integers(1, size[0] + 1), rng.integers(1, size[1] + 1), rng.integers(1, 30)
         x, w = codes(rng, (m, k), "int8"), codes(rng, (k, n), "int8")
-        array.fold(w, x, not_before=(int(rng.integers(0, 40)), int(rng.integers(0, 60))))
+        array.fold(x=x, w=w, not_before=(int(rng.integers(0, 40)), int(rng.integers(0, 60))))
         expected.append(product(x, w))
         array.run(int(rng.integers(0, 40)))
         state = pickle.loads(pickle.dumps(array.state()))
@@ -216,8 +216,8 @@ def test_queues_of_moving_weights_are_refused() -> None:
     for name, arguments in {"shift": (W[:2],), "swap": (), "stream": (X,)}.items():
         with raises(
             ValueError,
-            f"{name}() queues work for weights that stay, but this array is output_stationary; fold(w, x) queues "
-            "all that it does for a product",
+            f"{name}() queues work for weights that stay, but this array is output_stationary; fold(x=x, w=w) "
+            "queues all that it does for a product",
         ):
             getattr(array, name)(*arguments)
     assert array.state() == SystolicArray(CONFIG).state()
@@ -234,7 +234,7 @@ def test_queues_of_moving_weights_are_refused() -> None:
 def test_fold_rejects(w: np.ndarray, x: np.ndarray, message: str) -> None:
     array = SystolicArray(CONFIG)
     with raises(ValueError, message):
-        array.fold(w, x)
+        array.fold(x=x, w=w)
     assert array.state() == SystolicArray(CONFIG).state()
 
 
@@ -242,8 +242,8 @@ def test_input_stationary_folds_are_limited_on_the_other_sides() -> None:
     array = SystolicArray(ArrayConfig(2, 3, dataflow="input_stationary"))
     message = "x is (4, 2), larger than the array's 3 x 2; systolic.matmul cuts a larger product into folds"
     with raises(ValueError, message):
-        array.fold(np.ones((2, 9), np.int8), np.ones((4, 2), np.int8))
-    assert array.fold(np.ones((2, 9), np.int8), np.ones((3, 2), np.int8)).run().outputs[0].shape == (9, 3)
+        array.fold(x=np.ones((4, 2), np.int8), w=np.ones((2, 9), np.int8))
+    assert array.fold(x=np.ones((3, 2), np.int8), w=np.ones((2, 9), np.int8)).run().outputs[0].shape == (9, 3)
 
 
 def test_input_stationary_verbs_take_the_exchanged_operands() -> None:
@@ -252,7 +252,7 @@ def test_input_stationary_verbs_take_the_exchanged_operands() -> None:
     x, w = np.arange(8, dtype=np.uint8).reshape(4, 2), np.arange(-9, 9, dtype=np.int8).reshape(2, 9)
     array = SystolicArray(config).shift(x.T).swap().stream(w.T).run()
     np.testing.assert_array_equal(array.outputs[0], product(x, w).T)
-    assert array.state() == SystolicArray(config).fold(w, x).run().state()
+    assert array.state() == SystolicArray(config).fold(x=x, w=w).run().state()
     before, cut = array.state(), "systolic.matmul cuts a larger product into folds"
     for tile in (np.ones((2, 5), np.uint8), np.ones((3, 4), np.uint8), np.ones((4, 2), np.uint8)):
         with raises(ValueError, f"w is {tile.shape}, larger than the array's 2 x 4; {cut}"):

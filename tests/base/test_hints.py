@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "matmul w": (lambda: matmul(ones(2, 5), ones(3, 5)), "and w is (3, 5); w.T fits"),
     "matmul x": (lambda: matmul(ones(5, 2), ones(5, 3)), "and w is (5, 3); x.T fits"),
     "matmul never": (lambda: matmul(ones(2, 5), ones(3, 4)), "and w is (3, 4)"),
-    "fold": (lambda: SystolicArray(ArrayConfig(8, 8)).fold(ones(3, 5), ones(2, 5)), "; w.T fits"),
+    "fold": (lambda: SystolicArray(ArrayConfig(8, 8)).fold(x=ones(2, 5), w=ones(3, 5)), "; w.T fits"),
     "QLinearMatMul": (lambda: Dense(ones(3, 5), x=Q, w=Q, y=Q).output_shape((1, 5)), "not (1, 5); w.T fits"),
     "FloatMatMul that holds a weight": (lambda: FloatMatMul(ones(3, 5, dtype=F)).output_shape((1, 5)), "; w.T fits"),
     "QLinearMatMul of tensors": (lambda: QLinearMatMul(x=Q, w=Q, y=Q).output_shape((2, 5), (3, 5)), "; w.T fits"),

@@ -148,8 +148,8 @@ CONFIG = ToyConfig(2, 3)
 
 
 def test_states_and_arrays_of_another_dataflow() -> None:
-    array = SystolicArray(CONFIG).fold(W, X).run(5)
-    plain_array = SystolicArray(ArrayConfig(2, 3)).fold(W, X).run(5)
+    array = SystolicArray(CONFIG).fold(x=X, w=W).run(5)
+    plain_array = SystolicArray(ArrayConfig(2, 3)).fold(x=X, w=W).run(5)
     assert list(array.registers) == ["w", "behind", "chain", "a", "out", "load", "take", "tag"]
     for name, new in _REGISTERS.items():
         np.testing.assert_array_equal(array.registers[new], plain_array.registers[name])
@@ -179,7 +179,7 @@ def test_products_of_another_dataflow() -> None:
 def test_traces_of_another_dataflow(tmp_path: Path) -> None:
     pytest.importorskip("vcd")
     trace = Trace()
-    SystolicArray(CONFIG, trace=trace).fold(W, X).run()
+    SystolicArray(CONFIG, trace=trace).fold(x=X, w=W).run()
     assert trace.registers == tuple(CONFIG.register_dtypes)
     assert trace["out"].shape == (8, 2, 3) and trace.to_text().splitlines()[3].count("out 21 -8 0 / 27 0 0") == 1
     trace.to_vcd(tmp_path / "toy.vcd")
@@ -194,7 +194,7 @@ def test_traces_of_another_dataflow(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_drawings_of_another_dataflow() -> None:
     pytest.importorskip("matplotlib")
-    array = SystolicArray(CONFIG).fold(W, X).run(4)
+    array = SystolicArray(CONFIG).fold(x=X, w=W).run(4)
     texts = array.plot().axes[0].texts
     drawn = {text.get_gid() for text in texts if text.get_gid()}
     assert drawn == {"w", "behind", "chain", "a", "out"}

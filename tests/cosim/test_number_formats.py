@@ -51,7 +51,7 @@ def test_unpack_floats() -> None:
 
 
 def test_states_with_nan_are_equal() -> None:
-    array = SystolicArray(BFLOAT16).fold(W, X).run(7)
+    array = SystolicArray(BFLOAT16).fold(x=X, w=W).run(7)
     assert np.isnan(array.registers.psum).any()
     again = SystolicArray(BFLOAT16).restore(array.state())
     assert again.state() == array.state() and array.diff(again) == []
@@ -60,7 +60,7 @@ def test_states_with_nan_are_equal() -> None:
 
 
 def test_traces_of_floats(tmp_path: Path) -> None:
-    array = SystolicArray(BFLOAT16, trace=True).fold(W, X).run()
+    array = SystolicArray(BFLOAT16, trace=True).fold(x=X, w=W).run()
     assert array.trace is not None
     assert "nan" in array.trace.to_text() and "-12.25" in array.trace.to_text()
     array.trace.to_vcd(tmp_path / "t.vcd")

@@ -35,7 +35,7 @@ TRACES: dict[str, Callable[[], Trace]] = {
 
 
 def traced(trace: Trace) -> SystolicArray:
-    return SystolicArray(CONFIG, trace=trace).fold(W, X)
+    return SystolicArray(CONFIG, trace=trace).fold(x=X, w=W)
 
 
 def values(trace: Trace) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_cycle_is_recorded_whole_or_not_at_all(kind: str) -> None:
 def test_a_run_interrupted_all_the_time_records_what_one_run_does() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(-128, 128, (60, 4), np.int8), rng.integers(-128, 128, (4, 5), np.int8)
-    whole, pieces = (SystolicArray(ArrayConfig(4, 5), trace=True).fold(w, x) for _ in range(2))
+    whole, pieces = (SystolicArray(ArrayConfig(4, 5), trace=True).fold(x=x, w=w) for _ in range(2))
     whole.run()
     interrupts = 0
     while interrupted(lambda: pieces.run(until=whole.cycle), int(rng.integers(8000))):
@@ -101,7 +101,7 @@ def test_signals_leave_whole_cycles() -> None:
 
     config = ArrayConfig(16, 16)
     w, x = np.ones((16, 16), np.int8), np.ones((400, 16), np.int8)
-    whole, pieces = (SystolicArray(config, trace=Trace(registers=("psum", "swap"))).fold(w, x) for _ in range(2))
+    whole, pieces = (SystolicArray(config, trace=Trace(registers=("psum", "swap"))).fold(x=x, w=w) for _ in range(2))
     whole.run()
     before = signal.signal(signal.SIGALRM, stop)
     gc.disable()  # an interrupt in a callback of the collector, such as hypothesis has one, is lost
@@ -135,9 +135,9 @@ def test_a_trace_given_to_another_array_belongs_to_it_or_to_the_first() -> None:
 
 @pytest.mark.slow
 def test_queueing_is_done_or_not() -> None:
-    array, rows = SystolicArray(CONFIG), SystolicArray(CONFIG).fold(W, X).state()
+    array, rows = SystolicArray(CONFIG), SystolicArray(CONFIG).fold(x=X, w=W).state()
     idle = array.state()
-    for _ in every_interrupt(lambda: array.fold(W, X), "systolic"):
+    for _ in every_interrupt(lambda: array.fold(x=X, w=W), "systolic"):
         assert array.state() in (idle, rows)
         array.restore(idle)
 

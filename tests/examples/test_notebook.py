@@ -130,8 +130,8 @@ def test_a_wrong_number_is_noticed(tmp_path):
     notebook = load()
     last = next(i for i, cell in enumerate(notebook["cells"]) if cell["id"] == "one-check")
     notebook["cells"] = notebook["cells"][: last + 1]
-    (fold,) = (cell for cell in code_cells(notebook) if "array.fold(w, x)\n" in cell["source"])
-    fold["source"] = [line.replace("fold(w, x)", "fold(w[:, ::-1], x)") for line in fold["source"]]
+    (fold,) = (cell for cell in code_cells(notebook) if "array.fold(x=x, w=w)\n" in cell["source"])
+    fold["source"] = [line.replace("w=w)", "w=w[:, ::-1])") for line in fold["source"]]
     done, target = execute(notebook, tmp_path)
     assert done.returncode == 1
     assert not target.exists()

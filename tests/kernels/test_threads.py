@@ -86,8 +86,8 @@ def test_any_number_gives_the_same(operands, mode: str, count: int) -> None:
 def test_registers_are_the_same(count: int) -> None:
     rng = np.random.default_rng(1)
     x, w = codes(rng, (300, 64), "int8"), codes(rng, (64, 64), "int8")
-    one = systolic.SystolicArray(ARRAY).fold(w, x).run(250, threads=1)
-    other = systolic.SystolicArray(ARRAY).fold(w, x).run(250, threads=count)
+    one = systolic.SystolicArray(ARRAY).fold(x=x, w=w).run(250, threads=1)
+    other = systolic.SystolicArray(ARRAY).fold(x=x, w=w).run(250, threads=count)
     assert not other.diff(one)
     assert not other.run(threads=count).diff(one.run(threads=1))
     np.testing.assert_array_equal(other.outputs[0], product(x, w))
@@ -136,7 +136,7 @@ def test_array_run_by_many_threads() -> None:
     x, w = codes(rng, (400, 64), "int8"), codes(rng, (64, 64), "int8")
 
     def work(_: int) -> np.ndarray:
-        array = systolic.SystolicArray(ARRAY).fold(w, x)
+        array = systolic.SystolicArray(ARRAY).fold(x=x, w=w)
         for _ in range(6):
             array = array.run(100, threads=2)
         return array.outputs[0]
@@ -271,7 +271,7 @@ def test_no_more_helpers_than_there_are_tasks() -> None:
         from systolic import _gemm, _host, _threads
         x, w = np.ones((30, 40), np.int8), np.ones((40, 8), np.int8)  # columns of one panel
         _gemm.multiply(x, w, np.empty((30, 8), np.int32), threads=64)
-        array = systolic.SystolicArray(systolic.ArrayConfig(40, 33)).fold(np.ones((40, 33), np.int8), x)
+        array = systolic.SystolicArray(systolic.ArrayConfig(40, 33)).fold(x=x, w=np.ones((40, 33), np.int8))
         from systolic.array import systolic_array
         systolic_array._WORTH_A_THREAD = 0
         array.run(threads=64)

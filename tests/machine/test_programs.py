@@ -151,7 +151,7 @@ def test_a_program_runs_after_any_interrupt(mode: str) -> None:
 
 def test_an_array_with_nothing_in_flight_is_not_clocked_and_would_not_change() -> None:
     """One edge after the last beat has left the last PE, no register changes any more."""
-    array = SystolicArray(SMALL.array).fold(W[0], X).run().run(1)
+    array = SystolicArray(SMALL.array).fold(x=X, w=W[0]).run().run(1)
     before = array.registers
     after = array.run(50).registers
     assert array.cycle == 59

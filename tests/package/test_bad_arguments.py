@@ -82,7 +82,7 @@ def restore(**registers: Any) -> None:
 
 
 TRACED = Trace()
-SystolicArray(ARRAY, trace=TRACED).fold(X, X).run()
+SystolicArray(ARRAY, trace=TRACED).fold(x=X, w=X).run()
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -176,7 +176,7 @@ CALLS: dict[str, Call] = {
         lambda threads=None, **ports: new().clock(threads=threads, **ports),
         dict(threads=1, activation=X, shift=X > 2, swap=X > 2, weight=X, psum=X),
     ),
-    "fold": (lambda w, x, not_before: new().fold(w, x, not_before=not_before), dict(w=X, x=X, not_before=(0, 0))),
+    "fold": (lambda w, x, not_before: new().fold(x=x, w=w, not_before=not_before), dict(w=X, x=X, not_before=(0, 0))),
     "shift": (lambda w, not_before: new().shift(w, not_before=not_before), dict(w=X, not_before=0)),
     "swap": (lambda not_before: new().shift(X).swap(not_before=not_before), dict(not_before=0)),
     "stream": (lambda x, not_before: new().stream(x, not_before=not_before), dict(x=X, not_before=0)),
@@ -298,7 +298,7 @@ LEAKS: dict[str, Callable[[], Any]] = {
     "run fails": lambda: systolic.run(MODEL, X[:, :1]),
     "masked fails": lambda: systolic.quantize(INT8, Q),
     "Trace fails": lambda: Trace(pes=[(1, 2, 3)]),
-    "fold fails": lambda: new().fold(X, X[:, :1]),
+    "fold fails": lambda: new().fold(x=X[:, :1], w=X),
     "Model fails": lambda: Model([DENSE], inputs={}),
     "QuantParams fails": lambda: QuantParams([1.0, -1.0], axis=0),
 }

@@ -16,7 +16,7 @@ Image = pytest.importorskip("PIL.Image")
 
 
 def folded(side: int = 2) -> SystolicArray:
-    return SystolicArray(ArrayConfig(side, side)).fold(np.ones((2, 2), np.int8), np.int8([[1, 2]]))
+    return SystolicArray(ArrayConfig(side, side)).fold(x=np.int8([[1, 2]]), w=np.ones((2, 2), np.int8))
 
 
 def test_a_gif_has_a_frame_for_each_cycle(tmp_path: Path) -> None:

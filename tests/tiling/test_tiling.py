@@ -30,7 +30,7 @@ def counted_cycles(gemm: Gemm, config: ArrayConfig) -> int:
             rng, (fold["k_stop"] - fold["k_start"], fold["n_stop"] - fold["n_start"]), config.weight_dtype
         )
         x = codes(rng, (fold["m_stop"] - fold["m_start"], len(w)), config.activation_dtype)
-        array.fold(w, x)
+        array.fold(x=x, w=w)
     return array.run().cycle
 
 

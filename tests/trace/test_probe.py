@@ -114,7 +114,7 @@ def small_product() -> tuple[np.ndarray, np.ndarray, ArrayConfig]:
 
 def test_an_assertion_stops_after_the_edge_that_fails() -> None:
     trace = Trace(registers="psum")
-    array = SystolicArray(CONFIG, trace=trace, probe=Bound(60)).fold(W, X)
+    array = SystolicArray(CONFIG, trace=trace, probe=Bound(60)).fold(x=X, w=W)
     with pytest.raises(AssertionError, match="^psum overflow at cycle 5"):
         array.run()
     # The array stands where it failed, the trace has that edge.
@@ -127,7 +127,7 @@ def test_toggles_equal_those_of_the_reference() -> None:
     toggles = Toggles()
     array = SystolicArray(config, probe=toggles)
     for fold in folds(Gemm(*x.shape, w.shape[1]), array=config):
-        array.fold(w[fold.k_start : fold.k_stop], x[:, fold.k_start : fold.k_stop])
+        array.fold(x=x[:, fold.k_start : fold.k_stop], w=w[fold.k_start : fold.k_stop])
     array.run()
     _, expected = reference_run(x, w, config)
     assert toggles.flips == expected and expected["psum"] > 1000
@@ -143,7 +143,7 @@ def test_a_fault_at_any_cycle(at: int, how: str) -> None:
         array = SystolicArray(CONFIG, trace=trace, probe=fault)
         cycles = list(ports(X, W, array=CONFIG))[:-1]
         if how == "run":
-            array.fold(W, X).run()
+            array.fold(x=X, w=W).run()
         elif how == "clock":
             driven = {name: np.stack([v.ports[name] for v in cycles]) for name in cycles[0].ports}
             bottom = array.clock(**driven)
@@ -184,7 +184,7 @@ def test_between_stops_the_array_runs_on() -> None:
 def test_probes_are_called_in_order_and_see_what_the_ones_before_changed() -> None:
     before, after = Trace(registers="psum"), Trace(registers="psum")
     fault = Fault(4, "psum", 0, 0, 4)
-    array = SystolicArray(CONFIG, probe=(before, fault), trace=after).fold(W, X).run()
+    array = SystolicArray(CONFIG, probe=(before, fault), trace=after).fold(x=X, w=W).run()
     assert array.trace is after
     assert (before["psum"][3, 0, 0], after["psum"][3, 0, 0]) == (21, 21 ^ 16)
     assert len(before) == len(after) == 8
@@ -421,7 +421,7 @@ def test_stops_may_be_numpy_integers(dtype: Any) -> None:
         def at_stop(self, cycle: int, registers: Any) -> None:
             assert type(cycle) is int
 
-    array = SystolicArray(CONFIG, probe=EachEdge()).fold(W, X).run()
+    array = SystolicArray(CONFIG, probe=EachEdge()).fold(x=X, w=W).run()
     assert type(array.cycle) is int
     np.testing.assert_array_equal(array.outputs[0], X.astype(np.int32) @ W)
 
@@ -460,12 +460,12 @@ def test_interrupts_leave_array_and_probes_together() -> None:
     def made() -> tuple[SystolicArray, Toggles, Trace]:
         toggles, trace = Toggles(), Trace(registers="psum")
         array = SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles), trace=trace)
-        return array.fold(W, X).run(2), toggles, trace
+        return array.fold(x=X, w=W).run(2), toggles, trace
 
     history = []
     for stop in range(9):
         toggles = Toggles()
-        SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles)).fold(W, X).run(stop)
+        SystolicArray(CONFIG, probe=(Fault(4, "psum", 0, 0, 0), toggles)).fold(x=X, w=W).run(stop)
         history.append(toggles.flips)
     array, toggles, trace = made()
     cycles = set()
@@ -484,7 +484,7 @@ def test_interrupts_leave_array_and_probes_together() -> None:
 
 def test_probes_copy_and_pickle_with_their_array() -> None:
     toggles = Toggles()
-    array = SystolicArray(CONFIG, probe=toggles).fold(W, X).run(3)
+    array = SystolicArray(CONFIG, probe=toggles).fold(x=X, w=W).run(3)
     for other in (copy.deepcopy(array), pickle.loads(pickle.dumps(array))):
         other.run()
         (copied,) = other._probes

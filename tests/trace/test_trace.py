@@ -18,7 +18,7 @@ CONFIG = ArrayConfig(2, 3)
 
 
 def traced(trace, *, runs=(None,)):
-    array = SystolicArray(CONFIG, trace=trace).fold(W, X)
+    array = SystolicArray(CONFIG, trace=trace).fold(x=X, w=W)
     for cycles in runs:
         array.run(cycles)
     return array
@@ -147,7 +147,7 @@ def test_a_model_traces_the_layer_named():
 def test_memory_is_bounded_before_anything_runs():
     config = ArrayConfig(256, 256)
     array = SystolicArray(config, trace=Trace(max_bytes=10 << 20))
-    array.fold(np.ones((256, 256), np.int8), np.ones((2, 256), np.int8))
+    array.fold(x=np.ones((2, 256), np.int8), w=np.ones((256, 256), np.int8))
     with pytest.raises(
         ValueError, match=r"^tracing 768 edges of the 256 x 256 array takes 480 MiB, more than "
     ):
@@ -158,7 +158,7 @@ def test_memory_is_bounded_before_anything_runs():
     with pytest.raises(ValueError, match="choose cycles="):
         matmul(np.ones((300, 256), np.int8), np.ones((256, 256), np.int8), trace=True)
     array = SystolicArray(config, trace=Trace(last=4, max_bytes=10 << 20))
-    array.fold(np.ones((256, 256), np.int8), np.ones((2, 256), np.int8)).run()
+    array.fold(x=np.ones((2, 256), np.int8), w=np.ones((256, 256), np.int8)).run()
     assert len(array.trace) == 4
 
 
@@ -307,7 +307,7 @@ def test_plot():
 
 
 def test_run_until():
-    array = SystolicArray(CONFIG).fold(W, X)
+    array = SystolicArray(CONFIG).fold(x=X, w=W)
     assert array.run(until=3).cycle == 3
     assert array.run(until=lambda a: a.registers.psum[1, 2] == -15).cycle == 6
     assert array.run(until=lambda a: False).cycle == 8  # never true: until drained
@@ -321,8 +321,8 @@ def test_run_until():
 
 
 def test_diff():
-    array = SystolicArray(CONFIG).fold(W, X).run(4)
-    other = SystolicArray(CONFIG).fold(W, X).run(4)
+    array = SystolicArray(CONFIG).fold(x=X, w=W).run(4)
+    other = SystolicArray(CONFIG).fold(x=X, w=W).run(4)
     assert array.diff(other) == [] and array.diff(other.state()) == []
     before = array.state()
     array.run(1)

@@ -46,7 +46,7 @@ def array_of(rng: np.random.Generator, **options: Any) -> SystolicArray:
         # m, k and n that fit any dataflow
         m, k, n = rng.integers(1, min(rows, cols) + 1, 3).tolist()
         w, x = drawn(rng, config.weight_dtype, (k, n)), drawn(rng, config.activation_dtype, (m, k))
-        array.fold(w, x, not_before=(int(rng.integers(0, 30)), 0))
+        array.fold(x=x, w=w, not_before=(int(rng.integers(0, 30)), 0))
     return array
 
 
@@ -91,7 +91,7 @@ def bug_case() -> tuple[SystolicArray, dict[str, Any]]:
     array = SystolicArray(ArrayConfig(4, 3))
     operands = {name: np.full((4, 3), 100, np.int8) for name in ("weight", "activation")}
     array.restore(array.state().replace(psum=np.full((4, 3), 2**31 - 9, np.int32), **operands))
-    array.fold(w, x).fold(np.int8(w + 1), x)
+    array.fold(x=x, w=w).fold(x=x, w=np.int8(w + 1))
     cycles = [1, 90, 40, 3, 7, 9, 60]
     return array, {"description": array.view().description, "cycles": cycles, "journeys": []}
 
@@ -192,7 +192,7 @@ def test_a_followed_value_keeps_its_value_on_its_way(dataflow: str, tmp_path: Pa
     config = ArrayConfig(4, 3, dataflow=dataflow)
     array = SystolicArray(config)
     for _ in range(2):
-        array.fold(rng.integers(-128, 128, (3, 3), dtype=np.int8), rng.integers(-128, 128, (3, 3), dtype=np.int8))
+        array.fold(x=rng.integers(-128, 128, (3, 3), dtype=np.int8), w=rng.integers(-128, 128, (3, 3), dtype=np.int8))
     names = [r.name for r in config.dataflow_record.registers if r.role not in ("control", "sum")]
     journeys = [[int(rng.integers(6, 13)), name, int(rng.integers(3)), int(rng.integers(3))] for name in names * 4]
     described = array.view().description
@@ -214,7 +214,7 @@ def test_a_followed_value_keeps_its_value_on_its_way(dataflow: str, tmp_path: Pa
 
 
 def test_a_followed_sum_moves_down_one_row_a_cycle(tmp_path: Path) -> None:
-    array = SystolicArray(ArrayConfig(4, 3)).fold(np.ones((4, 3), np.int8), np.ones((5, 4), np.int8))
+    array = SystolicArray(ArrayConfig(4, 3)).fold(x=np.ones((5, 4), np.int8), w=np.ones((4, 3), np.int8))
     case = {"description": array.view().description, "cycles": [], "journeys": [[8, "psum", 2, 1]]}
     [seen] = clocked([case], tmp_path)
     assert seen["walks"][0] == [

@@ -201,7 +201,7 @@ def test_the_page_looks_as_stored(browser: Any, tmp_path: Path, dark: bool) -> N
 def test_a_large_array_is_a_heat_map_at_30_frames_a_second(browser: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-128, 128, shape, dtype=np.int8) for shape in ((489, 256), (256, 256)))
-    view = SystolicArray(ArrayConfig(256, 256)).fold(w, x).view()
+    view = SystolicArray(ArrayConfig(256, 256)).fold(x=x, w=w).view()
     html = view.html()
     assert view.description["cycles"] > 1000 and len(html) < 2_000_000
     with opened(browser, html, tmp_path) as (page, faults):
@@ -255,7 +255,7 @@ def test_a_timeline_shows_what_runs_when(browser: Any, tmp_path: Path) -> None:
 
 
 def test_names_cannot_become_code(browser: Any, tmp_path: Path) -> None:
-    array = SystolicArray(ArrayConfig(1, 1)).fold(np.int8([[1]]), np.int8([[1]]))
+    array = SystolicArray(ArrayConfig(1, 1)).fold(x=np.int8([[1]]), w=np.int8([[1]]))
     title = "</script><script>document.title = 'broken'</script>"
     with opened(browser, array.view(title=title).html(), tmp_path) as (page, faults):
         assert page.title() == title and page.locator("h1").inner_text() == title

@@ -80,7 +80,7 @@ def test_folds_that_are_queued_have_the_times_of_a_schedule() -> None:
         plan = folds(Gemm(5, 4, 3), array=config)
         array = SystolicArray(config)
         for f in plan:
-            array.fold(w[f.k_start : f.k_stop, f.n_start : f.n_stop], x[f.m_start : f.m_stop, f.k_start : f.k_stop])
+            array.fold(x=x[f.m_start : f.m_stop, f.k_start : f.k_stop], w=w[f.k_start : f.k_stop, f.n_start : f.n_stop])
         found = [fold[:4] for fold in array.view().description["folds"]]
         assert found == [stay.to_list()[:4] for stay in stays_of(config, plan, 0, 100)] and len(found) > 1
 
@@ -111,7 +111,7 @@ def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
 def test_larger_pages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert views.MOST_BYTES == 5_000_000
     x, w = np.ones((4000, 64), np.int8), np.ones((64, 1), np.int8)
-    array = SystolicArray(ArrayConfig(64, 1)).fold(w, x)
+    array = SystolicArray(ArrayConfig(64, 1)).fold(x=x, w=w)
     size = len(array.view().html())
     monkeypatch.setattr(views, "MOST_BYTES", 400_000)
     with pytest.raises(ValueError, match=r"the page would have 0\.4 MB, more than the 0\.4 MB .* show fewer cycles"):
