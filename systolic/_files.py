@@ -54,6 +54,20 @@ def _not_plain(path: str | os.PathLike[str], folder: bool, what: str) -> str:
     return f"{os.fspath(path)} is {'a folder' if folder else 'not a plain file'}; {what}"
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise OSError or ValueError if :func:`write_file` cannot write a file; for use before long work."""
+    target = path_text(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(_not_plain(path, True, "name a file in it"))
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise ValueError(_not_plain(path, False, "name a file"))
+    if os.path.basename(target) in ("", os.curdir, os.pardir):
+        raise ValueError(f"path must be the name of a file, not {target!r}")
+    folder = folder_of(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write {os.path.basename(target)} to the folder {folder}")
+
+
 def write_file(
     path: str | os.PathLike[str], write: Callable[[IO[Any]], Any], mode: str = "wb", **options: Any
 ) -> None:
@@ -75,13 +89,7 @@ def write_file(
         with open(temporary, mode.replace("w", "x"), **options) as file:
             write(file)
 
-    target = path_text(path)
-    if os.path.isdir(target):
-        raise IsADirectoryError(_not_plain(path, True, "name a file in it"))
-    if os.path.lexists(target) and not os.path.isfile(target):
-        raise ValueError(_not_plain(path, False, "name a file"))
-    if os.path.basename(target) in ("", os.curdir, os.pardir):
-        raise ValueError(f"path must be the name of a file, not {target!r}")
+    check_target(path)
     _write(path, make, os.replace, os.unlink)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from systolic._files import folder_of, path_text, write_file
+from systolic._files import check_target, path_text, write_file
 from systolic._show.table import Column, Table, si
 from systolic._text import printable
 
@@ -121,9 +121,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
     suffix = Path(path_text(path)).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"a report's file must end in {', '.join(SUFFIXES)}, not {os.fspath(path)!r}")
-    folder_of(path)
-    if Path(path).is_dir():
-        raise ValueError(f"{os.fspath(path)} is a folder; name a file in it")
+    check_target(path)
     return suffix
 
 

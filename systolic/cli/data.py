@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from systolic._files import check_plain, write_zip
+from systolic._files import check_plain, check_target, write_zip
 from systolic.formats import OPERANDS, dtype_of
 
 SCHEMA = 1
@@ -36,11 +35,10 @@ def load_input(path: str, option: str = "--input") -> Any:
 def check_output(path: str, option: str = "--output") -> None:
     """Raise if the file of an option cannot be written."""
     # Called before anything runs.
-    target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"{option} {path} is a folder; name a file in it, such as {target / 'y.npz'}")
-    if not target.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {target.parent}")
+    try:
+        check_target(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:

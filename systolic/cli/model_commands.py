@@ -64,6 +64,7 @@ def run_command(options: argparse.Namespace) -> int:
     elif options.output_all:
         raise ValueError("--output-all says what --output writes: give --output Y.npz too")
     if options.report is not None:
+        check_output(options.report, "--report")
         check_path(options.report)
     check = ModelCheck(
         machine,
@@ -279,6 +280,7 @@ def verify_command(options: argparse.Namespace) -> int:
 def summary_command(options: argparse.Namespace) -> int:
     """Print shapes and estimated cost of a model."""
     if options.report is not None:
+        check_output(options.report, "--report")
         check_path(options.report)
     # A file of floats that is to be read in another way is meant to stay one.
     as_it_is = options.qdq == "float" or options.compute is not None

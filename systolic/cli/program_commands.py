@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from systolic import engine
-from systolic._files import folder_of
 from systolic._show.report import bytes_text, check_path
 from systolic._show.table import Table, card_text, percent, seconds
 from systolic.analysis import explain
@@ -24,9 +23,9 @@ from systolic.machine import Timeline, time_program
 
 def compile_command(options: argparse.Namespace) -> int:
     """Compile a model into a program and print what it takes."""
-    for path in (options.output, options.trace):
+    for option, path in (("--output", options.output), ("--trace", options.trace)):
         if path is not None:
-            folder_of(path)
+            check_output(path, option)
     machine = machine_of(options)
     program = engine.compile(
         load_model(options.model, options.qdq, options.compute), machine=machine, batch=options.batch,
@@ -64,6 +63,7 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
     if options.output is not None:
         check_output(options.output)
     if options.report is not None:
+        check_output(options.report, "--report")
         check_path(options.report)
     program = Program.load(options.model)
     notes = ["outputs were not checked: a program says nothing about its model; run the model for that"]

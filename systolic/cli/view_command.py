@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from systolic import engine
-from systolic._files import folder_of
-from systolic.cli.data import load_input, print_json, random_operand
+from systolic.cli.data import check_output, load_input, print_json, random_operand
 from systolic.cli.options import machine_of, shapes_of
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.frontend import is_program, load_model
@@ -31,7 +30,7 @@ _EXAMPLE, _SIDE = (12, 8, 8), 8
 
 def view_command(options: argparse.Namespace) -> int:
     """Write a page that shows a product on the array, or a program's timeline."""
-    folder_of(options.output)
+    check_output(options.output)
     view = _view(options)
     view.save(options.output)
     size = os.path.getsize(options.output)

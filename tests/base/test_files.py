@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from systolic._files import folder_of, write_file, write_folder, write_zip
+from systolic._files import check_target, folder_of, write_file, write_folder, write_zip
 
 
 def test_takes_the_place_of_the_old_one(tmp_path):
@@ -98,3 +98,21 @@ def test_no_process_wide_state(tmp_path, monkeypatch):
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^there is no folder .*nowhere to write a\.txt to$"):
         folder_of(tmp_path / "nowhere" / "a.txt")
+
+
+def test_it_is_known_before_whether_a_file_can_be_written(tmp_path, monkeypatch):
+    target = tmp_path / "a.bin"
+    check_target(target)
+    target.write_text("old")
+    check_target(target)
+    with pytest.raises(IsADirectoryError, match="name a file in it"):
+        check_target(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        check_target(tmp_path / "no" / "a.bin")
+    # Root may write to every folder.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="no permission to write a.bin to the folder"):
+        check_target(target)
+    with pytest.raises(PermissionError):
+        write_file(target, lambda file: file.write(b"new"))
+    assert target.read_text() == "old"

@@ -264,6 +264,10 @@ def test_output_is_checked_before_anything_runs(
     run = ("run", str(model), "--quiet", "--output")
     assert "no folder" in refused(capsys, *run, str(tmp_path / "nowhere" / "y.npz"))
     assert "is a folder" in refused(capsys, *run, str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for option, name in (("--output", "y.npz"), ("--report", "r.html")):
+        message = refused(capsys, "run", str(model), "--quiet", option, str(tmp_path / name))
+        assert f"{option}: no permission to write {name}" in message
 
 
 # verify, gemm, bench, info

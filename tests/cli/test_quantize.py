@@ -112,7 +112,7 @@ def test_what_it_refuses(here: Path, capsys: Capture) -> None:
     for out, reason in (
         ("int8.txt", "--out int8.txt: the suffix must be .onnx or .zip, which Model.save writes, not '.txt'"),
         ("./float.zip", "--out ./float.zip is the float model itself; name another file"),
-        ("no/int8.onnx", "--out no/int8.onnx: there is no folder no"),
+        ("no/int8.onnx", "--out: there is no folder no to write int8.onnx to"),
     ):
         assert refused(capsys, "float.zip", "--calibration", "x.npy", "--out", out) == f"{start}{reason}"
     np.savez("other.npz", y=DATA)
