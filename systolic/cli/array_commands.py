@@ -29,6 +29,10 @@ VALIDATIONS = {"tpu-v1": validate_tpu_v1}
 def gemm_command(options: argparse.Namespace) -> int:
     """Multiply random matrices and print the cost."""
     gemm = Gemm(options.m, options.k, options.n)
+    for name in ("mode", "threads", "seed"):
+        if options.estimate and getattr(options, name) is not None:
+            raise ValueError(f"--{name} is of a run: leave it out, or --estimate")
+    options.mode = options.mode or "cycle"
     if options.dataflow == "all":
         return _on_all_dataflows(gemm, options)
     machine = machine_of(options)
@@ -92,7 +96,7 @@ def _on_all_dataflows(gemm: Gemm, options: argparse.Namespace) -> int:
 
 def _multiplied(gemm: Gemm, array: ArrayConfig, options: argparse.Namespace) -> tuple[Result, bool]:
     """Multiply random matrices; return the result, and whether its sums are numpy's."""
-    rng, numbers = np.random.default_rng(options.seed), array.format
+    rng, numbers = np.random.default_rng(options.seed or 0), array.format
     try:
         x = random_operand(rng, (gemm.m, gemm.k), numbers.activation)
         w = random_operand(rng, (gemm.k, gemm.n), numbers.weight)

@@ -87,10 +87,13 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"systolic {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, call: Callable[[argparse.Namespace], int], text: str, quiet: str = "show no progress"
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}")
         sub.set_defaults(call=call)
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
+        sub.add_argument("--quiet", action="store_true", help=quiet)
         return sub
 
     def machine(
@@ -135,7 +138,6 @@ def build_parser() -> Parser:
             help="cycle: every register on every cycle (default); wavefront: the same results, faster",
         )  # fmt: skip
         sub.add_argument("--threads", type=count(1), help="threads to use (default: all cores)")
-        sub.add_argument("--quiet", action="store_true", help="show no progress")
 
     def qdq(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -245,6 +247,7 @@ def build_parser() -> Parser:
         "quantize",
         quantize_command,
         "Make an int8 model of a float model, with ranges from calibration data (docs/quantize.md).",
+        "show no table of nodes",
     )
     sub.add_argument("model", metavar="FLOAT.onnx", help="a float model, or a .zip that Model.save wrote")
     sub.add_argument(
@@ -269,7 +272,6 @@ def build_parser() -> Parser:
         "--activations", choices=("int8", "uint8"), default="int8",
         help="type of the tensors between layers (default: int8)",
     )  # fmt: skip
-    sub.add_argument("--quiet", action="store_true", help="show no table of nodes")
 
     sub = command(
         "compile",
@@ -301,9 +303,9 @@ def build_parser() -> Parser:
     for name in ("m", "k", "n"):
         sub.add_argument(name, type=count(0), metavar=name.upper())
     sub.add_argument("--estimate", action="store_true", help="closed form only, without running")
-    sub.add_argument("--seed", type=count(0), default=0, help="seed of the operands (default: 0)")
+    sub.add_argument("--seed", type=count(0), help="seed of the operands (default: 0)")
     machine(sub, every=True, timed=True)
-    running(sub)
+    running(sub, None)
 
     sub = command(
         "view",
@@ -326,7 +328,6 @@ def build_parser() -> Parser:
         "-o", "--output", metavar="FILE.html", default="systolic-view.html",
         help="the page to write (default: systolic-view.html)",
     )  # fmt: skip
-    sub.add_argument("--quiet", action="store_true", help="show no progress")
     qdq(sub)
     sizes(sub, None, " of the random input")
     machine(sub, file=True)
@@ -365,7 +366,6 @@ def build_parser() -> Parser:
         "--limit", type=count(1), default=MOST_ROWS,
         help=f"the most rows to compute (default: {MOST_ROWS:,})",
     )  # fmt: skip
-    sub.add_argument("--quiet", action="store_true", help="show no progress")
 
     sub = command(
         "bench",
@@ -382,7 +382,6 @@ def build_parser() -> Parser:
             f"--{name}", dest="extent", action="store_const", const=name, default="usual", help=what
         )
     sub.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    sub.add_argument("--quiet", action="store_true", help="show no progress")
     sub.add_argument("--m", type=count(1), help="rows of x for --array (default: 2048)")
     # With another array than 256 x 256, only the rows for that array are measured.
     machine(sub, flow=False)

@@ -715,6 +715,15 @@ def test_accumulators_where_sums_stay(capsys: Capture) -> None:
     assert "sums stay in the PEs" in refused(capsys, *few, "output_stationary")
 
 
+def test_an_estimate_takes_no_option_of_a_run(capsys: Capture) -> None:
+    estimate = ("gemm", "3", "4", "5", "--estimate")
+    for option in (("--mode", "cycle"), ("--threads", "2"), ("--seed", "0")):
+        message = refused(capsys, *estimate, *option)
+        assert message == f"systolic gemm: {option[0]} is of a run: leave it out, or --estimate"
+    assert as_json(capsys, "gemm", "3", "4", "5", "--mode", "wavefront", "--quiet")["mode"] == "wavefront"
+    assert as_json(capsys, "gemm", "3", "4", "5", "--array", "4x4", "--quiet")["mode"] == "cycle"
+
+
 def test_bench(capsys: Capture) -> None:
     values = as_json(capsys, "bench", "--array", "4x4", "--m", "5", "--rounds", "1")
     assert [m["unit"] for m in values["measurements"]] == ["PE-cycles/s"] * 3 + ["MAC/s"] * 2
@@ -1031,6 +1040,7 @@ def test_every_command_has_an_example() -> None:
         program, *arguments = line.split()
         assert program == "systolic" and arguments[0] == name
         assert parser.parse_args(arguments).command == name
+        assert parser.parse_args([*arguments, "--quiet", "--json"]).quiet
 
 
 @pytest.mark.parametrize("name", ("", *COMMANDS))
