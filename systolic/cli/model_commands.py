@@ -47,6 +47,8 @@ def run_command(options: argparse.Namespace) -> int:
             )
         if options.compute is not None:
             raise ValueError("--compute goes with a MODEL of float32; the bundled example is quantized")
+        if options.qdq != "integer":
+            raise ValueError("--qdq goes with a MODEL; the bundled example has integer layers")
         _refuse_sizes(options, "the bundled example runs on its own images")
         example = load_example()
         model, x, labels = example.model, example.images, example.labels

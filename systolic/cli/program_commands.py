@@ -56,6 +56,8 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
     """Run a program and print the cost."""
     if options.batch is not None or options.shape:
         raise ValueError("--batch and --shape are of a model's random input: a program has its sizes")
+    if options.qdq != "integer" or options.compute is not None:
+        raise ValueError("--qdq and --compute are of a model: give them to systolic compile")
     if options.mapping is not None:
         raise ValueError("--mapping is of a model: a program's were chosen when it was compiled")
     if options.output_all:

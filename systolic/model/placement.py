@@ -182,7 +182,7 @@ def share_lines(macs: int, off: Sequence[OffArray]) -> list[str]:
     return off_array_lines(off, f"{head}; off it")
 
 
-MACS_BY_PLACE = {"on the array": "macs", "elsewhere": "host_macs"}
+MACS_BY_PLACE = {"on the array": "macs", "on the host": "host_macs"}
 """Series of a chart of MACs, by key of the rows."""
 
 

@@ -715,6 +715,13 @@ def test_accumulators_where_sums_stay(capsys: Capture) -> None:
     assert "sums stay in the PEs" in refused(capsys, *few, "output_stationary")
 
 
+def test_a_program_is_read_already(capsys: Capture, tmp_path: Path) -> None:
+    program = str(tmp_path / "program.zip")
+    output(capsys, "compile", str(DATA / "digits.zip"), "--output", program, "--quiet")
+    for option in (("--qdq", "float"), ("--compute", "bfloat16")):
+        assert "give them to systolic compile" in refused(capsys, "run", program, "--quiet", *option)
+
+
 def test_an_estimate_takes_no_option_of_a_run(capsys: Capture) -> None:
     estimate = ("gemm", "3", "4", "5", "--estimate")
     for option in (("--mode", "cycle"), ("--threads", "2"), ("--seed", "0")):
@@ -767,6 +774,7 @@ def test_info(capsys: Capture) -> None:
         (["verify", "--input", "x.npy"], "--input goes with a MODEL"),
         (["verify", "m.zip", "--case", "0"], "systolic verify: --case names a random case: leave out MODEL"),
         (["run", "--input", "x.npy"], "--input goes with a MODEL"),
+        (["run", "--qdq", "float"], "--qdq goes with a MODEL"),
         (["verify", "m.zip", "--tolerance", "1"], "must be a number from 0 to below 1, not '1'"),
         (["verify", "m.zip", "--tolerance", "nan"], "must be a number from 0 to below 1, not 'nan'"),
         (["verify", "--node-by-node"], "node_by_node says how a model is run and checked"),
