@@ -70,6 +70,9 @@ def test_in_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: 
     ):
         assert main(arguments) == 0, capsys.readouterr()
         out = capsys.readouterr().out
-        assert out.startswith("no MAC runs on the array: ") == (name in FLOAT)
+        if arguments[0] == "summary" and name == "BERT":
+            assert out.startswith("costed as if quantized to int8: its products are of floats\n")
+        else:
+            assert out.startswith("no MAC runs on the array: ") == (name in FLOAT)
         if arguments[0] == "run":
             assert ("note         cannot compile node" in out) == name.startswith("YOLO, NMS")
