@@ -1,7 +1,7 @@
 """Wavefront mode of other number formats than 8-bit integers, one thread, on each instruction set.
 
-Floats stand beside torch's float32 product of the same numbers, or numpy's where torch is absent; integers
-beside numpy's product of their own type, which has no BLAS.
+Floats are compared with torch's float32 product of the same numbers, or numpy's where torch is absent;
+integers with numpy's product of their own type, which has no BLAS.
 """
 
 from __future__ import annotations

@@ -534,7 +534,7 @@ static void NAME(find_swaps)(NAME(Strip) *s, ptrdiff_t r, ptrdiff_t g) {
             if (bits[t] & SWAP_BIT) e->at[e->count++] = (int32_t)t;
 }
 
-/* If a swap reaches row r at time t, take its sums and begin anew; return when the next one does. */
+/* If a swap reaches row r at time t, take its sums and start the next ones from zero; return when the next one does. */
 INLINE ptrdiff_t NAME(next_swap)(NAME(Strip) *s, ptrdiff_t r, ptrdiff_t g, ptrdiff_t t) {
     NAME(Events) *const e = &s->events[g];
     SUM *const sums = LINE(s->sums, r), *const captured = LINE(s->captured, g * NUMBERS_BLOCK + e->done);

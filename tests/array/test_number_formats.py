@@ -75,7 +75,7 @@ def test_all_pairs_of_float8_in_one_pe(activation: str, weight: str, dataflow: s
     a, w = (np.ravel(values).astype(np.uint8) for values in np.indices((256, 256)))
     a, w = a.view(type_of(activation)), w.view(type_of(weight))
     always = np.ones((len(a) + 1, 1), bool)
-    if dataflow == "output_stationary":  # each sum begins anew, and leaves with the next one's swap
+    if dataflow == "output_stationary":  # each swap starts a sum, and the next swap ends it
         ports = {"activation": [*a, 0], "weight": [*w, 0], "swap": always}
     else:  # each weight is used on the cycle after its shift
         west, north = (w, a) if dataflow == "input_stationary" else (a, w)
