@@ -1,13 +1,13 @@
-"""Clocks arrays of number formats that the kernels for 8-bit integers do not know, and narrows their sums."""
+"""Calls the compiled kernels: those for bytes, and those for other number formats; narrows their sums."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from systolic import _core
-from systolic.dataflows.record import Register
+from systolic.dataflows.record import Register, as_bytes
 from systolic.formats import Format, operand_name
 
 
@@ -24,6 +24,19 @@ def narrow_sums(
             if part.holds == "sum":
                 numbers.narrow(registers[part.name])
         numbers.narrow(bottom)
+
+
+def clock_bytes(
+    run: Callable[..., None], values: Sequence[np.ndarray], registers: Mapping[str, np.ndarray],
+    bottom: np.ndarray, threads: int, toggles: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Clock registers of 8-bit integers in place by a compiled function; `values` are in its order."""
+    run(
+        *map(as_bytes, values), bottom,
+        activation_signed=registers["activation"].dtype.char == "b",
+        weight_signed=registers["weight"].dtype.char == "b",
+        threads=threads, toggles=toggles,
+    )  # fmt: skip
 
 
 def clock_numbers(

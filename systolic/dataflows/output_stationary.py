@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from systolic import _core
-from systolic.dataflows.numbers import clock_numbers, narrow_sums
-from systolic.dataflows.record import Beat, Dataflow, Line, Port, Register, Sizes, as_bytes, larger
+from systolic.dataflows.numbers import clock_bytes, clock_numbers, narrow_sums
+from systolic.dataflows.record import Beat, Dataflow, Line, Port, Register, Sizes, larger
 from systolic.formats import Format
 from systolic.reference.output_stationary import OutputStationaryArray
 
@@ -102,15 +102,8 @@ def _clock(
     toggles: np.ndarray | None = None,
 ) -> None:
     # The kernel takes registers and ports in the order of the record.
-    values = (*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS))
-    arguments: list[Any] = [as_bytes(v) for v in values]
-    _core.run_output_stationary(
-        *[*arguments, bottom],
-        activation_signed=registers["activation"].dtype.char == "b",
-        weight_signed=registers["weight"].dtype.char == "b",
-        threads=threads,
-        toggles=toggles,
-    )
+    values = [*(registers[r.name] for r in _REGISTERS), *(ports[p.name] for p in _PORTS)]
+    clock_bytes(_core.run_output_stationary, values, registers, bottom, threads, toggles)
     narrow_sums(registers, bottom, _REGISTERS, numbers)
 
 
