@@ -14,8 +14,10 @@ _MOST_LISTED = 20
 _CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
 
 
-def nearest(name: object, known: Sequence[str]) -> str:
+def nearest(name: object, known: Sequence[str], listed: str = "known are") -> str:
     """Return which known name is meant, in whatever case, or the first of them, as the end of a message.
+
+    `listed` comes before several names.
 
     Examples
     --------
@@ -30,7 +32,7 @@ def nearest(name: object, known: Sequence[str]) -> str:
     if close:
         return f"did you mean {lower[close[0]]!r}?"
     more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
-    return f"known are {', '.join(known[:_MOST_LISTED])}{more}"
+    return f"{listed} {', '.join(known[:_MOST_LISTED])}{more}"
 
 
 def other_axis(shape: Sizes, count: int) -> str:

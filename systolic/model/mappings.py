@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic.config import ArrayConfig
 from systolic.gemm import Gemm
 from systolic.layers.conv import ArrayConvolution
@@ -39,8 +38,7 @@ def mappings_of(nodes: Sequence[Node], mapping: Any) -> dict[str, str]:
     for name, value in mapping.items():
         named = [node for node in nodes if node.name == name]
         if not named:
-            close = get_close_matches(str(name), convolutions, 1)
-            known = f"did you mean {close[0]!r}?" if close else f"convolutions: {', '.join(convolutions)}"
+            known = _hints.nearest(name, convolutions, "convolutions:")
             raise ValueError(f"mapping names a node {name!r} that the model does not have; {known}")
         for node in named:
             if node.output not in layers:
