@@ -16,10 +16,10 @@ from systolic.layers.conv import WINDOW, ArrayConvolution, read_window
 from systolic.layers.geometry import Window
 from systolic.layers.matmul import (
     TensorProduct,
-    bias_term,
     exchange,
     exchanged_shapes,
     expect_bias,
+    factored_bias,
     lower_tensors,
     product_shape,
     zero_terms,
@@ -102,12 +102,12 @@ class DequantizedProduct(ArrayLayer):
         if psum_bits < 32:
             zx, zw = np.zeros_like(zx), np.zeros_like(zw)
         zero = int(zx.reshape(()))
-        rows, zeros = self._columns(w, zw)
-        most = np.abs(rows.astype(np.int64) - zeros).sum(axis=0).max()
+        zeros = zw.reshape(-1) if zw.size > 1 else zw.reshape(())
+        most = np.abs(self._columns(w).astype(np.int64) - zeros).sum(axis=0).max()
         return int(most) * max(high - zero, zero - low)
 
-    def _columns(self, w: np.ndarray, zw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights with K along the first axis, and zero points that broadcast against them."""
+    def _columns(self, w: np.ndarray) -> np.ndarray:
+        """Return weights with K along the first axis and the output channels along the last."""
         raise NotImplementedError
 
 
@@ -172,17 +172,15 @@ class DequantizedMatMul(DequantizedProduct, TensorProduct):
         """Return the product of the codes."""
         shape = self._checked_shape(inputs)
         x, w = exchange((inputs[0], self._weights(inputs[0], inputs[3])), self._exchanges)
-        zeros = zero_terms(self.kind, x.shape, w.shape, (inputs[2], inputs[5]))
-        terms: dict[str, Any] = {**zeros, "scale": self._scale(inputs) * self.alpha}
-        for bias in inputs[6:] if self.beta else ():
-            with np.errstate(all="ignore"):
-                bias = bias if self.beta == 1 else bias * np.float32(self.beta)
-            terms["float_bias"] = bias_term(np.asarray(bias), x.shape, w.shape)
-        return lower_tensors(x, w, shape, Epilogue(dtype="float32", **terms))
+        epilogue = Epilogue(
+            dtype="float32", scale=self._scale(inputs) * self.alpha,
+            float_bias=factored_bias(inputs[6:], self.beta, x.shape, w.shape),
+            **zero_terms(self.kind, x.shape, w.shape, (inputs[2], inputs[5])),
+        )  # fmt: skip
+        return lower_tensors(x, w, shape, epilogue)
 
-    def _columns(self, w: np.ndarray, zw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.moveaxis(w, -1 if self.transpose_b or w.ndim == 1 else -2, 0)
-        return rows, zw.reshape(-1) if zw.size > 1 else zw.reshape(())
+    def _columns(self, w: np.ndarray) -> np.ndarray:
+        return np.moveaxis(w, -1 if self.transpose_b or w.ndim == 1 else -2, 0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -235,14 +233,13 @@ class DequantizedConv(DequantizedProduct, ArrayConvolution):
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         window = self._window(tuple(tensor.shape for tensor in inputs))
         x, w, *zeros = parameters.integer_inputs(inputs)
-        terms: dict[str, Any] = dict(zip(("float_bias",), inputs[6:], strict=False))
         return self._lower(
-            window, x, self._weights(x, w), *zeros, scale=self._scale(inputs), dtype="float32", **terms
-        )
+            window, x, self._weights(x, w), *zeros, scale=self._scale(inputs), dtype="float32",
+            float_bias=inputs[6] if len(inputs) > 6 else None,
+        )  # fmt: skip
 
-    def _columns(self, w: np.ndarray, zw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = w.reshape(len(w), -1).T
-        return rows, zw.reshape(-1) if zw.size > 1 else zw.reshape(())
+    def _columns(self, w: np.ndarray) -> np.ndarray:
+        return w.reshape(len(w), -1).T
 
 
 DOMAIN = "systolic"

@@ -17,7 +17,7 @@ from systolic.layers.conv import ArrayConvolution
 from systolic.layers.geometry import Window
 from systolic.layers.host.convolve import FloatConv
 from systolic.layers.host.matmul import FloatMatMul
-from systolic.layers.matmul import TensorProduct, bias_term, exchange, exchanged_shapes, lower_tensors
+from systolic.layers.matmul import TensorProduct, exchange, exchanged_shapes, factored_bias, lower_tensors
 from systolic.lowered import Epilogue, Lowered
 
 COMPUTE = tuple(operand.name for operand in OPERANDS.values() if operand.kind == "float")
@@ -125,14 +125,9 @@ class ArrayMatMul(RoundedProduct, TensorProduct):
         """Return the product of the rounded operands."""
         shape = self._checked_shape(inputs)
         a, b = exchange([self._rounded(values) for values in inputs[:2]], self._exchanges)
-        terms: dict[str, Any] = {}
-        if self.alpha != 1:
-            terms["scale"] = np.asarray(self.alpha, np.float32)
-        for c in inputs[2:] if self.beta else ():
-            with np.errstate(all="ignore"):
-                bias = c if self.beta == 1 else c * np.float32(self.beta)
-            terms["float_bias"] = bias_term(np.asarray(bias), a.shape, b.shape)
-        return lower_tensors(a, b, shape, Epilogue(dtype="float32", **terms))
+        scale = None if self.alpha == 1 else np.asarray(self.alpha, np.float32)
+        bias = factored_bias(inputs[2:], self.beta, a.shape, b.shape)
+        return lower_tensors(a, b, shape, Epilogue(dtype="float32", scale=scale, float_bias=bias))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,5 +181,5 @@ class ArrayConv(RoundedProduct, ArrayConvolution):
         self.output_dtype(*(_check.dtype_name(tensor.dtype) for tensor in inputs))
         window = self._window(tuple(tensor.shape for tensor in inputs))
         x, w = map(self._rounded, inputs[:2])
-        terms = dict(zip(("float_bias",), inputs[2:], strict=False))
-        return self._lower(window, x, w, dtype="float32", **terms)
+        bias = inputs[2] if len(inputs) > 2 else None
+        return self._lower(window, x, w, dtype="float32", float_bias=bias)

@@ -108,6 +108,18 @@ def bias_term(bias: np.ndarray, x: Shape, w: Shape) -> np.ndarray:
     return bias[..., np.newaxis, :] if len(x) == 1 and bias.ndim else bias
 
 
+def factored_bias(bias: Sequence[np.ndarray], beta: float, x: Shape, w: Shape) -> np.ndarray | None:
+    """Return the term ``beta bias`` of a Gemm in float32; None without a bias, or if beta is 0.
+
+    `bias` holds the bias if there is one.
+    """
+    if not bias or not beta:
+        return None
+    with np.errstate(all="ignore"):
+        scaled = bias[0] if beta == 1 else np.asarray(bias[0] * np.float32(beta))
+    return bias_term(scaled, x, w)
+
+
 class TensorProduct(ArrayLayer):
     """Base of the products whose operands are tensors: what they read, and as which matrices."""
 
