@@ -56,8 +56,7 @@ def expected_sums(
     read = type(layer).__name__.startswith("QLinear") and getattr(layer, "x", None) is None
     w: Any = weight if held else inputs[3 if read else 1]
     if not hasattr(layer, "groups"):
-        x, w = products.operands(layer, inputs[0], w)
-        return matmul_sums(np.atleast_2d(x), w[:, np.newaxis] if w.ndim == 1 else w)
+        return matmul_sums(*_matrices(layer, inputs[0], w))
     zero = layer.x.zero_point if held else inputs[2] if len(inputs) > 2 else 0
     return conv_sums(layer, inputs[0], w, int(one(zero)))
 
@@ -82,8 +81,7 @@ def _code_sums(
     if hasattr(layer, "groups"):
         win, pad = windows(layer, x.shape[2:], w.shape[2:]), int(one(zero))
         return exact_sums(x, w, win, layer.groups, pad), _conv_operands(layer, x, w, pad)
-    left, right = products.operands(layer, x, w)
-    left, right = np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
+    left, right = _matrices(layer, x, w)
     sums = wrap_int32((left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64))
     return sums, _matmul_operands(left, right)
 
@@ -94,10 +92,14 @@ def _rounded_sums(
     left, right = (rounded.nearest(each, layer.compute) for each in (x, w))
     if hasattr(layer, "groups"):
         return rounded.conv_sums(layer, left, right, tile), _conv_operands(layer, left, right, 0)
-    sums = rounded.matmul_sums(layer, left, right, tile)
-    left, right = products.operands(layer, left, right)
-    left, right = np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
-    return sums, _matmul_operands(left, right)
+    left, right = _matrices(layer, left, right)
+    return rounded.in_order(left, right, tile), _matmul_operands(left, right)
+
+
+def _matrices(layer: Any, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the operands of a product, transposed as its layer says, vectors as a row and a column."""
+    left, right = products.operands(layer, x, w)
+    return np.atleast_2d(left), right[:, np.newaxis] if right.ndim == 1 else right
 
 
 def matmul_sums(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Operands]:

@@ -416,6 +416,17 @@ def test_no_oracle_passes_a_wrong_element(layer: Layer) -> None:
     assert len(check.mismatches) == 1 and not check.notes
 
 
+@pytest.mark.parametrize("shapes", [((4,), (4, 3)), ((2, 3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5))])
+def test_wrong_sums_of_floats_are_located(shapes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operands that are not rounded as they should be, of vectors too."""
+    layer, arrays = layers.ArrayMatMul("float16"), [np.ones(shape, F) for shape in shapes]
+    monkeypatch.setattr(layers.ArrayMatMul, "_rounded", lambda _, values: (values * 2).astype(np.float16))
+    check = ModelCheck(TPU_V1, "wavefront")
+    check(Node(layer, ("a", "b"), "y"), arrays, np.full(layer.output_shape(*shapes), 16, F))
+    (found,) = check.mismatches
+    assert (found.stage, found.got, found.expected) == ("im2col", 16, 4)
+
+
 def test_the_special_numbers() -> None:
     """NaN and infinity where a run has them are equal; where it has not, they differ."""
     x = F([[np.nan, 1, np.inf, -np.inf, 0.0, 5]])
