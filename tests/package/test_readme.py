@@ -6,8 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import resnet50
 
+import systolic
 from systolic import cli
+from systolic.machine import time_program
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,3 +49,17 @@ def test_extras_exist():
 def test_linked_files_exist():
     for target in [*re.findall(r"\]\(([^)]+)\)", README), "examples/worked_example.ipynb"]:
         assert (ROOT / target).exists(), target
+
+
+def test_it_fits_a_few_screens():
+    assert README.count("\n") < 150
+
+
+@pytest.mark.slow
+def test_the_network_in_the_pictures_has_the_cycles_of_the_text(tmp_path):
+    # Of what docs/draw_readme.py draws.
+    network = systolic.load_onnx(resnet50.write(tmp_path, 224)["int8"])
+    machine = systolic.presets.TPU_V1
+    stats = time_program(systolic.compile(network, machine=machine, weights=False), machine).stats
+    share = round(100 * stats.weight_stall_cycles / stats.cycles)
+    assert f"waits for weights in {share} percent of its {stats.cycles:,} cycles" in README
