@@ -1,4 +1,4 @@
-"""Escape invisible characters in text from files: names may hold terminal commands. JSON in one form."""
+"""Text: invisible characters escaped, as names may hold terminal commands; moments; JSON in one form."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def moment(edges: int) -> str:
+    """Return in words when an array has done so many clock edges: every title and message says it this way.
+
+    Examples
+    --------
+    >>> from systolic._text import moment
+    >>> moment(0), moment(4)
+    ('before the first edge', 'after the edge of cycle 3')
+    """
+    return f"after the edge of cycle {edges - 1:,}" if edges else "before the first edge"
 
 
 def canonical(value: Any) -> str:

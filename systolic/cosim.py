@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic._text import moment
 from systolic.array import Registers, SystolicArray
 from systolic.config import ArrayConfig, as_array_config
 from systolic.formats import as_numbers, differ
@@ -39,7 +40,7 @@ class ScoreboardError(AssertionError):
     ) -> None:
         more = f" ({count} PEs differ in it)" if count > 1 else ""
         super().__init__(
-            f"{register} of PE ({row}, {col}) after the edge of cycle {cycle} is {got} in the RTL, "
+            f"{register} of PE ({row}, {col}) {moment(cycle + 1)} is {got} in the RTL, "
             f"expected {expected}{more}"
         )
         self.register, self.row, self.col, self.cycle = register, row, col, cycle

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from systolic._files import folder_of, path_text
-from systolic._show.draw import _LARGEST, _colours, _largest, new_figure, plot_registers
+from systolic._show.draw import _LARGEST, _largest, new_figure, plot_registers
+from systolic._show.registers import draw_heat
+from systolic._text import moment
 
 _MOST_FRAMES = 1001
 _SUFFIXES = {".gif": "pillow", ".mp4": "ffmpeg"}
@@ -104,12 +106,16 @@ def _heat(first: np.ndarray, register: str, full: float) -> tuple[Any, Draw]:
     """Return a figure for one register, and what draws it."""
     rows, cols = first.shape
     side = 4 / max(rows, cols)
-    figure, ax = new_figure(cols * side + 1.6, rows * side + 0.8)
-    image = ax.imshow(first.astype(float), cmap=_colours(), vmin=-full, vmax=full, interpolation="nearest")
-    figure.colorbar(image)
+    figure, ax = new_figure(max(cols * side + 1.9, 4.6), rows * side + 1.1)
+    image = draw_heat(ax, first, limit=full)
+    # The layout of the longest title stays.
+    ax.set_title(f"{register} {moment(_MOST_FRAMES)}", loc="left", size=11, weight="bold")
+    figure.set_layout_engine("tight")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
     def draw(cycle: int, registers: Mapping[str, np.ndarray]) -> None:
         image.set_data(registers[register].astype(float))
-        ax.set_title(f"{register}, cycle {cycle:,}", loc="left", size=11, weight="bold")
+        ax.set_title(f"{register} {moment(cycle)}", loc="left", size=11, weight="bold")
 
     return figure, draw

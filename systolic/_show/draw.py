@@ -1,4 +1,4 @@
-"""Drawings of plain arrays: the registers of a small array, one register as a wave, folds in time.
+"""Drawings of plain arrays: the registers of a small array, one register as a wave.
 
 Every function returns a new ``matplotlib.figure.Figure`` made without pyplot, so that nothing
 needs a display and no list of open figures grows. Signed values are coloured on a diverging map
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from systolic._text import moment
+
 _LARGEST = 16  # rows or cols of plot_registers
 _MOST_PANELS = 32
-_MOST_FOLDS = 64
 
 _INK, _MUTED, _FAINT, _PAPER = "#1b1f24", "#6b737c", "#c9ced4", "#f6f7f9"
 _EDGE = "#9aa3ad"
@@ -55,7 +56,7 @@ def plot_registers(
     parts : sequence of Register
         The registers as :mod:`systolic.dataflows` describes them: each is drawn by its role.
     cycle : int
-        For the title.
+        Edges done, for the title.
     ax : matplotlib Axes, optional
         Where to draw; None makes a figure.
     highlight : iterable of (row, col), optional
@@ -97,8 +98,9 @@ def plot_registers(
     box = ax.get_window_extent()
     point = min(box.width / width, box.height / height) * 72 / figure.dpi
 
-    title = {"ha": "left", "va": "center", "weight": "bold", "size": 0.17 * point, "color": _INK}
-    ax.text(_GAP / 2, -0.42, f"cycle {cycle:,}", **title)
+    title = moment(cycle)
+    size = min(0.17, (width - 0.65) / (_EM * len(title))) * point
+    ax.text(_GAP / 2, -0.42, title, ha="left", va="center", weight="bold", size=size, color=_INK)
     label = {"ha": "center", "va": "center", "size": 0.1 * point, "color": _MUTED}
     for r in range(rows):
         ax.text(-0.28, r + 0.5, f"row {r + origin[0]}", rotation=90, **label)
@@ -196,8 +198,8 @@ def plot_wave(
     figure, first = new_figure(width, height)
     first.remove()
     figure.suptitle(
-        f"{register}, cycle by cycle", x=left / width, y=1 - 0.22 / height, ha="left", va="center",
-        size=11, weight="bold", color=_INK,
+        f"{register} after the edge of each cycle", x=left / width, y=1 - 0.22 / height, ha="left",
+        va="center", size=11, weight="bold", color=_INK,
     )  # fmt: skip
     for i, (cycle, value) in enumerate(chosen):
         x = left + i % across * (panel_width + 0.25)
@@ -207,16 +209,8 @@ def plot_wave(
         ax.set_title(f"cycle {cycle:,}", size=8.5, color=_INK, pad=4)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(_FAINT)
-        if cell < 0.24:
-            continue  # too small for numbers: colour alone
-        ax.set_xticks(np.arange(cols - 1) + 0.5, minor=True)
-        ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
-        ax.grid(which="minor", color=_FAINT, linewidth=0.5)
-        ax.tick_params(which="minor", length=0)
-        size = min(8.5, cell * 72 * 0.86 / (_EM * longest))
-        for (r, c), v in np.ndenumerate(value):
-            faint = _MUTED if v == 0 else _ink_on(colours(norm(float(v))))
-            ax.text(c, r, _number(v), ha="center", va="center", size=size, color=faint)
+        if cell >= 0.24:  # else too small for numbers: colour alone
+            _write_cells(ax, value, min(8.5, cell * 72 * 0.86 / (_EM * longest)), colours, norm)
     bar_height = min(height - top - bottom, 2.2)
     bar = figure.add_axes(
         (1 - (right - 0.2) / width, (height - top - bar_height) / height, 0.12 / width, bar_height / height)
@@ -228,98 +222,16 @@ def plot_wave(
     return figure
 
 
-def plot_timeline(
-    folds: Iterable[tuple[str, int, int, int]],
-    *,
-    rows: int,
-    cols: int,
-    held: bool = False,
-    names: tuple[str, str] = ("weights", "x"),
-) -> Any:
-    """Draw folds in time: weights shifting in, rows streaming, the drain; overlap is double buffering.
-
-    Times are local to PE (0, 0): a fold shifts for `rows` cycles, streams one row of x per
-    cycle from its swap on, and its last psum leaves the last PE rows + cols - 2 cycles after the
-    last row went in. Where sums are held, it streams from the beginning, and `rows` sums of each column
-    leave from its swap on.
-
-    Parameters
-    ----------
-    folds : iterable of (label, shift_cycle, swap_cycle, m)
-        1 to 64 folds, cycles counted from 0; `m` is how many lines stream.
-    rows, cols : int
-        Size of the array.
-    held : bool
-        Whether sums stay in the PEs until a fold ends.
-    names : (str, str)
-        What is shifted in and what streams, for the legend.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If there are no folds or too many, or a time or size is negative.
-    ImportError
-        If matplotlib is not installed.
-    """
-    bars = [(str(label), int(shift), int(swap), int(m)) for label, shift, swap, m in folds]
-    if not 1 <= len(bars) <= _MOST_FOLDS:
-        raise ValueError(f"plot_timeline draws 1 to {_MOST_FOLDS} folds, not {len(bars)}; pass a slice")
-    if rows < 1 or cols < 1 or any(min(bar[1:]) < 0 for bar in bars):
-        raise ValueError(
-            f"cycles and m must be non-negative, rows and cols positive, not {bars} on {rows} x {cols}"
-        )
-    _matplotlib()
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-
-    drain = rows + cols - 2
-    total = max(swap + (rows if held else m) + drain for _, _, swap, m in bars)
-    height = 1.25 + 0.36 * len(bars)
-    name_width = min(max(len(label) for label, *_ in bars), 28) * 0.085
-    width = 8.2 + name_width
-    figure, ax = new_figure(width, height)
-    left = 0.3 + name_width
-    ax.set_position((left / width, 0.52 / height, (width - left - 0.35) / width, (height - 1.12) / height))
-
-    for i, (_, shift, swap, m) in enumerate(bars):
-        # The bar of the shift, or of sums that leave, is in the lower half: it belongs to shadow registers.
-        begins, stream, ends = (swap, shift, swap + rows) if held else (shift, swap, swap + m)
-        ax.barh(i + 0.19, rows, left=begins, height=0.3, color=_SHIFT, zorder=3)
-        ax.barh(i - 0.13, m, left=stream, height=0.3, color=_STREAM, zorder=3)
-        ax.barh(i + 0.19 if held else i - 0.13, drain, left=ends, height=0.3, color=_DRAIN, zorder=3)
-    ax.scatter(
-        [swap for _, _, swap, _ in bars], np.arange(len(bars)) - 0.13,
-        marker="D", s=26, color=_SWAP, edgecolor="white", linewidth=0.8, zorder=4, clip_on=False,
-    )  # fmt: skip
-    ax.axvline(total, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
-    ax.set(xlim=(0, total * 1.005), ylim=(len(bars) - 0.45, -0.55))
-    ax.set_yticks(range(len(bars)), [_short(label, 28) for label, *_ in bars])
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.set_xlabel("cycle (local time of the first PE)", size=9, color=_MUTED)
-    ax.tick_params(labelsize=9, colors=_INK, length=0)
-    ax.grid(axis="x", color=_FAINT, linewidth=0.6, zorder=0)
-    ax.spines[:].set_visible(False)
-    ax.set_title(
-        f"{len(bars)} fold{'s' * (len(bars) > 1)} on {rows} × {cols} PEs, {total:,} cycles",
-        loc="left", size=11, weight="bold", color=_INK, pad=24,
-    )  # fmt: skip
-    handles = [
-        Patch(color=_SHIFT, label="sums leave" if held else f"shift {names[0]} in"),
-        Line2D([], [], color=_SWAP, marker="D", markeredgecolor="white", linestyle="", label="swap"),
-        Patch(color=_STREAM, label=f"stream {names[1]}"),
-        Patch(color=_DRAIN, label="drain"),
-    ]
-    ax.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9,
-        borderaxespad=0.15, borderpad=0, handlelength=1.3, columnspacing=1.6, labelcolor=_INK,
-    )  # fmt: skip
-    return figure
+def _write_cells(ax: Any, values: np.ndarray, size: float, colours: Any, norm: Any) -> None:
+    """Write the numbers into the cells of an image, and draw lines between them."""
+    rows, cols = values.shape
+    ax.set_xticks(np.arange(cols - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color=_FAINT, linewidth=0.5)
+    ax.tick_params(which="minor", length=0)
+    for (r, c), v in np.ndenumerate(values):
+        ink = _MUTED if v == 0 else _ink_on(colours(norm(float(v))))
+        ax.text(c, r, _number(v), ha="center", va="center", size=size, color=ink)
 
 
 def _matplotlib() -> None:
@@ -356,7 +268,9 @@ def _marks(parts: Sequence[Any]) -> list[str]:
     return sorted((part.name for part in parts if part.role == "control"), key=lambda name: name == "swap")
 
 
-def _checked(registers: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, np.ndarray], int, int]:
+def _checked(
+    registers: Mapping[str, Any], names: Sequence[str], most: int = _LARGEST
+) -> tuple[dict[str, np.ndarray], int, int]:
     missing = [name for name in names if name not in registers]
     if missing:
         raise ValueError(f"registers must hold {', '.join(names)}; {', '.join(missing)} missing")
@@ -366,9 +280,9 @@ def _checked(registers: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[s
     if len(shape) != 2 or 0 in shape or len(set(shapes.values())) > 1:
         raise ValueError(f"registers must all have one shape (rows, cols), not {shapes}")
     rows, cols = shape
-    if max(shape) > _LARGEST:
+    if max(shape) > most:
         raise ValueError(
-            f"plot_registers draws at most {_LARGEST} x {_LARGEST} PEs, not {rows} x {cols}; pass a window, "
+            f"plot_registers draws at most {most} x {most} PEs, not {rows} x {cols}; pass a window, "
             f"such as {{name: value[:8, :8] for name, value in registers.items()}}"
         )
     return values, rows, cols
@@ -417,10 +331,6 @@ def _number(value: Any) -> str:
 
 def _longest(value: np.ndarray) -> int:
     return max(len(_number(v)) for v in value.flat)
-
-
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room // 2] + "…" + text[len(text) - room // 2 + 1 :]
 
 
 def _draw_pe(

@@ -57,7 +57,7 @@ def plot_waves(signals: Sequence[tuple[str, np.ndarray]], *, cycles: np.ndarray,
     axes.set_xticks(np.arange(cycles[0], cycles[-1] + 2, max(1, count // 20)))
     axes.set_xlim(cycles[0], cycles[-1] + 1)
     axes.set_ylim(-0.6, len(signals) - 0.3)
-    axes.set_xlabel("cycle (values after its edge)")
+    axes.set_xlabel("value after the edge of cycle")
     axes.grid(axis="x", color="0.88", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from systolic import _check
-from systolic._show.table import card
 from systolic.array.queues import Queues
 from systolic.config import ArrayConfig
-from systolic.formats import as_numbers
 
 
 class _Named:
@@ -48,6 +46,15 @@ class Registers(_Named, Mapping[str, np.ndarray]):
     >>> registers = SystolicArray(ArrayConfig(2, 3)).registers
     >>> registers.psum.shape, registers["shift"].dtype
     ((2, 3), dtype('bool'))
+    >>> SystolicArray(ArrayConfig(1, 2)).step(activation=5, weight=[3, 4], shift=1).registers
+                       col 0  col 1
+    row 0 weight           0      0
+          next_weight      3      0
+          weight_pass      0      0
+          activation       5      0
+          psum             0      0
+          shift            1      0
+          swap             0      0
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -76,18 +83,15 @@ class Registers(_Named, Mapping[str, np.ndarray]):
     __hash__ = None  # type: ignore[assignment]
 
     def _repr_html_(self) -> str:
-        rows, cols = next(iter(self.values())).shape
-        if rows * cols > 256:
-            return card("Registers", [(name, f"{rows} x {cols} {v.dtype}") for name, v in self.items()])
-        lines = {n: [" ".join(map(str, row)) for row in as_numbers(v).tolist()] for n, v in self.items()}
-        return card("Registers", [(name, " / ".join(rows)) for name, rows in lines.items()])
+        from systolic._show.grids import grid_html
+
+        return grid_html("Registers", self)
 
     def __repr__(self) -> str:
-        lines = []
-        for name, values in self.items():
-            text = np.array2string(as_numbers(values), separator=" ", threshold=200, prefix=" " * 14)
-            lines.append(f"{name:>12}: {text}")
-        return "\n".join(lines)
+        """Return a grid of PEs; of more than 16 rows or columns, the first and last four."""
+        from systolic._show.grids import grid_text
+
+        return grid_text(self)
 
 
 class State(_Named):

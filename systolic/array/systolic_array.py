@@ -12,6 +12,7 @@ import numpy as np
 
 from systolic import _check, _hints
 from systolic._show.progress import shown
+from systolic._text import moment
 from systolic.array.advance import Assignment, advanced
 from systolic.array.queues import Queues, Rows, Sink
 from systolic.array.skew import Ports, idle_ports
@@ -645,17 +646,64 @@ class SystolicArray:
                 found.append(Difference(name, row, col, *values))
         return found
 
-    def plot(self, **options: Any) -> Any:
-        """Draw the registers of a small array at its current cycle; returns a matplotlib Figure.
+    def plot(
+        self,
+        *,
+        register: str | None = None,
+        rows: slice | range | None = None,
+        cols: slice | range | None = None,
+        highlight: Iterable[tuple[int, int]] | None = None,
+        limit: float | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Draw the registers as they are now: up to 16 x 16 PEs as boxes, more as a heat map.
 
-        Needs ``pip install "systolic[plot]"``. Options are those of
-        ``systolic._show.draw.plot_registers``.
+        Needs ``pip install "systolic[plot]"``.
+
+        Parameters
+        ----------
+        register : str, optional
+            Draw this register as a heat map, of any size up to 256 x 256; "all" draws one of each register.
+            Default: every register of each PE, or, of more than 16 rows or columns, the sums.
+        rows, cols : slice or range, optional
+            A window of the array, such as ``rows=slice(0, 8)``; default all.
+        highlight : iterable of (row, col), optional
+            PEs to frame.
+        limit : float, optional
+            Activation, or value of a heat map, in full color; None takes the largest magnitude present. Fix
+            it to compare cycles.
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such register; if `rows` or `cols` is no window of the array, `highlight` lies
+            outside of it, or more than 256 rows or columns are to be drawn.
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from systolic import ArrayConfig, SystolicArray
+        >>> w = np.ones((32, 32), np.int8)
+        >>> array = SystolicArray(ArrayConfig(32, 32)).fold(x=w[:4], w=w).run(40)
+        >>> array.plot().texts[0].get_text()
+        'psum after the edge of cycle 39'
+        >>> array.plot(rows=slice(0, 4), cols=slice(28, 32)).axes[0].texts[0].get_text()
+        'after the edge of cycle 39'
         """
-        from systolic._show.draw import plot_registers
+        from systolic._show.registers import plot_array
 
-        return plot_registers(
-            self.registers, parts=self._config.dataflow_record.registers, cycle=self.cycle, **options
-        )
+        return plot_array(
+            self.registers, parts=self._config.dataflow_record.registers, cycle=self.cycle, register=register,
+            rows=rows, cols=cols, highlight=highlight, limit=limit, ax=ax,
+        )  # fmt: skip
 
     def view(self, cycles: int | None = None, *, title: str = "") -> View:
         """Return what is queued, from now on, as an interactive page or notebook widget.
@@ -738,7 +786,7 @@ class SystolicArray:
         return [
             ("size", f"{config.rows} x {config.cols} PEs, {config.dataflow.replace('_', ' ')}"),
             ("operands", f"{config.activation_dtype} activations, {config.weight_dtype} weights"),
-            ("cycle", f"{self.cycle:,}"),
+            ("cycle", f"{self.cycle:,}: {moment(self.cycle)}"),
             ("streams", f"{waiting} in flight, {len(queues.outputs)} finished"),
             ("drained at", f"cycle {queues.drained_at(self._config, self.cycle):,}"),
         ]
@@ -746,7 +794,7 @@ class SystolicArray:
     def __repr__(self) -> str:
         flying, done = len(self._queues.streams), len(self._queues.outputs)
         return (
-            f"<SystolicArray {self._config.rows} x {self._config.cols}, cycle {self.cycle}, "
+            f"<SystolicArray {self._config.rows} x {self._config.cols} {moment(self.cycle)}: "
             f"{flying} stream{'s' * (flying != 1)} in flight, {done} finished>"
         )
 

@@ -139,7 +139,7 @@ class Result:
 
     def plot(self) -> Any:
         """Draw the folds' shifts, streams and drains over time; returns a matplotlib Figure."""
-        from systolic._show.draw import plot_timeline
+        from systolic._show.folds import plot_timeline
 
         dataflow = self.array.dataflow_record
         lines = "k" if dataflow.held else "n" if dataflow.exchanged else "m"

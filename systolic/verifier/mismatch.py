@@ -10,7 +10,7 @@ from typing import Any
 
 from systolic._check import shape as shape_text
 from systolic._show.table import Column, Table, card, seconds
-from systolic._text import printable
+from systolic._text import moment, printable
 from systolic.model.placement import OffArray, off_array_lines
 from systolic.tiling import Fold
 from systolic.verifier.difference import Difference
@@ -120,9 +120,10 @@ class Mismatch(_Record):
         if self.fold is not None:
             lines.append(f"  in {self.fold}")
         if self.pe is not None:
+            when = "" if self.cycle is None else f" {moment(self.cycle + 1)}"
             lines.append(
-                f"  first register that differs: {self.register} of PE {self.pe} after the edge "
-                f"of cycle {self.cycle}: {self.register_got}, expected {self.register_expected}"
+                f"  first register that differs: {self.register} of PE {self.pe}{when}: "
+                f"{self.register_got}, expected {self.register_expected}"
             )
         if self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")

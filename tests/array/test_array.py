@@ -609,7 +609,7 @@ def test_registers_are_a_mapping_with_attributes() -> None:
     }
     with pytest.raises(KeyError, match="no register 'acc'; the registers are weight, next_weight"):
         registers["acc"]
-    assert "psum: [[21 -8  0]" in repr(registers)
+    assert "psum            21     -8      0" in repr(registers)
 
 
 def test_registers_have_the_operands_types() -> None:
@@ -1028,9 +1028,11 @@ def test_an_error_inside_a_clock_leaves_the_old_state(monkeypatch: pytest.Monkey
 
 def test_repr_and_html() -> None:
     array = small().fold(x=X, w=W).run(3)
-    assert repr(array) == "<SystolicArray 2 x 3, cycle 3, 1 stream in flight, 0 finished>"
+    assert repr(array) == "<SystolicArray 2 x 3 after the edge of cycle 2: 1 stream in flight, 0 finished>"
     html = array._repr_html_()
     assert "SystolicArray" in html and "2 x 3 PEs" in html and "cycle 8" in html
+    assert "3: after the edge of cycle 2" in html
+    assert repr(small()) == "<SystolicArray 2 x 3 before the first edge: 0 streams in flight, 0 finished>"
 
 
 def test_outputs_is_a_new_list() -> None:

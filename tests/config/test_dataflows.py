@@ -201,7 +201,7 @@ def test_drawings_of_another_dataflow() -> None:
     assert {"a, moves right", "w", "behind (shadow)", "out, moves down", "tag"} <= {t.get_text() for t in texts}
     trace = Trace()
     SystolicArray(CONFIG, trace=trace).run(2)
-    assert "a, cycle by cycle" in trace.plot_wave().get_suptitle()
+    assert trace.plot_wave().get_suptitle() == "a after the edge of each cycle"
 
 
 def test_ports_vectors_and_scoreboards_of_another_dataflow(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from systolic._show import Column, Progress, Table, card, card_text, draw, percent, seconds, si
+from systolic._show import Column, Progress, Table, card, card_text, draw, folds, percent, seconds, si
 from systolic._show.progress import make
 from systolic.dataflows import WEIGHT_STATIONARY
 
@@ -154,7 +154,7 @@ def test_missing_packages_name_the_extra(monkeypatch):
     for call in (
         lambda: plot_registers(registers(1, 1), cycle=0),
         lambda: draw.plot_wave([(0, np.zeros((1, 1)))]),
-        lambda: draw.plot_timeline([("a", 0, 1, 1)], rows=1, cols=1),
+        lambda: folds.plot_timeline([("a", 0, 1, 1)], rows=1, cols=1),
     ):
         with pytest.raises(ImportError, match=r'pip install "systolic\[plot\]"'):
             call()
@@ -422,7 +422,7 @@ def test_registers_show_each_value_at_its_place(pyplot):
     assert place["−8"][0] > place["7"][0] and place["−8"][1] == place["7"][1]
     assert place["10"][0] == place["7"][0] and place["10"][1] > place["7"][1]
     said = [t.get_text() for t in found[""]]
-    assert said[:6] == ["cycle 4", "row 0", "row 1", "col 0", "col 1", "col 2"]
+    assert said[:6] == ["after the edge of cycle 3", "row 0", "row 1", "col 0", "col 1", "col 2"]
     assert {"shift", "swap", "weight", "next_weight (shadow)"} <= set(said)
 
 
@@ -538,7 +538,7 @@ def test_wave_has_a_panel_for_each_cycle(pyplot):
     assert [ax.get_title() for ax in panels] == [f"cycle {t}" for t in range(4)]
     assert [len(ax.texts) for ax in panels] == [12] * 4
     assert [t.get_text() for t in panels[1].texts[:4]] == ["0", "−5", "0", "0"]
-    assert "psum" in figure.get_suptitle()
+    assert figure.get_suptitle() == "psum after the edge of each cycle"
     # One scale for all, symmetric about zero.
     assert {ax.images[0].get_clim() for ax in panels} == {(-5.0, 5.0)}
     assert [t.get_text() for t in bar.get_yticklabels()] == ["−5", "0", "5"]
@@ -574,7 +574,7 @@ def test_wave_refuses():
 
 def test_timeline_has_three_bars_for_each_fold(pyplot):
     # rows = 2, cols = 3, m = 3 then 1: the second fold shifts while the first streams.
-    figure = draw.plot_timeline([("a", 0, 2, 3), ("b", 2, 5, 1)], rows=2, cols=3)
+    figure = folds.plot_timeline([("a", 0, 2, 3), ("b", 2, 5, 1)], rows=2, cols=3)
     (ax,) = figure.axes
     bars = [(p.get_x(), p.get_width()) for p in ax.patches]
     assert bars == [(0, 2), (2, 3), (5, 3), (2, 2), (5, 1), (6, 3)]
@@ -583,17 +583,17 @@ def test_timeline_has_three_bars_for_each_fold(pyplot):
     said = [t.get_text() for t in ax.get_legend().get_texts()]
     assert said == ["shift weights in", "swap", "stream x", "drain"]
     assert ax.collections[0].get_offsets()[:, 0].tolist() == [2, 5]
-    (one,) = draw.plot_timeline([("a", 0, 1, 1)], rows=1, cols=1).axes
+    (one,) = folds.plot_timeline([("a", 0, 1, 1)], rows=1, cols=1).axes
     assert one.get_title(loc="left") == "1 fold on 1 × 1 PEs, 2 cycles"
 
 
 def test_timeline_refuses():
     for count in (0, 65):
         with pytest.raises(ValueError, match=f"^plot_timeline draws 1 to 64 folds, not {count}; pass"):
-            draw.plot_timeline([("a", 0, 2, 3)] * count, rows=2, cols=3)
+            folds.plot_timeline([("a", 0, 2, 3)] * count, rows=2, cols=3)
     for fold, rows in ((("a", -1, 2, 3), 2), (("a", 0, 2, -3), 2), (("a", 0, 2, 3), 0)):
         with pytest.raises(ValueError, match="^cycles and m must be non-negative, rows and cols positive"):
-            draw.plot_timeline([fold], rows=rows, cols=3)
+            folds.plot_timeline([fold], rows=rows, cols=3)
 
 
 @pytest.mark.slow
@@ -601,7 +601,7 @@ def test_figures_show_in_notebooks_and_pickle_and_are_not_kept_open(pyplot):
     figures = [
         plot_registers(registers(2, 2), cycle=0),
         draw.plot_wave([(0, np.zeros((2, 2)))]),
-        draw.plot_timeline([("a", 0, 2, 3)], rows=2, cols=3),
+        folds.plot_timeline([("a", 0, 2, 3)], rows=2, cols=3),
     ]
     for figure in figures:
         for shown in (figure, pickle.loads(pickle.dumps(figure))):

@@ -93,11 +93,11 @@ def test_a_pointer_tells_the_product_and_a_click_follows_a_value(browser: Any, t
         page.mouse.click(*pe(page, 1, 0))
         followed = page.get_by_label("Followed value")
         assert "the sum of y[1, 0]" in followed.inner_text()
-        assert "from cycle 4 in PE (0, 0) to cycle 5 in PE (1, 0)" in followed.inner_text()
+        assert "In PE (0, 0) after the edge of cycle 3, to PE (1, 0) after the edge of cycle 4" in followed.inner_text()
         page.get_by_text("Where it begins").click()
         assert cycle_of(page) == 4 and "Now in psum of PE (0, 0)" in followed.inner_text()
         page.mouse.click(*pe(page, 0, 0, down=0.2, across=0.4))
-        assert "x[1, 0]" in followed.inner_text() and "to cycle 6 in PE (0, 2)" in followed.inner_text()
+        assert "x[1, 0]" in followed.inner_text() and "to PE (0, 2) after the edge of cycle 5" in followed.inner_text()
         page.mouse.click(*pe(page, 0, 0, down=0.2, across=0.6))
         assert "w[0, 0]" in followed.inner_text()
         page.locator("canvas").press("Escape")
@@ -149,8 +149,10 @@ def test_everything_has_a_name_and_says_what_changes(browser: Any, tmp_path: Pat
         assert nameless == []
         page.keyboard.press(".")
         status = page.get_by_role("status")
-        assert status.inner_text().startswith("Cycle 1. PE 0, 0:")
-        assert page.get_by_label("Cycle", exact=True).get_attribute("aria-valuetext") == "cycle 1 of 9"
+        when = "after the edge of cycle 0 (the last is 8)"
+        assert status.inner_text().startswith("After the edge of cycle 0. PE 0, 0:")
+        assert page.get_by_label("Cycle", exact=True).get_attribute("aria-valuetext") == when
+        assert page.locator(".time").inner_text() == when
         # Everything that can be clicked can be reached by Tab.
         page.locator("body").click(position={"x": 2, "y": 2})
         reached = set()

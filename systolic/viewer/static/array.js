@@ -69,7 +69,7 @@ function arrayPicture(description, { root, bar, go, say }) {
 
   function phase() {
     const cycle = model.cycle;
-    if (cycle === model.first) return "Before the first edge that is shown.";
+    if (cycle === model.first) return `${capital(moment(cycle))}, where this begins.`;
     const time = cycle - 1;
     const parts = [];
     model.stays.forEach((stay, i) => {
@@ -80,7 +80,7 @@ function arrayPicture(description, { root, bar, go, say }) {
       else if (!model.held && stay.start + stay.lines <= time && time < stay.start + stay.lines + drain) parts.push(`sums${label} drain`);
       if (model.held && stay.leaves <= time && time < stay.leaves + rows + drain) parts.push(`sums${label} drain`);
     });
-    const edge = `After the edge of cycle ${text(time)}`;
+    const edge = capital(moment(cycle));
     return parts.length ? `${edge}, at the first PE: ${parts.join("; ")}.` : `${edge}: nothing enters.`;
   }
 
@@ -104,8 +104,8 @@ function arrayPicture(description, { root, bar, go, say }) {
       const jump = (to, label) => element("button", { type: "button", click: () => go(to) }, label);
       following.replaceChildren(
         element("h2", {}, "Following ", element("span", { class: kind }, name)),
-        element("p", {}, `In the array from cycle ${begin.cycle} in PE (${begin.row}, ${begin.col}) to cycle ` +
-          `${finish.cycle} in PE (${finish.row}, ${finish.col}).`),
+        element("p", {}, `In PE (${begin.row}, ${begin.col}) ${moment(begin.cycle)}, to PE (${finish.row}, ` +
+          `${finish.col}) ${moment(finish.cycle)}.`),
         element("p", { class: "here" }),
         element("div", { class: "bar" }, jump(begin.cycle, "Where it begins"), jump(finish.cycle, "Where it ends"), unfollow),
       );
@@ -179,7 +179,7 @@ function arrayPicture(description, { root, bar, go, say }) {
         : model.cycle < state.followed.path[0].cycle ? "Not yet in the array." : "It has left the array, or was replaced.";
     }
     listOutputs();
-    if (!playing) say(`Cycle ${model.cycle}. PE ${r}, ${c}: ${sentence.textContent}`);
+    if (!playing) say(`${capital(moment(model.cycle))}. PE ${r}, ${c}: ${sentence.textContent}`);
   }
 
   function listOutputs() {
@@ -663,6 +663,7 @@ function arrayPicture(description, { root, bar, go, say }) {
 
   return {
     element: element("div", { class: "body" }, stage, side), show, restyle, model, follow,
+    when: (cycle, last) => `${moment(cycle)} (the last is ${text(last - 1)})`,
     get followed() { return state.followed; },
   };
 }

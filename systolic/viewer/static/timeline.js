@@ -301,6 +301,7 @@ function timelinePicture(description, { root, bar, go, say }) {
   listCounts();
   return {
     element: element("div", { class: "body" }, stage, side), show, restyle,
+    when: (cycle, last) => `cycle ${text(cycle)} of ${text(last)}`,
     // A step is a pixel or so: a program has many cycles.
     unit: () => Math.max(1, Math.round((state.to - state.from) / 400)),
   };

@@ -23,6 +23,11 @@ function text(value, digits = 6) {
   return words.replaceAll("-", "−");
 }
 
+/** Return in words when so many clock edges are done, as systolic._text.moment does. */
+const moment = (edges) => (edges ? `after the edge of cycle ${text(edges - 1)}` : "before the first edge");
+
+const capital = (words) => words[0].toUpperCase() + words.slice(1);
+
 /** Return a number as there is room for it in a picture. */
 const brief = (value) => text(value, 3);
 
@@ -77,8 +82,9 @@ function open(root, description, { page = false, changed = () => {}, cycle = nul
   function render() {
     const { cycle } = state;
     slider.value = cycle;
-    slider.setAttribute("aria-valuetext", `cycle ${cycle} of ${last}`);
-    time.textContent = `cycle ${text(cycle)} of ${text(last)}`;
+    const when = picture.when(cycle, last);
+    slider.setAttribute("aria-valuetext", when);
+    time.textContent = when;
     back.disabled = home.disabled = cycle === first;
     on.disabled = end.disabled = cycle === last;
     picture.show(cycle, state.timer !== null);
