@@ -275,7 +275,7 @@ class MachineConfig:
     clock_mhz : float
         Clock frequency, in MHz; turns cycles into time.
     memory : MemoryConfig or None
-        What feeds the array when it runs a :class:`~systolic.isa.Program`. None is the ideal machine:
+        What feeds the array when it runs a :class:`~systolic.Program`. None is the ideal machine:
         operands are always on time.
 
     Examples

@@ -83,7 +83,7 @@ class Format:
         Whether the order of additions changes a sum. If so, every mode adds as the array does: within a
         fold row 0 first, from +0; then the accumulators add the k tiles in order.
     kernel : str
-        The kernel that computes it: a key of :attr:`systolic.dataflows.Dataflow.kernels`.
+        The kernel that computes it: a key of ``Dataflow.kernels``.
 
     Examples
     --------

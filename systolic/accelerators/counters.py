@@ -117,7 +117,7 @@ def count(
     machine : MachineConfig, optional
         With memories; the preset by default.
     program : Program, optional
-        What the machine runs; by default, what :func:`~systolic.accelerators.programs.program_of` makes.
+        What the machine runs; by default, what ``systolic.accelerators.programs.program_of`` makes.
 
     Examples
     --------

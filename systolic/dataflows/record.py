@@ -154,7 +154,7 @@ class Dataflow:
         (useful MACs, folds, sums that leave, rows, cols) -> how often a PE writes a value that a later result
         needs into each register, in all PEs of a whole product.
     kernels : mapping of str to callable
-        The function that clocks the registers, by :attr:`~systolic.formats.Format.kernel`.
+        The function that clocks the registers, by ``Format.kernel``.
     counting : mapping of str to callable
         Likewise those that count toggles, of formats that use all bits of their types; for others toggles are
         counted edge by edge.

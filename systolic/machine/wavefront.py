@@ -34,7 +34,7 @@ def run_wavefront(
     """Run lowered work as plain products: the outputs and cycles of cycle mode.
 
     8-bit integers may be added up in any order along K: sums wrap, so that no bit depends on it. For other
-    formats see :mod:`systolic.machine.in_order`.
+    formats see ``systolic.machine.in_order``.
 
     Parameters
     ----------

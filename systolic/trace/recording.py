@@ -263,7 +263,7 @@ class Trace(Probe):
     def to_vcd(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as a Value Change Dump, for GTKWave or Surfer.
 
-        :func:`systolic.trace.vcd.write_vcd` states hierarchy, bits and times. Needs
+        ``systolic.trace.vcd.write_vcd`` states hierarchy, bits and times. Needs
         ``pip install "systolic[trace]"``.
         """
         from systolic.trace.vcd import write_vcd

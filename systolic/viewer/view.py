@@ -23,7 +23,7 @@ class View:
     Parameters
     ----------
     description : mapping
-        As :func:`systolic.viewer.describe_array` returns it.
+        As ``systolic.viewer.describe_array`` returns it.
 
     Raises
     ------

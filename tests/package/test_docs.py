@@ -37,7 +37,8 @@ def test_examples_run():
     assert not runner.failures, "\n" + "".join(report)
 
 
-WITH_EXAMPLES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text(encoding="utf-8")]
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("*/*.md")])
+WITH_EXAMPLES = [page for page in PAGES if ">>> " in page.read_text(encoding="utf-8")]
 
 
 @pytest.mark.slow

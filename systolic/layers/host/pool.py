@@ -357,7 +357,9 @@ class QLinearAveragePool(Pool, OnCodes):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QLinearGlobalAveragePool(OnCodes):
-    """The quantized mean of each channel over all its n elements::
+    """The quantized mean of each channel over all its n elements.
+
+    In steps::
 
         acc = sum(q) - n * x.zero;  m = f32(x.scale / f32(y.scale * n))
         y   = sat(rne(f32(f32(acc) * m)) + y.zero)              # zero point after rounding
