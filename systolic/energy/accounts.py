@@ -172,7 +172,7 @@ def total_pj(
     return sum(activity.components_pj(table, machine).values())
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class Energy:
     """The energy of a run or of an estimate, by layer and by component.
 
@@ -202,6 +202,9 @@ class Energy:
     activities: Sequence[Activity]
     machine: MachineConfig
     energies: EnergyTable
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "activities", tuple(self.activities))
 
     @cached_property
     def layers_pj(self) -> tuple[dict[str, float], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
@@ -11,14 +12,16 @@ from systolic._show.table import Column, Table, percent, seconds
 from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.dataflows import DATAFLOWS
 from systolic.engine.costs import products_by_node
+from systolic.frontend import costed
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.model import Model
 from systolic.presets import TPU_V1
 from systolic.stats import Stats
 from systolic.tiling import PortBytes, estimate_gemm, port_bytes
+from systolic.workloads import Workload
 
-Work = Gemm | Model | Mapping[str, Gemm] | Sequence[Gemm]
+Work = Gemm | Model | Workload | Mapping[str, Gemm] | Sequence[Gemm] | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +213,8 @@ def compare(
 
     Parameters
     ----------
-    work : Gemm, Model, or Gemms in a sequence or by name
-        Products run one after the other.
+    work : Gemm, Model, Workload, Gemms in a sequence or by name, or path
+        As for :func:`estimate`, without programs. Products run one after the other.
     machine : MachineConfig or ArrayConfig, optional
         Its array, with each dataflow in turn, and its clock; its memories are left out. Bytes are those of
         the array's operand types. Default the TPU v1 preset.
@@ -266,25 +269,25 @@ def _layers(
     work: Any, batch: int, shapes: Mapping[str, Sequence[int]] | None
 ) -> tuple[str, list[tuple[str, tuple[Gemm, ...]]]]:
     """Return the name of the work, and names and products of its layers."""
-    if isinstance(work, Model):
-        return work.name, [(node.name, gemms) for node, gemms in products_by_node(work, batch, shapes)]
     if isinstance(work, Gemm):
         work = [work]
-    if isinstance(work, Mapping):
-        named = [(str(name), gemm) for name, gemm in work.items()]
-    elif _check.is_listed(work):
-        named = [(gemm.text if isinstance(gemm, Gemm) else "", gemm) for gemm in work]
-    elif isinstance(work, Program):
+    named = isinstance(work, Model | Workload | str | os.PathLike)
+    work = costed(work)
+    if isinstance(work, Model):
+        return work.name, [(node.name, gemms) for node, gemms in products_by_node(work, batch, shapes)]
+    if isinstance(work, Program):
         raise TypeError("a program is weight stationary; compare takes the Model that it was compiled from")
-    else:
-        raise TypeError(f"compare takes a Gemm, a Model or several Gemms, not {_check.kind(work)}")
-    for name, gemm in named:
-        if not isinstance(gemm, Gemm):
-            where = f" under {name!r}" if name else ""
-            raise TypeError(f"compare takes Gemms, as Gemm(m, k, n), not {_check.kind(gemm)}{where}")
-    batch = _check.integer(batch, "batch", minimum=1)
-    what = named[0][0] if len(named) == 1 else f"{len(named):,} products"
-    return what, [(name, (replace(gemm, m=gemm.m * batch),)) for name, gemm in named]
+    if not isinstance(work, Workload):
+        raise TypeError(
+            "compare takes a Gemm, several in a list or by name, a Workload, a Model or the path of one, "
+            f"not {_check.kind(work)}"
+        )
+    if shapes is not None:
+        raise ValueError("shapes are of a model's inputs; products have their sizes: leave shapes out")
+    found = zip(work.layers, work.products(batch), strict=True)
+    layers = [(layer.name, (gemm,) * count) for layer, (gemm, count) in found]
+    several = f"{len(layers):,} products" if layers[1:] else layers[0][0]
+    return work.name if named else several, layers
 
 
 def _fastest(costs: Mapping[str, DataflowCost]) -> str:

@@ -84,6 +84,8 @@ def estimate(
     machine = given_machine(machine, array, TPU_V1)
     config = machine.array
     work = costed(work)
+    if shapes is not None and isinstance(work, Gemm | Workload):
+        raise ValueError("shapes are of a model's inputs; products have their sizes: leave shapes out")
     if isinstance(work, Workload):
         if machine.memory is None:
             found = work.products(batch)

@@ -222,6 +222,16 @@ def test_energy_of_layers() -> None:
         energy.using(None)  # type: ignore[arg-type]
 
 
+def test_equal_runs_have_equal_energy() -> None:
+    example, array = systolic.load_example(), ArrayConfig(16, 16)
+    first, second = (
+        systolic.run(example.model, example.images[:1], mode="wavefront", machine=array).energy for _ in range(2)
+    )
+    assert first == second and first.using("7nm") != first
+    other = systolic.run(example.model, example.images[:2], mode="wavefront", machine=array).energy
+    assert other != first
+
+
 def test_drawing() -> None:
     pytest.importorskip("matplotlib")
     on = MachineConfig(ArrayConfig(4, 4))

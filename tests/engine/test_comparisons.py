@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from systolic.dataflows import DATAFLOWS
 from systolic.formats import dtype_of, packed_bytes
 from systolic.layers import Dense, MatMulInteger, Relu
 from systolic.tiling import PortBytes, port_bytes
+from systolic.workloads import Workload
 
 DIGITS = systolic.load_example().model
 
@@ -127,6 +129,20 @@ def test_a_model_is_the_sum_of_its_layers() -> None:
     assert few == systolic.compare(products, machine=replace(presets.TPU_V1, array=machine.array, clock_mhz=940))
 
 
+def test_paths_and_workloads(tmp_path: Path) -> None:
+    array = ArrayConfig(8, 8)
+    block = Workload("block", [("qkv", Gemm(6, 8, 8), 3), ("out", Gemm(6, 8, 8))])
+    found = systolic.compare(block, array=array)
+    assert found.name == "block" and [name for name, _ in found.layers] == ["qkv", "out"]
+    for name, cost in found.items():
+        assert cost.stats == systolic.estimate(block, array=replace(array, dataflow=name))
+    DIGITS.save(tmp_path / "digits.zip")
+    of_file = systolic.compare(tmp_path / "digits.zip", array=array, batch=2)
+    assert dict(of_file) == dict(systolic.compare(DIGITS, array=array, batch=2))
+    (tmp_path / "block.json").write_text(json.dumps(block.to_dict()))
+    assert systolic.compare(str(tmp_path / "block.json"), array=array).layers == found.layers
+
+
 def test_a_layer_of_several_products() -> None:
     # One product for each step of a stack.
     model = Model([Node(MatMulInteger(), ("a", "b"), "y")], inputs={"a": ((3, 2, 4), "int8"), "b": ((3, 4, 5), "int8")})
@@ -162,7 +178,7 @@ def test_as_text() -> None:
     assert "total" in str(systolic.compare(DIGITS).layer_table())
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 40, 80])
+@pytest.mark.parametrize("count", [1, 2, 40, 80])
 def test_plots(count: int) -> None:
     pytest.importorskip("matplotlib")
     work = {f"layer{number}": Gemm(number + 1, 5, 6) for number in range(count)}
@@ -177,14 +193,17 @@ def test_what_is_refused() -> None:
     dense = Dense(np.eye(4, dtype=np.int8), x=QuantParams(0.5), w=QuantParams(0.5), y=QuantParams(0.5))
     model = Model([dense, Relu()], inputs={"x": ((None, 4), "int8")})
     for work, message in (
-        (5, "compare takes a Gemm, a Model or several Gemms, not int 5"),
-        ([5], "compare takes Gemms, as Gemm(m, k, n), not int 5"),
-        ({"a": (1, 2, 3)}, "compare takes Gemms, as Gemm(m, k, n), not tuple (1, 2, 3) under 'a'"),
+        (5, "compare takes a Gemm, several in a list or by name, a Workload, a Model or the path of one, not int 5"),
+        ([5], "a layer of workload 'products' must be a Gemm, (name, Gemm) or (name, Gemm, count), not int 5"),
         (systolic.compile(model, machine=presets.TPU_V1), "a program is weight stationary; compare takes the Model that it was compiled from"),
     ):
         with raises(TypeError, message):
             systolic.compare(work)  # type: ignore[arg-type]
     with raises(TypeError, "machine must be a MachineConfig or an ArrayConfig, not str"):
         systolic.compare(Gemm(1, 2, 3), machine="tpu")  # type: ignore[arg-type]
+    with raises(ValueError, "workload 'products' has no layers; give it at least one"):
+        systolic.compare([])
+    with raises(ValueError, "shapes are of a model's inputs; products have their sizes: leave shapes out"):
+        systolic.compare(Gemm(1, 2, 3), shapes={"x": (1, 2)})
     with pytest.raises(KeyError, match="no dataflow 'row_stationary'; the dataflows are weight_stationary, "):
         systolic.compare(Gemm(1, 2, 3))["row_stationary"]

@@ -754,6 +754,9 @@ def test_estimate_of_a_model_on_the_default_machine() -> None:
     assert estimate(Gemm(3, 4, 5), batch=7) == estimate(Gemm(21, 4, 5))
     with raises(ValueError, "batch must be a positive integer, not 0"):
         estimate(Gemm(3, 4, 5), batch=0)
+    for products in (Gemm(2, 3, 4), [Gemm(2, 3, 4)]):
+        with raises(ValueError, "shapes are of a model's inputs; products have their sizes: leave shapes out"):
+            estimate(products, shapes={"x": (2, 3)})
     with raises(ValueError, "the shapes of a program were chosen when it was compiled; pass its Model"):
         estimate(systolic.compile(network(), machine=presets.TPU_V1), batch=2)
     with pytest.raises(TypeError, match="estimate takes a Gemm, several in a list or by name, .*, not int 3"):
