@@ -28,7 +28,7 @@ extensions = [
     "systolic_site",
 ]
 root_doc = "index"
-exclude_patterns = ["_ext", "**.ipynb_checkpoints"]
+exclude_patterns = ["_ext", "_reference", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
 # Types that a signature names and no page describes: those of numpy, the standard library and private ones.
@@ -84,7 +84,8 @@ html_theme_options = {
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
-    "secondary_sidebar_items": ["page-toc"],
+    # A table of ten columns needs the space.
+    "secondary_sidebar_items": {"operators": [], "**": ["page-toc"]},
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",
     **(

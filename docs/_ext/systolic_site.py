@@ -1,4 +1,4 @@
-"""Links of the site: to files of the repository, and from names in the text to the reference."""
+"""Links of the site to files of the repository and from names in the text to the reference; tidying."""
 
 from __future__ import annotations
 
@@ -14,6 +14,28 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 NAME = re.compile(r"(systolic(?:\.\w+)+)(\(.*\))?")
+# `MachineConfig`, `load_onnx`; not `run` or `verify`, which are also words and commands.
+SHORT = re.compile(r"([A-Z]+[a-z]\w*|[a-z]+_[a-z_]+)(\(.*\))?")
+
+
+class Tidied(SphinxTransform):
+    """Adapt to the site what is written for GitHub and doctest."""
+
+    default_priority = 400
+
+    def apply(self, **kwargs: Any) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            # Doctest needs an empty line before the fence.
+            if isinstance(block, nodes.literal_block) and len(block.children) == 1:
+                text = block.astext().rstrip("\n")
+                block.children[:] = []
+                block.rawsource = text
+                block += nodes.Text(text)
+        for link in self.document.findall(addnodes.pending_xref):
+            # [onnx.md](onnx.md): the site shows the page's title.
+            page = f"{link['reftarget']}.md".rpartition("/")[2]
+            if link.get("refdomain") == "doc" and link.astext() == page:
+                link["refexplicit"] = False
 
 
 class OutsideLinks(SphinxTransform):
@@ -53,23 +75,40 @@ class LiteralLinks(SphinxPostTransform):
 
     def run(self, **kwargs: Any) -> None:
         objects = self.env.domains.python_domain.objects
+        seen = set()  # one link to a name in each section; tables have all
         for node in list(self.document.findall(nodes.literal)):
-            match = NAME.fullmatch(node.astext())
-            entry = objects.get(match[1]) if match else None
-            if entry is None or _inside(node, nodes.reference, nodes.title, addnodes.pending_xref):
+            if _above(node, nodes.reference, nodes.title, addnodes.pending_xref, addnodes.desc) is not None:
                 continue
-            link = make_refnode(
-                self.app.builder, self.env.docname, entry.docname, entry.node_id, node.deepcopy(), match[1]
+            names = _names(node.astext())
+            name = next((name for name in names if name in objects), None)
+            if name is None:
+                continue
+            place = _above(node, nodes.entry, nodes.section)
+            if (id(place), name) in seen:
+                continue
+            seen.add((id(place), name))
+            entry = objects[name]
+            here = self.env.docname
+            node.replace_self(
+                make_refnode(self.app.builder, here, entry.docname, entry.node_id, node.deepcopy(), name)
             )
-            node.replace_self(link)
 
 
-def _inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
+def _names(text: str) -> list[str]:
+    """Return the entries of the reference that a literal may mean."""
+    if match := NAME.fullmatch(text):
+        return [match[1]]
+    match = SHORT.fullmatch(text)
+    return [f"{module}.{match[1]}" for module in ("systolic", "systolic.layers")] if match else []
+
+
+def _above(node: nodes.Node, *kinds: type[nodes.Node]) -> nodes.Node | None:
+    """Return the nearest node around one that is of one of these kinds."""
     while node.parent is not None:
         node = node.parent
         if isinstance(node, kinds):
-            return True
-    return False
+            return node
+    return None
 
 
 def remove_stale(app: Sphinx) -> None:
@@ -88,6 +127,7 @@ def remove_stale(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("repository_url", "", "env", str)
     app.connect("builder-inited", remove_stale, priority=400)  # before autosummary writes stubs
+    app.add_transform(Tidied)
     app.add_transform(OutsideLinks)
     app.add_post_transform(LiteralLinks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

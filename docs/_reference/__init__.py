@@ -1,0 +1,1 @@
+"""Pages of docs/reference that docs/write_reference.py writes, each a function that returns its text."""
