@@ -56,6 +56,9 @@ def layer_of(section: isa.Section) -> str:
 def with_operands(program: isa.Program, activation: str, weight: str) -> isa.Program:
     """Return a program whose multiplies take operands of other types: only its times are meant.
 
+    Multiplies take longer by the machine's `width_factors`. Weight tiles are read as before, in the bytes of
+    the array's own type: wider weights cost no bandwidth here.
+
     Examples
     --------
     >>> from systolic import isa
