@@ -82,7 +82,7 @@ def run_command(options: argparse.Namespace) -> int:
         "mapping": options.mapping, "threads": options.threads, "progress": not options.quiet,
     }  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
-        for kind in (engine.LayerByLayerWarning, engine.WideSumsWarning):
+        for kind in (engine.LayerByLayerWarning, engine.NotFiniteWarning, engine.WideSumsWarning):
             warnings.simplefilter("always", kind)
         observe = check if machine.memory is None and not options.no_check else None
         alone = machine.memory is None
@@ -99,6 +99,7 @@ def run_command(options: argparse.Namespace) -> int:
             tensors = layers.tensors
             if run.timeline is not None and not options.no_check:
                 verdicts["program"] = {"passed": same_outputs(run.outputs, layers.outputs)}
+    notes += run.not_finite
     accuracy = None
     if labels is not None:
         (scores,) = run.outputs.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -74,9 +75,13 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
         notes.append(f"no --input: ran on random numbers, seed {options.seed}")
     else:
         x = load_input(options.input)
-    run = engine.run(
-        program, x, machine=machine, mode=options.mode, threads=options.threads, progress=not options.quiet
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", engine.NotFiniteWarning)
+        run = engine.run(
+            program, x, machine=machine, mode=options.mode, threads=options.threads,
+            progress=not options.quiet,
+        )  # fmt: skip
+    notes += [*(str(warning.message) for warning in caught), *run.not_finite]
     if options.output is not None:
         save_outputs(options.output, run.outputs)
     if options.report is not None:

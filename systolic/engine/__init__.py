@@ -6,6 +6,7 @@ from systolic.engine.comparisons import DataflowCost as DataflowCost
 from systolic.engine.comparisons import compare as compare
 from systolic.engine.costs import estimate as estimate
 from systolic.engine.costs import summary as summary
+from systolic.engine.finite import NotFiniteWarning as NotFiniteWarning
 from systolic.engine.networks import Observer as Observer
 from systolic.engine.networks import WideSumsWarning as WideSumsWarning
 from systolic.engine.networks import run as run

@@ -21,6 +21,7 @@ from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.engine.costs import products, total_stats
+from systolic.engine.finite import warn_of_inputs
 from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
 from systolic.engine.program_runs import compiled, run_compiled
 from systolic.engine.results import LayerRun, Run
@@ -77,7 +78,8 @@ def run(
         With a trace, a probe, `observe` or `keep` it runs layer by layer on the machine's array alone, where
         operands are always on time; with a warning also if a shape depends on runtime values.
     x : ndarray or mapping of str to ndarray
-        The input, or one for each of the model's inputs by name.
+        The input, or one for each of the model's inputs by name. NaN in it, and infinities that a node
+        quantizes, are reported by a :class:`~systolic.engine.NotFiniteWarning`.
     machine : MachineConfig or ArrayConfig, optional
         Machine to run on; default the TPU v1 preset.
     array : ArrayConfig, optional
@@ -155,6 +157,7 @@ def run(
     wanted = _kept_names(model, keep)
     tensors = _inputs(model, x)
     known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
+    warn_of_inputs(tensors, model.nodes, 4)
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
     _require_room_for_kept({name: known[name] for name in wanted})
@@ -256,6 +259,9 @@ def _run_program(
 
     with shown(progress, "cycles") as report:
         run = run_compiled(program, x, machine, mode, workers, report, layer_on_host, model)
+    if model is None:  # else `run` has warned
+        read = x if isinstance(x, Mapping) else {next(iter(program.inputs)): x}
+        warn_of_inputs({name: np.asarray(value) for name, value in read.items()}, None, 5)
     return replace(run, energies=energies)
 
 

@@ -17,6 +17,7 @@ from systolic._text import printable
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.energy import Activity, Energy, EnergyTable
 from systolic.energy.accounts import joules
+from systolic.engine.finite import output_lines
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.isa import Activate, Convolve, HostCall, Instruction, MatrixMultiply, Program, Vector
 from systolic.machine import Timeline
@@ -267,6 +268,11 @@ class Run:
         """Why MACs did not run on the array, in a few lines; empty if all did."""
         return self.report().reasons
 
+    @property
+    def not_finite(self) -> list[str]:
+        """Which outputs hold NaN or infinities, and how many, a line for each; empty if none does."""
+        return output_lines(self.outputs)
+
     def plot_layers(self, *, top: int | None = None) -> Any:
         """Draw the cycles of each layer as bars, by cause on a machine with memories; a matplotlib Figure.
 
@@ -347,6 +353,7 @@ class Run:
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             "layers": [layer.to_dict() for layer in self.layers],
             "outputs": {name: list(value.shape) for name, value in self.outputs.items()},
+            "not_finite": self.not_finite,
             **({} if self.timeline is None else {"causes": dict(self.timeline.causes)}),
         }
 
@@ -417,6 +424,7 @@ class RunReport(Report):
         self.energy = run.energy
         self._units = None if run.timeline is None else units_of(run.timeline.program)
         self._rounded = bool(_difference_columns(run.layers))
+        self._not_finite = run.not_finite
         self.machine, self.mode, self.stats, self.seconds = run.machine, run.mode, run.stats, run.seconds
 
     @property
@@ -593,6 +601,7 @@ class RunReport(Report):
             ("time on the machine", f"{seconds(self.seconds)}{how}"),
             ("MACs", macs_text(total)),
             *([("array", "; ".join(map(str.strip, self.reasons)))] if self.reasons else []),
+            *([("not finite", "; ".join(self._not_finite))] if self._not_finite else []),
             ("utilization", percent(total["utilization"])),
             ("folds", f"{total['folds']:,}"),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
+from systolic.engine.finite import input_lines
 from systolic.frontend import load_model
 from systolic.gemm import Progress
 from systolic.layers.float_products import RoundedProduct
@@ -344,9 +346,14 @@ def _verify_model(
         if nodes is not None:
             nodes(node, inputs, output)
 
-    run = engine.run(
-        model, x, machine=machine, mode=mode, threads=options.threads, progress=report, observe=observe
-    )
+    with warnings.catch_warnings():
+        # The report has a line instead.
+        warnings.simplefilter("ignore", engine.NotFiniteWarning)
+        run = engine.run(
+            model, x, machine=machine, mode=mode, threads=options.threads, progress=report, observe=observe
+        )
+    read = x if isinstance(x, Mapping) else {next(iter(model.inputs)): x}
+    unusual = (*input_lines(read, model.nodes), *run.not_finite)
     mismatches, checked = check.mismatches, {"layer": check.proof}
     skipped = list(check.not_checked)
     doubted: tuple[str, ...] = ()
@@ -359,7 +366,7 @@ def _verify_model(
         checked["output"] = len(found.compared)
         doubted, rounding, within = found.notes, found.rounding, max(within, found.within)
     verdicts: tuple[NodeVerdict, ...] = ()
-    notes: tuple[str, ...] = (*doubted, *check.notes)
+    notes: tuple[str, ...] = (*doubted, *unusual, *check.notes)
     if nodes is not None:
         verdicts, within = tuple(nodes.verdicts), max(within, nodes.within)
         if against == "onnxruntime":
