@@ -331,6 +331,28 @@ class MachineConfig:
         return cls(**values)
 
 
+def machine_text(machine: MachineConfig, *, full: bool = False) -> str:
+    """Return a machine in one line; `full` with each of its parameters.
+
+    Examples
+    --------
+    >>> from systolic.config import ArrayConfig, MachineConfig, machine_text
+    >>> machine_text(MachineConfig(ArrayConfig(16, 8)))
+    '16 x 8 array at 700 MHz'
+    """
+    array = machine.array
+    short = f"{array.rows} x {array.cols} array at {machine.clock_mhz:g} MHz"
+    if not full:
+        return short
+    values = {**array.to_dict(), **({} if machine.memory is None else machine.memory.to_dict())}
+    shown = [
+        f"{name} {f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else value}"
+        for name, value in values.items()
+        if value is not None and name not in ("rows", "cols")
+    ]
+    return f"{short}; {', '.join(shown)}" + ("" if machine.memory is not None else "; no memories")
+
+
 def as_array_config(value: Any, name: str = "array") -> ArrayConfig:
     """Return the ArrayConfig that `value` is or holds."""
     if isinstance(value, MachineConfig):

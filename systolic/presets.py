@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from systolic import _check
-from systolic.config import ArrayConfig, MachineConfig, MemoryConfig
+from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, machine_text
 
 # Jouppi et al., "In-Datacenter Performance Analysis of a Tensor Processing Unit", ISCA 2017,
 # arXiv:1704.04760. Nothing here is fitted to its measurements; where it is silent, the reason stands beside
@@ -118,6 +118,19 @@ def names() -> tuple[str, ...]:
     ('tpu-v1', 'tpu-v2', 'tpu-v3', 'tpu-v4i', 'tpu-v4', 'neuroncore-v2')
     """
     return tuple(_PRESETS)
+
+
+def described(machine: MachineConfig) -> str:
+    """Return a machine in one line with each of its parameters, and the name of the preset that it is.
+
+    Examples
+    --------
+    >>> from systolic import presets
+    >>> presets.described(presets.TPU_V1)[:45]
+    'preset tpu-v1: 256 x 256 array at 700 MHz; da'
+    """
+    name = next((f"preset {name}: " for name, preset in _PRESETS.items() if preset == machine), "")
+    return f"{name}{machine_text(machine, full=True)}"
 
 
 def get(name: str) -> MachineConfig:

@@ -12,7 +12,8 @@ from systolic._show.table import Column
 _WIDTH, _HEIGHT = 960, 210
 _LEFT, _RIGHT, _TOP = 90, 8, 34
 _NAMED = 40  # up to this many columns are labeled by name, more by number
-_CLIP = 16
+_LONGEST = 48  # characters of a name up to which columns are labeled by name
+_SLANT = 4.8  # how far a character of a slanted label reaches, to the left and down
 
 
 class Series(NamedTuple):
@@ -46,26 +47,30 @@ def columns_chart(
     count = len(names)
     highest = max((sum(s.values[i] for s in series) for i in range(count)), default=0.0)
     end, step = _axis(highest if top is None else top)
-    room = _WIDTH - _LEFT - _RIGHT
+    # As in tables: no control characters, no line breaks.
+    labels = [Column("node").show(name) for name in names]
+    longest = max(map(len, labels), default=0)
+    named = count <= _NAMED and longest <= _LONGEST
+    # Slanted labels end below their column: the first needs room on the left.
+    left = max(_LEFT, _SLANT * longest - 0.5 * (_WIDTH - _LEFT - _RIGHT) / max(count, 1)) if named else _LEFT
+    room = _WIDTH - left - _RIGHT
     pitch = room / max(count, 1)
-    named = count <= _NAMED
-    below = 92 if named else 22
+    below = 26 + _SLANT * longest if named else 40
     base = _TOP + _HEIGHT
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {base + below}" role="img" aria-label="{escape(title)}">',
+        f'<svg viewBox="0 0 {_WIDTH} {base + below:.0f}" role="img" aria-label="{escape(title)}">',
         f'<text class="head" x="0" y="16">{escape(title)}</text>',
     ]
     if len(series) > 1:
         parts += _legend([s.name for s in series])
     for tick in range(round(end / step) + 1):
         y = base - _HEIGHT * tick * step / end
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{escape(show(tick * step))}</text>')
+        parts.append(f'<line class="grid" x1="{left:.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        text = escape(show(tick * step))
+        parts.append(f'<text class="end" x="{left - 6:.1f}" y="{y + 4:.1f}">{text}</text>')
     wide = pitch * (0.8 if pitch > 3 else 1)
-    for i, name in enumerate(names):
-        x = _LEFT + i * pitch
-        # As in tables: no control characters, no line breaks.
-        label = Column("node").show(name)
+    for i, label in enumerate(labels):
+        x = left + i * pitch
         tooltip = ", ".join(f"{s.name} {show(s.values[i])}" for s in series)
         parts.append(f"<g><title>{escape(f'{i} {label}: {tooltip}')}</title>")
         # Transparent and full height, so that the tooltip of a small column can be reached.
@@ -79,11 +84,12 @@ def columns_chart(
         parts.append("</g>")
         x += pitch / 2
         if named:
-            short = label if len(label) <= _CLIP else f"{label[: _CLIP // 2]}…{label[-_CLIP // 2 + 1 :]}"
             turned = f"translate({x + 4:.1f} {base + 12}) rotate(-45)"
-            parts.append(f'<text class="end" transform="{turned}">{escape(short)}</text>')
+            parts.append(f'<text class="end" transform="{turned}">{escape(label)}</text>')
         elif i % _every(count) == 0:
             parts.append(f'<text class="mid" x="{x:.1f}" y="{base + 15}">{i}</text>')
+    if not named and count:
+        parts.append(f'<text class="mid" x="{left + room / 2:.0f}" y="{base + 32}">number of the node</text>')
     return "\n".join([*parts, "</svg>"])
 
 

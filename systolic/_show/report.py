@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from systolic._files import check_target, path_text, write_file
+from systolic._show.page import Page
 from systolic._show.table import Column, Table, si
 from systolic._text import printable
 
@@ -46,8 +48,8 @@ class Report(ABC):
         """Return machine, totals and rows as JSON can hold them."""
 
     @abstractmethod
-    def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
-        """Return the parts of the HTML page: title, totals as text, charts, tables."""
+    def _page(self) -> Page:
+        """Return the parts of the HTML page."""
 
     def _chart(
         self, title: str, series: dict[str, str], show: Callable[[float], str], top: float | None = None
@@ -90,11 +92,10 @@ class Report(ABC):
     def html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return one self-contained HTML page with plots; write it to a file if a path is given.
 
-        The page loads nothing, from the network or elsewhere, and runs no script.
+        Its head says where the numbers come from; its tables sort by a click on a heading. The page loads
+        nothing, from the network or elsewhere.
         """
-        from systolic._show.page import page
-
-        return _written(path, page(*self._page()))
+        return _written(path, self._page().html())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file of the format named by its suffix: ``.html``, ``.csv`` or ``.json``.
@@ -139,6 +140,11 @@ def keyed_table(
 def values_of(source: Any, *names: str) -> dict[str, Any]:
     """Return attributes by name; None for each if `source` is None."""
     return {name: None if source is None else getattr(source, name) for name in names}
+
+
+def time_text(time: datetime | None) -> str:
+    """Return a time with its zone to the second; ``-`` for None."""
+    return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
 
 
 def sizes_text(shape: Sequence[int]) -> str:

@@ -122,7 +122,11 @@ def run_command(options: argparse.Namespace) -> int:
     if options.output is not None:
         save_outputs(options.output, {**tensors, **run.outputs})
     if options.report is not None:
-        run.report().save(options.report)
+        run.report(
+            options.report, model=options.model or "digits, the bundled example", source=_source(options),
+            verdict=[f"{name}: {text}" for name, text in _verdict_lines(verdicts, check)]
+            + [str(mismatch) for mismatch in mismatches] or ["not checked: --no-check"],
+        )  # fmt: skip
     if options.json:
         totals = run.report().totals
         values = {name: totals[name] for name in ("host_macs", "array_share")}
@@ -147,13 +151,21 @@ def run_command(options: argparse.Namespace) -> int:
         print()
         if accuracy is not None and labels is not None:
             print(f"accuracy     {percent(accuracy)} of {len(labels)} test images")
-        _print_verdict(verdicts, check)
+        for name, text in _verdict_lines(verdicts, check):
+            print(f"{name:<12} {text}")
         for mismatch in mismatches:
             print(mismatch)
         for note in notes:
             print(f"note         {printable(note)}")
     wrong_program = not verdicts.get("program", {"passed": True})["passed"]
     return 1 if mismatches or wrong_program else 0
+
+
+def _source(options: argparse.Namespace) -> str:
+    """Return where the input comes from."""
+    if options.model is None:
+        return "its test images"
+    return options.input or f"random numbers, seed {options.seed}"
 
 
 def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
@@ -202,7 +214,9 @@ _NO_ONNXRUNTIME = (
 )
 
 
-def _print_verdict(verdicts: dict[str, Any], check: ModelCheck) -> None:
+def _verdict_lines(verdicts: dict[str, Any], check: ModelCheck) -> list[tuple[str, str]]:
+    """Return what the outputs were compared with, and the result, of each comparison."""
+    lines: list[tuple[str, str]] = []
     numpy, runtime = verdicts.get("numpy"), verdicts.get("onnxruntime")
     if numpy is not None:
         layers = f"{numpy['layers']} layer{'' if numpy['layers'] == 1 else 's'}"
@@ -215,11 +229,12 @@ def _print_verdict(verdicts: dict[str, Any], check: ModelCheck) -> None:
         else:
             verdict = "every layer's output equals numpy's, bit for bit"
         skipped = not_checked_text(check.not_checked)
-        print(f"numpy        {verdict} ({layers}){f'; {skipped}' if skipped else ''}")
+        lines.append(("numpy", f"{verdict} ({layers}){f'; {skipped}' if skipped else ''}"))
     if "program" in verdicts:
         passed = verdicts["program"]["passed"]
         verdict = "outputs equal those of its layers one by one, bit for bit"
-        print(f"program      {verdict if passed else 'FAILED: outputs differ from those of its layers'}")
+        failed = "FAILED: outputs differ from those of its layers"
+        lines.append(("program", verdict if passed else failed))
     if runtime is not None:
         verdict = "outputs equal ONNX Runtime's, bit for bit"
         if runtime["passed"] is None and runtime["in_formats"]:
@@ -237,7 +252,8 @@ def _print_verdict(verdicts: dict[str, Any], check: ModelCheck) -> None:
             verdict += f", but for those delegated to it, not checked: {', '.join(runtime['delegated'])}"
         if runtime["passed"] and runtime["in_formats"]:
             verdict += f", but for those in narrower formats: {', '.join(runtime['in_formats'])}"
-        print(f"onnxruntime  {verdict} (version {runtime['version']})")
+        lines.append(("onnxruntime", f"{verdict} (version {runtime['version']})"))
+    return lines
 
 
 def verify_command(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from systolic._show.table import Table, card_text, percent, seconds
 from systolic.analysis import explain
 from systolic.cli.data import check_output, load_input, print_json, save_outputs
 from systolic.cli.options import machine_of, shapes_of
-from systolic.config import MachineConfig
+from systolic.config import MachineConfig, machine_text
 from systolic.frontend import load_model
 from systolic.isa import HostCall, Program
 from systolic.machine import Timeline, time_program
@@ -85,7 +85,9 @@ def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> 
     if options.output is not None:
         save_outputs(options.output, run.outputs)
     if options.report is not None:
-        run.report().save(options.report)
+        source = options.input or f"random numbers, seed {options.seed}"
+        why = "not checked: a program says nothing about its model"
+        run.report(options.report, source=source, verdict=why)
     if options.json:
         print_json({**run.to_dict(), "model": options.model, "notes": notes})
     else:
@@ -157,11 +159,6 @@ def program_pairs(program: Program, timeline: Timeline) -> list[tuple[str, Any]]
         ("cycles", f"{stats.cycles:,} ({seconds(machine.seconds(stats.cycles))})"),
         ("utilization", percent(stats.utilization)),
     ]
-
-
-def machine_text(machine: MachineConfig) -> str:
-    """Return a machine in one line."""
-    return f"{machine.array.rows} x {machine.array.cols} array at {machine.clock_mhz:g} MHz"
 
 
 def described_program(program: Program, timeline: Timeline) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +23,10 @@ from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.energy import DEFAULT, EnergyTable, as_table
 from systolic.engine.costs import products, total_stats
 from systolic.engine.finite import warn_of_inputs
+from systolic.engine.layer_run import LayerRun
 from systolic.engine.products import ProgressArgument, execute, probes_for, with_mapping
 from systolic.engine.program_runs import compiled, run_compiled
-from systolic.engine.results import LayerRun, Run
+from systolic.engine.results import Run
 from systolic.frontend import load_runnable
 from systolic.gemm import Gemm, Progress
 from systolic.isa import Program
@@ -133,7 +135,9 @@ def run(
     ((1, 16, 8, 8), ['stem_quantized'])
     """
     machine = given_machine(machine, array, TPU_V1)
+    name = ""
     if isinstance(model, str | os.PathLike):
+        name = os.path.basename(os.fspath(model))
         model = load_runnable(model)
     if not isinstance(model, Model | Program):
         raise TypeError(f"model must be a Model, a Program or the path of one, not {_check.kind(model)}")
@@ -151,12 +155,15 @@ def run(
             raise ValueError("a program has no layers to trace, probe, observe or keep; run its Model")
         if mapping is not None:
             raise ValueError("the mappings of a program were chosen when it was compiled; run its Model")
-        return _run_program(model, x, machine, mode, workers, progress, energies)
+        ran = _run_program(model, x, machine, mode, workers, progress, energies)
+        inputs = {each: (tensor.shape, tensor.dtype) for each, tensor in model.inputs.items()}
+        return replace(ran, model=name, inputs=inputs)
     laid = mappings_of(model.nodes, mapping)
     probed = _probed_layers(model, probes)
     wanted = _kept_names(model, keep)
     tensors = _inputs(model, x)
-    known = model.infer_shapes({name: value.shape for name, value in tensors.items()})
+    known = model.infer_shapes({each: value.shape for each, value in tensors.items()})
+    read_from: Any = {"model": name or model.name, "inputs": {each: known[each] for each in model.inputs}}
     warn_of_inputs(tensors, model.nodes, 4)
     for node in model.nodes:
         _require_room(node, {name: known[name] for name in node.outputs if name})
@@ -166,7 +173,8 @@ def run(
             model, {name: value.shape for name, value in tensors.items()}, machine, mapping
         )  # fmt: skip
         if program is not None:
-            return _run_program(program, tensors, machine, mode, workers, progress, energies, (model, known))
+            ran = _run_program(program, tensors, machine, mode, workers, progress, energies, (model, known))
+            return replace(ran, **read_from)
     of = laid_out_on(machine.array, laid)
     if laid:
         products(model, known, of)  # raises if a mapping does not fit the array
@@ -247,7 +255,10 @@ def run(
         row if place is None else replace(row, off_array=place)
         for row, place in zip(rows, places, strict=True)
     ]
-    return Run(outputs, tuple(rows), machine, mode, trace_among(probes), None, energies, kept)
+    return Run(
+        outputs, tuple(rows), machine, mode, trace_among(probes), None, energies, kept,
+        time=datetime.now().astimezone(), **read_from,
+    )  # fmt: skip
 
 
 def _run_program(
@@ -262,7 +273,7 @@ def _run_program(
     if model is None:  # else `run` has warned
         read = x if isinstance(x, Mapping) else {next(iter(program.inputs)): x}
         warn_of_inputs({name: np.asarray(value) for name, value in read.items()}, None, 5)
-    return replace(run, energies=energies)
+    return replace(run, energies=energies, time=datetime.now().astimezone())
 
 
 class WideSumsWarning(UserWarning):

@@ -18,7 +18,8 @@ from systolic.compiler import NoProgram, RuntimeShape, compile
 from systolic.compiler.operations import BY_HOST, BY_ROWS
 from systolic.config import MachineConfig
 from systolic.engine.host_calls import HostCallable, RunLayer, host_calls
-from systolic.engine.results import LayerRun, Run
+from systolic.engine.layer_run import LayerRun
+from systolic.engine.results import Run
 from systolic.gemm import Progress
 from systolic.isa import Program
 from systolic.layers import ArrayLayer, Layer

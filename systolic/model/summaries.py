@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, values_of
+from systolic import presets
+from systolic._show.page import Page
+from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, time_text, values_of
 from systolic._show.table import Column, Table, percent, seconds, si
 from systolic._text import printable
-from systolic.config import ArrayConfig, MachineConfig
+from systolic._version import __version__
+from systolic.config import ArrayConfig, MachineConfig, machine_text
 from systolic.energy import Activity, Energy, EnergyTable
 from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
@@ -133,6 +137,8 @@ class Summary(Report):
         What the costs rest on, if not on the model as it runs: that it is costed as if quantized, say.
     energies : EnergyTable or None
         What :attr:`energy` is computed with.
+    time : datetime
+        When it was made, with its time zone.
     rows : list of dict
         For each node where it runs, shapes and types, ``m k n groups``, ``mapping`` if some product has
         another than the default, ``macs``, ``folds``, ``cycles``, ``utilization``, ``host_macs`` that do not
@@ -156,6 +162,7 @@ class Summary(Report):
     off_array: tuple[OffArray, ...] | None = None
     note: str = ""
     energies: EnergyTable | None = None
+    time: datetime = field(default_factory=lambda: datetime.now().astimezone(), compare=False)
 
     @property
     def energy(self) -> Energy | None:
@@ -252,7 +259,8 @@ class Summary(Report):
             )[:top]
         total = self.totals
         least = "total" if total["complete"] else "total of what is known"
-        return keyed_table(columns, rows, {**total, "node": least}, f"{self.title}, on a {self._machine()}")
+        title = f"{self.title}, on a {machine_text(self.machine)}"
+        return keyed_table(columns, rows, {**total, "node": least}, title)
 
     def to_dict(self) -> dict[str, Any]:
         """Return machine, totals and rows as JSON can hold them."""
@@ -266,12 +274,18 @@ class Summary(Report):
             "nodes": self.rows,
         }
 
-    def _page(self) -> tuple[str, list[tuple[str, str]], list[str], list[Table]]:
+    def _page(self) -> Page:
         total = self.totals
         at_least = "" if total["complete"] else "at least "
-        pairs = [
+        head = [
             ("model", self.title),
-            ("machine", self._machine()),
+            ("input", "shapes alone: nothing runs"),
+            ("machine", presets.described(self.machine)),
+            ("time", time_text(self.time)),
+            ("version", f"systolic {__version__}"),
+            ("verdict", "not checked: costs are estimated in closed form"),
+        ]
+        pairs = [
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
             ("MACs", at_least + macs_text(total)),
             ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
@@ -280,19 +294,15 @@ class Summary(Report):
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
         ]
         if self.reasons:
-            pairs.insert(3, ("array", "; ".join(map(str.strip, self.reasons))))
+            pairs.insert(1, ("array", "; ".join(map(str.strip, self.reasons))))
         if self.note:
-            pairs.insert(3, ("note", self.note))
+            pairs.insert(1, ("note", self.note))
         charts = [
             self._chart("MACs", MACS_BY_PLACE, lambda v: si(v, "MACs")),
             self._chart("Estimated cycles", {"cycles": "cycles"}, lambda v: si(v, "cycles")),
             self._chart("Bytes of parameters", {"parameter_bytes": "parameter_bytes"}, bytes_text),
         ]
-        return "What the model holds and would cost", pairs, charts, [self.table()]
-
-    def _machine(self) -> str:
-        array = self.machine.array
-        return f"{array.rows} x {array.cols} array at {self.machine.clock_mhz:g} MHz"
+        return Page("What the model holds and would cost", head, pairs, charts, [self.table()])
 
     def __str__(self) -> str:
         return "\n".join([*filter(None, [self.note]), *self.reasons, str(self.table())])

@@ -10,7 +10,7 @@ import pytest
 
 import systolic
 from systolic import ArrayConfig, MachineConfig, MemoryConfig, Model, Node, QuantParams, Stats, estimate
-from systolic.engine.results import units_of
+from systolic.engine.run_report import units_of
 from systolic.isa import Activate, HostCall, MatrixMultiply, Nop, Program, ReadWeights, Section
 from systolic.layers import Conv2d, Dense, Flatten, MaxPool, Softmax
 

@@ -270,13 +270,37 @@ def test_page(report: RunReport | Summary, tmp_path: Path) -> None:
     assert (tmp_path / "r.html").read_text(encoding="utf-8") == text and text.startswith("<!DOCTYPE html>")
     page = Page(text)
     assert page.tags.count("svg") >= 3 and page.tags.count("table") >= 1 and page.tags.count("html") == 1
-    # It stands alone.
-    assert not page.addresses and "script" not in page.tags and "link" not in page.tags
-    assert "http" not in text and "url(" not in text and "@import" not in text
+    # It stands alone; its one script is the one that the policy names.
+    assert not page.addresses and page.tags.count("script") == 1 and "link" not in page.tags
+    assert "http:" not in text and "https:" not in text and "url(" not in text and "@import" not in text
     # Names come from files: they are text, whatever they hold.
     assert "b" not in page.tags and "\x1b" not in text
     assert any("<b>&amp; \\x1b[31m\"'é" in words for words in page.words)
     assert f"{report.totals['macs']:,}" in " ".join(page.words)
+
+
+def test_the_head_of_a_page_says_where_the_numbers_come_from(run: systolic.Run, tmp_path: Path) -> None:
+    report = run.report(source="x.npy", verdict=["onnxruntime: equal", "numpy: equal"])
+    words = " ".join(word.strip() for word in Page(report.html()).words)
+    assert run.time is not None and run.model == "small" and run.inputs == {"x": ((2, 2, 6, 6), "int8")}
+    for said in (
+        "model  small", "input  x.npy: x 2x2x6x6 int8", "machine  8 x 8 array at 700 MHz; activation_dtype int8",
+        "dataflow weight_stationary", f"time  {run.time:%Y-%m-%d %H:%M:%S}", f"systolic {systolic.__version__}",
+        "verdict  onnxruntime: equal    numpy: equal",
+    ):  # fmt: skip
+        assert " ".join(said.split()) in " ".join(words.split()), said
+    plain = run.report(tmp_path / "r.html", model="other.onnx").html()
+    assert (tmp_path / "r.html").read_text(encoding="utf-8") == plain
+    assert "<dd>other.onnx</dd>" in plain and "not checked: systolic.verify compares" in plain
+    onnx = tmp_path / "m.npz"
+    small_model().save(onnx)
+    again = systolic.run(onnx, np.ones((2, 2, 6, 6), np.int8), machine=systolic.presets.TPU_V1, mode="wavefront")
+    assert again.model == "m.npz" and "preset tpu-v1: 256 x 256 array at 700 MHz; " in again.report().html()
+    assert "host_rows 4,194,304" in again.report().html()
+    with pytest.raises(ValueError, match="a report's file must end in"):
+        run.report(tmp_path / "r.txt")
+    estimated = small_model().summary().html()
+    assert "costs are estimated in closed form" in estimated and "shapes alone: nothing runs" in estimated
 
 
 def test_save(report: RunReport | Summary, tmp_path: Path) -> None:
@@ -338,7 +362,20 @@ def test_axes_hold_any_values(values: list[float]) -> None:
 def test_many_columns_have_numbers() -> None:
     names = [f"node{i}" for i in range(300)]
     svg = columns_chart("t", names, [Series("s", list(range(300)))], str)
-    assert "rotate(" not in svg and svg.count('class="mid"') <= 25 and "299 node299: s 299" in svg
+    assert "rotate(" not in svg and svg.count('class="mid"') <= 26 and "299 node299: s 299" in svg
+
+
+@pytest.mark.parametrize("length", [1, 16, 48])
+def test_names_are_whole_and_inside(length: int) -> None:
+    names = [f"{number:0{length}}"[-length:] for number in range(3)]
+    svg = columns_chart("t", names, [Series("s", [1, 2, 3])], str)
+    width, height = (float(part) for part in svg.split('viewBox="0 0 ')[1].split('"')[0].split())
+    for name, place in zip(names, svg.split("translate(")[1:], strict=True):
+        x, y = (float(part) for part in place.split(")")[0].split())
+        # A character of 12 pixels is at most 0.56 em wide on average: slanted, 4.8 to the left and down.
+        assert f">{name}</text>" in place and x - 4.8 * length > 0 and y + 4.8 * length < height and x < width
+    longer = columns_chart("t", ["x" * 49], [Series("s", [1])], str)
+    assert "rotate(" not in longer and "number of the node" in longer and f"0 {'x' * 49}: s 1" in longer
 
 
 # Memory: a tensor goes with its last reader
