@@ -78,18 +78,17 @@ class Drawing:
         )
         self.text(x, y + 5, name, size=16, fill=INK)
 
-    def svg(self) -> str:
+    def svg(self, title: str, width: int, height: int) -> str:
         heads = "".join(
             f'<marker id="{colour[1:]}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" '
             f'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">'
             f'<path d="M0 0.8 L10 5 L0 9.2 z" fill="{colour}"/></marker>'
             for colour in (*TINT, MUTED)
         )
-        title = "A weight-stationary systolic array, and one of its processing elements"
         return "\n".join(
             [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-                f'height="{HEIGHT}" role="img" aria-label="{title}" '
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+                f'height="{height}" role="img" aria-label="{title}" '
                 f'font-family="{FONTS}">',
                 f"<title>{title}</title>",
                 f"<defs>{heads}</defs>",
@@ -250,7 +249,8 @@ def main() -> None:
         WIDTH / 2, HEIGHT - 20, "At cycle t, PE (r, c) does what PE (0, 0) did at cycle t \N{MINUS SIGN} r "
         "\N{MINUS SIGN} c: data and control travel as one wave.", fill=MUTED,
     )  # fmt: skip
-    Path(__file__).with_name("array.svg").write_text(d.svg(), encoding="utf-8", newline="\n")
+    svg = d.svg("A weight-stationary systolic array, and one of its processing elements", WIDTH, HEIGHT)
+    Path(__file__).with_name("array.svg").write_text(svg, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
