@@ -276,7 +276,7 @@ class Programs:
         if size < max(array.rows, array.cols):
             raise ValueError(
                 f"programs of models need rows of at least {max(array.rows, array.cols)} bytes, those of the "
-                f"larger side of the array, not row_bytes={size}"
+                f"larger side of the array, not row_bytes={size}; row_bytes=None makes them as long as that"
             )
         for name in (*model.inputs, *model.outputs):
             # First, as those of the host's layers: the number of instructions grows with these sizes.

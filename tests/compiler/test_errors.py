@@ -55,7 +55,8 @@ def test_options() -> None:
 def test_rows_that_are_too_short() -> None:
     with raises(
         ValueError,
-        "programs of models need rows of at least 8 bytes, those of the larger side of the array, not row_bytes=7",
+        "programs of models need rows of at least 8 bytes, those of the larger side of the array, not row_bytes=7; "
+        "row_bytes=None makes them as long as that",
     ):
         systolic.compile(MODEL, machine=machine(row_bytes=7))
 
