@@ -42,7 +42,7 @@ MODULES: dict[str, str] = {
     "conv2d_backward_data conv2d_backward_weight PASSES",
     "accelerators": "",
     "verifier": "VerificationReport ModelCheck NodeVerdict Mismatch NotChecked Rounding",
-    "cosim": "unpack",
+    "cosim": "SignalMap Signal Report WrongValue Finding Mistake MISTAKES read_vcd unpack",
     "viewer": "View",
     "benchmark": "bench suite Measurement Section NumpyStepping OutputStepping FloatStepping",
     "reference": "ReferenceArray OutputStationaryArray expected_output expected_cycles matmul_sums conv_sums",

@@ -146,7 +146,7 @@ def test_a_scoreboard_counts_a_comparison_once() -> None:
     board = Scoreboard(CONFIG)
     board.edge(activation=[3, 0])
     activation = board.expected.activation
-    for _ in every_interrupt(lambda: board.compare(activation=activation, psum=0), "cosim.py"):
+    for _ in every_interrupt(lambda: board.compare(activation=activation, psum=0), "board.py"):
         assert board.compared in (0, 12)
         board.compared = 0
 

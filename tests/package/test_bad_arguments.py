@@ -36,7 +36,7 @@ from systolic import (
     TensorSpec,
     Trace,
 )
-from systolic.cosim import ScoreboardError, unpack
+from systolic.cosim import ScoreboardError, Signal, SignalMap, unpack
 from systolic.layers import Dense, Layer
 from systolic.layers.base import HostLayer, UnknownShape
 
@@ -185,7 +185,10 @@ CALLS: dict[str, Call] = {
     "diff": (lambda other: new().diff(other), dict(other=STATE)),
     "Trace": (Trace, dict(registers=None, pes=None, cycles=None, last=None, layer=None, max_bytes=1)),
     "Trace.to_vcd": (TRACED.to_vcd, dict(path="t.vcd")),
-    "Scoreboard": (Scoreboard, dict(config=ARRAY)),
+    "Scoreboard": (Scoreboard, dict(config=ARRAY, state=None, map=None)),
+    "Scoreboard.check": (Scoreboard(ARRAY).check, dict(x=X, w=X, samples={"psum": [X] * 9}, start=0, outputs=None)),
+    "Signal": (Signal, dict(name="p", valid=None, latency=None, width=None, first="low")),
+    "SignalMap": (SignalMap, dict(signals={"psum": "p"}, valid=None, latency=0, hop=(1, 1), held_psums=False)),
     "Scoreboard.compare": (lambda psum: Scoreboard(ARRAY).compare(psum=psum), dict(psum=0)),
     "unpack": (unpack, dict(word=1, rows=2, cols=2, dtype="int8")),
     "report": (MODEL.summary().save, dict(path="r.csv")),

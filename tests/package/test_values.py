@@ -11,6 +11,7 @@ import systolic
 from systolic import ArrayConfig, MachineConfig, Stats, SystolicArray
 from systolic.analysis import explain, roofline
 from systolic.benchmark import Measurement
+from systolic.cosim import Signal, SignalMap
 from systolic.isa import Program
 from systolic.machine import time_program
 from systolic.verifier import Mismatch
@@ -50,6 +51,8 @@ VALUES = [
     Mismatch(case="matmul", stage="array", index=(1, 2), fold=RESULT.folds[0], pe=(0, 1), cycle=3),
     systolic.ScoreboardError("psum", 0, 1, 2, 3, 4, 5),
     systolic.VerificationError(systolic.verify(cases=1)),
+    SignalMap(signals={"psum": Signal("p", width=8)}),
+    systolic.Scoreboard(CONFIG).diagnose(X, W, outputs=X.astype(int) @ W + 1),
     Measurement("a", "b", "MAC/s", 2.0, 1.0, 2.0),
     PROGRAM,
     TIMELINE,
