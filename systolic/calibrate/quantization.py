@@ -117,7 +117,7 @@ def quantize_model(
     calibration: np.ndarray | Mapping[str, np.ndarray] | Iterable[Any],
     *,
     method: str = "minmax",
-    percentile: float = 99.99,
+    percentile: float | None = None,
     per_channel: bool = True,
     activations: str = "int8",
 ) -> Model:
@@ -134,9 +134,9 @@ def quantize_model(
     method : {"minmax", "percentile"}
         How a tensor's range follows from its values on that data: from the smallest to the largest, or
         without the same share of outliers on each side, which saturate then.
-    percentile : float
-        For ``"percentile"``: how many percent of the values lie below the range's upper end, and above
-        its lower one; over 50, at most 100.
+    percentile : float, optional
+        For ``method="percentile"`` alone, default 99.99: how many percent of the values lie below the range's
+        upper end, and above its lower one; over 50, at most 100.
     per_channel : bool
         Whether weights have a scale for each output channel, or one.
     activations : {"int8", "uint8"}
@@ -214,7 +214,7 @@ def plan_quantization(
     calibration: np.ndarray | Mapping[str, np.ndarray] | Iterable[Any],
     *,
     method: str = "minmax",
-    percentile: float = 99.99,
+    percentile: float | None = None,
     per_channel: bool = True,
     activations: str = "int8",
 ) -> Quantization:
@@ -236,9 +236,7 @@ def plan_quantization(
     """
     _check.choice(method, "method", METHODS)
     _check.choice(activations, "activations", _check.OPERAND_DTYPES)
-    percentile = _check.positive_real(percentile, "percentile")
-    if not 50 < percentile <= 100:
-        raise ValueError(f"percentile must be over 50 and at most 100, not {percentile}")
+    share = _share(method, percentile)
     per_channel = _check.flag(per_channel, "per_channel")
     if not isinstance(model, Model):
         model, calibration = _of_layers(model, calibration)
@@ -248,9 +246,7 @@ def plan_quantization(
     folded = fold(model, known)
     choice = choose(folded.model, known)
     _check_products(folded.model, choice)
-    ranges = tensor_ranges(
-        model, feeds, ranged_tensors(folded.model, choice), 100.0 if method == "minmax" else percentile
-    )
+    ranges = tensor_ranges(model, feeds, ranged_tensors(folded.model, choice), share)
     converter = Converter(folded.model, known, choice, ranges, activations, per_channel)
     return Quantization(converter.model(), _described(model, folded, choice, converter.became))
 
@@ -333,3 +329,17 @@ def _float_lines(nodes: Any) -> list[str]:
     if len(nodes) > _NAMED:
         lines.append(f"  and {len(nodes) - _NAMED} more")
     return lines
+
+
+def _share(method: str, percentile: Any) -> float:
+    """Return how many percent of the values lie below the upper end of a range."""
+    if method == "minmax":
+        if percentile is not None:
+            raise ValueError(
+                "percentile goes with method='percentile': with 'minmax' a range reaches the largest value"
+            )
+        return 100.0
+    share = 99.99 if percentile is None else _check.positive_real(percentile, "percentile")
+    if not 50 < share <= 100:
+        raise ValueError(f"percentile must be over 50 and at most 100, not {share}")
+    return share
