@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from systolic import _check
+from systolic import _check, _hints
 from systolic._show.table import card
 from systolic.dataflows import DATAFLOWS, Dataflow, port_dtypes, register_dtypes, register_limits
 from systolic.formats import OPERANDS, OVERFLOWS, Format, format_of
@@ -18,12 +18,15 @@ def _load(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     """Return `data` as keyword arguments of dataclass `cls`, refusing unknown fields."""
     if not isinstance(data, dict):
         raise TypeError(f"{cls.__name__}.from_dict takes a dict, not {type(data).__name__}")
-    known = [f.name for f in fields(cls)]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise ValueError(
-            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(known)}"
-        )
+    known = {f.name: f for f in fields(cls)}
+    for name in data:
+        if name not in known:
+            hint = _hints.meant(name, list(known)) or f"its fields are {', '.join(known)}"
+            raise ValueError(f"{cls.__name__} has no field {name!r}; {hint}")
+    missing = [name for name, f in known.items() if f.default is MISSING and name not in data]
+    if missing:
+        plural = "s" if len(missing) > 1 else ""
+        raise ValueError(f"{cls.__name__} needs the field{plural} {', '.join(map(repr, missing))}")
     return dict(data)
 
 
