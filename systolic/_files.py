@@ -63,9 +63,25 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise ValueError(_not_plain(path, False, "name a file"))
     if os.path.basename(target) in ("", os.curdir, os.pardir):
         raise ValueError(f"path must be the name of a file, not {target!r}")
-    folder = folder_of(path)
+    _check_place(target)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise OSError or ValueError if :func:`write_folder` cannot make a folder, which is not there yet."""
+    # A slash at the end of a folder's name is usual.
+    target = path_text(path).rstrip(os.sep)
+    if os.path.lexists(target or os.sep):
+        raise FileExistsError(f"{os.fspath(path)} exists; name a folder that does not")
+    _check_place(target)
+
+
+def _check_place(target: str) -> None:
+    """Raise OSError unless a new file or folder can be made under a name."""
+    folder = folder_of(target)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"no permission to write {os.path.basename(target)} to the folder {folder}")
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(target)  # raises if the name is too long
 
 
 def write_file(

@@ -14,8 +14,24 @@ _MOST_LISTED = 20
 _CONV_WEIGHTS = ((3, 2, 0, 1), (0, 3, 1, 2), (1, 0, 2, 3))
 
 
+def meant(name: object, known: Sequence[str]) -> str:
+    """Return which known name is meant, in whatever case, as the end of a message; empty if none is near.
+
+    Examples
+    --------
+    >>> from systolic._hints import meant
+    >>> meant("conv_1", ["Conv1", "Gemm"]), meant("softmax", ["Conv1", "Gemm"])
+    ("did you mean 'Conv1'?", '')
+    """
+    from difflib import get_close_matches
+
+    lower = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), lower, 1)
+    return f"did you mean {lower[close[0]]!r}?" if close else ""
+
+
 def nearest(name: object, known: Sequence[str], listed: str = "known are") -> str:
-    """Return which known name is meant, in whatever case, or the first of them, as the end of a message.
+    """Return which known name is meant, as :func:`meant` does; if none is near, the first of them.
 
     `listed` comes before several names.
 
@@ -25,14 +41,8 @@ def nearest(name: object, known: Sequence[str], listed: str = "known are") -> st
     >>> nearest("conv_1", ["Conv1", "Gemm"]), nearest("softmax", ["Conv1", "Gemm"])
     ("did you mean 'Conv1'?", 'known are Conv1, Gemm')
     """
-    from difflib import get_close_matches
-
-    lower = {each.lower(): each for each in known}
-    close = get_close_matches(str(name).lower(), lower, 1)
-    if close:
-        return f"did you mean {lower[close[0]]!r}?"
     more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
-    return f"{listed} {', '.join(known[:_MOST_LISTED])}{more}"
+    return meant(name, known) or f"{listed} {', '.join(known[:_MOST_LISTED])}{more}"
 
 
 def other_axis(shape: Sizes, count: int) -> str:

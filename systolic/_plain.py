@@ -1,18 +1,28 @@
-"""Files of JSON or YAML as plain data, where no name may be there twice."""
+"""Files of JSON, YAML or TOML as plain data, where no name may be there twice."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+SUFFIXES = (".json", ".yaml", ".yml")
 
-def load(path: str, what: str) -> Any:
-    """Return what a file of JSON or YAML holds; `what` is what the file should be."""
+
+def load(path: str, what: str, more: tuple[str, ...] = ()) -> Any:
+    """Return what a file of JSON or YAML holds; `what` is what the file should be.
+
+    `more` is ``(".toml",)`` where TOML is taken, too.
+    """
     suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".yaml", ".yml"):
-        raise ValueError(f"{path}: {what} is a .json, .yaml or .yml file")
+    *first, last = (*SUFFIXES, *more)
+    if suffix not in (*first, last):
+        raise ValueError(f"{path}: {what} is a {', '.join(first)} or {last} file")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+        if suffix == ".toml":
+            import tomllib
+
+            return tomllib.loads(text)
         if suffix != ".json":
             return _yaml(text, what)
         import json

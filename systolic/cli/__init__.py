@@ -14,6 +14,8 @@ from typing import Any
 
 from systolic._text import printable
 from systolic.cli.parser import build_parser
+from systolic.cli.rules import check_effects
+from systolic.cli.targets import check_targets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _written(sys.stdout)
         raise
     try:
+        check_effects(options)
+        check_targets(options)
         status = options.call(options)
         # Flush here, where an error can be handled.
         _written(sys.stdout)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +14,15 @@ from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
 from systolic.accelerators import validate_tpu_v1
 from systolic.cli.data import load_input, print_json, random_operand
-from systolic.cli.options import machine_of
-from systolic.config import ArrayConfig
+from systolic.cli.options import machine_of, machines_of
+from systolic.cli.rules import names_rows
+from systolic.cli.side_by_side import machines_table
+from systolic.config import ArrayConfig, MachineConfig
 from systolic.engine import Result
 from systolic.gemm import Gemm
 from systolic.info import info, text
 from systolic.reference import oracle
+from systolic.stats import Stats
 from systolic.tiling import sizes_of
 from systolic.vectors import write_vectors
 from systolic.verifier.locate import arithmetic
@@ -29,55 +34,82 @@ VALIDATIONS = {"tpu-v1": validate_tpu_v1}
 def gemm_command(options: argparse.Namespace) -> int:
     """Multiply random matrices and print the cost."""
     gemm = Gemm(options.m, options.k, options.n)
-    for name in ("mode", "threads", "seed"):
-        if options.estimate and getattr(options, name) is not None:
-            raise ValueError(f"--{name} is of a run: leave it out, or --estimate")
     options.mode = options.mode or "cycle"
     if options.dataflow == "all":
         return _on_all_dataflows(gemm, options)
-    machine = machine_of(options)
-    stats = engine.estimate(gemm, machine=machine)
-    passed = None
-    if not options.estimate:
-        result, right = _multiplied(gemm, machine.array, options)
-        passed = right and result.stats == stats
-        stats = result.stats
-    time_seconds = machine.seconds(stats.cycles)
-    if options.json:
-        print_json(
-            {
-                "gemm": gemm.to_dict(),
-                "machine": machine.to_dict(),
-                "mode": "estimate" if options.estimate else options.mode,
-                "stats": stats.to_dict(),
-                "utilization": stats.utilization,
-                "machine_seconds": time_seconds,
-                "passed": passed,
-            }
-        )
+    machines = machines_of(options)
+    found = [_cost(gemm, machine, options) for machine in machines]
+    verdicts = [passed for _, passed in found]
+    if len(machines) > 1:
+        _show_costs(gemm, machines, found, options)
+    elif options.json:
+        print_json({**_described(gemm, options), **_cost_dict(machines[0], *found[0])})
     else:
-        pairs = [
-            ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
-            ("dataflow", machine.array.dataflow.replace("_", " ")),
-            ("numbers", machine.array.format.text),
-            ("cycles", f"{stats.cycles:,}"),
-            ("time", seconds(time_seconds)),
-            ("folds", f"{stats.folds:,}"),
-            ("MACs", f"{stats.macs:,}"),
-            ("utilization", percent(stats.utilization)),
-            ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
-            ("weights in", f"{stats.weight_bytes:,} bytes, each time they enter the array"),
-            ("activations in", f"{stats.activation_bytes:,} bytes, each time they enter the array"),
-            ("accumulators out", f"{stats.output_bytes:,} bytes"),
-            ("verdict", _verdict(passed)),
-        ]
-        print(card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs))
-    return 1 if passed is False else 0
+        print(_cost_card(gemm, machines[0], *found[0]))
+    return 1 if False in verdicts else 0
+
+
+def _cost(gemm: Gemm, machine: MachineConfig, options: argparse.Namespace) -> tuple[Stats, bool | None]:
+    """Return what a product takes on a machine, and whether the run was right; None without one."""
+    stats = engine.estimate(gemm, machine=machine)
+    if options.estimate:
+        return stats, None
+    result, right = _multiplied(gemm, machine.array, options)
+    return result.stats, right and result.stats == stats
+
+
+def _described(gemm: Gemm, options: argparse.Namespace) -> dict[str, Any]:
+    return {"gemm": gemm.to_dict(), "mode": "estimate" if options.estimate else options.mode}
+
+
+def _cost_dict(machine: MachineConfig, stats: Stats, passed: bool | None) -> dict[str, Any]:
+    return {
+        "machine": machine.to_dict(),
+        "stats": stats.to_dict(),
+        "utilization": stats.utilization,
+        "machine_seconds": machine.seconds(stats.cycles),
+        "passed": passed,
+    }
+
+
+def _cost_card(gemm: Gemm, machine: MachineConfig, stats: Stats, passed: bool | None) -> str:
+    time_seconds = machine.seconds(stats.cycles)
+    pairs = [
+        ("array", f"{machine.array.rows} x {machine.array.cols} at {machine.clock_mhz:g} MHz"),
+        ("dataflow", machine.array.dataflow.replace("_", " ")),
+        ("numbers", machine.array.format.text),
+        ("cycles", f"{stats.cycles:,}"),
+        ("time", seconds(time_seconds)),
+        ("folds", f"{stats.folds:,}"),
+        ("MACs", f"{stats.macs:,}"),
+        ("utilization", percent(stats.utilization)),
+        ("rate", si(stats.macs / time_seconds, "MAC/s") if time_seconds else "-"),
+        ("weights in", f"{stats.weight_bytes:,} bytes, each time they enter the array"),
+        ("activations in", f"{stats.activation_bytes:,} bytes, each time they enter the array"),
+        ("accumulators out", f"{stats.output_bytes:,} bytes"),
+        ("verdict", _verdict(passed)),
+    ]
+    return card_text(f"{gemm.m} x {gemm.k} x {gemm.n}", pairs)
+
+
+def _show_costs(
+    gemm: Gemm, machines: Sequence[MachineConfig], found: Sequence[tuple[Stats, bool | None]],
+    options: argparse.Namespace,
+) -> None:  # fmt: skip
+    """Print what a product takes on several machines, a row for each."""
+    if options.json:
+        listed = [_cost_dict(machine, *cost) for machine, cost in zip(machines, found, strict=True)]
+        passed = None if options.estimate else all(passed for _, passed in found)
+        print_json({**_described(gemm, options), "passed": passed, "machines": listed})
+        return
+    costs = [(machine, stats) for machine, (stats, _) in zip(machines, found, strict=True)]
+    verdicts = [_verdict(passed) for _, passed in found]
+    print(machines_table(options, costs, f"{gemm.m} x {gemm.k} x {gemm.n}", verdicts))
 
 
 def _on_all_dataflows(gemm: Gemm, options: argparse.Namespace) -> int:
     """Multiply random matrices on each dataflow and print the costs side by side."""
-    machine = machine_of(options)
+    machine = machine_of(options, "--dataflow all")
     found = engine.compare(gemm, machine=machine)
     passed = None
     if not options.estimate:
@@ -153,9 +185,7 @@ def validate_command(options: argparse.Namespace) -> int:
 
 def bench_command(options: argparse.Namespace) -> int:
     """Benchmark the emulator."""
-    of_one_array = any(value is not None for value in (options.array, options.preset, options.m))
-    if of_one_array and (options.extent != "usual" or options.markdown):
-        raise ValueError("--array, --preset and --m choose other rows; leave out --quick, --full, --markdown")
+    of_one_array = names_rows(options)
     threads = options.threads or 1
     heading = benchmark.title()
     if of_one_array:

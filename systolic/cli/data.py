@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from systolic._files import check_plain, check_target, write_zip
+from systolic._files import check_plain, write_zip
 from systolic.formats import OPERANDS, dtype_of
 
 SCHEMA = 1
@@ -30,15 +30,6 @@ def load_input(path: str, option: str = "--input") -> Any:
             raise ValueError(
                 f"{path} is not an .npy or .npz file of numbers, or is damaged; numpy.save writes one"
             ) from error
-
-
-def check_output(path: str, option: str = "--output") -> None:
-    """Raise if the file of an option cannot be written."""
-    # Called before anything runs.
-    try:
-        check_target(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{option}: {error}") from None
 
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:

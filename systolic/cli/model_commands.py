@@ -6,78 +6,134 @@ import argparse
 import shutil
 import sys
 import warnings
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from systolic import engine
-from systolic._show.report import check_path
 from systolic._show.table import Table, percent
 from systolic._text import printable
-from systolic.cli.data import check_output, load_input, print_json, save_outputs
-from systolic.cli.options import machine_of, names_machine, shapes_of
+from systolic.cli.data import load_input, print_json, save_outputs
+from systolic.cli.options import check_sizes, machine_of, machines_of, names_machine, shapes_of
+from systolic.cli.parsing import command_again
 from systolic.cli.program_commands import run_program_command, same_outputs
+from systolic.cli.side_by_side import machines_table
 from systolic.config import MachineConfig
 from systolic.example import DATA, load_example
 from systolic.frontend import is_program, load_model, read_model
 from systolic.model import Model, Summary
 from systolic.model.mappings import mappings_of
-from systolic.model.placement import off_array, off_array_lines
+from systolic.model.placement import OffArray, off_array, off_array_lines
 from systolic.verifier import Mismatch, ModelCheck, VerificationReport, verify
-from systolic.verifier.check import compare_outputs, reproduce_line
+from systolic.verifier.check import compare_outputs
 from systolic.verifier.inputs import random_inputs
 from systolic.verifier.mismatch import not_checked_text
 from systolic.verifier.runtime import runtime_version
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A run of a model on one machine, and what its checks found."""
+
+    run: engine.Run
+    check: ModelCheck
+    verdicts: dict[str, Any]
+    mismatches: list[Mismatch]
+    notes: list[str]
+    off: Sequence[OffArray] | None
+    accuracy: float | None
+    tensors: dict[str, np.ndarray]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.mismatches and self.verdicts.get("program", {"passed": True})["passed"]
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Lines about what does not run on the array."""
+        return self.run.reasons if self.off is None else off_array_lines(self.off)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run and the verdicts as JSON can hold them."""
+        totals = self.run.report().totals
+        return {
+            **self.run.to_dict(),
+            "accuracy": self.accuracy,
+            "verdict": self.verdicts,
+            "not_checked": [node.to_dict() for node in self.check.not_checked],
+            "off_array": None if self.off is None else [node.to_dict() for node in self.off],
+            "reasons": list(self.reasons),
+            **{name: totals[name] for name in ("host_macs", "array_share")},
+            "mismatches": [mismatch.to_dict() for mismatch in self.mismatches],
+            "notes": self.notes,
+        }
+
+
 def run_command(options: argparse.Namespace) -> int:
     """Run a model or a program and print the cost."""
-    machine = machine_of(options)
+    machines = machines_of(options)
     if options.ideal:
-        machine = replace(machine, memory=None)
+        machines = [replace(machine, memory=None) for machine in machines]
     if options.model is not None and is_program(options.model):
-        return run_program_command(options, machine)
+        return run_program_command(options, machine_of(options, "a program"))
     x: Any
     labels = None
     notes: list[str] = []
     if options.model is None:
-        if options.input is not None:
-            raise ValueError(
-                "--input goes with a MODEL; without one the bundled example runs on its own images"
-            )
-        if options.compute is not None:
-            raise ValueError("--compute goes with a MODEL of float32; the bundled example is quantized")
-        if options.qdq != "integer":
-            raise ValueError("--qdq goes with a MODEL; the bundled example has integer layers")
-        _refuse_sizes(options, "the bundled example runs on its own images")
         example = load_example()
         model, x, labels = example.model, example.images, example.labels
     else:
         model = load_model(options.model, options.qdq, options.compute)
         if options.input is not None:
-            _refuse_sizes(options, "--input has its own")
             x = load_input(options.input)
         else:
+            check_sizes(options, model)
             batch = 2 if options.batch is None else options.batch
             x = random_inputs(model, options.seed, batch, shapes_of(options))
             notes.append(f"no --input: ran on random numbers, seed {options.seed}")
+    found = [_checked(options, machine, model, x, labels, notes) for machine in machines]
+    if len(found) > 1:
+        return _show_runs(options, found)
+    (of,) = found
     if options.output is not None:
-        check_output(options.output)
-    elif options.output_all:
-        raise ValueError("--output-all says what --output writes: give --output Y.npz too")
+        save_outputs(options.output, {**of.tensors, **of.run.outputs})
     if options.report is not None:
-        check_output(options.report, "--report")
-        check_path(options.report)
+        of.run.report(
+            options.report, model=options.model or "digits, the bundled example", source=_source(options),
+            verdict=[f"{name}: {text}" for name, text in _verdict_lines(of.verdicts, of.check)]
+            + [str(mismatch) for mismatch in of.mismatches] or ["not checked: --no-check"],
+        )  # fmt: skip
+    if options.json:
+        print_json({**of.to_dict(), "model": options.model or "digits"})
+    else:
+        for line in of.reasons:
+            print(line)
+        print(of.run.table())
+        print()
+        if of.accuracy is not None and labels is not None:
+            print(f"accuracy     {percent(of.accuracy)} of {len(labels)} test images")
+        for name, text in _verdict_lines(of.verdicts, of.check):
+            print(f"{name:<12} {text}")
+        for mismatch in of.mismatches:
+            print(mismatch)
+        for note in of.notes:
+            print(f"note         {printable(note)}")
+    return 0 if of.passed else 1
+
+
+def _checked(
+    options: argparse.Namespace, machine: MachineConfig, model: Model, x: Any, labels: Any, notes: list[str]
+) -> _Checked:
+    """Run a model on one machine and check it as the options say."""
     check = ModelCheck(
-        machine,
-        options.mode,
-        reproduce_line(
-            "run", options.model, options.input, machine, options.mode, options.seed, options.qdq,
-            options.batch, shapes_of(options), options.compute, options.mapping,
-        ),
-        mappings_of(model.nodes, options.mapping),
+        machine, options.mode, command_again(options), mappings_of(model.nodes, options.mapping)
     )  # fmt: skip
     verdicts: dict[str, Any] = {}
+    notes = [*notes]
     how: dict[str, Any] = {
         "mapping": options.mapping, "threads": options.threads, "progress": not options.quiet,
     }  # fmt: skip
@@ -119,46 +175,36 @@ def run_command(options: argparse.Namespace) -> int:
         inputs = x if isinstance(x, dict) else {next(iter(model.inputs)): x}
         known = model.infer_shapes({name: array.shape for name, array in inputs.items()})
         off = off_array(model.nodes, known, hosted)
-    if options.output is not None:
-        save_outputs(options.output, {**tensors, **run.outputs})
-    if options.report is not None:
-        run.report(
-            options.report, model=options.model or "digits, the bundled example", source=_source(options),
-            verdict=[f"{name}: {text}" for name, text in _verdict_lines(verdicts, check)]
-            + [str(mismatch) for mismatch in mismatches] or ["not checked: --no-check"],
-        )  # fmt: skip
+    return _Checked(run, check, verdicts, mismatches, notes, off, accuracy, tensors)
+
+
+def _show_runs(options: argparse.Namespace, found: Sequence[_Checked]) -> int:
+    """Print runs on several machines side by side."""
+    passed = all(of.passed for of in found)
     if options.json:
-        totals = run.report().totals
-        values = {name: totals[name] for name in ("host_macs", "array_share")}
-        print_json(
-            {
-                **run.to_dict(),
-                "model": options.model or "digits",
-                "accuracy": accuracy,
-                "verdict": verdicts,
-                "not_checked": [node.to_dict() for node in check.not_checked],
-                "off_array": None if off is None else [node.to_dict() for node in off],
-                "reasons": run.reasons if off is None else off_array_lines(off),
-                **values,
-                "mismatches": [mismatch.to_dict() for mismatch in mismatches],
-                "notes": notes,
-            }
-        )
-    else:
-        for line in run.reasons if off is None else off_array_lines(off):
-            print(line)
-        print(run.table())
-        print()
-        if accuracy is not None and labels is not None:
-            print(f"accuracy     {percent(accuracy)} of {len(labels)} test images")
-        for name, text in _verdict_lines(verdicts, check):
-            print(f"{name:<12} {text}")
-        for mismatch in mismatches:
-            print(mismatch)
-        for note in notes:
-            print(f"note         {printable(note)}")
-    wrong_program = not verdicts.get("program", {"passed": True})["passed"]
-    return 1 if mismatches or wrong_program else 0
+        runs = [of.to_dict() for of in found]
+        print_json({"model": options.model or "digits", "passed": passed, "runs": runs})
+        return 0 if passed else 1
+    names = {"numpy": "numpy's", "program": "those of its layers", "onnxruntime": "ONNX Runtime's"}
+
+    def verdict(of: _Checked) -> str:
+        results = {name: each["passed"] for name, each in of.verdicts.items() if each is not None}
+        wrong = [names[name] for name, result in results.items() if result is False]
+        right = [names[name] for name, result in results.items() if result]
+        if wrong or not of.passed:
+            return f"FAILED: outputs differ from {' and '.join(wrong) or 'the expected ones'}"
+        return f"outputs equal {' and '.join(right)}" if right else "not checked"
+
+    for line in _once(line for of in found for line in of.reasons):
+        print(line)
+    costs = [(of.run.machine, of.run.stats) for of in found]
+    title = f"{printable(options.model or 'digits')} in {options.mode} mode"
+    print(machines_table(options, costs, title, [verdict(of) for of in found]))
+    for mismatch in (mismatch for of in found for mismatch in of.mismatches):
+        print(mismatch)
+    for note in _once(note for of in found for note in of.notes):
+        print(f"note         {printable(note)}")
+    return 0 if passed else 1
 
 
 def _source(options: argparse.Namespace) -> str:
@@ -166,12 +212,6 @@ def _source(options: argparse.Namespace) -> str:
     if options.model is None:
         return "its test images"
     return options.input or f"random numbers, seed {options.seed}"
-
-
-def _refuse_sizes(options: argparse.Namespace, why: str) -> None:
-    """Raise if --batch or --shape is given without a random input."""
-    if options.batch is not None or options.shape:
-        raise ValueError(f"--batch and --shape are of the random input: {why}")
 
 
 def _against_onnxruntime(
@@ -258,12 +298,6 @@ def _verdict_lines(verdicts: dict[str, Any], check: ModelCheck) -> list[tuple[st
 
 def verify_command(options: argparse.Namespace) -> int:
     """Check random cases or a model."""
-    if options.model is None and options.input is not None:
-        raise ValueError("--input goes with a MODEL")
-    if options.model is not None and options.case is not None:
-        raise ValueError("--case names a random case: leave out MODEL to check it, or --case to check MODEL")
-    if options.input is not None:
-        _refuse_sizes(options, "--input has its own")
     report: VerificationReport = verify(
         options.model,
         None if options.input is None else load_input(options.input),
@@ -280,7 +314,7 @@ def verify_command(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         batch=options.batch,
         shapes=shapes_of(options),
-        x_file=options.input,
+        reproduce=command_again(options),
     )
     if options.json:
         print_json(report.to_dict())
@@ -298,16 +332,20 @@ def verify_command(options: argparse.Namespace) -> int:
 
 def summary_command(options: argparse.Namespace) -> int:
     """Print shapes and estimated cost of a model."""
-    if options.report is not None:
-        check_output(options.report, "--report")
-        check_path(options.report)
     # A file of floats that is to be read in another way is meant to stay one.
     as_it_is = options.qdq == "float" or options.compute is not None
     model = load_model(options.model, options.qdq, options.compute) if as_it_is else read_model(options.model)
-    found = engine.summary(
-        model, machine=machine_of(options), batch=options.batch, shapes=shapes_of(options),
-        mapping=options.mapping,
-    )
+    if isinstance(model, Model):
+        check_sizes(options, model)
+    of = [
+        engine.summary(
+            model, machine=machine, batch=options.batch, shapes=shapes_of(options), mapping=options.mapping
+        )
+        for machine in machines_of(options)
+    ]
+    if len(of) > 1:
+        return _show_summaries(options, of)
+    (found,) = of
     if options.report is not None:
         found.save(options.report)
     if options.json:
@@ -318,6 +356,23 @@ def summary_command(options: argparse.Namespace) -> int:
         terminal = shutil.get_terminal_size() if sys.stdout.isatty() else None
         print(_fitted(found, options.top, options.all, terminal))
     return 0
+
+
+def _show_summaries(options: argparse.Namespace, found: Sequence[Summary]) -> int:
+    """Print what a model would cost on several machines side by side."""
+    if options.json:
+        print_json({"model": options.model, "summaries": [of.to_dict() for of in found]})
+        return 0
+    for line in _once(line for of in found for line in (*filter(None, [of.note]), *of.reasons)):
+        print(line)
+    costs = [(of.machine, of.stats if of.totals["complete"] else None) for of in found]
+    print(machines_table(options, costs, f"{printable(options.model)}, estimated"))
+    return 0
+
+
+def _once(lines: Iterable[str]) -> list[str]:
+    """Return lines without those that are there already."""
+    return list(dict.fromkeys(lines))
 
 
 # Columns to drop in a narrow terminal, in this order.

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from systolic import presets
+from systolic import _plain, presets
 from systolic._files import check_plain
 from systolic.config import ArrayConfig, MachineConfig
+from systolic.model import Model
+from systolic.verifier.inputs import check_batch
 
 
-def machine_of(options: argparse.Namespace) -> MachineConfig:
-    """Return the machine that the options name: its size, dataflow, clock and buffers."""
-    given = getattr(options, "machine", None)
-    machine = given or presets.get(options.preset or "tpu-v1")
-    if getattr(options, "array", None) is not None:
-        machine = MachineConfig(options.array, clock_mhz=machine.clock_mhz)
-    machine = _changed(machine, options)
-    dataflow = getattr(options, "dataflow", None)
-    if dataflow in (None, "all", machine.array.dataflow):
-        return machine
-    # Without the memories of a preset; a machine of the user's that has some is refused.
-    return replace(machine, array=replace(machine.array, dataflow=dataflow), memory=given and given.memory)
+def machine_of(options: argparse.Namespace, what: str | None = None) -> MachineConfig:
+    """Return the one machine that the options name; ValueError if they name several: `what` takes one."""
+    several = given_machines(options)
+    if len(several) > 1:
+        raise ValueError(
+            f"{what or options.command} takes one machine, not {len(several)}: give --array, --machine or "
+            "--preset once"
+        )
+    return machines_of(options)[0]
+
+
+def machines_of(options: argparse.Namespace) -> list[MachineConfig]:
+    """Return each machine that the options name: its size, dataflow, clock and buffers."""
+    return [_changed(base, options) for base in given_machines(options) or [presets.get("tpu-v1")]]
+
+
+def given_machines(options: argparse.Namespace) -> list[MachineConfig]:
+    """Return the machines of --array, --machine or --preset as they are given; empty if none is."""
+    arrays = [array for several in getattr(options, "array", None) or () for array in several]
+    machines = getattr(options, "machine", None)
+    files = machines if isinstance(machines, list) else []  # a name for systolic validate
+    named = [presets.get(name) for name in options.preset or ()]
+    clock_mhz = presets.get("tpu-v1").clock_mhz
+    return [*(MachineConfig(array, clock_mhz=clock_mhz) for array in arrays), *files, *named]
+
+
+def machine_names(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return which option names the machines, and its word for each of them."""
+    kind = next(name for name in ("array", "machine", "preset") if name in options.given)
+    words = options.given[kind].words
+    return kind, [name for word in words for name in (word.split(",") if kind == "array" else [word])]
 
 
 def _changed(machine: MachineConfig, options: argparse.Namespace) -> MachineConfig:
-    """Return a machine with --clock, --single-buffered and --accumulators."""
+    """Return a machine with --clock, --single-buffered, --accumulators and --dataflow."""
     if getattr(options, "clock", None) is not None:
         machine = replace(machine, clock_mhz=options.clock)
     array = machine.array
@@ -38,13 +58,21 @@ def _changed(machine: MachineConfig, options: argparse.Namespace) -> MachineConf
         if "output_stationary" in (getattr(options, "dataflow", None) or array.dataflow):
             raise ValueError("--accumulators are below the array, and output-stationary sums stay in the PEs")
         array = replace(array, accumulator_rows=options.accumulators)
-    return replace(machine, array=array)
+    dataflow = getattr(options, "dataflow", None)
+    if dataflow in (None, "all", array.dataflow):
+        return replace(machine, array=array)
+    # Without the memories of a preset; a machine of the user's that has some is refused.
+    memory = machine.memory if "machine" in options.given else None
+    return replace(machine, array=replace(array, dataflow=dataflow), memory=memory)
+
+
+MACHINE = ("array", "machine", "preset", "dataflow", "clock", "single_buffered", "accumulators")
+"""The ``dest`` of each option that says which machine is meant."""
 
 
 def names_machine(options: argparse.Namespace) -> bool:
     """Whether some option says which machine is meant."""
-    names = ("array", "preset", "machine", "dataflow", "clock", "single_buffered", "accumulators")
-    return any(getattr(options, name, None) not in (None, False) for name in names)
+    return not options.given.keys().isdisjoint(MACHINE)
 
 
 def clock(value: str) -> float:
@@ -59,21 +87,24 @@ def clock(value: str) -> float:
 
 
 def machine_file(value: str) -> MachineConfig:
-    """Read a machine from a file of JSON, as ``MachineConfig.to_dict`` describes it."""
+    """Read a machine from a file of YAML, JSON or TOML, as ``MachineConfig.to_dict`` describes it."""
     try:
-        check_plain(value, "a machine is a file of JSON")
-        with open(value, encoding="utf-8") as file:
-            return MachineConfig.from_dict(json.load(file))
-    except OSError as error:
+        check_plain(value, "a machine is a file of YAML, JSON or TOML")
+        found = _plain.load(value, "a machine", (".toml",))
+    except (OSError, ValueError, ImportError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{value} is no machine in JSON, as json.dumps(machine.to_dict()) writes it: {error}"
-        ) from None
+    try:
+        return MachineConfig.from_dict(found)
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{value}: {error}") from None
 
 
-def array_size(value: str) -> ArrayConfig:
-    """Parse an array size such as 256x256."""
+def array_sizes(value: str) -> list[ArrayConfig]:
+    """Parse an array size such as 256x256, or several with commas between them."""
+    return [_array_size(each) for each in value.split(",")]
+
+
+def _array_size(value: str) -> ArrayConfig:
     rows, times, cols = value.lower().partition("x")
     try:
         if not times:
@@ -128,6 +159,12 @@ def shapes_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
         if names.count(name) > 1:
             raise ValueError(f"--shape is given twice for the input {name!r}")
     return dict(options.shape) or None
+
+
+def check_sizes(options: argparse.Namespace, model: Model) -> None:
+    """Raise ValueError if --batch is given and no input of a model takes it."""
+    if "batch" in options.given:
+        check_batch(model, options.batch, shapes_of(options))
 
 
 def shape_of(value: str) -> tuple[str, tuple[int, ...]]:

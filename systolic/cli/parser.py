@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
-from typing import Any, NoReturn
+from collections.abc import Callable
 
-from systolic import engine, presets
 from systolic._show.report import SUFFIXES
 from systolic._version import __version__
 from systolic.calibrate import METHODS
+from systolic.cli.arguments import dataflow, machine, mapped, qdq, running, sizes
 from systolic.cli.array_commands import (
     VALIDATIONS,
     bench_command,
@@ -19,46 +17,19 @@ from systolic.cli.array_commands import (
     validate_command,
     vectors_command,
 )
+from systolic.cli.completion_command import SHELLS, completion_command
 from systolic.cli.model_commands import run_command, summary_command, verify_command
-from systolic.cli.options import array_size, clock, count, fraction, machine_file, shape_of, window
+from systolic.cli.options import count, fraction, window
+from systolic.cli.parsing import Parser
 from systolic.cli.program_commands import compile_command
 from systolic.cli.quantize_command import quantize_command
 from systolic.cli.sweep_command import sweep_command
+from systolic.cli.targets import archive, file, folder, quantized, report, rows
 from systolic.cli.view_command import view_command
-from systolic.dataflows import DATAFLOWS
-from systolic.layers.float_products import COMPUTE
 from systolic.sweeps import MOST_ROWS
 from systolic.tiling.mappings import MAPPINGS
 from systolic.verifier.check import AGAINST
 from systolic.verifier.difference import FLOAT_TOLERANCE
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors say which option or name was probably meant."""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            hint = _meant(value, action.choices or ())
-            raise argparse.ArgumentError(action, f"{error.message}{hint}") from None
-
-    def refuse(self, command: str | None, unknown: Sequence[str]) -> NoReturn:
-        """Exit with an error about arguments that `command` does not take."""
-        parser: argparse.ArgumentParser = self
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction) and command is not None:
-                parser = action.choices[command]
-        names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        hint = _meant(names[0], parser._option_string_actions) if names else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-
-
-def _meant(name: Any, known: Iterable[Any]) -> str:
-    """Return which known name is nearest, as the end of a message; nothing if none is near."""
-    close = get_close_matches(str(name).lower(), map(str, known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
 
 # A line for the help of each command.
 EXAMPLES = {
@@ -74,6 +45,7 @@ EXAMPLES = {
     "sweep": "systolic sweep sweep.yaml --out rows.csv",
     "bench": "systolic bench --quick",
     "info": "systolic info --json",
+    "completion": "systolic completion bash",
 }
 
 
@@ -89,102 +61,37 @@ def build_parser() -> Parser:
 
     def command(
         name: str, call: Callable[[argparse.Namespace], int], text: str, quiet: str = "show no progress"
-    ) -> argparse.ArgumentParser:
+    ) -> Parser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}")
-        sub.set_defaults(call=call)
+        sub.set_defaults(call=call, parser=sub)
+        sub.add_argument(
+            "--config", metavar="FILE", reads=True,
+            help="options in a file of YAML, JSON or TOML (docs/shell.md); those given here win",
+        )  # fmt: skip
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
         sub.add_argument("--quiet", action="store_true", help=quiet)
         return sub
-
-    def machine(
-        sub: argparse.ArgumentParser, *, array: bool = True, file: bool = False, flow: bool = True,
-        every: bool = False, timed: bool = False,
-    ) -> None:  # fmt: skip
-        group = sub.add_mutually_exclusive_group()
-        if array:
-            group.add_argument(
-                "--array", type=array_size, metavar="ROWSxCOLS", help="size of the array, such as 128x128"
-            )
-        if file:
-            group.add_argument(
-                "--machine", type=machine_file, metavar="FILE.json",
-                help="a machine as json.dumps(machine.to_dict()) writes it",
-            )  # fmt: skip
-        group.add_argument("--preset", choices=presets.names(), help="a named machine (default: tpu-v1)")
-        if array and flow:
-            dataflow(sub, every)
-        if timed:
-            sub.add_argument("--clock", type=clock, metavar="MHZ", help="the clock (default: the machine's)")
-        if flow:
-            sub.add_argument(
-                "--single-buffered", action="store_true",
-                help="an array that loads no weights, or drains no sums, while it computes",
-            )  # fmt: skip
-            sub.add_argument(
-                "--accumulators", type=count(2), metavar="ROWS",
-                help="rows of accumulators, in two halves: a fold streams at most half as many rows",
-            )  # fmt: skip
-
-    def dataflow(sub: argparse.ArgumentParser, every: bool = False) -> None:
-        sub.add_argument(
-            "--dataflow", choices=(*DATAFLOWS, "all") if every else tuple(DATAFLOWS),
-            help="the operand that stays in the PEs, on a machine without memories (default: the weights)"
-            + every * "; all: compare them",
-        )  # fmt: skip
-
-    def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:
-        sub.add_argument(
-            "--mode", choices=engine.MODES, default=mode,
-            help="cycle: every register on every cycle (default); wavefront: the same results, faster",
-        )  # fmt: skip
-        sub.add_argument("--threads", type=count(1), help="threads to use (default: all cores)")
-
-    def qdq(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--qdq", choices=("integer", "float"), default="integer",
-            help="how to run operators between DequantizeLinear and QuantizeLinear (default: integer)",
-        )  # fmt: skip
-        sub.add_argument(
-            "--compute", choices=COMPUTE, metavar="FORMAT",
-            help="run Conv, Gemm and MatMul of float32 on the array in this format: "
-            f"{', '.join(COMPUTE)} (default: on the host, in float32)",
-        )  # fmt: skip
-
-    def mapped(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--mapping", choices=MAPPINGS,
-            help="how convolutions run: by patches (default), tap by tap, several groups in a tile, or "
-            "in the fewest cycles",
-        )  # fmt: skip
-
-    def sizes(sub: argparse.ArgumentParser, batch: int | None, what: str) -> None:
-        default = 2 if batch is None else batch
-        sub.add_argument(
-            "--batch", type=count(0), default=batch,
-            help=f"size of an unknown first axis{what} (default: {default})",
-        )  # fmt: skip
-        sub.add_argument(
-            "--shape", type=shape_of, action="append", default=[], metavar="NAME=1,3,224,224",
-            help=f"the whole shape of an input with other unknown sizes{what}; may be repeated",
-        )  # fmt: skip
 
     sub = command(
         "run", run_command, "Run a quantized model on the array; without MODEL, the bundled digits network."
     )
     sub.add_argument(
-        "model", nargs="?", metavar="MODEL",
+        "model", nargs="?", metavar="MODEL", reads=True,
         help="an .onnx file, or a .zip that Model.save, Program.save or systolic compile wrote",
     )  # fmt: skip
-    sub.add_argument("--input", metavar="X.npy", help="the input; .npz for several (default: random)")
-    sub.add_argument("--output", metavar="Y.npz", help="write the outputs to this file")
+    sub.add_argument(
+        "--input", metavar="X.npy", reads=True, help="the input; .npz for several (default: random)"
+    )
+    sub.add_argument(
+        "--output", metavar="Y.npz", writes=archive, help="write the outputs to this file"
+    )
     sub.add_argument(
         "--output-all", action="store_true", help="write every tensor between the layers to --output too"
     )
     sub.add_argument("--seed", type=count(0), default=0, help="seed of the random input (default: 0)")
     sizes(sub, None, " of the random input")
     sub.add_argument(
-        "--report",
-        metavar="FILE",
+        "--report", metavar="FILE", writes=report,
         help=f"write the cost of each node; suffix {', '.join(SUFFIXES)}",
     )
     qdq(sub)
@@ -194,7 +101,7 @@ def build_parser() -> Parser:
         "--ideal", action="store_true",
         help="the machine's array alone, layer by layer, with operands always on time",
     )  # fmt: skip
-    machine(sub, file=True, timed=True)
+    machine(sub, timed=True, several=True)
     running(sub)
 
     sub = command(
@@ -202,13 +109,18 @@ def build_parser() -> Parser:
         verify_command,
         "Check random cases, or a model layer by layer, bit for bit and cycle for cycle.",
     )
-    sub.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of random cases")
-    sub.add_argument("--input", metavar="X.npy", help="the model's input (default: random)")
+    sub.add_argument(
+        "model", nargs="?", metavar="MODEL", reads=True, help="check this model instead of random cases"
+    )
+    sub.add_argument(
+        "--input", metavar="X.npy", reads=True, help="the model's input (default: random)"
+    )
     sizes(sub, None, " of the random input")
     qdq(sub)
     sub.add_argument("--cases", type=count(1), default=200, help="number of random cases (default: 200)")
     sub.add_argument("--case", type=count(0), metavar="N", help="only this case")
-    sub.add_argument("--seed", type=count(0), default=0, help="seed of the random cases (default: 0)")
+    sub.add_argument("--seed", type=count(0), default=0,
+        help="seed of the random cases, or of the random input of MODEL (default: 0)")
     sub.add_argument("--against", choices=AGAINST, default="reference", help="the source of expected results")
     sub.add_argument(
         "--node-by-node", action="store_true",
@@ -228,20 +140,22 @@ def build_parser() -> Parser:
         "Show shapes, MACs, estimated cycles and parameters of a model, without running it.",
     )
     sub.add_argument(
-        "model", metavar="MODEL",
+        "model", metavar="MODEL", reads=True,
         help="an .onnx file, of floats or without its weights too, a .zip that Model.save wrote, a .csv "
         "topology of SCALE-Sim, or products in .yaml or .json (docs/sweeps.md)",
     )  # fmt: skip
     qdq(sub)
     sizes(sub, 1, "")
-    rows = sub.add_mutually_exclusive_group()
-    rows.add_argument(
+    shown = sub.add_mutually_exclusive_group()
+    shown.add_argument(
         "--top", type=count(1), metavar="N", help="show the N nodes with the most cycles (default: what fits)"
     )
-    rows.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
-    sub.add_argument("--report", metavar="FILE", help=f"write the summary; suffix {', '.join(SUFFIXES)}")
+    shown.add_argument("--all", action="store_true", help="show every node and column, in the model's order")
+    sub.add_argument(
+        "--report", metavar="FILE", writes=report, help=f"write the summary; suffix {', '.join(SUFFIXES)}"
+    )
     mapped(sub)
-    machine(sub, timed=True)
+    machine(sub, timed=True, several=True)
 
     sub = command(
         "quantize",
@@ -249,14 +163,17 @@ def build_parser() -> Parser:
         "Make an int8 model of a float model, with ranges from calibration data (docs/quantize.md).",
         "show no table of nodes",
     )
-    sub.add_argument("model", metavar="FLOAT.onnx", help="a float model, or a .zip that Model.save wrote")
     sub.add_argument(
-        "--calibration", required=True, metavar="X.npy",
+        "model", metavar="FLOAT.onnx", reads=True, help="a float model, or a .zip that Model.save wrote"
+    )
+    sub.add_argument(
+        "--calibration", required=True, metavar="X.npy", reads=True,
         help="samples along axis 0, as the model is given in use; .npz for several inputs",
     )  # fmt: skip
     sub.add_argument(
-        "--out", required=True, metavar="INT8.onnx", help="the file to write; .zip for Model.load"
-    )
+        "--out", required=True, metavar="INT8.onnx", writes=quantized,
+        help="the file to write; .zip for Model.load",
+    )  # fmt: skip
     sub.add_argument(
         "--method", choices=METHODS, default="minmax",
         help="ranges from the smallest to the largest value (default), or without outliers",
@@ -278,8 +195,12 @@ def build_parser() -> Parser:
         compile_command,
         "Compile a model into a program of a machine with memories, and show what limits each layer.",
     )
-    sub.add_argument("model", metavar="MODEL", help="an .onnx file, or a .zip that Model.save wrote")
-    sub.add_argument("-o", "--output", metavar="FILE.zip", help="write the program, for Program.load and run")
+    sub.add_argument(
+        "model", metavar="MODEL", reads=True, help="an .onnx file, or a .zip that Model.save wrote"
+    )
+    sub.add_argument(
+        "-o", "--output", metavar="FILE.zip", writes=file, help="write the program, for Program.load and run"
+    )
     qdq(sub)
     sizes(sub, 1, "")
     sub.add_argument(
@@ -292,8 +213,10 @@ def build_parser() -> Parser:
         help="cut the batch so that each weight tile sees about so many rows (default: as hide its load)",
     )  # fmt: skip
     sub.add_argument("--explain", action="store_true", help="show what doubling each parameter would change")
-    sub.add_argument("--trace", metavar="FILE.json", help="write the timeline, for ui.perfetto.dev")
-    machine(sub, array=False, file=True, timed=True)
+    sub.add_argument(
+        "--trace", metavar="FILE.json", writes=file, help="write the timeline, for ui.perfetto.dev"
+    )
+    machine(sub, array=False, timed=True)
 
     sub = command(
         "gemm",
@@ -304,7 +227,7 @@ def build_parser() -> Parser:
         sub.add_argument(name, type=count(0), metavar=name.upper())
     sub.add_argument("--estimate", action="store_true", help="closed form only, without running")
     sub.add_argument("--seed", type=count(0), help="seed of the operands (default: 0)")
-    machine(sub, every=True, timed=True)
+    machine(sub, every=True, timed=True, several=True)
     running(sub, None)
 
     sub = command(
@@ -313,31 +236,34 @@ def build_parser() -> Parser:
         "Write a page that shows a product cycle by cycle on the array, or a model as a program's timeline.",
     )
     sub.add_argument(
-        "work", nargs="*", metavar="MODEL | M K N",
+        "work", nargs="*", metavar="MODEL | M K N", reads=True,
         help="a model, with --layer; a model or program, for its timeline; or sizes of a product of random "
         "numbers (default: 12 8 8 on an array of 8x8)",
     )  # fmt: skip
     sub.add_argument("--layer", metavar="NAME", help="the node of MODEL whose product is shown")
-    sub.add_argument("--input", metavar="X.npy", help="the model's input; .npz for several (default: random)")
+    sub.add_argument(
+        "--input", metavar="X.npy", reads=True,
+        help="the model's input; .npz for several (default: random)",
+    )  # fmt: skip
     sub.add_argument("--seed", type=count(0), default=0, help="seed of random numbers (default: 0)")
     sub.add_argument(
         "--cycles", type=window, metavar="START:STOP",
         help="cycles of the product (default: from 0 as many as fit a page)",
     )  # fmt: skip
     sub.add_argument(
-        "-o", "--output", metavar="FILE.html", default="systolic-view.html",
+        "-o", "--output", metavar="FILE.html", default="systolic-view.html", writes=file,
         help="the page to write (default: systolic-view.html)",
     )  # fmt: skip
     qdq(sub)
-    sizes(sub, None, " of the random input")
-    machine(sub, file=True)
+    sizes(sub, 1, "")
+    machine(sub)
 
     sub = command(
         "vectors", vectors_command, "Write port values and results of a product as $readmemh files for RTL."
     )
-    sub.add_argument("x", metavar="X.npy", help="activations (M, K), int8 or uint8")
-    sub.add_argument("w", metavar="W.npy", help="weights (K, N), int8 or uint8")
-    sub.add_argument("--out", required=True, metavar="DIR", help="folder to create")
+    sub.add_argument("x", metavar="X.npy", reads=True, help="activations (M, K), int8 or uint8")
+    sub.add_argument("w", metavar="W.npy", reads=True, help="weights (K, N), int8 or uint8")
+    sub.add_argument("--out", required=True, metavar="DIR", writes=folder, help="folder to create")
     sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
     sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
     dataflow(sub)
@@ -348,16 +274,18 @@ def build_parser() -> Parser:
         "Compare a preset with the published tables of the machine; status 1 if a wanted figure is missed.",
     )
     known = ", ".join(VALIDATIONS)
-    sub.add_argument("machine", choices=VALIDATIONS, metavar="PRESET", help=f"one of {known}")
+    sub.add_argument("machine", choices=tuple(VALIDATIONS), metavar="PRESET", help=f"one of {known}")
 
     sub = command(
         "sweep",
         sweep_command,
         "Cost models on a grid of machines, as a file of YAML or JSON describes them.",
     )
-    sub.add_argument("file", metavar="FILE", help="a .yaml or .json file; docs/sweeps.md has the fields")
     sub.add_argument(
-        "--out", metavar="ROWS.csv",
+        "file", metavar="FILE", reads=True, help="a .yaml or .json file; docs/sweeps.md has the fields"
+    )
+    sub.add_argument(
+        "--out", metavar="ROWS.csv", writes=rows,
         help="append each row as it is computed; rows that are there are kept. A .parquet file is written "
         "in the end",
     )  # fmt: skip
@@ -387,4 +315,11 @@ def build_parser() -> Parser:
     machine(sub, flow=False)
 
     command("info", info_command, "Show versions, the kernel's instruction set, threads and presets.")
+
+    sub = command(
+        "completion", completion_command,
+        "Print a script that completes commands, options and file names in a shell (docs/shell.md).",
+    )  # fmt: skip
+    sub.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
+    sub.set_defaults(whole=parser)
     return parser

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from systolic import engine
-from systolic._show.report import bytes_text, check_path
+from systolic._show.report import bytes_text
 from systolic._show.table import Table, card_text, percent, seconds
 from systolic.analysis import explain
-from systolic.cli.data import check_output, load_input, print_json, save_outputs
-from systolic.cli.options import machine_of, shapes_of
+from systolic.cli.data import load_input, print_json, save_outputs
+from systolic.cli.options import check_sizes, machine_of, shapes_of
 from systolic.config import MachineConfig, machine_text
 from systolic.frontend import load_model
 from systolic.isa import HostCall, Program
@@ -24,13 +24,12 @@ from systolic.machine import Timeline, time_program
 
 def compile_command(options: argparse.Namespace) -> int:
     """Compile a model into a program and print what it takes."""
-    for option, path in (("--output", options.output), ("--trace", options.trace)):
-        if path is not None:
-            check_output(path, option)
     machine = machine_of(options)
+    model = load_model(options.model, options.qdq, options.compute)
+    check_sizes(options, model)
     program = engine.compile(
-        load_model(options.model, options.qdq, options.compute), machine=machine, batch=options.batch,
-        mapping=options.mapping, shapes=shapes_of(options), reuse=options.reuse,
+        model, machine=machine, batch=options.batch, mapping=options.mapping, shapes=shapes_of(options),
+        reuse=options.reuse,
     )  # fmt: skip
     timeline = time_program(program, machine)
     if options.output is not None:
@@ -55,19 +54,6 @@ def compile_command(options: argparse.Namespace) -> int:
 
 def run_program_command(options: argparse.Namespace, machine: MachineConfig) -> int:
     """Run a program and print the cost."""
-    if options.batch is not None or options.shape:
-        raise ValueError("--batch and --shape are of a model's random input: a program has its sizes")
-    if options.qdq != "integer" or options.compute is not None:
-        raise ValueError("--qdq and --compute are of a model: give them to systolic compile")
-    if options.mapping is not None:
-        raise ValueError("--mapping is of a model: a program's were chosen when it was compiled")
-    if options.output_all:
-        raise ValueError("--output-all is of a model: a program has no tensors between layers to write")
-    if options.output is not None:
-        check_output(options.output)
-    if options.report is not None:
-        check_output(options.report, "--report")
-        check_path(options.report)
     program = Program.load(options.model)
     notes = ["outputs were not checked: a program says nothing about its model; run the model for that"]
     if options.input is None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from systolic import engine
-from systolic.cli.data import check_output, load_input, print_json, random_operand
-from systolic.cli.options import machine_of, shapes_of
+from systolic.cli.data import load_input, print_json, random_operand
+from systolic.cli.options import check_sizes, given_machines, machine_of, shapes_of
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.frontend import is_program, load_model
 from systolic.gemm import Gemm
@@ -30,7 +30,6 @@ _EXAMPLE, _SIDE = (12, 8, 8), 8
 
 def view_command(options: argparse.Namespace) -> int:
     """Write a page that shows a product on the array, or a program's timeline."""
-    check_output(options.output)
     view = _view(options)
     view.save(options.output)
     size = os.path.getsize(options.output)
@@ -50,15 +49,13 @@ def view_command(options: argparse.Namespace) -> int:
 def _view(options: argparse.Namespace) -> View:
     work = options.work or [str(size) for size in _EXAMPLE]
     if len(work) == 3 and all(size.isdecimal() for size in work):
-        _refuse(options, "layer input batch shape compute", "of a model; M K N has random operands")
         return _of_product(Gemm(*map(int, work)), options)
     if len(work) != 1:
         raise ValueError(f"view takes a MODEL, or the sizes M K N of a product, not {' '.join(work)}")
     [path] = work
     machine = machine_of(options)
     if is_program(path):
-        _refuse(options, "layer input batch shape compute", "of a model, and this is a program")
-        return _of_program(Program.load(path), machine, path, options)
+        return _of_program(Program.load(path), machine, path)
     model = load_model(path, options.qdq, options.compute)
     if options.layer is not None:
         return _of_layer(model, machine.array, path, options)
@@ -68,25 +65,18 @@ def _view(options: argparse.Namespace) -> View:
             "a model is shown as a program, on a machine with memories; --layer NAME shows a layer on the "
             f"array: {names}"
         )
-    _refuse(options, "input", "for --layer; a program's timeline does not depend on numbers")
-    program = engine.compile(model, machine=machine, batch=options.batch or 1, shapes=shapes_of(options))
-    return _of_program(program, machine, path, options)
+    check_sizes(options, model)
+    program = engine.compile(model, machine=machine, batch=options.batch, shapes=shapes_of(options))
+    return _of_program(program, machine, path)
 
 
-def _refuse(options: argparse.Namespace, names: str, why: str) -> None:
-    for name in names.split():
-        if getattr(options, name):
-            raise ValueError(f"--{name} is {why}")
-
-
-def _of_program(program: Program, machine: MachineConfig, path: str, options: argparse.Namespace) -> View:
-    _refuse(options, "cycles", "of a product; a program is shown whole")
+def _of_program(program: Program, machine: MachineConfig, path: str) -> View:
     return time_program(program, machine).view(title=os.path.basename(path))
 
 
 def _of_product(gemm: Gemm, options: argparse.Namespace) -> View:
     array = machine_of(options).array
-    if options.array is options.preset is options.machine is None:
+    if not given_machines(options):
         array = replace(array, rows=_SIDE, cols=_SIDE)
     if not gemm.macs:
         raise ValueError(f"{gemm.m} x {gemm.k} x {gemm.n} takes no cycle: there is nothing to see")
@@ -101,9 +91,9 @@ def _of_product(gemm: Gemm, options: argparse.Namespace) -> View:
 def _of_layer(model: Model, array: ArrayConfig, path: str, options: argparse.Namespace) -> View:
     streams = _streams(array, options)
     if options.input is None:
-        x = random_inputs(model, options.seed, options.batch or 1, shapes_of(options))
+        check_sizes(options, model)
+        x = random_inputs(model, options.seed, options.batch, shapes_of(options))
     else:
-        _refuse(options, "batch shape", "of the random input: --input has its own")
         x = load_input(options.input)
     run = engine.run(model, x, machine=array, probe=streams, progress=not options.quiet)
     gemm = next(row.gemm for row in run.layers if row.name == options.layer)

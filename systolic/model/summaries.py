@@ -178,6 +178,11 @@ class Summary(Report):
         return Energy(activities, self.machine, self.energies)
 
     @property
+    def stats(self) -> Stats:
+        """The sum of what the nodes cost, as far as their sizes are known."""
+        return sum((node.stats for node in self.nodes if node.stats is not None), Stats())
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict per node, as the class describes."""
         energy = self.energy
@@ -192,7 +197,7 @@ class Summary(Report):
     def totals(self) -> dict[str, Any]:
         """Sums of what is known."""
         rows = self.rows
-        stats = sum((node.stats for node in self.nodes if node.stats is not None), Stats())
+        stats = self.stats
         summed = ("parameters", "parameter_bytes", "read_bytes", "written_bytes")
         return {
             "array_nodes": sum(node.on == "array" for node in self.nodes),

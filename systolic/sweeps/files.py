@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from systolic._files import check_plain, folder_of, path_text, write_file
+from systolic._files import check_plain, check_target, folder_of, path_text, write_file
 from systolic._text import canonical, printable
 from systolic._version import __version__
 from systolic.config import MachineConfig
@@ -137,6 +137,18 @@ def suffix_of(path: str | os.PathLike[str], name: str = "path") -> str:
     if suffix == ".parquet":
         parquet.load()
     return suffix
+
+
+def check_rows(path: str | os.PathLike[str]) -> None:
+    """Raise OSError or ValueError if rows cannot be appended to a file; it may be there or not."""
+    suffix_of(path)
+    for each in (path_text(path), path_text(path) + JOURNAL):
+        if not os.path.lexists(each):
+            check_target(each)
+            continue
+        check_plain(each, "rows go to a plain file")
+        if not os.access(each, os.R_OK | os.W_OK):
+            raise PermissionError(f"no permission to append to {each}")
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[SweepRow]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from systolic import _check, engine
+from systolic import _check, engine, presets
 from systolic._files import path_text
 from systolic._show.progress import shown
 from systolic._text import printable_errors
@@ -29,7 +29,7 @@ from systolic.reference import expected_output, has_oracle
 from systolic.verifier.compare import compare_layer
 from systolic.verifier.difference import FLOAT_TOLERANCE, difference, first_difference
 from systolic.verifier.drawn import verify_cases
-from systolic.verifier.inputs import random_inputs
+from systolic.verifier.inputs import check_batch, random_inputs
 from systolic.verifier.mismatch import (
     Mismatch,
     NodeVerdict,
@@ -66,7 +66,7 @@ def verify(
     compute: str | None = None,
     batch: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
-    x_file: str | None = None,
+    reproduce: str | None = None,
 ) -> VerificationReport:
     """Check that results equal, bit for bit and cycle for cycle, what defines them.
 
@@ -115,8 +115,9 @@ def verify(
         Size of the first axis of a random input, where the model accepts any; default 2.
     shapes : mapping of str to tuple of int, optional
         Whole shapes of random inputs by name, where other sizes are symbolic.
-    x_file : str, optional
-        The file that holds `x`, for the command that reproduces a mismatch.
+    reproduce : str, optional
+        The shell command that checks the model again, for its mismatches. Default: one made of the arguments,
+        if the model is a path; it names an `x` ``X.npy``.
 
     Returns
     -------
@@ -173,7 +174,7 @@ def verify(
             mode = "cycle" if mode is None else mode
             options = _Options(
                 machine, mode, threads, seed, against, node_by_node, tolerance, qdq, compute, batch, shapes,
-                x_file,
+                reproduce,
             )  # fmt: skip
             found = _verify_model(model, x, options, report)
     found = replace(found, wall_seconds=time.perf_counter() - started)
@@ -297,7 +298,7 @@ class _Options(NamedTuple):
     compute: str | None
     batch: int | None
     shapes: Mapping[str, Sequence[int]] | None
-    x_file: str | None
+    reproduce: str | None
 
 
 def _verify_model(
@@ -319,19 +320,14 @@ def _verify_model(
         raise ValueError("compute says how an .onnx file is read: pass its path instead of a Model")
     drawn = x is None
     if x is None:
+        if options.batch is not None:
+            check_batch(model, options.batch, options.shapes)
         x = random_inputs(
             model, options.seed, _BATCH if options.batch is None else options.batch, options.shapes
         )
-    line = ""
-    if path is not None:
-        given = None if drawn else options.x_file or "X.npy"
-        line = reproduce_line(
-            "verify", os.fspath(path), given, machine, mode, options.seed, options.qdq, options.batch,
-            options.shapes, options.compute,
-        )  # fmt: skip
-        line += f" --against {against}" if against != "reference" else ""
-        line += " --node-by-node" if options.node_by_node else ""
-        line += f" --tolerance {options.tolerance:g}" if options.tolerance != FLOAT_TOLERANCE else ""
+    line = options.reproduce or ""
+    if path is not None and not line:
+        line = reproduce_line(os.fspath(path), None if drawn else "X.npy", options)
     check = ModelCheck(machine, mode, line)
     nodes: NodeCheck | None = None
     if options.node_by_node and against == "onnxruntime":
@@ -403,37 +399,50 @@ def _runtime_check(
     return NodeCheck(lambda node, inputs: theirs, machine.array, tolerance, theirs)
 
 
-def reproduce_line(
-    command: str,
-    path: str | None,
-    given: str | None,
-    machine: MachineConfig,
-    mode: str,
-    seed: int,
-    qdq: str = "integer",
-    batch: int | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    compute: str | None = None,
-    mapping: str | None = None,
-) -> str:
-    """Return the shell command that checks a model again: given is the input's file, None if it is drawn."""
+def reproduce_line(path: str, x_file: str | None, options: _Options) -> str:
+    """Return the shell command that checks a model again; `x_file` is None if the input is random."""
     import shlex
 
-    words = ["systolic", command] + ([] if path is None else [shlex.quote(path)])
-    if given is not None:
-        words += ["--input", shlex.quote(given)]
-    elif path is not None:
-        words += ["--seed", str(seed)]
-        words += [] if batch is None else ["--batch", str(batch)]
-        for name, shape in (shapes or {}).items():
-            words += ["--shape", shlex.quote(f"{name}={','.join(map(str, shape))}")]
-    words += ["--array", f"{machine.array.rows}x{machine.array.cols}", "--mode", mode]
-    words += [] if machine.array.double_buffered else ["--single-buffered"]
-    rows = machine.array.accumulator_rows
-    words += [] if rows in (None, ArrayConfig.accumulator_rows) else ["--accumulators", str(rows)]
-    words += ["--qdq", qdq] if qdq != "integer" else []
-    words += ["--compute", compute] if compute is not None else []
-    return " ".join(words + (["--mapping", mapping] if mapping is not None else []))
+    words = ["systolic", "verify", path]
+    if x_file is not None:
+        words += ["--input", x_file]
+    else:
+        words += ["--seed", str(options.seed)]
+        words += [] if options.batch is None else ["--batch", str(options.batch)]
+        for name, shape in (options.shapes or {}).items():
+            words += ["--shape", f"{name}={','.join(map(str, shape))}"]
+    machine, unnamed = _machine_words(options.machine)
+    words += [*machine, "--mode", options.mode]
+    words += ["--qdq", options.qdq] if options.qdq != "integer" else []
+    words += ["--compute", options.compute] if options.compute is not None else []
+    words += ["--against", options.against] if options.against != "reference" else []
+    words += ["--node-by-node"] if options.node_by_node else []
+    words += [] if options.tolerance == FLOAT_TOLERANCE else ["--tolerance", f"{options.tolerance:g}"]
+    # No option names these; --machine FILE does.
+    return shlex.join(words) + (f"  # and with {unnamed}" if unnamed else "")
+
+
+def _machine_words(machine: MachineConfig) -> tuple[list[str], str]:
+    """Return options that name a machine's array, and the fields that none of them names."""
+    array = machine.array
+    for name in presets.names():
+        if presets.get(name).array == array:
+            return ["--preset", name], ""
+    words = ["--array", f"{array.rows}x{array.cols}"]
+    named = ArrayConfig(array.rows, array.cols)
+    if not array.double_buffered:
+        words.append("--single-buffered")
+        named = replace(named, double_buffered=False)
+    if array.accumulator_rows not in (None, named.accumulator_rows) and not array.dataflow_record.held:
+        words += ["--accumulators", str(array.accumulator_rows)]
+        named = replace(named, accumulator_rows=array.accumulator_rows)
+    if array.dataflow != named.dataflow:
+        words += ["--dataflow", array.dataflow]
+        named = replace(named, dataflow=array.dataflow)
+    left = {name: value for name, value in array.to_dict().items() if value != named.to_dict()[name]}
+    if array.dataflow_record.held:
+        left.pop("accumulator_rows", None)  # not used
+    return words, ", ".join(f"{name}={value!r}" for name, value in left.items())
 
 
 # Batch of random inputs: more than one, so that a mistake about the batch shows.

@@ -40,6 +40,14 @@ class Use:
     values: tuple[int, ...] = ()
 
 
+def check_batch(model: Model, batch: int, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
+    """Raise ValueError if the size of the first axis of a model's inputs does not depend on `batch`."""
+    sizes = [bind_shapes(model.inputs, each, shapes) for each in (batch, batch + 1)]
+    if sizes[0] == sizes[1]:
+        known = ", ".join(f"{name} {_check.shape(spec.shape)}" for name, spec in model.inputs.items())
+        raise ValueError(f"batch={batch} would have no effect: no first axis is unknown: {known}")
+
+
 def random_inputs(
     model: Model, seed: int, batch: int = 2, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, np.ndarray]:

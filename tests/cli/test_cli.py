@@ -26,7 +26,6 @@ from systolic.example import DATA
 from systolic.layers import Conv2d, Dense, QLinearAdd, Relu
 from systolic.machine import time_program
 from systolic.reference import oracle
-from systolic.verifier.check import reproduce_line
 
 Capture = pytest.CaptureFixture[str]
 COMMANDS = ("run", "verify", "summary", "quantize", "compile", "gemm", "vectors", "validate", "sweep", "bench", "info")
@@ -381,30 +380,12 @@ def test_sizes_of_random_inputs(capsys: Capture, tmp_path: Path) -> None:
     for command in ("run", "verify"):
         assert "in the shell by --shape x=..." in refused(capsys, command, path, *common)
         message = refused(capsys, command, path, "--shape", "x=2,7", "--input", "x.npy", *common)
-        assert "--batch and --shape are of the random input: --input has its own" in message
-    assert "--shape are of the random input" in refused(capsys, "run", "--batch", "3", "--quiet")
-    assert "batch says how a model is run" in refused(capsys, "verify", "--batch", "3", "--quiet")
+        assert "--shape would have no effect: it is of the random input, and --input is given" in message
+    assert "--batch would have no effect: it goes with a MODEL" in refused(capsys, "run", "--batch", "3", "--quiet")
+    assert "random cases draw their own arrays" in refused(capsys, "verify", "--batch", "3", "--quiet")
     Model([Relu()], inputs={"x": ((None, 3), "int8")}).save(tmp_path / "batch.zip")
     values = as_json(capsys, "run", str(tmp_path / "batch.zip"), "--batch", "5", *common)
     assert values["outputs"] == {"t0": [5, 3]}
-
-
-def test_the_reproduce_line_names_the_file_and_the_sizes(
-    model: Path, x: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = Relu.apply
-    monkeypatch.setattr(Relu, "apply", lambda self, *inputs: original(self, *inputs) ^ 1)
-    for command in ("run", "verify"):
-        for given, words in (
-            (("--input", str(x)), f"--input {x}"),
-            (("--batch", "3"), "--seed 0 --batch 3"),
-            (("--shape", "x=1,2,6,6"), "--seed 0 --shape x=1,2,6,6"),
-        ):
-            arguments = [command, str(model), *given, "--array", "8x8", "--quiet"]
-            (mismatch,) = as_json(capsys, *arguments, status=1)["mismatches"]
-            assert f"{command} {model} {words} --array 8x8" in mismatch["reproduce"]
-            (again,) = as_json(capsys, *mismatch["reproduce"].split()[1:], "--quiet", status=1)["mismatches"]
-            assert again == mismatch
 
 
 def test_float_models_on_the_array(capsys: Capture, tmp_path: Path) -> None:
@@ -602,7 +583,7 @@ def test_gemm_in_the_format_of_a_preset(dataflow: str, mode: str, capsys: Captur
 def test_gemm_in_other_formats(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     pytest.importorskip("ml_dtypes")
     machine = systolic.MachineConfig(ArrayConfig(8, 7, **fields))
-    monkeypatch.setattr("systolic.cli.array_commands.machine_of", lambda options: machine)
+    monkeypatch.setattr("systolic.cli.array_commands.machines_of", lambda options: [machine])
     values = as_json(capsys, "gemm", "5", "19", "9", "--quiet")
     assert values["passed"] is True and values["machine"] == machine.to_dict()
     assert machine.array.format.text in output(capsys, "gemm", "5", "19", "9", "--quiet")
@@ -705,8 +686,6 @@ def test_clock_and_buffers_of_a_preset(capsys: Capture) -> None:
     )
     program = engine.compile(systolic.load_example().model, machine=changed, batch=1)
     assert values["stats"]["cycles"] == time_program(program, changed).cycles
-    line = reproduce_line("run", None, None, changed, "cycle", 0)
-    assert line.endswith("--array 256x256 --mode cycle --single-buffered --accumulators 128")
     assert "passed" in output(capsys, "verify", path, "--accumulators", "64", "--single-buffered", "--quiet")
 
 
@@ -719,14 +698,16 @@ def test_a_program_is_read_already(capsys: Capture, tmp_path: Path) -> None:
     program = str(tmp_path / "program.zip")
     output(capsys, "compile", str(DATA / "digits.zip"), "--output", program, "--quiet")
     for option in (("--qdq", "float"), ("--compute", "bfloat16")):
-        assert "give them to systolic compile" in refused(capsys, "run", program, "--quiet", *option)
+        assert "give it to systolic compile" in refused(capsys, "run", program, "--quiet", *option)
 
 
 def test_an_estimate_takes_no_option_of_a_run(capsys: Capture) -> None:
     estimate = ("gemm", "3", "4", "5", "--estimate")
     for option in (("--mode", "cycle"), ("--threads", "2"), ("--seed", "0")):
         message = refused(capsys, *estimate, *option)
-        assert message == f"systolic gemm: {option[0]} is of a run: leave it out, or --estimate"
+        assert message == (
+            f"systolic gemm: {option[0]} would have no effect: it is of a run: leave it out, or --estimate"
+        )
     assert as_json(capsys, "gemm", "3", "4", "5", "--mode", "wavefront", "--quiet")["mode"] == "wavefront"
     assert as_json(capsys, "gemm", "3", "4", "5", "--array", "4x4", "--quiet")["mode"] == "cycle"
 
@@ -771,14 +752,14 @@ def test_info(capsys: Capture) -> None:
         (["verify", "--seed", "-1"], "must be at least 0, not -1"),
         (["verify", "--against", "torch"], "'reference'"),
         (["verify", "--against", "onnxruntime"], "pass the path of an .onnx file"),
-        (["verify", "--input", "x.npy"], "--input goes with a MODEL"),
-        (["verify", "m.zip", "--case", "0"], "systolic verify: --case names a random case: leave out MODEL"),
-        (["run", "--input", "x.npy"], "--input goes with a MODEL"),
-        (["run", "--qdq", "float"], "--qdq goes with a MODEL"),
+        (["verify", "--input", "x.npy"], "random cases draw their own arrays"),
+        (["verify", "m.zip", "--case", "0"], "systolic verify: --case would have no effect: it is of random cases"),
+        (["run", "--input", "x.npy"], "--input would have no effect: it goes with a MODEL"),
+        (["run", "--qdq", "float"], "--qdq would have no effect: it goes with a MODEL"),
         (["verify", "m.zip", "--tolerance", "1"], "must be a number from 0 to below 1, not '1'"),
         (["verify", "m.zip", "--tolerance", "nan"], "must be a number from 0 to below 1, not 'nan'"),
-        (["verify", "--node-by-node"], "node_by_node says how a model is run and checked"),
-        (["verify", "--tolerance", "0.1"], "tolerance says how a model is run and checked"),
+        (["verify", "--node-by-node"], "--node-by-node would have no effect: random cases draw"),
+        (["verify", "--tolerance", "0.1"], "--tolerance would have no effect: random cases draw"),
         (["summary"], "MODEL"),
         (["summary", "m.zip", "--batch", "-1"], "argument --batch: must be at least 0, not -1"),
         (["summary", "m.zip", "--shape", "1x2"], "must be NAME=SIZES, such as image=1x3x224x224, not '1x2'"),
@@ -815,7 +796,7 @@ def test_no_command_lists_them(capsys: Capture) -> None:
 @pytest.mark.parametrize("options", (["--mode", "wavefront"], ["--array", "3x3"], ["--threads", "2"]))
 def test_verify_without_a_model_refuses_what_goes_with_one(options: list[str], capsys: Capture) -> None:
     assert cli.main(["verify", "--cases", "3", *options]) == 2
-    assert "without a model, random cases draw their own arrays" in capsys.readouterr().err
+    assert "random cases draw their own arrays and are checked in every mode" in capsys.readouterr().err
 
 
 def test_sizes_beyond_memory(capsys: Capture) -> None:
@@ -1022,14 +1003,14 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     "arguments, words",
     (
-        (["rnu"], "did you mean run?"),
+        (["rnu"], "did you mean 'run'?"),
         (["zzz"], "invalid choice: 'zzz'"),
-        (["run", "--arry", "8x8"], "systolic run: error: unrecognized arguments: --arry; did you mean --array?"),
-        (["run", "--quiett"], "did you mean --quiet?"),
-        (["gemm", "1", "2", "3", "--sed=4"], "did you mean --seed?"),
-        (["gemm", "1", "2", "3", "--preset", "TPUv1"], "did you mean tpu-v1?"),
-        (["gemm", "1", "2", "3", "--mode", "wave"], "did you mean wavefront?"),
-        (["--versoin"], "did you mean --version?"),
+        (["run", "--arry", "8x8"], "systolic run: error: unrecognized arguments: --arry; did you mean '--array'?"),
+        (["run", "--quiett"], "did you mean '--quiet'?"),
+        (["gemm", "1", "2", "3", "--sed=4"], "did you mean '--seed'?"),
+        (["gemm", "1", "2", "3", "--preset", "TPUv1"], "did you mean 'tpu-v1'?"),
+        (["gemm", "1", "2", "3", "--mode", "wave"], "did you mean 'wavefront'?"),
+        (["--versoin"], "did you mean '--version'?"),
     ),
 )  # fmt: skip
 def test_what_was_probably_meant(arguments: list[str], words: str, capsys: Capture) -> None:

@@ -113,8 +113,8 @@ def test_compile_refuses(model: Path, machine: Path, capsys: Capture, tmp_path: 
     assert "invalid choice: 'rows'" in refused(capsys, *compile, machine, "--mapping", "rows")
     assert "not allowed with argument" in refused(capsys, *compile, machine, "--preset", "tpu-v1")
     assert "No such file" in refused(capsys, *compile, tmp_path / "none.json")
-    assert "a machine is a file of JSON" in refused(capsys, *compile, tmp_path)
-    for text, words in (("{", "is no machine in JSON"), ("[]", "takes a dict"), ('{"clock": 5}', "no field 'clock'")):
+    assert "a machine is a file of YAML, JSON or TOML" in refused(capsys, *compile, tmp_path)
+    for text, words in (("{", "bad.json cannot be read: "), ("[]", "takes a dict"), ('{"clock": 5}', "bad.json: MachineConfig has no field 'clock'; did you mean 'clock_mhz'?")):
         (tmp_path / "bad.json").write_text(text)
         assert words in refused(capsys, *compile, tmp_path / "bad.json")
     small = replace(MACHINE, memory=replace(MEMORY, unified_buffer_rows=2))
@@ -223,9 +223,9 @@ def test_outputs_are_the_same_bit_for_bit() -> None:
 
 def test_run_refuses(program: Path, machine: Path, model: Path, capsys: Capture, tmp_path: Path) -> None:
     run = ("run", program, "--quiet", "--machine", machine)
-    assert "a program needs a machine with memories" in refused(capsys, *run, "--ideal")
+    assert "a program needs the memories that it was compiled for" in refused(capsys, *run, "--ideal")
     assert "a program has no tensors" in refused(capsys, *run, "--output", tmp_path / "y.npz", "--output-all")
-    assert "a program has its sizes" in refused(capsys, *run, "--batch", "3")
+    assert "--batch would have no effect: it is of a model, and MODEL is a program" in refused(capsys, *run, "--batch", "3")
     np.save(tmp_path / "wrong.npy", np.zeros((3, 2, 6, 6), np.int8))
     assert "(2, 2, 6, 6)" in refused(capsys, *run, "--input", tmp_path / "wrong.npy")
     damaged = program.read_bytes()

@@ -40,7 +40,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(capsys: Capture, *arguments: str) -> str:
     """Quantize the small model and return what the command printed."""
-    given = ("quantize", "float.zip", "--calibration", "x.npy", *arguments)
+    data = () if "--calibration" in arguments else ("--calibration", "x.npy")
+    given = ("quantize", "float.zip", *data, *arguments)
     assert cli.main(given) == 0, capsys.readouterr().err
     return capsys.readouterr().out
 
@@ -104,14 +105,16 @@ def test_what_it_refuses(here: Path, capsys: Capture) -> None:
         f"{start}calibration must be finite in float32, but 1 of 300 values are NaN, infinity or too large, the first at "
         "(3, 2); leave such samples out"
     )
-    assert message(DATA, "--percentile", "99") == f"{start}--percentile goes with --method percentile"
+    assert message(DATA, "--percentile", "99") == (
+        f"{start}--percentile would have no effect: ranges reach the largest value; it goes with --method percentile"
+    )
     assert message(DATA, "--method", "percentile", "--percentile", "40") == (
         f"{start}percentile must be over 50 and at most 100, not 40.0"
     )
     assert not Path("int8.zip").exists()
     for out, reason in (
-        ("int8.txt", "--out int8.txt: the suffix must be .onnx or .zip, which Model.save writes, not '.txt'"),
-        ("./float.zip", "--out ./float.zip is the float model itself; name another file"),
+        ("int8.txt", "--out: int8.txt must end in .onnx, or in .zip, which Model.save writes, not '.txt'"),
+        ("./float.zip", "--out ./float.zip is also the file of FLOAT.onnx; name another file"),
         ("no/int8.onnx", "--out: there is no folder no to write int8.onnx to"),
     ):
         assert refused(capsys, "float.zip", "--calibration", "x.npy", "--out", out) == f"{start}{reason}"
