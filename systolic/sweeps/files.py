@@ -141,7 +141,7 @@ def suffix_of(path: str | os.PathLike[str], name: str = "path") -> str:
 
 def check_rows(path: str | os.PathLike[str]) -> None:
     """Raise OSError or ValueError if rows cannot be appended to a file; it may be there or not."""
-    suffix_of(path)
+    suffix_of(path, "out")
     for each in (path_text(path), path_text(path) + JOURNAL):
         if not os.path.lexists(each):
             check_target(each)

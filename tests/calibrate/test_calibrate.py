@@ -334,7 +334,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: quantize_model(NET, X, method="kl"), ValueError, "method must be one of 'minmax', 'percentile', not 'kl'"),
     (lambda: quantize_model(NET, X, activations="int16"), ValueError, "activations must be one of 'int8', 'uint8', not 'int16'"),
     (lambda: quantize_model(NET, X, method="percentile", percentile=50), ValueError, "percentile must be over 50 and at most 100, not 50.0"),
-    (lambda: quantize_model(NET, X, percentile=99.9), ValueError, "percentile goes with method='percentile'"),
+    (lambda: quantize_model(NET, X, percentile=99.9), ValueError, "percentile goes with method='percentile': with 'minmax' a range reaches the largest value"),
     (
         lambda: quantize_model(NET, X.astype(int)), TypeError,
         "calibration must hold floats, not int64; convert with .astype(np.float32), scaled as in use",
