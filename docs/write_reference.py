@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _reference import api, command_line, presets, vcd
+from _reference import api, command_line, presets, schemas, vcd
 
 FOLDER = Path(__file__).with_name("reference")
 
@@ -22,9 +22,24 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+DOCUMENTS = """machine run run-program report summary verify compile quantize gemm gemm-dataflows view vectors
+    validate sweep bench info model program trace energy"""
+
+
+def _schema(name: str) -> str:
+    return next(document.text for document in schemas.documents() if document.name == name)
+
+
+# Made from examples, which takes seconds.
+SCHEMAS: dict[str, Callable[[], str]] = {
+    "json.md": schemas.text,
+    **{f"schemas/{name}.schema.json": partial(_schema, name) for name in DOCUMENTS.split()},
+}
+
+
 def stale() -> Iterator[str]:
     """Yield the pages whose text is not what this script writes."""
-    for name, text in PAGES.items():
+    for name, text in (PAGES | SCHEMAS).items():
         path = FOLDER / name
         if not path.exists() or path.read_text(encoding="utf-8") != text():
             yield name
@@ -32,5 +47,5 @@ def stale() -> Iterator[str]:
 
 if __name__ == "__main__":
     for written in list(stale()):
-        (FOLDER / written).write_text(PAGES[written](), encoding="utf-8")
+        (FOLDER / written).write_text((PAGES | SCHEMAS)[written](), encoding="utf-8")
         print(f"wrote docs/reference/{written}")

@@ -48,6 +48,7 @@ MODULES: dict[str, str] = {
     "reference": "ReferenceArray OutputStationaryArray expected_output expected_cycles matmul_sums conv_sums",
 }
 
+
 def groups() -> dict[str, list[str]]:
     """Return the names of the top level, by the groups that systolic/__init__.py has them in."""
     source = inspect.getsource(systolic).partition("__all__ = [")[0]
@@ -136,5 +137,3 @@ def _at_the_top(name: str, module: str) -> bool:
     """Whether a public name of the top level has its home in a module."""
     home = getattr(getattr(systolic, name, None), "__module__", None) if name in systolic.__all__ else None
     return home is not None and f"{home}.".startswith(f"{module}.")
-
-

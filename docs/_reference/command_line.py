@@ -73,9 +73,7 @@ def text() -> str:
         "# Command line",
         "The package installs the command `systolic`; `python -m systolic` is the same command. "
         f"{_linked(parser.epilog)} `systolic COMMAND --help` shows what stands below.",
-        table(
-            ("command", "does"), [(f"[`{name}`](#{name})", _linked(helps[name])) for name in shown]
-        ),
+        table(("command", "does"), [(f"[`{name}`](#{name})", _linked(helps[name])) for name in shown]),
         table(("without a command", "does"), [_row(action) for action in _shown(parser, True)]),
     ]
     for name, command in shown.items():

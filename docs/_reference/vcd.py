@@ -44,7 +44,7 @@ def text() -> str:
     parts = [
         "# Value Change Dumps",
         "`Trace.to_vcd` writes the registers that a trace recorded as a VCD file (IEEE Std 1364-2005, "
-        "section 18), for GTKWave, Surfer, and RTL simulators. It needs `pip install \"systolic[trace]\"`. "
+        'section 18), for GTKWave, Surfer, and RTL simulators. It needs `pip install "systolic[trace]"`. '
         "[For your own RTL](../microarchitecture.md#for-your-own-rtl) has an example.",
         "## Times",
         f"The unit is a nanosecond, and a clock takes {PERIOD} of them. `clk` rises in the middle of a "

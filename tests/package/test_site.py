@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import json
 import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import systolic
+from systolic import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -82,6 +85,57 @@ def test_written_pages_are_what_the_script_writes(page: str) -> None:
         pytest.importorskip("vcd")
     written = (DOCS / "reference" / page).read_text(encoding="utf-8")
     assert SCRIPT["PAGES"][page]() == written, "run: python docs/write_reference.py"
+
+
+@pytest.mark.exhaustive
+def test_schemas_are_what_the_script_writes() -> None:
+    pytest.importorskip("onnxruntime")
+    for page, text in SCRIPT["SCHEMAS"].items():
+        written = (DOCS / "reference" / page).read_text(encoding="utf-8")
+        assert text() == written, f"{page} is not current; run: python docs/write_reference.py"
+
+
+def schema(name: str) -> dict:
+    return json.loads((DOCS / "reference" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def printed(command: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    assert cli.main([*command.split(), "--json", "--quiet"]) in (0, 1)
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("gemm", "gemm 3 5 7 --array 2x3 --dataflow output_stationary --clock 0.25"),
+        ("gemm-dataflows", "gemm 3 5 7 --array 2x3 --accumulators 8 --dataflow all"),
+        ("run", "run model.zip --array 4x4 --mapping taps --clock 12.5 --mode wavefront --no-check"),
+        ("summary", "summary model.zip --preset neuroncore-v2 --batch 3"),
+        ("compile", "compile model.zip --batch 2 --reuse 1 --clock 1.5"),
+        ("verify", "verify --cases 2 --seed 7"),
+        ("vectors", "vectors x.npy x.npy --out out --rows 3 --cols 1 --dataflow input_stationary"),
+        ("sweep", "sweep sweep.json"),
+        ("info", "info"),
+    ],
+)
+def test_what_is_printed_keeps_to_its_schema(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other commands than those that the schemas were made from."""
+    jsonschema = pytest.importorskip("jsonschema")
+    monkeypatch.chdir(tmp_path)
+    weight, scale = np.ones((3, 2, 2, 2), np.int8), systolic.QuantParams(0.5)
+    conv = systolic.layers.Conv2d(weight, x=scale, w=scale, y=scale, padding="same")
+    model = systolic.Model([systolic.Node(conv, ("x",), ("y",))], inputs={"x": systolic.TensorSpec((None, 2, 4, 5), "int8")}, outputs=["y"])
+    model.save("model.zip")
+    np.save("x.npy", np.ones((2, 2), np.uint8))
+    fields = {"models": ["model.zip"], "grid": {"side": [4], "accumulator_rows": [None, 8]}, "mapping": "best"}
+    Path("sweep.json").write_text(json.dumps(fields), encoding="utf-8")
+    document = printed(command, capsys)
+    checked = document["manifest"] if name == "vectors" else document
+    jsonschema.Draft202012Validator(schema(name)).validate(checked)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema(name)).validate({**checked, "schema": "1"})
 
 
 def listed_names() -> set[str]:
