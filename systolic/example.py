@@ -10,6 +10,7 @@ import numpy as np
 from systolic.model import Model
 
 DATA = Path(__file__).parent / "data"
+"""The folder with the network as ONNX and as a saved model, and with the images."""
 
 
 class Example(NamedTuple):

@@ -28,7 +28,7 @@ MODULES: dict[str, str] = {
     "model": "Summary",
     "frontend": "load_model load_runnable",
     "engine": "RunReport Comparison DataflowCost MODES LayerByLayerWarning RuntimeShapeWarning "
-    "WideSumsWarning",
+    "WideSumsWarning NotFiniteWarning",
     "isa": "",
     "machine": "run_program time_program read_trace run_cycles run_wavefront ProgramRun Timeline TraceFile "
     "Execution",
@@ -41,6 +41,10 @@ MODULES: dict[str, str] = {
     "training": "Pass LayerStep StepCosts costs dense conv2d dense_backward_data dense_backward_weight "
     "conv2d_backward_data conv2d_backward_weight PASSES",
     "accelerators": "",
+    "accelerators.models": "model_of",
+    "accelerators.programs": "program_of with_operands with_syncs",
+    "accelerators.studies": "memory_of square_array with_memory program_600",
+    "example": "Example DATA",
     "verifier": "VerificationReport ModelCheck NodeVerdict Mismatch NotChecked Rounding",
     "cosim": "SignalMap Signal Report WrongValue Finding Mistake MISTAKES read_vcd unpack",
     "viewer": "View",

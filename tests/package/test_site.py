@@ -186,3 +186,13 @@ def test_the_picture_of_the_rooms_is_that_of_the_contract() -> None:
     assert named == {room for room in rooms if not room.startswith("_") or room == "__main__"}
     drawn = (DOCS / "architecture" / "rooms.svg").read_text(encoding="utf-8")
     assert script["picture"]() == drawn, "run: python docs/draw_rooms.py"
+
+
+def test_each_name_that_a_page_imports_is_in_the_reference() -> None:
+    listed = listed_names()
+    shown_inside = {"systolic.layers.host.compared.refusal"}  # onnx.md shows where it says so
+    for page, text in PAGES.items():
+        for module, names in re.findall(r"from (systolic[\w.]*) import \(?([\w, ]+)", text):
+            for name in re.findall(r"(\w+)(?: as \w+)?", names):
+                full = f"{module}.{name}"
+                assert full in listed | shown_inside or home(full) in listed, f"{page}: {full} is not in docs/reference/api"
