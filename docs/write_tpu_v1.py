@@ -138,7 +138,7 @@ was timed, and are the same for all six:
 
 {chr(10).join(f"- **{name}.** {each.reasoning}" for name, each in found.stand_ins.items())}
 
-`accelerators.stand_in(name)` returns one as data, `accelerators.models.model_of` as a `Model` with random
+`accelerators.stand_in(name)` returns one as data, `accelerators.model_of` as a `Model` with random
 weights.
 
 ## Table 3

@@ -41,9 +41,6 @@ MODULES: dict[str, str] = {
     "training": "Pass LayerStep StepCosts costs dense conv2d dense_backward_data dense_backward_weight "
     "conv2d_backward_data conv2d_backward_weight PASSES",
     "accelerators": "",
-    "accelerators.models": "model_of",
-    "accelerators.programs": "program_of with_operands with_syncs",
-    "accelerators.studies": "memory_of square_array with_memory program_600",
     "example": "Example DATA",
     "verifier": "VerificationReport ModelCheck NodeVerdict Mismatch NotChecked Rounding",
     "cosim": "SignalMap Signal Report WrongValue Finding Mistake MISTAKES read_vcd unpack",
