@@ -126,8 +126,8 @@ def described(machine: MachineConfig) -> str:
     Examples
     --------
     >>> from systolic import presets
-    >>> presets.described(presets.TPU_V1)[:45]
-    'preset tpu-v1: 256 x 256 array at 700 MHz; da'
+    >>> presets.described(presets.TPU_V1)[:41]
+    'preset tpu-v1: 256 x 256 array at 700 MHz'
     """
     name = next((f"preset {name}: " for name, preset in _PRESETS.items() if preset == machine), "")
     return f"{name}{machine_text(machine, full=True)}"
