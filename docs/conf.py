@@ -85,7 +85,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
     # A table of ten columns needs the space.
-    "secondary_sidebar_items": {"operators": [], "**": ["page-toc"]},
+    "secondary_sidebar_items": {"**": ["page-toc"], "operators": []},
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",
     **(

@@ -60,6 +60,7 @@ OPERANDS = {
 """Every type of operands, by name."""
 
 OVERFLOWS = ("wrap", "saturate")
+"""What becomes of an integer sum that does not fit: modulo 2^bits, or the nearest limit."""
 
 Order = Literal["free", "fixed"]
 

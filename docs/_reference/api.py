@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
-import types
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 
 import systolic
 from _reference.markdown import page, table
@@ -87,21 +90,53 @@ def _pages(module: str, names: list[str]) -> str:
 
 
 def _entries(module: str, names: list[str]) -> str:
-    """Return a table of names, and their entries below it."""
+    """Return a table of names, and their entries below it; constants have entries alone."""
     values = {name: getattr(importlib.import_module(module), name) for name in names}
-    # Autodoc has no signature of a short name for a type.
-    aliases = {name: value for name, value in values.items() if isinstance(value, types.GenericAlias)}
-    lines = ["```{eval-rst}", *_table(module, [name for name in names if name not in aliases])]
+    constants = {name for name, value in values.items() if not (_is_code(value) or inspect.ismodule(value))}
+    lines = ["```{eval-rst}", f".. currentmodule:: {module}", ""]
+    if len(constants) < len(names):
+        lines += [".. autosummary::", "", *(f"   {name}" for name in names if name not in constants)]
     for name, value in values.items():
-        if name in aliases:
-            lines += ["", f".. py:data:: {name}", f"   :type: {value}"]
+        if name in constants:
+            lines += ["", *_constant(module, name, value)]
         elif not inspect.ismodule(value):
-            kind = "class" if inspect.isclass(value) else "function" if inspect.isroutine(value) else "data"
-            lines += ["", f".. auto{kind}:: {name}"]
+            lines += ["", f".. auto{'class' if inspect.isclass(value) else 'function'}:: {name}"]
     # Last: automodule changes the current module.
     for name in filter(lambda name: inspect.ismodule(values[name]), values):
         lines += ["", f".. automodule:: {module}.{name}"]
     return "\n".join([*lines, "```"])
+
+
+def _is_code(value: object) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
+
+
+def _constant(module: str, name: str, value: object) -> list[str]:
+    """Return the entry of a constant: its value if that is short, and the text below it in the sources."""
+    shown = repr(value)
+    plain = isinstance(value, str | int | float | tuple) and "<" not in shown
+    short = plain and len(shown) <= 100
+    text = [f"   {line}".rstrip() for line in _text_below(module, name).splitlines()]
+    return [f".. py:data:: {name}", *([f"   :value: {shown}"] if short else []), "", *text]
+
+
+@cache
+def _bodies(package: str) -> list[list[ast.stmt]]:
+    """Return the statements of each file of a module."""
+    file = Path(importlib.import_module(package).__file__ or "")
+    files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+    return [ast.parse(path.read_text(encoding="utf-8")).body for path in files]
+
+
+def _text_below(module: str, name: str) -> str:
+    """Return the text below the assignment of a constant in a file of a module."""
+    for body in _bodies(module):
+        for before, after in pairwise(body):
+            targets = before.targets if isinstance(before, ast.Assign) else [getattr(before, "target", None)]
+            named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+            if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                return inspect.cleandoc(str(after.value.value))
+    raise LookupError(f"{module}.{name} has no text below its assignment")
 
 
 def _first_line(module: str) -> str:

@@ -21,6 +21,7 @@ from systolic.layers.float_products import RoundedProduct
 from systolic.model import Model, Node
 
 METHODS = ("minmax", "percentile")
+"""How ranges follow from calibration data: by the extremes, or without outliers."""
 
 # Nodes that a message names.
 _NAMED = 5

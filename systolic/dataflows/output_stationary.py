@@ -143,3 +143,4 @@ OUTPUT_STATIONARY = Dataflow(
     counting={"8-bit integers": _clock},
     reference=OutputStationaryArray,
 )
+"""Sums stay in the PEs; activations stream from the west, weights from the north."""

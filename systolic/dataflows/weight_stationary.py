@@ -153,6 +153,7 @@ WEIGHT_STATIONARY = Dataflow(
     counting={"8-bit integers": _clock},
     reference=ReferenceArray,
 )
+"""Weights stay in the PEs; activations stream from the west, psums move down."""
 
 # The registers and ports keep their names: `weight` holds x, `activation` carries w.
 _EXCHANGED: dict[Holds, Holds] = {
@@ -168,3 +169,4 @@ INPUT_STATIONARY = replace(
     registers=tuple(replace(register, holds=_EXCHANGED[register.holds]) for register in _REGISTERS),
     exchanged=True,
 )
+"""Activations stay in the PEs; weights stream from the west, psums move down."""

@@ -324,6 +324,7 @@ TABLES = {
 """The tables that come with the package, by name."""
 
 DEFAULT = "45nm"
+"""The name of the table that is taken where none is named."""
 
 
 def as_table(value: Any, name: str = "energy") -> EnergyTable | None:

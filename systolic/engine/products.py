@@ -27,6 +27,7 @@ from systolic.trace import Probe, Trace
 from systolic.trace.recording import probes_of, trace_among
 
 MODES = ("cycle", "wavefront")
+"""The names of the modes: every register on every cycle, or the same results faster."""
 
 ProgressArgument = bool | Progress | None
 

@@ -364,3 +364,4 @@ ROUNDINGS: dict[str, Rounding] = {
     "shift": Rounding(np.float64, _exponents, shift, np.int64),
     "gemmini": Rounding(np.float32, _as_they_are, gemmini, np.float32),
 }
+"""Each rounding by its name."""
