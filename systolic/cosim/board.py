@@ -305,7 +305,7 @@ class Scoreboard:
         for each (m, r, c): PE (r, c) for row m of x, weight stationary; likewise of the other dataflows.
         Where a map has a valid signal, its i-th cycle of 1 is the i-th value of its PE, whenever that is;
         other values are at the times that the map says. Registers that pass tiles or sums on have no values
-        of their own: compare them by :meth:`compare`.
+        of their own and are left out: compare them by :meth:`sample` or :meth:`compare`.
 
         Examples
         --------

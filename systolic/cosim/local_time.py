@@ -199,14 +199,14 @@ class Product:
                     ports[name][start : start + len(values), : values.shape[1]] = values
         return ports
 
+    def compared(self, name: str) -> bool:
+        """Whether the product determines values of a place; not of registers that pass others on."""
+        return self._role(self.places[name]) != "none"
+
     def points(self, name: str) -> Points:
-        """Return which values of a place the product determines; raise ValueError if it determines none."""
+        """Return which values of a place the product determines, if it is one that is :meth:`compared`."""
         place = self.places[name]
         found = [(i, *row) for i, stay in enumerate(self.stays) for row in self._due(stay, place)]
-        if not found:
-            raise ValueError(
-                f"{name} has no value of its own for each (m, r, c): compare it edge by edge, by compare()"
-            )
         stays, beats, steps, deep, wide = (np.array(column) for column in zip(*found, strict=True))
         r, c = np.array(place.rows)[:, None], np.array(place.cols)
         if place.kind == "accumulator" or (place.kind == "port" and place.name.startswith("north")):

@@ -75,9 +75,14 @@ def diagnose(
     timed = product
     if samples is not None:
         signals = _given(signals, samples, product).checked(config)
-        names = [*signals.signals]
+        names = [name for name in signals.signals if product.compared(name)]
+        if not names:
+            raise ValueError(
+                f"{', '.join(signals.signals)} have no value for each (m, r, c): compare them edge by edge, "
+                "by compare() or sample()"
+            )
         points = {name: product.points(name) for name in names}
-        records, bits = _records(product, signals, samples)
+        records, bits = _records(product, signals, names, samples)
         counts = len(next(iter(records.values())).values)
         at = {n: _times(product, signals, n, points[n], bits.get(n), start, counts) for n in names}
         right = expected(product, names, state)
@@ -134,18 +139,18 @@ def _outputs(product: Product, outputs: Any) -> np.ndarray:
 
 
 def _records(
-    product: Product, signals: SignalMap, samples: Any
+    product: Product, signals: SignalMap, names: list[str], samples: Any
 ) -> tuple[dict[str, Recorded], dict[str, Recorded]]:
     """Return what the places of a map held, and their valid bits."""
     named: dict[str, None] = {}
-    for name in signals.signals:
+    for name in names:
         signal, place = signals.signal(name), product.places[name]
         for pattern in (signal.name, signal.valid):
             if pattern is not None:
                 named |= dict.fromkeys(names_of(pattern, place))
     columns = as_columns(samples, named)
     values, bits = {}, {}
-    for name in signals.signals:
+    for name in names:
         signal, place = signals.signal(name), product.places[name]
         values[name] = recorded(columns, signal, place)
         if signal.valid is not None:
@@ -341,9 +346,10 @@ def _right_at(
 
 
 def _explained(
-    product: Product, state: State | None, readings: list[Reading], sums: np.ndarray | None
+    product: Product, state: State | None, readings: list[Reading], outputs: np.ndarray | None
 ) -> tuple[list[Finding], int]:
     """Return the usual mistakes that make all recorded values, and how many ways were tried."""
+    flow = product.config.dataflow_record
     registers = [reading for reading in readings if product.places[reading.name].kind != "port"]
     if any((reading.points.mask & ~reading.known).any() for reading in registers):
         return [], 0
@@ -360,9 +366,11 @@ def _explained(
             if name in values and (stop := int(np.searchsorted(at, beats)))
         )
 
-    # Most ways are wrong on the first beats already, and need not be tried on all.
+    # Most ways are wrong on the first beats already, and need not be tried on all. Operands and control bits
+    # that are right stay so if the mistake is made behind their registers.
+    sums = {register.name for register in flow.registers if register.holds == "sum"} | {ACCUMULATOR}
     known = []
-    for reading in registers:
+    for reading in (reading for reading in registers if reading.name in sums or reading.wrong.any()):
         order = np.argsort(beats[reading.name], kind="stable")
         known.append(
             (reading.name, beats[reading.name][order], reading.points.mask[order], reading.got[order])
@@ -376,7 +384,9 @@ def _explained(
             if not all(makes(model.values(change, part), part) for part in parts):
                 continue
             values = model.values(change)
-            if makes(values, product.length) and (sums is None or not differ(values["outputs"], sums).any()):
+            if makes(values, product.length) and (
+                outputs is None or not differ(values["outputs"], outputs).any()
+            ):
                 found.append(Finding(mistake.name, detail))
                 break
     return found, tried

@@ -65,8 +65,10 @@ def test_bad_maps() -> None:
         SignalMap.from_dict({"hops": [1, 1]})
     with raises(ValueError, "the map names no signals; try signals={\"psum\": \"pe_{r}_{c}.psum\"}"):
         Scoreboard(CONFIG, map=SignalMap()).check(X, W, {})
-    with pytest.raises(ValueError, match="weight_pass has no value of its own for each"):
+    with raises(ValueError, "weight_pass have no value for each (m, r, c): compare them edge by edge, by compare() or sample()"):
         Scoreboard(CONFIG, map=SignalMap(signals={"weight_pass": "p"})).check(X, W, {"p": []})
+    both = SignalMap(signals={"weight_pass": "p", "psum": "q"})
+    assert Scoreboard(CONFIG, map=both).check(X, W, {"q": recorded()["psum"]}).compared == 18
 
 
 def recorded() -> dict[str, np.ndarray]:

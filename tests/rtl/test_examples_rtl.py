@@ -57,6 +57,11 @@ def test_scoreboard_names_a_bug(cocotb, tmp_path, wrong_design):
     (said,) = re.findall(r"ScoreboardError: .*", done.stdout)
     assert said.startswith("ScoreboardError: weight of PE (0, 0) after the edge of cycle 4 is 0 in the RTL, ")
     assert f"\n{said}\n" in README
+    # Of the whole product, the usual mistake.
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    first = next(i for i, line in enumerate(lines) if line.startswith("weight of PE (0, 0) for m 0, n 0, k 0, "))
+    assert lines[first + 2] == "swap late: by one beat"
+    assert f"\n{lines[first]}\n...\n{lines[first + 2]}\n...\n" in README
 
 
 def test_scoreboard_names_a_bug_of_an_output_stationary_array(cocotb, tmp_path):

@@ -21,9 +21,19 @@ import pytest
 
 from support.rtl import twin
 from support.rtl.mutants import MUTANTS, RtlMutant, mutant_config
-from support.rtl.scenarios import QueuedFold, Scenario, Trace, compare, emulate, scenarios, stacked
-from systolic import ports
+from support.rtl.scenarios import (
+    QueuedFold,
+    Scenario,
+    Trace,
+    compare,
+    emulate,
+    of_product,
+    scenarios,
+    stacked,
+)
+from systolic import Scoreboard, ports
 from systolic.config import ArrayConfig
+from systolic.cosim import Signal, SignalMap
 
 REQUIRED = os.environ.get("SYSTOLIC_REQUIRE_RTL") == "1"
 
@@ -133,7 +143,8 @@ def builds(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         if name not in builds:
             builds.submit(name, plain[name])
     for mutant in mutants:
-        builds.submit(_mutant_folder(mutant), mutant.config, mutant)
+        if _mutant_folder(mutant) not in builds:
+            builds.submit(_mutant_folder(mutant), mutant.config, mutant)
     yield builds
     builds.close()
 
@@ -303,6 +314,57 @@ def test_mutant_is_caught(builds, tmp_path, sound, mutant):
     assert first is not None, "not caught"
     assert first.signal in mutant.seen, str(first)
     print(first)
+
+
+# The usual mistakes among them, and what a scoreboard calls each.
+USUAL = {
+    "the tile enters top row first": "rows loaded in the wrong order",
+    "activation unsigned for signed": "signed and unsigned mixed up",
+    "weight signed for unsigned": "signed and unsigned mixed up",
+    "swap one beat late": "swap late",
+    "psum multiplies with the old weight": "swap late",
+    "psum multiplies with the old activation": "one cycle of skew too many",
+    "west ports not skewed": "one cycle of skew too few",
+    "north weights one row early in the last column": "one cycle of skew too few",
+    "product cut to 15 bits": "missing sign extension",
+    "the first k tile adds too": "accumulators not cleared",
+    "sums taken one cycle early": "sums taken at the wrong time",
+    "output: a sum goes on after the swap": "accumulators not cleared",
+    "output: weight multiplies a beat late": "one cycle of skew too many",
+    "output: weight signed for unsigned": "signed and unsigned mixed up",
+}
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.name in USUAL], ids=lambda mutant: mutant.name)
+def test_a_scoreboard_names_the_usual_mistake(builds, tmp_path, mutant):
+    """Of one product, from psums and sums alone; the sound RTL passes."""
+    config, rng = mutant.config, np.random.default_rng(5)
+    x = rng.choice([-128, -127, 127, 3, -5, 64], (11, 9)).astype(np.int8)
+    w = rng.choice([-128, -127, 127, 2, -7, 65], (9, 7)).astype(np.int8).view(config.weight_dtype)
+    scenario = of_product(config, x, w)
+    sums = "acc" if mutant.held else "psum"
+    written = Signal("written", valid="writes")
+    board = Scoreboard(config, map=SignalMap(signals={sums: sums, "accumulator": written}))
+    for name in (_name(config), _mutant_folder(mutant)):
+        (rtl,) = twin.simulate(builds[name], config, [scenario], tmp_path / name)
+        writes = rtl.signals["accumulator write"][:-1]
+        seen = {sums: rtl.signals[sums][1:], "written": _written(scenario, rtl), "writes": writes}
+        if name == _name(config):
+            assert board.check(x, w, seen)
+        else:
+            report = board.diagnose(x, w, seen)
+            assert [each.name for each in report.findings] == [USUAL[mutant.name]], str(report)
+
+
+def _written(scenario: Scenario, rtl: Trace) -> np.ndarray:
+    """Return the sum that each column's memory has just written, after each edge."""
+    config, writes = scenario.config, rtl.signals
+    found = np.zeros((scenario.edges, config.cols), np.int64)
+    half_rows = writes["accumulator"].shape[2] // 2
+    for t, c in np.argwhere(writes["accumulator write"][: scenario.edges]):
+        row = writes["accumulator half"][t, c] * half_rows + writes["accumulator row"][t, c]
+        found[t, c] = writes["accumulator"][t + 1, c, row]
+    return found
 
 
 def test_there_are_enough_mutants():

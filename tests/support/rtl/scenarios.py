@@ -208,6 +208,21 @@ def by_hand(config: ArrayConfig, seed: int) -> Scenario:
     return Scenario("ports by hand", seed, config, values, np.ones(edges, dtype=bool))
 
 
+def of_product(config: ArrayConfig, x: np.ndarray, w: np.ndarray, seed: int = 0) -> Scenario:
+    """x @ w cut into folds, ports as ``systolic.ports`` has them."""
+    (m, k), n = x.shape, w.shape[1]
+    folds = []
+    plan = schedule(Gemm(m, k, n), config)
+    for i, fold in enumerate(plan.folds):
+        part = x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop]
+        tile = w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop]
+        times = fold.shift_cycle, fold.swap_cycle
+        folds.append(QueuedFold(part, tile, plan.half(i), fold.k_start == 0, i, *times))
+    values = stacked(list(product_ports(x, w, array=config)))
+    idle = np.zeros(len(values["swap"]), dtype=bool)
+    return Scenario(f"({m}, {k}) x ({k}, {n})", seed, config, values, idle, folds, plan.cycles)
+
+
 def product(config: ArrayConfig, seed: int) -> Scenario:
     """x @ w cut into folds, ports as ``systolic.ports`` has them, sometimes with psums from the north."""
     rng = np.random.default_rng(seed)
@@ -221,22 +236,12 @@ def product(config: ArrayConfig, seed: int) -> Scenario:
     x = _operands(rng, (m, k), config.activation_dtype)
     w = _operands(rng, (k, n), config.weight_dtype)
     pairs = -(-m // chunk) * (1 if held else -(-k // rows))
-    folds = []
-    plan = schedule(Gemm(m, k, n), config)
-    for i, fold in enumerate(plan.folds):
-        half = plan.half(i)
-        part = x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop]
-        tile = w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop]
-        folds.append(QueuedFold(part, tile, half, fold.k_start == 0, i, fold.shift_cycle, fold.swap_cycle))
-    assert len(folds) == pairs * -(-n // cols)
+    scenario = of_product(config, x, w, seed)
+    assert len(scenario.folds) == pairs * -(-n // cols)
     streamed = list(product_ports(x, w, array=config))
-    values = stacked(streamed)
     if rng.integers(2):
         north = sums_port(config)
-        values |= {north: _psums(rng, values[north].shape, may_be_zero=False)}
-    name = f"({m}, {k}) x ({k}, {n})"
-    idle = np.zeros(len(streamed), dtype=bool)
-    scenario = Scenario(name, seed, config, values, idle, folds, plan.cycles)
+        scenario.ports[north] = _psums(rng, scenario.ports[north].shape, may_be_zero=False)
     # systolic.ports must say of the accumulators what the rule in design section 2 says.
     writes = accumulator_writes(scenario)
     for key in ("write", "half", "row", "first"):
