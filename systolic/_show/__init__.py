@@ -5,12 +5,10 @@ matplotlib, pandas, ``draw`` and ``waves`` are imported by the functions that ne
 ``import systolic`` fast.
 """
 
-from systolic._show.progress import Progress
 from systolic._show.table import Column, Table, card, card_text, percent, seconds, si
 
 __all__ = [
     "Column",
-    "Progress",
     "Table",
     "card",
     "card_text",

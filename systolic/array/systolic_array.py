@@ -547,7 +547,7 @@ class SystolicArray:
         threads : int, optional
             Threads to use; None: see :func:`systolic.set_threads`. Results do not depend on it.
         progress : bool or callable, optional
-            True shows a bar; a callable gets (cycles done, cycles in all).
+            True shows a bar, as for :func:`~systolic.matmul`; a callable gets (cycles done, cycles in all).
 
         Notes
         -----

@@ -203,7 +203,8 @@ def matmul(
     threads : int, optional
         None: see :func:`systolic.set_threads`. Results do not depend on it.
     progress : bool or callable, optional
-        True shows a bar; a callable gets (done, total).
+        True shows a bar on a terminal and in a notebook if tqdm is installed (``pip install
+        "systolic[progress]"``), and lines elsewhere; a callable gets (done, total).
     trace : bool or Trace, optional
         Records registers, in cycle mode; True records all of them.
     probe : Probe or sequence of Probe, optional

@@ -117,7 +117,7 @@ def sweep(
     limit : int
         The most rows that a sweep may have; known before any of them is computed.
     progress : bool or callable, optional
-        True shows a line with the time left; a function is called with (done, total) rows.
+        True shows a bar, as for :func:`systolic.matmul`; a function is called with (done, total) rows.
     energy : EnergyTable or str, optional
         For ``energy_pj`` of the rows: a table, the name of one ("45nm", "7nm"), or a file, see
         :mod:`systolic.energy`. None leaves energy out. Files hold no energies: they follow from the counts.

@@ -94,6 +94,7 @@ def verify(
         What the model runs on: default the TPU v1 preset in cycle mode. Random cases draw their
         own arrays and are checked in every mode, so these go with a model only.
     progress : bool or callable, optional
+        As for :func:`systolic.matmul`.
     node_by_node : bool
         Also compare every tensor of a model and say which node differs first, by how much and in how
         many elements: ``.nodes`` and ``.nodes_table()``. Against "onnxruntime" these are the tensors

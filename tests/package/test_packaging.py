@@ -19,7 +19,7 @@ import systolic
 
 PACKAGE = Path(systolic.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONAL = ["onnx", "onnxruntime", "google.protobuf", "matplotlib", "pandas", "IPython", "sklearn", "torch"]
+OPTIONAL = ["onnx", "onnxruntime", "google.protobuf", "matplotlib", "pandas", "IPython", "sklearn", "torch", "tqdm", "shtab"]
 
 COMPILED = ["_core", "_gemm", "_host", "_kernels", "_threads"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import math
 import pickle
 import re
@@ -15,8 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from systolic._show import Column, Progress, Table, card, card_text, draw, folds, percent, seconds, si
-from systolic._show.progress import make
+from systolic._show import Column, Table, card, card_text, draw, folds, percent, seconds, si
 from systolic.dataflows import WEIGHT_STATIONARY
 
 # --- tables ---------------------------------------------------------------------------------
@@ -230,137 +228,6 @@ def test_si(value, unit, shown):
 )  # fmt: skip
 def test_seconds(value, shown):
     assert seconds(value) == shown
-
-
-# --- progress -------------------------------------------------------------------------------
-
-
-class Stream(io.StringIO):
-    """A text stream that says whether it is a terminal, and in which encoding."""
-
-    encoding = "utf-8"
-    terminal = False
-
-    def isatty(self) -> bool:
-        return self.terminal
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def watched(terminal: bool, encoding: str = "utf-8") -> tuple[Progress, Stream, Clock]:
-    stream, clock = Stream(), Clock()
-    stream.terminal, stream.encoding = terminal, encoding
-    return Progress("resnet", stream=stream, clock=clock), stream, clock
-
-
-@pytest.fixture(autouse=True)
-def eighty_columns(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-
-
-def test_terminal_line_is_redrawn_at_most_ten_times_a_second():
-    progress, stream, clock = watched(terminal=True)
-    for i in range(1, 1001):
-        clock.now = 100 + i / 1000
-        progress(i, 1000)
-    drawn = stream.getvalue().split("\r")
-    assert drawn[0] == "" and 10 <= len(drawn) - 1 <= 12
-    assert stream.getvalue().count("\n") == 1 and drawn[-1].endswith("\n")
-    assert drawn[-1].split() == ["resnet", "█" * 24, "100.0%", "in", "1.00", "s"]
-
-
-def test_terminal_line_shows_share_elapsed_and_what_is_left():
-    progress, stream, clock = watched(terminal=True)
-    clock.now += 2
-    progress(25, 100)
-    assert stream.getvalue() == f"\rresnet {'█' * 6}{'░' * 18}  25.0%  2.00 s, 6.00 s left"
-    clock.now += 0.05
-    before = stream.getvalue()
-    progress(26, 100)  # too soon
-    assert stream.getvalue() == before
-    clock.now += 0.1
-    progress(99_999, 100_000)
-    before = stream.getvalue()
-    assert before.endswith("99.9%  2.15 s, 21.5 µs left")  # not yet 100%
-    progress(100_000, 100_000)  # the end is always shown, and covers what stood there
-    last = stream.getvalue()[len(before) :]
-    assert len(last) == len(before[before.rindex("\r") :]) + 1 and last.endswith(" \n")
-
-
-def test_terminal_line_never_wraps_and_suits_its_encoding(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
-    progress, stream, _ = watched(terminal=True, encoding="cp1252")
-    progress(50, 100)
-    assert stream.getvalue() == "\rresnet ############.........."
-
-
-def test_log_has_a_line_each_quarter_and_each_five_seconds():
-    progress, stream, clock = watched(terminal=False)
-    for i in range(101):
-        clock.now = 100 + i / 1000
-        progress(i, 100)
-    assert stream.getvalue().splitlines() == [
-        "resnet: 25.0%, 25.0 ms, 75.0 ms left",
-        "resnet: 50.0%, 50.0 ms, 50.0 ms left",
-        "resnet: 75.0%, 75.0 ms, 25.0 ms left",
-        "resnet: 100.0%, in 100 ms",
-    ]
-    progress, stream, clock = watched(terminal=False)
-    for i in range(13):
-        clock.now = 100 + i
-        progress(i, 1000)
-    assert stream.getvalue().splitlines() == [
-        "resnet: 0.5%, 5.00 s, 16 min 35 s left",
-        "resnet: 1.0%, 10.0 s, 16 min 30 s left",
-    ]
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_ends_once_and_can_begin_anew(terminal):
-    progress, stream, _ = watched(terminal)
-    progress(0, 0)
-    progress(0, 0)
-    progress(5, 3)
-    assert stream.getvalue().count("\n") == 1
-    progress(1, 3)
-    progress(3, 3)
-    assert stream.getvalue().count("100.0%") == 2
-
-
-def test_close_ends_an_unfinished_line_only():
-    progress, stream, _ = watched(terminal=True)
-    progress.close()
-    assert stream.getvalue() == ""
-    progress(1, 2)
-    progress.close()
-    progress.close()
-    assert stream.getvalue().count("\n") == 1
-    progress, stream, _ = watched(terminal=False)
-    progress(1, 2)
-    progress.close()
-    assert stream.getvalue().count("\n") == 1
-
-
-def test_progress_without_any_standard_error(monkeypatch, capsys):
-    Progress("x")(1, 1)
-    captured = capsys.readouterr()
-    assert captured.err.startswith("x: 100.0%, in ") and captured.out == ""
-    monkeypatch.setattr(sys, "stderr", None)
-    Progress("x")(1, 1)
-
-
-def test_make_takes_what_users_pass():
-    assert make(None, "x") is None and make(False, "x") is None
-    assert isinstance(make(True, "x"), Progress) and make(True, "x").label == "x"
-    assert make(print, "x") is print
-    for bad in (1, "yes", 0.0):
-        with pytest.raises(TypeError, match=r"^progress must be True, .* a function \(done, total\), not"):
-            make(bad, "x")
 
 
 # --- drawings -------------------------------------------------------------------------------
