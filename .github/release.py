@@ -35,8 +35,9 @@ def problems(tag: str, root: Path = ROOT) -> list[str]:
     absent = [name for name in LINKS if name not in links]
     if absent:
         found.append(f"[project.urls] of pyproject.toml lacks {', '.join(absent)}: add their addresses")
-    if "is not published yet" in (root / "README.md").read_text("utf-8"):
-        found.append("README.md says that the package is not published yet: write its new install line")
+    for name in ("README.md", "docs/index.md"):
+        if "not published yet" in (root / name).read_text("utf-8"):
+            found.append(f"{name} says that the package is not published yet: write its new install line")
     return found
 
 

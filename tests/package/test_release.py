@@ -12,7 +12,7 @@ import yaml
 import systolic
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("systolic/_version.py", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "README.md")
+FILES = ("systolic/_version.py", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "README.md", "docs/index.md")
 VERSION = systolic.__version__
 LINKS = "\n".join(
     f'{name} = "https://example.org"' for name in ("Homepage", "Documentation", "Source", "Issues", "Changelog")
@@ -26,12 +26,14 @@ problems = runpy.run_path(str(ROOT / ".github/release.py"))["problems"]
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a copy of what the check reads, ready for release."""
-    (tmp_path / "systolic").mkdir()
+    for folder in ("systolic", "docs"):
+        (tmp_path / folder).mkdir()
     for name in FILES:
         shutil.copy(ROOT / name, tmp_path / name)
     replace(tmp_path / "CHANGELOG.md", f"## {VERSION} - unreleased", f"## {VERSION} - 2027-01-31")
     replace(tmp_path / "pyproject.toml", "[project.urls]", f"[project.urls]\n{LINKS}")
-    replace(tmp_path / "README.md", "is not published yet", "is published")
+    for name in ("README.md", "docs/index.md"):
+        replace(tmp_path / name, "is not published yet", "is published")
     return tmp_path
 
 
@@ -52,6 +54,7 @@ def test_a_ready_checkout_can_be_released(checkout: Path) -> None:
         ("CITATION.cff", f"version: {VERSION}", "version: 9.9.9", "CITATION.cff has another version"),
         ("pyproject.toml", 'Source = "https://example.org"\n', "", "lacks Source: add"),
         ("README.md", "is published", "is not published yet", "README.md says"),
+        ("docs/index.md", "is published", "is not published yet", "docs/index.md says"),
     ],
 )
 def test_each_omission_is_named(checkout: Path, name: str, old: str, new: str, message: str) -> None:
