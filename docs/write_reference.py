@@ -9,11 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _reference import api, command_line, presets, schemas, vcd
+from _reference import api, columns, command_line, presets, schemas, vcd
 
 FOLDER = Path(__file__).with_name("reference")
 
 PAGES: dict[str, Callable[[], str]] = {
+    "columns.md": columns.text,
     "command-line.md": command_line.text,
     "presets.md": presets.text,
     "vcd.md": vcd.text,

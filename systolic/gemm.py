@@ -127,9 +127,9 @@ def with_mappings(rows: Sequence[dict[str, Any]], gemms: Sequence[Gemm | None]) 
     return found
 
 
-def mapping_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the column of :func:`with_mappings` for a table, if it is there."""
-    return {"mapping": "mapping"} if rows and "mapping" in rows[0] else {}
+def mapping_column(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the name of the column of :func:`with_mappings` for a table, if it is there."""
+    return ("mapping",) if rows and "mapping" in rows[0] else ()
 
 
 Progress = Callable[[int, int], None]

@@ -9,7 +9,7 @@ from systolic.energy import COMPONENTS
 COMMON = {
     "*.schema": "Version of the fields of this document.",
     "*.utilization": "Useful MACs / (rows * cols * cycles), from 0 to 1.",
-    "*.machine_seconds": "Seconds on the machine: cycles / clock.",
+    "*.seconds": "Seconds on the machine: cycles / clock.",
     "*.energy_pj": "Energy by the table, in picojoules; absent or null without a table.",
     "*.array_wall_seconds": "Of these, seconds in the array's kernels.",
     "*.host_wall_seconds": "Of these, seconds elsewhere.",
@@ -57,7 +57,7 @@ COMMON = {
     "*.causes": "Cycles by what the array did or waited for.",
     "*.seed": "Seed of random numbers.",
     "*.out": "The file or folder written.",
-    "*.output": "The file written, or sizes of the output.",
+    "*.output": "The file written.",
     "*.parameters": "Numbers in weights and constants.",
     "*.parameter_bytes": "Their bytes.",
     "*.read_bytes": "Bytes of tensors read.",

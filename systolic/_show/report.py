@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from systolic._files import check_target, path_text, write_file
+from systolic._show.columns import bytes_text as bytes_text
+from systolic._show.columns import columns
+from systolic._show.columns import sizes_text as sizes_text
 from systolic._show.page import Page
-from systolic._show.table import Column, Table, si
+from systolic._show.table import Table
 from systolic._text import printable
 
 SUFFIXES = (".html", ".csv", ".json")
@@ -127,14 +130,11 @@ def check_path(path: str | os.PathLike[str]) -> str:
 
 
 def keyed_table(
-    columns: Mapping[str, str | Column],
-    rows: Sequence[Mapping[str, Any]],
-    totals: Mapping[str, Any],
-    title: str,
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, Any], title: str
 ) -> Table:
-    """Return a table of rows that are dicts, and of their totals; `columns` are by key."""
-    body = [[row.get(key) for key in columns] for row in rows]
-    return Table(list(columns.values()), body, title=title, footer=[totals.get(key) for key in columns])
+    """Return a table of rows that are dicts, and of their totals, with the columns of these names."""
+    body = [[row.get(name) for name in names] for row in rows]
+    return Table(columns(*names), body, title=title, footer=[totals.get(name) for name in names])
 
 
 def values_of(source: Any, *names: str) -> dict[str, Any]:
@@ -145,16 +145,6 @@ def values_of(source: Any, *names: str) -> dict[str, Any]:
 def time_text(time: datetime | None) -> str:
     """Return a time with its zone to the second; ``-`` for None."""
     return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
-
-
-def sizes_text(shape: Sequence[int]) -> str:
-    """Return a shape in one word: ``1x16x8x8``; ``scalar`` for one without axes."""
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def bytes_text(count: float | None) -> str:
-    """Return a number of bytes with an SI prefix; ``-`` for None."""
-    return si(count, "B")
 
 
 # First characters of a formula, full-width forms included.

@@ -33,17 +33,20 @@ class Column:
     Parameters
     ----------
     name : str
-        Heading, and key of :meth:`Table.to_dicts`.
+        Heading.
     align : {"<", ">"}, optional
         Left or right; None aligns columns of numbers to the right, others to the left.
     format : str or callable, optional
         A format specification such as ``".1%"``, or a function from a value to text. It is
         not applied to None, shown as ``-``, nor to text, shown as it is.
+    key : str
+        Name in :meth:`Table.to_dicts` and frames; default the heading.
     """
 
     name: str
     align: str | None = None
     format: str | Callable[[Any], str] | None = None
+    key: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -52,6 +55,7 @@ class Column:
             raise ValueError(f"align must be '<', '>' or None, not {self.align!r}")
         if not (self.format is None or isinstance(self.format, str) or callable(self.format)):
             raise TypeError(f"format must be a format specification, a function or None, not {self.format!r}")
+        object.__setattr__(self, "key", self.key or self.name)
 
     def show(self, value: Any) -> str:
         """Return one value of this column as text on one line."""
@@ -106,10 +110,12 @@ class Table:
         footer: str | Sequence[Any] | None = None,
     ) -> None:
         heads = tuple(c if isinstance(c, Column) else Column(c) for c in columns)
-        names = [c.name for c in heads]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"columns must have different names; repeated: {', '.join(map(repr, twice))}")
+        for names in ([c.name for c in heads], [c.key for c in heads]):
+            if len(set(names)) < len(names):
+                twice = sorted({name for name in names if names.count(name) > 1})
+                raise ValueError(
+                    f"columns must have different names; repeated: {', '.join(map(repr, twice))}"
+                )
         body = tuple(tuple(row) for row in rows)
         last = footer if footer is None or isinstance(footer, str) else tuple(footer)
         for where, row in [(f"row {i}", row) for i, row in enumerate(body)] + [("the footer", last)]:
@@ -173,8 +179,8 @@ class Table:
         return "\n".join(lines)
 
     def without(self, name: str) -> Table:
-        """Return the table without a column."""
-        kept = [i for i, column in enumerate(self.columns) if column.name != name]
+        """Return the table without the column of a key or heading."""
+        kept = [i for i, column in enumerate(self.columns) if name not in (column.key, column.name)]
         footer = self.footer
         if isinstance(footer, tuple):
             footer = tuple(footer[i] for i in kept)
@@ -212,12 +218,12 @@ class Table:
         return "".join(parts)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dict per row, from column name to the value as given."""
-        names = [c.name for c in self.columns]
+        """Return one dict per row, from a column's key to the value as given."""
+        names = [c.key for c in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def to_frame(self) -> Any:
-        """Return the rows as a pandas DataFrame; integers with gaps stay integers (Int64).
+        """Return the rows as a pandas DataFrame, by the columns' keys; integers with gaps stay Int64.
 
         Raises
         ------
@@ -235,7 +241,7 @@ class Table:
             # pandas would turn integers beside None into floats, and lose digits beyond 2^53.
             fits = all(_is_integer(v) and -(2**63) <= v < 2**63 for v in present)
             gaps = fits and 0 < len(present) < len(values)
-            columns[column.name] = pandas.Series(
+            columns[column.key] = pandas.Series(
                 values, dtype="Int64" if gaps else None if values else object
             )
         return pandas.DataFrame(columns)

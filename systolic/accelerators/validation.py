@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from systolic import isa, presets
+from systolic._show.columns import columns
 from systolic._show.table import Column, Table
 from systolic.accelerators import studies
 from systolic.accelerators.counters import Counters, count
@@ -109,12 +110,10 @@ class Validation:
             for c in self.checks
         ]
         figure = studies.figure
-        columns = (
-            "figure", "unit", Column("published", ">", figure), Column("ours", ">", figure),
-            Column("difference", ">", lambda value: f"{value:+.3g}" if value else "0"), Column("within", ">"),
-            "verdict",
-        )  # fmt: skip
-        return Table(columns, rows, title="Wanted figures")
+        formats = {"published": figure, "ours": figure, "difference": lambda v: f"{v:+.3g}" if v else "0"}
+        names = ("figure", "figure_unit", "published", "ours", "difference", "within", "verdict")
+        heads = [replace(each, format=formats.get(each.key)) for each in columns(*names)]
+        return Table(heads, rows, title="Wanted figures")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a dict that JSON can hold."""

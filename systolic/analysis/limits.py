@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from systolic import _check
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.columns import columns
+from systolic._show.table import Table, percent, seconds
 from systolic.config import MachineConfig
 from systolic.isa import Program
 from systolic.machine import Timeline, time_program
@@ -66,10 +67,7 @@ class Explanation:
     def table(self) -> Table:
         """Return a row per parameter: its value, twice that, and the time with it."""
         machine = self.timeline.machine
-        columns = (
-            "parameter", Column("value", align=">"), Column("doubled", align=">"), "cycles",
-            Column("time", format=seconds), Column("change", format=percent),
-        )  # fmt: skip
+        heads = columns("parameter", "value", "doubled", "cycles", "seconds", "change")
         rows = [
             (effect.parameter, _text(effect.value), _text(effect.doubled), effect.cycles,
              _time(machine, effect), effect.change)
@@ -81,7 +79,7 @@ class Explanation:
         title = f"{cycles:,} cycles ({seconds(machine.seconds(cycles))}), limited by: {self.limit}"
         left_out = "Sizes of array and memories are left out: a program is made for them."
         footer = f"Now: {shares or 'no cycles'}.\n{left_out}"
-        return Table(columns, rows, title=title, footer=footer)
+        return Table(heads, rows, title=title, footer=footer)
 
     def to_frame(self) -> Any:
         """Return :meth:`table` as a pandas frame; needs ``pip install "systolic[pandas]"``."""

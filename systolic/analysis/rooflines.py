@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from systolic import _check
-from systolic._show.table import Column, Table, percent, seconds, si
+from systolic._show.columns import columns
+from systolic._show.table import Table, si
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.frontend import costed
 from systolic.gemm import Gemm
@@ -96,17 +97,13 @@ class Roofline:
 
     def table(self) -> Table:
         """Return a row per layer: intensity, attained and possible operations per second, and the limit."""
-        def rate(value: float) -> str:
-            return si(value, "ops/s")
-
-        columns = (
-            "layer", "MACs", "weight bytes", Column("MACs per weight byte", format=",.1f"),
-            Column("time", format=seconds), Column("attained", format=rate), Column("roof", format=rate),
-            Column("of the roof", format=percent), "bound by",
+        heads = columns(
+            "node", "macs", "weight_bytes", "macs_per_weight_byte", "seconds", "ops_per_second",
+            "roof_ops_per_second", "roof_share", "bound",
         )  # fmt: skip
         rows = [_row(point) for point in self.points]
         footer = None if self.total is None else _row(self.total)
-        return Table(columns, rows, title=repr(self)[1:-1], footer=footer)
+        return Table(heads, rows, title=repr(self)[1:-1], footer=footer)
 
     def to_frame(self) -> Any:
         """Return :meth:`table` as a pandas frame; needs ``pip install "systolic[pandas]"``."""

@@ -12,7 +12,8 @@ from statistics import median
 from typing import Any
 
 from systolic import _kernels
-from systolic._show.table import Column, Table, si
+from systolic._show.columns import columns
+from systolic._show.table import Table, si
 from systolic.info import cpu_name
 from systolic.threads import thread_count
 
@@ -158,8 +159,8 @@ def _cells(m: Measurement) -> tuple[str, str, str, str, float]:
 
 def table(measured: Sequence[Measurement], heading: str | None = None, footer: str = FOOTER) -> Table:
     """Return measurements as a table, by default titled with the machine's name."""
-    columns: list[str | Column] = ["measured", "rate", "beside", "its rate", Column("ratio", format=".2f")]
-    return Table(columns, map(_cells, measured), title=heading or title(), footer=footer)
+    heads = columns("measured", "rate", "beside", "other_rate", "ratio")
+    return Table(heads, map(_cells, measured), title=heading or title(), footer=footer)
 
 
 def markdown(section: Section) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
+from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic.calibrate.choice import MOVES, Choice, choose, is_product, operator_of
 from systolic.calibrate.conversion import Converter, ranged_tensors
@@ -100,7 +101,7 @@ class Quantization:
     def table(self) -> Table:
         """Return a row per node: its layer, what it becomes, or why it stays float32."""
         rows = [(node.node, node.layer, node.becomes or "float32", node.reason) for node in self.nodes]
-        return Table(["node", "layer", "becomes", "why"], rows, title=self.model.name)
+        return Table(columns("node", "layer", "becomes", "why"), rows, title=self.model.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the nodes as JSON can hold them."""

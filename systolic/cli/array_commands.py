@@ -67,7 +67,7 @@ def _cost_dict(machine: MachineConfig, stats: Stats, passed: bool | None) -> dic
         "machine": machine.to_dict(),
         "stats": stats.to_dict(),
         "utilization": stats.utilization,
-        "machine_seconds": machine.seconds(stats.cycles),
+        "seconds": machine.seconds(stats.cycles),
         "passed": passed,
     }
 

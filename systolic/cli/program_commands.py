@@ -162,7 +162,7 @@ def described_program(program: Program, timeline: Timeline) -> dict[str, Any]:
         "peak": {name: memory.peak for name, memory in timeline.occupancy().items()},
         "stats": stats.to_dict(),
         "utilization": stats.utilization,
-        "machine_seconds": timeline.machine.seconds(stats.cycles),
+        "seconds": timeline.machine.seconds(stats.cycles),
         "layers": [
             {"name": layer.name, "kind": layer.kind, "limit": layer.limit, "stats": layer.stats.to_dict()}
             for layer in timeline.layers()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.columns import columns
+from systolic._show.table import Table
 from systolic.cli.options import machine_names
 from systolic.config import MachineConfig
 from systolic.stats import Stats
@@ -28,23 +29,20 @@ def machines_table(
     verdicts : sequence of str, optional
         What the checks of each found.
     """
-    kind, names = machine_names(options)
+    kind, given = machine_names(options)
     more = () if verdicts is None else ("verdict",)
-    columns = (
-        kind, "rows", "cols", "MHz", "cycles", Column("time", format=seconds),
-        Column("utilization", format=percent), "folds", *more,
-    )  # fmt: skip
+    names = (kind, "rows", "cols", "clock_mhz", "cycles", "seconds", "utilization", "folds", *more)
     rows = [
         (
-            name, machine.array.rows, machine.array.cols, f"{machine.clock_mhz:g}",
+            name, machine.array.rows, machine.array.cols, machine.clock_mhz,
             *(
                 (None,) * 4
                 if stats is None
                 else (stats.cycles, machine.seconds(stats.cycles), stats.utilization, stats.folds)
             ),
         )
-        for name, (machine, stats) in zip(names, costs, strict=True)
+        for name, (machine, stats) in zip(given, costs, strict=True)
     ]  # fmt: skip
     if verdicts is not None:
         rows = [(*row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
-    return Table(columns, rows, title=title)
+    return Table(columns(*names), rows, title=title)

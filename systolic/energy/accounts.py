@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from systolic._show.columns import columns
+from systolic._show.columns import joules as joules
 from systolic._show.report import bytes_text
-from systolic._show.table import Column, Table, percent, si
+from systolic._show.table import Table, percent
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.dataflows import register_bits
 from systolic.energy.tables import EnergyTable, as_table
@@ -262,8 +264,8 @@ class Energy:
         """Return a dict per layer: names, ``energy_pj``, and each component with ``_pj`` behind its name."""
         return [
             {
-                "layer": each.name,
-                "kind": each.layer,
+                "node": each.name,
+                "layer": each.layer,
                 "energy_pj": sum(parts.values()),
                 **{f"{name}_pj": value for name, value in parts.items()},
                 "zero_macs": each.zero_macs,
@@ -275,15 +277,14 @@ class Energy:
     def table(self) -> Table:
         """Return a row per layer with its energy and the share of each component."""
         names = [name for name in COMPONENTS if self.components_pj[name]]
-        columns: list[str | Column] = ["layer", "kind", Column("energy", ">", joules)]
-        columns += [Column(_NAMES[name], ">", percent) for name in names]
+        heads = columns("node", "layer", "energy_pj", *(f"{name}_share" for name in names))
         rows = []
         for each, parts in zip(self.activities, self.layers_pj, strict=True):
             own = sum(parts.values())
             rows.append((each.name, each.layer, own, *(parts[name] / own if own else None for name in names)))
         every, total = self.components_pj, self.total_pj
         footer = ("total", None, total, *(every[name] / total if total else None for name in names))
-        return Table(columns, rows, title=f"Energy by table {self.energies.name}", footer=footer)
+        return Table(heads, rows, title=f"Energy by table {self.energies.name}", footer=footer)
 
     def counts_table(self) -> Table:
         """Return what was counted, with the energy of each component."""
@@ -312,8 +313,8 @@ class Energy:
             ("all PE-cycles: idle and leakage", f"{counts['pe_cycles']:,}", parts["idle"]),
             ("total", None, self.total_pj),
         ]
-        columns = ("counted", Column("count", ">"), Column("energy", ">", joules))
-        return Table(columns, rows, title=f"Counts and energy by table {self.energies.name}")
+        heads = columns("counted", "count", "energy_pj")
+        return Table(heads, rows, title=f"Counts and energy by table {self.energies.name}")
 
     def _bytes_of(self, count: int) -> str:
         return _NO_MEMORY if self.machine.memory is None else bytes_text(count)
@@ -385,11 +386,6 @@ _ACCESSES = (
     "accumulator_bytes", "unified_buffer_bytes", "weight_fifo_bytes", "weight_memory_bytes", "host_bytes",
     "vector_operations",
 )  # fmt: skip
-
-
-def joules(pj: float | None) -> str:
-    """Return an energy in pJ with a fitting unit; None as ``-``."""
-    return si(None if pj is None else pj * 1e-12, "J")
 
 
 def _total(values: Sequence[int | None]) -> int | None:

@@ -12,6 +12,7 @@ from systolic import _check
 from systolic._files import check_plain, path_text
 from systolic._hints import nearest
 from systolic._plain import load
+from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic._text import printable_errors
 
@@ -197,7 +198,8 @@ class EnergyTable:
              self.sources.get("sram_pj_per_byte", ""))
             for size, value in self.sram_pj_per_byte.items()
         ]  # fmt: skip
-        return Table(("name", "value", "energy of", "source"), rows, title=f"Energy table {self.name}")
+        heads = columns("entry", "value_pj", "energy_of", "source")
+        return Table(heads, rows, title=f"Energy table {self.name}")
 
     def __repr__(self) -> str:
         return f"<EnergyTable {self.name}: {len(self.entries)} entries>"

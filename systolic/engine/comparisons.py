@@ -8,7 +8,8 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 from systolic import _check
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.columns import columns
+from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.dataflows import DATAFLOWS
 from systolic.engine.costs import products_by_node
@@ -108,16 +109,16 @@ class Comparison(Mapping[str, DataflowCost]):
 
     def table(self) -> Table:
         """Return a row per dataflow: cycles, time, utilization, and bytes at the ports."""
-        columns = (
-            "dataflow", "cycles", Column("time", format=seconds), Column("utilization", format=percent),
-            "west", "north", "south", "bytes",
+        heads = columns(
+            "dataflow", "cycles", "seconds", "utilization", "west_bytes", "north_bytes", "south_bytes",
+            "port_bytes",
         )  # fmt: skip
         rows = [
             (_spaced(name), cost.cycles, self.machine.seconds(cost.cycles), cost.utilization,
              *astuple(cost.ports), cost.ports.total)
             for name, cost in self.items()
         ]  # fmt: skip
-        return Table(columns, rows, title=self._title, footer=_NOTE)
+        return Table(heads, rows, title=self._title, footer=_NOTE)
 
     def layer_table(self) -> Table:
         """Return a row per layer: its cycles on each dataflow, and the fastest."""
@@ -127,14 +128,18 @@ class Comparison(Mapping[str, DataflowCost]):
         ]
         total = ("total", *(cost.cycles for cost in self.values()), _spaced(self.fastest))
         return Table(
-            ["layer", *map(_spaced, self), "fastest"], rows, title=self._title,
+            columns("node", *(f"{name}_cycles" for name in self), "fastest"), rows, title=self._title,
             footer=total if len(rows) > 1 else None,
         )  # fmt: skip
 
     def to_frame(self) -> Any:
-        """Return a row per layer and dataflow as a pandas frame; needs ``pip install "systolic[pandas]"``."""
-        columns = (
-            "layer", "dataflow", "cycles", "seconds", "utilization", "folds", "macs", "west_bytes",
+        """Return :meth:`frame_table` as a pandas frame; needs ``pip install "systolic[pandas]"``."""
+        return self.frame_table().to_frame()
+
+    def frame_table(self) -> Table:
+        """Return a row per layer and dataflow."""
+        names = (
+            "node", "dataflow", "cycles", "seconds", "utilization", "folds", "macs", "west_bytes",
             "north_bytes", "south_bytes",
         )  # fmt: skip
         rows = [
@@ -143,7 +148,7 @@ class Comparison(Mapping[str, DataflowCost]):
             for name, costs in self.layers
             for dataflow, cost in costs.items()
         ]  # fmt: skip
-        return Table(columns, rows).to_frame()
+        return Table(columns(*names), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return machine, totals and layers as JSON can hold them."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from systolic._show.report import values_of
-from systolic._show.table import Column
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.energy import Activity
 from systolic.gemm import Gemm
@@ -132,14 +131,12 @@ class LayerRun:
         }
 
 
-DIFFERENCES = {"largest_difference": "largest difference", "mean_difference": "mean difference"}
+DIFFERENCES = ("largest_difference", "mean_difference")
 
 
-def difference_columns(layers: Sequence[LayerRun]) -> dict[str, str | Column]:
-    """Return the columns of differences from float32, if some layer has one."""
-    if all(layer.largest_difference is None for layer in layers):
-        return {}
-    return {name: Column(head, ">", ".2g") for name, head in DIFFERENCES.items()}
+def difference_columns(layers: Sequence[LayerRun]) -> tuple[str, ...]:
+    """Return the names of the columns of differences from float32, if some layer has one."""
+    return () if all(layer.largest_difference is None for layer in layers) else DIFFERENCES
 
 
 def unknown_macs(layer: LayerRun) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from systolic import _check
 from systolic._hints import nearest
 from systolic._show.report import keyed_table
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.table import Table, percent, seconds
 from systolic._text import printable
 from systolic.config import MachineConfig
 from systolic.energy import Energy, EnergyTable
@@ -168,21 +168,15 @@ class Run:
         """
         report = self.report()
         timed = self.timeline is not None
-        columns: dict[str, str | Column] = {
-            "node": "layer", "layer": "kind", "shape": "output", "product": "product",
-            **mapping_column(report.rows), "folds": "folds",
-            **({"on": "on", "array_cycles": "array cycles"} if timed else {}),
-            "cycles": "machine cycles" if timed else "cycles",
-            "utilization": Column("utilization", format=percent),
-            "machine_seconds": Column("time", format=seconds), "share": Column("share", format=percent),
-            **report._energy_column(),
-            **({"limit": "limited by"} if timed else {}),
-            **difference_columns(self.layers), **off_array_columns(report._off),
-        }  # fmt: skip
+        names = [
+            "node", "layer", "shape", "product", *mapping_column(report.rows), "folds",
+            *(("on", "array_cycles") if timed else ()), "cycles", "utilization", "seconds", "share",
+            *report._energy_column(), *(("limit",) if timed else ()), *difference_columns(self.layers),
+            *off_array_columns(report._off),
+        ]  # fmt: skip
         rows = [
             {
                 **row,
-                "shape": _check.shape(layer.shape) if layer.dtype else None,
                 **unknown_macs(layer),
                 "product": products_text(layer.gemm, layer.products),
             }
@@ -191,8 +185,8 @@ class Run:
         if timed:  # a program without its model does not know them
             for name in ("shape", "product", "array_cycles"):
                 if all(row[name] is None for row in rows):
-                    del columns[name]
-        return keyed_table(columns, rows, {**report.totals, "node": "total"}, report.title)
+                    names.remove(name)
+        return keyed_table(names, rows, {**report.totals, "node": "total"}, report.title)
 
     def report(
         self,
@@ -240,7 +234,7 @@ class Run:
             "mode": self.mode,
             "stats": self.stats.to_dict(),
             "utilization": self.stats.utilization,
-            "machine_seconds": self.seconds,
+            "seconds": self.seconds,
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             "layers": [layer.to_dict() for layer in self.layers],
             "outputs": {name: list(value.shape) for name, value in self.outputs.items()},
@@ -250,7 +244,7 @@ class Run:
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with a row per layer; times in seconds, energy in pJ."""
-        return self.table().to_frame().rename(columns={"energy": "energy_pj"})
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         outputs = [f"{printable(n)} {_check.shape(v.shape)} {v.dtype}" for n, v in self.outputs.items()]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from systolic import presets
+from systolic._show.columns import columns
 from systolic._show.page import Page
 from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, time_text, values_of
-from systolic._show.table import Column, Table, percent, seconds, si
+from systolic._show.table import Table, percent, seconds, si
 from systolic._version import __version__
 from systolic.config import machine_text
 from systolic.energy.accounts import joules
@@ -49,7 +50,7 @@ class RunReport(Report):
     rows : list of dict
         For each node: ``m k n groups`` of its product, its ``mapping`` if some product has another than the
         default, ``folds``, ``cycles``, ``utilization``, ``macs``,
-        ``machine_seconds`` at the machine's clock and their ``share`` of the run's; bytes across the
+        ``seconds`` at the machine's clock and their ``share`` of the run's; bytes across the
         array's edges, as :class:`~systolic.Stats` counts them: ``weight_bytes`` (a tile each time it is
         loaded), ``activation_bytes`` (a row each time it is streamed), ``output_bytes`` (int32
         accumulators); bytes in memory: ``parameters`` and ``parameter_bytes``, tensors' ``read_bytes``
@@ -117,7 +118,7 @@ class RunReport(Report):
             "node": layer.name,
             "layer": layer.layer,
             "on": on,
-            "output": sizes_text(layer.shape) if layer.dtype else None,
+            "shape": sizes_text(layer.shape) if layer.dtype else None,
             "dtype": layer.dtype or None,
             **values_of(gemm, "m", "k", "n", "groups"),
             **values_of(stats if on == "array" else None, "folds"),
@@ -125,7 +126,7 @@ class RunReport(Report):
             **values_of(stats if on == "array" else None, "utilization", "macs"),
             "host_macs": layer.off_array and layer.off_array.macs,
             "off_array": layer.off_array and layer.off_array.reason,
-            "machine_seconds": None if stats is None else self.machine.seconds(cycles),
+            "seconds": None if stats is None else self.machine.seconds(cycles),
             "share": None if stats is None else share,
             **({"energy_pj": None if stats is None else sum(parts.values())} if parts else {}),
             **by_program,
@@ -161,7 +162,7 @@ class RunReport(Report):
             "utilization": self.stats.utilization,
             "host_macs": sum(node.macs or 0 for node in self._off),
             "array_share": array_share(self.stats.macs, self._off),
-            "machine_seconds": self.seconds,
+            "seconds": self.seconds,
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(getattr(layer, name) for layer in self.layers) for name in summed},
         }
@@ -173,25 +174,18 @@ class RunReport(Report):
 
     def table(self) -> Table:
         """Return a row per node with the main columns; :meth:`to_frame` and :meth:`to_csv` have all."""
-        columns: dict[str, str | Column] = {
-            "#": "#", "node": "node", "layer": "layer", "on": "on", "output": "output", "product": "product",
-            **mapping_column(self.rows), "folds": "folds", "cycles": "cycles",
-            "utilization": Column("utilization", format=percent),
-            "macs": "MACs", "machine_seconds": Column("time", format=seconds), **self._energy_column(),
-            "weight_bytes": Column("weights in", format=bytes_text),
-            "activation_bytes": Column("activations in", format=bytes_text),
-            "parameter_bytes": Column("parameters", format=bytes_text),
-        }  # fmt: skip
-        if self._units is None:
-            columns["array_wall_seconds"] = Column("array wall", format=seconds)
-            columns["host_wall_seconds"] = Column("host wall", format=seconds)
-        else:
-            columns |= {"array_cycles": "array cycles", "limit": "limited by"}
-        columns |= difference_columns(self.layers) | off_array_columns(self._off)
+        more = ("array_wall_seconds", "host_wall_seconds")
+        names = [
+            "number", "node", "layer", "on", "shape", "product", *mapping_column(self.rows), "folds",
+            "cycles", "utilization", "macs", "seconds", *self._energy_column(), "weight_bytes",
+            "activation_bytes", "parameter_bytes",
+            *(more if self._units is None else ("array_cycles", "limit")),
+            *difference_columns(self.layers), *off_array_columns(self._off),
+        ]  # fmt: skip
         rows = [
             {
                 **row,
-                "#": number,
+                "number": number,
                 "product": products_text(layer.gemm, layer.products),
                 **unknown_macs(layer),
                 "parameter_bytes": layer.parameter_bytes or None,
@@ -199,7 +193,7 @@ class RunReport(Report):
             }
             for number, (row, layer) in enumerate(zip(self.rows, self.layers, strict=True))
         ]
-        return keyed_table(columns, rows, {**self.totals, "node": "total"}, self.title)
+        return keyed_table(names, rows, {**self.totals, "node": "total"}, self.title)
 
     @property
     def _off(self) -> list[OffArray]:
@@ -212,8 +206,8 @@ class RunReport(Report):
             return share_lines(self.stats.macs, self._off)
         return off_array_lines(self._off) if self._off else []
 
-    def _energy_column(self) -> dict[str, Column]:
-        return {} if self.energy is None else {"energy_pj": Column("energy", format=joules)}
+    def _energy_column(self) -> tuple[str, ...]:
+        return () if self.energy is None else ("energy_pj",)
 
     def by_layer(self) -> Table:
         """Return a row per kind of layer, the slowest to emulate first, or, of a program, to run."""
@@ -228,7 +222,7 @@ class RunReport(Report):
                 (kind, len(kinds[kind]), stats.cycles, stats.macs, stats.cycles / every if every else 0.0)
                 for kind, stats in found
             ]
-            heads = ("layer", "nodes", "cycles", "MACs", Column("share of cycles", format=percent))
+            heads = columns("layer", "nodes", "cycles", "macs", "share")
             return Table(heads, timed, title="By kind of layer")
         wall = sum(layer.wall_seconds for layer in self.layers)
         rows = []
@@ -239,10 +233,8 @@ class RunReport(Report):
             share = both / wall if wall else 0.0
             rows.append((kind, len(alike), stats.cycles, stats.macs, on_array, both - on_array, share))
         rows.sort(key=lambda row: -row[-1])
-        columns: list[str | Column] = ["layer", "nodes", "cycles", "MACs"]
-        columns += [Column("array wall", format=seconds)]
-        columns += [Column("host wall", format=seconds), Column("share of wall", format=percent)]
-        return Table(columns, rows, title="By kind of layer")
+        names = ("layer", "nodes", "cycles", "macs", "array_wall_seconds", "host_wall_seconds", "wall_share")
+        return Table(columns(*names), rows, title="By kind of layer")
 
     def to_dict(self) -> dict[str, Any]:
         """Return machine, mode, totals and rows as JSON can hold them."""

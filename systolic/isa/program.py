@@ -12,6 +12,7 @@ import numpy as np
 
 from systolic import _archive, _check
 from systolic._files import check_plain, path_text
+from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic.isa.functions import IDENTITY, Function
 from systolic.isa.instructions import Halt, Instruction, Pattern, Patterns, decode, encode
@@ -244,7 +245,7 @@ class Program:
         for number, instruction in enumerate(self.instructions):
             name = self.function_of(instruction).name if hasattr(instruction, "function") else None
             rows.append((number, len(encode(instruction, patterns)), line_of(instruction), name))
-        return Table(("instruction", "bytes", "text", "function"), rows, title=repr(self)[1:-1])
+        return Table(columns("instruction", "code_bytes", "text", "function"), rows, title=repr(self)[1:-1])
 
     def to_frame(self) -> Any:
         """Return :meth:`table` as a pandas frame; needs ``pip install "systolic[pandas]"``."""

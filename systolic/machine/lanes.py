@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from systolic import _check
+from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic.isa import Activate, HostCall, MatrixMultiply, Program, ReadHost, Vector, WriteHost, row_ranges
 from systolic.isa.instructions import Convolve
@@ -124,7 +125,8 @@ class Occupancy:
     def table(self) -> Table:
         """Return a row per step."""
         rows = zip(self.cycle.tolist(), self.used.tolist(), strict=True)
-        return Table(("cycle", self.unit), rows, title=f"{self.memory}: at most {self.peak:,} {self.unit}")
+        title = f"{self.memory}: at most {self.peak:,} {self.unit}"
+        return Table(columns("cycle", f"used_{self.unit}"), rows, title=title)
 
     def to_frame(self) -> Any:
         """Return :meth:`table` as a pandas frame; needs ``pip install "systolic[pandas]"``."""

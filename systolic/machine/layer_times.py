@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.columns import columns
+from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.isa import (
     Activate,
@@ -197,9 +198,9 @@ def _extents(program: Program, rows: int, cols: int, new: np.ndarray) -> tuple[n
 def layers_table(layers: tuple[LayerTime, ...], machine: MachineConfig) -> Table:
     """Return a row per layer, see ``Timeline.layers_table``."""
     total = sum((layer.stats for layer in layers), Stats())
-    share = Column("share", format=percent)
-    columns = ("layer", "kind", "cycles", Column("time", format=seconds), share, "limited by")
-    parts = [Column(cause.replace("_", " "), format=percent) for cause in LIMITS]
+    heads = columns(
+        "node", "layer", "cycles", "seconds", "share", "limit", *(f"{cause}_share" for cause in LIMITS)
+    )
     rows = []
     for layer in layers:
         cycles = layer.stats.cycles
@@ -211,4 +212,4 @@ def layers_table(layers: tuple[LayerTime, ...], machine: MachineConfig) -> Table
     every = LayerTime("total", "", total)
     shares = [count / total.cycles if total.cycles else None for count in every.causes.values()]
     footer = ("total", None, total.cycles, machine.seconds(total.cycles), None, every.limit, *shares)
-    return Table((*columns, *parts), rows, title="Layers of a program", footer=footer)
+    return Table(heads, rows, title="Layers of a program", footer=footer)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolic import _check, _timeline
+from systolic._show.columns import columns
 from systolic._show.table import Table, percent
 from systolic.config import MachineConfig, MemoryConfig
 from systolic.isa import Program, ReadWeights
@@ -148,12 +149,12 @@ class Timeline:
 
     def lanes(self) -> Table:
         """Return a row per event of each unit: its instruction, start, end and completion."""
-        columns = ("unit", "instruction", "text", "start", "end", "complete")
+        heads = columns("unit", "instruction", "text", "start_cycle", "end_cycle", "complete_cycle")
         rows = []
         for lane in self.units:
             for number, *times in zip(*(values.tolist() for values in lane[1:]), strict=True):
                 rows.append((lane.unit, number, line_of(self.program[number]), *times))
-        return Table(columns, rows, title=repr(self)[1:-1])
+        return Table(heads, rows, title=repr(self)[1:-1])
 
     def occupancy(self) -> dict[str, Occupancy]:
         """Return how full the memories are over time: ``"ub"``, ``"acc"`` and ``"fifo"``.
@@ -272,8 +273,9 @@ class Timeline:
             (number, line_of(instruction), *(int(times[number]) for times in self._times))
             for number, instruction in enumerate(self.program)
         ]
-        columns = ("instruction", "text", "dispatch", "start", "end", "complete")
-        return Table(columns, rows, title=repr(self)[1:-1])
+        times = (f"{name}_cycle" for name in ("dispatch", "start", "end", "complete"))
+        heads = columns("instruction", "text", *times)
+        return Table(heads, rows, title=repr(self)[1:-1])
 
     @property
     def _times(self) -> tuple[np.ndarray, ...]:

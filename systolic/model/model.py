@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from systolic import _check
 from systolic._files import check_plain, path_text
 from systolic._hints import nearest
+from systolic._show.columns import columns, sizes_text
 from systolic._show.table import Table
 from systolic._text import printable, printable_errors
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.energy import DEFAULT, EnergyTable, as_table
+from systolic.gemm import products_text
 from systolic.layers import Layer
 from systolic.layers.base import Shape
 from systolic.model import archive, inference
@@ -265,18 +267,19 @@ class Model:
         for node in self.nodes:
             written = [known[tensor] for tensor in filter(None, node.outputs)]
             gemms = products_of(node, known)
-            more = f", {len(gemms) - 1:,} more" if gemms and len(gemms) > 1 else ""
             rows.append(
                 (
                     node.name,
                     node.layer.kind,
                     ", ".join(node.inputs),
-                    ", ".join("?" if shape is None else _check.shape(shape) for shape, _ in written),
+                    ", ".join(sizes_text(shape) for shape, _ in written),
                     ", ".join(dtype for _, dtype in written),
-                    f"{gemms[0]!r}{more}" if gemms else "?" if gemms is None else None,
+                    "?" if gemms is None else products_text(gemms[0] if gemms else None, len(gemms)),
                 )
             )
-        return Table(["node", "layer", "reads", "shape", "dtype", "product"], rows, title=repr(self)[1:-1])
+        names = ("node", "layer", "inputs", "shape", "dtype", "product")
+        title = f"{self.name}: {len(self.nodes)} layers, {self._flow(sizes_text)}"
+        return Table(columns(*names), rows, title=title)
 
     def summary(
         self,
@@ -289,7 +292,7 @@ class Model:
     ) -> Summary:
         """Return shapes, MACs, estimated cycles and bytes of every node: :func:`systolic.summary`."""
         known = self.infer_shapes(inference.bind_shapes(self.inputs, batch, shapes))
-        title = f"{self.name}: {self._flow()}"
+        title = f"{self.name}: {self._flow(sizes_text)}"
         machine = as_machine_config(machine)
         of = laid_out_on(machine.array, mappings_of(self.nodes, mapping))
         table = as_table(energy)
@@ -310,8 +313,8 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {len(self.nodes)} layers, {printable(self._flow())}>"
 
-    def _flow(self) -> str:
-        inputs = ", ".join(f"{n} {_check.shape(s.shape)} {s.dtype}" for n, s in self.inputs.items())
+    def _flow(self, shown: Callable[[tuple[int | None, ...]], str] = _check.shape) -> str:
+        inputs = ", ".join(f"{n} {shown(s.shape)} {s.dtype}" for n, s in self.inputs.items())
         return f"{inputs} -> {', '.join(self.outputs)}"
 
     def _repr_html_(self) -> str:

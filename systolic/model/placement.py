@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from systolic import layers
-from systolic._show.table import Column, percent
+from systolic._show.table import percent
 from systolic.layers import ArrayLayer
 from systolic.layers.float_products import on_array
 from systolic.layers.host.delegated import FloatProduct
@@ -186,9 +186,9 @@ MACS_BY_PLACE = {"on the array": "macs", "on the host": "host_macs"}
 """Series of a chart of MACs, by key of the rows."""
 
 
-def off_array_columns(off: Sequence[OffArray]) -> dict[str, str | Column]:
-    """Return the columns of MACs off the array and of why they are, if there are some."""
-    return {"host_macs": Column("host MACs", ">"), "off_array": "not on the array"} if off else {}
+def off_array_columns(off: Sequence[OffArray]) -> tuple[str, ...]:
+    """Return the names of the columns of MACs off the array and of why they are, if there are some."""
+    return ("host_macs", "off_array") if off else ()
 
 
 def macs_text(totals: Mapping[str, Any]) -> str:

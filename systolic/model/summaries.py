@@ -13,15 +13,13 @@ import numpy as np
 from systolic import presets
 from systolic._show.page import Page
 from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, time_text, values_of
-from systolic._show.table import Column, Table, percent, seconds, si
+from systolic._show.table import Table, percent, seconds, si
 from systolic._text import printable
 from systolic._version import __version__
 from systolic.config import ArrayConfig, MachineConfig, machine_text
 from systolic.energy import Activity, Energy, EnergyTable
-from systolic.energy.accounts import joules
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
 from systolic.layers import ArrayLayer
-from systolic.layers.base import Shape
 from systolic.model.inference import Tensor, array_of, products_of, stats_of
 from systolic.model.node import Node, parameters
 from systolic.model.placement import (
@@ -205,7 +203,7 @@ class Summary(Report):
             **values_of(stats, "macs", "folds", "cycles", "utilization"),
             "host_macs": sum(node.macs or 0 for node in self._off),
             "array_share": array_share(stats.macs, self._off),
-            "machine_seconds": self.machine.seconds(stats.cycles),
+            "seconds": self.machine.seconds(stats.cycles),
             **({} if self.energy is None else {"energy_pj": self.energy.total_pj}),
             **{name: sum(row[name] or 0 for row in rows) for name in summed},
             "complete": all(node.stats is not None for node in self.nodes if node.on == "array")
@@ -236,19 +234,15 @@ class Summary(Report):
         top : int, optional
             Limit on rows: those with the most cycles first, then the others in the model's order.
         """
-        columns: dict[str, str | Column] = {
-            "#": "#", "node": "node", "layer": "layer", "on": "on", "reads": "reads", "writes": "writes",
-            "dtype": "dtype", "product": "product", **mapping_column(self.rows),
-            "macs": Column("MACs", ">"), **off_array_columns(self._off),
-            "cycles": Column("cycles", ">"), "utilization": Column("utilization", ">", percent),
-            **({} if self.energies is None else {"energy_pj": Column("energy", ">", joules)}),
-            "parameters": "parameters",
-            "parameter_bytes": Column("parameter bytes", format=bytes_text),
-            "written_bytes": Column("written", ">", bytes_text),
-        }  # fmt: skip
+        names = [
+            "number", "node", "layer", "on", "reads", "writes", "dtype", "product",
+            *mapping_column(self.rows), "macs", *off_array_columns(self._off), "cycles", "utilization",
+            *(() if self.energies is None else ("energy_pj",)), "parameters", "parameter_bytes",
+            "written_bytes",
+        ]  # fmt: skip
         rows = []
         for number, (node, row) in enumerate(zip(self.nodes, self.rows, strict=True)):
-            row |= {"#": number, "product": products_text(node.gemm, node.products)}
+            row |= {"number": number, "product": products_text(node.gemm, node.products)}
             unknown = ["written_bytes"]
             if node.on == "array":
                 unknown += ["product", "macs", "cycles", "utilization", "energy_pj"]
@@ -259,13 +253,12 @@ class Summary(Report):
             rows.append(row)
         if top is not None:
             # Nodes on the array first, those with the most cycles first.
-            rows = sorted(
-                rows, key=lambda row: (row["on"] != "array", -(self.nodes[row["#"]].stats or Stats()).cycles)
-            )[:top]
+            spent = [-(node.stats or Stats()).cycles for node in self.nodes]
+            rows = sorted(rows, key=lambda row: (row["on"] != "array", spent[row["number"]]))[:top]
         total = self.totals
         least = "total" if total["complete"] else "total of what is known"
         title = f"{self.title}, on a {machine_text(self.machine)}"
-        return keyed_table(columns, rows, {**total, "node": least}, title)
+        return keyed_table(names, rows, {**total, "node": least}, title)
 
     def to_dict(self) -> dict[str, Any]:
         """Return machine, totals and rows as JSON can hold them."""
@@ -293,7 +286,7 @@ class Summary(Report):
         pairs = [
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
             ("MACs", at_least + macs_text(total)),
-            ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['machine_seconds'])})"),
+            ("cycles, estimated", f"{at_least}{total['cycles']:,} ({seconds(total['seconds'])})"),
             ("utilization", percent(total["utilization"])),
             *([] if self.energy is None else [("energy, estimated", at_least + repr(self.energy)[8:-1])]),
             ("parameters", f"{total['parameters']:,} ({bytes_text(total['parameter_bytes'])})"),
@@ -327,8 +320,8 @@ def _row(node: NodeSummary, energy: Mapping[str, Any]) -> dict[str, Any]:
         "node": node.name,
         "layer": node.layer,
         "on": node.on,
-        "reads": ", ".join(_sizes(shape) for shape, _ in node.reads),
-        "writes": ", ".join(_sizes(shape) for shape, _ in node.writes),
+        "reads": ", ".join(sizes_text(shape) for shape, _ in node.reads),
+        "writes": ", ".join(sizes_text(shape) for shape, _ in node.writes),
         "dtype": ", ".join(dtype for _, dtype in node.writes),
         **values_of(node.gemm, "m", "k", "n", "groups"),
         **values_of(node.stats, *counts),
@@ -345,7 +338,3 @@ def _row(node: NodeSummary, energy: Mapping[str, Any]) -> dict[str, Any]:
 def _tensor_bytes(tensors: tuple[Tensor, ...]) -> int | None:
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in tensors if shape is not None]
     return sum(sizes) if len(sizes) == len(tensors) else None
-
-
-def _sizes(shape: Shape | None) -> str:
-    return "?" if shape is None else sizes_text(shape)

@@ -9,7 +9,8 @@ from typing import Any, overload
 
 from systolic import _check
 from systolic._hints import nearest
-from systolic._show.table import Column, Table, percent, seconds
+from systolic._show.columns import columns
+from systolic._show.table import Table, percent, seconds
 from systolic._text import printable
 from systolic.energy import EnergyTable, as_table
 from systolic.energy.accounts import joules
@@ -110,7 +111,7 @@ class Sweep(Sequence[SweepRow]):
         """Return the rows as a pandas frame; needs ``pip install "systolic[pandas]"``."""
         dicts = self.to_dicts()
         names = list(dict.fromkeys(name for each in dicts for name in each))
-        return Table(names, [[each.get(name) for name in names] for each in dicts]).to_frame()
+        return Table(columns(*names), [[each.get(name) for name in names] for each in dicts]).to_frame()
 
     def table(self, top: int | None = None) -> Table:
         """Return a row per configuration: the fields that differ, cycles, time and utilization.
@@ -126,13 +127,9 @@ class Sweep(Sequence[SweepRow]):
             rows = sorted(rows, key=lambda row: (row.seconds is None, row.seconds))[:least]
         dicts = [row.to_dict() for row in rows]
         shown = ("model", *(name for name in _VARIED if len({_key(each.get(name)) for each in dicts}) > 1))
-        costs: list[str | Column] = [
-            "cycles", Column("time", format=seconds), Column("utilization", format=percent),
-        ]  # fmt: skip
-        values = ["cycles", "seconds", "utilization"]
+        names = [*shown, "cycles", "seconds", "utilization"]
         if any(row.error is not None for row in rows):
-            costs.append("error")
-            values.append("error")
+            names.append("error")
         left = len(self) - len(rows)
         below = [f"{left:,} slower rows are left out"] if left else []
         noted: dict[str, dict[str, None]] = {}
@@ -143,8 +140,8 @@ class Sweep(Sequence[SweepRow]):
             more = f" and {len(models) - 3:,} more" if len(models) > 3 else ""
             below.append(f"{note} ({', '.join([*models][:3])}{more})")
         return Table(
-            [*shown, *costs],
-            [[each.get(name) for name in (*shown, *values)] for each in dicts],
+            columns(*names),
+            [[each.get(name) for name in names] for each in dicts],
             title=repr(self)[1:-1],
             footer="\n".join(below) or None,
         )

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from systolic import _check
-from systolic._show.table import Column, Table, percent
+from systolic._show.columns import columns
+from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.dataflows import Sizes
 from systolic.gemm import Gemm
@@ -159,8 +160,8 @@ class Folds(Sequence[Fold]):
             # PEs that hold something: sums, activations or weights.
             return f.m * f.n if dataflow.held else f.k * f.m if dataflow.exchanged else f.k * f.n - f.zeros
 
-        columns: list[str | Column] = ["fold", "n", "m", "k", "shift", "swap", "macs"]
-        columns.append(Column("mapping", format=percent))
+        names = ["fold", "n_range", "m_range", "k_range", "shift_cycle", "swap_cycle", "macs"]
+        names.append("mapping_efficiency")
         rows: list[tuple[Any, ...]] = [
             (
                 i,
@@ -175,14 +176,15 @@ class Folds(Sequence[Fold]):
             for i, f in enumerate(self)
         ]
         if self.gemm.groups > 1:
-            columns.insert(1, "group")
+            names.insert(1, "group")
             rows = [(i, f.group, *rest) for f, (i, *rest) in zip(self, rows, strict=True)]
-        return Table(columns, rows, title=f"{self.total} fold{'s' * (self.total != 1)} of {self.gemm!r}")
+        title = f"{self.total} fold{'s' * (self.total != 1)} of {self.gemm!r}"
+        return Table(columns(*names), rows, title=title)
 
     def to_frame(self) -> Any:
         """Return the folds as a pandas DataFrame, a row each."""
         names = list(Fold.__dataclass_fields__)
-        return Table(names, [tuple(f.to_dict().values()) for f in self]).to_frame()
+        return Table(columns(*names), [tuple(f.to_dict().values()) for f in self]).to_frame()
 
     def __repr__(self) -> str:
         if self.total <= 6:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from systolic import _check
+from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig, as_machine_config
 from systolic.gemm import Gemm
@@ -71,13 +72,13 @@ class StepCosts:
 
     def table(self) -> Table:
         """Return a row per layer with the cycles of each pass."""
-        columns = ["layer", "kind", *(f"{name.replace('_', '-')} cycles" for name in PASSES)]
+        heads = columns("node", "layer", *(f"{name}_cycles" for name in PASSES))
         rows: list[tuple[Any, ...]] = []
         for layer in self.layers:
             cycles = (layer.stats[name].cycles if name in layer.stats else None for name in PASSES)
             rows.append((layer.name, layer.layer, *cycles))
         total = ["total", None, *(stats.cycles for stats in self.totals.values())]
-        return Table(columns, rows, title=f"A training step: {self.stats.cycles:,} cycles", footer=total)
+        return Table(heads, rows, title=f"A training step: {self.stats.cycles:,} cycles", footer=total)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name.replace('_', '-')} {s.cycles:,}" for name, s in self.totals.items())

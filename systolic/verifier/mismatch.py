@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from systolic._check import shape as shape_text
-from systolic._show.table import Column, Table, card, seconds
+from systolic._show.columns import columns, sizes_text
+from systolic._show.table import Table, card, seconds
 from systolic._text import moment, printable
 from systolic.model.placement import OffArray, off_array_lines
 from systolic.tiling import Fold
@@ -340,15 +340,15 @@ class VerificationReport(_Record):
         """Return a row per kind of case."""
         failed = {kind: sum(m.case.split()[0] == kind for m in self.mismatches) for kind in self.checked}
         rows = [(kind, count, failed[kind]) for kind, count in self.checked.items()]
-        return Table(["checked", "cases", "mismatches"], rows, footer=self._verdict())
+        return Table(columns("checked", "cases", "mismatches"), rows, footer=self._verdict())
 
     def nodes_table(self) -> Table:
         """Return a row per tensor that was compared node by node."""
-        columns: list[str | Column] = ["#", "node", "layer", "tensor", "shape", "dtype", "verdict"]
-        columns += ["elements", "largest", Column("of largest value", ">", ".2g"), "ulp"]
+        names = ["number", "node", "layer", "tensor", "shape", "dtype", "verdict"]
+        names += ["differing", "largest", "relative", "ulp"]
         rows: list[tuple[Any, ...]] = []
         for number, node in enumerate(self.nodes):
-            shape, found = shape_text(node.shape), node.difference
+            shape, found = sizes_text(node.shape), node.difference
             head = (number, node.node, node.layer, node.tensor, shape, node.dtype, node.verdict)
             largest: tuple[Any, ...] = (None,) * 4
             if found is not None:
@@ -356,7 +356,7 @@ class VerificationReport(_Record):
             rows.append((*head, *largest))
         counts = {v.verdict: sum(node.verdict == v.verdict for node in self.nodes) for v in self.nodes}
         footer = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        return Table(columns, rows, title=f"Tensors against {self.against}", footer=footer)
+        return Table(columns(*names), rows, title=f"Tensors against {self.against}", footer=footer)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""

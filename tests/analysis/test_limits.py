@@ -102,7 +102,7 @@ def test_explanations_are_shown() -> None:
     assert values["limit"] == "weight memory" and len(values["effects"]) == len(NAMES) + 1
     assert sum(values["causes"].values()) == values["cycles"]
     row = next(row for row in found.table().to_dicts() if row["parameter"] == "clock_mhz")
-    assert row["time"] == pytest.approx(TPU.seconds(row["cycles"]) / 2)
+    assert row["seconds"] == pytest.approx(TPU.seconds(row["cycles"]) / 2)
 
 
 def test_bandwidths_that_are_fractions_are_shown() -> None:

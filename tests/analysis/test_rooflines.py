@@ -121,7 +121,7 @@ def test_rooflines_are_shown() -> None:
     found = roofline(LAYERS, TPU)
     assert repr(found) == "<Roofline of 3 layers: peak 91.8 Tops/s, ridge point 1,349 MACs per weight byte>"
     rows = found.table().to_dicts()
-    assert rows[0]["MACs per weight byte"] == 200 and "13.6 Tops/s" in str(found)
+    assert rows[0]["macs_per_weight_byte"] == 200 and "13.6 Tops/s" in str(found)
     assert "<table" in found._repr_html_() and "LSTM1" in found._repr_html_()
     values = json.loads(json.dumps(found.to_dict()))
     assert [point["name"] for point in values["points"]] == ["MLP0", "LSTM1", "CNN0", "total"]

@@ -206,7 +206,7 @@ def test_energy_of_layers() -> None:
     idle = Activity(name="relu", layer="Relu", stats=Stats(), array=on.array)
     energy = Energy([activity(), activity(name="b"), idle], on, FLAT)
     one, other, nothing = energy.rows()
-    assert one["layer"] == "a" and one["energy_pj"] == other["energy_pj"] > 0 == nothing["energy_pj"]
+    assert one["node"] == "a" and one["energy_pj"] == other["energy_pj"] > 0 == nothing["energy_pj"]
     assert one["energy_pj"] == pytest.approx(sum(one[f"{name}_pj"] for name in COMPONENTS))
     assert energy.total_pj == pytest.approx(2 * one["energy_pj"]) and energy.stats == STATS + STATS
     assert energy.counts["macs"] == {on.array.format.text: 2000} and energy.counts["gated_pe_cycles"] == 1200

@@ -173,7 +173,7 @@ def test_as_text() -> None:
     row = "weight stationary     990  1.41 µs        80.8%  51,200  32,768  204,800  288,768"
     assert str(found).splitlines()[3] == row
     assert found._repr_html_().count("<tr>") == 5
-    row = "100 x 512 x 64                990              1,214             1,214  weight stationary"
+    row = "100 x 512 x 64                       990                     1,214                    1,214  weight stationary"
     assert str(found.layer_table()).splitlines()[-1] == row
     assert "total" in str(systolic.compare(DIGITS).layer_table())
 

@@ -915,7 +915,7 @@ def test_a_layer_of_several_products(mode: str) -> None:
     assert (node.gemm, node.products, node.stats) == (Gemm(5, 4, 4), 2, one + one)
     for table in (result.table(), result.report().table(), systolic.summary(model, shapes=shapes).table()):
         assert "5 x 4 x 4, 1 more" in str(table)
-    assert "Gemm(5, 4, 4), 1 more" in str(model.table(shapes=shapes))
+    assert "5 x 4 x 4, 1 more" in str(model.table(shapes=shapes))
     assert reports == sorted(reports) and {total for _, total in reports} == {result.stats.cycles}
     assert reports[-1][0] == result.stats.cycles
 

@@ -72,17 +72,17 @@ def test_rows_by_hand(run: systolic.Run) -> None:
     assert (conv["weight_bytes"], conv["activation_bytes"], conv["output_bytes"]) == (18 * 3, 32 * 18, 4 * 96)
     assert (conv["parameters"], conv["parameter_bytes"]) == (54 + 3, 54 + 12)
     assert (conv["read_bytes"], conv["written_bytes"]) == (2 * 72, 2 * 48)
-    assert (conv["output"], conv["dtype"], conv["layer"]) == ("2x3x4x4", "int8", "QLinearConv")
+    assert (conv["shape"], conv["dtype"], conv["layer"]) == ("2x3x4x4", "int8", "QLinearConv")
     assert conv["cycles"] == estimate(Gemm(32, 18, 3), machine=SMALL).cycles
     assert conv["utilization"] == conv["macs"] / (64 * conv["cycles"])
     # A tensor read twice is one tensor; a constant is a parameter and no tensor between layers.
     assert twice["on"] == "host" and (twice["read_bytes"], twice["written_bytes"]) == (96, 96)
     assert (plus["read_bytes"], plus["parameters"], plus["parameter_bytes"]) == (96, 48, 48)
-    for name in ("m", "folds", "cycles", "utilization", "macs", "machine_seconds", "share", "weight_bytes"):
+    for name in ("m", "folds", "cycles", "utilization", "macs", "seconds", "share", "weight_bytes"):
         assert flat[name] is None and twice[name] is None
     assert (fc["parameters"], fc["written_bytes"], fc["folds"]) == (240, 10, 6)
     assert conv["share"] + fc["share"] == pytest.approx(1)
-    assert conv["machine_seconds"] == conv["cycles"] / 700e6
+    assert conv["seconds"] == conv["cycles"] / 700e6
 
 
 def test_totals_are_the_sums(run: systolic.Run) -> None:
@@ -130,7 +130,7 @@ def test_summary_equals_a_run(batch: int) -> None:
     assert len(shared) > 14
     for ours, theirs in zip(found.rows, report.rows, strict=True):
         assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-        assert ours["writes"] == theirs["output"]
+        assert ours["writes"] == theirs["shape"]
     for name in ("cycles", "macs", "parameters", "read_bytes", "written_bytes", "utilization"):
         assert found.totals[name] == report.totals[name]
     assert found.totals["complete"] is True

@@ -215,7 +215,7 @@ def test_programs_are_values(tmp_path: Path) -> None:
     assert [*PROGRAM][-1] == isa.Halt() and PROGRAM[0] == isa.ReadWeights(0, 2) and len(PROGRAM) == 5
     assert "x: host 0, 4 rows" in PROGRAM.listing() and "f#1: pool" in PROGRAM.listing()
     assert PROGRAM.table().to_dicts()[3] == {
-        "instruction": 3, "bytes": 18, "text": "activate u#8, a#0, 4, f#1", "function": "pool",
+        "instruction": 3, "code_bytes": 18, "text": "activate u#8, a#0, 4, f#1", "function": "pool",
     }  # fmt: skip
     assert "activate u#8" in PROGRAM._repr_html_()
 

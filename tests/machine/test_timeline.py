@@ -202,7 +202,8 @@ def test_timelines_are_shown() -> None:
     timeline = time_program(Program(ONE), MACHINE)
     assert repr(timeline) == "<Timeline: 5 instructions, 2,352 cycles, 0.68% active>"
     assert timeline.table().to_dicts()[2] == {
-        "instruction": 2, "text": "matmul a#0, u#0, 16", "dispatch": 2, "start": 1622, "end": 1638, "complete": 2149,
+        "instruction": 2, "text": "matmul a#0, u#0, 16", "dispatch_cycle": 2, "start_cycle": 1622,
+        "end_cycle": 1638, "complete_cycle": 2149,
     }  # fmt: skip
     assert "2,149" in timeline._repr_html_()
     assert repr(time_program(Program(()), MACHINE)) == "<Timeline: 0 instructions, 0 cycles, 0.0% active>"

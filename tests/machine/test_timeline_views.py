@@ -179,9 +179,9 @@ def test_multiplies_of_one_tile_count_it_once() -> None:
 def test_layers_are_shown() -> None:
     table = TIMELINE.layers_table()
     rows = table.to_dicts()
-    assert [row["layer"] for row in rows] == ["first", "second"]
+    assert [row["node"] for row in rows] == ["first", "second"]
     assert sum(row["cycles"] for row in rows) == TIMELINE.cycles
-    assert rows[0]["limited by"] == "weight memory"
+    assert rows[0]["limit"] == "weight memory"
     text = str(table)
     assert "total" in text and "weight shift" in text
     empty = time_program(Program(()), MACHINE)
@@ -219,10 +219,11 @@ def test_lanes_do_one_thing_at_a_time(case: Case) -> None:
 def test_lanes_are_shown() -> None:
     rows = TIMELINE.lanes().to_dicts()
     assert rows[0] == {
-        "unit": "host in", "instruction": 1, "text": "read_host u#0, h#0, 16", "start": 1, "end": 188, "complete": 188,
+        "unit": "host in", "instruction": 1, "text": "read_host u#0, h#0, 16", "start_cycle": 1,
+        "end_cycle": 188, "complete_cycle": 188,
     }  # fmt: skip
     fetches = [row for row in rows if row["unit"] == "weight fetch"]
-    assert [(row["instruction"], row["start"], row["end"]) for row in fetches] == [(0, 0, 1366), (0, 1366, 2732)]
+    assert [(row["instruction"], row["start_cycle"], row["end_cycle"]) for row in fetches] == [(0, 0, 1366), (0, 1366, 2732)]
 
 
 @examples(6)
@@ -246,7 +247,7 @@ def test_occupancy_of_a_program() -> None:
     assert (found["ub"].peak, found["acc"].peak, found["fifo"].peak) == (16, 16, 2)
     assert (found["ub"].limit, found["acc"].limit, found["fifo"].limit) == (98_304, 4096, 4)
     # Each 16 rows are read for the last time before the next 16 are written.
-    assert found["ub"].table().to_dicts()[:2] == [{"cycle": 0, "rows": 0}, {"cycle": 1, "rows": 16}]
+    assert found["ub"].table().to_dicts()[:2] == [{"cycle": 0, "used_rows": 0}, {"cycle": 1, "used_rows": 16}]
     assert "at most 16 rows" in found["ub"]._repr_html_()
 
 

@@ -657,10 +657,12 @@ def test_frames_have_a_column_for_everything() -> None:
 def test_tables_show_what_differs() -> None:
     text = str(sweep(DIGITS, GRID).table(2))
     assert "clock_mhz" not in text and "4 slower rows are left out" in text and "double_buffered" not in text
-    sized = str(sweep(DIGITS, Grid(MACHINE, weight_bytes=[2**20, 2**21]))).split("\n")
-    assert sized[1].split()[:2] == ["model", "memory_weight_bytes"] and sized[4].split()[1] == "2,097,152"
-    head = str(sweep(DIGITS, GRID)).split("\n")[1].split()
-    assert head == ["model", "rows", "cols", "clock_mhz", "cycles", "time", "utilization"]
+    sized = sweep(DIGITS, Grid(MACHINE, weight_bytes=[2**20, 2**21])).table()
+    assert [column.key for column in sized.columns][:2] == ["model", "memory_weight_bytes"]
+    lines = str(sized).split("\n")
+    assert lines[1].startswith("model   memory weight bytes") and lines[4].split()[1] == "2,097,152"
+    head = [column.name for column in sweep(DIGITS, GRID).table().columns]
+    assert head == ["model", "rows", "cols", "MHz", "cycles", "time", "utilization"]
     assert sweep(DIGITS, GRID)._repr_html_().startswith("<table")
 
 

@@ -174,7 +174,7 @@ def test_costs_are_those_of_the_passes(dataflow: str) -> None:
         assert layer.gemms == {name: each.gemm for name, each in ran.items()}
         assert layer.stats == {name: each.stats for name, each in ran.items()}
     assert found.stats == sum(found.totals.values(), systolic.Stats())
-    assert "backward-weight" in str(found) and "total" in str(found)
+    assert "backward weight cycles" in str(found) and "total" in str(found)
 
 
 def test_the_gradient_of_a_convolutions_input_is_costed_behind_a_layer() -> None:
