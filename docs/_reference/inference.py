@@ -166,6 +166,8 @@ def kind_of(schema: Schema) -> str:
         return " or ".join(kind_of(part) for part in schema["anyOf"])
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
     types = schema.get("type", "any")
     names = [types] if isinstance(types, str) else list(types)
     if "array" in names:

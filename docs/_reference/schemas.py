@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import systolic
+from _reference import written
 from _reference.inference import Inference, Record, Schema, rows
 from _reference.markdown import cell, page, table
 from _reference.meanings import COMMON, MODEL, PROGRAM, TRACE
@@ -53,6 +54,8 @@ RECORDS = {
     "Gemm": Record(Gemm, _gemms()),
 }
 
+WRITTEN = {"sweep-file": written.sweep(), "workload-file": written.workload()}
+
 _OPAQUE = frozenset({"attributes", "tables"})
 
 
@@ -66,9 +69,12 @@ class Document:
     kinds: Mapping[str, type] = field(default_factory=dict)
     maps: str = ""
     described: Mapping[str, str] = field(default_factory=lambda: COMMON)
+    written: Schema | None = None  # of a file that users write: not made from examples
 
     @property
     def schema(self) -> Schema:
+        if self.written is not None:
+            return self.written
         inference = Inference(RECORDS, self.kinds, frozenset(self.maps.split()), self.described, _OPAQUE)
         return inference.document(self.title, self.examples)
 
@@ -205,12 +211,12 @@ def documents() -> tuple[Document, ...]:
                 (_printed(f"quantize {floats} --calibration samples.npy --out int8.onnx"),),
             ),
             Document(
-                "gemm",
+                "product",
                 "A product: `systolic gemm --json`",
                 tuple(_printed(f"gemm 8 8 8 {more}") for more in ("--mode wavefront", "--estimate")),
             ),
             Document(
-                "gemm-dataflows",
+                "product-dataflows",
                 "A product on each dataflow: `systolic gemm --dataflow all --json`",
                 (_printed("gemm 8 8 8 --array 4x4 --dataflow all"),),
                 maps="port_bytes",
@@ -301,7 +307,8 @@ def documents() -> tuple[Document, ...]:
                 },
             ),
         )
-    return found
+    files = (Document(name, str(schema["title"]), (), written=schema) for name, schema in WRITTEN.items())
+    return *found, *files
 
 
 def text() -> str:
@@ -314,8 +321,9 @@ def text() -> str:
         "# JSON",
         "What commands print with `--json`, what `to_dict` returns, and what files hold. For each document "
         "there is a [JSON Schema](https://json-schema.org) (draft 2020-12), made from real documents by "
-        "`docs/write_reference.py`. Fields may be added, so that readers should ignore those they do not "
-        "know. A path `layers[].name` is a field of each item of an array, `outputs.*` the value of each "
+        "`docs/write_reference.py`; those of files that you write, at the end, have all "
+        "fields that are known. Fields may be added to others, so that readers should ignore those they do "
+        "not know. A path `layers[].name` is a field of each item of an array, `outputs.*` the value of each "
         "name of a map, whose names are data. Counts are integers of any size; units are in the names.",
         table(
             ("document", "schema"),

@@ -107,8 +107,8 @@ def printed(command: str, capsys: pytest.CaptureFixture[str]) -> dict:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("gemm", "gemm 3 5 7 --array 2x3 --dataflow output_stationary --clock 0.25"),
-        ("gemm-dataflows", "gemm 3 5 7 --array 2x3 --accumulators 8 --dataflow all"),
+        ("product", "gemm 3 5 7 --array 2x3 --dataflow output_stationary --clock 0.25"),
+        ("product-dataflows", "gemm 3 5 7 --array 2x3 --accumulators 8 --dataflow all"),
         ("run", "run model.zip --array 4x4 --mapping taps --clock 12.5 --mode wavefront --no-check"),
         ("summary", "summary model.zip --preset neuroncore-v2 --batch 3"),
         ("compile", "compile model.zip --batch 2 --reuse 1 --clock 1.5"),
@@ -136,6 +136,19 @@ def test_what_is_printed_keeps_to_its_schema(
     jsonschema.Draft202012Validator(schema(name)).validate(checked)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema(name)).validate({**checked, "schema": "1"})
+
+
+def test_a_sweep_that_a_page_shows_keeps_to_the_schema() -> None:
+    jsonschema, yaml = pytest.importorskip("jsonschema"), pytest.importorskip("yaml")
+    texts = re.findall(r"^```yaml\n(.*?)^```", PAGES["sweeps"], flags=re.S | re.M)
+    text = next(text for text in texts if "\ngrid:" in text)
+    validator = jsonschema.Draft202012Validator(schema("sweep-file"))
+    shown = yaml.safe_load(text)
+    validator.validate(shown)
+    machine = {"machine": systolic.presets.TPU_V1.array.to_dict(), "batch": 2}
+    validator.validate({**shown, **machine})
+    assert not validator.is_valid({**shown, "grid": {"sides": [8]}})
+    assert not validator.is_valid({"grid": {"side": [8]}})
 
 
 def listed_names() -> set[str]:
