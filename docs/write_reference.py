@@ -23,8 +23,10 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-DOCUMENTS = """machine run run-program report summary verify compile quantize product product-dataflows view vectors
-    validate sweep bench info model program trace energy sweep-file workload-file"""
+DOCUMENTS = """
+    machine run run-program report summary verify compile quantize product product-dataflows view
+    vectors validate sweep bench info model program trace energy sweep-file workload-file
+"""
 
 
 def _schema(name: str) -> str:
