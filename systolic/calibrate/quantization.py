@@ -107,6 +107,9 @@ class Quantization:
         """Return the nodes as JSON can hold them."""
         return {"nodes": [node.to_dict() for node in self.nodes]}
 
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
     def __str__(self) -> str:
         products = [node for node in self.nodes if node.product]
         done = sum(node.becomes is not None for node in products)

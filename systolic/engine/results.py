@@ -23,6 +23,7 @@ from systolic.engine.run_report import RunReport
 from systolic.gemm import mapping_column, products_text
 from systolic.isa import Program
 from systolic.machine import Timeline
+from systolic.machine.layer_times import plot_layer_cycles
 from systolic.model.placement import off_array_columns
 from systolic.stats import Stats
 from systolic.trace import Trace
@@ -153,12 +154,8 @@ class Run:
         """
         if self.timeline is not None:
             return self.timeline.plot_layers(top=top)
-        from systolic._show.causes import plot_layers
-
-        if top is not None:
-            top = _check.integer(top, "top", minimum=1)
         cycles = [(layer.name, {"cycles": layer.stats.cycles}) for layer in self.layers]
-        return plot_layers(cycles, top=top, title=f"Cycles of the array, {self.stats.cycles:,} in all")
+        return plot_layer_cycles(cycles, top, f"Cycles of the array, {self.stats.cycles:,} in all")
 
     def table(self) -> Table:
         """Return a row per layer: shape, folds, cycles, utilization, time and share of time.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from systolic import _check
 from systolic._show.columns import columns
 from systolic._show.table import Table
 from systolic.config import ArrayConfig, MachineConfig
@@ -213,3 +214,12 @@ def layers_table(layers: tuple[LayerTime, ...], machine: MachineConfig) -> Table
     shares = [count / total.cycles if total.cycles else None for count in every.causes.values()]
     footer = ("total", None, total.cycles, machine.seconds(total.cycles), None, every.limit, *shares)
     return Table(heads, rows, title="Layers of a program", footer=footer)
+
+
+def plot_layer_cycles(layers: Sequence[tuple[str, Mapping[str, int]]], top: int | None, title: str) -> Any:
+    """Draw a bar per layer of its cycles by cause; only the `top` with the most, if it is given."""
+    from systolic._show.causes import plot_layers
+
+    if top is not None:
+        top = _check.integer(top, "top", minimum=1)
+    return plot_layers(layers, top=top, title=title)

@@ -16,7 +16,14 @@ from systolic.config import MachineConfig, MemoryConfig
 from systolic.isa import Program, ReadWeights
 from systolic.isa.text import line_of
 from systolic.machine.lanes import Lane, Occupancy, row_occupancies, steps, unit_lanes
-from systolic.machine.layer_times import LayerTime, layer_times, layers_table, time_stats, total_counts
+from systolic.machine.layer_times import (
+    LayerTime,
+    layer_times,
+    layers_table,
+    plot_layer_cycles,
+    time_stats,
+    total_counts,
+)
 from systolic.machine.spans import CAUSES as CAUSES
 from systolic.machine.spans import Spans, spans_of
 from systolic.machine.trace_file import write_trace
@@ -230,12 +237,8 @@ class Timeline:
         ImportError
             If matplotlib is not installed.
         """
-        from systolic._show.causes import plot_layers
-
-        if top is not None:
-            top = _check.integer(top, "top", minimum=1)
         layers = [(layer.name, layer.causes) for layer in self.layers()]
-        return plot_layers(layers, top=top, title=f"Cycles by cause, {self.cycles:,} in all")
+        return plot_layer_cycles(layers, top, f"Cycles by cause, {self.cycles:,} in all")
 
     def view(self, *, title: str = "") -> View:
         """Return the timeline as an interactive page or notebook widget: a lane for each unit.

@@ -84,6 +84,9 @@ class StepCosts:
         parts = ", ".join(f"{name.replace('_', '-')} {s.cycles:,}" for name, s in self.totals.items())
         return f"<StepCosts of {len(self.layers)} layers: {parts} cycles>"
 
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
     def __str__(self) -> str:
         return str(self.table())
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from systolic import _check
-from systolic._show.table import percent
+from systolic._show.columns import sizes_text
+from systolic._show.table import card, percent
 from systolic.config import ArrayConfig, MachineConfig, as_array_config
 from systolic.engine.products import MODES, execute
 from systolic.formats import OPERANDS, dtype_of
@@ -73,6 +74,18 @@ class Pass:
             f"<Pass {self.gemm.text} in {' x '.join(names)}: {self.stats.cycles:,} cycles, "
             f"utilization {percent(self.stats.utilization)}>"
         )
+
+    def _repr_html_(self) -> str:
+        array = self.array
+        pairs = [
+            ("product", self.gemm.text),
+            ("shape", sizes_text(self.value.shape)),
+            ("array", f"{array.rows} x {array.cols} PEs, {array.dataflow.replace('_', ' ')}"),
+            ("numbers", array.format.text),
+            ("cycles", f"{self.stats.cycles:,}"),
+            ("utilization", percent(self.stats.utilization)),
+        ]
+        return card("Pass", pairs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,6 +105,7 @@ def test_both_kinds_of_float8() -> None:
     how: Any = {"compute": "float8_e4m3fn", "gradients": "float8_e5m2", "array": SMALL}
     data, weight = training.dense_backward_data(dy, w, **how), training.dense_backward_weight(x, dy, **how)
     assert repr(data).startswith("<Pass 6 x 4 x 5 in float8_e5m2 x float8_e4m3fn: ")
+    assert "6 x 4 x 5" in data._repr_html_() and "<table" in data._repr_html_()
     assert (weight.array.activation_dtype, weight.array.weight_dtype) == ("float8_e4m3fn", "float8_e5m2")
     for done in (data, weight):
         assert np.isfinite(done.value).all()
@@ -174,6 +175,7 @@ def test_costs_are_those_of_the_passes(dataflow: str) -> None:
         assert layer.gemms == {name: each.gemm for name, each in ran.items()}
         assert layer.stats == {name: each.stats for name, each in ran.items()}
     assert found.stats == sum(found.totals.values(), systolic.Stats())
+    assert found._repr_html_().startswith("<table") and "backward weight cycles" in found._repr_html_()
     assert "backward weight cycles" in str(found) and "total" in str(found)
 
 
