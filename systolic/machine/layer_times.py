@@ -165,7 +165,7 @@ def _accesses(a: Arrays, array: ArrayConfig, row_size: int, fifo_tiles: int) -> 
     # The FIFO takes a tile once one that is so many before it has been shifted into the array.
     asked, first, count = a.tiles[:, 0], np.cumsum(a.tiles[:, 2]) - a.tiles[:, 2], a.tiles[:, 2]
     fetched, loaded = np.zeros(len(a.rows), np.int64), a.new_weights.astype(np.int64)
-    fetched[asked] = np.clip(loaded.sum() + fifo_tiles - first, 0, count)
+    fetched[asked] = np.clip(loaded.sum() + min(fifo_tiles, int(count.sum())) - first, 0, count)
     tile_bytes = array.rows * array.cols * numbers.weight_bytes
     return {
         "accumulator_bytes": (multiplied * (1 + a.accumulate) + activated) * array.cols * numbers.sum_bytes,
