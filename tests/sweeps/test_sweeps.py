@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import itertools
 import json
@@ -25,12 +26,14 @@ from hypothesis import strategies as st
 
 import systolic
 from support.strategies import array_configs, examples, raises, sizes
-from systolic import ArrayConfig, Gemm, MachineConfig, MemoryConfig, Model, Stats, estimate, sweep
+from systolic import ArrayConfig, Gemm, MachineConfig, MemoryConfig, Model, Node, Stats, estimate, sweep
 from systolic.dataflows import DATAFLOWS
 from systolic.energy import TABLES, total_pj
+from systolic.layers import MatMulInteger
 from systolic.sweeps import Grid, Sweep, SweepRow, Workload, WorkloadLayer, evaluation, files, read_sweep
 from systolic.sweeps.evaluation import ideal_stats
 from systolic.sweeps.results import _front
+from systolic.sweeps.workloads import _model_id
 
 MEMORY = MemoryConfig(
     weight_bytes=2**20, weight_bytes_per_second=10**9, unified_buffer_rows=4096, host_rows=8192,
@@ -793,3 +796,23 @@ def test_a_file_names_an_energy_table(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps({**described, "energy": "8nm"}))
     with raises(ValueError, f"{tmp_path / 'sweep.json'}: energy must be a table's name, a .json or .yaml file of one, or None, not '8nm'; did you mean '7nm'?"):
         read_sweep(tmp_path / "sweep.json")
+
+
+def test_a_model_is_identified_by_what_it_holds_now() -> None:
+    """Its identifier is kept, but not beyond a change of nodes, constants or what can be written to."""
+    model = Model(
+        [Node(MatMulInteger(), ("x", "w"), "y")],
+        inputs={"x": ((None, 4), "int8")},
+        constants={"w": np.arange(8, dtype=np.int8).reshape(4, 2)},
+    )
+    first = _model_id(model)
+    assert _model_id(model) == first == _model_id(copy.deepcopy(model))
+    model.constants["w"].flags.writeable = True
+    model.constants["w"][0, 0] = 99
+    second = _model_id(model)
+    assert second != first
+    model.constants["w"] = np.zeros((4, 2), np.int8)
+    assert _model_id(model) not in (first, second)
+    model.constants["v"] = model.constants.pop("w")
+    model.nodes = (Node(MatMulInteger(), ("x", "v"), "y"),)
+    assert len({first, second, _model_id(model)}) == 3
