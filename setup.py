@@ -147,6 +147,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "systolic._core": (),
     "systolic._gemm": (),
     "systolic._host": (),
+    "systolic._summary": (),
     "systolic._timeline": (),
 }
 

@@ -1,10 +1,16 @@
 """Sweeps on one thread: pairs of a layer and an ideal machine per second; whole networks with memories.
 
 Beside ideal machines stands ``estimate`` of one ``Gemm`` on one array in Python's integers, called in a loop;
-beside machines with memories ``compile`` and ``time_program`` for each of them.
+beside machines with memories ``compile`` and ``time_program`` for each of them. ``python bench_sweep.py``
+prints the networks per second of CPU time, on a machine on which other programs run.
 """
 
 from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -94,23 +100,57 @@ GRIDS = {
     "16 arrays x 20 bandwidths": {
         "rows": range(64, 257, 64), "cols": range(64, 257, 64), "weight_bytes_per_second": RATES,
     },
+    "15 square arrays, 32 to 256": {"side": range(32, 257, 16)},
+    "32 unified buffers, some too small": {"unified_buffer_rows": range(12_000, 44_000, 1_000)},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_networks(measure, network, name):
-    """ResNet-50 compiled and timed, from nothing: programs are kept within one sweep alone."""
-    machines = Grid(TPU_V1, **GRIDS[name])
+def pairs(network, machines):
+    """Return the sweep, the same machine by machine, and how many machines the second takes."""
+    some = machines[:: max(len(machines) // 4, 1)]
 
     def work():
         vars(evaluation._kept).clear()
         return sweep(network, machines)
 
     def one_by_one():
-        some = machines[:: max(len(machines) // 4, 1)]
         programs = [systolic.compile(network, machine=each, weights=False) for each in some]
         return [time_program(*pair).stats for pair in zip(programs, some, strict=True)]
 
     assert one_by_one() == [row.stats for row in work()][:: max(len(machines) // 4, 1)]
-    beside = "compile and time_program", one_by_one, len(machines[:: max(len(machines) // 4, 1)])
+    return work, one_by_one, len(some)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_networks(measure, network, name):
+    """ResNet-50 compiled and timed, from nothing: programs are kept within one sweep alone."""
+    machines = Grid(TPU_V1, **GRIDS[name])
+    work, one_by_one, some = pairs(network, machines)
+    beside = "compile and time_program", one_by_one, some
     measure(f"ResNet-50, {name}", work, len(machines), "networks/s", beside, rounds=3)
+
+
+def seconds_of(work):
+    """Return the CPU time of one call."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def main():
+    """Print networks per second of CPU time, and how often compiling each takes as long: medians of five."""
+    with tempfile.TemporaryDirectory() as folder:
+        network = systolic.load_onnx(resnet50.write(Path(folder), 224)["int8"])
+    first = seconds_of(lambda: sweep(network, [TPU_V1]))
+    print(f"{'first sweep, one machine':40} {first:.3f} s")
+    for name, axes in GRIDS.items():
+        machines = Grid(TPU_V1, **axes)
+        work, one_by_one, some = pairs(network, machines)
+        times = [(seconds_of(work), seconds_of(one_by_one)) for _ in range(5)]
+        rates = median(len(machines) / own for own, _ in times)
+        ratio = median(other / some / own * len(machines) for own, other in times)
+        print(f"{name:40} {rates:7,.0f} networks/s {ratio:6.1f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+
+from systolic import _summary
+
+
+class Limit:
+    """Rows of a memory, and between which other numbers all questions about it have the same answers.
+
+    Examples
+    --------
+    >>> limit = Limit(100)
+    >>> limit.holds(40), limit.holds(70), limit.holds(130)
+    (True, True, False)
+    >>> limit.least, limit.most
+    (70, 129)
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.least, self.most = rows, 0, sys.maxsize
+
+    def holds(self, rows: int) -> bool:
+        """Whether the memory has so many rows."""
+        if rows <= self.rows:
+            self.least = max(self.least, rows)
+            return True
+        self.most = min(self.most, rows - 1)
+        return False
 
 
 class Lifetime(NamedTuple):
@@ -38,24 +66,11 @@ def in_order(lifetimes: Sequence[Lifetime]) -> list[int]:
 
 
 def _first_fit(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> list[int]:
-    count = len(lifetimes)
-    rows, starts, stops = (
-        np.array([each[field] for each in lifetimes], np.int64).reshape(count) for field in range(3)
-    )
-    addresses = np.zeros(count, np.int64)
-    placed = np.zeros(count, bool)
-    for number in order:
-        beside = np.flatnonzero(placed & (starts <= stops[number]) & (stops >= starts[number]))
-        here = 0
-        for other in beside[np.argsort(addresses[beside], kind="stable")]:
-            if addresses[other] - here >= rows[number]:
-                break
-            here = max(here, int(addresses[other] + rows[other]))
-        addresses[number], placed[number] = here, True
-    return [int(address) for address in addresses]
+    rows, starts, stops = np.array(lifetimes, np.int64).reshape(-1, 3).T.copy()
+    return _summary.first_fit(rows, starts, stops, np.array(order, np.int64))
 
 
-def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[int], int]:
+def plan(lifetimes: Sequence[Lifetime], limit: Limit | None = None) -> tuple[list[int], int]:
     """Return addresses, and the rows that they take: the best of two greedy plans, and of some near them.
 
     Other orders are tried until no more rows are taken than are in use at once: of few lifetimes always, of
@@ -71,8 +86,7 @@ def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[
     least = most_in_use(lifetimes)[1]
     makers: list[Callable[[Sequence[Lifetime]], list[int]]] = [greedy_by_size, in_order, *_SHUFFLED]
     for number, make in enumerate(makers):
-        enough = least if len(lifetimes) <= FEW else max(least, height if limit is None else limit)
-        if (number and height == least) or (number > 1 and height <= enough):
+        if (number and height == least) or (number > 1 and _is_enough(len(lifetimes), height, limit)):
             break
         found = make(lifetimes)
         needed = max((at + each.rows for at, each in zip(found, lifetimes, strict=True)), default=0)
@@ -82,6 +96,11 @@ def plan(lifetimes: Sequence[Lifetime], limit: int | None = None) -> tuple[list[
     return best, height
 
 
+def _is_enough(count: int, height: int, limit: Limit | None) -> bool:
+    """Whether no plan of fewer rows is looked for."""
+    return count > FEW and (limit is None or limit.holds(height))
+
+
 def _shuffled(lifetimes: Sequence[Lifetime], seed: int) -> list[int]:
     """Return an address for each: in the order of sizes changed at random, by up to a half."""
     changed = np.random.default_rng(seed).uniform(0.5, 1, len(lifetimes)) * [each.rows for each in lifetimes]
@@ -89,7 +108,7 @@ def _shuffled(lifetimes: Sequence[Lifetime], seed: int) -> list[int]:
 
 
 FEW = 200
-"""Lifetimes whose plan does not depend on a limit."""
+"""Lifetimes whose plan does not depend on a limit, as other orders are tried in any case."""
 
 _SHUFFLED = tuple(partial(_shuffled, seed=seed) for seed in range(30))
 
@@ -140,7 +159,7 @@ def check_plan(lifetimes: Sequence[Lifetime], addresses: Sequence[int], limit: i
         first, rows = addresses[number], lifetimes[number].rows
         if not rows:
             continue
-        place = int(np.searchsorted(firsts, first)) if firsts else 0
+        place = bisect_left(firsts, first)
         if not begins:
             del owner[first]
             firsts.pop(place)

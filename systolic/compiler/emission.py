@@ -246,30 +246,21 @@ class Emission:
     def _border(self, step: Step, instance: Instance) -> None:
         """Fill the border that a convolution reads, by constant tables."""
         storage = instance.storage
-        if storage.fill is None or not any(storage.sides):
+        pieces = border_pieces(storage)
+        if not pieces:
             return
-        top, left, bottom, right = storage.sides
-        (height, width), line = storage.image, storage.stored[1]
-        image, behind = math.prod(storage.stored), bottom * line + right
+        image = math.prod(storage.stored)
         images = storage.others[0] * (step.stop - step.start) // step.units
         first, blocks = instance.address + _offset(step, instance), storage.blocks
         if images * image == instance.block_rows:
             images, blocks = images * blocks, 1
         number = self._function(self._constant(storage))
-        before = top * line + left
-        parts = (
-            (0, (Axis(images, image, image), Axis(before, 1, 1)), before),
-            (before + width, (Axis(images, image, image), Axis(height - 1, line, line),
-                              Axis(left + right, 1, 1)), (height - 1) * (left + right)),
-            (image - behind, (Axis(images, image, image), Axis(behind, 1, 1)), behind),
-        )  # fmt: skip
         for block in range(blocks):
             here = first + block * instance.block_rows
-            for start, axes, rows in parts:
-                if rows:
-                    count = images * rows
-                    pattern = Chunk(0, 0, collapsed(axes)).writes
-                    self.instructions.append(Vector((here,), here + start, count, number, pattern))
+            for start, axes in pieces:
+                count = images * math.prod(axis.size for axis in axes)
+                pattern = Chunk(0, 0, collapsed((Axis(images, image, image), *axes))).writes
+                self.instructions.append(Vector((here,), here + start, count, number, pattern))
 
     def _constant(self, storage: Storage) -> Function:
         """Return a function that gives the code of a border in each channel."""
@@ -301,7 +292,7 @@ class Emission:
             else:
                 function = self._lanes(op.name, list(op.tables), [(0, lane) for lane in range(width)])
             self._by_blocks(step, inputs, y, self._function(function))
-        if not self._border_kept(op):
+        if not border_kept(op):
             self._border(step, y)
 
     def _by_blocks(self, step: Step, inputs: list[Instance], y: Instance, number: int) -> None:
@@ -315,19 +306,6 @@ class Emission:
             )
             target = y.address + block * y.block_rows + _offset(step, y)
             self.instructions.append(Vector(firsts, target, rows, number))
-
-    def _border_kept(self, op: VectorOperation) -> bool:
-        """Whether a function of the inputs' borders gives the output's."""
-        fills = [view.storage.fill for view in op.inputs]
-        output = op.output.storage
-        if output.fill is None or not any(output.sides):
-            return True
-        if None in fills or op.form == "concat":
-            return False
-        types = [view.dtype for view in op.inputs]
-        codes = [int(np.array(f, t).view(np.uint8)) for f, t in zip(fills, types, strict=True)]
-        index = codes[0] if op.form == "table" else 256 * codes[0] + codes[1]
-        return int(op.tables[0][index]) == int(np.array(output.fill, output.dtype).view(np.uint8))
 
     def _concat(self, step: Step, op: VectorOperation, inputs: list[Instance], y: Instance) -> None:
         channels = [
@@ -441,6 +419,38 @@ def _offset(step: Step, instance: Instance) -> int:
 def _rows(step: Step, instance: Instance) -> int:
     """Return the rows of one block that a step covers."""
     return instance.storage.block_rows // step.units * (step.stop - step.start)
+
+
+def border_pieces(storage: Storage) -> list[tuple[int, tuple[Axis, ...]]]:
+    """Return the parts of an image's border: the first row of each in an image, and the axes of its rows.
+
+    There are none if no convolution reads the border.
+    """
+    if storage.fill is None or not any(storage.sides):
+        return []
+    top, left, bottom, right = storage.sides
+    (height, width), line = storage.image, storage.stored[1]
+    before, behind = top * line + left, bottom * line + right
+    pieces = (
+        (0, (Axis(before, 1, 1),)),
+        (before + width, (Axis(height - 1, line, line), Axis(left + right, 1, 1))),
+        (math.prod(storage.stored) - behind, (Axis(behind, 1, 1),)),
+    )
+    return [(first, axes) for first, axes in pieces if math.prod(axis.size for axis in axes)]
+
+
+def border_kept(op: VectorOperation) -> bool:
+    """Whether a function of the inputs' borders gives the output's."""
+    fills = [view.storage.fill for view in op.inputs]
+    output = op.output.storage
+    if output.fill is None or not any(output.sides):
+        return True
+    if None in fills or op.form == "concat":
+        return False
+    types = [view.dtype for view in op.inputs]
+    codes = [int(np.array(f, t).view(np.uint8)) for f, t in zip(fills, types, strict=True)]
+    index = codes[0] if op.form == "table" else 256 * codes[0] + codes[1]
+    return int(op.tables[0][index]) == int(np.array(output.fill, output.dtype).view(np.uint8))
 
 
 def tap_offsets(op: Product) -> list[int]:

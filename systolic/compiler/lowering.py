@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -44,6 +46,8 @@ from systolic.lowered import RAW, Lowered, Patches
 from systolic.model import Model, Node
 from systolic.model.node import named_error
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -77,6 +81,8 @@ class Lowering:
         How convolutions run, by their outputs; others as :func:`~systolic.compile` says.
     cut : mapping of int to {"by rows", "by host"}
         How nodes run, by their numbers, that do not fit into the unified buffer otherwise.
+    kept : dict
+        What of layers depends on no size, from one lowering of the model to the next.
 
     Attributes
     ----------
@@ -85,14 +91,18 @@ class Lowering:
         The number of the node that each is for.
     views : dict of str to View or ndarray
         Each tensor by its name in the model; constants as they are.
+    array_rows : range
+        Rows of arrays for which the operations are the same, but for the sizes of blocks.
     """
 
     def __init__(
         self, model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes,
-        mapping: Mapping[str, str], cut: Mapping[int, str],
+        mapping: Mapping[str, str], cut: Mapping[int, str], kept: dict[Any, Any],
     ) -> None:  # fmt: skip
         self.known, self.sizes, self.mapping, self.cut = known, sizes, mapping, cut
+        self._kept = kept
         self.operations: list[Operation] = []
+        self.array_rows = range(1, sys.maxsize)
         self.nodes: dict[Operation, int] = {}
         self.views: dict[str, View | np.ndarray] = dict(model.constants)
         self._flat: dict[Storage, tuple[View, HostOperation]] = {}
@@ -128,6 +138,14 @@ class Lowering:
                 found[number] = BY_ROWS
             elif isinstance(operation, VectorOperation):
                 found[number] = BY_HOST
+        return found
+
+    def _once(self, make: Callable[..., _T], node: Node, *args: Any) -> _T:
+        """Return what a function makes of a node; it is called once for all lowerings."""
+        key = make, node.output
+        if key not in self._kept:
+            self._kept[key] = make(*args)
+        found: _T = self._kept[key]
         return found
 
     def _written(self, name: str) -> None:
@@ -274,7 +292,7 @@ class Lowering:
         shape, dtype = self.known[node.output]
         if dtype not in CODES or any(isinstance(s, View) and s.dtype not in CODES for s in sources):
             return False
-        found = vectors.recognized(layer, sources, shape)
+        found = self._once(vectors.recognized, node, layer, sources, shape)
         if found is None:
             return False
         first = next(source for source in sources if isinstance(source, View))
@@ -321,7 +339,7 @@ class Lowering:
     # The array
 
     def _product(self, node: Node, layer: ArrayLayer, sources: list[Source]) -> bool:
-        lowered, place = lowered_work(layer, sources)
+        lowered, place = self._once(lowered_work, node, layer, sources)
         if lowered is None or not isinstance(source := sources[place], View):
             return False
         gemm, shape = lowered.gemm, self.known[node.output][0]
@@ -343,7 +361,7 @@ class Lowering:
         others = [
             each for number, each in enumerate(sources) if isinstance(each, View) and number != place
         ]
-        terms = None if others else column_terms(lowered)
+        terms = None if others else self._once(column_terms, node, lowered)
         e = lowered.epilogue
         sizes, dtype = self.sizes, e.dtype
         channels = gemm.groups * gemm.n
@@ -366,9 +384,8 @@ class Lowering:
             name = f"{node.output} results"
             y = self._words(name, *((-1, (gemm.m, channels)) if self._cut else (axis, acc_shape)), dtype)
         weights = Weights(w, taps, sizes.width, columns)
-        functions = tuple(
-            epilogue_functions(node.name, e, terms or {}, columns, sizes.cols, 1 if codes else sizes.parts)
-        )
+        parts = 1 if codes else sizes.parts
+        functions = partial(epilogue_functions, node.name, e, terms or {}, columns, sizes.cols, parts)
         operands = (lowered.x.dtype.name, lowered.w.dtype.name)
         macs = gemm.m * gemm.k * channels
         self.operations.append(
@@ -422,8 +439,7 @@ class Lowering:
         if any(window.sides) and any(isinstance(each, View) and each is not source for each in sources):
             # The padding is a zero point that only the host knows.
             direct &= with_ones(layer, sources, place).x.pad_value == patches.pad_value  # type: ignore[union-attr]
-        few = source.storage.by_host and patches.images.shape[1] * 4 < self.sizes.rows
-        wanted = self.mapping.get(node.output, "im2col" if few else "taps")
+        wanted = self.mapping.get(node.output) or self._default(source, patches.images.shape[1])
         if self._cut:
             if direct and window.plain:
                 x = self._blocks(node.name, source, axis)
@@ -454,6 +470,17 @@ class Lowering:
         if x is None:
             return None
         return (self._rows(node.name, x) if self._cut else x), POINT, 1
+
+    def _default(self, source: View, channels: int) -> str:
+        """Return how a convolution runs that may run in any way."""
+        if not source.storage.by_host:
+            return "taps"
+        least, rows = 4 * channels + 1, self.array_rows
+        if self.sizes.rows >= least:
+            self.array_rows = range(max(rows.start, least), rows.stop)
+            return "im2col"
+        self.array_rows = range(rows.start, min(rows.stop, least))
+        return "taps"
 
     def _results(
         self, node: Node, layer: ArrayLayer, sources: list[Source], place: int, y: View, lowered: Lowered,

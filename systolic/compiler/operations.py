@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,8 +82,8 @@ class Product:
     window : Window
     columns : int
         Output channels of a block.
-    functions : tuple of Function
-        One for each block of `y`.
+    make_functions : callable
+        Returns the function of each block of `y`, which a program needs and its time does not.
     macs : int
         Useful multiply-accumulates.
     is_matrix : bool
@@ -98,10 +99,15 @@ class Product:
     weights: Weights
     operands: tuple[str, str]
     window: Window
-    functions: tuple[Function, ...]
+    make_functions: Callable[[], Iterable[Function]]
     macs: int
     is_matrix: bool
     cut: str = ""
+
+    @cached_property
+    def functions(self) -> tuple[Function, ...]:
+        """The function of each block of `y`."""
+        return tuple(self.make_functions())
 
     @property
     def reads(self) -> list[View]:

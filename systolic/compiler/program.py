@@ -5,24 +5,33 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from systolic import _check
-from systolic.compiler.allocation import FEW, Lifetime, plan
+from systolic.compiler.allocation import Limit
 from systolic.compiler.emission import Choices, Emission
-from systolic.compiler.lowering import Lowering, Sizes
-from systolic.compiler.operations import BY_HOST, HostOperation, Product
+from systolic.compiler.lowering import Sizes
+from systolic.compiler.operations import HostOperation
 from systolic.compiler.orders import Costs, shares
-from systolic.compiler.schedule import Region, Step, fit, lifetimes, regions_of, too_large
-from systolic.compiler.tensors import Storage, View
+from systolic.compiler.plans import (
+    MOST_ADDRESSED,
+    Plan,
+    check_host,
+    held_by_host,
+    host_rows,
+    lowered,
+    symbols_of,
+    view_of,
+)
+from systolic.compiler.schedule import Region, fit
+from systolic.compiler.summary import Layout, Summary, check_weight_tiles, operands_code, tile_bytes
 from systolic.config import ArrayConfig, MachineConfig, MemoryConfig, given_machine
 from systolic.frontend import as_model, costed
 from systolic.gemm import Gemm
-from systolic.isa import HostTensor, Program, Symbol
+from systolic.isa import HostTensor, Program
 from systolic.layers import ArrayLayer
 from systolic.layers.base import Shape
 from systolic.machine import time_program
@@ -30,6 +39,7 @@ from systolic.machine.timeline import row_bytes, transfer_cycles
 from systolic.model import Model
 from systolic.model.mappings import MappingArgument, mappings_of
 from systolic.presets import TPU_V1
+from systolic.stats import Stats
 from systolic.workloads import Workload
 
 
@@ -43,10 +53,6 @@ class RuntimeShape(NoProgram):
 
 class OtherOperands(NoProgram):
     """A model cannot be compiled, since a product has operands that programs do not take."""
-
-
-_MOST_ADDRESSED = {"ub": 1 << 24, "acc": 1 << 16, "host": 1 << 32}
-"""Rows that instructions can address."""
 
 
 def compile(
@@ -130,30 +136,16 @@ def compile(
     return programs.made(machine, memory, weights=weights and not programs.model.note)
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What programs of equal sizes share.
+class _Known(NamedTuple):
+    """A layout, and the rows of unified buffers for which it is the same."""
 
-    Attributes
-    ----------
-    steps : list of Step
-    views : dict of str to View
-        The model's inputs and outputs.
-    host : dict of Storage to int
-        The first row of each tensor in host memory.
-    least, most : int
-        Rows of unified buffers for which the plan is the same.
-    """
-
-    steps: list[Step]
-    views: dict[str, View]
-    host: dict[Storage, int]
     least: int
     most: int
+    layout: Layout
 
 
 _MOST_KEPT = 32
-"""Plans, and programs, that are kept."""
+"""Plans, programs, layouts, and plans for other sizes that are kept."""
 
 _MOST_REFUSED = 1024
 
@@ -175,6 +167,7 @@ class Programs:
     >>> import systolic
     >>> from systolic.compiler import Programs
     >>> from systolic.presets import TPU_V1
+from systolic.stats import Stats
     >>> programs = Programs(systolic.load_example().model)
     >>> faster = replace(TPU_V1, memory=replace(TPU_V1.memory, host_bytes_per_second=10**12))
     >>> programs.of(faster) is programs.of(TPU_V1)
@@ -198,9 +191,12 @@ class Programs:
         self.model, self.mapping = model, mappings_of(model.nodes, mapping)
         self.reuse = reuse if isinstance(reuse, bool) else _check.integer(reuse, "reuse", minimum=1)
         self._shapes = batch, shapes
-        self._plans: dict[Any, list[_Plan]] = {}
+        self._plans: dict[Any, list[Plan]] = {}
         self._made: dict[Any, list[tuple[Choices, Program]]] = {}
         self._refused: dict[Any, tuple[type[ValueError], str]] = {}
+        self._of_layers: dict[Any, Any] = {}
+        self._summaries: dict[int, list[Plan]] = {}
+        self._layouts: dict[Any, list[_Known]] = {}
         self._alternatives: list[Programs] = []
         best = [output for output, name in self.mapping.items() if name == "best"]
         others = {output: name for output, name in self.mapping.items() if name != "best"}
@@ -234,6 +230,72 @@ class Programs:
         self._made.setdefault(key, []).append((choices, program))
         return program
 
+    def stats(self, machine: MachineConfig) -> Stats:
+        """Return ``time_program(programs.of(machine), machine).stats``; errors as there.
+
+        From a summary of the layers, whose instructions are not made; the rules are those of
+        :mod:`systolic.machine.timeline`. A model that does not fit, or whose program has more functions or
+        cycles than can be counted, is compiled, which says so.
+
+        Examples
+        --------
+        >>> import systolic
+        >>> from systolic.compiler import Programs
+        >>> from systolic.machine import time_program
+        >>> from systolic.presets import TPU_V1
+from systolic.stats import Stats
+        >>> programs = Programs(systolic.load_example().model)
+        >>> programs.stats(TPU_V1) == time_program(programs.of(TPU_V1), TPU_V1).stats
+        True
+        """
+        memory = _memory(machine)
+        if self._alternatives:
+            return min((stats for stats, _ in self._of_alternatives(machine)), key=lambda each: each.cycles)
+        stats = None
+        if _sizes(machine, memory) not in self._refused:
+            layout = self._layout(machine, memory)
+            stats = None if layout is None else layout.stats(machine, memory)
+        return time_program(self.of(machine), machine).stats if stats is None else stats
+
+    def _layout(self, machine: MachineConfig, memory: MemoryConfig) -> Layout | None:
+        """Return the layout of a machine; None if it has no program, or might have none."""
+        array, size, half = machine.array, row_bytes(machine, memory), _half(machine)
+        if size < max(array.rows, array.cols) or half < 1:
+            return None
+        seen, operands = self._seen(machine, memory), (array.activation_dtype, array.weight_dtype)
+        limit = min(memory.unified_buffer_rows, MOST_ADDRESSED["ub"])
+        key = array.rows, array.cols, size, half, operands, seen
+        found = next((k.layout for k in self._layouts.get(key, ()) if k.least <= limit <= k.most), None)
+        if found is None:
+            sizes = Sizes(array.rows, array.cols, size)
+            known = self._known_layout(machine, memory, sizes, limit, seen)
+            if known is None:
+                return None
+            summary, addresses, least, most = known
+            found = summary.layout(sizes, half, operands_code(*operands), addresses)
+            _forget(self._layouts)
+            self._layouts.setdefault(key, []).append(_Known(least, most, found))
+        return found if found.host_rows <= min(memory.host_rows, MOST_ADDRESSED["host"]) else None
+
+    def _known_layout(
+        self, machine: MachineConfig, memory: MemoryConfig, sizes: Sizes, limit: int, seen: int
+    ) -> tuple[Summary, list[int], int, int] | None:
+        """Return a summary for a machine, addresses, and the unified buffers for which they are the same."""
+        for known in self._summaries.get(seen, ()):
+            if sizes.rows in known.array_rows:
+                asked = Limit(limit)
+                addresses, height = known.summary.addresses(sizes, asked)
+                if asked.holds(height):
+                    return known.summary, addresses, asked.least, asked.most
+        try:
+            plan = self._plan(machine, memory)
+        except ValueError:
+            return None
+        if plan.array_rows:
+            _forget(self._summaries)
+            self._summaries.setdefault(seen, []).append(plan)
+        return plan.summary, plan.addresses, plan.least, plan.most
+
     def made(self, machine: MachineConfig, memory: MemoryConfig, *, weights: bool) -> Program:
         """Return the program of a machine, which is not kept."""
         if self._alternatives:
@@ -242,36 +304,41 @@ class Programs:
 
     def _fastest(self, machine: MachineConfig) -> Programs:
         """Return the alternative whose program takes the fewest cycles on a machine."""
-        found: list[tuple[int, Programs]] = []
+        return min(self._of_alternatives(machine), key=lambda pair: pair[0].cycles)[1]
+
+    def _of_alternatives(self, machine: MachineConfig) -> list[tuple[Stats, Programs]]:
+        """Return the counts of each alternative that a machine can run; raise if it can run none."""
+        found: list[tuple[Stats, Programs]] = []
         for alternative in self._alternatives:
             try:
-                cycles = time_program(alternative.of(machine), machine).stats.cycles
+                found.append((alternative.stats(machine), alternative))
             except ValueError:
                 if not found and alternative is self._alternatives[-1]:
                     raise
-                continue
-            found.append((cycles, alternative))
-        return min(found, key=lambda pair: pair[0])[1]
+        return found
 
     @cached_property
     def _known(self) -> dict[str, tuple[Shape, str]]:
         batch, shapes = self._shapes
         return _static(self.model, self.model.input_shapes(batch, shapes=shapes))
 
-    def _plan(self, machine: MachineConfig, memory: MemoryConfig) -> _Plan:
-        array, size = machine.array, row_bytes(machine, memory)
-        seen = _tile_load(machine, memory) if self.reuse is True else int(self.reuse)
+    def _seen(self, machine: MachineConfig, memory: MemoryConfig) -> int:
+        """Return how many rows a tile should see."""
+        return _tile_load(machine, memory) if self.reuse is True else int(self.reuse)
+
+    def _plan(self, machine: MachineConfig, memory: MemoryConfig) -> Plan:
+        array, size, seen = machine.array, row_bytes(machine, memory), self._seen(machine, memory)
         key = array.rows, array.cols, size, memory.host_rows, seen
-        limit = min(memory.unified_buffer_rows, _MOST_ADDRESSED["ub"])
+        limit = min(memory.unified_buffer_rows, MOST_ADDRESSED["ub"])
         for known in self._plans.get(key, ()):
             if known.least <= limit <= known.most:
                 return known
-        made = self._planned(machine, memory, seen, limit)
+        made = self._planned(machine, memory, seen, Limit(limit))
         _forget(self._plans)
         self._plans.setdefault(key, []).append(made)
         return made
 
-    def _planned(self, machine: MachineConfig, memory: MemoryConfig, seen: int, limit: int) -> _Plan:
+    def _planned(self, machine: MachineConfig, memory: MemoryConfig, seen: int, limit: Limit) -> Plan:
         model, array, size = self.model, machine.array, row_bytes(machine, memory)
         if size < max(array.rows, array.cols):
             raise ValueError(
@@ -282,39 +349,33 @@ class Programs:
             # First, as those of the host's layers: the number of instructions grows with these sizes.
             shape, dtype = self._known[name]
             rows = -(-math.prod(shape) * np.dtype(dtype).itemsize // size)
-            _check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
+            check_host(f"the tensor {name!r} takes at least", rows, memory.host_rows)
         sizes = Sizes(array.rows, array.cols, size)
-        lowering, parts = _lowered(model, self._known, sizes, self.mapping, seen, limit)
+        lowering, parts = lowered(model, self._known, sizes, self.mapping, seen, limit, self._of_layers)
         for each in lowering.operations:
             if isinstance(each, HostOperation):
                 held = {view.storage for view in (*each.reads, *each.writes)}
                 rows = sum(storage.rows(size) for storage in held)
-                _check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
-        views = {name: _view(lowering, name) for name in (*model.inputs, *model.outputs)}
+                check_host(f"the tensors of layer {each.name!r} take", rows, memory.host_rows)
+        views = {name: view_of(lowering, name) for name in (*model.inputs, *model.outputs)}
         kept = {views[name].storage for name in model.outputs}
         groups = [list(part.groups) for part in parts if isinstance(part, Region)]
         steps = fit(parts, kept, limit)
-        host = _host_rows(steps, views, model, size, min(memory.host_rows, _MOST_ADDRESSED["host"]))
+        spans = held_by_host(steps, views, model)
+        host = host_rows(spans, size, min(memory.host_rows, MOST_ADDRESSED["host"]))
         is_cut = bool(lowering.cut) or groups != [part.groups for part in parts if isinstance(part, Region)]
-        if is_cut or any(step.spilled for step in steps):
-            return _Plan(steps, views, host, limit, limit)
-        # All fits at once: into fewer rows too, as far as they are taken.
-        instances = lifetimes(steps)
-        least = max((instance.address + instance.rows for instance in instances), default=0)
-        return _Plan(steps, views, host, least, _MOST_ADDRESSED["ub"] if len(instances) <= FEW else limit)
+        is_cut = is_cut or any(step.spilled for step in steps)
+        alike = range(0) if is_cut else lowering.array_rows
+        return Plan(steps, views, spans, host, limit.least, limit.most, alike)
 
     def _emitted(
-        self, machine: MachineConfig, memory: MemoryConfig, plan: _Plan, *, weights: bool
+        self, machine: MachineConfig, memory: MemoryConfig, plan: Plan, *, weights: bool
     ) -> tuple[Choices, Program]:
         """Return a program, and the choices that its instructions owe to the machine's costs."""
         size, model = row_bytes(machine, memory), self.model
         emission = Emission(machine, size, _costs(machine, memory), plan.host)
         emission.run(plan.steps)
-        if emission.tile_count > (most := memory.weight_bytes // _tile_bytes(machine)):
-            raise ValueError(
-                f"the model has {emission.tile_count:,} weight tiles, and the weight memory holds {most:,}; "
-                "use a machine with a larger weight memory"
-            )
+        check_weight_tiles(emission.tile_count, machine, memory)
         instructions, sections = emission.with_weight_reads(memory.fifo_tiles + 2)
         image = emission.tiles() if weights else None
 
@@ -322,17 +383,13 @@ class Programs:
             return {name: plan.views[name].described(plan.host[plan.views[name].storage]) for name in names}
 
         return emission.shares, Program(
-            tuple(instructions), tuple(emission.functions), image, _symbols(plan.steps, plan.host, size),
+            tuple(instructions), tuple(emission.functions), image, symbols_of(plan.steps, plan.host, size),
             inputs=described(tuple(model.inputs)), outputs=described(model.outputs), sections=tuple(sections),
         )  # fmt: skip
 
 
-def _tile_bytes(machine: MachineConfig) -> int:
-    return machine.array.rows * machine.array.cols * machine.array.format.weight_bytes
-
-
 def _tile_load(machine: MachineConfig, memory: MemoryConfig) -> int:
-    return transfer_cycles(_tile_bytes(machine), memory.weight_bytes_per_second, machine)
+    return transfer_cycles(tile_bytes(machine), memory.weight_bytes_per_second, machine)
 
 
 def _sizes(machine: MachineConfig, memory: MemoryConfig) -> tuple[Any, ...]:
@@ -351,11 +408,17 @@ def _forget(kept: dict[Any, list[Any]]) -> None:
         del kept[next(iter(kept))]
 
 
+def _half(machine: MachineConfig) -> int:
+    """Return the rows of half the accumulators."""
+    most = MOST_ADDRESSED["acc"]
+    return min(machine.array.accumulator_rows or most, most) // 2
+
+
 def _costs(machine: MachineConfig, memory: MemoryConfig) -> Costs:
-    array, most = machine.array, _MOST_ADDRESSED["acc"]
+    array = machine.array
     return Costs(
         rows=array.rows, cols=array.cols, double_buffered=array.double_buffered,
-        half=min(array.accumulator_rows or most, most) // 2, load=_tile_load(machine, memory),
+        half=_half(machine), load=_tile_load(machine, memory),
         latency=memory.weight_latency_cycles, fifo=memory.fifo_tiles,
         passes=-(-array.cols // (memory.lanes or array.cols)), after=memory.activation_latency_cycles,
     )  # fmt: skip
@@ -396,77 +459,3 @@ def _static(model: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape,
             )
         found[name] = shape, dtype
     return found
-
-
-def _lowered(
-    model: Model, known: Mapping[str, tuple[Shape, str]], sizes: Sizes, mapping: Mapping[str, str],
-    reuse: int, limit: int,
-) -> tuple[Lowering, list[Region | HostOperation]]:  # fmt: skip
-    """Return operations and regions, with layers by rows, or by the host, that do not fit for one image.
-
-    What does not fit by rows either is left to `fit`, which says so.
-    """
-    cut: dict[int, str] = {}
-    while True:
-        lowering = Lowering(model, known, sizes, mapping, cut)
-        products = [each for each in lowering.operations if reuse and isinstance(each, Product)]
-        parts = regions_of(lowering.operations, dict.fromkeys(products, reuse))
-        more = lowering.cut_further(too_large(parts, limit, borders=False))
-        if not more:
-            # One at a time, the host last: without the border that it reads others may fit.
-            some = lowering.cut_further(too_large(parts, limit))
-            more = dict(sorted(some.items(), key=lambda pair: pair[1] == BY_HOST)[:1])
-        if not more:
-            return lowering, parts
-        cut |= more
-
-
-def _view(lowering: Lowering, name: str) -> View:
-    view = lowering.views[name]
-    assert isinstance(view, View)
-    return view
-
-
-def _host_rows(
-    steps: Sequence[Step], views: Mapping[str, View], model: Model, size: int, limit: int
-) -> dict[Storage, int]:
-    """Return the first row in host memory of each tensor that the host holds at some time."""
-    spans: dict[Storage, list[int]] = {}
-
-    def used(storage: Storage, at: int) -> None:
-        spans.setdefault(storage, [at, at])[1] = at
-
-    for name in model.inputs:
-        used(views[name].storage, -1)
-    for number, step in enumerate(steps):
-        # Not sets, whose order differs from process to process.
-        held = [*step.reads, *step.writes] if step.kind in ("load", "store") else []
-        if isinstance(step.operation, HostOperation):
-            held = [view.storage for view in (*step.operation.reads, *step.operation.writes)]
-        for storage in held:
-            used(storage, number)
-    for name in model.outputs:
-        used(views[name].storage, len(steps))
-    lifetimes = [Lifetime(storage.rows(size), *span) for storage, span in spans.items()]
-    addresses, height = plan(lifetimes)
-    _check_host("the model's tensors take", height, limit)
-    return dict(zip(spans, addresses, strict=True))
-
-
-def _check_host(what: str, rows: int, limit: int) -> None:
-    if rows > limit:
-        raise ValueError(
-            f"{what} {rows:,} rows of host memory, and there are {limit:,}; use a machine with more "
-            "host_rows, a smaller batch, or the array alone (machine=machine.array, or --ideal in the shell)"
-        )
-
-
-def _symbols(steps: Sequence[Step], host: Mapping[Storage, int], size: int) -> dict[str, Symbol]:
-    """Return names for the rows of tensors, in the unified buffer as they are first there."""
-    symbols: dict[str, Symbol] = {}
-    for step in steps:
-        for storage, instance in {**step.reads, **step.writes}.items():
-            symbols.setdefault(storage.name, Symbol("ub", instance.address, instance.rows))
-    for storage, first in host.items():
-        symbols.setdefault(f"{storage.name} (host)", Symbol("host", first, storage.rows(size)))
-    return symbols

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from systolic.compiler.allocation import Lifetime, most_in_use, plan
+from systolic.compiler.allocation import Lifetime, Limit, most_in_use, plan
 from systolic.compiler.operations import HostOperation, Operation, storages
 from systolic.compiler.tensors import Storage, View
 
@@ -96,6 +96,11 @@ class Region:
             found.append(level)
         return found
 
+    @property
+    def sizes(self) -> list[int]:
+        """The group size of each level."""
+        return [group for number, group in enumerate(self.groups) if group not in self.groups[:number]]
+
     def halve(self, operation: Operation) -> bool:
         """Make the groups of an operation and of those before it half as large.
 
@@ -157,7 +162,7 @@ def _cut_alike(one: Operation, other: Operation) -> bool:
 
 
 def too_large(
-    parts: Sequence[Region | HostOperation], limit: int, *, borders: bool = True
+    parts: Sequence[Region | HostOperation], limit: Limit, *, borders: bool = True
 ) -> list[Operation]:
     """Return the operations whose tensors take more than `limit` rows, even of one unit: the largest first.
 
@@ -171,7 +176,7 @@ def too_large(
                 for storage in storages(each):
                     block = storage.block_rows if borders else math.prod(storage.others) * storage.parts
                     rows += storage.blocks * block // part.units
-                if rows > limit:
+                if not limit.holds(rows):
                     found[each] = rows
     return sorted(found, key=lambda each: -found[each])
 
@@ -216,8 +221,9 @@ class Schedule:
                 stored |= {view.storage for view in part.reads}
                 continue
             written = {view.storage for each in part.operations for view in each.writes}
+            sizes = part.sizes
             for storage, level in _last_levels(part).items():
-                is_whole = _size_of(part, level) == part.units
+                is_whole = sizes[level] == part.units
                 if storage not in written and not (is_whole and storage in resident):
                     stored.add(storage)
                 if is_whole:
@@ -236,10 +242,6 @@ def _last_levels(region: Region) -> dict[Storage, int]:
     return found
 
 
-def _size_of(region: Region, level: int) -> int:
-    return region.groups[region.levels.index(level)]
-
-
 class _RegionSteps:
     """Makes the steps of one region."""
 
@@ -249,7 +251,7 @@ class _RegionSteps:
         self.by_level: list[list[Operation]] = [[] for _ in range(levels[-1] + 1)]
         for operation, level in zip(region.operations, levels, strict=True):
             self.by_level[level].append(operation)
-        self.sizes = [_size_of(region, level) for level in range(len(self.by_level))]
+        self.sizes = region.sizes
         self.last = _last_levels(region)
         self.written = {view.storage for each in region.operations for view in each.writes}
         self.instances: dict[tuple[Storage, int], Instance] = {}
@@ -313,16 +315,17 @@ class _RegionSteps:
 
 def lifetimes(steps: Sequence[Step]) -> dict[Instance, Lifetime]:
     """Return when each instance is in use."""
-    found: dict[Instance, Lifetime] = {}
+    first: dict[Instance, int] = {}
+    last: dict[Instance, int] = {}
     for number, step in enumerate(steps):
         for instance in (*step.reads.values(), *step.writes.values()):
-            start = found[instance].start if instance in found else number
-            found[instance] = Lifetime(instance.rows, start, number)
-    return found
+            first.setdefault(instance, number)
+            last[instance] = number
+    return {instance: Lifetime(instance.rows, start, last[instance]) for instance, start in first.items()}
 
 
 def fit(
-    parts: Sequence[Region | HostOperation], kept: set[Storage], limit: int
+    parts: Sequence[Region | HostOperation], kept: set[Storage], limit: Limit
 ) -> list[Step]:
     """Return the steps of a program whose tensors fit into `limit` rows, with the addresses of all.
 
@@ -344,23 +347,26 @@ def fit(
             spans = [found[instance] for instance in instances]
             at, most = most_in_use(spans)
             near = Lifetime(0, at, at)
-            if most <= limit:
+            has_rows = limit.holds(most)
+            if has_rows:
                 addresses, height = plan(spans, limit)
-                if height <= limit:
+                if limit.holds(height):
                     for instance, address in zip(instances, addresses, strict=True):
                         instance.address = address
                     return steps
                 beyond = [
-                    span for span, first in zip(spans, addresses, strict=True) if first + span.rows > limit
+                    span
+                    for span, first in zip(spans, addresses, strict=True)
+                    if not limit.holds(first + span.rows)
                 ]
                 near = min(beyond, key=lambda span: span.stop - span.start)
                 at = _fullest(spans, near)
             part = parts[steps[at].region]
             if isinstance(part, Region) and part.halve(steps[at].operation):
                 break
-            if _spill(steps, found, at, stored) or (most <= limit and _relocate(steps, found, near, stored)):
+            if _spill(steps, found, at, stored) or (has_rows and _relocate(steps, found, near, stored)):
                 continue
-            _refuse(steps, at, limit)
+            _refuse(steps, at, limit.rows)
 
 
 def _fullest(spans: Sequence[Lifetime], within: Lifetime) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from systolic import _check
-from systolic.compiler import NoProgram, compile
+from systolic.compiler import NoProgram, Programs
 from systolic.config import ArrayConfig, MachineConfig, given_machine
 from systolic.energy import DEFAULT, EnergyTable
 from systolic.engine.program_runs import warn_of
@@ -112,11 +112,7 @@ def estimate(
         )
     if machine.memory is not None:
         try:
-            program = compile(
-                work, machine=machine, batch=batch, mapping=mapping, shapes=shapes,
-                weights=False,
-            )  # fmt: skip
-            return time_program(program, machine).stats
+            return Programs(work, batch=batch, mapping=mapping, shapes=shapes).stats(machine)
         except NoProgram as error:
             warn_of(error, work, stacklevel=3)
     of = laid_out_on(config, mappings_of(work.nodes, mapping))

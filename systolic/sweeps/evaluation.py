@@ -12,7 +12,6 @@ from systolic.compiler import Programs
 from systolic.config import ArrayConfig, MachineConfig
 from systolic.formats import Format
 from systolic.gemm import Gemm
-from systolic.machine import time_program
 from systolic.model import Model
 from systolic.stats import COUNTS, Stats
 from systolic.sweeps.workloads import Products
@@ -130,7 +129,7 @@ def _cheapest_of(many: dict[str, np.ndarray], layouts: Sequence[int]) -> dict[st
 def program_stats(programs: Programs, machine: MachineConfig) -> Stats | str:
     """Return the counts of a model compiled for a machine, or why the machine cannot run it."""
     try:
-        return time_program(programs.of(machine), machine).stats
+        return programs.stats(machine)
     except ValueError as error:
         return str(error)
 

@@ -17,7 +17,7 @@ from systolic.layers import MatMulInteger, MaxPool, QLinearGlobalAveragePool
 MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "borders are not filled": (emission, "if storage.fill is None or not any(storage.sides):", "if True:"),
     "borders are 0, not the zero point": (emission, "np.array(storage.fill, storage.dtype)", "np.array(0, storage.dtype)"),
-    "a function is taken to keep borders": (emission, '        if None in fills or op.form == "concat":', "        if True:\n            return True\n        if False:"),
+    "a function is taken to keep borders": (emission, '    if None in fills or op.form == "concat":', "    if True:\n        return True\n    if False:"),
     "sums of taps replace each other": (emission, "piece.read, accumulate=True)", "piece.read, accumulate=False)"),
     "a tile is off by one": (emission, "first_tile + k))", "first_tile + max(k - 1, 0)))"),
     "chunks are written over each other": (emission, "target + piece.write * op.y.storage.parts", "target"),
@@ -31,13 +31,13 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "the inputs' zero point is left out": (products, "constant = constant - operands.column_sums(lowered) * e.x_zero", "pass"),
     "spilled rows are not read back": (schedule, "inserted.append((reader, load))", "pass"),
     "spilled rows are not written": (schedule, "inserted.append((number + 1, store))", "pass"),
-    "rows are given away one step early": (schedule, "Lifetime(instance.rows, start, number)", "Lifetime(instance.rows, start, max(number - 1, start))"),
+    "rows are given away one step early": (schedule, "start, last[instance])", "start, max(last[instance] - 1, start))"),
     "a window is moved by one": (vectors, "_pair_of(win.before, 0)", "_pair_of(win.before, 0)[::-1]"),
     "means are of one code more": (vectors, "np.divmod(sums, taps)", "np.divmod(sums + 1, taps)"),
     "channels of rows are taken to be last": (lowering, "self.views[name] = View(view.storage, shape, axis)", "self.views[name] = View(view.storage, shape, -1)"),
     "rows get a border later": (tensors, "border.refused = True", "pass"),
     "results of rows keep their shape": (lowering, "results = View(y.storage, acc_shape, axis)", "results = whole(y.storage)"),
-    "plans overlap, and the check sees it": (allocation, "here = max(here, int(addresses[other] + rows[other]))", "here = max(here, int(addresses[other]))"),
+    "plans overlap, and the check sees it": (allocation, "best, height = found, needed", "best, height = [at // 2 for at in found], needed"),
 }  # fmt: skip
 
 

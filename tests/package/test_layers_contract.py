@@ -28,6 +28,7 @@ COMPILED = {
     "_core": {"_kernels", "_threads"},
     "_gemm": {"_kernels", "_threads"},
     "_host": {"_kernels", "_threads"},
+    "_summary": set(),
     "_timeline": set(),
 }
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from systolic import _core, _gemm, _host, _kernels, _threads, _timeline
+from systolic import _core, _gemm, _host, _kernels, _summary, _threads, _timeline
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPILED = (_core, _gemm, _host, _kernels, _threads, _timeline)
+COMPILED = (_core, _gemm, _host, _kernels, _summary, _threads, _timeline)
 KERNEL = (".pyx", ".pxi", ".h", ".c")
 
 
