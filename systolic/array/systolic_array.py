@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,12 +13,22 @@ from systolic import _check, _hints
 from systolic._show.progress import shown
 from systolic._text import moment
 from systolic.array.advance import Assignment, advanced
+from systolic.array.arguments import (
+    ANY_SIZE,
+    in_old_order,
+    largest_fold,
+    port_lines,
+    port_values,
+    require_moving_sums,
+    rows_of,
+    tile_of,
+    type_of,
+)
 from systolic.array.queues import Queues, Rows, Sink
 from systolic.array.skew import Ports, idle_ports
 from systolic.array.state import Registers, State
 from systolic.config import ArrayConfig, as_array_config
-from systolic.dataflows import Role
-from systolic.formats import OPERANDS, as_numbers, differ, operand_name, stored
+from systolic.formats import as_numbers, differ
 from systolic.threads import thread_count
 from systolic.trace.probe import Change, Probe, changed, next_stops
 from systolic.trace.recording import Trace, probes_of, trace_among
@@ -35,8 +44,6 @@ _BURST_PORT_CYCLES = 1 << 26
 
 # Below this many PE-cycles, other threads cost more than they save.
 _WORTH_A_THREAD = 1 << 21
-
-_ANY_SIZE = 1 << 62
 
 
 class Difference(NamedTuple):
@@ -184,10 +191,10 @@ class SystolicArray:
             If w has another type, is empty or is larger than the array; if `not_before` is no cycle; if
             a swap still waits for its row: stream that first; or if the array is output stationary.
         """
-        self._moves_sums("shift")
+        require_moving_sums(self._config, "shift")
         config = self._config
         n = "m" if config.dataflow_record.exchanged else "n"
-        tile = self._tile(w, self._type_of("north operand"), {"k": config.rows, n: config.cols})
+        tile = tile_of(w, type_of(config, "north operand"), {"k": config.rows, n: config.cols})
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.shifted(config, self.cycle, tile, first))
 
@@ -205,7 +212,7 @@ class SystolicArray:
             If no tile was shifted in since the last swap, `not_before` is no cycle, or the array is output
             stationary.
         """
-        self._moves_sums("swap")
+        require_moving_sums(self._config, "swap")
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.swapped(first))
 
@@ -226,10 +233,10 @@ class SystolicArray:
             If x has another type, no row, or more columns than the array has rows; if `not_before`
             is no cycle; or if the array is output stationary.
         """
-        self._moves_sums("stream")
+        require_moving_sums(self._config, "stream")
         m = "n" if self._config.dataflow_record.exchanged else "m"
-        most = {m: _ANY_SIZE, "k": self._config.rows}
-        rows = self._rows(x, self._type_of("west operand"), most)
+        most = {m: ANY_SIZE, "k": self._config.rows}
+        rows = rows_of(x, type_of(self._config, "west operand"), most)
         first = _check.integer(not_before, "not_before", minimum=0)
         return self._enqueue(self._queues.streamed(self.cycle, rows, first))
 
@@ -273,13 +280,13 @@ class SystolicArray:
         12
         """
         if old_order:
-            x, w = _in_old_order(old_order, x, w)
+            x, w = in_old_order(old_order, x, w)
         if x is None or w is None:
             raise TypeError("fold takes both x and w: write fold(x=x, w=w)")
         config = self._config
-        m, k, n = self._most()
-        tile = self._tile(w, (config.weight_dtype, "weight_dtype"), {"k": k, "n": n})
-        rows = self._rows(x, (config.activation_dtype, "activation_dtype"), {"m": m, "k": k})
+        m, k, n = largest_fold(config)
+        tile = tile_of(w, (config.weight_dtype, "weight_dtype"), {"k": k, "n": n})
+        rows = rows_of(x, (config.activation_dtype, "activation_dtype"), {"m": m, "k": k})
         if tile.shape[0] != rows.shape[1]:
             raise ValueError(
                 f"x and w must share k, but x is {_check.shape(rows.shape)} "
@@ -339,73 +346,6 @@ class SystolicArray:
         self._state = self._state.with_queues(queues)
         return self
 
-    def _tile(self, w: Any, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
-        tile = self._operand(w, "w", numbers, most)
-        if 0 in tile.shape:
-            raise ValueError(f"w must hold at least one value, but is {_check.shape(tile.shape)}")
-        return tile
-
-    def _rows(self, x: Any, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
-        rows = self._operand(x, "x", numbers, most)
-        if rows.shape[0] == 0:
-            raise ValueError(f"x must have at least one row, but is {_check.shape(rows.shape)}")
-        return rows
-
-    def _operand(self, value: Any, name: str, numbers: tuple[str, str], most: dict[str, int]) -> np.ndarray:
-        # A copy of a matrix whose axes have these names, and are at most so long.
-        axes = f"({', '.join(most)})"
-        matrix = _check.operand(value, name, ndim=2, axes=axes, known=tuple(OPERANDS))
-        matrix = self._as_stored(matrix, name, *numbers)
-        self._check_size(matrix, name, *most.items())
-        return matrix.copy()
-
-    def _most(self) -> tuple[int, int, int]:
-        # How large m, k and n of a fold may be: beyond any array where nothing limits them.
-        rows, cols, any_size = self._config.rows, self._config.cols, _ANY_SIZE
-        dataflow = self._config.dataflow_record
-        m, k, n = dataflow.steps(any_size, any_size, any_size, rows, cols, any_size)
-        return (n, k, m) if dataflow.exchanged else (m, k, n)
-
-    @staticmethod
-    def _check_size(values: np.ndarray, name: str, *axes: tuple[str, int]) -> None:
-        for (axis, most), size in zip(axes, values.shape, strict=True):
-            if size > most:
-                (_, first), (_, second) = axes
-                larger = f", larger than the array's {first} x {second}"
-                where = "columns" if axis == "n" else "rows"
-                if max(first, second) == _ANY_SIZE:
-                    larger = f": {axis} is larger than the array's {most} {where}"
-                raise ValueError(
-                    f"{name} is {_check.shape(values.shape)}{larger}; systolic.matmul cuts a larger product "
-                    "into folds"
-                )
-
-    def _type_of(self, role: Role) -> tuple[str, str]:
-        # The type of the register of a role, and the field of the configuration that gives it.
-        register = self._config.dataflow_record.register_of(role)
-        field = f"{register.holds}_dtype"
-        return getattr(self._config, field), field
-
-    def _moves_sums(self, caller: str) -> None:
-        if self._config.dataflow_record.held:
-            raise ValueError(
-                f"{caller}() queues work for weights that stay, but this array is "
-                f"{self._config.dataflow_record.name}; fold(x=x, w=w) queues all that it does for a product"
-            )
-
-    @staticmethod
-    def _as_stored(values: np.ndarray, name: str, dtype: str, field: str) -> np.ndarray:
-        # An operand of this type, as registers hold it.
-        operand, found = OPERANDS[dtype], operand_name(values)
-        if found == dtype:
-            return stored(values)
-        if found == operand.storage:  # 4 bits in lanes of 8
-            return _check.integers(values, name, found, operand.limits)
-        raise TypeError(
-            f"{name} must hold {dtype}, as the array's config says, not {values.dtype}; "
-            f"make the array with ArrayConfig({field}={found!r})"
-        )
-
     # Clocking
 
     def step(self, **ports: Any) -> SystolicArray:
@@ -425,15 +365,7 @@ class SystolicArray:
             If a port is unknown or a value does not fit its port; or if queued values still have to pass
             the ports: run() first.
         """
-        given = {}
-        for name, value in ports.items():
-            size, dtype, limits = self._port(name, "step")
-            values = _check.numbers(value, name, dtype, limits)
-            if values.ndim > 1 or (values.ndim == 1 and values.shape != (size,)):
-                raise ValueError(
-                    f"{name} must be a scalar or have shape ({size},), not {_check.shape(values.shape)}"
-                )
-            given[name] = np.broadcast_to(values, (1, size))
+        given = port_values(self._config, ports)
         self._drive(given, 1, 1, "step")
         return self
 
@@ -478,36 +410,8 @@ class SystolicArray:
                [17],
                [39]], dtype=int32)
         """
-        given = {}
-        for name, value in ports.items():
-            size, dtype, limits = self._port(name, "clock")
-            values = _check.numbers(value, name, dtype, limits)
-            if values.ndim != 2 or values.shape[1] != size:
-                raise ValueError(
-                    f"{name} must have shape (cycles, {size}), a line for each edge, not "
-                    f"{_check.shape(values.shape)}"
-                )
-            given[name] = np.require(values, requirements="A")
-        lengths = {name: len(values) for name, values in given.items()}
-        if not given:
-            raise ValueError(
-                "clock() takes the values of at least one port, a line for each edge; run(cycles) clocks "
-                "idle ports"
-            )
-        if len(set(lengths.values())) > 1:
-            raise ValueError(
-                "the ports must have one number of cycles, but have "
-                + ", ".join(f"{name} {length}" for name, length in lengths.items())
-            )
-        return self._drive(given, next(iter(lengths.values())), thread_count(threads), "clock")
-
-    def _port(self, name: str, caller: str) -> tuple[int, np.dtype, tuple[int, int] | None]:
-        for port in self._config.dataflow_record.ports:
-            if port.name == name:
-                size = self._config.rows if port.side == "west" else self._config.cols
-                return size, self._config.port_dtypes[name], self._config.register_limits.get(port.feeds)
-        known = ", ".join(self._config.port_dtypes)
-        raise TypeError(f"{caller}() has no port {name!r}; the ports are {known}")
+        given, cycles = port_lines(self._config, ports)
+        return self._drive(given, cycles, thread_count(threads), "clock")
 
     def _drive(self, given: Ports, cycles: int, workers: int, caller: str) -> np.ndarray:
         dataflow = self._config.dataflow_record
@@ -802,19 +706,3 @@ class SystolicArray:
         from systolic._show.table import card
 
         return card("SystolicArray", self._summary())
-
-
-def _in_old_order(operands: tuple[Any, ...], x: Any, w: Any) -> tuple[Any, Any]:
-    """Return x and w of a fold whose operands came without names: w, then x."""
-    warnings.warn(
-        "fold(w, x) is deprecated: write fold(x=x, w=w); without names, a later release takes x first, as "
-        "matmul does",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    old = dict(zip(("w", "x"), operands, strict=False))
-    named = {name: value for name, value in (("x", x), ("w", w)) if value is not None}
-    if len(operands) > 2 or old.keys() & named.keys():
-        raise TypeError("fold takes x and w once each: write fold(x=x, w=w)")
-    both = old | named
-    return both.get("x"), both.get("w")
