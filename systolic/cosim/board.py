@@ -359,7 +359,14 @@ class Scoreboard:
 def _as_state(state: Any, config: ArrayConfig) -> State:
     """Return a state of an array, or one with the registers given and all others 0."""
     if isinstance(state, State):
-        return state.checked(config)
+        state = state.checked(config)
+        free = state.queues.ports_free_at(config, False)
+        if free > state.cycle:
+            raise ValueError(
+                f"state has queued values on its ports until cycle {free}; run the array up to then, or give "
+                "its registers alone"
+            )
+        return state
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be a State or a dict of registers, not {_check.kind(state)}")
     known, size = config.register_dtypes, (config.rows, config.cols)

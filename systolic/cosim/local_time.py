@@ -331,7 +331,7 @@ def expected(product: Product, names: list[str], state: State | None) -> dict[st
     tau = np.arange(product.length)[:, None, None]
     r, c = np.arange(config.rows)[:, None], np.arange(config.cols)
     for name in sorted(wanted):
-        found[name] = as_numbers(trace[name])[tau + r + c, r, c]
+        found[name] = as_numbers(trace[name][tau + r + c, r, c])
     for name in names:
         if product.places[name].kind == "port":
             side, port = name.split("_", 1)

@@ -17,7 +17,7 @@ from systolic.cosim.mistakes import MISTAKES, where
 from systolic.cosim.model import Model, Values
 from systolic.cosim.report import Finding, Report, WrongValue
 from systolic.cosim.samples import Recorded, as_columns, names_of, recorded, valids
-from systolic.cosim.signals import ACCUMULATOR, SignalMap
+from systolic.cosim.signals import ACCUMULATOR, MOST_CYCLES, SignalMap
 from systolic.formats import as_numbers, differ
 
 _MOST_LISTED = 16
@@ -65,7 +65,7 @@ def diagnose(
 ) -> Report:  # fmt: skip
     """Compare a recorded product; see :meth:`systolic.Scoreboard.diagnose`."""
     product = Product.of(config, x, w)
-    start = _check.integer(start, "start")
+    start = _check.integer(start, "start", minimum=-MOST_CYCLES, maximum=MOST_CYCLES)
     sums = None if outputs is None else _outputs(product, outputs)
     if samples is None and sums is None:
         raise ValueError("diagnose takes samples, outputs or both; there is nothing to compare")
@@ -106,7 +106,10 @@ def diagnose(
     right_sums = sums is None or not differ(sums, right["outputs"]).any()
     if readings and signals is not None and not held and right_sums:
         findings += _elsewhere(product, signals, readings, records, start)
-    more, tried = _explained(timed, state, readings, sums)
+    more, tried = _explained(product, state, readings, sums)
+    if not more and timed is not product:  # the array may have gone on while nothing was valid
+        more, again = _explained(timed, state, readings, sums)
+        tried += again
     return Report(compared=compared, wrong=wrong, upstream=upstream, findings=(*findings, *more), tried=tried)
 
 

@@ -17,6 +17,9 @@ from systolic.formats import Format
 ACCUMULATOR = "accumulator"
 """The name of the memory below the array in a map."""
 
+# Later than any sample.
+MOST_CYCLES = 1 << 40
+
 _MOST_BITS = 64
 
 
@@ -112,7 +115,7 @@ class Signal:
         if self.valid is not None:
             _pattern(self.valid, "valid")
         if self.latency is not None:
-            object.__setattr__(self, "latency", _check.integer(self.latency, "latency"))
+            object.__setattr__(self, "latency", _latency(self.latency))
         if self.width is not None:
             width = _check.integer(self.width, "width", minimum=1, maximum=_MOST_BITS)
             object.__setattr__(self, "width", width)
@@ -202,7 +205,7 @@ class SignalMap:
             )
         put = object.__setattr__
         put(self, "signals", MappingProxyType(found))
-        put(self, "latency", _check.integer(self.latency, "latency"))
+        put(self, "latency", _latency(self.latency))
         put(self, "hop", tuple(_check.integer(each, "hop", minimum=0, maximum=_MOST_BITS) for each in hop))
         put(self, "held_psums", _check.flag(self.held_psums, "held_psums"))
 
@@ -327,6 +330,10 @@ def _pattern(text: Any, name: str) -> None:
         raise ValueError(f"{name} {text!r} is no format string of {{r}} and {{c}}: {error}") from None
     if unknown:
         raise ValueError(f"{name} {text!r} has a field {{{unknown[0]}}}; its fields are {{r}} and {{c}}")
+
+
+def _latency(value: Any) -> int:
+    return _check.integer(value, "latency", minimum=-MOST_CYCLES, maximum=MOST_CYCLES)
 
 
 def _differs(value: Any, f: Any) -> bool:

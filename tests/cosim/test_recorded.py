@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import toy_rtl
 from support.strategies import examples, raises, seeds
 from support.toy_rtl import Toy
-from systolic import ArrayConfig, Scoreboard, ScoreboardError, Trace, matmul
+from systolic import ArrayConfig, Scoreboard, ScoreboardError, SystolicArray, Trace, matmul
 from systolic.cosim import MISTAKES, Report, Signal, SignalMap
 from systolic.cosim.local_time import Product, expected
 from systolic.cosim.model import Change, Model
@@ -152,6 +152,23 @@ def test_mistakes_of_any_size_are_named(case, hop, latency, size, product, lane,
     report = board.diagnose(x, w, seen, outputs=outputs)
     if not report:
         assert name in names(report), str(report)
+
+
+@pytest.mark.parametrize("mistake", ["activations late by row", "swap late", "weights unsigned"])
+@pytest.mark.parametrize("stalls", [False, True])
+def test_mistakes_of_arrays_that_stall_are_named(mistake: str, stalls: bool) -> None:
+    """By valid signals: the clock stands still now and then, whatever the registers show meanwhile."""
+    config, (x, w) = ArrayConfig(3, 2, accumulator_rows=8), operands(3, 6, 5, 3)
+    seen, _ = toy_rtl.run(config, x, w, Toy(mistake=mistake))
+    valid = seen["valid"].astype(bool)
+    if stalls:
+        repeated = np.repeat(np.arange(len(valid)), 1 + np.arange(len(valid)) % 3)
+        again = np.concatenate([[False], repeated[1:] == repeated[:-1]])
+        seen = {name: values[repeated] for name, values in seen.items()}
+        valid = seen["valid"].astype(bool) & ~again[:, None, None]
+    board = Scoreboard(config, map=SignalMap(signals={"psum": Signal("psum", valid="valid")}))
+    report = board.diagnose(x, w, {"psum": seen["psum"], "valid": valid})
+    assert PORTS.get(mistake, SUMS.get(mistake)) in names(report), str(report)
 
 
 def test_the_most_upstream_pe_comes_first() -> None:
@@ -349,5 +366,10 @@ def test_bad_products() -> None:
         Scoreboard(board.config, state={"psums": x})
     with raises(ValueError, "state['psum'] must be (2, 2), not (2,)"):
         Scoreboard(board.config, state={"psum": x[0]})
+    queued = SystolicArray(board.config).fold(x=x, w=w)
+    message = "state has queued values on its ports until cycle 5; run the array up to then, or give its registers alone"
+    with raises(ValueError, message):
+        Scoreboard(board.config, state=queued.state())
+    assert Scoreboard(board.config, state=queued.run().state()).expected == queued.registers
     with raises(TypeError, "state must be a State or a dict of registers, not int 3"):
         Scoreboard(board.config, state=3)
