@@ -44,7 +44,7 @@ def step(board: Scoreboard, driven, seen, signals: dict[str, str]) -> None:
     st.sampled_from([*NAMES]), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.integers(-1, 2),
     st.tuples(st.integers(1, 4), st.integers(1, 4)), seeds,
 )  # fmt: skip
-@examples(20)
+@examples(6)
 def test_right_arrays_pass_edge_by_edge(dataflow, hop, latency, size, seed):
     config = ArrayConfig(*size, dataflow=dataflow, accumulator_rows=6)
     driven, seen, _ = recorded(config, Toy(hop=hop, latency=max(latency, 0)), seed)

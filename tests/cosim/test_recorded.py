@@ -79,7 +79,7 @@ def hops() -> st.SearchStrategy[tuple[int, int]]:
     st.sampled_from([*DATAFLOWS]), hops(), st.integers(0, 2), st.booleans(),
     st.tuples(*(st.integers(1, 4) for _ in range(2))), st.tuples(*(st.integers(1, 7) for _ in range(3))), seeds,
 )  # fmt: skip
-@examples(15)
+@examples(8)
 def test_right_arrays_pass_under_their_own_map_only(dataflow, hop, latency, held, size, product, seed):
     """No skew, two cycles a hop, held psums, more latency: all are right if the map says so."""
     config = ArrayConfig(*size, dataflow=dataflow, accumulator_rows=8)
@@ -129,6 +129,7 @@ def test_the_product_alone_tells_mistakes_too(case: tuple[str, str, str]) -> Non
     assert name in names(report), str(report)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(CASES), hops(), st.integers(0, 1),
     st.tuples(*(st.integers(1, 4) for _ in range(2))), st.tuples(*(st.integers(1, 6) for _ in range(3))),
@@ -206,8 +207,8 @@ def test_operands_are_upstream_of_sums() -> None:
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 @pytest.mark.parametrize("pair", [
-    ("int8", "int8"), ("uint8", "int8"), ("int4", "uint4"), ("int16", "int8"), ("bfloat16", "bfloat16"),
-    ("float16", "float16"), ("float8_e4m3fn", "float8_e5m2"),
+    ("uint8", "int8"), ("int4", "uint4"), ("int16", "int8"), ("bfloat16", "bfloat16"),
+    ("float8_e4m3fn", "float8_e5m2"),
 ])  # fmt: skip
 def test_the_model_without_a_mistake_is_the_emulator(dataflow: str, pair: tuple[str, str]) -> None:
     kinds = {"psum_bits": 18, "overflow": "saturate"} if FORMATS[pair].sum == "int32" else {}
