@@ -23,7 +23,7 @@ def fused(lowered: Lowered) -> dict[str, Any] | None:
         return None
     _check_floats(e)
     channels = lowered.gemm.groups * lowered.gemm.n
-    constant = _constant(lowered)
+    constant = constant_of(lowered)
     return {
         "codes": operands.result_array(lowered, e.dtype),
         "scale": _each(e.scale, channels, np.float32),
@@ -44,7 +44,7 @@ def apply_epilogue(lowered: Lowered, acc: np.ndarray) -> np.ndarray:
     exact = e.scale is not None and e.dtype == "float32" and e.scale.dtype == np.float64
     if acc.dtype == np.int64 and not exact:
         acc = acc.astype(np.int32)  # what ONNX defines is modulo 2^32
-    constant = _constant(lowered, acc.dtype)
+    constant = constant_of(lowered, acc.dtype)
     row_sums = None if e.w_zero is None else operands.row_sums(lowered.x, acc.dtype)
     if exact:
         _correct(acc, axis, constant, row_sums, e.w_zero)
@@ -93,7 +93,7 @@ def after_scale(e: Epilogue, y: np.ndarray) -> np.ndarray:
     return y if e.shape is None else y.reshape(e.shape)
 
 
-def _constant(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray | None:
+def constant_of(lowered: Lowered, dtype: Any = np.int32) -> np.ndarray | None:
     """Return the constant and all terms of x's zero point, of a type and shaped to broadcast as they do."""
     e = lowered.epilogue
     if e.x_zero is None:

@@ -13,9 +13,10 @@ from systolic.array.queues import Queues, queued_fold
 from systolic.array.skew import port_window, skewed
 from systolic.array.workspace import Workspace
 from systolic.config import ArrayConfig, as_array_config
-from systolic.formats import OPERANDS, stored
-from systolic.gemm import Gemm
-from systolic.tiling import Schedule, schedule
+from systolic.formats import OPERANDS
+from systolic.lowered import Lowered, lower_matmul
+from systolic.machine import operands
+from systolic.tiling import schedule
 
 # Cycles filled at a time.
 _WINDOW = 256
@@ -104,12 +105,38 @@ def ports(x: Any, w: Any, *, array: ArrayConfig | None = None) -> Iterator[PortV
     8 [0 0] [0 0 0] [0 0 1]
     """
     x, w = _check.matrices(x, w, tuple(OPERANDS))
-    gemm = Gemm(x.shape[0], x.shape[1], w.shape[1])
     config = (ArrayConfig() if array is None else as_array_config(array)).for_operands(x.dtype, w.dtype)
-    return _ports(stored(x), stored(w), schedule(gemm, config), config)
+    return _each_cycle(lower_matmul(x, w), config)
 
 
-def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) -> Iterator[PortValues]:
+def _each_cycle(lowered: Lowered, config: ArrayConfig) -> Iterator[PortValues]:
+    for window in port_windows(lowered, config):
+        for t in range(len(window.write)):
+            yield PortValues(
+                window.cycle + t,
+                {name: values[t].copy() for name, values in window.ports.items()},
+                window.write[t].astype(bool),
+                window.half[t].copy(),
+                window.row[t].copy(),
+                window.first[t].astype(bool),
+            )
+
+
+def port_windows(lowered: Lowered, config: ArrayConfig) -> Iterator[PortValues]:
+    """Return the port values of lowered work, many cycles at a time: each field has a line for each cycle.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    config : ArrayConfig
+        With the operands' types.
+
+    Yields
+    ------
+    PortValues
+        Arrays are valid until the next one is asked for; `write` and `first` hold 0 and 1.
+    """
+    plan = schedule(lowered.gemm, config)
     rows, cols, folds = config.rows, config.cols, plan.folds
     if not plan.cycles:
         return
@@ -129,10 +156,7 @@ def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) ->
                 break
             tile, stream = queued_fold(
                 config,
-                *dataflow.operands(
-                    x[fold.m_start : fold.m_stop, fold.k_start : fold.k_stop],
-                    w[fold.k_start : fold.k_stop, fold.n_start : fold.n_stop],
-                ),
+                *operands.fold_operands(dataflow, lowered, fold),
                 fold.shift_cycle,
                 fold.swap_cycle,
             )
@@ -151,13 +175,4 @@ def _ports(x: np.ndarray, w: np.ndarray, plan: Schedule, config: ArrayConfig) ->
                 window[3] *= fold.k_start == 0
         queues = replace(Queues.empty(cols, config.format.sum), tiles=tuple(tiles), streams=tuple(streams))
         values = port_window(queues, config, start, cycles, memory)
-        write, half, row, overwrite = (skewed(field, cycles, cols) for field in below)
-        for t in range(cycles):
-            yield PortValues(
-                start + t,
-                {name: port[t].copy() for name, port in values.items()},
-                write[t].astype(bool),
-                half[t].copy(),
-                row[t].copy(),
-                overwrite[t].astype(bool),
-            )
+        yield PortValues(start, values, *(skewed(field, cycles, cols) for field in below))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.number_formats import OPERAND_NAMES
+from support.vector_files import read
 from systolic import ArrayConfig, SystolicArray, cli, ports, write_vectors
 
 RNG = np.random.default_rng(5)
@@ -14,28 +15,13 @@ W = RNG.integers(0, 256, (7, 5), np.uint8)
 CONFIG = ArrayConfig(4, 3, accumulator_rows=8)
 
 
-def read(folder, name, manifest):
-    """Return a file's words as numbers, (lines, elements), as $readmemh and slicing would."""
-    entry = manifest["files"][f"{name}.mem"]
-    bits, elements = entry["bits"], entry["elements"]
-    lines = (folder / f"{name}.mem").read_text().split()
-    assert len(lines) == entry["lines"] and len({len(line) for line in lines}) == 1
-    words = [int(line, 16) for line in lines]
-    assert all(word < 1 << (bits * elements) for word in words)
-    return np.array([[word >> (bits * i) & ((1 << bits) - 1) for i in range(elements)] for word in words])
-
-
-def signed(values, bits):
-    return np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
-
-
 def test_files_replay_into_the_product(tmp_path):
     out = tmp_path / "vectors"
     manifest = write_vectors(X, W, out, array=CONFIG)
     assert manifest == json.loads((out / "manifest.json").read_text())
     files = {name.removesuffix(".mem") for name in manifest["files"]}
     assert {p.name for p in out.iterdir()} == {f"{name}.mem" for name in files} | {"manifest.json"}
-    data = {name: read(out, name, manifest) for name in files}
+    data = {name: read(out, manifest, name) for name in files}
     # A test bench in Python: ports in, bottom psums out, accumulators beside it.
     array = SystolicArray(ArrayConfig(4, 3, weight_dtype="uint8"))
     acc = np.zeros((2, 4, 3), dtype=np.int64)
@@ -43,20 +29,20 @@ def test_files_replay_into_the_product(tmp_path):
     written = 0
     for t in range(manifest["lines"]):
         for c in np.flatnonzero(data["accumulator_write"][t]):
-            place = data["accumulator_half"][t][c], data["accumulator_row"][t][c], c
+            place = int(data["accumulator_half"][t][c]), data["accumulator_row"][t][c], c
             acc[place] = below[c] + (0 if data["accumulator_first"][t][c] else acc[place])
             written += 1
         array.step(
-            activation=signed(data["west_activation"][t], 8),
+            activation=data["west_activation"][t],
             shift=data["west_shift"][t],
             swap=data["west_swap"][t],
             weight=data["north_weight"][t],
-            psum=signed(data["north_psum"][t], 32),
+            psum=data["north_psum"][t],
         )
         below = array.registers.psum[-1].astype(np.int64)
-        np.testing.assert_array_equal(below, signed(data["bottom_psum"][t], 32))
+        np.testing.assert_array_equal(below, data["bottom_psum"][t])
     product = X.astype(np.int64) @ W.astype(np.int64)
-    np.testing.assert_array_equal(signed(data["acc"], 32), product)
+    np.testing.assert_array_equal(data["acc"], product)
     assert written == sum(
         (f["m_stop"] - f["m_start"]) * (f["n_stop"] - f["n_start"]) for f in manifest["folds"]
     )
@@ -69,7 +55,7 @@ def test_files_replay_into_the_product(tmp_path):
 
 def test_manifest_says_the_convention(tmp_path):
     manifest = write_vectors(X, W, tmp_path / "v", array=CONFIG)
-    assert manifest["schema"] == 1 and manifest["gemm"] == {"m": 9, "k": 7, "n": 5}
+    assert manifest["schema"] == 2 and manifest["gemm"] == {"m": 9, "k": 7, "n": 5, "groups": 1}
     assert manifest["array"]["weight_dtype"] == "uint8" and manifest["array"]["rows"] == 4
     assert manifest["lines"] == manifest["cycles"] + 1 == sum(1 for _ in ports(X, W, array=CONFIG))
     for phrase in ("skewed", "two's complement", "modulo 2^32", "accumulator_first"):
