@@ -22,7 +22,7 @@ SUBJECTS = {
     "hardware": "accelerators array compiler config dataflows energy formats isa machine presets "
     "threads tiling",
     "where they meet, and results": "__main__ analysis cli engine info stats sweeps trace viewer",
-    "proof": "benchmark cosim reference vectors verifier",
+    "proof": "benchmark cosim reference rtl vectors verifier",
 }
 GRAY = "#7d8a97"
 LEFT, HEIGHT, GAP = 120, 26, 8

@@ -47,6 +47,8 @@ MODULES: dict[str, str] = {
     "example": "Example DATA",
     "verifier": "VerificationReport ModelCheck NodeVerdict Mismatch NotChecked Rounding",
     "cosim": "SignalMap Signal Report WrongValue Finding Mistake MISTAKES read_vcd unpack",
+    "vectors": "write_layer_vectors SCHEMA",
+    "rtl": "write_rtl SOURCES DESIGN",
     "viewer": "View",
     "benchmark": "bench suite Measurement Section NumpyStepping OutputStepping FloatStepping",
     "reference": "ReferenceArray OutputStationaryArray expected_output expected_cycles matmul_sums conv_sums",

@@ -237,8 +237,10 @@ def documents() -> tuple[Document, ...]:
                     _printed("vectors x.npy w.npy --out b --rows 2 --cols 2 --dataflow output_stationary")[
                         "manifest"
                     ],
+                    _printed("vectors digits.zip --layer depthwise_quant --out c --array 16x16")["manifest"],
+                    _printed("vectors digits.zip --layer logits_quant --out d --array 16x16")["manifest"],
                 ),
-                maps="files",
+                maps="files parameters",
             ),
             Document(
                 "validate",

@@ -3,7 +3,7 @@
 Exits with 1 if the design is wrong, with 2 if nothing could be run.
 
 python run.py scoreboard             testbench.py, by cocotb
-python run.py vectors [FOLDER]       replay.sv, on a folder that `systolic vectors` wrote
+python run.py vectors [FOLDER]       the package's replay.sv, on a folder that `systolic vectors` wrote
 
 Both take --dataflow output_stationary or input_stationary; a FOLDER's manifest says which it is.
 """
@@ -23,10 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from systolic import ArrayConfig, write_vectors
+from systolic.rtl import SOURCES
 
-HERE = Path(__file__).resolve().parent
-# The SystemVerilog arrays that the project's own tests compare with the emulator.
-DESIGN = HERE.parents[1] / "tests" / "rtl"
 FILES = {
     "weight_stationary": ("pe.sv", "systolic_array.sv"),
     "output_stationary": ("output_pe.sv", "output_array.sv"),
@@ -41,7 +39,7 @@ def main() -> int:
     )
     parser.add_argument("bench", choices=["scoreboard", "vectors"])
     parser.add_argument("folder", nargs="?", type=Path, help="vectors; default: some are made for a product")
-    parser.add_argument("--design", type=Path, default=DESIGN, help="folder of the sources of PE and array")
+    parser.add_argument("--design", type=Path, default=SOURCES, help="folder of the sources of PE and array")
     parser.add_argument("--dataflow", choices=FILES, help="default: weight_stationary")
     parser.add_argument("--vcd", type=Path, help="with vectors: write all signals to this file")
     arguments = parser.parse_args()
@@ -132,7 +130,7 @@ def replay(sources: list[Path], vectors: Path, work: Path, vcd: Path | None = No
     build += [f"-Preplay.{name}={value}" for name, value in given.items()]
     if config.dataflow == "output_stationary":
         build.append("-DOUTPUT_STATIONARY")
-    subprocess.run([*build, str(HERE / "replay.sv"), *map(str, sources)], check=True)
+    subprocess.run([*build, str(SOURCES / "replay.sv"), *map(str, sources)], check=True)
     run = ["vvp", "-n", str(simulation), f"+vectors={vectors}"]
     if vcd is not None:
         run.append(f"+vcd={vcd}")

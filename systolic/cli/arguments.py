@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from systolic import engine, presets
+from systolic.cli import options as parse
 from systolic.cli.options import array_sizes, clock, count, machine_file, shape_of
 from systolic.cli.parsing import mark
 from systolic.dataflows import DATAFLOWS
@@ -67,10 +68,35 @@ def machine(
 def dataflow(sub: argparse.ArgumentParser, every: bool = False) -> None:
     """Add ``--dataflow``."""
     sub.add_argument(
-        "--dataflow", choices=(*DATAFLOWS, "all") if every else tuple(DATAFLOWS),
-        help="the operand that stays in the PEs, on a machine without memories (default: the weights)"
+        "--dataflow", type=parse.dataflow, choices=(*DATAFLOWS, "all") if every else tuple(DATAFLOWS),
+        help="the operand that stays in the PEs, on a machine without memories (default: the weights); "
+        "ws, os or is for short"
         + every * "; all: compare them",
     )  # fmt: skip
+
+
+def sides(sub: argparse.ArgumentParser, more: str = "") -> None:
+    """Add ``--rows`` and ``--cols``."""
+    for name, what in (("rows", "rows"), ("cols", "columns")):
+        sub.add_argument(
+            f"--{name}", type=count(1), metavar=name[0].upper(), help=f"{what} of the array{more}"
+        )
+
+
+def window(sub: argparse.ArgumentParser) -> None:
+    """Add the options of a convolution of two arrays."""
+    for name in ("stride", "dilation"):
+        sub.add_argument(
+            f"--{name}", type=parse.numbers(1, 2), metavar="H[,W]", help="of a convolution (default: 1)"
+        )
+    sub.add_argument(
+        "--padding", type=parse.padding, metavar="P",
+        help="of a convolution: 1, HEIGHT,WIDTH, TOP,BOTTOM,LEFT,RIGHT, same, same_lower or valid "
+        "(default: 0)",
+    )  # fmt: skip
+    sub.add_argument("--groups", type=count(1), help="groups of a convolution (default: 1)")
+    sub.add_argument("--layout", choices=("NCHW", "NHWC"), help="of the images (default: NCHW)")
+    sub.add_argument("--x-zero-point", type=int, metavar="Z", help="value of padded pixels (default: 0)")
 
 
 def running(sub: argparse.ArgumentParser, mode: str | None = "cycle") -> None:

@@ -1,4 +1,4 @@
-"""Commands about machines and this installation: ``gemm``, ``vectors``, ``validate``, ``bench``, ``info``."""
+"""Commands about machines and this installation: ``gemm``, ``validate``, ``bench``, ``info``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from systolic import benchmark, engine, presets
+from systolic import benchmark, engine
 from systolic._show.progress import shown
 from systolic._show.table import card_text, percent, seconds, si
 from systolic.accelerators import validate_tpu_v1
-from systolic.cli.data import load_input, print_json, random_operand
+from systolic.cli.data import print_json, random_operand
 from systolic.cli.options import machine_of, machines_of
 from systolic.cli.rules import names_rows
 from systolic.cli.side_by_side import machines_table
@@ -24,7 +24,6 @@ from systolic.info import info, text
 from systolic.reference import oracle
 from systolic.stats import Stats
 from systolic.tiling import sizes_of
-from systolic.vectors import write_vectors
 from systolic.verifier.locate import arithmetic
 
 VALIDATIONS = {"tpu-v1": validate_tpu_v1}
@@ -148,29 +147,6 @@ def _verdict(passed: bool | None) -> str:
     if passed is None:
         return "estimated in closed form, nothing run"
     return "sums equal numpy's, cycles the closed form" if passed else "FAILED: sums or cycles differ"
-
-
-def vectors_command(options: argparse.Namespace) -> int:
-    """Write the port values of a product for RTL."""
-    x, w = load_input(options.x), load_input(options.w)
-    for path, values in ((options.x, x), (options.w, w)):
-        if not isinstance(values, np.ndarray):
-            raise ValueError(f"{path} holds several arrays; vectors takes two .npy files of one matrix each")
-    default = presets.TPU_V1.array
-    array = ArrayConfig(
-        options.rows or default.rows,
-        options.cols or default.cols,
-        dataflow=options.dataflow or default.dataflow,
-    )
-    manifest = write_vectors(x, w, options.out, array=array)
-    if options.json:
-        # The manifest has a schema number of its own, for the files.
-        print_json({"out": options.out, "manifest": manifest})
-    else:
-        files = ", ".join(manifest["files"])
-        print(f"{options.out}: {manifest['lines']:,} lines for {manifest['cycles']:,} cycles in {files}")
-        print("manifest.json states the convention")
-    return 0
 
 
 def validate_command(options: argparse.Namespace) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from systolic._files import check_plain, write_zip
+from systolic.cli.options import check_sizes, shapes_of
 from systolic.formats import OPERANDS, dtype_of
+from systolic.model import Model
+from systolic.verifier.inputs import random_inputs
 
 SCHEMA = 1
 """Version of what ``--json`` prints."""
@@ -30,6 +34,14 @@ def load_input(path: str, option: str = "--input") -> Any:
             raise ValueError(
                 f"{path} is not an .npy or .npz file of numbers, or is damaged; numpy.save writes one"
             ) from error
+
+
+def model_input(model: Model, options: Namespace) -> Any:
+    """Return a model's input: the file of --input, or random numbers of --seed, --batch and --shape."""
+    if options.input is not None:
+        return load_input(options.input)
+    check_sizes(options, model)
+    return random_inputs(model, options.seed, options.batch, shapes_of(options))
 
 
 def save_outputs(path: str, outputs: Mapping[str, np.ndarray]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from systolic import _plain, presets
 from systolic._files import check_plain
@@ -150,6 +151,41 @@ def fraction(value: str) -> float:
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, not {value!r}")
     return number
+
+
+def dataflow(value: str) -> str:
+    """Parse the name of a dataflow: in full, or as ws, os or is."""
+    return {"ws": "weight_stationary", "os": "output_stationary", "is": "input_stationary"}.get(value, value)
+
+
+def numbers(*counts: int) -> Callable[[str], int | tuple[int, ...]]:
+    """Return a parser of so many integers, such as 2 or 2,1: one as a number, several as a tuple."""
+
+    def parse(value: str) -> int | tuple[int, ...]:
+        try:
+            found = tuple(map(int, value.split(",")))
+        except ValueError:
+            found = ()
+        if len(found) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise argparse.ArgumentTypeError(f"must be {wanted} integers, such as 2 or 2,1, not {value!r}")
+        return found[0] if len(found) == 1 else found
+
+    return parse
+
+
+def padding(value: str) -> Any:
+    """Parse the padding of images: 1, HEIGHT,WIDTH, TOP,BOTTOM,LEFT,RIGHT or a word such as same."""
+    if value in ("same", "same_lower", "valid"):
+        return value
+    try:
+        found = numbers(1, 2, 4)(value)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            "must be 1, 2 or 4 integers, such as 1 or 0,1,0,1 (top, bottom, left, right), or same, "
+            f"same_lower or valid, not {value!r}"
+        ) from None
+    return (found[:2], found[2:]) if isinstance(found, tuple) and len(found) == 4 else found
 
 
 def shapes_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from systolic._show.report import SUFFIXES
 from systolic._version import __version__
 from systolic.calibrate import METHODS
-from systolic.cli.arguments import dataflow, machine, mapped, qdq, running, sizes
+from systolic.cli import arguments
+from systolic.cli.arguments import machine, mapped, qdq, running, sides, sizes
 from systolic.cli.array_commands import (
     VALIDATIONS,
     bench_command,
     gemm_command,
     info_command,
     validate_command,
-    vectors_command,
 )
 from systolic.cli.completion_command import SHELLS, completion_command
 from systolic.cli.model_commands import run_command, summary_command, verify_command
@@ -23,6 +23,7 @@ from systolic.cli.options import count, fraction, window
 from systolic.cli.parsing import Parser
 from systolic.cli.program_commands import compile_command
 from systolic.cli.quantize_command import quantize_command
+from systolic.cli.rtl_commands import ACCUMULATOR_ROWS, rtl_command, vectors_command
 from systolic.cli.sweep_command import sweep_command
 from systolic.cli.targets import archive, file, folder, quantized, report, rows
 from systolic.cli.view_command import view_command
@@ -40,7 +41,8 @@ EXAMPLES = {
     "compile": "systolic compile model.onnx --batch 8 --explain --trace timeline.json",
     "gemm": "systolic gemm 1024 768 768 --array 128x128 --mode wavefront",
     "view": "systolic view 12 8 8 --array 8x8 --output product.html",
-    "vectors": "systolic vectors x.npy w.npy --out vectors --rows 8 --cols 8",
+    "vectors": "systolic vectors x.npy w.npy --out vectors --array 8x8",
+    "rtl": "systolic rtl --rows 4 --cols 4 --out rtl",
     "validate": "systolic validate tpu-v1",
     "sweep": "systolic sweep sweep.yaml --out rows.csv",
     "bench": "systolic bench --quick",
@@ -259,14 +261,43 @@ def build_parser() -> Parser:
     machine(sub)
 
     sub = command(
-        "vectors", vectors_command, "Write port values and results of a product as $readmemh files for RTL."
+        "vectors",
+        vectors_command,
+        "Write port values and results of a product, a convolution or a layer as $readmemh files for RTL.",
     )
-    sub.add_argument("x", metavar="X.npy", reads=True, help="activations (M, K), int8 or uint8")
-    sub.add_argument("w", metavar="W.npy", reads=True, help="weights (K, N), int8 or uint8")
+    sub.add_argument(
+        "work", nargs="+", metavar="X.npy W.npy | MODEL", reads=True,
+        help="activations and weights: matrices (M, K) and (K, N), or images (batch, ic, ih, iw) and filters "
+        "(oc, ic // groups, kh, kw); or a model, with --layer",
+    )  # fmt: skip
     sub.add_argument("--out", required=True, metavar="DIR", writes=folder, help="folder to create")
-    sub.add_argument("--rows", type=count(1), help="rows of the array (default: 256)")
-    sub.add_argument("--cols", type=count(1), help="columns of the array (default: 256)")
-    dataflow(sub)
+    arguments.window(sub)
+    sub.add_argument("--layer", metavar="NAME", help="the node of MODEL that is written, with its output")
+    sub.add_argument(
+        "--input", metavar="X.npy", reads=True, help="the model's input; .npz for several (default: random)"
+    )
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of the random input (default: 0)")
+    qdq(sub)
+    sizes(sub, 1, " of the random input")
+    mapped(sub)
+    machine(sub)
+    sides(sub, ", as --array")
+
+    sub = command(
+        "rtl",
+        rtl_command,
+        "Write the RTL model of an array in SystemVerilog, with a test bench and a README; "
+        f"{ACCUMULATOR_ROWS} rows of accumulators unless --accumulators says else.",
+    )
+    sub.add_argument("--out", required=True, metavar="DIR", writes=folder, help="folder to create")
+    sides(sub)
+    for name in ("activation", "weight"):
+        sub.add_argument(
+            f"--{name}-dtype", choices=("int8", "uint8"), default="int8",
+            help=f"type of the {name}s (default: int8)",
+        )  # fmt: skip
+    sub.add_argument("--seed", type=count(0), default=0, help="seed of the bench's product (default: 0)")
+    machine(sub)
 
     sub = command(
         "validate",

@@ -152,6 +152,22 @@ RULES: dict[str, tuple[Rule, ...]] = {
             _READ, lambda options: not options.work[0].lower().endswith(".onnx"), _HAS_LAYERS
         ),
     ),
+    "vectors": (
+        Rule(
+            f"layer input {_RANDOM} {_READ}", _sized,
+            "it is of a model's layer, and there are two arrays",
+        ),
+        Rule(
+            "stride padding dilation groups layout x_zero_point", lambda options: not _sized(options),
+            "it is of a convolution of two arrays; a model's layer has its own",
+        ),
+        Rule("rows cols", _given("array"), "--array gives both sizes"),
+        _INPUT,
+        Rule(
+            _READ, lambda options: not options.work[0].lower().endswith(".onnx"), _HAS_LAYERS
+        ),
+    ),
+    "rtl": (Rule("rows cols", _given("array"), "--array gives both sizes"),),
     "bench": (
         Rule("extent markdown", names_rows, "--array, --machine, --preset and --m measure other rows"),
         Rule("markdown", lambda options: options.json, "--json prints JSON"),

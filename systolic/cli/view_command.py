@@ -9,18 +9,21 @@ from dataclasses import replace
 import numpy as np
 
 from systolic import engine
-from systolic.cli.data import load_input, print_json, random_operand
+from systolic._show.progress import shown
+from systolic.cli.data import model_input, print_json, random_operand
 from systolic.cli.options import check_sizes, given_machines, machine_of, shapes_of
 from systolic.config import ArrayConfig, MachineConfig
+from systolic.engine.layer_inputs import layer_inputs
+from systolic.engine.networks import run_layer
 from systolic.frontend import is_program, load_model
 from systolic.gemm import Gemm
 from systolic.isa import Program
 from systolic.layers import ArrayLayer
 from systolic.machine import time_program
 from systolic.model import Model
+from systolic.threads import thread_count
 from systolic.tiling import folds
 from systolic.trace import Streams
-from systolic.verifier.inputs import random_inputs
 from systolic.viewer import View
 from systolic.viewer.view import MOST_BYTES
 
@@ -90,15 +93,10 @@ def _of_product(gemm: Gemm, options: argparse.Namespace) -> View:
 
 def _of_layer(model: Model, array: ArrayConfig, path: str, options: argparse.Namespace) -> View:
     streams = _streams(array, options)
-    if options.input is None:
-        check_sizes(options, model)
-        x = random_inputs(model, options.seed, options.batch, shapes_of(options))
-    else:
-        x = load_input(options.input)
-    run = engine.run(model, x, machine=array, probe=streams, progress=not options.quiet)
-    gemm = next(row.gemm for row in run.layers if row.name == options.layer)
-    assert gemm is not None  # run refuses to probe a layer that has no product
-    return _shown(streams, gemm, f"{options.layer} of {os.path.basename(path)}")
+    node, inputs = layer_inputs(model, options.layer, model_input(model, options), array=array)
+    with shown(not options.quiet, "cycles") as report:
+        work = run_layer(node.layer, inputs, array, "cycle", thread_count(None), report, (streams,))
+    return _shown(streams, work.gemms[0], f"{options.layer} of {os.path.basename(path)}")
 
 
 def _streams(array: ArrayConfig, options: argparse.Namespace) -> Streams:

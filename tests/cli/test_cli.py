@@ -28,7 +28,7 @@ from systolic.machine import time_program
 from systolic.reference import oracle
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("run", "verify", "summary", "quantize", "compile", "gemm", "vectors", "validate", "sweep", "bench", "info")
+COMMANDS = ("run", "verify", "summary", "quantize", "compile", "gemm", "vectors", "rtl", "validate", "sweep", "bench", "info")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions as POSIX has them")
 
 

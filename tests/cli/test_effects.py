@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,10 @@ SCENES = [
     "view small.zip --layer t0 --array 4x4",
     "view small.onnx --layer t0 --input x.npy --array 4x4",
     "vectors a.npy b.npy --out folder --rows 8",
+    "vectors x.npy f.npy --out folder --array 4x4 --padding 1",
+    "vectors small.zip --layer t0 --out folder --array 4x4",
+    "vectors small.onnx --layer t0 --input x.npy --out folder --array 4x4",
+    "rtl --rows 3 --cols 2 --out folder",
     "validate tpu-v1",
     "sweep sweep.json",
     "bench",
@@ -68,9 +73,10 @@ SCENES = [
 ]
 
 VALUES = {
-    "accumulators": "8", "activations": "uint8", "against": "onnxruntime", "array": "5x6", "batch": "3",
+    "accumulators": "8", "activation_dtype": "uint8", "activations": "uint8", "against": "onnxruntime", "array": "5x6", "batch": "3",
     "calibration": "other.npy", "case": "1", "cases": "1", "clock": "350", "cols": "5",
-    "compute": "bfloat16", "config": "quiet.json", "cycles": "2:9", "dataflow": "output_stationary", "input": "x.npy",
+    "compute": "bfloat16", "dilation": "2", "groups": "2", "layout": "NHWC", "padding": "2", "stride": "2",
+    "weight_dtype": "uint8", "x_zero_point": "3", "config": "quiet.json", "cycles": "2:9", "dataflow": "output_stationary", "input": "x.npy",
     "layer": "t0", "limit": "1", "m": "5", "machine": "machine.json", "mapping": "taps", "method": "percentile",
     "mode": "wavefront", "out": "out.csv", "output": "new.bin", "percentile": "98", "preset": "tpu-v3",
     "qdq": "float", "report": "report.csv", "rounds": "2", "rows": "5", "seed": "5", "shape": "x=3,2,6,6",
@@ -104,6 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / name, rng.normal(size=(50, 6)).astype(np.float32))
     np.save(folder / "a.npy", np.ones((3, 4), np.int8))
     np.save(folder / "b.npy", np.ones((4, 2), np.int8))
+    np.save(folder / "f.npy", np.ones((4, 2, 3, 3), np.int8))
     return folder
 
 
@@ -180,12 +187,13 @@ def outcome(arguments: list[str], watch: Watch) -> tuple[Any, ...]:
     shown = json.dumps(without_times(json.loads(text))) if text.startswith("{") else text
     files = {}
     for path in sorted(set(Path().iterdir()) - before):
+        if path.is_dir():
+            inside = [each for each in sorted(path.rglob("*")) if each.is_file()]
+            files[path.name] = str([(each.name, seen(np.fromfile(each, np.uint8))) for each in inside])
+            shutil.rmtree(path)
+            continue
         files[path.name] = seen(np.fromfile(path, np.uint8)) if path.suffix == ".zip" else ""
-        with contextlib.suppress(NotADirectoryError):
-            for each in path.iterdir():
-                each.unlink()
-            path.rmdir()
-        path.unlink(missing_ok=True)
+        path.unlink()
     return status, shown, err.getvalue(), files, list(watch.calls)
 
 
@@ -251,6 +259,10 @@ REFUSED = [
     ("view small.zip --seed 1", "--seed would have no effect: a model's timeline"),
     ("view program.zip --seed 1", "--seed would have no effect"),
     ("quantize float.zip --calibration data.npy --out q.zip --percentile 99", "--percentile would have no effect"),
+    ("vectors a.npy b.npy --out v --layer t0", "--layer would have no effect: it is of a model's layer, and there"),
+    ("vectors small.zip --layer t0 --out v --stride 2", "--stride would have no effect: it is of a convolution"),
+    ("vectors a.npy b.npy --out v --array 4x4 --rows 4", "--rows would have no effect: --array gives both sizes"),
+    ("rtl --array 4x4 --cols 4 --out v", "--cols would have no effect: --array gives both sizes"),
     ("gemm 3 4 5 --estimate --threads 2", "--threads would have no effect: it is of a run"),
     ("summary small.zip --json --top 3", "--top would have no effect: --json prints every node"),
     ("bench --array 4x4 --quick", "--quick would have no effect"),

@@ -27,8 +27,12 @@ WRITERS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("quantize", "--out"): ("quantize f.zip --calibration d.npy --out {}", ["q.zip", "Q.ONNX"]),
     ("view", "--output"): ("view 3 2 4 -o {}", ["page", "page.html"]),
     ("vectors", "--out"): ("vectors a.npy b.npy --rows 4 --cols 4 --out {}", ["folder", "folder.d"]),
+    ("rtl", "--out"): ("rtl --rows 2 --cols 2 --out {}", ["folder", "folder.d"]),
     ("sweep", "--out"): ("sweep s.json --out {}", ["rows.csv", "rows.b.csv"]),
 }
+
+
+FOLDERS = [("vectors", "--out"), ("rtl", "--out")]
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_places_are_checked_before_work(
     start = f"systolic {option[0]}: {option[1]}: "
     for name, reason in (
         (f"none/x{suffix}", f"there is no folder none to write x{suffix} to"),
-        (f"taken{suffix}", "exists" if option == ("vectors", "--out") else "is a folder"),
+        (f"taken{suffix}", "exists" if option in FOLDERS else "is a folder"),
         (f"{'x' * 300}{suffix}", "File name too long"),
     ):
         message = refused(words(line, name), capsys)

@@ -43,6 +43,7 @@ module bench #(
     wire  [15:0] x_address, w_address;
     wire         fold_ready;
     wire  [31:0] cycle, cycles;
+    wire  [32*COLS-1:0] read_sums;
     wire  [32*COLS-1:0] south_psum;
 
     // Folds that have arrived wait in a queue; reset does not forget how far it was read, so that
@@ -71,6 +72,9 @@ module bench #(
     ) unit (
         .x_data(x_memory[x_address]),
         .w_data(w_memory[w_address]),
+        .read_row (16'd0),
+        .read_half(1'b0),
+        .read_sums,
         .*
     );
 
@@ -112,7 +116,7 @@ module bench #(
     // Inputs change on the falling edge, far from the edge that takes them.
     always @(negedge clk) fetch();
 
-    wire unused = &{1'b0, count, padding, flags[7:3], shift_bytes, swap_bytes, south_psum, cycle, cycles};
+    wire unused = &{1'b0, count, padding, flags[7:3], shift_bytes, swap_bytes, south_psum, cycle, cycles, read_sums};
 endmodule
 
 `default_nettype wire

@@ -1,1 +1,1 @@
-"""The RTL in tests/rtl under its simulators."""
+"""The RTL in systolic/rtl/verilog under its simulators."""

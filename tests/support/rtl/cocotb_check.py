@@ -24,8 +24,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 from support.rtl.scenarios import by_hand  # noqa: E402
 from systolic import ArrayConfig, SystolicArray  # noqa: E402
 from systolic.formats import bits  # noqa: E402
+from systolic.rtl import SOURCES  # noqa: E402
 
-SOURCES = HERE.parents[1] / "rtl"
 # cocotb imports this file again, in the simulator's process.
 DATAFLOW = os.environ.get("COMPARED_DATAFLOW", "weight_stationary")
 FILES = {

@@ -46,7 +46,7 @@ class RtlMutant:
         """Copy the sources with the change made."""
         folder.mkdir(parents=True)
         model = MODELS[self.config.dataflow]
-        for name in model.design + model.bench:
+        for name in model.design:
             shutil.copy(SOURCES / name, folder)
         text = (folder / self.file).read_text()
         if text.count(self.old) != 1:

@@ -12,8 +12,10 @@ import numpy as np
 
 from support.rtl.scenarios import CONTROLLER, Scenario, Trace, sums_port
 from systolic.config import ArrayConfig
+from systolic.rtl import DESIGN as FILES
+from systolic.rtl import SOURCES
 
-SOURCES = Path(__file__).resolve().parents[2] / "rtl"
+BENCHES = Path(__file__).resolve().parents[2] / "rtl"
 
 
 class Model(NamedTuple):
@@ -33,15 +35,14 @@ class Model(NamedTuple):
     image: tuple[tuple[str, ...], ...]
 
 
-_SHARED = ("delay.sv", "skew.sv", "accumulators.sv")
 MODELS = {
     "weight_stationary": Model(
-        ("pe.sv", "systolic_array.sv", *_SHARED, "fold_controller.sv", "matrix_unit.sv"),
+        FILES["weight_stationary"],
         ("monitor.sv", "bench.sv"),
         (("activation", "weight_pass", "next_weight", "weight"), ("psum",), ("swap", "shift")),
     ),
     "output_stationary": Model(
-        ("output_pe.sv", "output_array.sv", *_SHARED, "output_controller.sv", "output_unit.sv"),
+        FILES["output_stationary"],
         ("output_monitor.sv", "output_bench.sv"),
         (("activation", "weight"), ("acc",), ("out",), ("out_pass",), ("swap", "drain")),
     ),
@@ -75,7 +76,7 @@ def build(config: ArrayConfig, folder: Path, *, sources: Path = SOURCES, library
     folder : Path
         Where to build; made.
     sources : Path
-        Where the SystemVerilog files stand.
+        Where the SystemVerilog files of the design stand.
     library : Path, optional
         The folder of an earlier build, whose run-time library is taken over.
 
@@ -107,7 +108,8 @@ def build(config: ArrayConfig, folder: Path, *, sources: Path = SOURCES, library
     command += ["-MAKEFLAGS", make, "-j", "1"]
     command += ["--x-assign", "fast", "--x-initial", "fast"]
     command += [f"-G{name}={value}" for name, value in parameters.items()]
-    command += [str(sources / name) for name in model.design + model.bench]
+    command += [str(sources / name) for name in model.design]
+    command += [str(BENCHES / name) for name in model.bench]
     _call(command, folder)
     return folder / "bench"
 
@@ -115,7 +117,7 @@ def build(config: ArrayConfig, folder: Path, *, sources: Path = SOURCES, library
 def lint(top: str, files: Sequence[str], *options: str) -> str:
     """Return what ``verilator --lint-only -Wall`` says of these files: nothing, if all is well."""
     command = ["verilator", "--lint-only", "-Wall", "--timing", "--top-module", top, *options]
-    command += [str(SOURCES / name) for name in files]
+    command += [str(next(path for path in (SOURCES / name, BENCHES / name) if path.exists())) for name in files]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 

@@ -6,6 +6,8 @@
 // written at column c on the edge of cycle tau + ROWS + c.
 //
 // Sums wrap modulo 2^32. The memory has no reset: a chunk's first k tile overwrites what stands.
+//
+// The read port answers in the same cycle with a row of a half, a sum for each column.
 
 `default_nettype none
 
@@ -23,12 +25,20 @@ module accumulators #(
     input  wire               write_half,
     input  wire               write_first,
     input  wire [32*COLS-1:0] psum,
+    // Read port.
+    input  wire [15:0]        read_row,
+    input  wire               read_half,
+    output wire [32*COLS-1:0] read_sums,
     // On this cycle's edge the last column is served.
     output wire               last_column
 );
     localparam int HALF_ROWS = ACC_ROWS / 2;
     localparam int BITS = $clog2(ACC_ROWS);
     localparam int COMMAND = 35;
+
+    wire [31:0] read_at = 32'(read_row) + (read_half ? HALF_ROWS : 0);
+    wire [BITS-1:0] read_address = read_at[BITS-1:0];
+    wire unused_bits = &{1'b0, read_at};
 
     wire [COMMAND-1:0] entering = {write, write_half, write_first, write_cols, write_row};
     wire [COMMAND-1:0] at_bottom;
@@ -71,6 +81,8 @@ module accumulators #(
         wire [31:0] at = 32'(row) + (half ? HALF_ROWS : 0);
         wire [BITS-1:0] address = at[BITS-1:0];
         wire unused = &{1'b0, at};
+
+        assign read_sums[32*c+:32] = sums[read_address];
 
         always_ff @(posedge clk) begin
             if (taken && !reset) begin
