@@ -167,7 +167,6 @@ class Programs:
     >>> import systolic
     >>> from systolic.compiler import Programs
     >>> from systolic.presets import TPU_V1
-from systolic.stats import Stats
     >>> programs = Programs(systolic.load_example().model)
     >>> faster = replace(TPU_V1, memory=replace(TPU_V1.memory, host_bytes_per_second=10**12))
     >>> programs.of(faster) is programs.of(TPU_V1)
@@ -234,7 +233,7 @@ from systolic.stats import Stats
         """Return ``time_program(programs.of(machine), machine).stats``; errors as there.
 
         From a summary of the layers, whose instructions are not made; the rules are those of
-        :mod:`systolic.machine.timeline`. A model that does not fit, or whose program has more functions or
+        ``systolic.machine.timeline``. A model that does not fit, or whose program has more functions or
         cycles than can be counted, is compiled, which says so.
 
         Examples
@@ -243,7 +242,6 @@ from systolic.stats import Stats
         >>> from systolic.compiler import Programs
         >>> from systolic.machine import time_program
         >>> from systolic.presets import TPU_V1
-from systolic.stats import Stats
         >>> programs = Programs(systolic.load_example().model)
         >>> programs.stats(TPU_V1) == time_program(programs.of(TPU_V1), TPU_V1).stats
         True
