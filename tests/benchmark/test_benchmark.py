@@ -490,7 +490,7 @@ def test_rows_of_one_array_take_no_extent(
     array: list[str], more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["bench", *array, *more]) == 2
-    assert "choose other rows" in capsys.readouterr().err
+    assert "--preset and --m measure other rows" in capsys.readouterr().err
 
 
 def test_each_is_called_once_more_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
