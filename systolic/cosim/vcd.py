@@ -22,7 +22,7 @@ def read_vcd(
     clock : str
         The signal whose edges are samples; every name with its scopes, such as ``"bench.dut.clk"``.
     signals : iterable of str, optional
-        Signals to return; None: all. Fewer take less memory.
+        Signals to return; None: all that have bits and a name of their own. Fewer take less memory.
     edge : {"rising", "falling"}
 
     Returns
@@ -33,7 +33,9 @@ def read_vcd(
     Raises
     ------
     ValueError
-        If a signal is not in the dump; the message says the nearest name.
+        If a signal is not in the dump, with the nearest name; if it is a real number, or one of several of
+        its name, as bits that are dumped one by one are; if the clock is wider than a bit; or if the file is
+        damaged, or ends before its values.
     ImportError
         Without pyvcd: ``pip install "systolic[trace]"``.
     OSError
@@ -52,7 +54,7 @@ def read_vcd(
     {'array.row[0].pe[1].activation': ['00000000', '00000011']}
     """
     try:
-        from vcd.reader import TokenKind, tokenize
+        from vcd.reader import TokenKind, VCDParseError, tokenize
     except ImportError as error:
         raise ImportError('read_vcd needs the pyvcd package: pip install "systolic[trace]"') from error
     _check.choice(edge, "edge", ("rising", "falling"))
@@ -62,55 +64,73 @@ def read_vcd(
     scopes: list[str] = []
     codes: dict[str, str] = {}
     widths: dict[str, int] = {}
+    unfit: dict[str, str] = {}
     holds: dict[str, str] = {}
     columns: dict[str, list[str]] = {}
     wanted: dict[str, list[str]] = {}
-    tick, rose = "", False
+    tick, rose, defined = "", False, False
+    damaged = f"{path_text(path)} is no complete VCD file"
 
     def sample() -> None:
         for code, column in wanted.items():
             column.append(holds[code])
 
-    with open(path_text(path), "rb") as file:
-        for token in tokenize(file):
-            kind = token.kind
-            if kind is TokenKind.SCOPE:
-                scopes.append(token.scope.ident)
-            elif kind is TokenKind.UPSCOPE:
-                scopes.pop()
-            elif kind is TokenKind.VAR:
-                name = ".".join([*scopes, token.var.reference])
-                codes[name] = token.var.id_code
-                widths[token.var.id_code] = token.var.size
-            elif kind is TokenKind.ENDDEFINITIONS:
-                tick = _code(codes, clock)
-                chosen = {name: _code(codes, name) for name in (codes if signals is None else signals)}
-                wanted = {code: [] for code in chosen.values()}
-                columns = {name: wanted[code] for name, code in chosen.items()}
-                holds = {code: "x" * widths[code] for code in {tick, *wanted}}
-            elif kind is TokenKind.CHANGE_TIME:
-                # Signals that change on the edge do so at its time.
-                if rose:
-                    sample()
-                rose = False
-            elif kind in (TokenKind.CHANGE_SCALAR, TokenKind.CHANGE_VECTOR):
-                scalar = kind is TokenKind.CHANGE_SCALAR
-                change: Any = token.scalar_change if scalar else token.vector_change
-                code = change.id_code
-                if code in holds:
-                    value = _bits(change.value, widths[code])
-                    rose = rose or (code == tick and value == after and holds[code] == before)
-                    holds[code] = value
+    try:
+        with open(path_text(path), "rb") as file:
+            for token in tokenize(file):
+                kind = token.kind
+                if kind is TokenKind.SCOPE:
+                    scopes.append(token.scope.ident)
+                elif kind is TokenKind.UPSCOPE:
+                    if not scopes:
+                        raise ValueError(f"{damaged}: $upscope without a scope")
+                    scopes.pop()
+                elif kind is TokenKind.VAR:
+                    name = ".".join([*scopes, token.var.reference])
+                    if codes.setdefault(name, token.var.id_code) != token.var.id_code:
+                        unfit[name] = "there are several of this name"
+                    if token.var.type_.value in ("real", "realtime"):
+                        unfit[name] = "it is a real number"
+                    widths[token.var.id_code] = token.var.size
+                elif kind is TokenKind.ENDDEFINITIONS:
+                    defined = True
+                    tick = _code(codes, clock, unfit)
+                    if widths[tick] != 1:
+                        raise ValueError(f"the clock {clock!r} has {widths[tick]} bits; name a signal of one")
+                    names = [name for name in codes if name not in unfit] if signals is None else signals
+                    chosen = {name: _code(codes, name, unfit) for name in names}
+                    wanted = {code: [] for code in chosen.values()}
+                    columns = {name: wanted[code] for name, code in chosen.items()}
+                    holds = {code: "x" * widths[code] for code in {tick, *wanted}}
+                elif kind is TokenKind.CHANGE_TIME:
+                    # Signals that change on the edge do so at its time.
+                    if rose:
+                        sample()
+                    rose = False
+                elif kind in (TokenKind.CHANGE_SCALAR, TokenKind.CHANGE_VECTOR):
+                    scalar = kind is TokenKind.CHANGE_SCALAR
+                    change: Any = token.scalar_change if scalar else token.vector_change
+                    code = change.id_code
+                    if code in holds:
+                        value = _bits(change.value, widths[code])
+                        rose = rose or (code == tick and value == after and holds[code] == before)
+                        holds[code] = value
+    except VCDParseError as error:
+        raise ValueError(f"{damaged}: {error}") from None
+    if not defined:
+        raise ValueError(f"{damaged}: it ends before $enddefinitions")
     if rose:
         sample()
     return columns
 
 
-def _code(codes: dict[str, str], name: Any) -> str:
+def _code(codes: dict[str, str], name: Any, unfit: dict[str, str]) -> str:
     if not isinstance(name, str):
         raise TypeError(f"signals must be named by text, not {_check.kind(name)}")
     if name not in codes:
         raise ValueError(f"the dump has no signal {name!r}; {_hints.nearest(name, tuple(codes))}")
+    if name in unfit:
+        raise ValueError(f"the signal {name!r} of the dump cannot be read: {unfit[name]}")
     return codes[name]
 
 

@@ -253,3 +253,44 @@ def test_signals_of_no_map() -> None:
     with pytest.raises(ValueError, match="by the names of a map"):
         Scoreboard(CONFIG).sample({"psum": 0})
     assert SystolicArray(CONFIG).cycle == 0
+
+
+DUMP = """$timescale 1ns $end
+$scope module top $end
+$var wire 1 ! clk $end
+$var wire 4 " a [3:0] $end
+$var real 64 # r $end
+$var wire 1 $ b [1] $end
+$var wire 1 % b [0] $end
+$upscope $end
+$enddefinitions $end
+#0
+0!
+b0011 "
+r1.5 #
+#5
+1!
+b101 "
+"""
+
+
+def test_damaged_and_odd_dumps(tmp_path) -> None:
+    path = tmp_path / "rtl.vcd"
+
+    def read(text: str | bytes, clock: str = "top.clk", **options) -> dict[str, list[str]]:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_vcd(path, clock=clock, **options)
+
+    # Real numbers and bits dumped one by one have no one text of bits.
+    assert read(DUMP) == {"top.clk": ["1"], "top.a": ["0101"]}
+    for name, why in ("top.r", "it is a real number"), ("top.b", "there are several of this name"):
+        with raises(ValueError, f"the signal '{name}' of the dump cannot be read: {why}"):
+            read(DUMP, signals=[name])
+    with raises(ValueError, "the clock 'top.a' has 4 bits; name a signal of one"):
+        read(DUMP, "top.a")
+    for text in ("", "no dump\n", b"\x1f\x8b\x08\x00", DUMP.replace("$upscope", "$upscope $end $upscope")):
+        with pytest.raises(ValueError, match="rtl.vcd is no complete VCD file: "):
+            read(text)
+    for end in range(0, DUMP.index("$enddefinitions $end"), 5):
+        with pytest.raises(ValueError, match="rtl.vcd is no complete VCD file: "):
+            read(DUMP[:end])
