@@ -79,7 +79,7 @@ class Model:
         self.names = controls(product.config)
         self._registers = (State.idle(self.config) if state is None else state).registers
         self._local = product.local_ports()
-        self._tiles: dict[Any, Values] = {}
+        self._tiles: dict[int, Values] = {}
 
     def _name(self, role: Any) -> str:
         return self.flow.register_of(role).name
@@ -153,11 +153,11 @@ class Model:
     def _loaded(self, local: dict[str, np.ndarray], change: Change, north: str, swap: np.ndarray) -> Values:
         """Return the operand that stays and the one behind it, on each beat."""
         chain, fed = self.names.chain, next(p.name for p in self.flow.ports if self._feeds_tile(p))
-        moved = [name for name in (chain, self.names.swap, fed) if name in change.late]
+        moved = any(name in change.late for name in (chain, self.names.swap, fed))
         key = None
-        if change.load is None:
-            late = ((name, change.late[name].tobytes()) for name in moved)
-            key = (len(swap), change.all_rows_at_once, *late)
+        # Others are seldom made twice, and of a large array each takes much memory.
+        if change.load is None and not moved and not change.all_rows_at_once:
+            key = len(swap)
             if key in self._tiles:
                 return self._tiles[key]
         shift, weights = self._arriving(local, change, chain), self._arriving(local, change, fed)
