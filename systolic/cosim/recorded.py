@@ -119,7 +119,7 @@ def _given(signals: SignalMap | None, samples: Any, product: Product) -> SignalM
             raise ValueError('the map names no signals; try signals={"psum": "pe_{r}_{c}.psum"}')
         return signals
     # Without a map, signals are called as the registers are.
-    if not isinstance(samples, dict):
+    if not isinstance(samples, dict) or not samples:
         raise TypeError(
             "without a map, samples are a dict of registers, (cycles, rows, cols) each, such as "
             f"{{'psum': ...}}, not {_check.kind(samples)}; or give the Scoreboard a map"

@@ -87,7 +87,7 @@ class Report:
         The usual mistakes that make all recorded numbers, right and wrong ones; with several, these
         operands cannot tell them apart.
     tried : int
-        Ways of making a usual mistake that were tried.
+        Ways of making a usual mistake that were tried; none if a value is X or Z where it is due.
 
     Examples
     --------
@@ -123,7 +123,9 @@ class Report:
         if len(self.upstream) > 1:
             others = ", ".join(f"({each.row}, {each.col})" for each in self.upstream[1:])
             lines[1] += f"; with right inputs also in {others}"
-        if not self.findings:
+        if not self.findings and not self.tried:
+            lines.append("no usual mistake was tried, as values are X or Z where they are due")
+        elif not self.findings:
             lines.append(f"none of {self.tried:,} usual mistakes makes these numbers")
         elif len(self.findings) > 1:
             lines.append("several usual mistakes make these numbers; other operands may tell them apart:")

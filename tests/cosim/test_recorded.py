@@ -18,6 +18,7 @@ from support.toy_rtl import Toy
 from systolic import ArrayConfig, Scoreboard, ScoreboardError, SystolicArray, Trace, matmul
 from systolic.cosim import MISTAKES, Report, Signal, SignalMap
 from systolic.cosim.local_time import Product, expected
+from systolic.cosim.mistakes import where
 from systolic.cosim.model import Change, Model
 from systolic.dataflows import DATAFLOWS
 from systolic.formats import FORMATS, differ
@@ -374,3 +375,25 @@ def test_bad_products() -> None:
     assert Scoreboard(board.config, state=queued.run().state()).expected == queued.registers
     with raises(TypeError, "state must be a State or a dict of registers, not int 3"):
         Scoreboard(board.config, state=3)
+
+
+def test_the_report_says_that_unknown_values_explain_nothing() -> None:
+    x, w = np.int8([[1, 2]]), np.int8([[3], [4]])
+    board = Scoreboard(ArrayConfig(2, 1), map=SignalMap(signals={"psum": "p{r}"}))
+    samples = [{"p0": "x" * 32, "p1": "x" * 32} for _ in board.ports(x, w)]
+    assert str(board.diagnose(x, w, samples)).splitlines() == [
+        "psum of PE (0, 0) for m 0, n 0, k 0, in sample 2, is X in the RTL, expected 3",
+        "2 of 2 values differ",
+        "no usual mistake was tried, as values are X or Z where they are due",
+    ]
+    with pytest.raises(TypeError, match="^without a map, samples are a dict of registers"):
+        Scoreboard(ArrayConfig(2, 1)).diagnose(x, w, {})
+
+
+def test_the_search_keeps_one_set_of_tiles_for_each_length() -> None:
+    model = Model(Product.of(ArrayConfig(3, 3), np.ones((4, 3), np.int8), np.ones((3, 3), np.int8)))
+    changes = [change for each in MISTAKES for _, change in each.ways(model.product, where(model.product, [0], [0]))]
+    for change in changes:
+        model.values(change)
+        model.values(change, 5)
+    assert len(changes) > 100 and len(model._tiles) == 2
