@@ -79,4 +79,6 @@ def _words(where: str, action: argparse.Action, value: Any) -> list[list[str]]:
 def _word(where: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where}: must be a number or a text, not {kind(value)}")
+    if value == "--":  # which argparse takes for the end of the options
+        raise ValueError(f"{where}: must be a value of the option, not '--'")
     return str(value)

@@ -107,14 +107,17 @@ class Parser(argparse.ArgumentParser):
     def _add_fields(self, found: argparse.Namespace, fields: dict[argparse.Action, Field]) -> None:
         """Take the fields whose option, or one that excludes it, is not in the command line."""
         typed = set(self._given)
+        taken: dict[argparse.Action, str] = {}
         for action, field in fields.items():
             beside = [group._group_actions for group in self._mutually_exclusive_groups]
-            rivals = {action.dest, *(a.dest for group in beside if action in group for a in group)}
-            if rivals & typed:
+            rivals = [action, *(a for group in beside if action in group for a in group)]
+            if typed & {rival.dest for rival in rivals}:
                 continue
-            taken = (rivals - {action.dest}) & set(self._given)
-            if taken:
-                self.error(f"{field.where}: not allowed with the field {taken.pop().replace('_', '-')!r}")
+            # Options such as --quick and --full have one dest.
+            other = next((taken[rival] for rival in rivals if rival in taken), None)
+            if other is not None:
+                self.error(f"{field.where}: not allowed with the field {other!r}")
+            taken[action] = field.name
             try:
                 for words in field.words:
                     action(self, found, self._get_values(action, words), f"--{field.name}")

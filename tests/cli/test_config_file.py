@@ -101,6 +101,7 @@ def test_what_is_required_may_stand_in_the_file() -> None:
         ({"seed": True}, "o.json: field 'seed': must be a number or a text, not bool True"),
         ({"estimate": "yes"}, "o.json: field 'estimate': must be true or false, not str 'yes'"),
         ({"array": "8x8", "preset": "tpu-v1"}, "o.json: field 'preset': not allowed with the field 'array'"),
+        ({"accumulators": "--"}, "o.json: field 'accumulators': must be a value of the option, not '--'"),
         ({"machine": "no.json"}, "o.json: field 'machine': "),
         ([1], "o.json: a file of options must be fields with values, not list [1]"),
         ({"seed": 1, "estimate": True}, "--seed would have no effect"),
@@ -311,3 +312,12 @@ def test_a_summary_on_several_machines(capsys: Capture) -> None:
     assert cli.main(["summary", path, "--array", "8x8,16x16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{found['summaries'][1]['totals']['cycles']:,}" in lines[-1]
+
+
+def test_fields_of_one_dest_exclude_each_other(here: Path, capsys: Capture) -> None:
+    (here / "o.json").write_text('{"quick": true, "full": true}')
+    message = refused(capsys, "bench", "--config", "o.json")
+    assert message == "systolic bench: error: o.json: field 'full': not allowed with the field 'quick'"
+    (here / "o.json").write_text('{"quick": true, "full": false}')
+    assert PARSER.parse_args(["bench", "--config", "o.json"]).extent == "quick"
+    assert PARSER.parse_args(["bench", "--full", "--config", "o.json"]).extent == "full"
