@@ -38,7 +38,7 @@ def simulated(toy: Toy, folder: Path, source: str | None = None, config: ArrayCo
         if name != "psum":
             (folder / f"{name}.mem").write_text("\n".join(lines) + "\n")
     design = folder / "variants.sv"
-    design.write_text(source or (twin.SOURCES / "variants.sv").read_text())
+    design.write_text(source or (twin.BENCHES / "variants.sv").read_text())
     given = {
         "ROWS": 4, "COLS": 3, "HOP_DOWN": toy.hop[0], "HOP_RIGHT": toy.hop[1], "LATENCY": toy.latency,
         "HELD": int(toy.held), "LINES": len(ports["swap"]),
@@ -107,7 +107,7 @@ def test_right_variants_pass_under_their_own_map_only(tmp_path: Path, toy: Toy) 
 
 
 def test_a_sum_that_does_not_hold_is_seen(tmp_path: Path) -> None:
-    text = (twin.SOURCES / "variants.sv").read_text()
+    text = (twin.BENCHES / "variants.sv").read_text()
     old = "HELD && !valid ? psum : sum"
     assert text.count(old) == 1
     toy, signals = Toy(hop=(0, 0), held=True), {"psum": f"{PE}.psum_q"}
@@ -169,7 +169,7 @@ def test_a_wrong_bench_is_named(tmp_path: Path, mistake: str) -> None:
 
 def test_unknown_values_are_named(tmp_path: Path) -> None:
     """Registers without a reset hold X; psum is X where it is due."""
-    text = (twin.SOURCES / "variants.sv").read_text()
+    text = (twin.BENCHES / "variants.sv").read_text()
     old = "{weight, next_weight, weight_pass, psum, valid_q} <= '0;"
     assert text.count(old) == 1
     source = text.replace(old, "{weight_pass, psum, valid_q} <= '0;").replace("swap ? next_weight : weight;", "weight;")
