@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import NamedTuple
 
 from systolic._show.table import Column, Table, _is_number
@@ -115,6 +112,9 @@ class Page(NamedTuple):
         title = _line(self.title)
         charts = "".join(f"<figure>{chart}</figure>\n" for chart in self.charts)
         tables = "\n".join(map(_scrolling, self.tables))
+        import base64
+        import hashlib
+
         script = f"\n{_SCRIPT}\n"
         key = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{key}'"
@@ -124,21 +124,27 @@ class Page(NamedTuple):
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(title)}</title>
+<title>{_escaped(title)}</title>
 <style>
 {_STYLE}
 </style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
+<h1>{_escaped(title)}</h1>
 {_listed(self.head, ' class="head"')}
 {_listed(self.pairs)}
 {charts}{tables}
-<footer>systolic {escape(__version__)}. A heading sorts its table.</footer>
+<footer>systolic {_escaped(__version__)}. A heading sorts its table.</footer>
 <script>{script}</script>
 </body>
 </html>
 """
+
+
+def _escaped(text: str) -> str:
+    from html import escape  # takes some of the time of importing the package
+
+    return escape(text)
 
 
 def _line(text: str) -> str:
@@ -147,13 +153,13 @@ def _line(text: str) -> str:
 
 
 def _listed(pairs: Iterable[tuple[str, str]], attribute: str = "") -> str:
-    lines = "\n".join(f"<dt>{escape(_line(k))}</dt><dd>{escape(_line(v))}</dd>" for k, v in pairs)
+    lines = "\n".join(f"<dt>{_escaped(_line(k))}</dt><dd>{_escaped(_line(v))}</dd>" for k, v in pairs)
     return f"<dl{attribute}>\n{lines}\n</dl>"
 
 
 def _scrolling(table: Table) -> str:
     """Return a table in a box that scrolls, by keys too."""
-    label = escape(_line(table.title or "Table"))
+    label = _escaped(_line(table.title or "Table"))
     return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">{_table(table)}</div>'
 
 
@@ -164,12 +170,12 @@ def _table(table: Table) -> str:
     last = table._last()
     parts = ["<table>"]
     if table.title:
-        parts.append(f"<caption>{escape(_line(table.title))}</caption>")
+        parts.append(f"<caption>{_escaped(_line(table.title))}</caption>")
     heads = []
     for place, (column, kind) in enumerate(zip(table.columns, kinds, strict=True)):
         longest = max((len(cells[place]) for cells in (*body, *([last] if last else []))), default=0)
         room = "" if kind else f' style="min-width:{min(longest, _WIDEST)}ch"'
-        name = escape(_line(column.name))
+        name = _escaped(_line(column.name))
         button = f'<button type="button">{name}</button>'
         heads.append(f'<th scope="col"{kind}{room} aria-sort="none">{button}</th>')
     parts.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
@@ -178,13 +184,13 @@ def _table(table: Table) -> str:
         for value, cell, kind in zip(row, cells, kinds, strict=True):
             missing = value is None or (kind and isinstance(value, str))
             given = f' data-value="{"" if missing else value}"' if missing or _is_number(value) else ""
-            made.append(f"<td{kind}{given}>{escape(cell)}</td>")
+            made.append(f"<td{kind}{given}>{_escaped(cell)}</td>")
         parts.append(f"<tr>{''.join(made)}</tr>")
     parts.append("</tbody>")
     if last:
-        cells_of = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(last, kinds, strict=True))
+        cells_of = "".join(f"<td{kind}>{_escaped(cell)}</td>" for cell, kind in zip(last, kinds, strict=True))
         parts.append(f"<tfoot><tr>{cells_of}</tr></tfoot>")
     elif isinstance(table.footer, str):
-        note = "<br>".join(escape(_line(words)) for words in table.footer.split("\n"))
+        note = "<br>".join(_escaped(_line(words)) for words in table.footer.split("\n"))
         parts.append(f'<tfoot><tr><td class="note" colspan="{len(kinds)}">{note}</td></tr></tfoot>')
     return "".join([*parts, "</table>"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from systolic.lowered import Lowered
 from systolic.machine import run_wavefront
 from systolic.model import Model
 from systolic.vectors.manifest import SCHEMA
+from systolic.vectors.manifest import save as save_manifest
 from systolic.vectors.product import check_size, mapped, write_product
 
 
@@ -114,7 +114,7 @@ def write_layer(
                 if report is not None:
                     report(i + 1, len(works))
         manifest.update(schema=SCHEMA, systolic=__version__, layer=about, products=folders)
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")
+        save_manifest(manifest, folder)
 
     write_folder(out, write)
     return manifest

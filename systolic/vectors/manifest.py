@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,10 @@ def _sums(numbers: Format) -> str:
     if numbers.saturates:
         return f"saturated to {numbers.psum_bits} bits"
     return f"modulo 2^{numbers.psum_bits}"
+
+
+def save(manifest: dict[str, Any], folder: Path) -> None:
+    """Write a manifest into its folder."""
+    import json
+
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")

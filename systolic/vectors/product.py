@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +21,7 @@ from systolic.machine.port_values import PortValues, port_windows
 from systolic.tiling import schedule
 from systolic.tiling.mappings import check_mapping
 from systolic.vectors.manifest import described, entry
+from systolic.vectors.manifest import save as save_manifest
 from systolic.vectors.requantizer import requantizer
 from systolic.vectors.words import digits, lines
 
@@ -49,6 +48,8 @@ def check_size(works: list[Lowered], config: ArrayConfig, target: Path) -> None:
         channels = lowered.gemm.n * (lowered.gemm.groups if isinstance(lowered.x, Patches) else 1)
         sums = bits(np.dtype(typed.format.sum))
         size += count * words + lowered.gemm.sums // channels * (digits(sums, channels) + 1)
+    import shutil
+
     free = shutil.disk_usage(target.parent).free
     if size > free:
         raise OSError(
@@ -122,7 +123,7 @@ def write_product(
     found = described(lowered, config, plan, acc.shape, output)
     convention = found.pop("convention")
     manifest = {**found, **manifest, **more, "files": files, "convention": convention}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="ascii")
+    save_manifest(manifest, folder)
     return manifest
 
 
