@@ -126,4 +126,4 @@ def test_drawings(dataflow: str) -> None:
     names = {part.name for part in config.dataflow_record.registers if part.role != "control"}
     drawn = {text.get_gid() for text in SystolicArray(config).plot().axes[0].texts}
     assert names <= drawn
-    assert "activation, cycle by cycle" in result.trace.plot_wave(cycles=range(4)).get_suptitle()
+    assert "activation after the edge of each cycle" in result.trace.plot_wave(cycles=range(4)).get_suptitle()

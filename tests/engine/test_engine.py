@@ -422,7 +422,7 @@ def test_frames() -> None:
     frame = result.to_frame()
     assert frame["swap_cycle"].tolist() == [4, 8, 12, 16] == [f.swap_cycle for f in result.folds]
     frame = run(network(), np.ones((1, 1, 6, 6), np.uint8), machine=ArrayConfig(4, 4)).to_frame()
-    assert len(frame) == 5 and frame["layer"].tolist() == ["t0", "t1", "sum", "t3", "y"]
+    assert len(frame) == 5 and frame["node"].tolist() == ["t0", "t1", "sum", "t3", "y"]
 
 
 # Progress and interrupts
