@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import systolic
-from support.browser import chromium, opened
+from support.browser import launched, opened
 from systolic._show.page import Page
 from systolic._show.table import Column, Table, si
 
@@ -23,13 +23,8 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    with launched() as found:
+        yield found
 
 
 def small_page() -> str:

@@ -1,4 +1,4 @@
-"""Node and a headless Chromium for tests of the viewer: found on this machine, or a reason to skip.
+"""Node and a headless Chromium for tests of pages: found on this machine, or a reason to skip.
 
 If the environment variable SYSTOLIC_REQUIRE_BROWSER is set to 1, their absence is an error.
 """
@@ -44,6 +44,19 @@ def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("SYSTOLIC_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     return path or _missing("no Chromium")
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """Yield a headless Chromium; skip without it or without playwright."""
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Without a sandbox, which root cannot have.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def _missing(reason: str) -> Any:

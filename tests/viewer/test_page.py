@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import systolic
-from support.browser import chromium, opened
+from support.browser import launched, opened
 from systolic import ArrayConfig, SystolicArray, presets
 from systolic.isa import Program
 from systolic.machine import time_program
@@ -25,14 +25,8 @@ X, W = np.int8([[1, 2], [3, 4], [-5, 6]]), np.int8([[7, -8, 9], [10, 11, -12]])
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Without a sandbox, which root cannot have.
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    with launched() as found:
+        yield found
 
 
 def worked_example(dataflow: str = "weight_stationary") -> View:
