@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +29,6 @@ END = "<!-- end {} -->"
 METHODS = (("minmax", True), ("minmax", False), ("percentile", True), ("percentile", False))
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
-
-
 def _calibration() -> np.ndarray:
     with np.load(FILES / "calibration.npz") as file:
         images: np.ndarray = file["images"] / np.float32(16)
@@ -50,7 +37,7 @@ def _calibration() -> np.ndarray:
 
 def command() -> str:
     """Return what the shell prints for the convolutional network, between its two marks."""
-    with _folder():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(FILES / "cnn_dynamo.onnx", "digits.onnx")
         np.save("images.npy", _calibration())
         arguments = ["quantize", "digits.onnx", "--calibration", "images.npy", "--out", "int8.onnx"]
@@ -120,7 +107,11 @@ def accuracies() -> str:
         for method, per_channel in METHODS:
             found = plan_quantization(floats, _calibration(), method=method, per_channel=per_channel)
             ours = _logits(found.model)
-            with _folder(), contextlib.redirect_stdout(io.StringIO()):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                contextlib.chdir(folder),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
                 theirs = _logits(_static(source, method, per_channel))
             cells = name, method, "per channel" if per_channel else "per tensor"
             measured = (*map(_accuracy, (exact, ours, theirs)), _error(ours, exact), _error(theirs, exact))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -83,17 +82,6 @@ class Document:
         return json.dumps(self.schema, indent=2) + "\n"
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
-
-
 def _printed(command: str) -> Any:
     """Return what a command prints with --json."""
     out = io.StringIO()
@@ -127,7 +115,7 @@ FILES = Path(__file__).resolve().parents[2] / "tests" / "data" / "torch"
 def documents() -> tuple[Document, ...]:
     """Return the documents, with examples that are made now."""
     rng = np.random.default_rng(0)
-    with _folder():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         example = systolic.load_example()
         example.model.save("digits.zip")
         np.save("digits.npy", example.images[:2])

@@ -16,6 +16,7 @@ from systolic._show.columns import sizes_text as sizes_text
 from systolic._show.page import Page
 from systolic._show.table import Table
 from systolic._text import printable
+from systolic._version import __version__
 
 SUFFIXES = (".html", ".csv", ".json")
 """What :meth:`Report.save` writes."""
@@ -142,9 +143,19 @@ def values_of(source: Any, *names: str) -> dict[str, Any]:
     return {name: None if source is None else getattr(source, name) for name in names}
 
 
-def time_text(time: datetime | None) -> str:
-    """Return a time with its zone to the second; ``-`` for None."""
-    return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
+def origin(
+    *, model: str, input: str, machine: str, time: datetime | None, verdict: Sequence[str], mode: str = ""
+) -> list[tuple[str, str]]:
+    """Return names and texts of the head of a page: where its numbers come from."""
+    return [
+        ("model", model),
+        ("input", input),
+        ("machine", machine),
+        *([("mode", mode)] if mode else []),
+        ("time", "-" if time is None else f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()),
+        ("version", f"systolic {__version__}"),
+        *(("" if number else "verdict", line) for number, line in enumerate(verdict)),
+    ]
 
 
 # First characters of a formula, full-width forms included.

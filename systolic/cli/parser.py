@@ -25,7 +25,7 @@ from systolic.cli.program_commands import compile_command
 from systolic.cli.quantize_command import quantize_command
 from systolic.cli.rtl_commands import ACCUMULATOR_ROWS, rtl_command, vectors_command
 from systolic.cli.sweep_command import sweep_command
-from systolic.cli.targets import archive, file, folder, quantized, report, rows
+from systolic.cli.targets import file, folder, quantized, report, rows
 from systolic.cli.view_command import view_command
 from systolic.sweeps import MOST_ROWS
 from systolic.tiling.mappings import MAPPINGS
@@ -85,7 +85,7 @@ def build_parser() -> Parser:
         "--input", metavar="X.npy", reads=True, help="the input; .npz for several (default: random)"
     )
     sub.add_argument(
-        "--output", metavar="Y.npz", writes=archive, help="write the outputs to this file"
+        "--output", metavar="Y.npz", writes=file, help="write the outputs to this file"
     )
     sub.add_argument(
         "--output-all", action="store_true", help="write every tensor between the layers to --output too"

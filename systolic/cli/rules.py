@@ -45,7 +45,8 @@ def _program(options: Options) -> bool:
 
 
 def _no_onnx(options: Options) -> bool:
-    return options.model is not None and not options.model.lower().endswith(".onnx")
+    named = [options.model] if "model" in options else options.work[:1]
+    return any(name is not None and not name.lower().endswith(".onnx") for name in named)
 
 
 def _several(options: Options) -> bool:
@@ -69,7 +70,6 @@ def names_rows(options: Options) -> bool:
     return not {"array", "machine", "preset", "m"}.isdisjoint(options.given)
 
 
-
 _READ = "qdq compute"
 _ARRAY = " ".join(name for name in MACHINE if name != "clock")
 _RANDOM = "seed batch shape"
@@ -80,6 +80,7 @@ _HAS_ALL = "--json prints every node and column"
 
 _FLOATS = Rule(_READ, _no_onnx, _HAS_LAYERS)
 _INPUT = Rule(_RANDOM, _given("input"), _HAS_INPUT)
+_SIZES = Rule("rows cols", _given("array"), "--array gives both sizes")
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "run": (
@@ -148,9 +149,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("seed input", _timeline, "a model's timeline does not depend on numbers; it goes with --layer"),
         Rule("cycles", _timeline, "a model's timeline is shown whole; it goes with --layer"),
         _INPUT,
-        Rule(
-            _READ, lambda options: not options.work[0].lower().endswith(".onnx"), _HAS_LAYERS
-        ),
+        _FLOATS,
     ),
     "vectors": (
         Rule(
@@ -161,17 +160,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "stride padding dilation groups layout x_zero_point", lambda options: not _sized(options),
             "it is of a convolution of two arrays; a model's layer has its own",
         ),
-        Rule("rows cols", _given("array"), "--array gives both sizes"),
+        _SIZES,
         _INPUT,
-        Rule(
-            _READ, lambda options: not options.work[0].lower().endswith(".onnx"), _HAS_LAYERS
-        ),
+        _FLOATS,
     ),
-    "rtl": (Rule("rows cols", _given("array"), "--array gives both sizes"),),
+    "rtl": (_SIZES,),
     "bench": (
         Rule("extent markdown", names_rows, "--array, --machine, --preset and --m measure other rows"),
         Rule("markdown", lambda options: options.json, "--json prints JSON"),
     ),
 }  # fmt: skip
 """What options have no effect beside, by command; the first rule that holds is the message."""
-

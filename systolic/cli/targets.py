@@ -51,9 +51,6 @@ def file(path: str) -> None:
     check_target(path)
 
 
-archive = file
-
-
 def report(path: str) -> None:
     """Check the file of a report, whose suffix says its format."""
     check_target(path)

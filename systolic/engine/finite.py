@@ -53,9 +53,10 @@ def input_lines(inputs: Mapping[str, np.ndarray], nodes: Sequence[Node] | None) 
     lines = []
     for name, values in inputs.items():
         nans, infinities = counts(values)
+        if not nans and not infinities:
+            continue
         readers = [] if nodes is None else [node for node in nodes if name in node.inputs]
-        quantized = nodes is None or any(_becomes(node) for node in readers)
-        if nans or (infinities and quantized):
+        if nans or nodes is None or any(_becomes(node) for node in readers):
             made = [_made_of(node, nans, infinities) for node in readers[:_NAMED]]
             if len(readers) > _NAMED:
                 made.append(f"{len(readers) - _NAMED:,} more nodes read it")

@@ -48,14 +48,16 @@ def layer_inputs(
     >>> node.layer.kind, inputs[0].shape, inputs[0].dtype
     ('QLinearConv', (2, 1, 8, 8), dtype('int8'))
     """
-    known = [node.name for node in model.nodes if isinstance(node.layer, ArrayLayer)]
-    if name not in known:
-        if not known:
-            raise ValueError("no layer of the model runs on the array")
-        raise ValueError(f"no layer {name!r} runs on the array; {nearest(name, known, 'those that do are')}")
-    at = next(
-        i for i, node in enumerate(model.nodes) if node.name == name and isinstance(node.layer, ArrayLayer)
-    )
+    places: dict[str, int] = {}
+    for number, each in enumerate(model.nodes):
+        if isinstance(each.layer, ArrayLayer):
+            places.setdefault(each.name, number)
+    if not places:
+        raise ValueError("no layer of the model runs on the array")
+    if name not in places:
+        known = nearest(name, list(places), "those that do are")
+        raise ValueError(f"no layer {name!r} runs on the array; {known}")
+    at = places[name]
     node = model.nodes[at]
     needed = Model(
         model.nodes[: at + 1], inputs=model.inputs, outputs=[node.output], constants=model.constants,

@@ -8,9 +8,8 @@ from typing import Any
 from systolic import presets
 from systolic._show.columns import columns
 from systolic._show.page import Page
-from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, time_text, values_of
+from systolic._show.report import Report, bytes_text, keyed_table, origin, sizes_text, values_of
 from systolic._show.table import Table, percent, seconds, si
-from systolic._version import __version__
 from systolic.config import machine_text
 from systolic.energy.accounts import joules
 from systolic.engine.layer_run import (
@@ -248,15 +247,14 @@ class RunReport(Report):
     def _head(self) -> list[tuple[str, str]]:
         read = ", ".join(f"{name} {sizes_text(s)} {dtype}" for name, (s, dtype) in self._inputs.items())
         source = self.source or "arrays"
-        return [
-            ("model", self.model or "without a name"),
-            ("input", f"{source}: {read}" if read else source),
-            ("machine", presets.described(self.machine)),
-            ("mode", self.mode),
-            ("time", time_text(self.time)),
-            ("version", f"systolic {__version__}"),
-            *(("verdict" if number == 0 else "", line) for number, line in enumerate(self.verdict)),
-        ]
+        return origin(
+            model=self.model or "without a name",
+            input=f"{source}: {read}" if read else source,
+            machine=presets.described(self.machine),
+            mode=self.mode,
+            time=self.time,
+            verdict=self.verdict,
+        )
 
     def _page(self) -> Page:
         total = self.totals

@@ -12,10 +12,9 @@ import numpy as np
 
 from systolic import presets
 from systolic._show.page import Page
-from systolic._show.report import Report, bytes_text, keyed_table, sizes_text, time_text, values_of
+from systolic._show.report import Report, bytes_text, keyed_table, origin, sizes_text, values_of
 from systolic._show.table import Table, percent, seconds, si
 from systolic._text import printable
-from systolic._version import __version__
 from systolic.config import ArrayConfig, MachineConfig, machine_text
 from systolic.energy import Activity, Energy, EnergyTable
 from systolic.gemm import Gemm, mapping_column, products_text, with_mappings
@@ -275,14 +274,13 @@ class Summary(Report):
     def _page(self) -> Page:
         total = self.totals
         at_least = "" if total["complete"] else "at least "
-        head = [
-            ("model", self.title),
-            ("input", "shapes alone: nothing runs"),
-            ("machine", presets.described(self.machine)),
-            ("time", time_text(self.time)),
-            ("version", f"systolic {__version__}"),
-            ("verdict", "not checked: costs are estimated in closed form"),
-        ]
+        head = origin(
+            model=self.title,
+            input="shapes alone: nothing runs",
+            machine=presets.described(self.machine),
+            time=self.time,
+            verdict=["not checked: costs are estimated in closed form"],
+        )
         pairs = [
             ("nodes", f"{total['array_nodes']} on the array, {total['host_nodes']} on the host"),
             ("MACs", at_least + macs_text(total)),

@@ -89,5 +89,3 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
     words = np.full((len(values), size), 0xA5, np.uint8)
     words[:, : values.shape[1]] = values.view(np.uint8)
     return words
-
-

@@ -254,5 +254,3 @@ def test_a_convolution_of_which_not_even_one_row_fits() -> None:
     for ub in (10, 100):
         program = systolic.compile(model, machine=machine(ub=ub), batch=4)
         assert max(s.first + s.rows for s in program.symbols.values() if s.memory == "ub") == ub
-
-

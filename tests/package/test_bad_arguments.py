@@ -329,4 +329,3 @@ def test_calls_keep_no_memory(name: str) -> None:
         tracemalloc.stop()
     # A leak is at least 16 bytes a call.
     assert grown < 8 * 8_000, f"{grown / 8_000:.0f} bytes a call"
-
