@@ -72,7 +72,7 @@ def text() -> str:
     parts = [
         "# Command line",
         "The package installs the command `systolic`; `python -m systolic` is the same command. "
-        f"{_linked(parser.epilog)} `systolic COMMAND --help` shows what stands below.",
+        f"{_linked(parser.epilog)} `systolic COMMAND --help` shows the options of one command.",
         table(("command", "does"), [(f"[`{name}`](#{name})", _linked(helps[name])) for name in shown]),
         table(("without a command", "does"), [_row(action) for action in _shown(parser, True)]),
     ]

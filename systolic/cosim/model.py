@@ -44,7 +44,7 @@ class Change:
     overflow : str, optional
         Another overflow.
     cleared, adds : bool
-        Whether accumulators begin anew with each output, and add k tiles.
+        Whether accumulators start again with each output, and add k tiles.
     taken_late : int
         Beats by which the accumulators take sums too late.
     """
